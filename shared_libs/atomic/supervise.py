@@ -26,11 +26,16 @@ GRACE_S = 0.02
 class Expiry:
     """A moment that may be moved while it is waited for (`at`, loop seconds), and what it means (`why`)."""
 
-    __slots__ = ("at", "why")
+    __slots__ = ("_why", "at")
 
     def __init__(self, at: float, why: str) -> None:
         self.at = at
-        self.why = why
+        self._why = why
+
+    @property
+    def why(self) -> str:
+        """What it means that this moment has come."""
+        return self._why
 
 
 class BodyCancelled(Exception):
@@ -65,11 +70,14 @@ async def supervise(
     """
     loop = asyncio.get_running_loop()
     began_at = loop.time()
-    bell = _Bell(loop)
+    bell = _Bell(loop, expiry)
     task = loop.create_task(bell.ring_after(body))
     expired = False
     try:
-        await bell.wait(expiry)
+        try:
+            await bell.rung
+        finally:
+            bell.stop()
         if not task.done():
             expired = True
             await _cancel(task)
@@ -78,9 +86,11 @@ async def supervise(
         try:
             await _cancel(task)
         finally:
-            _book(task, Abandoned(what=what, name=name, call_id=call_id), began_at, still_running)
+            if _goes_on(task, still_running):
+                _abandon(task, Abandoned(what=what, name=name, call_id=call_id), began_at, still_running)
         raise
-    if _book(task, Abandoned(what=what, name=name, call_id=call_id), began_at, still_running):
+    if _goes_on(task, still_running):
+        _abandon(task, Abandoned(what=what, name=name, call_id=call_id), began_at, still_running)
         raise DeadlineExceeded(expiry.why, still_running=True)
     if expired and (task.cancelled() or task.exception()):
         raise DeadlineExceeded(expiry.why)
@@ -96,13 +106,13 @@ class _Bell:
     The body rings it in its own last step: one turn of the loop less than a callback of its task would take.
     """
 
-    __slots__ = ("_expiry", "_handle", "_loop", "_rung")
+    __slots__ = ("_expiry", "_handle", "_loop", "rung")
 
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, expiry: Expiry) -> None:
         self._loop = loop
-        self._rung: asyncio.Future[None] = loop.create_future()
-        self._handle: asyncio.TimerHandle | None = None
-        self._expiry: Expiry
+        self._expiry = expiry
+        self.rung: asyncio.Future[None] = loop.create_future()
+        self._handle = None if expiry.at == math.inf else loop.call_at(expiry.at, self._look)
 
     async def ring_after(self, body: Coroutine[Any, Any, T]) -> T:
         try:
@@ -111,21 +121,16 @@ class _Bell:
             self.ring()
 
     def ring(self, _: object = None) -> None:
-        if not self._rung.done():
-            self._rung.set_result(None)
+        if not self.rung.done():
+            self.rung.set_result(None)
 
-    async def wait(self, expiry: Expiry) -> None:
-        """Return when it rings or `expiry` is over; a moved expiry costs no new timer until the old one fires."""
-        self._expiry = expiry
-        if expiry.at != math.inf:
-            self._handle = self._loop.call_at(expiry.at, self._look)
-        try:
-            await self._rung
-        finally:
-            if self._handle is not None:
-                self._handle.cancel()
+    def stop(self) -> None:
+        """Look at the time no more."""
+        if self._handle is not None:
+            self._handle.cancel()
 
     def _look(self) -> None:
+        """Ring when it is time; a moved expiry costs no new timer until the old one fires."""
         if self._loop.time() < self._expiry.at:
             self._handle = self._loop.call_at(self._expiry.at, self._look)
         else:
@@ -135,25 +140,34 @@ class _Bell:
 async def _cancel(task: asyncio.Task[Any]) -> None:
     """Cancel a task and give it the grace to clean up."""
     loop = asyncio.get_running_loop()
-    bell = _Bell(loop)
+    bell = _Bell(loop, Expiry(loop.time() + GRACE_S, ""))
     task.add_done_callback(bell.ring)  # a task that never began has no last step
     task.cancel()
-    await bell.wait(Expiry(loop.time() + GRACE_S, ""))
+    try:
+        await bell.rung
+    finally:
+        bell.stop()
 
 
-def _book(task: asyncio.Task[Any], left: Abandoned, began_at: float, still_running: Callable[[], bool] | None) -> bool:
-    """Put what goes on unasked on the scope's ledger; tell whether anything does."""
-    if task.done() and not (task.cancelled() and still_running is not None and still_running()):
-        if not task.cancelled():
-            task.exception()  # it was looked at: no "never retrieved" at exit
-        return False
+def _goes_on(task: asyncio.Task[Any], still_running: Callable[[], bool] | None) -> bool:
+    """Whether anything of the body still runs."""
+    if not task.done():
+        return True
+    if task.cancelled():
+        return still_running is not None and still_running()
+    task.exception()  # it was looked at: no "never retrieved" at exit
+    return False
+
+
+def _abandon(
+    task: asyncio.Task[Any], left: Abandoned, began_at: float, still_running: Callable[[], bool] | None
+) -> None:
+    """Put what goes on unasked on the scope's ledger."""
     scope = current_scope()
-    outside = still_running
 
     def running() -> bool:
-        return not task.done() or (outside is not None and outside())
+        return not task.done() or (still_running is not None and still_running())
 
     task.add_done_callback(lambda done: done.cancelled() or done.exception())
     scope.abandon(left.name, left.call_id, began_at, running)
     scope.emit(left)
-    return True

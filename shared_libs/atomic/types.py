@@ -245,12 +245,13 @@ def as_messages(prompt: Prompt) -> list[Message]:
         MisuseError: a message has no known role or a field of a wrong type.
 
     """
-    if isinstance(prompt, str):
-        return [Message("user", prompt)]
-    if isinstance(prompt, Message | Mapping):
-        return [_as_message(prompt, 0)]
-    if not isinstance(prompt, Iterable):
-        raise MisuseError(f"a prompt is a question, a message or a list of messages, not {prompt!r}")
+    if not isinstance(prompt, list):  # what it nearly always is
+        if isinstance(prompt, str):
+            return [Message("user", prompt)]
+        if isinstance(prompt, Message | Mapping):
+            return [_as_message(prompt, 0)]
+        if not isinstance(prompt, Iterable):
+            raise MisuseError(f"a prompt is a question, a message or a list of messages, not {prompt!r}")
     return [item if isinstance(item, Message) else _as_message(item, index) for index, item in enumerate(prompt)]
 
 

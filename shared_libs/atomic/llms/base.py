@@ -260,8 +260,7 @@ class BaseLLMWrapper:
             messages = request.output.instruct(messages)
         if not stream:
             answer = await self._chat(messages, request.tools, **options)
-            if answer.text:
-                watch.chunk(LLMChunk("text", answer.text))
+            watch.whole(answer.text)
             return answer
         finished: LLMResponse | None = None
         async with aclosing(self._stream(messages, request.tools, **options)) as chunks:

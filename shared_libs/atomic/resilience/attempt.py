@@ -43,7 +43,7 @@ class ModelCall(Generic[T]):
     gets the chunks; `stream` tells whether they come one by one, and so may be waited for one by one.
     """
 
-    __slots__ = ("_heard", "_sink", "attempts", "causes", "deadline", "send", "started_at", "stream")
+    __slots__ = ("_heard", "_sink", "attempts", "causes", "deadline", "loop", "send", "started_at", "stream")
 
     def __init__(
         self,
@@ -58,20 +58,20 @@ class ModelCall(Generic[T]):
         self.stream = stream
         self.attempts: list[Attempt] = []
         self.causes: list[LLMError] = []
+        self.loop = asyncio.get_running_loop()
         run_began = current_scope().started_at
-        self.started_at = asyncio.get_running_loop().time() if run_began is None else run_began
+        self.started_at = self.loop.time() if run_began is None else run_began
         self._heard = False
         self._sink = sink
 
-    def fork(self, sink: ChunkSink) -> ModelCall[T]:
-        """The same call with the same ledger for another listener."""
-        fork = ModelCall(self.send, self.deadline, sink, stream=self.stream)
-        fork.attempts, fork.causes = self.attempts, self.causes
-        return fork
+    @property
+    def listened(self) -> bool:
+        """Whether anybody listens to the chunks."""
+        return self._sink is not None
 
     def hear(self, chunk: LLMChunk) -> None:
-        """Pass a chunk on to whoever listens."""
-        if self._sink is not None:
+        """Pass a chunk on to whoever listens; an empty text is only a sign of life."""
+        if self._sink is not None and (chunk.text or chunk.kind != "text"):
             self._heard = True
             self._sink(chunk)
 
@@ -82,33 +82,41 @@ class ModelCall(Generic[T]):
             self._sink(LLMChunk("restarted", reason=reason))
 
 
-class Watch:
-    """The timeouts of one attempt; a stream's are moved on by every chunk."""
+class Watch(Expiry):
+    """The timeouts of one attempt, as the moment it is given up; a stream's is moved on by every chunk."""
 
-    __slots__ = ("_call", "_idle_s", "_loop", "_total_at", "expiry", "first_token_at")
+    __slots__ = ("_began_at", "_call", "_idle_s", "_loop", "_total_at", "first_token_at")
 
-    def __init__(self, policy: Resilience, call: ModelCall[Any], total_at: float, first_at: float) -> None:
+    def __init__(self, policy: Resilience, call: ModelCall[Any], now: float, total_at: float, first_at: float) -> None:
+        self.at = min(first_at, total_at) if call.stream else total_at
+        self._began_at = now
         self._call = call
         self._idle_s = policy.idle_timeout_s
-        self._loop = asyncio.get_running_loop()
+        self._loop = call.loop
         self._total_at = total_at
         self.first_token_at: float | None = None
-        now = self._loop.time()
-        if call.stream and first_at < total_at:
-            self.expiry = Expiry(first_at, f"no first token within {first_at - now:.3g} s")
-        else:
-            self.expiry = Expiry(total_at, f"no answer within {total_at - now:.3g} s")
+
+    @property
+    def why(self) -> str:
+        """Which of the timeouts it is that ends the attempt."""
+        if self.first_token_at is not None:
+            return f"no token for {self._idle_s:g} s" if self.at < self._total_at else "the answer took too long"
+        missing = "first token" if self.at < self._total_at else "answer"
+        return f"no {missing} within {self.at - self._began_at:.3g} s"
 
     def chunk(self, chunk: LLMChunk) -> None:
-        """Take a chunk: pass it on, and allow the next one its time. An empty text is only a sign of life."""
+        """Take a chunk: pass it on, and allow the next one its time."""
         now = self._loop.time()
         if self.first_token_at is None:
             self.first_token_at = now
-        idle_at = now + self._idle_s
-        self.expiry.at = min(idle_at, self._total_at)
-        self.expiry.why = f"no token for {self._idle_s:g} s" if idle_at < self._total_at else "the answer took too long"
-        if chunk.text or chunk.kind != "text":
-            self._call.hear(chunk)
+        self.at = min(now + self._idle_s, self._total_at)
+        self._call.hear(chunk)
+
+    def whole(self, text: str) -> None:
+        """Take an answer that came in one piece."""
+        self.first_token_at = self._loop.time()
+        if text and self._call.listened:
+            self._call.hear(LLMChunk("text", text))
 
 
 async def run_attempt(
@@ -130,11 +138,10 @@ async def run_attempt(
         asyncio.CancelledError: the caller was cancelled.
 
     """
-    loop = asyncio.get_running_loop()
-    now = loop.time()
+    now = call.loop.time()
     left = call.deadline.at - now
     total_at = now + min(policy.attempt_timeout_s, left if call.stream else left / share)
-    watch = Watch(policy, call, total_at, now + min(policy.first_token_timeout_s, left / share))
+    watch = Watch(policy, call, now, total_at, now + min(policy.first_token_timeout_s, left / share))
     scope = current_scope()
     scope.emit(AttemptStarted(provider=model.provider, model=model.model, number=number))
 
@@ -149,16 +156,15 @@ async def run_attempt(
             waited_s=waited_s,
             started_s=now - call.started_at,
             first_token_s=None if watch.first_token_at is None else watch.first_token_at - call.started_at,
-            ended_s=loop.time() - call.started_at,
+            ended_s=call.loop.time() - call.started_at,
             usage=result.usage if isinstance(result, LLMResponse) else None,
         )
         call.attempts.append(attempt)
         scope.emit(AttemptFinished(attempt=attempt))
 
     try:
-        result = await supervise(
-            call.send(model, watch), watch.expiry, what="model", name=f"{model.provider}/{model.model}"
-        )
+        name = f"{model.provider}/{model.model}"
+        result = await supervise(call.send(model, watch), watch, what="model", name=name)
     except DeadlineExceeded as error:
         failure: LLMError = LLMTimeout(str(error))
     except BodyCancelled:
@@ -172,7 +178,7 @@ async def run_attempt(
         failure = LLMError(f"the adapter failed: {type(error).__name__}: {error}")
         failure.__cause__ = error
     else:
-        model.health.latency.book((watch.first_token_at or loop.time()) - now)
+        model.health.latency.book((watch.first_token_at or call.loop.time()) - now)
         book("ok", result=result)
         return result
     failure.provider, failure.model, failure.attempt = model.provider, model.model, number

@@ -53,7 +53,8 @@ class CircuitBreaker:
         """Book a success; the one of a probe closes the circuit."""
         if self.state != "closed":
             self._reset()
-        self._book(policy, failed=False)
+        if self._failed:  # a success tells nothing but that failures get older
+            self._book(policy, failed=False)
 
     def failed(self, policy: Breaker, now: float) -> None:
         """Book a failure; the one of a probe, or one too many, opens the circuit."""

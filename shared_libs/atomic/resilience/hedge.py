@@ -38,7 +38,7 @@ async def run_hedged(
     running: dict[asyncio.Task[T], int] = {}
     try:
         for index, (model, own) in enumerate(routes):
-            racer: Coroutine[Any, Any, T] = run_route(model, own, contest.enter(index), others=len(routes) - 1)
+            racer: Coroutine[Any, Any, T] = run_route(model, own, _Racer(contest, index), others=len(routes) - 1)
             running[asyncio.get_running_loop().create_task(racer)] = index
             last = index == len(routes) - 1
             wait_s = None if last else 0.0 if policy.strategy == "race" else _hedge_after(model, policy)
@@ -87,20 +87,15 @@ class _Contest(Generic[T]):
 
     def __init__(self, call: ModelCall[T]) -> None:
         self.winner: int | None = None
-        self._call = call
+        self.call = call
         self._spoke = asyncio.Event()
 
-    def enter(self, index: int) -> ModelCall[T]:
-        """The call of one model; its words are passed on when it is the first to speak."""
-
-        def hear(chunk: LLMChunk) -> None:
-            if self.winner is None and self._call.stream:
-                self.winner = index
-                self._spoke.set()
-            if self.winner == index:
-                self._call.hear(chunk)
-
-        return self._call.fork(hear)
+    def is_heard(self, index: int) -> bool:
+        """Whether this model, which says something now, has the listener; only a stream can be ahead."""
+        if self.winner is None and self.call.stream:
+            self.winner = index
+            self._spoke.set()
+        return self.winner == index
 
     async def news(self, running: set[asyncio.Task[T]], due: float | None) -> set[asyncio.Task[T]]:
         """Wait until a model has ended, one has begun to speak, or the next one is due; return the ended."""
@@ -115,6 +110,24 @@ class _Contest(Generic[T]):
         finally:
             spoke.cancel()
         return done & running
+
+
+class _Racer(ModelCall[T]):
+    """The call of one model: the same ledger, and a listener only for the model that speaks first."""
+
+    __slots__ = ("_contest", "_index")
+
+    def __init__(self, contest: _Contest[T], index: int) -> None:
+        call = contest.call
+        super().__init__(call.send, call.deadline, call.hear, stream=call.stream)
+        self.attempts, self.causes = call.attempts, call.causes
+        self._contest = contest
+        self._index = index
+
+    def hear(self, chunk: LLMChunk) -> None:
+        """A sign of life is enough to win: a model that begins with a tool call has nothing to show yet."""
+        if self._contest.is_heard(self._index):
+            super().hear(chunk)
 
 
 async def _cancel(losers: set[asyncio.Task[T]]) -> None:

@@ -37,29 +37,22 @@ async def run_route(model: Model, policy: Resilience, call: ModelCall[T], *, oth
         LLMError: the last failure of this model.
 
     """
-    tries = 0
-
-    async def attempt(waited_s: float = 0.0) -> T:
-        nonlocal tries
-        tries += 1
-        return await _guarded(model, policy, call, number=tries, waited_s=waited_s, share=others + 1)
-
     model.health.retries.earn()
     try:
-        return await attempt()
+        return await _guarded(model, policy, call, number=1, waited_s=0.0, share=others + 1)
     except LLMError as error:
-        failure: LLMError | None = error
+        first = error
 
     import tenacity
 
-    waited = 0.0
+    waited, tries = 0.0, 0
 
     async def again() -> T:
-        nonlocal failure
-        if failure is not None:
-            first, failure = failure, None
+        nonlocal tries
+        tries += 1
+        if tries == 1:
             raise first
-        return await attempt(waited)
+        return await _guarded(model, policy, call, number=tries, waited_s=waited, share=others + 1)
 
     def announce(state: tenacity.RetryCallState) -> None:
         nonlocal waited
@@ -123,9 +116,9 @@ async def _guarded(
     model: Model, policy: Resilience, call: ModelCall[T], *, number: int, waited_s: float, share: int
 ) -> T:
     """Make one attempt past the model's breaker and within our own limit, and tell both how it went."""
-    health, now = model.health, asyncio.get_running_loop().time
+    health, now = model.health, call.loop.time
     before, tokens = health.breaker.state, 0
-    if not call.deadline.remaining():
+    if call.deadline.at <= now():
         raise LLMTimeout("not asked: no time is left", provider=model.provider, model=model.model)
     wait_s = health.breaker.admit(policy.breaker, now())
     if wait_s:

@@ -18,7 +18,7 @@ from shared_libs.factory.environment import variables
 from shared_libs.factory.options import Options
 from shared_libs.factory.problems import Path, choices
 from shared_libs.factory.registry import LLMS
-from shared_libs.factory.spec import LinkCommon, LLMSpec, PolicySpec, PriceSpec
+from shared_libs.factory.spec import LinkAttributes, LinkCommon, LLMSpec, PolicySpec, PriceSpec
 from shared_libs.factory.wording import note_errors
 
 _GIVEN_BY_THE_CHAIN = frozenset({"resilience", "fallbacks"})
@@ -48,7 +48,7 @@ class Link:
 
 def link_options(target: Callable[..., Any]) -> Options:
     """Return what a definition may say of a model of this provider."""
-    return Options.of(target, LinkCommon, without=_GIVEN_BY_THE_CHAIN)
+    return Options.of(target, LinkCommon, without=_GIVEN_BY_THE_CHAIN, attributes=LinkAttributes)
 
 
 def one_form(llm: Any) -> tuple[Any, dict[Path, Path]]:
@@ -126,6 +126,7 @@ def _built(draft: Draft, link: Link, wiring: dict[str, Any]) -> BaseLLMWrapper |
     if draft.problems.inside(link.path):
         return None
     settings = dict(link.settings)
+    attributes = {key: settings.pop(key) for key in LinkAttributes.model_fields if key in settings}
     if isinstance(price := settings.get("price"), PriceSpec):
         settings["price"] = Price(**price.given())
     if "fallbacks" in wiring and "fallbacks" not in link.options.parameters:
@@ -140,6 +141,8 @@ def _built(draft: Draft, link: Link, wiring: dict[str, Any]) -> BaseLLMWrapper |
     if not isinstance(model, BaseLLMWrapper):
         draft.problems.add(link.path, f"provider {link.provider} gives no BaseLLMWrapper")
         return None
+    for key, value in attributes.items():
+        setattr(model, key, value)
     return model
 
 

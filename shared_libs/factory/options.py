@@ -46,7 +46,7 @@ class Options:
         common: type[Section],
         *,
         without: frozenset[str] = frozenset(),
-        attributes: bool = False,
+        attributes: type[Section] | None = None,
     ) -> Options:
         """
         Read the signature.
@@ -55,7 +55,7 @@ class Options:
             target: the class or function.
             common: types, bounds and words of the options that all of its kind share.
             without: the parameters that are not for a definition to set.
-            attributes: the options of `common` that are no parameter may be given too, for the finished object.
+            attributes: options that may be given too though they are no parameter, for the finished object.
 
         Raises:
             MisuseError: it has a parameter without default that no definition could give.
@@ -74,7 +74,7 @@ class Options:
                 fields[key] = (annotation, _field(parameter.default, said, required=required))
             elif required:
                 raise MisuseError(f"{name} cannot stand in a definition: its parameter {key} is no plain data")
-        for key, shared in common.model_fields.items() if attributes else ():
+        for key, shared in attributes.model_fields.items() if attributes else ():
             fields.setdefault(key, (_annotation(shared), _field(None, shared.description, required=False)))
         return cls(_model_of(name, fields), frozenset(parameters))
 

@@ -60,6 +60,13 @@ class LinkCommon(Section):
     """Request fields sent with every call, as the provider names them: temperature, max_tokens, ..."""
 
 
+class LinkAttributes(Section):
+    """What every model of the chain may have, whatever its provider."""
+
+    context_window: Count
+    """How many tokens fit into the model; a conversation too long for it is not sent to a smaller one."""
+
+
 class LinkSpec(OpenSection):
     """A model of the chain."""
 

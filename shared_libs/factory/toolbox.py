@@ -59,12 +59,12 @@ def options_of(made: Any) -> tuple[Options, Callable[..., Any]]:
             fresh._spec = fresh._arguments = fresh._threads = None  # noqa: SLF001 - what the original has computed
             return fresh
 
-        return Options.of(make, ToolCommon, attributes=True), make
+        return Options.of(make, ToolCommon, attributes=ToolCommon), make
     if not callable(made):
         raise MisuseError(
             f"{type(made).__name__} is no tool; a tool is a BaseTool, or a class or function that gives one"
         )
-    return Options.of(made, ToolCommon, attributes=True), made
+    return Options.of(made, ToolCommon, attributes=ToolCommon), made
 
 
 def _tool_of(draft: Draft, entry: Any, path: Path, brought: Mapping[str, BaseTool]) -> BaseTool | None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar, final
 
 import msgspec
 
+from shared_libs.atomic.deadline import NEVER, Deadline
 from shared_libs.atomic.errors import MalformedResponse, MisuseError, StreamInterrupted
 from shared_libs.atomic.llms.structured import InvalidOutput, OutputSchema
 from shared_libs.atomic.resilience.attempt import ChunkSink, ModelCall, Watch
@@ -31,6 +32,9 @@ from shared_libs.atomic.types import (
 
 if TYPE_CHECKING:
     import numpy as np
+
+CALL_TIMEOUT_S = 600.0
+"""How long a call may take, retries and fallbacks included, when nobody says: what the vendors' SDKs allow one try."""
 
 T = TypeVar("T")
 AnyTool = ToolSpec | HasSpec | Mapping[str, Any]
@@ -58,6 +62,8 @@ class BaseLLMWrapper:
     """Whether the model takes tool definitions; without, an agent speaks text ReAct with it."""
     structured_output: bool = False
     """Whether `_chat` and `_stream` take an `OutputSchema` as the option `output_schema`; else it is told in words."""
+    context_window: int | None = None
+    """How many tokens the model takes, where that is told: a conversation too long for it is not sent to a smaller."""
     rehearsal: ClassVar[bool] = False
     """Whether this is the labelled stand-in and not a model."""
 
@@ -109,7 +115,8 @@ class BaseLLMWrapper:
         Args:
             messages: the conversation: our messages, dicts with `role` and `content`, or a question.
             tools: what the model may call.
-            timeout: seconds for everything: waits, retries, fallbacks. The current deadline narrows it further.
+            timeout: seconds for everything: waits, retries, fallbacks. The current deadline narrows it further; where
+                there is neither, `CALL_TIMEOUT_S` holds.
             on_chunk: gets the chunks as they come, all but the "finished" one.
             stream: with `on_chunk`, whether to ask for a stream; else the answer comes in one piece.
             output_schema: a pydantic model or a JSON Schema the answer has to fit; it is in `response.parsed`. A wrong
@@ -118,7 +125,7 @@ class BaseLLMWrapper:
 
         Raises:
             LLMError: nobody answered; carries `attempts` and `causes`.
-            MisuseError: the messages, tools or schema are not valid.
+            MisuseError: the messages, tools, timeout or schema are not valid.
 
         """
         checked, specs = as_messages(messages), as_tool_specs(tools)
@@ -130,7 +137,7 @@ class BaseLLMWrapper:
         async def send(model: BaseLLMWrapper, watch: Watch) -> LLMResponse:
             return await model._send(request, watch, stream=streaming)
 
-        call = ModelCall(send, current_deadline().narrowed(timeout), on_chunk, stream=streaming)
+        call = ModelCall(send, _deadline(timeout), on_chunk, stream=streaming)
         response, model = await run_chain(self._routes(), call)
         if request.output is not None and not response.tool_calls:
             response, model = await self._fitting(request, request.output, call, response, model)
@@ -193,7 +200,7 @@ class BaseLLMWrapper:
         async def send(model: BaseLLMWrapper, _: Watch) -> np.ndarray:
             return await model._embed(list(texts), **options)
 
-        call = ModelCall(send, current_deadline().narrowed(timeout))
+        call = ModelCall(send, _deadline(timeout))
         vectors, _ = await run_chain(routes, call)
         return vectors
 
@@ -300,6 +307,14 @@ class BaseLLMWrapper:
             )
             wrong.attempts, wrong.causes = tuple(call.attempts), tuple(call.causes)
             raise wrong from None
+
+
+def _deadline(timeout: float | None) -> Deadline:
+    """When a call has to be over: never is not an answer."""
+    deadline = current_deadline()
+    if timeout is None and deadline != NEVER:
+        return deadline
+    return min(deadline, Deadline.after(CALL_TIMEOUT_S if timeout is None else timeout))
 
 
 class Request:

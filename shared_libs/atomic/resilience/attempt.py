@@ -31,6 +31,10 @@ class Model(Protocol):
         """The model's name."""
 
     @property
+    def context_window(self) -> int | None:
+        """How many tokens fit in, where that is known."""
+
+    @property
     def health(self) -> ModelHealth:
         """What the process knows of this model."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, TypeVar
 
-from shared_libs.atomic.errors import LLMError
+from shared_libs.atomic.errors import ContextOverflow, LLMError
 from shared_libs.atomic.events import FellBack
 from shared_libs.atomic.resilience.attempt import Model, ModelCall
 from shared_libs.atomic.resilience.hedge import run_hedged
@@ -33,8 +33,13 @@ async def run_chain(routes: Sequence[tuple[M, Resilience]], call: ModelCall[T]) 
     for index, (model, policy) in enumerate(routes):
         if index in failures:
             continue
-        if failures and not _goes_on(call, failures, model):
+        if failures and not _may_go_on(call, failures):
             break
+        if (window := _overflown(routes, failures)) and model.context_window and model.context_window <= window:
+            failures[index] = _no_larger(model, window)
+            continue
+        if failures:
+            _fall_back(call, failures, model)
         others = len(routes) - len(failures) - 1
         try:
             return await run_route(model, policy, call, others=others), model
@@ -43,11 +48,28 @@ async def run_chain(routes: Sequence[tuple[M, Resilience]], call: ModelCall[T]) 
     raise _summary(list(failures.values()), call)
 
 
-def _goes_on(call: ModelCall[Any], failures: dict[int, LLMError], following: Model) -> bool:
-    """Whether the next model is asked after the last failure; if so, say so."""
+def _may_go_on(call: ModelCall[Any], failures: dict[int, LLMError]) -> bool:
+    """Whether another model may still answer, and has the time to."""
+    return all(error.another_may_answer for error in failures.values()) and not call.deadline.expired
+
+
+def _overflown(routes: Sequence[tuple[Model, Resilience]], failures: dict[int, LLMError]) -> int:
+    """The largest context, in tokens, that this conversation is known not to fit in; 0 for none."""
+    overflowed = [index for index, error in failures.items() if isinstance(error, ContextOverflow)]
+    return max((routes[index][0].context_window or 0 for index in overflowed), default=0)
+
+
+def _no_larger(model: Model, window: int) -> ContextOverflow:
+    return ContextOverflow(
+        f"not asked: its context of {model.context_window} tokens is no larger than the {window} that were too few",
+        provider=model.provider,
+        model=model.model,
+    )
+
+
+def _fall_back(call: ModelCall[Any], failures: dict[int, LLMError], following: Model) -> None:
+    """Say that the next model is asked after the last failure."""
     last = list(failures.values())[-1]
-    if not all(error.another_may_answer for error in failures.values()) or not call.deadline.remaining():
-        return False
     current_scope().emit(
         FellBack(
             provider=last.provider,
@@ -58,7 +80,6 @@ def _goes_on(call: ModelCall[Any], failures: dict[int, LLMError], following: Mod
         )
     )
     call.restart(str(last))
-    return True
 
 
 def _summary(failures: Sequence[LLMError], call: ModelCall[Any]) -> LLMError:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, TypeVar
 from shared_libs.atomic.errors import CircuitOpen, LLMError, LLMTimeout
 from shared_libs.atomic.events import BreakerChanged, RetryScheduled
 from shared_libs.atomic.resilience.attempt import Model, ModelCall, run_attempt
+from shared_libs.atomic.resilience.health import BreakerState
 from shared_libs.atomic.resilience.policy import Resilience
 from shared_libs.atomic.scope import current_scope
 from shared_libs.atomic.types import LLMResponse
@@ -116,8 +117,7 @@ async def _guarded(
     model: Model, policy: Resilience, call: ModelCall[T], *, number: int, waited_s: float, share: int
 ) -> T:
     """Make one attempt past the model's breaker and within our own limit, and tell both how it went."""
-    health, now = model.health, call.loop.time
-    before, tokens = health.breaker.state, 0
+    health, now, tokens = model.health, call.loop.time, 0
     if call.deadline.at <= now():
         raise LLMTimeout("not asked: no time is left", provider=model.provider, model=model.model)
     wait_s = health.breaker.admit(policy.breaker, now())
@@ -128,6 +128,9 @@ async def _guarded(
             model=model.model,
             retry_after_s=wait_s,
         )
+    state = health.breaker.state
+    if state == "half_open":  # this attempt is the probe
+        _tell(model, state)
     entered = failed = learnt = False
     try:
         if policy.rate_limit is not None:
@@ -147,12 +150,15 @@ async def _guarded(
         if entered:
             health.limiter.leave(tokens)
         if not learnt:
-            if before == "open":  # only the probe has a place to give back
+            if state == "half_open":  # only the probe has a place to give back
                 health.breaker.cancelled()
         elif failed:
             health.breaker.failed(policy.breaker, now())
         else:
             health.breaker.succeeded(policy.breaker)
-        if health.breaker.state != before:
-            state = health.breaker.state
-            current_scope().emit(BreakerChanged(provider=model.provider, model=model.model, state=state))
+        if health.breaker.state != state:
+            _tell(model, health.breaker.state)
+
+
+def _tell(model: Model, state: BreakerState) -> None:
+    current_scope().emit(BreakerChanged(provider=model.provider, model=model.model, state=state))

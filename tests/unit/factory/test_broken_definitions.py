@@ -21,7 +21,7 @@ POLICY = [
     "strategy",
 ]
 SECTION = ", ".join(sorted([*POLICY, "chain"]))
-ALONE = ", ".join(sorted([*POLICY, "api_key", "base_url", "model", "options", "price", "provider"]))
+ALONE = ", ".join(sorted([*POLICY, "api_key", "base_url", "context_window", "model", "options", "price", "provider"]))
 COMMON = ["description", "max_observation_chars", "name", "needs_approval", "sequential", "timeout_s", "use"]
 WEATHER = ", ".join(sorted([*COMMON, "days", "password", "place", "units"]))
 TOOL_NAME = "what the model calls the tool: letters, digits, '_' and '-'; needed when one is used twice"

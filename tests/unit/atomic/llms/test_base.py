@@ -55,6 +55,9 @@ def test_embeddings_come_only_from_the_same_model():
         lambda: ScriptedLLM([]).async_chat([{"role": "robot"}]),
         lambda: ScriptedLLM([]).async_chat("x", tools=[3]),
         lambda: ScriptedLLM([]).async_chat("x", output_schema="text"),
+        lambda: ScriptedLLM([]).async_chat("x", timeout=0),
+        lambda: ScriptedLLM([]).async_chat("x", timeout=-1),
+        lambda: ScriptedLLM([]).async_chat("x", timeout=float("nan")),
     ],
 )
 def test_misuse_is_told_at_once(misuse):

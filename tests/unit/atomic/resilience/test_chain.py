@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import pickle
 
 import pytest
@@ -118,6 +119,32 @@ def test_the_deadline_ends_everything():
 def test_what_another_model_may_answer_goes_to_the_next(kind):
     response, _ = ask(chain([kind("no")], ["other"], retry={"attempts": 1}))
     assert (response.text, response.requested_model) == ("other", "b")
+
+
+def test_a_conversation_that_is_too_long_is_not_sent_to_a_model_that_takes_no_more():
+    llm = chain([ContextOverflow("9 > 8")], ["small"], ["same"], ["large"])
+    for model, window in zip([llm, *llm.fallbacks], [8, 4, 8, 9], strict=True):
+        model.context_window = window
+    response, _ = ask(llm)
+    assert (response.text, asked(response)) == ("large", "ad")
+    llm = chain([ContextOverflow("9 > 8")], ["small"])
+    llm.context_window, llm.fallbacks[0].context_window = 8, 4
+    error, _ = ask(llm)
+    assert (type(error), asked(error)) == (ContextOverflow, "a")
+    assert "scripted/b: not asked: its context of 4 tokens is no larger than the 8 that were too few" in str(error)
+
+
+def test_a_conversation_that_is_too_long_goes_to_a_model_of_unknown_size():
+    llm = chain([ContextOverflow("9 > 8")], ["unknown"])
+    llm.context_window = 8
+    assert asked(ask(llm)[0]) == "ab"
+
+
+def test_a_call_ends_when_nobody_says_how_long_it_may_take():
+    error, now = ask(chain([RateLimited("come back tomorrow", retry_after_s=86400)]))
+    assert (type(error), now) == (RateLimited, 0)
+    error, now = ask(chain([Turn(delay_s=math.inf)] * 99, retry={"attempts": 99}, attempt_timeout_s=100))
+    assert (type(error), now) == (LLMTimeout, 600)
 
 
 @pytest.mark.promise("filter-reported")

@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from shared_libs.atomic import LLMError, Resilience
+from shared_libs.atomic import BaseLLMWrapper, LLMChunk, LLMError, LLMResponse, Resilience, ToolCall
 from shared_libs.atomic.errors import ContentFiltered, LLMTimeout, ProviderUnavailable
 from shared_libs.atomic.llms import ScriptedLLM, Turn
 from tests.support import run_virtual
@@ -51,6 +51,26 @@ def test_a_model_that_speaks_is_not_hedged_however_long_it_takes():
     llm = chain([Turn(text="a b c d e", chunk_delay_s=3)], ["never"], strategy="hedged", hedge_after_s=4)
     response, took, _, _ = run_virtual(ask(llm, stream=True))
     assert (response.text, took, len(response.attempts)) == ("a b c d e", 15, 1)
+
+
+class Slow(BaseLLMWrapper):
+    """Begins to write a tool call at once, and takes its time."""
+
+    async def _stream(self, messages, tools, **options):
+        yield LLMChunk("text")
+        await asyncio.sleep(9)
+        call = ToolCall("1", "look", {})
+        yield LLMChunk("tool_call", tool_call=call)
+        yield LLMChunk("finished", response=LLMResponse(tool_calls=(call,)))
+
+
+@pytest.mark.promise("hedge-late")
+def test_a_model_that_writes_a_tool_call_speaks():
+    policy = Resilience(retry=ONCE, strategy="hedged", hedge_after_s=2)
+    llm = Slow("a", resilience=policy, fallbacks=[ScriptedLLM(["never"], model="b")])
+    response, took, chunks, _ = run_virtual(ask(llm, stream=True))
+    assert (response.requested_model, took, len(response.attempts)) == ("a", 9, 1)
+    assert [chunk.kind for chunk in chunks] == ["tool_call"]
 
 
 @pytest.mark.parametrize("stream", [False, True])

@@ -32,6 +32,10 @@ REQUIREMENTS: dict[str, Requirement] = {
         "before the deadline the model gets one last word without tools; else the run is partial with what it saw",
         "contract",
     ),
+    "resume-done": Requirement(
+        "three parallel approvals are three decisions, and a resume never runs a finished tool again",
+        "langgraph #6624, #6208, #5952",
+    ),
     "retry-once": Requirement("attempts on the wire equal the configured attempts", "code_puppy #317"),
     "retry-fit": Requirement(
         "a Retry-After that does not fit the remaining time fails over at once", "eight peers, measured"

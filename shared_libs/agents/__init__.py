@@ -1,5 +1,6 @@
 """Agents: the ReAct loop."""
 
+from shared_libs.agents.decisions import Decision
 from shared_libs.agents.limits import Limits
 from shared_libs.agents.react_agent import ReActAgent
 from shared_libs.agents.reply import Reply
@@ -8,6 +9,7 @@ from shared_libs.atomic.results import Action, AgentResult, Observation, RunErro
 __all__ = [
     "Action",
     "AgentResult",
+    "Decision",
     "Limits",
     "Observation",
     "ReActAgent",

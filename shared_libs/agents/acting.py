@@ -1,37 +1,70 @@
-"""The calls of one turn: checked, run under supervision, observed in order."""
+"""The calls of one turn: decided on where needed, checked, run under supervision, observed in order."""
 
 from __future__ import annotations
 
 import asyncio
 import difflib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import nullcontext
 
 from shared_libs.agents import prompts
+from shared_libs.agents.decisions import OpenTurn
 from shared_libs.agents.run import Run
-from shared_libs.atomic.events import ToolFinished, ToolStarted
+from shared_libs.atomic.events import ApprovalRequested, ToolFinished, ToolStarted
+from shared_libs.atomic.results import Action
 from shared_libs.atomic.tools.base import BaseTool
 from shared_libs.atomic.types import ToolCall, ToolResult
 
 
-async def act(run: Run, step: int, calls: Sequence[ToolCall], tools: Mapping[str, BaseTool]) -> list[ToolResult]:
-    """Run the calls at once, those of sequential tools one after the other, and return the results in their order."""
-    granted = run.budget.grant_tool_calls(len(calls))
-    if len(calls) == 1:
-        return [await _observed(run, step, calls[0], tools, allowed=granted > 0)]
-    line = asyncio.Lock()
+async def act(run: Run, step: int, turn: OpenTurn, tools: Mapping[str, BaseTool]) -> tuple[Action, ...]:
+    """
+    Run the calls that have no result yet at once, those of sequential tools one after the other.
 
-    async def one(index: int, call: ToolCall) -> ToolResult:
-        tool = tools.get(call.name)
-        async with line if tool is not None and tool.sequential else nullcontext():
-            return await _observed(run, step, call, tools, allowed=index < granted)
+    Returns the calls that wait for a person's decision; the results of all others stand in the turn.
+    """
+    ready: list[ToolCall] = []
+    pending: list[Action] = []
+    for call in turn.calls:
+        if call.id in turn.results:
+            continue
+        if call.id not in turn.decisions and _needs_decision(call, tools):
+            pending.append(Action(call.name, call.input, call.id))
+            run.emit(ApprovalRequested(step=step, tool=call.name, input=call.input, call_id=call.id))
+        else:
+            ready.append(call)
+    granted = run.budget.grant_tool_calls(len(ready))
+    if len(ready) == 1:
+        await _observe(run, step, ready[0], turn, tools, allowed=granted > 0)
+    elif ready:
+        line = asyncio.Lock()
 
-    return await asyncio.gather(*(one(index, call) for index, call in enumerate(calls)))
+        async def one(index: int, call: ToolCall) -> None:
+            tool = tools.get(call.name)
+            async with line if tool is not None and tool.sequential else nullcontext():
+                await _observe(run, step, call, turn, tools, allowed=index < granted)
+
+        await asyncio.gather(*(one(index, call) for index, call in enumerate(ready)))
+    return tuple(pending)
 
 
-async def _observed(run: Run, step: int, call: ToolCall, tools: Mapping[str, BaseTool], *, allowed: bool) -> ToolResult:
+def _needs_decision(call: ToolCall, tools: Mapping[str, BaseTool]) -> bool:
+    """Whether a person is asked; a call that cannot run is no question."""
+    tool = tools.get(call.name)
+    return tool is not None and tool.needs_approval and call.malformed is None and tool.accepts(call.arguments)
+
+
+async def _observe(
+    run: Run, step: int, call: ToolCall, turn: OpenTurn, tools: Mapping[str, BaseTool], *, allowed: bool
+) -> None:
     run.emit(ToolStarted(step=step, tool=call.name, input=call.input, call_id=call.id))
-    result = await _called(run, call, tools, allowed=allowed)
+    decision = turn.decisions.get(call.id)
+    if decision is not None and not decision.approved:
+        result = ToolResult(
+            prompts.REFUSED.format(reason=f": {decision.reason}" if decision.reason else ""), is_error=True
+        )
+    else:
+        result = await _called(run, call, tools, allowed=allowed)
+    turn.results[call.id] = result
     run.emit(
         ToolFinished(
             step=step,
@@ -42,7 +75,6 @@ async def _observed(run: Run, step: int, call: ToolCall, tools: Mapping[str, Bas
             elapsed_s=result.elapsed_s,
         )
     )
-    return result
 
 
 async def _called(run: Run, call: ToolCall, tools: Mapping[str, BaseTool], *, allowed: bool) -> ToolResult:

@@ -47,6 +47,8 @@ REPEATED = (
     "Do something else, or answer from what you have.]"
 )
 
+REFUSED = "[not run: the user did not approve this call{reason}]"
+
 UNOBSERVED = "[not run: {why}]"
 
 

@@ -8,24 +8,27 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import AsyncGenerator, Iterable, Sequence
-from typing import Self
+from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
+from typing import Any, Self
 
 import msgspec
 
 from shared_libs.agents import prompts
 from shared_libs.agents.acting import act
+from shared_libs.agents.decisions import Decision
 from shared_libs.agents.limits import Limits
+from shared_libs.agents.pause import PausedRun
 from shared_libs.agents.protocol import ProtocolName, TurnProtocol, choose_protocol
 from shared_libs.agents.reply import Reply
 from shared_libs.agents.run import Run
+from shared_libs.agents.session import recall, remember
 from shared_libs.agents.step import (
     Ending,
     begin,
     best_answer,
-    name_calls,
     reached,
     take_answer,
+    take_calls,
     take_observations,
     take_problem,
 )
@@ -34,13 +37,10 @@ from shared_libs.atomic.events import (
     AgentEvent,
     EventSink,
     LimitReached,
-    MemoryLoaded,
-    MemoryStored,
     ModelFinished,
     RunStarted,
     StepStarted,
     Thought,
-    Warned,
 )
 from shared_libs.atomic.llms.base import BaseLLMWrapper
 from shared_libs.atomic.memory.base import BaseMemory
@@ -115,7 +115,37 @@ class ReActAgent:
 
         """
         run = self._new_run(question, timeout, run_id, session_id)
-        return await self._run(run, question, session_id, stream=False)
+        return await self._run(run, question, stream=False)
+
+    async def async_resume(
+        self,
+        state: Mapping[str, Any] | str | bytes,
+        decisions: Mapping[str, bool | Decision],
+        *,
+        timeout: float | None = None,
+    ) -> AgentResult:
+        """
+        Go on with a paused run, in this process or another one. What has been done is not done again.
+
+        Calls without a decision stay pending: then the run pauses again when the others are done.
+
+        Args:
+            state: `AgentResult.state` of the paused run, or its JSON.
+            decisions: by call id: True, False, or a `Decision` with a reason or with other arguments.
+            timeout: seconds of wall clock for the rest; by default what the run had left when it paused.
+
+        Raises:
+            MisuseError: the state or a decision is not valid, or the timeout is not a positive number.
+            asyncio.CancelledError: the caller was cancelled.
+
+        """
+        paused = PausedRun.read(state)
+        paused.decide(decisions)
+        question = paused.state.question
+        left_s = paused.left_s if timeout is None else timeout
+        run = self._new_run(question, left_s, paused.run_id, paused.session_id)
+        run.go_on_from(paused)
+        return await self._run(run, question, stream=False)
 
     async def async_stream(
         self,
@@ -134,7 +164,7 @@ class ReActAgent:
         """
         events: asyncio.Queue[AgentEvent | None] = asyncio.Queue()
         run = self._new_run(question, timeout, run_id, session_id, events.put_nowait)
-        task = asyncio.get_running_loop().create_task(self._run(run, question, session_id, stream=stream))
+        task = asyncio.get_running_loop().create_task(self._run(run, question, stream=stream))
         task.add_done_callback(lambda _: events.put_nowait(None))
         try:
             while (event := await events.get()) is not None:
@@ -190,14 +220,13 @@ class ReActAgent:
             raise MisuseError(f"timeout is a positive number of seconds, not {timeout!r}")
         stores = self.memory is not None and session_id is not None
         left_s = min(seconds, current_deadline().remaining())
-        return Run(run_id, left_s, self.limits, [*self.observers, *sinks], stores=stores)
+        listeners = [*self.observers, *sinks]
+        return Run(self.name, left_s, self.limits, listeners, run_id=run_id, session_id=session_id, stores=stores)
 
-    async def _run(self, run: Run, question: str, session_id: str | None, *, stream: bool) -> AgentResult:
+    async def _run(self, run: Run, question: str, *, stream: bool) -> AgentResult:
         """Put the loop under its deadline. The loop ends in time by itself; the edge is there should it not."""
         try:
-            return await asyncio.wait_for(
-                self._drive(run, question, session_id, stream=stream), run.deadline.remaining()
-            )
+            return await asyncio.wait_for(self._drive(run, question, stream=stream), run.deadline.remaining())
         except TimeoutError:
             best = best_answer(run.state, run.answer_so_far)
             return run.finish(Ending("partial", "deadline", best, "the time is up"))
@@ -206,7 +235,8 @@ class ReActAgent:
             run.finish(Ending("cancelled", "cancelled", best, "cancelled from outside"))
             raise
 
-    async def _drive(self, run: Run, question: str, session_id: str | None, *, stream: bool) -> AgentResult:
+    async def _drive(self, run: Run, question: str, *, stream: bool) -> AgentResult:
+        resumed = run.state.open_turn is not None
         run.emit(
             RunStarted(
                 agent=self.name,
@@ -215,27 +245,37 @@ class ReActAgent:
                 timeout_s=run.timeout_s,
                 model=self.llm.model,
                 protocol=self.protocol.name,
-                session_id=session_id,
+                session_id=run.session_id,
                 rehearsal=self.llm.rehearsal,
+                resumed=resumed,
             )
         )
         try:
             run.specs = [tool.spec for tool in self.tools]
-            run.state = begin(question, await self._recall(run, session_id))
+            if not resumed:
+                run.state = begin(question, await recall(run, self.memory))
             ending = await self._explore(run, stream=stream)
             if ending.last_word:
                 ending = await self._last_word(run, ending)
-            await self._remember(run, session_id)
+            if ending.status != "paused":
+                await remember(run, self.memory)
         except (LLMError, MemoryStoreError) as error:
             if isinstance(error, LLMError):
-                await self._remember(run, session_id)
+                await remember(run, self.memory)
             ending = Ending("failed", "error", why=str(error))
         return run.finish(ending)
 
     async def _explore(self, run: Run, *, stream: bool) -> Ending:
-        """Think, act and observe, until there is an answer or a limit."""
+        """Think, act and observe, until there is an answer, a limit, or a question to a person."""
         state = run.state
         while True:
+            if state.open_turn is not None:
+                step = len(state.steps) + 1
+                with use_scope(run.scope(run.explore, step)):
+                    pending = await act(run, step, state.open_turn, self._by_name)
+                if pending:
+                    return Ending("paused", "approval", why="tool calls wait for a decision", pending=pending)
+                take_observations(state, state.open_turn)
             time_is_up = run.explore.expired
             ending = reached(state, self.limits, run.budget.exhausted(), time_is_up=time_is_up)
             if ending is not None:
@@ -257,9 +297,7 @@ class ReActAgent:
                 if turn.problem is not None:
                     take_problem(state, turn, response)
                     continue
-                calls = name_calls(state, turn.calls)
-                results = await act(run, step, calls, self._by_name)
-                take_observations(state, turn, calls, results, response)
+                take_calls(state, turn, response)
 
     async def _last_word(self, run: Run, ending: Ending) -> Ending:
         """Let the model answer from what it has, without tools; cut off, its words so far still count."""
@@ -292,26 +330,3 @@ class ReActAgent:
         run.budget.charge(response.usage, response.cost_usd)
         run.emit(ModelFinished(step=step, response=response))
         return response
-
-    async def _recall(self, run: Run, session_id: str | None) -> list[Message]:
-        if self.memory is None or session_id is None:
-            return []
-        began = run.elapsed_s
-        with use_scope(run.scope(run.explore)):
-            history = await self.memory.async_load(session_id, self.memory.window)
-        run.emit(MemoryLoaded(session_id=session_id, messages=len(history), elapsed_s=run.elapsed_s - began))
-        return history
-
-    async def _remember(self, run: Run, session_id: str | None) -> None:
-        """Store the exchange. An answer is not lost because the store is: that is a warning."""
-        if self.memory is None or session_id is None:
-            return
-        began, exchange = run.elapsed_s, run.state.exchange
-        try:
-            with use_scope(run.scope(run.deadline.earlier_by(GRACE_S))):
-                await self.memory.async_store(session_id, exchange)
-        except MemoryStoreError as error:
-            run.trouble = f"the exchange was not stored: {error}"
-            run.emit(Warned(message=run.trouble))
-        else:
-            run.emit(MemoryStored(session_id=session_id, messages=len(exchange), elapsed_s=run.elapsed_s - began))

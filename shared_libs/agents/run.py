@@ -8,7 +8,10 @@ import uuid
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 
+import msgspec
+
 from shared_libs.agents.limits import Limits
+from shared_libs.agents.pause import PausedRun
 from shared_libs.agents.step import Ending, RunState
 from shared_libs.atomic.deadline import Budget, Deadline
 from shared_libs.atomic.events import AgentEvent, EventSink, RunFinished, StreamRestarted, TextDelta, ThinkingDelta
@@ -35,9 +38,19 @@ class Run:
     """
 
     def __init__(
-        self, run_id: str | None, timeout_s: float, limits: Limits, sinks: Sequence[EventSink], *, stores: bool
+        self,
+        agent: str,
+        timeout_s: float,
+        limits: Limits,
+        sinks: Sequence[EventSink],
+        *,
+        run_id: str | None = None,
+        session_id: str | None = None,
+        stores: bool = False,
     ) -> None:
+        self.agent = agent
         self.id = run_id or uuid.uuid4().hex
+        self.session_id = session_id
         self.timeout_s = timeout_s
         self.limits = limits
         self._loop = asyncio.get_running_loop()
@@ -58,6 +71,34 @@ class Run:
         self._sinks = list(sinks)
         self._seq = 0
         self._over = False
+
+    def go_on_from(self, paused: PausedRun) -> None:
+        """Take up a paused run: its state, what it has spent, its count of events, and its clock without the pause."""
+        self.state = paused.state
+        self.attempts = list(paused.attempts)
+        self.started_at -= paused.elapsed_s
+        self.started_wall = paused.started_at
+        self._seq = paused.events
+        budget = self.budget
+        budget.usage, budget.cost_usd = paused.usage, paused.cost_usd
+        budget.tool_calls, budget.refused = paused.tool_calls, paused.refused
+
+    def _paused(self) -> PausedRun:
+        return PausedRun(
+            agent=self.agent,
+            run_id=self.id,
+            session_id=self.session_id,
+            started_at=self.started_wall,
+            elapsed_s=self.elapsed_s,
+            left_s=self.deadline.remaining(),
+            events=self._seq + 1,  # the end of this part of the run is one too
+            state=self.state,
+            usage=self.budget.usage,
+            cost_usd=self.budget.cost_usd,
+            tool_calls=self.budget.tool_calls,
+            refused=self.budget.refused,
+            attempts=self.attempts,
+        )
 
     @property
     def elapsed_s(self) -> float:
@@ -135,6 +176,8 @@ class Run:
             ),
             attempts=tuple(self.attempts),
             error=ending.why if failed else self.trouble,
+            pending=ending.pending,
+            state=msgspec.to_builtins(self._paused()) if ending.status == "paused" else None,
         )
         self.emit(RunFinished(result=result))
         self._over = True

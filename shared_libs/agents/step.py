@@ -12,10 +12,11 @@ from typing import Any
 import msgspec
 
 from shared_libs.agents import prompts
+from shared_libs.agents.decisions import OpenTurn
 from shared_libs.agents.limits import Limits
 from shared_libs.agents.protocol import Turn
 from shared_libs.atomic.results import Action, Observation, RunStatus, Step, StopReason
-from shared_libs.atomic.types import LLMResponse, Message, ToolCall, ToolResult
+from shared_libs.atomic.types import LLMResponse, Message, ToolCall
 
 WARN_AT = 3
 """How many equal calls with equal observations running are told to the model."""
@@ -36,7 +37,7 @@ class RunState(msgspec.Struct):
     A run between two steps: the conversation so far, and what it consists of.
 
     `call_ids` are those used in the conversation; `repeats` is how many times running the last step has been repeated,
-    alone or as part of a cycle.
+    alone or as part of a cycle. `open_turn` is the turn whose calls are being done.
     """
 
     question: str
@@ -46,6 +47,7 @@ class RunState(msgspec.Struct):
     call_ids: set[str] = set()
     marks: list[Mark] = []
     repeats: int = 0
+    open_turn: OpenTurn | None = None
 
     @property
     def conversation(self) -> list[Message]:
@@ -61,6 +63,7 @@ class Ending(msgspec.Struct, frozen=True):
     answer: str | None = None
     why: str = ""
     last_word: bool = False
+    pending: tuple[Action, ...] = ()
 
 
 def begin(question: str, history: Sequence[Message]) -> RunState:
@@ -69,16 +72,18 @@ def begin(question: str, history: Sequence[Message]) -> RunState:
     return RunState(question, list(history), [Message("user", question)], call_ids=used)
 
 
-def name_calls(state: RunState, calls: Sequence[ToolCall]) -> tuple[ToolCall, ...]:
-    """Give every call an id of its own in the conversation; servers send empty and repeated ones."""
-    used, named = state.call_ids, []
-    for index, call in enumerate(calls, 1):
+def take_calls(state: RunState, turn: Turn, response: LLMResponse) -> OpenTurn:
+    """Open the turn that acts. Every call gets an id of its own in the conversation; servers send repeated ones."""
+    used: set[str] = state.call_ids
+    named: list[ToolCall] = []
+    for index, call in enumerate(turn.calls, 1):
         call_id = call.id if call.id and call.id not in used else f"call_{len(state.steps) + 1}_{index}"
         while call_id in used:
             call_id += "_"
         used.add(call_id)
         named.append(call if call.id == call_id else msgspec.structs.replace(call, id=call_id))
-    return tuple(named)
+    state.open_turn = OpenTurn(turn.thought, named, response.thinking)
+    return state.open_turn
 
 
 def take_answer(state: RunState, turn: Turn, response: LLMResponse) -> Ending:
@@ -102,18 +107,17 @@ def take_problem(state: RunState, turn: Turn, response: LLMResponse) -> None:
     state.exchange.append(Message("user", turn.problem))
 
 
-def take_observations(
-    state: RunState, turn: Turn, calls: Sequence[ToolCall], results: Sequence[ToolResult], response: LLMResponse
-) -> None:
-    """Book the calls of a turn with their results, in the order of the calls."""
-    observed = list(zip(calls, results, strict=True))
-    actions = tuple(Action(call.name, call.input, call.id) for call in calls)
+def take_observations(state: RunState, turn: OpenTurn) -> None:
+    """Book the calls of the open turn with their results, in the order of the calls."""
+    observed = [(call, turn.results[call.id]) for call in turn.calls]
+    state.open_turn = None
+    actions = tuple(Action(call.name, call.input, call.id) for call in turn.calls)
     seen = tuple(Observation(call.id, got.content, got.is_error, got.elapsed_s) for call, got in observed)
     state.steps.append(Step(turn.thought, actions, seen))
-    state.marks.append(([(call.name, call.input) for call in calls], [got.content for got in results]))
+    state.marks.append(([(call.name, call.input) for call, _ in observed], [got.content for _, got in observed]))
     state.repeats = count_repeats(state.marks)
     note = f"\n{prompts.REPEATED.format(times=state.repeats)}" if state.repeats >= WARN_AT else ""
-    state.exchange.append(Message("assistant", turn.thought, tool_calls=tuple(calls), thinking=response.thinking))
+    state.exchange.append(Message("assistant", turn.thought, tool_calls=tuple(turn.calls), thinking=turn.thinking))
     state.exchange += [
         Message("tool", got.content + note, tool_call_id=call.id, name=call.name, is_error=got.is_error)
         for call, got in observed

@@ -29,7 +29,11 @@ class Event(msgspec.Struct, kw_only=True, tag_field="type", tag=_snake):
 
 
 class RunStarted(Event):
-    """A run began; `started_at` is its wall-clock time (ISO 8601, UTC), `timeout_s` its whole time in seconds."""
+    """
+    A run began; `started_at` is its wall-clock time (ISO 8601, UTC), `timeout_s` its whole time in seconds.
+
+    `resumed` tells that it goes on after a pause: `seq` and `at_s` go on too, and `timeout_s` is the time it has left.
+    """
 
     agent: str
     question: str
@@ -39,6 +43,7 @@ class RunStarted(Event):
     protocol: str
     session_id: str | None = None
     rehearsal: bool = False
+    resumed: bool = False
 
 
 class MemoryLoaded(Event):
@@ -146,6 +151,15 @@ class ToolStarted(Event):
     call_id: str
 
 
+class ApprovalRequested(Event):
+    """A tool call waits for a decision; the run pauses when nothing else of the turn is left to do."""
+
+    step: int
+    tool: str
+    input: dict[str, Any] | str
+    call_id: str
+
+
 class ToolFinished(Event):
     """A tool call ended in an observation."""
 
@@ -200,6 +214,7 @@ AgentEvent = (
     | ModelFinished
     | Thought
     | ToolStarted
+    | ApprovalRequested
     | ToolFinished
     | Abandoned
     | LimitReached

@@ -9,8 +9,8 @@ import msgspec
 from shared_libs.atomic.errors import FactoryError
 from shared_libs.atomic.types import Attempt, Usage
 
-RunStatus = Literal["answered", "partial", "failed", "cancelled"]
-StopReason = Literal["final_answer", "deadline", "max_steps", "budget", "loop", "error", "cancelled"]
+RunStatus = Literal["answered", "partial", "failed", "cancelled", "paused"]
+StopReason = Literal["final_answer", "deadline", "max_steps", "budget", "loop", "error", "cancelled", "approval"]
 
 
 class RunError(FactoryError):
@@ -63,6 +63,9 @@ class AgentResult(msgspec.Struct, frozen=True, kw_only=True):
     `answer` is the final answer, or the best there was at the end of a partial run (None: nothing at all).
     `usage` sums the answered model calls, `attempts` lists every request of all of them, `elapsed_s` is the wall
     clock of the run in seconds, `cost_usd` is None where no price is known.
+
+    A run is "paused" when a tool needs an approval: `pending` are the calls to decide on, and `state`, plain data that
+    JSON can hold, is what `ReActAgent.async_resume` goes on from.
     """
 
     run_id: str
@@ -76,13 +79,15 @@ class AgentResult(msgspec.Struct, frozen=True, kw_only=True):
     still_running: tuple[StillRunning, ...] = ()
     attempts: tuple[Attempt, ...] = ()
     error: str | None = None
+    pending: tuple[Action, ...] = ()
+    state: dict[str, Any] | None = None
 
     def raise_for_status(self) -> AgentResult:
         """
         Return the result itself when it is answered.
 
         Raises:
-            RunError: the run is partial, failed or cancelled.
+            RunError: the run is partial, failed, cancelled or paused.
 
         """
         if self.status != "answered":

@@ -48,6 +48,8 @@ def told(event: AgentEvent) -> list[tuple[str, str]]:
             return [("thought", one_line(text))]
         case e.ToolStarted(tool=tool, input=given):
             return [("action", f"{tool} {_compact(given)}")]
+        case e.ApprovalRequested(tool=tool, input=given):
+            return [("approval", f"{tool} {_compact(given)} waits for a decision")]
         case e.ToolFinished(tool=tool, content=content, is_error=wrong, elapsed_s=seconds):
             return [("error" if wrong else "observation", f"{one_line(content)}  ({tool}, {seconds:.2f} s)")]
         case e.RetryScheduled(provider=provider, model=model, wait_s=wait_s, why=why):

@@ -8,20 +8,21 @@ import json
 import os
 import sys
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from shared_libs.agents import ReActAgent
 from shared_libs.atomic.errors import FactoryError, MisuseError
 from shared_libs.atomic.events import AgentEvent, EventSink, RunFinished
 from shared_libs.atomic.memory.base import InProcessMemory
-from shared_libs.atomic.results import AgentResult
+from shared_libs.atomic.results import Action, AgentResult
 from shared_libs.cli.exits import ExitCode
 from shared_libs.cli.loop import CommandLoop, Terminated
 from shared_libs.cli.plain import PlainView, Viewer
 from shared_libs.factory import load_agent
 from shared_libs.observability.printable import presentable, printable
+from shared_libs.observability.redact import redact_data
 from shared_libs.observability.spool import Spool
 
 if TYPE_CHECKING:
@@ -35,6 +36,7 @@ _CODES = {
     "partial": ExitCode.PARTIAL,
     "failed": ExitCode.FAILED,
     "cancelled": ExitCode.INTERRUPTED,
+    "paused": ExitCode.PARTIAL,
 }
 
 
@@ -47,6 +49,8 @@ def run(arguments: argparse.Namespace) -> int:
             raise MisuseError(f"{arguments.config} has no `memory`, so there is no session to continue with --session")
         stream = stage.live if arguments.stream is None else arguments.stream
         result = stage.answer(question, arguments.timeout, arguments.session, stream=stream)
+        if not arguments.json and sys.stdin.isatty():
+            result = _decided(stage, result)
         _print_result(result, as_json=arguments.json)
         return _CODES[result.status]
     except KeyboardInterrupt as stop:
@@ -77,6 +81,8 @@ def chat(arguments: argparse.Namespace) -> int:
                 continue
             try:
                 result = stage.answer(_checked(line), None, session, stream=True)
+                if interactive:
+                    result = _decided(stage, result)
                 _print_result(result, as_json=False)
                 code = _CODES[result.status]
             except MisuseError as error:
@@ -120,15 +126,17 @@ class Stage:
             KeyboardInterrupt: a signal stopped it.
 
         """
-        self.ended = None
-        try:
-            if not self._open:
-                self._loop.run(self.agent.aopen())
-                self._open = True
-            return self._loop.run(self._result(question, timeout, session, stream=stream))
-        finally:
-            if self._shown is not None:
-                self._shown.flush()
+        return self._watch(lambda: self._result(question, timeout, session, stream=stream))
+
+    def resume(self, state: Mapping[str, Any], decisions: Mapping[str, bool]) -> AgentResult:
+        """
+        Go on with a paused run.
+
+        Raises:
+            KeyboardInterrupt: a signal stopped it.
+
+        """
+        return self._watch(lambda: self.agent.async_resume(state, decisions))
 
     def close(self) -> None:
         """Close everything; whatever does not end is left behind."""
@@ -143,6 +151,17 @@ class Stage:
             except FactoryError as error:
                 print(f"warning: {error}", file=sys.stderr)
 
+    def _watch(self, run: Callable[[], Coroutine[Any, Any, AgentResult]]) -> AgentResult:
+        self.ended = None
+        try:
+            if not self._open:
+                self._loop.run(self.agent.aopen())
+                self._open = True
+            return self._loop.run(run())
+        finally:
+            if self._shown is not None:
+                self._shown.flush()
+
     async def _result(self, question: str, timeout: float | None, session: str | None, *, stream: bool) -> AgentResult:
         async for _ in self.agent.async_stream(question, timeout=timeout, session_id=session, stream=stream):
             pass
@@ -152,6 +171,23 @@ class Stage:
     def _keep(self, event: AgentEvent) -> None:
         if isinstance(event, RunFinished):
             self.ended = event.result
+
+
+def _decided(stage: Stage, result: AgentResult) -> AgentResult:
+    """Let the person at the terminal decide on the calls that wait, until none does; no answer is a no."""
+    while result.state is not None:
+        decisions = {}
+        for call in result.pending:
+            print(f"{presentable(call.tool)} wants to run with {_whole(call)}", file=sys.stderr)
+            said = _ask("allow it? [y/N] ")
+            decisions[call.call_id] = (said or "").strip().lower() in ("y", "yes")
+        result = stage.resume(result.state, decisions)
+    return result
+
+
+def _whole(call: Action) -> str:
+    """All of a call's input: nobody approves what is cut off."""
+    return presentable(json.dumps(redact_data(call.input), ensure_ascii=False))
 
 
 def _ask(prompt: str) -> str | None:
@@ -223,6 +259,8 @@ def _print_result(result: AgentResult, *, as_json: bool) -> None:
     if result.still_running:
         names = ", ".join(presentable(row.tool) for row in result.still_running)
         print(f"left behind, still running: {names}", file=sys.stderr)
+    for call in result.pending:
+        print(f"waits for approval: {presentable(call.tool)} {_whole(call)}", file=sys.stderr)
     why = presentable(result.error or "")
     if result.status != "answered":
         print(f"{result.status} ({result.stop_reason}){why and ': '}{why}", file=sys.stderr)

@@ -116,12 +116,8 @@ def _tell(event: AgentEvent) -> _Told | None:
             return logging.DEBUG, "model asked", {"provider": provider, "model": model, "number": number}
         case events.AttemptFinished() | events.RetryScheduled() | events.FellBack() | events.BreakerChanged():
             return _tell_model(event)
-        case events.ToolFinished():
-            facts = {"step": event.step, "tool": event.tool, "call_id": event.call_id}
-            facts |= {"elapsed_s": round(event.elapsed_s, 3)}
-            if event.is_error:
-                return logging.WARNING, "tool failed", facts | {"why": event.content[:LONGEST_WHY]}
-            return logging.INFO, "tool finished", facts
+        case events.ToolStarted() | events.ApprovalRequested() | events.ToolFinished():
+            return _tell_tool(event)
         case events.Abandoned(what=what, name=name, call_id=call_id):
             return logging.WARNING, "left running", {"what": what, "name": name, "call_id": call_id}
         case events.LimitReached(stop_reason=stop_reason, why=why):
@@ -136,9 +132,20 @@ def _tell(event: AgentEvent) -> _Told | None:
             return logging.DEBUG, text, {"session_id": session_id, "messages": messages}
         case events.Thought(step=step, text=text):
             return logging.DEBUG, "thought", {"step": step, "text": text}
-        case events.ToolStarted(step=step, tool=tool, input=input):
-            return logging.DEBUG, "tool started", {"step": step, "tool": tool, "input": input}
     return None
+
+
+def _tell_tool(event: events.ToolStarted | events.ApprovalRequested | events.ToolFinished) -> _Told:
+    facts = {"step": event.step, "tool": event.tool}
+    match event:
+        case events.ToolStarted(input=input):
+            return logging.DEBUG, "tool started", facts | {"input": input}
+        case events.ApprovalRequested(call_id=call_id):
+            return logging.INFO, "approval requested", facts | {"call_id": call_id}
+    facts |= {"call_id": event.call_id, "elapsed_s": round(event.elapsed_s, 3)}
+    if event.is_error:
+        return logging.WARNING, "tool failed", facts | {"why": event.content[:LONGEST_WHY]}
+    return logging.INFO, "tool finished", facts
 
 
 def _tell_model(
@@ -163,7 +170,9 @@ def _tell_model(
 
 
 def _tell_result(result: AgentResult) -> _Told:
-    level = {"answered": logging.INFO, "failed": logging.ERROR}.get(result.status, logging.WARNING)
+    level = {"answered": logging.INFO, "paused": logging.INFO, "failed": logging.ERROR}.get(
+        result.status, logging.WARNING
+    )
     facts = {
         "status": result.status,
         "stop_reason": result.stop_reason,

@@ -148,7 +148,7 @@ class _Builder:
             case events.RunStarted():
                 for name in ("agent", "question", "model", "protocol", "started_at", "session_id", "rehearsal"):
                     setattr(self._line, name, getattr(event, name))
-                self._line.timeout_s = event.timeout_s
+                self._line.timeout_s = event.timeout_s + (event.at_s if event.resumed else 0.0)
             case events.StepStarted(step=step, final=final):
                 self._end_step()
                 label = f"Step {step}" + (" · last word" if final else "")
@@ -163,6 +163,8 @@ class _Builder:
                 self._note(f"limit reached: {why}")
             case events.Warned(message=message):
                 self._note(message)
+            case events.ApprovalRequested(tool=tool):
+                self._note(f"{tool} waits for a decision")
             case events.RunFinished(result=result):
                 self._take_result(result)
             case _:

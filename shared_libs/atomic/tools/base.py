@@ -70,6 +70,14 @@ class BaseTool:
             self._spec = ToolSpec(self.name, self.description, self._checked_arguments().schema)
         return self._spec
 
+    def accepts(self, arguments: Mapping[str, Any]) -> bool:
+        """Whether the arguments fit the schema; a call that cannot run need not be approved."""
+        try:
+            self._checked_arguments().check(arguments)
+        except InvalidArguments:
+            return False
+        return True
+
     @final
     async def async_run(self, arguments: Mapping[str, Any], *, call_id: str = "") -> ToolResult:
         """

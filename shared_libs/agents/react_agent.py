@@ -321,12 +321,7 @@ class ReActAgent:
         """Ask the model: the one place a run passes the LLM port."""
         messages, tools = self.protocol.write(self.instructions, run.state.conversation, run.specs, last_word)
         run.listen(self.protocol.answer_start)
-        try:
-            response = await self.llm.async_chat(messages, tools, on_chunk=run.hear, stream=stream)
-        except LLMError as error:
-            run.attempts += error.attempts
-            raise
-        run.attempts += response.attempts
+        response = await self.llm.async_chat(messages, tools, on_chunk=run.hear, stream=stream)
         run.budget.charge(response.usage, response.cost_usd)
         run.emit(ModelFinished(step=step, response=response))
         return response

@@ -14,7 +14,15 @@ from shared_libs.agents.limits import Limits
 from shared_libs.agents.pause import PausedRun
 from shared_libs.agents.step import Ending, RunState
 from shared_libs.atomic.deadline import Budget, Deadline
-from shared_libs.atomic.events import AgentEvent, EventSink, RunFinished, StreamRestarted, TextDelta, ThinkingDelta
+from shared_libs.atomic.events import (
+    AgentEvent,
+    AttemptFinished,
+    EventSink,
+    RunFinished,
+    StreamRestarted,
+    TextDelta,
+    ThinkingDelta,
+)
 from shared_libs.atomic.results import AgentResult, StillRunning
 from shared_libs.atomic.scope import Scope
 from shared_libs.atomic.supervise import GRACE_S
@@ -110,8 +118,16 @@ class Run:
         return Scope(deadline, self.emit, self.id, step, "", self.started_at, self.abandon)
 
     def emit(self, event: AgentEvent) -> None:
-        """Number an event and hand it out; after the end nothing is heard any more, so a stale call cannot speak."""
-        if self._over or not self._sinks:
+        """
+        Number an event and hand it out; after the end nothing is heard any more, so a stale call cannot speak.
+
+        The ledger of attempts is kept from the events too: so it is whole however a call ends.
+        """
+        if self._over:
+            return
+        if isinstance(event, AttemptFinished):
+            self.attempts.append(event.attempt)
+        if not self._sinks:
             return
         self._seq += 1
         event.run_id, event.seq, event.at_s = self.id, self._seq, self._loop.time() - self.started_at

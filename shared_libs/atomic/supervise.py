@@ -80,11 +80,15 @@ async def supervise(
             bell.stop()
         if not task.done():
             expired = True
-            await _cancel(task)
+            task.cancel()
+            await _grace(task)
     except asyncio.CancelledError:
-        # an outside cancel always wins; a second one, during the grace, ends the grace
+        # an outside cancel always wins; a second one, during the grace, ends the grace. The body is cancelled only once:
+        # drivers that are closing a connection when a second one comes leave it half closed
         try:
-            await _cancel(task)
+            if not expired:
+                task.cancel()
+            await _grace(task)
         finally:
             if _goes_on(task, still_running):
                 _abandon(task, Abandoned(what=what, name=name, call_id=call_id), began_at, still_running)
@@ -96,7 +100,10 @@ async def supervise(
         raise DeadlineExceeded(expiry.why)
     if task.cancelled():
         raise BodyCancelled
-    return task.result()
+    try:
+        return task.result()
+    finally:
+        del task  # an error holds this frame, and the task the error: a cycle that only the collector would free
 
 
 class _Bell:
@@ -137,12 +144,11 @@ class _Bell:
             self.ring()
 
 
-async def _cancel(task: asyncio.Task[Any]) -> None:
-    """Cancel a task and give it the grace to clean up."""
+async def _grace(task: asyncio.Task[Any]) -> None:
+    """Give a cancelled task its time to clean up."""
     loop = asyncio.get_running_loop()
     bell = _Bell(loop, Expiry(loop.time() + GRACE_S, ""))
     task.add_done_callback(bell.ring)  # a task that never began has no last step
-    task.cancel()
     try:
         await bell.rung
     finally:

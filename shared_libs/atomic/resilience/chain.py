@@ -44,7 +44,7 @@ async def run_chain(routes: Sequence[tuple[M, Resilience]], call: ModelCall[T]) 
         try:
             return await run_route(model, policy, call, others=others), model
         except LLMError as error:
-            failures[index] = error
+            failures[index] = error.with_traceback(None)  # which would hold this frame, and so itself
     raise _summary(list(failures.values()), call)
 
 

@@ -42,7 +42,9 @@ async def run_route(model: Model, policy: Resilience, call: ModelCall[T], *, oth
     try:
         return await _guarded(model, policy, call, number=1, waited_s=0.0, share=others + 1)
     except LLMError as error:
-        first = error
+        if policy.retry.attempts == 1 or not _worth_retrying(error, others):
+            raise
+        first = error.with_traceback(None)  # which would hold this frame, and so itself
 
     import tenacity
 
@@ -58,7 +60,7 @@ async def run_route(model: Model, policy: Resilience, call: ModelCall[T], *, oth
     def announce(state: tenacity.RetryCallState) -> None:
         nonlocal waited
         waited = state.upcoming_sleep
-        error = _error_of(state)
+        error = _error_of(state).with_traceback(None)
         current_scope().emit(RetryScheduled(provider=model.provider, model=model.model, wait_s=waited, why=str(error)))
         call.restart(str(error))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import math
 import threading
@@ -10,7 +11,7 @@ import threading
 import pytest
 
 from shared_libs.atomic.deadline import NEVER
-from shared_libs.atomic.errors import DeadlineExceeded
+from shared_libs.atomic.errors import DeadlineExceeded, LLMError
 from shared_libs.atomic.events import Abandoned
 from shared_libs.atomic.scope import Scope, use_scope
 from shared_libs.atomic.supervise import GRACE_S, BodyCancelled, Expiry, supervise
@@ -258,6 +259,32 @@ def test_a_cancellation_waits_the_grace_at_most_and_books_what_goes_on(seconds, 
     assert rows == [("t", "c")]
 
 
+def test_a_body_is_cancelled_only_once():
+    """A driver that is closing its connection when a second cancellation comes leaves it half closed."""
+    came = []
+
+    async def body():
+        try:
+            await sleep()
+        except asyncio.CancelledError:
+            came.append(now())
+            try:
+                await asyncio.sleep(3)
+            except asyncio.CancelledError:
+                came.append(now())
+
+    async def main():
+        task = asyncio.create_task(Ledger().supervise(body(), 0.5))
+        await asyncio.sleep(0.5 + GRACE_S / 2)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        await asyncio.sleep(5)
+
+    run_virtual(main())
+    assert came == [0.5]
+
+
 @pytest.mark.promise("time-orphans")
 def test_work_that_goes_on_outside_the_task_is_booked():
     async def main():
@@ -301,3 +328,29 @@ def test_an_error_that_comes_too_late_is_never_complained_about():
         return ledger.complaints
 
     assert run_virtual(main()) == []
+
+
+@pytest.mark.parametrize("fails", [ValueError("no"), LLMError("no")])
+def test_a_failure_leaves_no_cycle_for_the_collector(fails):
+    """A full collection stops every run of the process: what fails often must not call for one."""
+
+    async def body():
+        raise type(fails)("no")
+
+    async def main():
+        ledger = Ledger()
+
+        async def once():
+            with contextlib.suppress(ValueError, LLMError):
+                await ledger.supervise(body())
+
+        await once()
+        gc.collect()
+        gc.disable()
+        try:
+            await once()
+            return gc.collect()
+        finally:
+            gc.enable()
+
+    assert run_virtual(main()) == 0

@@ -64,6 +64,11 @@ REQUIREMENTS: dict[str, Requirement] = {
     "sql-safe": Requirement(
         "the sql tool cannot write, attach, read files or run for ever, enforced by the database", "mcp sqlite servers"
     ),
+    "ssrf": Requirement(
+        "the http tool refuses private, loopback, link-local, metadata, IPv6-mapped, redirect and DNS-rebinding "
+        "targets unless allowed",
+        "pydantic-ai GHSA-2jrp-274c-jhv3, GHSA-cg7w-rg45-pc59; CVE-2026-2286",
+    ),
     "yaml-safe": Requirement(
         "hostile YAML (tags, dotted paths, bombs, surrogates) is refused with a clear error", "google-adk #5278, #5531"
     ),

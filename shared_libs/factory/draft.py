@@ -35,11 +35,14 @@ class Draft:
         """
         Note what foreign code said about a value, without the secrets it may repeat.
 
-        A text that begins with the name of one of the settings is placed there.
+        A text that begins with the name of one of the settings is placed there, without a `name: `.
         """
         text = printable(self.environment.hidden(str(error)) or type(error).__name__, limit=500)
         first = text.partition(" ")[0].strip("`':")
-        self.problems.add((*path, first) if first in settings else path, text)
+        if first in settings:
+            self.problems.add((*path, first), text.removeprefix(f"{first}: "))
+        else:
+            self.problems.add(path, text)
 
     def shown(self, path: Path) -> str:
         """Describe a value as it is written, for an error; secrets and addresses only by their kind."""

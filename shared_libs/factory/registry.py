@@ -92,7 +92,10 @@ TOOLS = Registry(
     "tool",
     {
         "calculator": Builtin("shared_libs.tools.calculator", "CalculatorTool"),
+        "files": Builtin("shared_libs.tools.files", "files"),
+        "http": Builtin("shared_libs.tools.http_tool", "HttpTool"),
         "sql": Builtin("shared_libs.tools.sql", "SQLTool"),
+        "time": Builtin("shared_libs.tools.time_tool", "TimeTool"),
     },
 )
 MEMORIES = Registry(

@@ -36,21 +36,23 @@ def build_tools(draft: Draft, entries: Any, passed: Sequence[BaseTool]) -> list[
     tools: list[BaseTool] = []
     for index, entry in enumerate(entries if isinstance(entries, list) else []):
         path: Path = ("tools", index)
-        tool = _tool_of(draft, entry, path, brought)
-        if tool is None:
-            continue
-        if tool.name in places:
-            first = draft.problems.line_of(places[tool.name])
-            draft.problems.add(path, f"a second tool named '{tool.name}' (see {first}); give one another `name`")
-        elif tool.name in brought and tool is not brought[tool.name]:
-            draft.problems.add(path, f"a tool named '{tool.name}' is also passed by the caller; rename one of them")
-        places.setdefault(tool.name, path)
-        tools.append(tool)
+        for tool in _tools_of(draft, entry, path, brought):
+            if tool.name in places:
+                first = draft.problems.line_of(places[tool.name])
+                draft.problems.add(path, f"a second tool named '{tool.name}' (see {first}); give one another `name`")
+            elif tool.name in brought and tool is not brought[tool.name]:
+                draft.problems.add(path, f"a tool named '{tool.name}' is also passed by the caller; rename one of them")
+            places.setdefault(tool.name, path)
+            tools.append(tool)
     return tools + [tool for name, tool in brought.items() if name not in places]
 
 
 def options_of(made: Any) -> tuple[Options, Callable[..., Any]]:
-    """Return what a definition may say of a tool, and what makes it: a class, a function, or a ready tool's copy."""
+    """
+    Return what a definition may say of a tool, and what makes it.
+
+    That is a class or function, which may give several tools, or the copy of a ready tool.
+    """
     if isinstance(made, BaseTool):
         ready = made
 
@@ -67,49 +69,61 @@ def options_of(made: Any) -> tuple[Options, Callable[..., Any]]:
     return Options.of(made, ToolCommon, attributes=ToolCommon), made
 
 
-def _tool_of(draft: Draft, entry: Any, path: Path, brought: Mapping[str, BaseTool]) -> BaseTool | None:
+def _tools_of(draft: Draft, entry: Any, path: Path, brought: Mapping[str, BaseTool]) -> Sequence[BaseTool]:
     if not isinstance(entry, Mapping) or not isinstance(entry.get("use"), str) or draft.problems.inside((*path, "use")):
-        return None
+        return ()
     name = entry["use"]
     settings = {key: value for key, value in entry.items() if key != "use"}
     if name in brought and name not in TOOLS:
         for key in settings:
             draft.problems.add((*path, key), "a tool passed by the caller takes no options here", at_key=True)
-        return brought[name]
+        return (brought[name],)
     place = (*path, "use")
     if name not in TOOLS:
         allowed = choices(name, [*TOOLS.names(), *brought])
         draft.problems.add(place, f"{draft.named(place if draft.at(place) else path)} is no tool; {allowed}")
-        return None
+        return ()
     return _made(draft, name, settings, path)
 
 
-def _made(draft: Draft, name: str, settings: dict[str, Any], path: Path) -> BaseTool | None:
+def _made(draft: Draft, name: str, settings: dict[str, Any], path: Path) -> Sequence[BaseTool]:
     try:
         options, make = options_of(TOOLS.load(name))
     except MisuseError as error:
         draft.blame((*path, "use"), error)
-        return None
+        return ()
     try:
         values = options.read(settings)
     except ValidationError as error:
         note_errors(draft, error, options.model, settings, base=path, also=["use"])
-        return None
+        return ()
     if draft.problems.inside(path):
-        return None
+        return ()
     given = {key: value for key, value in values.items() if key in options.parameters}
     try:
-        tool = make(**given)
-        if not isinstance(tool, BaseTool):
-            raise MisuseError(f"tool {name} gives a {type(tool).__name__}, not a BaseTool")
+        tools = _listed(name, make(**given))
         for key, value in values.items():
-            if key not in given:
+            if key in given:
+                continue
+            if key in ("name", "description") and len(tools) != 1:
+                raise MisuseError(f"{key} cannot be set: {name} gives {', '.join(tool.name for tool in tools)}")
+            for tool in tools:
                 setattr(tool, key, value)
-        _ = tool.spec  # a wrong declaration shows here, not in a run
+        for tool in tools:
+            _ = tool.spec  # a wrong declaration shows here, not in a run
     except Exception as error:  # noqa: BLE001 - a tool's constructor is foreign code: what it refuses has a place
         draft.blame(path, error, settings)
-        return None
-    return tool
+        return ()
+    return tools
+
+
+def _listed(name: str, made: Any) -> Sequence[BaseTool]:
+    """Bring what a maker gives, one tool or several, to several."""
+    tools = made if isinstance(made, Sequence) else (made,)
+    for tool in tools:
+        if not isinstance(tool, BaseTool):
+            raise MisuseError(f"tool {name} gives a {type(tool).__name__}, not a BaseTool")
+    return tools
 
 
 def checked(passed: Sequence[Any]) -> list[BaseTool]:

@@ -61,6 +61,12 @@ def made(size: int = 1) -> BaseTool:
     return Weather("made", days=size)
 
 
+def twins() -> list[BaseTool]:
+    left, right = Weather("left"), Weather("right")
+    left.name, right.name = "left", "right"
+    return [left, right]
+
+
 def nothing() -> None:
     return None
 
@@ -104,6 +110,7 @@ _ENTRY_POINTS = """
 tool.weather = weather_plugin:Weather
 tool.ready = weather_plugin:ready
 tool.made = weather_plugin:made
+tool.twins = weather_plugin:twins
 tool.nothing = weather_plugin:nothing
 tool.odd = weather_plugin:Odd
 tool.lost = weather_lost:Lost

@@ -57,6 +57,22 @@ def test_the_declarations_of_a_tool_can_be_set_and_do_not_leak_into_the_next_age
 
 
 @pytest.mark.usefixtures("plugin")
+def test_one_entry_may_give_several_tools_that_share_its_options():
+    agent = agent_with({"use": "twins", "timeout_s": 3}, "ready")
+    assert [(tool.spec.name, tool.timeout_s) for tool in agent.tools] == [
+        ("left", 3.0),
+        ("right", 3.0),
+        ("ready", 30.0),
+    ]
+    named = {"use": "twins", "name": "both"}
+    assert refused(named, {"use": "twins", "description": "Both."}, "twins", "twins") == (
+        "tools[0].name: name cannot be set: twins gives left, right",
+        "tools[1].description: description cannot be set: twins gives left, right",
+        "tools[3]: a second tool named 'left' (see tools[2]); give one another `name`",
+    )
+
+
+@pytest.mark.usefixtures("plugin")
 def test_a_built_in_name_cannot_be_taken_over():
     assert TOOLS.load("calculator").__module__ == "shared_libs.tools.calculator"
 

@@ -1,0 +1,92 @@
+"""What a model reads of a page: its text and structure, in any charset, and soon however broken it is."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from shared_libs.tools.page_text import decoded, readable
+
+PAGE = """<!DOCTYPE html><html><head><title>The  shop</title><style>p {color: red}</style>
+<script>if (a < b) document.write("</p>")</script></head>
+<body><h2>Prices</h2><p>All in <b>euro</b> &amp;
+with tax.<br>No haggling.</p>
+<ul><li>one <a href="/one?x=1&amp;y=2">the first</a></li>
+<LI><a HREF='#top'>up</a> <a href="javascript:x()">run</a></li></ul>
+<table><tr><th>item</th><th>price</th></tr><tr><td>tea</td><td>3</td></tr></table>
+<pre>def f():
+    return  1</pre><img src="x.png" alt="a cup"><noscript>Turn it on</noscript><!-- secret --><svg><text>no</text></svg>
+<p>End</p></body></html>"""
+
+TEXT = """# The shop
+
+## Prices
+
+All in euro & with tax.
+No haggling.
+
+- one [the first](https://shop.example/one?x=1&y=2)
+- up run
+
+item | price
+tea | 3
+
+def f():
+    return  1
+
+[image: a cup]
+
+End"""
+
+
+def test_a_page_is_read_as_text():
+    assert readable(PAGE, "https://shop.example/list/") == TEXT
+
+
+@pytest.mark.parametrize(
+    ("body", "charset", "text"),
+    [
+        ("é €".encode(), "utf-8", "é €"),
+        ("é €".encode("cp1252"), "windows-1252", "é €"),
+        ("é".encode("latin-1"), None, "é"),
+        ("日本".encode("shift_jis"), "Shift_JIS", "日本"),
+        ("é".encode(), "no-such-charset", "é"),
+        (b"abc", "zlib", "abc"),
+        (b"abc-", "punycode", "abc-"),
+        ("\ufeffé".encode(), "latin-1", "é"),
+        ("\ufeffé".encode("utf-16"), None, "\ufeffé"),
+        ("\ufeffé".encode("utf-16-be"), None, "é"),
+        (b'<meta charset="iso-8859-1">\xe9', None, '<meta charset="iso-8859-1">é'),
+        (b"<meta http-equiv=x content='text/html; charset=koi8-r'>\xc1", None, None),
+        ("éàü".encode()[:-1], None, "éà\ufffd"),
+        (b"\xff", "utf-8", "\ufffd"),
+        (b"", "utf-8", ""),
+    ],
+)
+def test_bytes_are_read_by_what_they_say_of_themselves(body, charset, text):
+    read = decoded(body, charset, is_html=True)
+    assert read == text if text is not None else read.endswith("а")
+
+
+HOSTILE = [
+    *("<!--", "<!", "<", "</", "<a ", "<a b='", '<a b="', "<![", "<![<", "<?", "&", "<a =", "<p a", "<script>", "<a/"),
+    *("</script", "<a href=x>", "<div>", "<!-->", "<meta ", " ", "<a b=c ", "<pre> ", "&#", "<x y = ", "a\n", "\n "),
+    *("<p \"'>", '<a href="', "<style>", "</style ", "<title>", "&#1", "\ue001", "<a x='\">", "<!-", "-->", "<li"),
+]
+READ = """
+import json, sys
+from shared_libs.tools.page_text import decoded, readable
+for part in json.load(sys.stdin):
+    many = part * (200_000 // len(part))
+    for page in (many, f"<p>{many}>", f"<pre x='{many}", f"<script>{many}"):
+        readable(page, "https://x.example/")
+        decoded(page.encode(), None, is_html=True)
+"""
+
+
+def test_hostile_pages_are_read_in_the_time_of_others():
+    command = [sys.executable, "-c", READ]  # in the time of others they take seconds, otherwise hours
+    subprocess.run(command, input=json.dumps(HOSTILE), text=True, timeout=120, check=True)

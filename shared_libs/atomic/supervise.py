@@ -83,8 +83,8 @@ async def supervise(
             task.cancel()
             await _grace(task)
     except asyncio.CancelledError:
-        # an outside cancel always wins; a second one, during the grace, ends it. The body is cancelled once: a driver that
-        # is closing a connection when a second one comes leaves it half closed
+        # an outside cancel always wins; a second one, during the grace, ends it. The body is cancelled once: a driver
+        # that is closing a connection when a second one comes leaves it half closed
         try:
             if not expired:
                 task.cancel()

@@ -26,6 +26,16 @@ PROVIDER = "anthropic"
 
 _MAX_ID_CHARS = 64
 
+_SAYS_WHAT_IT_IS = frozenset({"type", "enum", "const", "anyOf", "oneOf", "allOf", "$ref"})
+_BOUNDS = frozenset(
+    {
+        *("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf"),
+        *("minLength", "maxLength", "pattern", "maxItems", "uniqueItems", "minProperties", "maxProperties"),
+    }
+)
+"""What the API's grammar does not know (the vendor's SDK tells the same in descriptions)."""
+_FORMATS = frozenset({"date-time", "time", "date", "duration", "email", "hostname", "uri", "ipv4", "ipv6", "uuid"})
+
 _FINISH: dict[str | None, FinishReason] = {
     "max_tokens": "length",
     "model_context_window_exceeded": "length",
@@ -122,15 +132,46 @@ def request_tool(tool: ToolSpec) -> dict[str, Any]:
     return {"name": tool.name, "description": tool.description, "input_schema": tool.parameters}
 
 
-def closed_schema(schema: Any) -> Any:
-    """A JSON Schema whose objects allow no further properties, as the API insists."""
-    if isinstance(schema, list):
-        return [closed_schema(item) for item in schema]
-    if not isinstance(schema, dict):
-        return schema
-    closed = {key: closed_schema(value) for key, value in schema.items()}
-    if closed.get("type") == "object":
-        closed.setdefault("additionalProperties", False)
+class _Open(Exception):
+    """A schema leaves open what the API insists on knowing."""
+
+
+def closed_schema(schema: dict[str, Any]) -> dict[str, Any] | None:
+    """
+    A JSON Schema as the API takes it, or None for one that it cannot keep, such as one of a free mapping.
+
+    Objects are closed. The bounds that the API refuses are told in the descriptions; the answer is checked anyway.
+    """
+    try:
+        return _closed(schema)
+    except _Open:
+        return None
+
+
+def _closed(node: Any) -> dict[str, Any]:
+    if not isinstance(node, dict) or not node.keys() & _SAYS_WHAT_IT_IS:
+        raise _Open
+    closed: dict[str, Any] = {}
+    told: dict[str, Any] = {}
+    for key, value in node.items():
+        if key in {"properties", "$defs", "definitions"}:
+            closed[key] = {name: _closed(inner) for name, inner in value.items()}
+        elif key in {"anyOf", "oneOf", "allOf"}:
+            closed["anyOf" if key == "oneOf" else key] = [_closed(inner) for inner in value]
+        elif key == "items":
+            closed[key] = _closed(value)
+        elif key in _BOUNDS or (key == "minItems" and value > 1) or (key == "format" and value not in _FORMATS):
+            told[key] = value
+        elif "$ref" not in node or key == "$ref":
+            closed[key] = value
+    types = node.get("type", ())
+    if "properties" in node or "object" in (types if isinstance(types, list) else [types]):
+        if "properties" not in node or node.get("additionalProperties", False) is not False:
+            raise _Open
+        closed["additionalProperties"] = False
+    if told:
+        bounds = msgspec.json.encode(told).decode()
+        closed["description"] = f"{closed['description']} {bounds}" if "description" in closed else bounds
     return closed
 
 

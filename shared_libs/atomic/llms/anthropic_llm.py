@@ -9,7 +9,7 @@ from typing import Any
 
 from shared_libs.atomic.errors import BadRequest
 from shared_libs.atomic.llms.anthropic_format import AnthropicAnswer, closed_schema, request_messages, request_tool
-from shared_libs.atomic.llms.http_llm import HttpLLM
+from shared_libs.atomic.llms.http_llm import VendorLLM
 from shared_libs.atomic.llms.payload import encode
 from shared_libs.atomic.types import LLMChunk, LLMResponse, Message, ToolSpec
 
@@ -20,7 +20,7 @@ MAX_TOKENS = 8192
 """`max_tokens` where the options have none: the API insists on one."""
 
 
-class AnthropicLLM(HttpLLM):
+class AnthropicLLM(VendorLLM):
     """
     A model of Anthropic.
 
@@ -28,9 +28,13 @@ class AnthropicLLM(HttpLLM):
     `tool_choice`, `cache_control` (`{"type": "ephemeral"}` caches the prompt), ... The key comes from
     `ANTHROPIC_API_KEY`, or as a bearer token from `ANTHROPIC_AUTH_TOKEN`; the address from `ANTHROPIC_BASE_URL`.
     Thinking blocks go back with their signatures, those of other providers are left out.
+
+    `client` is an `anthropic.AsyncAnthropic`, or the one of Vertex. Bedrock's streams have a framing of their own that
+    is not read: ask it with `stream=False`.
     """
 
     provider = "anthropic"
+    sdk = "anthropic"
     own_base_url = "https://api.anthropic.com"
     key_variable = "ANTHROPIC_API_KEY"
     base_url_variable = "ANTHROPIC_BASE_URL"
@@ -67,6 +71,10 @@ class AnthropicLLM(HttpLLM):
             raise
 
     def _request(self, messages: list[Message], tools: tuple[ToolSpec, ...], options: dict[str, Any]) -> dict[str, Any]:
+        output = options.get("output_schema")
+        schema = None if output is None else closed_schema(output.schema)
+        if output is not None and schema is None:
+            messages = output.instruct(messages)
         system, turns = request_messages(messages)
         request: dict[str, Any] = {"model": self.model, "max_tokens": MAX_TOKENS, "messages": turns}
         if system:
@@ -74,9 +82,9 @@ class AnthropicLLM(HttpLLM):
         if tools:
             request["tools"] = [request_tool(tool) for tool in tools]
         request.update(options)
-        output = request.pop("output_schema", None)
-        if output is not None:
-            form = {"type": "json_schema", "schema": closed_schema(output.schema)}
+        request.pop("output_schema", None)
+        if schema is not None:
+            form = {"type": "json_schema", "schema": schema}
             request["output_config"] = request.get("output_config", {}) | {"format": form}
         return request
 

@@ -34,7 +34,10 @@ _OVERFLOW_CODES = {"context_length_exceeded", "exceed_context_size_error", "mode
 _OVERFLOW_WORDS = re.compile(
     r"maximum context length|context[ _]?(length|window|size|limit)|prompt is too long|input is too long", re.IGNORECASE
 )
-_FILTER_CODES = {"content_filter", "content_policy_violation", "data_inspection_failed", "moderation_blocked"}
+_FILTER_CODES = {
+    *("content_filter", "content_policy_violation", "data_inspection_failed", "moderation_blocked"),
+    *("bio_policy", "misalignment_policy_violation", "image_content_policy_violation"),
+}
 _QUOTA_CODES = {"insufficient_quota", "billing_hard_limit_reached", "billing_not_active", "billing_error"}
 _QUOTA_WORDS = re.compile(r"credit balance is too low|insufficient balance", re.IGNORECASE)
 _MODEL_CODES = {"model_not_found", "model_not_available", "invalid_model"}
@@ -45,6 +48,21 @@ _MODEL_WORDS = re.compile(
 _STATUS_OF = {
     "invalid_request_error": 400,
     "invalid_prompt": 400,
+    "data_residency_mismatch": 400,
+    **dict.fromkeys(
+        (
+            *(
+                "invalid_image",
+                "invalid_image_format",
+                "invalid_base64_image",
+                "invalid_image_url",
+                "invalid_image_mode",
+            ),
+            *("image_too_large", "image_too_small", "image_parse_error", "image_file_too_large", "empty_image_file"),
+            *("unsupported_image_media_type", "failed_to_download_image", "image_file_not_found"),
+        ),
+        400,
+    ),
     "authentication_error": 401,
     "invalid_api_key": 401,
     "permission_error": 403,

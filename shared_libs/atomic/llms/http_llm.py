@@ -151,18 +151,74 @@ class HttpLLM(BaseLLMWrapper):
         if self._opened is not None:
             await self._opened.aclose()
 
-    def _leave_out(self, field: str, error: BadRequest) -> bool:
+    def _leave_out(self, field: str, error: BadRequest, *words: str) -> bool:
         """
-        Whether a server refused a field that a request can do without.
+        Whether a server refused a field that a request can do without: its error names it, or says one of the words.
 
         If so, it is left out from now on, and the error says that the next try is worth it at once.
         """
-        if field in self._refused or field not in str(error):
+        if field in self._refused or not any(word in str(error) for word in (field, *words)):
             return False
         self._refused.add(field)
-        error.args = (f"{error} ({field} is left out from now on)",)
-        error.retryable, error.retry_after_s = True, 0.0
+        worth_again(error, f"{field} is left out from now on")
         return True
+
+
+class VendorLLM(HttpLLM):
+    """
+    A model whose vendor has an SDK, whose client may carry the requests.
+
+    Args:
+        client: sends everything, instead of `api_key` and `base_url`: for its authentication or its own HTTP transport.
+            It costs more CPU a call. Whoever made it closes it.
+
+    Raises:
+        MisuseError: `base_url` is no HTTP address, or stands beside a client.
+
+    """
+
+    sdk: ClassVar[str]
+    """The package of the vendor's client."""
+
+    def __init__(
+        self,
+        model: str,
+        *,
+        api_key: str | None = None,
+        base_url: str | None = None,
+        client: Any = None,
+        resilience: Resilience | None = None,
+        fallbacks: Sequence[BaseLLMWrapper] = (),
+        price: Price | None = None,
+        options: Mapping[str, Any] | None = None,
+    ) -> None:
+        if client is not None:
+            if api_key or base_url:
+                raise MisuseError("the client has a key and an address of its own: pass either client, or the two")
+            base_url = str(client.base_url)
+        self._client = client
+        super().__init__(
+            model,
+            api_key=api_key,
+            base_url=base_url,
+            resilience=resilience,
+            fallbacks=fallbacks,
+            price=price,
+            options=options,
+        )
+
+    def _connect(self) -> Connections:
+        if self._client is None:
+            return super()._connect()
+        from shared_libs.atomic.llms.sdk_client import ClientWire
+
+        return ClientWire(self._client, self.sdk)
+
+
+def worth_again(error: BadRequest, why: str) -> None:
+    """Say that the next try, which will be another one, is worth it at once."""
+    error.args = (f"{error} ({why})",)
+    error.retryable, error.retry_after_s = True, 0.0
 
 
 def _checked(base_url: str) -> str:

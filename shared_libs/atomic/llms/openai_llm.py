@@ -1,19 +1,28 @@
-"""OpenAI, and every server that speaks its chat completions and embeddings: vLLM, llama.cpp, LiteLLM, ..."""
+"""OpenAI, and every server that speaks one of its APIs: vLLM, llama.cpp, LiteLLM, ..."""
 
 from __future__ import annotations
 
 import base64
 import os
+from collections import deque
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from shared_libs.atomic.errors import BadRequest, MalformedResponse, MisuseError
 from shared_libs.atomic.llms.base import BaseLLMWrapper
 from shared_libs.atomic.llms.faults import error_event
-from shared_libs.atomic.llms.http_llm import Connections, HttpLLM
+from shared_libs.atomic.llms.http_llm import VendorLLM, worth_again
 from shared_libs.atomic.llms.openai_format import OpenAIAnswer, embeddings_decoder, request_message, request_tool
+from shared_libs.atomic.llms.openai_responses import (
+    ENCRYPTED_REASONING,
+    ResponsesAnswer,
+    reasoning_ids,
+    request_items,
+)
+from shared_libs.atomic.llms.openai_responses import request_tool as responses_tool
 from shared_libs.atomic.llms.payload import decode, encode
+from shared_libs.atomic.llms.strict_schema import strict_schema
 from shared_libs.atomic.resilience.policy import Resilience
 from shared_libs.atomic.types import LLMChunk, LLMResponse, Message, Price, ToolSpec
 
@@ -21,64 +30,73 @@ if TYPE_CHECKING:
     import numpy as np
     from openai import AsyncOpenAI
 
+    from shared_libs.atomic.llms.event_stream import Answer
+    from shared_libs.atomic.llms.structured import OutputSchema
+
+Api = Literal["chat", "responses"]
+
 MAX_TEXTS = 2048
 """How many texts the API takes in one request for embeddings."""
 
+MAX_STALE = 1000
+"""How many reasoning items that a server could not read are remembered."""
 
-class OpenAILLM(HttpLLM):
+_STRICT = "strict mode"
+_PATHS: dict[str, str] = {"chat": "/chat/completions", "responses": "/responses"}
+
+
+class OpenAILLM(VendorLLM):
     """
-    A model of OpenAI, or of any server that speaks its chat completions.
+    A model of OpenAI, or of any server that speaks its chat completions or its Responses API.
 
     `options` are the fields of the request as the API names them: `temperature`, `max_completion_tokens`,
     `tool_choice`, `response_format`, ... The key comes from `OPENAI_API_KEY`, the address from `OPENAI_BASE_URL`,
     organization and project from `OPENAI_ORG_ID` and `OPENAI_PROJECT_ID`. Only OpenAI's own address insists on a key.
 
     Args:
-        client: an `openai.AsyncOpenAI` (or `AsyncAzureOpenAI`) to send everything through, instead of `api_key` and
-            `base_url`: for its authentication or its own HTTP transport. It costs more CPU a call. Whoever made it
-            closes it.
+        client: an `openai.AsyncOpenAI`, or `AsyncAzureOpenAI`, to send everything through instead.
+        api: which of OpenAI's APIs is spoken: `chat`, chat completions, or `responses`, where a model keeps its
+            reasoning from turn to turn. Options are then named as that API names them; only `max_tokens` is renamed.
+
+    Raises:
+        MisuseError: `base_url` is no HTTP address, stands beside a client, or `api` is neither.
 
     """
 
     provider = "openai"
+    sdk = "openai"
     own_base_url = "https://api.openai.com/v1"
     key_variable = "OPENAI_API_KEY"
     base_url_variable = "OPENAI_BASE_URL"
     structured_output = True
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - the model and eight keywords
         self,
         model: str,
         *,
         api_key: str | None = None,
         base_url: str | None = None,
         client: AsyncOpenAI | None = None,
+        api: Api = "chat",
         resilience: Resilience | None = None,
         fallbacks: Sequence[BaseLLMWrapper] = (),
         price: Price | None = None,
         options: Mapping[str, Any] | None = None,
     ) -> None:
-        if client is not None:
-            if api_key or base_url:
-                raise MisuseError("the client has a key and an address of its own: pass either client, or the two")
-            base_url = str(client.base_url)
-        self._client = client
+        if api not in _PATHS:
+            raise MisuseError(f"api {api!r} is none of OpenAI's; allowed: {', '.join(_PATHS)}")
+        self._api = api
+        self._stale: deque[str] = deque(maxlen=MAX_STALE)
         super().__init__(
             model,
             api_key=api_key,
             base_url=base_url,
+            client=client,
             resilience=resilience,
             fallbacks=fallbacks,
             price=price,
             options=options,
         )
-
-    def _connect(self) -> Connections:
-        if self._client is None:
-            return super()._connect()
-        from shared_libs.atomic.llms.openai_client import ClientWire
-
-        return ClientWire(self._client)
 
     def _headers(self) -> dict[str, str]:
         headers = {}
@@ -92,9 +110,9 @@ class OpenAILLM(HttpLLM):
     async def _chat(self, messages: list[Message], tools: tuple[ToolSpec, ...], **options: Any) -> LLMResponse:
         body = encode(self._request(messages, tools, options))
         try:
-            return await self._ask("/chat/completions", body, OpenAIAnswer(self._wire().secrets))
+            return await self._ask(_PATHS[self._api], body, self._answer())
         except BadRequest as error:
-            self._learn_from(error, options)
+            self._learn_from(error, messages, options)
             raise
 
     async def _stream(
@@ -102,15 +120,14 @@ class OpenAILLM(HttpLLM):
     ) -> AsyncGenerator[LLMChunk, None]:
         request = self._request(messages, tools, options)
         request["stream"] = True
-        if "stream_options" not in self._refused:
+        if self._api == "chat" and "stream_options" not in self._refused:
             request.setdefault("stream_options", {"include_usage": True})
-        answer = OpenAIAnswer(self._wire().secrets)
         try:
-            async with aclosing(self._follow("/chat/completions", encode(request), answer)) as chunks:
+            async with aclosing(self._follow(_PATHS[self._api], encode(request), self._answer())) as chunks:
                 async for chunk in chunks:
                     yield chunk
         except BadRequest as error:
-            self._learn_from(error, options)
+            self._learn_from(error, messages, options)
             raise
 
     async def _embed(self, texts: list[str], **options: Any) -> np.ndarray:
@@ -142,23 +159,69 @@ class OpenAILLM(HttpLLM):
             rows.sort(key=lambda row: row.index or 0)
         return _matrix([row.embedding for row in rows])
 
+    @property
+    def _made_by(self) -> list[str]:
+        """Whose reasoning this model can read."""
+        return [self.base_url, self.model]
+
+    def _answer(self) -> Answer:
+        secrets = self._wire().secrets
+        return OpenAIAnswer(secrets) if self._api == "chat" else ResponsesAnswer(secrets, self._made_by)
+
     def _request(self, messages: list[Message], tools: tuple[ToolSpec, ...], options: dict[str, Any]) -> dict[str, Any]:
+        if self._api == "responses":
+            return self._responses_request(messages, tools, options)
         request: dict[str, Any] = {"model": self.model, "messages": [request_message(message) for message in messages]}
         if tools:
             request["tools"] = [request_tool(tool) for tool in tools]
         request.update(options)
         output = request.pop("output_schema", None)
         if output is not None:
-            schema = {"name": output.name, "schema": output.schema}
-            request["response_format"] = {"type": "json_schema", "json_schema": schema}
+            request["response_format"] = {"type": "json_schema", "json_schema": self._form(output)}
         return request
 
-    def _learn_from(self, error: BadRequest, options: dict[str, Any]) -> None:
-        """Leave out what the server does not know: the usage of a stream, or its own mode for structured output."""
-        if "output_schema" in options and self._leave_out("response_format", error):
+    def _responses_request(
+        self, messages: list[Message], tools: tuple[ToolSpec, ...], options: dict[str, Any]
+    ) -> dict[str, Any]:
+        items = request_items(messages, self._made_by, self._stale)
+        request: dict[str, Any] = {"model": self.model, "input": items, "store": False}
+        if tools:
+            request["tools"] = [responses_tool(tool) for tool in tools]
+        request.update(options)
+        if "max_tokens" in request:
+            # what the other models of a chain call it
+            request.setdefault("max_output_tokens", request.pop("max_tokens"))
+        if ENCRYPTED_REASONING not in self._refused:
+            request["include"] = list(dict.fromkeys([*request.get("include", ()), ENCRYPTED_REASONING]))
+        output = request.pop("output_schema", None)
+        if output is not None:
+            form = {"type": "json_schema", **self._form(output)}
+            request["text"] = request.get("text", {}) | {"format": form}
+        return request
+
+    def _form(self, output: OutputSchema) -> dict[str, Any]:
+        """A structured output as the API takes it; strict, where the schema can be."""
+        strict = None if _STRICT in self._refused else strict_schema(output.schema)
+        if strict is None:
+            return {"name": output.name, "schema": output.schema}
+        return {"name": output.name, "schema": strict, "strict": True}
+
+    def _learn_from(self, error: BadRequest, messages: list[Message], options: dict[str, Any]) -> None:
+        """Leave out what the server does not know, or cannot read."""
+        output = options.get("output_schema")
+        strictly = output is not None and "strict" in self._form(output)
+        if strictly and self._leave_out(_STRICT, error, "'strict'", ".strict", "Invalid schema"):
+            return
+        if output is not None and self._leave_out("response_format", error, "text.format"):
             self.structured_output = False
-        elif "stream_options" not in options:
-            self._leave_out("stream_options", error)
+        elif self._api == "chat":
+            if "stream_options" not in options:
+                self._leave_out("stream_options", error)
+        elif not self._leave_out(ENCRYPTED_REASONING, error, "ncrypted content is not supported"):
+            sent = [item for item in reasoning_ids(messages, self._made_by) if item not in self._stale]
+            if sent and any(word in str(error) for word in ("ncrypted content", *sent)):
+                self._stale.extend(sent)
+                worth_again(error, "the reasoning it cannot read is left out from now on")
 
 
 def _matrix(vectors: list[str | list[float]]) -> np.ndarray:

@@ -43,13 +43,15 @@ class OutputSchema:
         if inspect.isclass(wanted) and hasattr(wanted, "model_json_schema"):
             self._model = wanted
             self.schema: dict[str, Any] = wanted.model_json_schema()
-            self.name = wanted.__name__
+            name = wanted.__name__
         elif isinstance(wanted, Mapping):
             self.schema = dict(wanted)
-            self.name = re.sub(r"[^\w-]", "_", str(self.schema.get("title", "output")))[:64]
+            name = str(self.schema.get("title", ""))
             self._check = SchemaCheck(self.schema, "output_schema")
         else:
             raise MisuseError(f"output_schema is a pydantic model or a JSON Schema as a dict, not {wanted!r}")
+        # OpenAI takes no other name: letters, digits, _ and -, at most 64; a generic model's has brackets
+        self.name = re.sub(r"[^a-zA-Z0-9_-]", "_", name)[:64] or "output"
 
     def instruct(self, messages: list[Message]) -> list[Message]:
         """The conversation with the schema told in words."""

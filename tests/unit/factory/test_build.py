@@ -23,6 +23,8 @@ from shared_libs.atomic.llms import ScriptedLLM
 from shared_libs.factory import agent_from_dict, check_file, load_agent
 from shared_libs.factory.spec import BreakerSpec, LimitsSpec, PolicySpec, RateLimitSpec, RetrySpec
 from tests.support import run
+from tests.unit.atomic.llms.dialects import ResponsesDialect
+from tests.wire_server import WireServer
 
 LLM = {"provider": "fake", "model": "m"}
 KEYED = LLM | {"api_key": "${FAKE_KEY:-}"}
@@ -101,6 +103,45 @@ def test_one_model_may_stand_in_the_section_itself():
     agent = build(LLM | {"strategy": "race", "options": {"top_p": 1}})
     assert (agent.llm.model, agent.llm.resilience.strategy, agent.llm.options) == ("m", "race", {"top_p": 1})
     assert build().llm.resilience is None
+
+
+@pytest.mark.promise("provider-ids")
+def test_a_model_behind_the_responses_api_keeps_its_reasoning_from_turn_to_turn_and_run_to_run(tmp_path):
+    speaks = ResponsesDialect()
+    plays = [
+        speaks.stream([], [("call_a", "calculator", {"expression": "17 * 23"})], "I should compute it."),
+        speaks.stream(["It is 391."]),
+        speaks.stream(["As I said."]),
+    ]
+
+    async def main():
+        async with WireServer(plays) as server:
+            llm = {"provider": "openai", "model": "m", "api": "responses", "api_key": "k", "base_url": server.url}
+            memory = {"url": f"sqlite+aiosqlite:///{tmp_path}/sessions.db"}
+            for question in ("What is 17 * 23?", "Sure?"):
+                agent = build(llm, tools=["calculator"], memory=memory)
+                events = [event async for event in agent.async_stream(question, session_id="s")]
+                await agent.aclose()
+            return events[-1].result.answer, [seen.body["input"] for seen in server.requests]
+
+    answer, requests = run(main())
+    assert answer == "As I said."
+    for sent in requests[1:]:
+        at = [item.get("type") for item in sent].index("reasoning")
+        assert sent[at] == {
+            "type": "reasoning",
+            "id": "rs_1",
+            "summary": [{"type": "summary_text", "text": "I should compute it."}],
+            "encrypted_content": "sealed",
+        }
+        assert [item["type"] for item in sent[at + 1 : at + 3]] == ["function_call", "function_call_output"]
+
+
+def test_an_api_that_is_none_is_told_with_the_nearest():
+    with pytest.raises(ConfigError) as caught:
+        build({"provider": "openai", "model": "m", "api": "respones"})
+    (problem,) = caught.value.problems
+    assert problem.endswith("llm.api: 'respones' is not known; allowed: chat, responses; did you mean 'responses'?")
 
 
 def test_a_memory_of_an_installed_package_gets_the_url_and_the_window():

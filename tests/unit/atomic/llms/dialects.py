@@ -28,10 +28,16 @@ class Dialect(ABC):
     provider: ClassVar[type[HttpLLM]]
     prefix: ClassVar[str]
     path: ClassVar[str]
+    arguments: ClassVar[dict[str, Any]] = {}
+
+    @property
+    def name(self) -> str:
+        return "-".join([self.provider.provider, *self.arguments.values()])
 
     def llm(self, server: WireServer, **arguments: Any) -> HttpLLM:
         model = arguments.pop("model", "m")
-        return self.provider(model, api_key=KEY, base_url=f"http://127.0.0.1:{server.port}{self.prefix}", **arguments)
+        base_url = f"http://127.0.0.1:{server.port}{self.prefix}"
+        return self.provider(model, api_key=KEY, base_url=base_url, **self.arguments, **arguments)
 
     def question(self, seen: Seen) -> str:
         """The text of the last message of a request."""
@@ -89,6 +95,79 @@ class OpenAIDialect(Dialect):
         return {"error": {"message": message, "type": "server_error"}}
 
     _usage: ClassVar = {"prompt_tokens": 7, "completion_tokens": 3, "total_tokens": 10}
+
+
+class ResponsesDialect(Dialect):
+    provider, prefix, path, told = OpenAILLM, "/v1", "/v1/responses", 4
+    arguments: ClassVar = {"api": "responses"}
+
+    def question(self, seen):
+        content = seen.body["input"][-1]["content"]
+        return content if isinstance(content, str) else content[-1]["text"]
+
+    def whole(self, text, calls=(), *, cut_short=False):
+        items = [self._message(text)] if text else []
+        return reply(self._response([*items, *map(self._call, calls)], cut_short=cut_short))
+
+    def events(self, texts, calls=(), thinking=""):
+        events: list[dict[str, Any]] = [{"type": "response.created", "response": self._response(None)}]
+        items: list[dict[str, Any]] = []
+        if thinking:
+            part = {"type": "summary_text", "text": thinking}
+            pieces = [{"type": "response.reasoning_summary_text.delta", "summary_index": 0, "delta": thinking}]
+            reasoning = {"type": "reasoning", "id": "rs_1", "summary": [part], "encrypted_content": "sealed"}
+            events += self._item(items, reasoning, reasoning | {"summary": [], "encrypted_content": "half"}, pieces)
+        if texts:
+            part = {"type": "output_text", "text": "", "annotations": []}
+            pieces = [{"type": "response.content_part.added", "content_index": 0, "part": part}]
+            pieces += [{"type": "response.output_text.delta", "content_index": 0, "delta": text} for text in texts]
+            pieces.append({"type": "response.output_text.done", "content_index": 0, "text": "".join(texts)})
+            message = self._message("".join(texts))
+            events += self._item(items, message, message | {"content": []}, pieces)
+        for call in calls:
+            made = self._call(call)
+            raw, kind = made["arguments"], "response.function_call_arguments"
+            pieces = [{"type": f"{kind}.delta", "delta": piece} for piece in (raw[:3], raw[3:])]
+            pieces.append({"type": f"{kind}.done", "arguments": raw})
+            events += self._item(items, made, made | {"arguments": "", "status": "in_progress"}, pieces)
+        events.append({"type": "response.completed", "response": self._response(items)})
+        numbered = [event | {"sequence_number": number} for number, event in enumerate(events)]
+        return [f"event: {event['type']}\n".encode() + data for event in numbered for data in sse(event)]
+
+    def error(self, message):
+        return {"error": {"message": message, "type": "server_error"}}
+
+    def _item(self, items, item, opened, pieces):
+        index = len(items)
+        items.append(item)
+        return [
+            {"type": "response.output_item.added", "output_index": index, "item": opened},
+            *({"output_index": index, "item_id": item["id"]} | piece for piece in pieces),
+            {"type": "response.output_item.done", "output_index": index, "item": item},
+        ]
+
+    def _message(self, text):
+        part = {"type": "output_text", "text": text, "annotations": []}
+        return {"type": "message", "id": "msg_1", "role": "assistant", "status": "completed", "content": [part]}
+
+    def _call(self, call):
+        call_id, name, given = call
+        made = {"type": "function_call", "id": f"fc_{call_id}", "call_id": call_id, "name": name}
+        return made | {"arguments": dumps(given), "status": "completed"}
+
+    def _response(self, items, *, cut_short=False):
+        response = {"id": "resp_1", "object": "response", "model": "m-2026", "error": None, "incomplete_details": None}
+        if items is None:
+            return response | {"status": "in_progress", "output": []}
+        usage = {
+            "input_tokens": 7,
+            "output_tokens": 3,
+            "total_tokens": 10,
+            "input_tokens_details": {"cached_tokens": 0},
+        }
+        why = {"incomplete_details": {"reason": "max_output_tokens"}} if cut_short else {}
+        status = "incomplete" if cut_short else "completed"
+        return response | {"status": status, "output": items, "usage": usage} | why
 
 
 class AnthropicDialect(Dialect):
@@ -160,4 +239,4 @@ class OllamaDialect(Dialect):
         return {"model": "m-2026", "done": True, "done_reason": reason, "prompt_eval_count": 7, "eval_count": 3}
 
 
-DIALECTS = [OpenAIDialect(), AnthropicDialect(), OllamaDialect()]
+DIALECTS = [OpenAIDialect(), ResponsesDialect(), AnthropicDialect(), OllamaDialect()]

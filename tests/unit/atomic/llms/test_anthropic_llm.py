@@ -193,6 +193,39 @@ def test_structured_output_uses_the_mode_of_the_api_or_words():
     assert "JSON Schema" in str(told.body["messages"])
 
 
+class Town(pydantic.BaseModel):
+    name: str = pydantic.Field(description="Its name.", max_length=9)
+    people: int | None = pydantic.Field(ge=0)
+    near: list[City] = pydantic.Field(min_length=2)
+    kind: City = pydantic.Field(description="Which.")
+
+
+@pytest.mark.promise("output-fits")
+def test_bounds_the_api_refuses_are_told_and_checked():
+    good = '{"name": "Bonn", "people": 3, "near": [{"people": 1}, {"people": 2}], "kind": {"people": 4}}'
+    plays = [reply(answer({"type": "text", "text": text})) for text in (good.replace("3", "-3"), good)]
+    response, (seen, again) = ask(plays, "?", output_schema=Town)
+    assert response.parsed.people == 3
+    schema = seen.body["output_config"]["format"]["schema"]
+    name, people, near, kind = schema["properties"].values()
+    assert name == {"title": "Name", "type": "string", "description": 'Its name. {"maxLength":9}'}
+    assert people["anyOf"] == [{"type": "integer", "description": '{"minimum":0}'}, {"type": "null"}]
+    assert near["description"] == '{"minItems":2}'
+    assert kind == {"$ref": "#/$defs/City"}
+    assert schema["$defs"]["City"]["additionalProperties"] is schema["additionalProperties"] is False
+    assert "greater than or equal to 0" in str(again.body["messages"])
+
+
+@pytest.mark.promise("output-fits")
+@pytest.mark.parametrize("open_value", [{"type": "object", "additionalProperties": {"type": "integer"}}, {}, True])
+def test_a_schema_the_api_cannot_keep_is_told_in_words(open_value):
+    wanted = {"type": "object", "properties": {"x": open_value}}
+    response, (seen,) = ask([reply(answer({"type": "text", "text": '{"x": {"y": 1}}'}))], "?", output_schema=wanted)
+    assert response.parsed == {"x": {"y": 1}}
+    assert "output_config" not in seen.body
+    assert "JSON Schema" in str(seen.body["messages"])
+
+
 def test_the_key_may_be_a_bearer_token(monkeypatch):
     for name in ("ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN", "ANTHROPIC_BASE_URL"):
         monkeypatch.delenv(name, raising=False)

@@ -32,7 +32,7 @@ LOOK = ToolSpec("look", "Looks.", {"type": "object", "properties": {"q": {"type"
 CALLS = [("call_a", "look", {"q": "é"}), ("call_b", "look", {"q": 2, "deep": [1, {"x": None}]})]
 MADE = tuple(ToolCall(*call) for call in CALLS)
 
-pytestmark = pytest.mark.parametrize("dialect", DIALECTS, ids=lambda dialect: dialect.provider.provider)
+pytestmark = pytest.mark.parametrize("dialect", DIALECTS, ids=lambda dialect: dialect.name)
 streamed_or_not = pytest.mark.parametrize("streamed", [True, False], ids=["streamed", "whole"])
 
 

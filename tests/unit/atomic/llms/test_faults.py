@@ -149,6 +149,8 @@ def test_a_provider_may_say_whether_a_retry_helps():
         (anthropic_error("rate_limit_error"), RateLimited, None),
         ({"error": "out of memory"}, ProviderUnavailable, None),
         ({"error": {"code": "content_filter", "message": "x"}}, ContentFiltered, None),
+        ({"type": "error", "code": "bio_policy", "message": "x"}, ContentFiltered, None),
+        ({"type": "error", "code": "invalid_image_url", "message": "x"}, BadRequest, None),
     ],
 )
 def test_an_error_inside_an_answer_is_read_alike(event, kind, status):

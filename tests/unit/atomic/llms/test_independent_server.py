@@ -60,12 +60,15 @@ def calm():
 
 
 @pytest.mark.parametrize("streamed", [True, False])
-@pytest.mark.parametrize(("provider", "path"), [(OpenAILLM, "/v1"), (AnthropicLLM, "/anthropic")])
-def test_a_conversation_with_a_tool(calm, provider, path, streamed):
+@pytest.mark.parametrize(
+    ("provider", "path", "arguments"),
+    [(OpenAILLM, "/v1", {}), (OpenAILLM, "/v1", {"api": "responses"}), (AnthropicLLM, "/anthropic", {})],
+)
+def test_a_conversation_with_a_tool(calm, provider, path, arguments, streamed):
     async def main():
         heard = []
         sink = heard.append if streamed else None
-        async with provider("any-model", base_url=calm + path, api_key="k") as llm:
+        async with provider("any-model", base_url=calm + path, api_key="k", **arguments) as llm:
             asked = [Message("user", "What is the weather in Paris?")]
             first = await llm.async_chat(asked, [WEATHER], on_chunk=sink)
             (call,) = first.tool_calls
@@ -98,12 +101,13 @@ def test_embeddings(calm):
 
 
 @pytest.mark.promise("retry-once")
-def test_chaos_ends_in_whole_answers_or_typed_errors_and_the_ledger_is_what_the_server_saw():
+@pytest.mark.parametrize("api", ["chat", "responses"])
+def test_chaos_ends_in_whole_answers_or_typed_errors_and_the_ledger_is_what_the_server_saw(api):
     faults = ["disconnect=0.1", "truncate=0.1", "malformed=0.1"]
     policy = Resilience(retry={"attempts": 4, "base_s": 0}, breaker={"failures": 1000})
 
     async def main(url):
-        async with OpenAILLM("gpt-4o-mini", base_url=f"{url}/v1", api_key="k", resilience=policy) as llm:
+        async with OpenAILLM("gpt-4o-mini", api=api, base_url=f"{url}/v1", api_key="k", resilience=policy) as llm:
 
             async def ask(number):
                 sink = (lambda _: None) if number % 2 else None

@@ -341,10 +341,31 @@ def test_structured_output_uses_the_mode_of_the_api_or_words():
             return [seen.body for seen in server.requests]
 
     native, again, told = run(main())
-    assert native["response_format"]["json_schema"] == {"name": "City", "schema": City.model_json_schema()}
+    schema = City.model_json_schema() | {"additionalProperties": False}
+    assert native["response_format"]["json_schema"] == {"name": "City", "schema": schema, "strict": True}
     assert again == native
     assert "response_format" not in told
     assert "JSON Schema" in told["messages"][-1]["content"]
+
+
+@pytest.mark.promise("output-fits")
+def test_a_schema_that_strict_mode_refuses_is_sent_as_it_is_before_it_is_told_in_words():
+    refused = reply({"error": {"message": "Invalid schema for response_format 'City': In context=()"}}, 400)
+    answer = reply(completion('{"people": 3}'))
+    thrice = Resilience(retry={"attempts": 3, "base_s": 0})
+    loose = {"title": "Größe [m]", "type": "object", "properties": {"people": {"type": "integer"}}}
+
+    async def main():
+        async with WireServer([refused, answer, answer, refused, answer]) as server, llm_at(server, thrice) as llm:
+            for schema in (City, loose, City):
+                await llm.async_generate("How many?", output_schema=schema)
+            return [seen.body.get("response_format", {}).get("json_schema") for seen in server.requests]
+
+    strict, plain, never_strict, *rest = run(main())
+    assert strict["strict"] is True
+    assert plain == rest[0] == {"name": "City", "schema": City.model_json_schema()}
+    assert never_strict == {"name": "Gr__e__m_", "schema": loose}
+    assert rest[1] is None
 
 
 def test_a_request_that_cannot_be_written_is_a_bad_request():

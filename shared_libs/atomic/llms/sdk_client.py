@@ -1,39 +1,42 @@
-"""The openai SDK's client as the wire: its authentication, its address and its transport, for whoever needs them."""
+"""A vendor's SDK client as the wire: its authentication, its address and its transport, for whoever needs them."""
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any
+from importlib import import_module
+from typing import Any
 
 import httpx2
 import msgspec
-import openai
 
 from shared_libs.atomic.errors import LLMConnectionError, LLMError, LLMTimeout, StreamInterrupted
 from shared_libs.atomic.llms.event_stream import NO_STREAM, EventStream, whole_of
 from shared_libs.atomic.llms.faults import redacted, refusal
 from shared_libs.atomic.llms.payload import Framing, ServerSentEvents
 
-if TYPE_CHECKING:
-    from openai import AsyncOpenAI
-
 
 class ClientWire:
     """
     The same as `Wire`, sent through a client of the caller's, who owns and closes it.
 
+    Args:
+        client: an `AsyncOpenAI` or `AsyncAnthropic`, or one of their kinds.
+        sdk: the package it comes from: the vendors' SDKs have the same generator, and so the same shape.
+
     Only its generic `post` is used: what its resources do to every message costs more than all the rest. It makes no
     retries here, whatever it was told: there is one owner of retries.
     """
 
-    def __init__(self, client: AsyncOpenAI) -> None:
+    def __init__(self, client: Any, sdk: str) -> None:
         self._client = client.with_options(max_retries=0)
+        self._sdk = import_module(sdk)
 
     @property
     def secrets(self) -> tuple[str, ...]:
-        """The key as it is now; a client may change it."""
-        return (self._client.api_key,) if self._client.api_key else ()
+        """The keys as they are now; a client may change them."""
+        held = (getattr(self._client, name, None) for name in ("api_key", "auth_token"))
+        return tuple(key for key in held if isinstance(key, str) and key)
 
     async def post(self, path: str, body: bytes) -> bytes:
         """
@@ -72,18 +75,22 @@ class ClientWire:
     async def _send(self, path: str, body: bytes, *, stream: bool) -> httpx2.Response:
         # as a dict, because a client may read it: Azure's makes the address from the model
         request = msgspec.json.decode(body)
+        sdk = self._sdk
         try:
-            return await self._client.post(path, cast_to=httpx2.Response, body=request, stream=stream, stream_cls=None)
-        except openai.APIStatusError as error:
-            where, answer = str(error.request.url.copy_with(query=None)), error.response
-            raise refusal(error.status_code, answer.headers, answer.content, self.secrets, where) from None
-        except openai.APITimeoutError as error:
+            answer: httpx2.Response = await self._client.post(
+                path, cast_to=httpx2.Response, body=request, stream=stream, stream_cls=None
+            )
+        except sdk.APIStatusError as error:
+            where, refused = str(error.request.url.copy_with(query=None)), error.response
+            raise refusal(error.status_code, refused.headers, refused.content, self.secrets, where) from None
+        except sdk.APITimeoutError as error:
             raise LLMTimeout(f"the client gave up waiting for {error.request.url.host}") from error
-        except openai.APIConnectionError as error:
+        except sdk.APIConnectionError as error:
             why = redacted(str(error.__cause__ or error), self.secrets)
             raise LLMConnectionError(f"no answer from {error.request.url.host}: {why}") from error
-        except openai.OpenAIError as error:
-            raise LLMError(f"the openai client failed: {redacted(str(error), self.secrets)}") from error
+        except (sdk.APIError, getattr(sdk, "OpenAIError", sdk.APIError), TypeError) as error:
+            raise LLMError(f"the {sdk.__name__} client failed: {redacted(str(error), self.secrets)}") from error
+        return answer
 
 
 def _reader(response: Any) -> Callable[[], Awaitable[bytes]]:

@@ -1,0 +1,388 @@
+"""
+OpenAI's Responses API as data: our messages to its requests, its answers and stream events to ours.
+
+The conversation is sent whole with every request, and the server is asked to keep nothing. What a model reasoned comes
+back as items that only it can read; they travel as `Thinking` of the assistant's message and go back to the model that
+made them, each in front of the text or the call it led to.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Collection, Iterable, Sequence
+from typing import Any
+
+import msgspec
+
+from shared_libs.atomic.errors import ContentFiltered, MalformedResponse, StreamInterrupted
+from shared_libs.atomic.llms.faults import error_event
+from shared_libs.atomic.llms.payload import decode, portable_id
+from shared_libs.atomic.types import (
+    FinishReason,
+    ImagePart,
+    LLMChunk,
+    LLMResponse,
+    Message,
+    Thinking,
+    ToolCall,
+    ToolSpec,
+    Usage,
+)
+
+PROVIDER = "openai"
+MAX_ID_CHARS = 64
+"""The API refuses a longer id of a tool call."""
+
+ENCRYPTED_REASONING = "reasoning.encrypted_content"
+"""What a request includes to get reasoning it can hand back to a server that keeps nothing."""
+
+_END = b"[DONE]"
+_PARAGRAPH = "\n\n"
+_TEXT = frozenset({"response.output_text.delta", "response.refusal.delta"})
+_THINKING = frozenset({"response.reasoning_summary_text.delta", "response.reasoning_text.delta"})
+_NEXT_THOUGHT = "response.reasoning_summary_part.added"
+_LAST = {
+    "response.completed": "completed",
+    "response.incomplete": "incomplete",
+    "response.failed": "failed",
+    "response.cancelled": "cancelled",
+}
+"""The last events, and the status of a response that does not tell its own."""
+
+
+class _Item(msgspec.Struct):
+    """An item of the output; what is `Any` has another shape in items of other kinds."""
+
+    type: str = ""
+    id: str | None = None
+    status: str | None = None
+    content: Any = None
+    phase: str | None = None
+    summary: Any = None
+    encrypted_content: str | None = None
+    call_id: str | None = None
+    name: str | None = None
+    arguments: Any = None
+
+    @property
+    def text(self) -> str:
+        """What a message says, a refusal included."""
+        return _joined(self.content)
+
+    @property
+    def thought(self) -> str:
+        """What can be read of a reasoning item."""
+        return _joined(self.summary, _PARAGRAPH) or _joined(self.content)
+
+
+class _InputDetails(msgspec.Struct):
+    cached_tokens: int | None = None
+
+
+class _Usage(msgspec.Struct):
+    input_tokens: int | None = None
+    output_tokens: int | None = None
+    total_tokens: int | None = None
+    input_tokens_details: _InputDetails | None = None
+
+    def neutral(self) -> Usage:
+        given, made = self.input_tokens or 0, self.output_tokens or 0
+        cached = self.input_tokens_details.cached_tokens if self.input_tokens_details else None
+        return Usage(given, made, cached or 0, self.total_tokens or given + made)
+
+
+class _Incomplete(msgspec.Struct):
+    reason: str | None = None
+
+
+class _Response(msgspec.Struct):
+    model: str | None = None
+    status: str | None = None
+    output: list[_Item] | None = None
+    usage: _Usage | None = None
+    incomplete_details: _Incomplete | None = None
+    error: Any = None
+
+
+class _Event(msgspec.Struct):
+    """An event of a stream."""
+
+    type: str = ""
+    output_index: int = 0
+    summary_index: int = 0
+    item: _Item | None = None
+    delta: Any = None
+    response: _Response | None = None
+    error: Any = None
+
+
+_response_decoder = msgspec.json.Decoder(_Response)
+_event_decoder = msgspec.json.Decoder(_Event)
+
+
+def request_items(messages: Sequence[Message], made_by: list[str], stale: Collection[str]) -> list[dict[str, Any]]:
+    """
+    The conversation as the API takes it.
+
+    Args:
+        messages: the conversation.
+        made_by: whose reasoning goes back; that of others is left out.
+        stale: ids of reasoning items that the server cannot read any more.
+
+    """
+    items: list[dict[str, Any]] = []
+    for message in messages:
+        if message.role == "tool":
+            call_id = portable_id(message.tool_call_id or "", MAX_ID_CHARS)
+            items.append({"type": "function_call_output", "call_id": call_id, "output": _content(message)})
+        elif message.role == "assistant":
+            items += _assistant_items(message, [data for data in _own(message, made_by) if data.get("id") not in stale])
+        else:
+            items.append({"role": message.role, "content": _content(message)})
+    return items
+
+
+def reasoning_ids(messages: Sequence[Message], made_by: list[str]) -> list[str]:
+    """The ids of the reasoning items that a request hands back."""
+    return [data["id"] for message in messages for data in _own(message, made_by) if data.get("id")]
+
+
+def request_tool(tool: ToolSpec) -> dict[str, Any]:
+    """
+    A tool as the API takes it.
+
+    Here it makes tools strict unless it is told not to, which would demand every optional argument.
+    """
+    return {
+        "type": "function",
+        "name": tool.name,
+        "description": tool.description,
+        "parameters": tool.parameters,
+        "strict": False,
+    }
+
+
+def _own(message: Message, made_by: list[str]) -> list[dict[str, Any]]:
+    blocks = (block.data for block in message.thinking if block.provider == PROVIDER)
+    return [data for data in blocks if data and data.get("made_by") == made_by]
+
+
+def _content(message: Message) -> str | list[dict[str, Any]]:
+    if isinstance(message.content, str):
+        return message.content
+    return [
+        {"type": "input_image", "image_url": part.url, "detail": "auto"}
+        if isinstance(part, ImagePart)
+        else {"type": "input_text", "text": part.text}
+        for part in message.content
+    ]
+
+
+def _assistant_items(message: Message, own: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    items: list[dict[str, Any]] = []
+    if message.text:
+        said = {"role": "assistant", "content": message.text}
+        for data in own:
+            said |= {"phase": data["phase"]} if "phase" in data else {}
+        items += [*_reasoning_before("", own), said]
+    for call in message.tool_calls:
+        items += [*_reasoning_before(call.id, own), _request_call(call)]
+    return items
+
+
+def _reasoning_before(id: str, own: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """What led to a call, or to the text; the API refuses reasoning without what it led to."""
+    kept = ("id", "summary", "encrypted_content", "content")
+    return [
+        {"type": "reasoning"} | {key: data[key] for key in kept if key in data}
+        for data in own
+        if "id" in data and data.get("before") == id
+    ]
+
+
+def _request_call(call: ToolCall) -> dict[str, Any]:
+    # servers parse the arguments of past calls; what never was JSON is handed back as a JSON object that quotes it
+    arguments = call.arguments if call.malformed is None else {"not_json": call.malformed}
+    return {
+        "type": "function_call",
+        "call_id": portable_id(call.id, MAX_ID_CHARS),
+        "name": call.name,
+        "arguments": msgspec.json.encode(arguments).decode(),
+    }
+
+
+class ResponsesAnswer:
+    """
+    An answer of the Responses API.
+
+    The last event repeats the whole answer, and is what counts. An answer whose last event contradicts what was already
+    passed on is malformed.
+
+    Args:
+        secrets: what must not stand in an error's text.
+        made_by: to whom its reasoning may go back.
+
+    """
+
+    def __init__(self, secrets: Iterable[str], made_by: list[str]) -> None:
+        self._secrets = secrets
+        self._made_by = made_by
+        self._shown: list[str] = []
+        self._thought = False
+        self._text = ""
+        self._opened: set[int] = set()
+        self._done: dict[int, _Item] = {}
+        self._items: list[_Item] = []
+        self._last = _Response()
+        self.started = False
+        self.complete = False
+        self.ended = False
+
+    def take(self, payload: bytes) -> list[LLMChunk]:
+        """Add an event of the stream and return what is new; an empty text is only a sign of life."""
+        if payload == _END:
+            return []
+        event = decode(_event_decoder, payload)
+        if event.type == "error" or event.error is not None:
+            raise error_event(payload, self._secrets)
+        if event.type in _LAST and event.response is not None:
+            told = event.response.status or ""
+            return self._finish(event.response, told if told in _LAST.values() else _LAST[event.type])
+        if event.item is not None:
+            return self._take_item(event, event.item)
+        if event.type == _NEXT_THOUGHT and event.summary_index:
+            return [LLMChunk("thinking", _PARAGRAPH)]
+        if not isinstance(event.delta, str) or not event.delta:
+            return []
+        self.started = True
+        if event.type in _THINKING:
+            self._thought = True
+            return [LLMChunk("thinking", event.delta)]
+        if event.type in _TEXT:
+            self._shown.append(event.delta)
+            return [LLMChunk("text", event.delta)]
+        return [LLMChunk("text")]
+
+    def take_whole(self, body: bytes) -> list[LLMChunk]:
+        """Take an answer that came in one piece."""
+        response = decode(_response_decoder, body)
+        if response.error is not None:
+            raise error_event(body, self._secrets)
+        if response.output is None:
+            raise MalformedResponse("the answer has no output")
+        return self._finish(response, response.status or "completed")
+
+    def _take_item(self, event: _Event, item: _Item) -> list[LLMChunk]:
+        self.started = True
+        if item.type == "function_call":
+            self._opened.add(event.output_index)
+        if event.type == "response.output_item.done":
+            self._done[event.output_index] = item
+        return [LLMChunk("text")]
+
+    def _finish(self, response: _Response, status: str) -> list[LLMChunk]:
+        """Take the whole answer, and return what of it was not passed on yet."""
+        if response.error is not None or status == "failed":
+            told = response.error or {"code": "server_error", "message": "the response failed without a reason"}
+            raise error_event(msgspec.json.encode({"error": told}), self._secrets)
+        if status == "cancelled":
+            raise StreamInterrupted("the response was cancelled at the provider")
+        if status not in {"completed", "incomplete"}:
+            raise MalformedResponse(f"the answer is not finished: its status is {status}")
+        self._items = response.output or self._streamed_items()
+        new = self._not_shown_yet()
+        response.status = status
+        self._last = response
+        self.started = self.complete = self.ended = True
+        return new
+
+    def _streamed_items(self) -> list[_Item]:
+        """The output of a server that does not repeat it in the last event."""
+        if self._done or not self._shown:
+            return [self._done[index] for index in sorted(self._done)]
+        return [_Item("message", content=[{"text": "".join(self._shown)}])]
+
+    def _not_shown_yet(self) -> list[LLMChunk]:
+        shown = "".join(self._shown)
+        text = "".join(item.text for item in self._items if item.type == "message")
+        calls = sum(item.type == "function_call" for item in self._items)
+        if text.strip() == shown.strip() and shown:
+            text = shown  # some servers trim what they repeat
+        if not text.startswith(shown) or len(self._opened) > calls:
+            raise MalformedResponse("the end of the stream contradicts what was streamed")
+        self._text = text
+        thoughts = [] if self._thought else [item.thought for item in self._items if item.type == "reasoning"]
+        new = [LLMChunk("thinking", thought) for thought in thoughts if thought]
+        return [*new, LLMChunk("text", text[len(shown) :])]
+
+    def response(self) -> LLMResponse:
+        """
+        The whole answer.
+
+        Raises:
+            ContentFiltered: the provider's filter stopped it.
+
+        """
+        last, cut_short = self._last, self._last.status == "incomplete"
+        why = last.incomplete_details.reason if last.incomplete_details else None
+        if cut_short and why == "content_filter":
+            raise ContentFiltered("the provider's filter stopped the answer (content_filter)")
+        calls: list[ToolCall] = []
+        thinking: list[Thinking] = []
+        waiting: list[_Item] = []
+        for item in self._items:
+            before = None
+            if item.type == "reasoning":
+                waiting.append(item)
+            elif item.type == "function_call":
+                calls.append(_call(item))
+                before = calls[-1].id
+            elif item.type == "message" and item.text:
+                before = ""
+                if item.phase:
+                    thinking.append(self._kept("", {"phase": item.phase}))
+            if before is not None:
+                thinking += [self._thinking(reasoning, before) for reasoning in waiting]
+                waiting = []
+        # reasoning that led to nothing can be read, but not handed back
+        thinking += [Thinking(item.thought, PROVIDER) for item in waiting]
+        finish: FinishReason = "length" if cut_short else "tool_calls" if calls else "stop"
+        return LLMResponse(
+            text=self._text,
+            tool_calls=tuple(calls),
+            thinking=tuple(block for block in thinking if block.text or block.data),
+            usage=last.usage.neutral() if last.usage else Usage(),
+            model=last.model or "",
+            finish_reason=finish,
+        )
+
+    def _thinking(self, item: _Item, before: str) -> Thinking:
+        """A reasoning item as it can go back: encrypted, or in plain words from a server that does not encrypt."""
+        data = {"id": item.id, "summary": item.summary or [], "before": before}
+        if item.id and item.encrypted_content:
+            return self._kept(item.thought, data | {"encrypted_content": item.encrypted_content})
+        if item.id and item.content:
+            return self._kept(item.thought, data | {"content": item.content})
+        return Thinking(item.thought, PROVIDER)
+
+    def _kept(self, text: str, data: dict[str, Any]) -> Thinking:
+        return Thinking(text, PROVIDER, data={"made_by": self._made_by, **data})
+
+
+def _call(item: _Item) -> ToolCall:
+    if not item.name:
+        raise MalformedResponse("the answer has a tool call without a name")
+    id = item.call_id or f"call_{uuid.uuid4().hex[:24]}"  # noqa: A001 - the field's own word
+    arguments = item.arguments or ""
+    if not isinstance(arguments, str):
+        arguments = msgspec.json.encode(arguments).decode()
+    if item.status == "incomplete":
+        return ToolCall(id, item.name, malformed=arguments)
+    return ToolCall.from_json(id, item.name, arguments)
+
+
+def _joined(parts: Any, between: str = "") -> str:
+    """The texts of the parts of a message, or of reasoning."""
+    dicts = [part for part in parts if isinstance(part, dict)] if isinstance(parts, list) else []
+    texts = [part.get("text") or part.get("refusal") for part in dicts]
+    return between.join(text for text in texts if isinstance(text, str))

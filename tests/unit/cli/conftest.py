@@ -27,6 +27,9 @@ from shared_libs.atomic.llms.scripted_llm import Turn
 from shared_libs.atomic.types import Usage
 
 
+PATIENCE_S = 600  # a machine may stand still for a while; only the signal is to end these
+
+
 def echo(messages):
     said = [message.text for message in messages if message.role == "user"]
     return f"{len(said)} so far, last: {said[-1]}"
@@ -63,7 +66,7 @@ async def look(place: str = "", token: str = "") -> str:
     return f"seen {place}\\x1b[2J"
 
 
-@tool
+@tool(timeout_s=PATIENCE_S)
 async def absorb() -> str:
     """Ignore every cancellation."""
     while True:
@@ -73,13 +76,13 @@ async def absorb() -> str:
             pass
 
 
-@tool
+@tool(timeout_s=PATIENCE_S)
 def sleep() -> str:
     """Hold a thread."""
     time.sleep(3600)
 
 
-@tool
+@tool(timeout_s=PATIENCE_S)
 async def block() -> str:
     """Hold the event loop itself."""
     print("blocking", file=sys.stderr, flush=True)

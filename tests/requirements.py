@@ -69,6 +69,13 @@ REQUIREMENTS: dict[str, Requirement] = {
         "targets unless allowed",
         "pydantic-ai GHSA-2jrp-274c-jhv3, GHSA-cg7w-rg45-pc59; CVE-2026-2286",
     ),
+    "budget-shared": Requirement(
+        "steps, tool calls, tokens and cost of a sub-agent count on the run that called it", "contract"
+    ),
+    "python-safe": Requirement(
+        "a snippet of the python tool has no files, no network, no environment, and ends within its limits",
+        "langchain CVE-2023-29374",
+    ),
     "yaml-safe": Requirement(
         "hostile YAML (tags, dotted paths, bombs, surrogates) is refused with a clear error", "google-adk #5278, #5531"
     ),
@@ -86,5 +93,9 @@ REQUIREMENTS: dict[str, Requirement] = {
     "run-returns": Requirement("what happens inside a run ends in its result and is not raised", "contract"),
     "order-kept": Requirement("observations stand in the order of their calls, however the tools end", "contract"),
     "limits-exact": Requirement("every limit of a run is kept exactly", "contract"),
+    "time-mcp": Requirement(
+        "a silent MCP server ends as a tool error within its timeout; a cancelled call tells the server",
+        "strands harness-sdk #4403",
+    ),
     "loop-per-client": Requirement("two asyncio.run calls in a row on one object both work", "pydantic-ai #748"),
 }

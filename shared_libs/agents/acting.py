@@ -16,12 +16,13 @@ from shared_libs.atomic.tools.base import BaseTool
 from shared_libs.atomic.types import ToolCall, ToolResult
 
 
-async def act(run: Run, step: int, turn: OpenTurn, tools: Mapping[str, BaseTool]) -> tuple[Action, ...]:
+async def act(run: Run, step: int, turn: OpenTurn) -> tuple[Action, ...]:
     """
     Run the calls that have no result yet at once, those of sequential tools one after the other.
 
     Returns the calls that wait for a person's decision; the results of all others stand in the turn.
     """
+    tools = run.tools
     ready: list[ToolCall] = []
     pending: list[Action] = []
     for call in turn.calls:

@@ -18,7 +18,8 @@ class PausedRun(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     """
     Everything a run needs to go on, in this process or another one.
 
-    `elapsed_s` is the time it has used and `left_s` what it had left of its own; the pause itself counts as neither.
+    `budget_steps` counts the steps of its sub-agents too. `elapsed_s` is the time it has used and `left_s` what it had
+    left of its own; the pause itself counts as neither.
     """
 
     version: Literal[1] = 1
@@ -32,6 +33,7 @@ class PausedRun(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     state: RunState
     usage: Usage
     cost_usd: float | None
+    budget_steps: int
     tool_calls: int
     refused: int
     attempts: list[Attempt]

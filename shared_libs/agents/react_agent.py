@@ -16,6 +16,7 @@ import msgspec
 from shared_libs.agents import prompts
 from shared_libs.agents.acting import act
 from shared_libs.agents.decisions import Decision
+from shared_libs.agents.gathering import by_name, gather
 from shared_libs.agents.limits import Limits
 from shared_libs.agents.pause import PausedRun
 from shared_libs.agents.protocol import ProtocolName, TurnProtocol, choose_protocol
@@ -32,7 +33,7 @@ from shared_libs.agents.step import (
     take_observations,
     take_problem,
 )
-from shared_libs.atomic.errors import LLMError, MemoryStoreError, MisuseError
+from shared_libs.atomic.errors import LLMError, MemoryStoreError, MisuseError, ToolError
 from shared_libs.atomic.events import (
     AgentEvent,
     EventSink,
@@ -48,6 +49,7 @@ from shared_libs.atomic.results import AgentResult
 from shared_libs.atomic.scope import current_deadline, use_scope
 from shared_libs.atomic.supervise import GRACE_S
 from shared_libs.atomic.tools.base import BaseTool
+from shared_libs.atomic.tools.toolset import Toolset
 from shared_libs.atomic.types import LLMResponse, Message
 
 
@@ -57,7 +59,7 @@ class ReActAgent:
 
     Args:
         llm: the model, with its fallbacks.
-        tools: what it may do; their names differ.
+        tools: what it may do; their names differ. A `Toolset` among them is asked for its tools by every run.
         instructions: the owner's words to the model.
         memory: where sessions are kept; a run without a session id keeps nothing.
         limits: the bounds of a run.
@@ -71,7 +73,7 @@ class ReActAgent:
         self,
         *,
         llm: BaseLLMWrapper,
-        tools: Iterable[BaseTool] = (),
+        tools: Iterable[BaseTool | Toolset] = (),
         instructions: str = "",
         memory: BaseMemory | None = None,
         limits: Limits | None = None,
@@ -89,11 +91,9 @@ class ReActAgent:
         self.name = name
         self.protocol: TurnProtocol = choose_protocol(protocol, native_tools=llm.native_tools)
         self.observers = tuple(observers)
-        self._by_name = {tool.spec.name: tool for tool in self.tools}  # a wrong declaration shows here, not in a run
-        if len(self._by_name) < len(self.tools):
-            names = [tool.name for tool in self.tools]
-            twice = sorted({name for name in names if names.count(name) > 1})
-            raise MisuseError(f"agent {name}: two tools are called {', '.join(twice)}; give one of them another name")
+        # a wrong declaration shows here, not in a run
+        self._by_name = by_name(name, [tool for tool in self.tools if isinstance(tool, BaseTool)])
+        self._toolsets = [tool for tool in self.tools if isinstance(tool, Toolset)]
 
     async def async_run(
         self, question: str, *, timeout: float | None = None, session_id: str | None = None, run_id: str | None = None
@@ -248,10 +248,13 @@ class ReActAgent:
                 session_id=run.session_id,
                 rehearsal=self.llm.rehearsal,
                 resumed=resumed,
+                parent_run_id=run.caller.run_id or None,
+                parent_call_id=run.caller.call_id or None,
             )
         )
         try:
-            run.specs = [tool.spec for tool in self.tools]
+            run.tools = await gather(run, self._by_name, self._toolsets)
+            run.specs = [tool.spec for tool in run.tools.values()]
             if not resumed:
                 run.state = begin(question, await recall(run, self.memory))
             ending = await self._explore(run, stream=stream)
@@ -259,7 +262,7 @@ class ReActAgent:
                 ending = await self._last_word(run, ending)
             if ending.status != "paused":
                 await remember(run, self.memory)
-        except (LLMError, MemoryStoreError) as error:
+        except (LLMError, MemoryStoreError, ToolError) as error:
             if isinstance(error, LLMError):
                 await remember(run, self.memory)
             ending = Ending("failed", "error", why=str(error))
@@ -272,15 +275,16 @@ class ReActAgent:
             if state.open_turn is not None:
                 step = len(state.steps) + 1
                 with use_scope(run.scope(run.explore, step)):
-                    pending = await act(run, step, state.open_turn, self._by_name)
+                    pending = await act(run, step, state.open_turn)
                 if pending:
                     return Ending("paused", "approval", why="tool calls wait for a decision", pending=pending)
                 take_observations(state, state.open_turn)
             time_is_up = run.explore.expired
-            ending = reached(state, self.limits, run.budget.exhausted(), time_is_up=time_is_up)
+            ending = reached(state, self.limits, run.budget.exhausted(), time_is_up=time_is_up, steps=run.budget.steps)
             if ending is not None:
                 return ending
             step = len(state.steps) + 1
+            run.budget.take_step()
             run.emit(StepStarted(step=step))
             with use_scope(run.scope(run.explore, step)):
                 try:

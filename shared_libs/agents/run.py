@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 
 import msgspec
@@ -24,8 +24,9 @@ from shared_libs.atomic.events import (
     ThinkingDelta,
 )
 from shared_libs.atomic.results import AgentResult, StillRunning
-from shared_libs.atomic.scope import Scope
+from shared_libs.atomic.scope import Scope, current_scope
 from shared_libs.atomic.supervise import GRACE_S
+from shared_libs.atomic.tools.base import BaseTool
 from shared_libs.atomic.types import Attempt, LLMChunk, ToolSpec
 
 _log = logging.getLogger(__name__)
@@ -67,10 +68,16 @@ class Run:
         self.deadline = Deadline(self.started_at + timeout_s)
         self.speak = self.deadline.earlier_by(GRACE_S + (min(STORE_S, timeout_s / 10) if stores else 0.0))
         self.explore = self.speak.earlier_by(min(limits.reserve_s, timeout_s * RESERVE_SHARE))
+        self.caller = current_scope()
         self.budget = Budget(
-            max_tool_calls=limits.max_tool_calls, max_tokens=limits.max_tokens, max_cost_usd=limits.max_cost_usd
+            max_tool_calls=limits.max_tool_calls,
+            max_tokens=limits.max_tokens,
+            max_cost_usd=limits.max_cost_usd,
+            max_steps=limits.max_steps,
+            parent=self.caller.budget,
         )
         self.state = RunState("")
+        self.tools: Mapping[str, BaseTool] = {}
         self.specs: list[ToolSpec] = []
         self.attempts: list[Attempt] = []
         self.listen(lambda *_: None)
@@ -89,7 +96,7 @@ class Run:
         self._seq = paused.events
         budget = self.budget
         budget.usage, budget.cost_usd = paused.usage, paused.cost_usd
-        budget.tool_calls, budget.refused = paused.tool_calls, paused.refused
+        budget.steps, budget.tool_calls, budget.refused = paused.budget_steps, paused.tool_calls, paused.refused
 
     def _paused(self) -> PausedRun:
         return PausedRun(
@@ -103,6 +110,7 @@ class Run:
             state=self.state,
             usage=self.budget.usage,
             cost_usd=self.budget.cost_usd,
+            budget_steps=self.budget.steps,
             tool_calls=self.budget.tool_calls,
             refused=self.budget.refused,
             attempts=self.attempts,
@@ -115,7 +123,7 @@ class Run:
 
     def scope(self, deadline: Deadline, step: int = 0) -> Scope:
         """What a call of this run can see."""
-        return Scope(deadline, self.emit, self.id, step, "", self.started_at, self.abandon)
+        return Scope(deadline, self.emit, self.id, step, "", self.started_at, self.abandon, self.budget)
 
     def emit(self, event: AgentEvent) -> None:
         """
@@ -169,7 +177,8 @@ class Run:
         return "" if start is None else self.said[start:]
 
     def abandon(self, name: str, call_id: str, began_at: float, is_running: Callable[[], bool]) -> None:
-        """Book something that ignored its cancellation."""
+        """Book something that ignored its cancellation, on the ledger of the run that called this one too."""
+        self.caller.abandon(name, call_id, began_at, is_running)
         self._left_behind.append((name, call_id, began_at, is_running))
 
     def finish(self, ending: Ending) -> AgentResult:

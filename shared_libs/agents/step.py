@@ -139,8 +139,10 @@ def count_repeats(marks: Sequence[Mark]) -> int:
     return best
 
 
-def reached(state: RunState, limits: Limits, exhausted: str | None, *, time_is_up: bool) -> Ending | None:
-    """Which limit ends the exploration, if any. `exhausted` is what the budget says."""
+def reached(
+    state: RunState, limits: Limits, exhausted: str | None, *, time_is_up: bool, steps: int = 0
+) -> Ending | None:
+    """Which limit ends the exploration, if any. `exhausted` is what the budget says, `steps` counts sub-agents' too."""
     if time_is_up:
         return Ending("partial", "deadline", why="the time is up", last_word=True)
     if state.repeats >= limits.max_repeats:
@@ -148,7 +150,7 @@ def reached(state: RunState, limits: Limits, exhausted: str | None, *, time_is_u
         return Ending("partial", "loop", why=why, last_word=True)
     if exhausted is not None:
         return Ending("partial", "budget", why=exhausted, last_word=True)
-    if len(state.steps) >= limits.max_steps:
+    if max(len(state.steps), steps) >= limits.max_steps:
         return Ending("partial", "max_steps", why=f"all {limits.max_steps} steps are used", last_word=True)
     return None
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+from collections.abc import Iterator
 from typing import NamedTuple
 
 from shared_libs.atomic.errors import MisuseError
@@ -68,9 +69,24 @@ class Budget:
 
     `max_tokens` counts input and output of every answered model call. A cost that is unknown does not count,
     so a limit in dollars binds only models whose price is known.
+
+    What a sub-agent's run spends, its steps included, counts on the budget of the run that called it (`parent`) as
+    well, and a limit of either ends it.
     """
 
-    __slots__ = ("cost_usd", "max_cost_usd", "max_tokens", "max_tool_calls", "refused", "tool_calls", "usage")
+    __slots__ = (
+        "cost_usd",
+        "depth",
+        "max_cost_usd",
+        "max_steps",
+        "max_tokens",
+        "max_tool_calls",
+        "parent",
+        "refused",
+        "steps",
+        "tool_calls",
+        "usage",
+    )
 
     def __init__(
         self,
@@ -78,10 +94,16 @@ class Budget:
         max_tool_calls: int | None = None,
         max_tokens: int | None = None,
         max_cost_usd: float | None = None,
+        max_steps: int | None = None,
+        parent: Budget | None = None,
     ) -> None:
         self.max_tool_calls = max_tool_calls
         self.max_tokens = max_tokens
         self.max_cost_usd = max_cost_usd
+        self.max_steps = max_steps
+        self.parent = parent
+        self.depth: int = 0 if parent is None else parent.depth + 1
+        self.steps = 0
         self.tool_calls = 0
         self.refused = 0
         self.usage = Usage()
@@ -89,20 +111,51 @@ class Budget:
 
     def charge(self, usage: Usage, cost_usd: float | None) -> None:
         """Count one answered model call."""
-        self.usage += usage
-        if cost_usd is not None:
-            self.cost_usd = (self.cost_usd or 0.0) + cost_usd
+        for budget in self._line():
+            budget.usage += usage
+            if cost_usd is not None:
+                budget.cost_usd = (budget.cost_usd or 0.0) + cost_usd
+
+    def take_step(self) -> None:
+        """Count one step."""
+        for budget in self._line():
+            budget.steps += 1
 
     def grant_tool_calls(self, wanted: int) -> int:
         """Count up to `wanted` tool calls and return how many of them may run."""
-        left = wanted if self.max_tool_calls is None else max(0, self.max_tool_calls - self.tool_calls)
-        granted = min(wanted, left)
-        self.tool_calls += granted
-        self.refused += wanted - granted
+        granted = wanted
+        for budget in self._line():
+            if budget.max_tool_calls is not None:
+                left = max(0, budget.max_tool_calls - budget.tool_calls)
+                budget.refused += max(0, wanted - left)
+                granted = min(granted, left)
+        for budget in self._line():
+            budget.tool_calls += granted
         return granted
 
     def exhausted(self) -> str | None:
-        """Which limit is reached, in words, or None."""
+        """Which limit is reached, in words, or None; the steps of a run itself are not looked at here."""
+        if why := self.spent():
+            return why
+        for budget in self._line():
+            if budget is self:
+                continue
+            why = budget.spent()
+            if why is None and budget.max_steps is not None and budget.steps >= budget.max_steps:
+                why = f"all {budget.max_steps} steps are used"
+            if why is not None:
+                return f"{why} in the run that called this agent"
+        return None
+
+    def _line(self) -> Iterator[Budget]:
+        """This budget and those above it."""
+        budget: Budget | None = self
+        while budget is not None:
+            yield budget
+            budget = budget.parent
+
+    def spent(self) -> str | None:
+        """Which limit of its own is reached, the steps aside."""
         if self.refused:
             return f"all {self.max_tool_calls} tool calls are used"
         if self.max_tokens is not None and self.usage.total_tokens >= self.max_tokens:

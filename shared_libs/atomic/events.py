@@ -33,6 +33,7 @@ class RunStarted(Event):
     A run began; `started_at` is its wall-clock time (ISO 8601, UTC), `timeout_s` its whole time in seconds.
 
     `resumed` tells that it goes on after a pause: `seq` and `at_s` go on too, and `timeout_s` is the time it has left.
+    A sub-agent's run names the run and the tool call that it is for.
     """
 
     agent: str
@@ -44,6 +45,8 @@ class RunStarted(Event):
     session_id: str | None = None
     rehearsal: bool = False
     resumed: bool = False
+    parent_run_id: str | None = None
+    parent_call_id: str | None = None
 
 
 class MemoryLoaded(Event):

@@ -12,7 +12,7 @@ from contextvars import ContextVar, Token
 
 import msgspec
 
-from shared_libs.atomic.deadline import NEVER, Deadline
+from shared_libs.atomic.deadline import NEVER, Budget, Deadline
 from shared_libs.atomic.events import AgentEvent, EventSink
 
 
@@ -30,7 +30,7 @@ class Scope(msgspec.Struct, frozen=True):
 
     `run_id`, `step` and `call_id` together name the call for good: the same call of a resumed run has the same three,
     so they make an idempotency key. `started_at` is the loop time the run began. `abandon(name, call_id,
-    began_at, is_running)` books what ignores its cancellation.
+    began_at, is_running)` books what ignores its cancellation. `budget` is the run's; a sub-agent's counts on it too.
     """
 
     deadline: Deadline = NEVER
@@ -40,11 +40,12 @@ class Scope(msgspec.Struct, frozen=True):
     call_id: str = ""
     started_at: float | None = None
     abandon: Callable[[str, str, float, Callable[[], bool]], None] = _forget
+    budget: Budget | None = None
 
     def of_call(self, deadline: Deadline, call_id: str) -> Scope:
         """The scope of a tool call made in this one."""
         call_id = call_id or self.call_id
-        return Scope(deadline, self.emit, self.run_id, self.step, call_id, self.started_at, self.abandon)
+        return Scope(deadline, self.emit, self.run_id, self.step, call_id, self.started_at, self.abandon, self.budget)
 
 
 _OUTSIDE = Scope()

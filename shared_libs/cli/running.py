@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from shared_libs.agents import ReActAgent
 from shared_libs.atomic.errors import FactoryError, MisuseError
-from shared_libs.atomic.events import AgentEvent, EventSink, RunFinished
+from shared_libs.atomic.events import AgentEvent, EventSink, RunFinished, RunStarted
 from shared_libs.atomic.memory.base import InProcessMemory
 from shared_libs.atomic.results import Action, AgentResult
 from shared_libs.cli.exits import ExitCode
@@ -111,8 +111,8 @@ class Stage:
         # a slow terminal, or a pager at the end of a pipe, must not hold up the run
         self._shown: Spool[AgentEvent] | None = None if self._view is None else Spool(self._view, name="view")
         self._recorder = _recorder(trace)
-        observers: list[EventSink] = [self._keep]
-        observers += [] if self._shown is None else [self._shown.put]
+        observers: list[EventSink] = [_OuterRuns(self._keep)]
+        observers += [] if self._shown is None else [_OuterRuns(self._shown.put)]
         observers += [] if self._recorder is None else [self._recorder]
         self.agent: ReActAgent = load_agent(config, observers=observers, on_note=_note(quiet=quiet))
         self._loop = CommandLoop()
@@ -188,6 +188,22 @@ def _decided(stage: Stage, result: AgentResult) -> AgentResult:
 def _whole(call: Action) -> str:
     """All of a call's input: nobody approves what is cut off."""
     return presentable(json.dumps(redact_data(call.input), ensure_ascii=False))
+
+
+class _OuterRuns:
+    """Passes on the events of the runs a user began, not of those that agents began for them."""
+
+    def __init__(self, sink: EventSink) -> None:
+        self._sink = sink
+        self._inner: set[str] = set()
+
+    def __call__(self, event: AgentEvent) -> None:
+        if isinstance(event, RunStarted) and event.parent_run_id is not None:
+            self._inner.add(event.run_id)
+        if event.run_id not in self._inner:
+            self._sink(event)
+        elif isinstance(event, RunFinished):
+            self._inner.remove(event.run_id)
 
 
 def _ask(prompt: str) -> str | None:

@@ -16,13 +16,13 @@ from shared_libs.atomic.errors import ConfigError
 from shared_libs.atomic.events import EventSink
 from shared_libs.atomic.llms.base import BaseLLMWrapper
 from shared_libs.atomic.memory.base import BaseMemory
-from shared_libs.atomic.tools.base import BaseTool
 from shared_libs.factory import chain, storage, toolbox
 from shared_libs.factory.draft import Draft, kind_of
 from shared_libs.factory.environment import Environment
 from shared_libs.factory.problems import Path, Problems
 from shared_libs.factory.source import read_data, read_source
 from shared_libs.factory.spec import AgentSpec
+from shared_libs.factory.subagent import Origin
 from shared_libs.factory.wording import note_errors
 
 _log = logging.getLogger("shared_libs.factory")
@@ -33,7 +33,7 @@ OnNote = Callable[[str], None]
 def load_agent(
     path: str | FilePath,
     *,
-    tools: Sequence[BaseTool] = (),
+    tools: Sequence[toolbox.AnyTool] = (),
     llm: BaseLLMWrapper | None = None,
     observers: Sequence[EventSink] = (),
     on_note: OnNote = _log.warning,
@@ -52,19 +52,25 @@ def load_agent(
         ConfigError: the definition does not hold; it tells every problem with its place.
 
     """
-    return _agent(*read_source(path), _Brought(toolbox.checked(tools), llm, tuple(observers), on_note))
+    brought = _Brought(toolbox.checked(tools), llm, tuple(observers), on_note, _origin(path, llm, observers, on_note))
+    return _agent(*read_source(path), brought)[0]
 
 
 def agent_from_dict(
     data: Mapping[str, Any],
     *,
-    tools: Sequence[BaseTool] = (),
+    tools: Sequence[toolbox.AnyTool] = (),
     llm: BaseLLMWrapper | None = None,
     observers: Sequence[EventSink] = (),
     on_note: OnNote = _log.warning,
 ) -> ReActAgent:
-    """Build the agent that plain data defines: the same keys, checks and arguments as `load_agent`."""
-    return _agent(*read_data(data), _Brought(toolbox.checked(tools), llm, tuple(observers), on_note))
+    """
+    Build the agent that plain data defines: the same keys, checks and arguments as `load_agent`.
+
+    Files that it names are relative to the working directory.
+    """
+    brought = _Brought(toolbox.checked(tools), llm, tuple(observers), on_note, _origin(None, llm, observers, on_note))
+    return _agent(*read_data(data), brought)[0]
 
 
 def check_file(path: str | FilePath) -> list[str]:
@@ -77,7 +83,7 @@ def check_file(path: str | FilePath) -> list[str]:
         written, problems = read_source(path)
     except ConfigError as error:
         return list(error.problems)
-    _Parts.of(written, problems, _Brought((), None, (), lambda _: None))
+    _Parts.of(written, problems, _only_checked(Origin(FilePath(path), (), _inner_checked)))
     return problems.lines()
 
 
@@ -110,10 +116,11 @@ def definition_hash(definition: Mapping[str, Any]) -> str:
 class _Brought(NamedTuple):
     """What the caller adds to the definition."""
 
-    tools: Sequence[BaseTool]
+    tools: Sequence[toolbox.AnyTool]
     llm: BaseLLMWrapper | None
     observers: tuple[EventSink, ...]
     on_note: OnNote
+    origin: Origin
 
 
 class _Parts(NamedTuple):
@@ -123,13 +130,13 @@ class _Parts(NamedTuple):
     spec: AgentSpec | None
     links: list[chain.Link]
     llm: BaseLLMWrapper | None
-    tools: list[BaseTool]
+    tools: list[toolbox.AnyTool]
     memory: BaseMemory | None
 
     @classmethod
     def of(cls, written: Any, problems: Problems, brought: _Brought) -> _Parts:
         """Check every section, and make what can be made, so that one pass finds all problems."""
-        draft = _draft(written, problems, with_llm=brought.llm is None)
+        draft = _draft(written, problems, brought)
         sections: dict[str, Any] = draft.data if isinstance(draft.data, dict) else {}
         llm, moved = chain.one_form(sections.get("llm"))
         spec = _spec(draft, llm, moved)
@@ -141,7 +148,31 @@ class _Parts(NamedTuple):
         return cls(draft, spec, links, model, tools, storage.build_memory(draft, sections.get("memory")))
 
 
-def _agent(written: Any, problems: Problems, brought: _Brought) -> ReActAgent:
+def _origin(
+    path: str | FilePath | None, llm: BaseLLMWrapper | None, observers: Sequence[EventSink], on_note: OnNote
+) -> Origin:
+    """The agents of files that a definition names get what the caller brings, but for its tools."""
+
+    def build(file: FilePath, origin: Origin) -> tuple[ReActAgent, str]:
+        return _agent(*read_source(file), _Brought((), llm, tuple(observers), on_note, origin))
+
+    return Origin(None if path is None else FilePath(path), (), build)
+
+
+def _only_checked(origin: Origin) -> _Brought:
+    return _Brought((), None, (), lambda _: None, origin)
+
+
+def _inner_checked(file: FilePath, origin: Origin) -> tuple[AgentSpec | None, str]:
+    """Check a file that a definition names; its specification has the name, which is all a check needs of an agent."""
+    written, problems = read_source(file)
+    spec = _Parts.of(written, problems, _only_checked(origin)).spec
+    problems.raise_if_any()
+    return spec, spec.description if spec else ""
+
+
+def _agent(written: Any, problems: Problems, brought: _Brought) -> tuple[ReActAgent, str]:
+    """Make the agent; its description is for those who may call it."""
     parts = _Parts.of(written, problems, brought)
     if parts.llm is None and not problems:
         chain.note_missing_keys(parts.draft, parts.links)
@@ -149,7 +180,7 @@ def _agent(written: Any, problems: Problems, brought: _Brought) -> ReActAgent:
     spec, llm = parts.spec, parts.llm
     assert spec is not None
     assert llm is not None
-    return ReActAgent(
+    agent = ReActAgent(
         llm=llm,
         tools=parts.tools,
         instructions=spec.instructions,
@@ -159,14 +190,17 @@ def _agent(written: Any, problems: Problems, brought: _Brought) -> ReActAgent:
         protocol=spec.protocol,
         observers=brought.observers,
     )
+    return agent, spec.description
 
 
-def _draft(written: Any, problems: Problems, *, with_llm: bool) -> Draft:
+def _draft(written: Any, problems: Problems, brought: _Brought) -> Draft:
     environment = Environment(problems)
-    if with_llm or not isinstance(written, dict):
-        return Draft(written, environment.expanded(written), problems, environment)
+    if brought.llm is None or not isinstance(written, dict):
+        return Draft(written, environment.expanded(written), problems, environment, brought.origin)
     rest = environment.expanded({key: value for key, value in written.items() if key != "llm"})
-    return Draft(written, {key: rest.get(key, value) for key, value in written.items()}, problems, environment)
+    return Draft(
+        written, {key: rest.get(key, value) for key, value in written.items()}, problems, environment, brought.origin
+    )
 
 
 def _spec(draft: Draft, llm: Any, moved: Mapping[Path, Path]) -> AgentSpec | None:

@@ -23,6 +23,7 @@ class Draft:
         data: the same with the environment's variables in place.
         problems: what is wrong so far.
         environment: hides what it has put in.
+        origin: where the definition stands; given to what asks for it by a parameter `origin`.
 
     """
 
@@ -30,6 +31,7 @@ class Draft:
     data: Any
     problems: Problems
     environment: Environment
+    origin: Any
 
     def blame(self, path: Path, error: Exception, settings: Iterable[str] = ()) -> None:
         """

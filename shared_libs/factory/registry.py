@@ -91,9 +91,12 @@ LLMS = Registry(
 TOOLS = Registry(
     "tool",
     {
+        "agent": Builtin("shared_libs.factory.subagent", "sub_agent"),
         "calculator": Builtin("shared_libs.tools.calculator", "CalculatorTool"),
         "files": Builtin("shared_libs.tools.files", "files"),
         "http": Builtin("shared_libs.tools.http_tool", "HttpTool"),
+        "mcp": Builtin("shared_libs.tools.mcp", "MCPToolset", "mcp", "mcp"),
+        "python": Builtin("shared_libs.tools.python", "PythonTool", "pydantic_monty", "python"),
         "sql": Builtin("shared_libs.tools.sql", "SQLTool"),
         "time": Builtin("shared_libs.tools.time_tool", "TimeTool"),
     },

@@ -137,13 +137,9 @@ class LLMSpec(PolicySpec):
         return self.model_dump(exclude_unset=True, exclude={"chain"})
 
 
-class ToolCommon(Section):
-    """What every tool may have; all of it is optional."""
+class ToolsetCommon(Section):
+    """What every source of tools may have, for each of its tools; all of it is optional."""
 
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
-    """What the model calls the tool: letters, digits, '_' and '-'; needed when one is used twice."""
-    description: Text
-    """What the model reads about the tool."""
     timeout_s: Seconds
     """Seconds one call may take."""
     sequential: bool
@@ -152,6 +148,15 @@ class ToolCommon(Section):
     """Whether a person decides before each call."""
     max_observation_chars: Count
     """A longer result is cut, with a note."""
+
+
+class ToolCommon(ToolsetCommon):
+    """What every tool may have; all of it is optional."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
+    """What the model calls the tool: letters, digits, '_' and '-'; needed when one is used twice."""
+    description: Text
+    """What the model reads about the tool."""
 
 
 class ToolSpec(OpenSection):

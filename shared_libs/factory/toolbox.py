@@ -10,11 +10,12 @@ from pydantic import ValidationError
 
 from shared_libs.atomic.errors import ConfigError, MisuseError
 from shared_libs.atomic.tools.base import BaseTool
+from shared_libs.atomic.tools.toolset import Toolset
 from shared_libs.factory.draft import Draft
 from shared_libs.factory.options import Options
 from shared_libs.factory.problems import Path, choices
 from shared_libs.factory.registry import TOOLS
-from shared_libs.factory.spec import ToolCommon
+from shared_libs.factory.spec import ToolCommon, ToolsetCommon
 from shared_libs.factory.wording import note_errors
 
 
@@ -25,26 +26,32 @@ def one_form(tools: Any) -> Any:
     return [{"use": entry} if isinstance(entry, str) else entry for entry in tools]
 
 
-def build_tools(draft: Draft, entries: Any, passed: Sequence[BaseTool]) -> list[BaseTool]:
+AnyTool = BaseTool | Toolset
+"""What may stand among an agent's tools."""
+
+
+def build_tools(draft: Draft, entries: Any, passed: Sequence[AnyTool]) -> list[AnyTool]:
     """
     Make the tools in the order of the definition, then those of the caller that it does not name.
 
     The problems are noted: an unknown name, an option that does not fit, two tools of one name.
     """
-    brought = {tool.name: tool for tool in passed}
+    brought = {tool.name: tool for tool in passed if isinstance(tool, BaseTool)}
     places: dict[str, Path] = {}
-    tools: list[BaseTool] = []
+    tools: list[AnyTool] = []
     for index, entry in enumerate(entries if isinstance(entries, list) else []):
         path: Path = ("tools", index)
         for tool in _tools_of(draft, entry, path, brought):
+            tools.append(tool)
+            if isinstance(tool, Toolset):  # what its tools are called, a run learns
+                continue
             if tool.name in places:
                 first = draft.problems.line_of(places[tool.name])
                 draft.problems.add(path, f"a second tool named '{tool.name}' (see {first}); give one another `name`")
             elif tool.name in brought and tool is not brought[tool.name]:
                 draft.problems.add(path, f"a tool named '{tool.name}' is also passed by the caller; rename one of them")
             places.setdefault(tool.name, path)
-            tools.append(tool)
-    return tools + [tool for name, tool in brought.items() if name not in places]
+    return tools + [tool for tool in passed if isinstance(tool, Toolset) or tool.name not in places]
 
 
 def options_of(made: Any) -> tuple[Options, Callable[..., Any]]:
@@ -66,10 +73,12 @@ def options_of(made: Any) -> tuple[Options, Callable[..., Any]]:
         raise MisuseError(
             f"{type(made).__name__} is no tool; a tool is a BaseTool, or a class or function that gives one"
         )
-    return Options.of(made, ToolCommon, attributes=ToolCommon), made
+    several = isinstance(made, type) and issubclass(made, Toolset)
+    common = ToolsetCommon if several else ToolCommon
+    return Options.of(made, common, without=frozenset({"origin"}), attributes=common), made
 
 
-def _tools_of(draft: Draft, entry: Any, path: Path, brought: Mapping[str, BaseTool]) -> Sequence[BaseTool]:
+def _tools_of(draft: Draft, entry: Any, path: Path, brought: Mapping[str, BaseTool]) -> Sequence[AnyTool]:
     if not isinstance(entry, Mapping) or not isinstance(entry.get("use"), str) or draft.problems.inside((*path, "use")):
         return ()
     name = entry["use"]
@@ -86,7 +95,7 @@ def _tools_of(draft: Draft, entry: Any, path: Path, brought: Mapping[str, BaseTo
     return _made(draft, name, settings, path)
 
 
-def _made(draft: Draft, name: str, settings: dict[str, Any], path: Path) -> Sequence[BaseTool]:
+def _made(draft: Draft, name: str, settings: dict[str, Any], path: Path) -> Sequence[AnyTool]:
     try:
         options, make = options_of(TOOLS.load(name))
     except MisuseError as error:
@@ -100,6 +109,8 @@ def _made(draft: Draft, name: str, settings: dict[str, Any], path: Path) -> Sequ
     if draft.problems.inside(path):
         return ()
     given = {key: value for key, value in values.items() if key in options.parameters}
+    if "origin" in options.parameters:
+        given["origin"] = draft.origin
     try:
         tools = _listed(name, make(**given))
         for key, value in values.items():
@@ -110,23 +121,24 @@ def _made(draft: Draft, name: str, settings: dict[str, Any], path: Path) -> Sequ
             for tool in tools:
                 setattr(tool, key, value)
         for tool in tools:
-            _ = tool.spec  # a wrong declaration shows here, not in a run
+            if isinstance(tool, BaseTool):
+                _ = tool.spec  # a wrong declaration shows here, not in a run
     except Exception as error:  # noqa: BLE001 - a tool's constructor is foreign code: what it refuses has a place
         draft.blame(path, error, settings)
         return ()
     return tools
 
 
-def _listed(name: str, made: Any) -> Sequence[BaseTool]:
+def _listed(name: str, made: Any) -> Sequence[AnyTool]:
     """Bring what a maker gives, one tool or several, to several."""
     tools = made if isinstance(made, Sequence) else (made,)
     for tool in tools:
-        if not isinstance(tool, BaseTool):
+        if not isinstance(tool, AnyTool):
             raise MisuseError(f"tool {name} gives a {type(tool).__name__}, not a BaseTool")
     return tools
 
 
-def checked(passed: Sequence[Any]) -> list[BaseTool]:
+def checked(passed: Sequence[Any]) -> list[AnyTool]:
     """
     Return the caller's tools.
 
@@ -135,11 +147,11 @@ def checked(passed: Sequence[Any]) -> list[BaseTool]:
         ConfigError: two have one name.
 
     """
-    tools: dict[str, BaseTool] = {}
+    names: set[str] = set()
     for index, tool in enumerate(passed):
-        if not isinstance(tool, BaseTool):
+        if not isinstance(tool, AnyTool):
             raise MisuseError(f"tools[{index}] is a {type(tool).__name__}; decorate a function with @tool")
-        if tool.name in tools:
+        if isinstance(tool, BaseTool) and tool.name in names:
             raise ConfigError([f"two of the passed tools are called '{tool.name}'; give one of them another name"])
-        tools[tool.name] = tool
-    return list(tools.values())
+        names.add(tool.name)
+    return list(passed)

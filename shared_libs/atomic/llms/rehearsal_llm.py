@@ -48,7 +48,7 @@ class RehearsalLLM(BaseLLMWrapper):
     Replays recorded decisions.
 
     Args:
-        script: which recording: "flights" or "hello".
+        script: which recording: "clock", "flights" or "hello".
         model: the name it goes by.
 
     Raises:

@@ -1,5 +1,6 @@
 """Tools: the port every action of an agent passes."""
 
 from shared_libs.atomic.tools.base import BaseTool, FunctionTool, tool
+from shared_libs.atomic.tools.toolset import Toolset
 
-__all__ = ["BaseTool", "FunctionTool", "tool"]
+__all__ = ["BaseTool", "FunctionTool", "Toolset", "tool"]

@@ -12,7 +12,9 @@ import sys
 
 import pytest
 
-from shared_libs.atomic.events import RunFinished
+from shared_libs.atomic.events import RunFinished, RunStarted, Thought
+from shared_libs.atomic.results import AgentResult
+from shared_libs.cli.running import _OuterRuns
 from shared_libs.observability import read_record
 from tests.unit.cli.conftest import PATIENCE_S
 
@@ -222,3 +224,19 @@ def _read(leader):
         return os.read(leader, 65536)
     except OSError:  # on Linux the end of a terminal is an error
         return b""
+
+
+def test_the_runs_of_agents_inside_are_not_shown_as_the_users_own():
+    seen = []
+    shown = _OuterRuns(seen.append)
+    begun = {"agent": "a", "question": "q", "started_at": "", "timeout_s": 1.0, "model": "m", "protocol": "native"}
+    ended = AgentResult(run_id="r", status="answered", stop_reason="final_answer", answer="x")
+    told = [
+        RunStarted(run_id="outer", **begun),
+        RunStarted(run_id="inner", parent_run_id="outer", parent_call_id="call_1", **begun),
+        Thought(run_id="inner", step=1, text="inside"),
+        *(RunFinished(run_id=run_id, result=ended) for run_id in ("inner", "outer")),
+    ]
+    for event in told:
+        shown(event)
+    assert seen == [told[0], told[4]]

@@ -1,0 +1,62 @@
+"""Which tools a run has: the agent's own, and those its toolsets have now."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Mapping, Sequence
+
+from shared_libs.agents.run import Run
+from shared_libs.atomic.errors import MisuseError, ToolError
+from shared_libs.atomic.events import Warned
+from shared_libs.atomic.scope import use_scope
+from shared_libs.atomic.tools.base import BaseTool
+from shared_libs.atomic.tools.toolset import Toolset
+
+
+def by_name(agent: str, tools: Iterable[BaseTool]) -> dict[str, BaseTool]:
+    """
+    Return the tools by their names.
+
+    Raises:
+        MisuseError: two have one name, or one is declared wrongly.
+
+    """
+    named: dict[str, BaseTool] = {}
+    for tool in tools:
+        if tool.spec.name in named:
+            raise MisuseError(f"agent {agent}: two tools are called {tool.name}; give one of them another name")
+        named[tool.name] = tool
+    return named
+
+
+async def gather(run: Run, own: Mapping[str, BaseTool], toolsets: Sequence[Toolset]) -> Mapping[str, BaseTool]:
+    """
+    Return the agent's own tools and those its toolsets have now; one that cannot say is a warning, and left out.
+
+    Raises:
+        ToolError: two of them have one name.
+
+    """
+    if not toolsets:
+        return own
+    with use_scope(run.scope(run.explore)):
+        answers = await asyncio.gather(*(_listed(run, toolset) for toolset in toolsets))
+    found, homes = dict(own), dict.fromkeys(own, "the agent")
+    for toolset, tools in zip(toolsets, answers, strict=True):
+        for tool in tools:
+            if tool.name in found:
+                raise ToolError(
+                    f"two tools are called {tool.name}: of {homes[tool.name]} and of {toolset.name}; "
+                    "give one of the sources a `prefix`"
+                )
+            found[tool.name], homes[tool.name] = tool, toolset.name
+    return found
+
+
+async def _listed(run: Run, toolset: Toolset) -> Sequence[BaseTool]:
+    try:
+        return await toolset.async_list()
+    except ToolError as error:
+        run.trouble = f"some tools were missing: {error}"
+        run.emit(Warned(message=run.trouble))
+        return ()

@@ -1,0 +1,281 @@
+"""
+One MCP server as we use it: connected on first use, shared by all calls, connected again after it broke.
+
+A connection is entered and left by one task of its own, because the scopes of its library belong to the task that
+entered them. Calls run in their own tasks, so that cancelling one tells the server (`notifications/cancelled`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import logging
+import math
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AsyncExitStack
+from typing import Any
+
+from mcp import Client, MCPError
+from mcp.client.subscriptions import ListenNotSupportedError
+from mcp.types import CONNECTION_CLOSED, INVALID_REQUEST, ToolListChangedNotification
+
+from shared_libs.atomic.errors import ToolError
+from shared_libs.atomic.scope import current_deadline
+from shared_libs.tools.mcp_transport import TO_CLOSE_S, Transport
+
+FIRST_WAIT_S = 0.5
+LONGEST_WAIT_S = 30.0
+"""How long a server that failed is left alone, in seconds; the wait doubles from the first to the longest."""
+
+MAX_PAGES = 100
+"""Pages of one list of tools."""
+
+TIMEOUT_KEY = "genai-factory/timeout-seconds"
+"""The `_meta` key of a call that tells a server how long we wait."""
+
+_log = logging.getLogger(__name__)
+
+
+class Server:
+    """
+    A server, and at most one connection to it.
+
+    Args:
+        name: what it is called in errors.
+        dial: makes a transport for a new connection.
+        secrets: texts that no error may show.
+
+    """
+
+    def __init__(self, name: str, dial: Callable[[], Transport], secrets: Sequence[str]) -> None:
+        self.name = name
+        self._dial = dial
+        self._secrets = sorted((secret for secret in secrets if len(secret) > 3), key=len, reverse=True)
+        self._connection: _Connection | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._failures = 0
+        self._not_before = 0.0
+
+    async def tools(self, limit_s: float) -> tuple[Any, Sequence[Any]]:
+        """
+        Return the list of tools, and a token that changes when the list may have.
+
+        Raises:
+            ToolError: there is no connection, and none within `limit_s` seconds; or the server did not answer well.
+
+        """
+        connection = await self._connected(limit_s)
+        try:
+            if connection.listed is None and connection.asked:
+                self._refuse_too_early()
+            connection.asked = True
+            async with asyncio.timeout(_almost_all()):
+                return await connection.tools()
+        except ToolError:
+            raise
+        except TimeoutError as error:
+            raise self._silent(connection, "list its tools") from error
+        except Exception as error:
+            raise await self._broken(connection, error, "listing its tools") from error
+
+    async def call(self, tool: str, arguments: Mapping[str, Any], limit_s: float) -> Any:
+        """
+        Call a tool and return the server's result.
+
+        Raises:
+            ToolError: the server is not there, has gone, or refused.
+
+        """
+        connection = await self._connected(limit_s)
+        left_s = current_deadline().narrowed(limit_s).remaining()
+        try:
+            result = await connection.client.call_tool(tool, dict(arguments), meta={TIMEOUT_KEY: round(left_s, 3)})
+        except Exception as error:
+            raise await self._broken(connection, error, f"the call of {tool}") from error
+        self._failures = 0
+        return result
+
+    async def aclose(self) -> None:
+        """End the connection, and a process of ours with it."""
+        connection, self._connection = self._connection, None
+        if connection is not None and self._loop is asyncio.get_running_loop():
+            await connection.aclose()
+
+    async def _connected(self, limit_s: float) -> _Connection:
+        loop = asyncio.get_running_loop()
+        if self._loop is not loop:  # a connection ends with the loop it was made in
+            self._connection, self._loop, self._not_before = None, loop, 0.0
+        connection = self._connection
+        if connection is None or connection.over:
+            self._refuse_too_early()
+            connection = self._connection = _Connection(self._dial(), limit_s)
+        elif not connection.ready.done():
+            self._refuse_too_early()
+        done, _ = await asyncio.wait([connection.ready], timeout=_almost_all())
+        if not done:
+            raise self._silent(connection, "answer")
+        if connection.ready.exception() is None:
+            return connection
+        if connection is self._connection:
+            self._connection = None
+            self._failed(at_once=False)
+        raise ToolError(
+            self._told(f"the MCP server {self.name} cannot be used", connection, connection.ready.exception())
+        )
+
+    async def _broken(self, connection: _Connection, error: Exception, during: str) -> ToolError:
+        """Make an error of what went wrong, and give the connection up where it can no longer be used."""
+        code = error.code if isinstance(error, MCPError) else None
+        if connection.over or code in (CONNECTION_CLOSED, INVALID_REQUEST):  # the latter: its session is not known
+            if connection is self._connection:
+                self._connection = None
+                self._failed(at_once=self._failures == 0)
+            await connection.aclose()
+            return ToolError(self._told(f"the MCP server {self.name} was lost during {during}", connection, error))
+        if code is not None:
+            return ToolError(self._hidden(f"the MCP server {self.name} refused {during}: {error}"))
+        return ToolError(self._hidden(f"the MCP server {self.name} gave no valid answer to {during}: {error}"))
+
+    def _silent(self, connection: _Connection, what: str) -> ToolError:
+        """Note that nothing came in time; what is under way goes on, and may be there for the next run."""
+        if self._not_before <= asyncio.get_running_loop().time():  # else another run has noted it
+            self._failed(at_once=False)
+        return ToolError(self._told(f"the MCP server {self.name} did not {what} in time", connection, None, ""))
+
+    def _refuse_too_early(self) -> None:
+        wait_s = self._not_before - asyncio.get_running_loop().time()
+        if wait_s > 0:
+            raise ToolError(f"the MCP server {self.name} has failed; it is tried again in {wait_s:.1f} s")
+
+    def _failed(self, *, at_once: bool) -> None:
+        wait_s = 0.0 if at_once else min(LONGEST_WAIT_S, FIRST_WAIT_S * 2**self._failures)
+        self._failures = min(self._failures + 1, 16)
+        self._not_before = asyncio.get_running_loop().time() + wait_s
+
+    def _told(
+        self,
+        what: str,
+        connection: _Connection,
+        error: BaseException | None,
+        otherwise: str = "it closed the connection",
+    ) -> str:
+        reasons = [reason for reason in (_reason(error), connection.transport.why()) if reason] or [otherwise]
+        return self._hidden(f"{what}: {'; '.join(reasons)}".removesuffix(": "))
+
+    def _hidden(self, text: str) -> str:
+        for secret in self._secrets:
+            text = text.replace(secret, "***")
+        return text
+
+
+class _Connection:
+    """One connection, owned by one task from its first to its last step."""
+
+    def __init__(self, transport: Transport, limit_s: float) -> None:
+        loop = asyncio.get_running_loop()
+        self.transport = transport
+        self.ready: asyncio.Future[None] = loop.create_future()
+        self.client: Any = None
+        self._limit_s = limit_s
+        self.listed: Sequence[Any] | None = None
+        self.asked = False
+        self._stop = asyncio.Event()
+        # without the context of the run that happens to be first: it outlives that run
+        self._owner = loop.create_task(self._own(), context=contextvars.Context())
+
+    @property
+    def over(self) -> bool:
+        """Whether it can no longer be used."""
+        return self._owner.done() or self._stop.is_set() or (self.ready.done() and self.transport.ended.is_set())
+
+    async def tools(self) -> tuple[Any, Sequence[Any]]:
+        """List the tools, unless the list is known and has not changed."""
+        if self.listed is None:
+            listed: list[Any] = []
+            cursor: str | None = None
+            for _ in range(MAX_PAGES):
+                page = await self.client.list_tools(cursor=cursor)
+                listed += page.tools
+                cursor = page.next_cursor
+                if not cursor:
+                    break
+            self.listed = listed
+        return self.listed, self.listed
+
+    async def aclose(self) -> None:
+        """End it; whatever does not end in time is cancelled."""
+        if self.ready.done():
+            self._stop.set()
+            await asyncio.wait([self._owner], timeout=3 * TO_CLOSE_S)
+        if not self._owner.done():
+            self._owner.cancel()
+            await asyncio.wait([self._owner], timeout=3 * TO_CLOSE_S)
+
+    async def _own(self) -> None:
+        logging.getLogger("mcp").addHandler(logging.NullHandler())  # what it warns of is in our errors
+        try:
+            async with AsyncExitStack() as stack:
+                async with asyncio.timeout(self._limit_s):
+                    client = Client(self.transport, message_handler=self._hear, cache=None)
+                    self.client = await stack.enter_async_context(client)
+                self.ready.set_result(None)
+                await self._until_over()
+        except TimeoutError:
+            self._fail(ToolError(f"it did not answer within {self._limit_s:g} s"))
+        except asyncio.CancelledError:
+            self._fail(ToolError("its connection was cancelled"))
+            raise
+        except BaseException as error:  # noqa: BLE001 - whatever ends a connection is told by the next call
+            self._fail(error)
+
+    async def _until_over(self) -> None:
+        loop = asyncio.get_running_loop()
+        waits = [loop.create_task(self._stop.wait()), loop.create_task(self.transport.ended.wait())]
+        listening = loop.create_task(self._listen())
+        try:
+            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in (*waits, listening):
+                task.cancel()
+            await asyncio.wait([*waits, listening], timeout=TO_CLOSE_S)
+
+    def _fail(self, error: BaseException) -> None:
+        if not self.ready.done():
+            self.ready.set_exception(error)
+            self.ready.exception()  # it was looked at, should nobody wait any more
+
+    async def _hear(self, message: Any) -> None:
+        """What a server says unasked; before 2026-07-28 also that its list has changed."""
+        if isinstance(message, ToolListChangedNotification):
+            self.listed = None
+
+    async def _listen(self) -> None:
+        """Since 2026-07-28, news of the list come over a subscription of ours."""
+        capability = self.client.server_capabilities.tools
+        if capability is None or not capability.list_changed:
+            return
+        try:
+            async with self.client.listen(tools_list_changed=True) as news:
+                async for _ in news:
+                    self.listed = None
+        except ListenNotSupportedError:
+            return
+        except Exception as error:  # noqa: BLE001 - without news the list is asked for once more
+            _log.debug("no news of a list of tools: %s", error)
+        self.listed = None
+
+
+def _almost_all() -> float | None:
+    """What the current deadline leaves, less what it takes to say that it was not enough; None: no limit."""
+    left_s = current_deadline().remaining()
+    return None if math.isinf(left_s) else left_s - min(0.05, left_s / 10)
+
+
+def _reason(error: BaseException | None) -> str:
+    """The innermost reasons of an error, one behind the other; that a connection was closed is none."""
+    if isinstance(error, BaseExceptionGroup):
+        return "; ".join(dict.fromkeys(filter(None, map(_reason, error.exceptions))))
+    if error is None or (isinstance(error, MCPError) and error.code == CONNECTION_CLOSED):
+        return ""
+    text = str(error)
+    return text if text and isinstance(error, ToolError | MCPError) else f"{type(error).__name__}: {text}".rstrip(": ")

@@ -1,0 +1,222 @@
+"""How an MCP server is reached: as a process of ours (stdio), or at an address (streamable HTTP)."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import sys
+from collections.abc import AsyncIterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import anyio
+import httpx2
+from mcp.client.streamable_http import streamable_http_client
+from mcp.shared.message import SessionMessage
+from mcp.types import jsonrpc_message_adapter
+
+MAX_MESSAGE = 16 << 20
+"""Bytes of one message of a server; a longer one is an error, and ends a stdio connection."""
+
+TO_CLOSE_S = 1.0
+"""Seconds a server gets to end by itself once its input is closed."""
+
+STDERR_KEPT = 2_000
+"""Characters of what a server wrote to its stderr last, for an error."""
+
+_PASSED_ON = ("HOME", "LANG", "LC_ALL", "LC_CTYPE", "LOGNAME", "PATH", "SHELL", "TERM", "TMPDIR", "TZ", "USER")
+_GUARD = Path(__file__).with_name("mcp_guard.py")
+
+
+class Transport(Protocol):
+    """A connection to be: entered once, it gives the two streams of the protocol."""
+
+    ended: asyncio.Event
+    """Set when the other side has gone."""
+
+    async def __aenter__(self) -> Any: ...
+
+    async def __aexit__(self, *_: object) -> None: ...
+
+    def why(self) -> str:
+        """What is known of its end or its silence, in words; may be empty."""
+
+
+class StdioTransport:
+    """
+    A server process that is ended, with its children, when this is left or our own process dies.
+
+    It sees no environment but a few harmless variables and what it is given. What it writes to stderr is kept for an
+    error, and shown nowhere else.
+    """
+
+    def __init__(self, command: Sequence[str], env: Mapping[str, str], cwd: str | None) -> None:
+        self._command = command
+        self._env = env
+        self._cwd = cwd
+        self._process: asyncio.subprocess.Process | None = None
+        self._lifeline = -1
+        self._tasks: list[asyncio.Task[None]] = []
+        self._stderr = ""
+        self._noise = ""
+        self.ended = asyncio.Event()
+
+    async def __aenter__(self) -> Any:
+        theirs, self._lifeline = os.pipe()
+        try:
+            self._process = await asyncio.create_subprocess_exec(
+                *(sys.executable, "-I", "-S", str(_GUARD), str(theirs), *self._command),
+                stdin=asyncio.subprocess.PIPE,
+                stdout=asyncio.subprocess.PIPE,
+                stderr=asyncio.subprocess.PIPE,
+                env=_environment() | dict(self._env),
+                cwd=self._cwd,
+                start_new_session=True,  # Ctrl-C at our terminal is not for it
+                pass_fds=(theirs,),
+                limit=MAX_MESSAGE,
+            )
+        except BaseException:
+            self._cut()
+            raise
+        finally:
+            os.close(theirs)
+        into, heard = anyio.create_memory_object_stream[Any](0)
+        # a message is taken at once, so that a cancellation need not wait for a server that does not read
+        to_say, out_of = anyio.create_memory_object_stream[Any](256)
+        loop = asyncio.get_running_loop()
+        work = (self._read(into), self._write(out_of), self._listen())
+        self._tasks = [loop.create_task(part) for part in work]
+        return heard, to_say
+
+    async def __aexit__(self, *_: object) -> None:
+        process = self._process
+        assert process is not None
+        assert process.stdin is not None
+        try:
+            process.stdin.close()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(process.wait(), TO_CLOSE_S)
+        finally:
+            self._cut()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(process.wait(), TO_CLOSE_S)
+            for task in self._tasks:
+                task.cancel()
+            await asyncio.wait(self._tasks, timeout=TO_CLOSE_S)
+
+    def why(self) -> str:
+        """The exit code, the last of stderr, and what on stdout was no message."""
+        code = None if self._process is None else self._process.returncode
+        said = self._stderr.strip()
+        parts = [f"exit code {code}"] if code is not None else []
+        parts += [f"its stderr ends with: {said}"] if said else []
+        parts += [f"its stdout has what is no message: {self._noise}"] if self._noise else []
+        return "; ".join(parts)
+
+    async def _read(self, into: Any) -> None:
+        assert self._process is not None
+        assert self._process.stdout is not None
+        try:
+            async with into:
+                while line := await self._process.stdout.readline():
+                    try:
+                        message = jsonrpc_message_adapter.validate_json(line, by_name=False)
+                    except ValueError:  # servers print banners too
+                        self._noise = self._noise or repr(line.decode(errors="replace").strip()[:200])
+                    else:
+                        await into.send(SessionMessage(message))
+        except ValueError:
+            self._noise = f"a line of more than {MAX_MESSAGE >> 20} MiB"
+        except (anyio.BrokenResourceError, anyio.ClosedResourceError):
+            pass  # nobody listens any more
+        finally:
+            self.ended.set()
+
+    async def _write(self, out_of: Any) -> None:
+        assert self._process is not None
+        assert self._process.stdin is not None
+        async with out_of:
+            async for item in out_of:
+                text = item.message.model_dump_json(by_alias=True, exclude_unset=True)
+                try:
+                    self._process.stdin.write(text.encode() + b"\n")
+                    await self._process.stdin.drain()
+                except (ConnectionError, RuntimeError):  # it has gone, which is seen where it is read
+                    return
+
+    async def _listen(self) -> None:
+        assert self._process is not None
+        assert self._process.stderr is not None
+        while chunk := await self._process.stderr.read(4096):
+            self._stderr = (self._stderr + chunk.decode(errors="replace"))[-STDERR_KEPT:]
+
+    def _cut(self) -> None:
+        if self._lifeline >= 0:
+            os.close(self._lifeline)
+            self._lifeline = -1
+
+
+class HTTPTransport:
+    """A server at an address. The last refusal is kept for an error."""
+
+    def __init__(self, url: str, headers: Mapping[str, str]) -> None:
+        self._url = url
+        self._headers = headers
+        self._refusal = ""
+        self._open = contextlib.AsyncExitStack()
+        self.ended = asyncio.Event()
+
+    async def __aenter__(self) -> Any:
+        async with contextlib.AsyncExitStack() as stack:
+            # made in a thread, for it reads certificates from the disk
+            client = await asyncio.to_thread(
+                httpx2.AsyncClient,
+                headers=dict(self._headers),
+                timeout=httpx2.Timeout(30.0, read=None),  # each call has its own limit
+                event_hooks={"response": [self._look]},
+            )
+            await stack.enter_async_context(client)
+            streams = await stack.enter_async_context(
+                streamable_http_client(self._url, http_client=client, max_sse_event_size=MAX_MESSAGE)
+            )
+            self._open = stack.pop_all()
+        return streams
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._open.aclose()
+
+    def why(self) -> str:
+        """The last status that was an error."""
+        return self._refusal
+
+    async def _look(self, response: Any) -> None:
+        if response.status_code >= 400:
+            self._refusal = f"HTTP {response.status_code} {response.reason_phrase}".rstrip()
+        if "json" in response.headers.get("content-type", ""):  # the events of a stream have a limit of their own
+            response.stream = _Limited(response.stream)
+
+
+class _Limited(httpx2.AsyncByteStream):
+    """A stream of bytes, up to the limit of a message."""
+
+    def __init__(self, stream: Any) -> None:
+        self._stream = stream
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        size = 0
+        async for chunk in self._stream:
+            size += len(chunk)
+            if size > MAX_MESSAGE:
+                raise httpx2.StreamError(f"the answer is longer than {MAX_MESSAGE >> 20} MiB")
+            yield chunk
+
+    async def aclose(self) -> None:
+        await self._stream.aclose()
+
+
+def _environment() -> dict[str, str]:
+    """What a server may know of ours: no keys; and programs installed beside our Python are found."""
+    passed = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
+    paths = [passed.get("PATH", os.defpath), str(Path(sys.executable).parent)]
+    return passed | {"PATH": os.pathsep.join(paths)}

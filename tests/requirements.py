@@ -43,6 +43,13 @@ REQUIREMENTS: dict[str, Requirement] = {
     "retry-silent": Requirement("a silent model is not tried again while a fallback is left", "contract"),
     "hedge-late": Requirement("the next model starts when the first token is late; losers are cancelled", "contract"),
     "limit-kept": Requirement("our own limits are kept in any minute, in the order of deadlines", "litellm #40291"),
+    "limit-shared": Requirement(
+        "processes with one store keep a limit together, in any minute as the server sees it", "contract"
+    ),
+    "limit-alone": Requirement("without its store a process keeps the limit for itself, and says so once", "contract"),
+    "cost-true": Requirement(
+        "a cost sums the answers at the price of the model that gave each; unknown is unknown and not zero", "contract"
+    ),
     "output-fits": Requirement("structured output fits its schema, is repaired once, or is an error", "contract"),
     "breaker-probe": Requirement("a half-open breaker lets exactly one probe through", "purgatory, asyncbreaker"),
     "filter-reported": Requirement("a content-filter refusal is reported, never routed around", "contract"),

@@ -19,7 +19,7 @@ class Limits:
         max_steps: turns of the model with tools; then it gets its last word.
         max_tool_calls: tool calls of all steps together.
         max_tokens: input and output tokens of all model calls together.
-        max_cost_usd: US dollars of all model calls together; counts only models whose price is known.
+        max_cost_usd: US dollars of all model calls together; counts only answers whose cost is known.
         max_repeats: how often the same call may end in the same observation, one after the other.
 
     """

@@ -10,16 +10,16 @@ import msgspec
 
 from shared_libs.agents.decisions import Decision
 from shared_libs.agents.step import RunState
+from shared_libs.atomic.deadline import Spent
 from shared_libs.atomic.errors import MisuseError
-from shared_libs.atomic.types import Attempt, Usage
+from shared_libs.atomic.types import Attempt
 
 
 class PausedRun(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     """
     Everything a run needs to go on, in this process or another one.
 
-    `budget_steps` counts the steps of its sub-agents too. `elapsed_s` is the time it has used and `left_s` what it had
-    left of its own; the pause itself counts as neither.
+    `elapsed_s` is the time it has used and `left_s` what it had left of its own; the pause itself counts as neither.
     """
 
     version: Literal[1] = 1
@@ -31,11 +31,7 @@ class PausedRun(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     left_s: float
     events: int
     state: RunState
-    usage: Usage
-    cost_usd: float | None
-    budget_steps: int
-    tool_calls: int
-    refused: int
+    spent: Spent
     attempts: list[Attempt]
 
     @classmethod

@@ -94,9 +94,7 @@ class Run:
         self.started_at -= paused.elapsed_s
         self.started_wall = paused.started_at
         self._seq = paused.events
-        budget = self.budget
-        budget.usage, budget.cost_usd = paused.usage, paused.cost_usd
-        budget.steps, budget.tool_calls, budget.refused = paused.budget_steps, paused.tool_calls, paused.refused
+        self.budget.go_on_from(paused.spent)
 
     def _paused(self) -> PausedRun:
         return PausedRun(
@@ -108,11 +106,7 @@ class Run:
             left_s=self.deadline.remaining(),
             events=self._seq + 1,  # the end of this part of the run is one too
             state=self.state,
-            usage=self.budget.usage,
-            cost_usd=self.budget.cost_usd,
-            budget_steps=self.budget.steps,
-            tool_calls=self.budget.tool_calls,
-            refused=self.budget.refused,
+            spent=self.budget.so_far(),
             attempts=self.attempts,
         )
 

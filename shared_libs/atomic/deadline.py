@@ -11,6 +11,8 @@ import math
 from collections.abc import Iterator
 from typing import NamedTuple
 
+import msgspec
+
 from shared_libs.atomic.errors import MisuseError
 from shared_libs.atomic.types import Usage
 
@@ -63,19 +65,30 @@ class Deadline(NamedTuple):
 NEVER = Deadline(math.inf)
 
 
+class Spent(msgspec.Struct, frozen=True):
+    """What a run has spent; `usd_known` is None before the first call, and False when a part of the cost is unknown."""
+
+    usage: Usage = Usage()
+    usd: float = 0.0
+    usd_known: bool | None = None
+    steps: int = 0
+    tool_calls: int = 0
+    refused: int = 0
+
+
 class Budget:
     """
     What a run may still spend besides time: tool calls, tokens, US dollars. None means no limit.
 
     `max_tokens` counts input and output of every answered model call. A cost that is unknown does not count,
-    so a limit in dollars binds only models whose price is known.
+    so a limit in dollars binds only models whose price is known; `spent_usd` is what is known to be spent.
 
     What a sub-agent's run spends, its steps included, counts on the budget of the run that called it (`parent`) as
     well, and a limit of either ends it.
     """
 
     __slots__ = (
-        "cost_usd",
+        "_known",
         "depth",
         "max_cost_usd",
         "max_steps",
@@ -83,6 +96,7 @@ class Budget:
         "max_tool_calls",
         "parent",
         "refused",
+        "spent_usd",
         "steps",
         "tool_calls",
         "usage",
@@ -107,19 +121,34 @@ class Budget:
         self.tool_calls = 0
         self.refused = 0
         self.usage = Usage()
-        self.cost_usd: float | None = None
+        self.spent_usd = 0.0
+        self._known: bool | None = None
+
+    @property
+    def cost_usd(self) -> float | None:
+        """What everything has cost, in US dollars; None before the first call, and when a part of it is unknown."""
+        return self.spent_usd if self._known else None
 
     def charge(self, usage: Usage, cost_usd: float | None) -> None:
         """Count one answered model call."""
         for budget in self._line():
             budget.usage += usage
-            if cost_usd is not None:
-                budget.cost_usd = (budget.cost_usd or 0.0) + cost_usd
+            budget._known = cost_usd is not None and budget._known is not False  # noqa: SLF001 - its own kind
+            budget.spent_usd += cost_usd or 0.0
 
     def take_step(self) -> None:
         """Count one step."""
         for budget in self._line():
             budget.steps += 1
+
+    def so_far(self) -> Spent:
+        """What has been spent, as plain data."""
+        return Spent(self.usage, self.spent_usd, self._known, self.steps, self.tool_calls, self.refused)
+
+    def go_on_from(self, spent: Spent) -> None:
+        """Take up what an earlier part of the same run has spent."""
+        self.usage, self.spent_usd, self._known = spent.usage, spent.usd, spent.usd_known
+        self.steps, self.tool_calls, self.refused = spent.steps, spent.tool_calls, spent.refused
 
     def grant_tool_calls(self, wanted: int) -> int:
         """Count up to `wanted` tool calls and return how many of them may run."""
@@ -160,6 +189,6 @@ class Budget:
             return f"all {self.max_tool_calls} tool calls are used"
         if self.max_tokens is not None and self.usage.total_tokens >= self.max_tokens:
             return f"{self.usage.total_tokens} tokens used of {self.max_tokens}"
-        if self.max_cost_usd is not None and (self.cost_usd or 0.0) >= self.max_cost_usd:
-            return f"{self.cost_usd:.4f} US dollars spent of {self.max_cost_usd}"
+        if self.max_cost_usd is not None and self.spent_usd >= self.max_cost_usd:
+            return f"{self.spent_usd:.4f} US dollars spent of {self.max_cost_usd}"
         return None

@@ -10,6 +10,7 @@ The error tree.
     ├── ToolError                 raised by a tool to tell the model what was wrong
     ├── MemoryStoreError          a memory store failed
     │   └── MemoryConflict        another writer was faster; nothing of this write was kept
+    ├── LimitStoreError           the store of a shared rate limit failed
     └── LLMError                  a model call failed
         ├── LLMConnectionError    refused, reset, DNS, TLS
         ├── LLMTimeout            connect, first token, idle or total time was over
@@ -34,7 +35,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 if TYPE_CHECKING:
-    from shared_libs.atomic.types import Attempt
+    from shared_libs.atomic.types import Attempt, Usage
 
 
 class FactoryError(Exception):
@@ -87,6 +88,10 @@ class MemoryConflict(MemoryStoreError):
     """Another writer of the same session was faster; load again and write again."""
 
 
+class LimitStoreError(FactoryError):
+    """The store of a shared rate limit failed; nothing was booked."""
+
+
 class LLMError(FactoryError):
     """
     A model call failed.
@@ -99,6 +104,7 @@ class LLMError(FactoryError):
         retry_after_s: seconds the provider asked to wait, or None.
         replay_safe: sending the request again repeats no side effect.
         response_started: bytes of an answer had come before it failed.
+        usage: tokens the provider had counted before it failed; None where it had said nothing.
         attempts: the ledger of the whole call, filled in when every route has failed.
         causes: the error of every attempt, in order.
 
@@ -130,6 +136,7 @@ class LLMError(FactoryError):
         self.replay_safe = replay_safe
         self.response_started = response_started
         self.attempt = 0
+        self.usage: Usage | None = None
         self.attempts: tuple[Attempt, ...] = ()
         self.causes: tuple[LLMError, ...] = ()
 

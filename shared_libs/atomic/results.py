@@ -62,7 +62,9 @@ class AgentResult(msgspec.Struct, frozen=True, kw_only=True):
 
     `answer` is the final answer, or the best there was at the end of a partial run (None: nothing at all).
     `usage` sums the answered model calls, `attempts` lists every request of all of them, `elapsed_s` is the wall
-    clock of the run in seconds, `cost_usd` is None where no price is known.
+    clock of the run in seconds. `cost_usd` sums what the answers cost, each at the price of its model; None where a
+    part of it is unknown.
+
 
     A run is "paused" when a tool needs an approval: `pending` are the calls to decide on, and `state`, plain data that
     JSON can hold, is what `ReActAgent.async_resume` goes on from.

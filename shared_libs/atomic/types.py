@@ -139,12 +139,18 @@ class ToolResult(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class Usage(msgspec.Struct, frozen=True):
-    """Tokens, as the provider counted them. `input_tokens` includes the cached ones."""
+    """
+    Tokens, as the provider counted them.
+
+    `input_tokens` includes those read from the provider's cache (`cached_input_tokens`) and those written to it at a
+    price of their own (`cache_creation_input_tokens`).
+    """
 
     input_tokens: int = 0
     output_tokens: int = 0
     cached_input_tokens: int = 0
     total_tokens: int = 0
+    cache_creation_input_tokens: int = 0
 
     def __add__(self, other: Usage) -> Usage:
         return Usage(
@@ -152,6 +158,7 @@ class Usage(msgspec.Struct, frozen=True):
             self.output_tokens + other.output_tokens,
             self.cached_input_tokens + other.cached_input_tokens,
             self.total_tokens + other.total_tokens,
+            self.cache_creation_input_tokens + other.cache_creation_input_tokens,
         )
 
 
@@ -161,6 +168,7 @@ class Attempt(msgspec.Struct, frozen=True, kw_only=True):
 
     Times are seconds from the start of the run, or of the call outside a run. `outcome` is "ok", "cancelled" or the
     kind of the error (see `LLMError.kind`); `why` says it in words; `waited_s` is the pause before this attempt.
+    `usage` is None where the provider told none, as most do of what failed.
     """
 
     provider: str
@@ -181,8 +189,9 @@ class LLMResponse(msgspec.Struct, frozen=True, kw_only=True):
     A model's whole answer.
 
     `model` is what the provider reported, `requested_model` what was asked. `usage` is the successful attempt's
-    alone; `attempts` lists every try. `cost_usd` is None where no price is known: unknown is not zero. `parsed` is the
-    answer as an `output_schema` read it.
+    alone; `attempts` lists every try. `cost_usd` is what the answers it took cost (two, where the first did not fit its
+    schema), each at the price of the model that gave it; None where a price is not known: unknown is not zero. `parsed`
+    is the answer as an `output_schema` read it.
     """
 
     text: str = ""
@@ -219,18 +228,25 @@ class LLMChunk(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class Price(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """US dollars per million tokens. Without `cached_input` cached tokens cost as much as fresh ones."""
+    """
+    US dollars per million tokens.
+
+    `cached_input` is for tokens read from the provider's cache, `cache_write` for those written to it; without them
+    such tokens cost as much as fresh ones.
+    """
 
     input: float
     output: float
     cached_input: float | None = None
+    cache_write: float | None = None
 
     def cost_usd(self, usage: Usage) -> float:
         """What `usage` costs, in US dollars."""
-        cached = usage.cached_input_tokens
-        cached_price = self.input if self.cached_input is None else self.cached_input
-        fresh = usage.input_tokens - cached
-        return (fresh * self.input + cached * cached_price + usage.output_tokens * self.output) / 1_000_000
+        read, written = usage.cached_input_tokens, usage.cache_creation_input_tokens
+        cost = (usage.input_tokens - read - written) * self.input + usage.output_tokens * self.output
+        cost += read * (self.input if self.cached_input is None else self.cached_input)
+        cost += written * (self.input if self.cache_write is None else self.cache_write)
+        return cost / 1_000_000
 
 
 Prompt = str | Message | Mapping[str, Any] | Sequence[Message | Mapping[str, Any]]

@@ -26,12 +26,12 @@ _EXTRAS = {
 
 
 def check(arguments: argparse.Namespace) -> int:
-    """Validate definitions: a line per problem on stderr, a line per good file on stdout."""
+    """Validate definitions and price tables: a line per problem or note on stderr, per good file on stdout."""
     from shared_libs.factory import check_file
 
     bad = False
     for path in _definitions(arguments.paths):
-        problems = check_file(path)
+        problems = check_file(path, on_note=lambda text, path=path: print(f"{path}: note: {text}", file=sys.stderr))  # type: ignore[misc]
         bad = bad or bool(problems)
         for problem in problems:
             print(problem, file=sys.stderr)

@@ -51,6 +51,7 @@ class CommandLoop:
         task = _Task(self._loop, main)
         with _sigterm_interrupts():
             try:
+                task.start()  # in here: the loop's thread may be far before this one goes on, and a signal may come
                 return task.outcome.result()
             except KeyboardInterrupt:
                 try:
@@ -63,6 +64,7 @@ class CommandLoop:
     def clean_up(self, main: Coroutine[Any, Any, None]) -> None:
         """Run something nobody waits for long: what fails or does not end changes nothing any more."""
         task = _Task(self._loop, main)
+        task.start()
         with contextlib.suppress(Exception):
             task.outcome.result(CLOSE_S)
 
@@ -87,19 +89,23 @@ class _Task(Generic[T]):
     def __init__(self, loop: asyncio.AbstractEventLoop, main: Coroutine[Any, Any, T]) -> None:
         self.outcome: concurrent.futures.Future[T] = concurrent.futures.Future()
         self._loop = loop
+        self._main = main
         self._task: asyncio.Task[None] | None = None
-        loop.call_soon_threadsafe(self._start, main)
+
+    def start(self) -> None:
+        """Hand it to the loop."""
+        self._loop.call_soon_threadsafe(self._start)
 
     def cancel(self) -> None:
         """Ask it to end; its outcome comes when it has."""
         self._loop.call_soon_threadsafe(lambda: self._task and self._task.cancel())
 
-    def _start(self, main: Coroutine[Any, Any, T]) -> None:
-        self._task = self._loop.create_task(self._settle(main))
+    def _start(self) -> None:
+        self._task = self._loop.create_task(self._settle())
 
-    async def _settle(self, main: Coroutine[Any, Any, T]) -> None:
+    async def _settle(self) -> None:
         try:
-            self.outcome.set_result(await main)
+            self.outcome.set_result(await self._main)
         except BaseException as error:  # noqa: BLE001 - the main thread raises it
             self.outcome.set_exception(error)
 

@@ -19,6 +19,7 @@ from shared_libs.atomic.memory.base import BaseMemory
 from shared_libs.factory import chain, storage, toolbox
 from shared_libs.factory.draft import Draft, kind_of
 from shared_libs.factory.environment import Environment
+from shared_libs.factory.prices import FILE_NAME, Prices, check_prices, prices_beside, shipped_prices
 from shared_libs.factory.problems import Path, Problems
 from shared_libs.factory.source import read_data, read_source
 from shared_libs.factory.spec import AgentSpec
@@ -53,7 +54,7 @@ def load_agent(
 
     """
     brought = _Brought(toolbox.checked(tools), llm, tuple(observers), on_note, _origin(path, llm, observers, on_note))
-    return _agent(*read_source(path), brought)[0]
+    return _agent(*read_source(path), prices_beside(path), brought)[0]
 
 
 def agent_from_dict(
@@ -70,20 +71,25 @@ def agent_from_dict(
     Files that it names are relative to the working directory.
     """
     brought = _Brought(toolbox.checked(tools), llm, tuple(observers), on_note, _origin(None, llm, observers, on_note))
-    return _agent(*read_data(data), brought)[0]
+    return _agent(*read_data(data), shipped_prices(), brought)[0]
 
 
-def check_file(path: str | FilePath) -> list[str]:
+def check_file(path: str | FilePath, *, on_note: OnNote = _log.warning) -> list[str]:
     """
-    Check a definition, and return one line per problem; none when it holds.
+    Check a definition, or a `prices.yaml`, and return one line per problem; none when it holds.
 
     Everything is checked that `load_agent` would, but that the keys have values: `${KEY:-}` may be empty here.
+    `on_note` gets what a user should know though it is no error.
     """
+    if FilePath(path).name == FILE_NAME:
+        return check_prices(path)
     try:
         written, problems = read_source(path)
+        prices = prices_beside(path)
     except ConfigError as error:
         return list(error.problems)
-    _Parts.of(written, problems, _only_checked(Origin(FilePath(path), (), _inner_checked)))
+    parts = _Parts.of(written, problems, prices, _only_checked(Origin(FilePath(path), (), _inner_checked)))
+    _note_unpriced(parts, prices, on_note)
     return problems.lines()
 
 
@@ -134,7 +140,7 @@ class _Parts(NamedTuple):
     memory: BaseMemory | None
 
     @classmethod
-    def of(cls, written: Any, problems: Problems, brought: _Brought) -> _Parts:
+    def of(cls, written: Any, problems: Problems, prices: Prices, brought: _Brought) -> _Parts:
         """Check every section, and make what can be made, so that one pass finds all problems."""
         draft = _draft(written, problems, brought)
         sections: dict[str, Any] = draft.data if isinstance(draft.data, dict) else {}
@@ -143,7 +149,7 @@ class _Parts(NamedTuple):
         if brought.llm is None and isinstance(draft.data, dict) and llm is None:
             draft.problems.add(("llm",), "is missing; give `chain`, or `provider` and `model`")
         links = chain.read_links(draft, llm, moved)
-        model = brought.llm or chain.build_chain(draft, links, spec.llm if spec else None, brought.on_note)
+        model = brought.llm or chain.build_chain(draft, links, spec.llm if spec else None, prices, brought.on_note)
         tools = toolbox.build_tools(draft, toolbox.one_form(sections.get("tools")), brought.tools)
         return cls(draft, spec, links, model, tools, storage.build_memory(draft, sections.get("memory")))
 
@@ -154,7 +160,7 @@ def _origin(
     """The agents of files that a definition names get what the caller brings, but for its tools."""
 
     def build(file: FilePath, origin: Origin) -> tuple[ReActAgent, str]:
-        return _agent(*read_source(file), _Brought((), llm, tuple(observers), on_note, origin))
+        return _agent(*read_source(file), prices_beside(file), _Brought((), llm, tuple(observers), on_note, origin))
 
     return Origin(None if path is None else FilePath(path), (), build)
 
@@ -166,20 +172,22 @@ def _only_checked(origin: Origin) -> _Brought:
 def _inner_checked(file: FilePath, origin: Origin) -> tuple[AgentSpec | None, str]:
     """Check a file that a definition names; its specification has the name, which is all a check needs of an agent."""
     written, problems = read_source(file)
-    spec = _Parts.of(written, problems, _only_checked(origin)).spec
+    spec = _Parts.of(written, problems, prices_beside(file), _only_checked(origin)).spec
     problems.raise_if_any()
     return spec, spec.description if spec else ""
 
 
-def _agent(written: Any, problems: Problems, brought: _Brought) -> tuple[ReActAgent, str]:
+def _agent(written: Any, problems: Problems, prices: Prices, brought: _Brought) -> tuple[ReActAgent, str]:
     """Make the agent; its description is for those who may call it."""
-    parts = _Parts.of(written, problems, brought)
+    parts = _Parts.of(written, problems, prices, brought)
     if parts.llm is None and not problems:
         chain.note_missing_keys(parts.draft, parts.links)
     problems.raise_if_any()
     spec, llm = parts.spec, parts.llm
     assert spec is not None
     assert llm is not None
+    if brought.llm is None:
+        _note_unpriced(parts, prices, brought.on_note)
     agent = ReActAgent(
         llm=llm,
         tools=parts.tools,
@@ -191,6 +199,18 @@ def _agent(written: Any, problems: Problems, brought: _Brought) -> tuple[ReActAg
         observers=brought.observers,
     )
     return agent, spec.description
+
+
+def _note_unpriced(parts: _Parts, prices: Prices, on_note: OnNote) -> None:
+    """Say that a limit in dollars does not bind models whose price is unknown."""
+    if parts.spec is None or parts.spec.limits.max_cost_usd is None:
+        return
+    if names := chain.unpriced(parts.links, prices):
+        place = parts.draft.problems.line_of(("limits", "max_cost_usd"))
+        on_note(
+            f"max_cost_usd ({place}) does not count {', '.join(names)}: the price is unknown; "
+            f"give the model a `price`, or list it in {FILE_NAME}"
+        )
 
 
 def _draft(written: Any, problems: Problems, brought: _Brought) -> Draft:

@@ -12,12 +12,14 @@ from pydantic import ValidationError
 from shared_libs.atomic.errors import MisuseError
 from shared_libs.atomic.llms.base import BaseLLMWrapper
 from shared_libs.atomic.resilience.policy import Resilience
+from shared_libs.atomic.resilience.store import LimitStore
 from shared_libs.atomic.types import Price
 from shared_libs.factory.draft import Draft
 from shared_libs.factory.environment import variables
 from shared_libs.factory.options import Options
+from shared_libs.factory.prices import Prices
 from shared_libs.factory.problems import Path, choices
-from shared_libs.factory.registry import LLMS
+from shared_libs.factory.registry import LIMITS, LLMS
 from shared_libs.factory.spec import LinkAttributes, LinkCommon, LLMSpec, PolicySpec, PriceSpec
 from shared_libs.factory.wording import note_errors
 
@@ -35,10 +37,21 @@ class Link:
     settings: dict[str, Any]
 
     @property
+    def is_at_home(self) -> bool:
+        """Whether the address is the provider's own."""
+        told = self.settings.get("base_url") or os.environ.get(getattr(self.target, "base_url_variable", ""))
+        return not told or told.rstrip("/") == getattr(self.target, "own_base_url", "")
+
+    @property
     def has_no_key(self) -> bool:
         """Whether a key is named but empty, and the address is the provider's own, which wants one."""
-        elsewhere = self.settings.get("base_url") or os.environ.get(getattr(self.target, "base_url_variable", ""))
-        return self.settings.get("api_key") == "" and elsewhere in (None, "", getattr(self.target, "own_base_url", ""))
+        return self.settings.get("api_key") == "" and self.is_at_home
+
+    def price(self, prices: Prices) -> Price | None:
+        """What the model costs, as the definition says; else, at its provider's own address, as the table says."""
+        if isinstance(told := self.settings.get("price"), PriceSpec):
+            return Price(**told.given())
+        return prices.of(self.provider, self.settings.get("model", "")) if self.is_at_home else None
 
     @property
     def rehearses(self) -> bool:
@@ -73,7 +86,7 @@ def read_links(draft: Draft, llm: Any, moved: Mapping[Path, Path]) -> list[Link]
 
 
 def build_chain(
-    draft: Draft, links: list[Link], spec: LLMSpec | None, on_note: Callable[[str], None]
+    draft: Draft, links: list[Link], spec: LLMSpec | None, prices: Prices, on_note: Callable[[str], None]
 ) -> BaseLLMWrapper | None:
     """
     Build the usable models: the first with the policy and the others as its fallbacks.
@@ -87,13 +100,25 @@ def build_chain(
         if link.has_no_key:
             on_note(f"{link.provider} is left out: {_how_to_set_the_key(draft, link)}")
     # a stand-in that is not needed is made too, so that what is wrong with it shows before it is
-    others = {link.path: _built(draft, link, {}) for link in keyed if link not in usable[:1]}
+    others = {link.path: _built(draft, link, prices, {}) for link in keyed if link not in usable[:1]}
     wiring: dict[str, Any] = {}
     if spec is not None and (policy := spec.policy()):
+        limit = policy.get("rate_limit")
+        if limit and limit.get("store") is not None:
+            limit["store"] = _limit_store(draft, limit["store"])
         wiring["resilience"] = Resilience(**policy)
     if len(usable) > 1:
         wiring["fallbacks"] = [model for link in usable[1:] if (model := others[link.path])]
-    return _built(draft, usable[0], wiring) if usable else None
+    return _built(draft, usable[0], prices, wiring) if usable else None
+
+
+def unpriced(links: list[Link], prices: Prices) -> list[str]:
+    """Name the models of a chain whose price is unknown."""
+    return [
+        f"{link.provider}/{link.settings.get('model', '')}".rstrip("/")
+        for link in links
+        if not link.rehearses and link.price(prices) is None
+    ]
 
 
 def note_missing_keys(draft: Draft, links: list[Link]) -> None:
@@ -122,13 +147,13 @@ def _read_link(draft: Draft, settings: dict[str, Any], path: Path, also: Any) ->
     return None
 
 
-def _built(draft: Draft, link: Link, wiring: dict[str, Any]) -> BaseLLMWrapper | None:
+def _built(draft: Draft, link: Link, prices: Prices, wiring: dict[str, Any]) -> BaseLLMWrapper | None:
     if draft.problems.inside(link.path):
         return None
     settings = dict(link.settings)
     attributes = {key: settings.pop(key) for key in LinkAttributes.model_fields if key in settings}
-    if isinstance(price := settings.get("price"), PriceSpec):
-        settings["price"] = Price(**price.given())
+    if "price" in link.options.parameters and (price := link.price(prices)) is not None:
+        settings["price"] = price
     if "fallbacks" in wiring and "fallbacks" not in link.options.parameters:
         draft.problems.add(link.path, f"{link.provider} takes no fallbacks; put it last")
         return None
@@ -144,6 +169,24 @@ def _built(draft: Draft, link: Link, wiring: dict[str, Any]) -> BaseLLMWrapper |
     for key, value in attributes.items():
         setattr(model, key, value)
     return model
+
+
+def _limit_store(draft: Draft, url: str) -> LimitStore | None:
+    place: Path = ("llm", "rate_limit", "store")
+    scheme = url.partition(":")[0]
+    if scheme not in LIMITS:
+        known = choices(scheme, [f"{name}:" for name in LIMITS.names()])
+        draft.problems.add(place, f"no limit is kept at such an address; {known}")
+        return None
+    try:
+        store = LIMITS.load(scheme)(url)
+    except Exception as error:  # noqa: BLE001 - a store's constructor is foreign code: what it refuses has a place
+        draft.blame(place, error)
+        return None
+    if not isinstance(store, LimitStore):
+        draft.problems.add(place, f"the limit store {scheme} is a {type(store).__name__}, not a LimitStore")
+        return None
+    return store
 
 
 def _how_to_set_the_key(draft: Draft, link: Link) -> str:

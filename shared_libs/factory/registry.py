@@ -2,8 +2,8 @@
 Which names a definition may use, and what they stand for.
 
 The built-in names are listed here. Installed packages add names through one entry-point group, `genai_factory`, whose
-entries are called `llm.NAME`, `tool.NAME` or `memory.SCHEME`; a built-in name cannot be taken over. Nothing is imported
-before a definition names it, and no definition can name anything else.
+entries are called `llm.NAME`, `tool.NAME`, `memory.SCHEME` or `limit.SCHEME`; a built-in name cannot be taken over.
+Nothing is imported before a definition names it, and no definition can name anything else.
 """
 
 from __future__ import annotations
@@ -110,3 +110,12 @@ MEMORIES = Registry(
     },
 )
 """Memories by the scheme of their URL."""
+
+LIMITS = Registry(
+    "limit",
+    {
+        "postgresql+asyncpg": Builtin("shared_libs.limits.sql", "SQLLimitStore", "asyncpg", "postgres"),
+        "sqlite+aiosqlite": Builtin("shared_libs.limits.sql", "SQLLimitStore"),
+    },
+)
+"""Stores of shared rate limits by the scheme of their URL."""

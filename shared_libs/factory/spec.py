@@ -35,7 +35,7 @@ class OpenSection(Section):
 
 
 class PriceSpec(Section):
-    """US dollars per million tokens; without it the cost of a run is unknown."""
+    """US dollars per million tokens."""
 
     input: Dollars
     """Dollars per million input tokens."""
@@ -43,6 +43,8 @@ class PriceSpec(Section):
     """Dollars per million output tokens."""
     cached_input: Dollars | None = None
     """Dollars per million input tokens read from the provider's cache; by default as much as fresh ones."""
+    cache_write: Dollars | None = None
+    """Dollars per million input tokens written to the provider's cache; by default as much as fresh ones."""
 
 
 class LinkCommon(Section):
@@ -55,7 +57,7 @@ class LinkCommon(Section):
     base_url: str
     """Where the API is, when not at the provider's own address; an empty one is none."""
     price: PriceSpec
-    """What the model costs."""
+    """What the model costs; without it the table prices.yaml is asked, for the provider's own address."""
     options: dict[str, Any]
     """Request fields sent with every call, as the provider names them: temperature, max_tokens, ..."""
 
@@ -102,7 +104,16 @@ class RateLimitSpec(Section):
     tokens_per_minute: Count | None = None
     """Tokens in a minute."""
     concurrency: Count | None = None
-    """Requests at the same time."""
+    """Requests at the same time, in one process."""
+    store: Annotated[Text | None, Field(repr=False)] = None
+    """Where processes count requests and tokens together: a URL as in memory; null: each counts its own."""
+
+    @field_validator("store")
+    @classmethod
+    def _has_something_to_share(cls, store: str | None, info: ValidationInfo) -> str | None:
+        if store is not None and not any(info.data.get(f"{what}_per_minute", True) for what in ("requests", "tokens")):
+            raise ValueError("there is nothing to share; give requests_per_minute or tokens_per_minute as well")
+        return store
 
 
 class PolicySpec(Section):
@@ -189,7 +200,7 @@ class LimitsSpec(Section):
     max_tokens: Count | None = None
     """Input and output tokens of all model calls together."""
     max_cost_usd: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
-    """US dollars of all model calls together; counts models with a price."""
+    """US dollars of all model calls together; counts answers whose cost is known."""
     max_repeats: Count = 5
     """How often the same call may end in the same observation."""
 

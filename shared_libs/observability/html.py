@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 
 from shared_libs.observability.redact import redact_text
-from shared_libs.observability.timeline import Bar, Row, Timeline, seconds, usage_words
+from shared_libs.observability.timeline import Bar, Row, Timeline, cost_words, seconds, usage_words
 
 MAX_TEXT = 60_000
 """How many characters of one text are shown; the record has them all."""
@@ -80,8 +80,8 @@ def _facts(run: Timeline) -> str:
     facts.append(("Tool calls", str(run.count("tool"))))
     if run.usage.total_tokens:
         facts.append(("Tokens", usage_words(run.usage)))
-    if run.cost_usd is not None and not run.rehearsal:
-        facts.append(("Cost", f"${run.cost_usd:.4f}"))
+    if run.usage.total_tokens and not run.rehearsal:
+        facts.append(("Cost", cost_words(run.cost_usd)))
     return "".join(f"<div><dt>{_words(name)}</dt><dd>{_words(value)}</dd></div>" for name, value in facts)
 
 

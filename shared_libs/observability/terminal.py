@@ -7,7 +7,18 @@ from rich.table import Table
 from rich.text import Text
 
 from shared_libs.observability.printable import presentable
-from shared_libs.observability.timeline import Bar, Kind, Note, Outcome, Row, Timeline, counted, seconds, usage_words
+from shared_libs.observability.timeline import (
+    Bar,
+    Kind,
+    Note,
+    Outcome,
+    Row,
+    Timeline,
+    cost_words,
+    counted,
+    seconds,
+    usage_words,
+)
 
 LABEL_COLUMNS = 25
 TIME_COLUMNS = 8
@@ -82,8 +93,8 @@ class _Pen:
         ]
         if line.usage.total_tokens:
             facts.append(f"tokens {usage_words(line.usage)}")
-        if line.cost_usd is not None and not line.rehearsal:
-            facts.append(f"${line.cost_usd:.4f}")
+        if line.usage.total_tokens and not line.rehearsal:
+            facts.append(f"cost {cost_words(line.cost_usd)}")
         self._say(" · ".join(facts), _STATUS.get(line.status, ""))
         if line.still_running:
             self._say(f"still running at the end: {', '.join(line.still_running)}", "yellow")

@@ -309,6 +309,13 @@ def usage_words(usage: Usage) -> str:
     return f"{usage.input_tokens:,} in{cached}, {usage.output_tokens:,} out"
 
 
+def cost_words(cost_usd: float | None) -> str:
+    """Say what was spent; a part of a cent of a cent is not nothing."""
+    if cost_usd is None:
+        return "unknown"
+    return "<$0.0001" if 0 < cost_usd < 0.0001 else f"${cost_usd:.4f}"
+
+
 def brief(input: dict[str, Any] | str) -> str:
     """Say a tool's input in one line: the value alone where there is only one."""
     if not input:

@@ -293,6 +293,12 @@ class AnthropicAnswer:
         self.started = self.ended = True
         return new
 
+    @property
+    def usage(self) -> Usage | None:
+        """The tokens the provider has told so far, if any."""
+        usage = _neutral(self._usage)
+        return usage if usage.total_tokens else None
+
     def response(self) -> LLMResponse:
         """
         The whole answer.
@@ -310,7 +316,7 @@ class AnthropicAnswer:
             text="".join("".join(block.pieces) for block in opened if block.block.type == "text"),
             tool_calls=calls,
             thinking=tuple(block.thinking() for block in opened if block.block.type.endswith("thinking")),
-            usage=_neutral(self._usage),
+            usage=self.usage or Usage(),
             model=self._model,
             finish_reason="tool_calls" if calls and finish == "stop" else finish,
         )
@@ -349,6 +355,7 @@ class AnthropicAnswer:
 def _neutral(usage: _Usage) -> Usage:
     """The API counts what was read from its cache, and what was written to it, apart from the rest."""
     cached = usage.cache_read_input_tokens or 0
-    given = (usage.input_tokens or 0) + cached + (usage.cache_creation_input_tokens or 0)
+    written = usage.cache_creation_input_tokens or 0
+    given = (usage.input_tokens or 0) + cached + written
     made = usage.output_tokens or 0
-    return Usage(given, made, cached, given + made)
+    return Usage(given, made, cached, given + made, written)

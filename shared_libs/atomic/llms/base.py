@@ -16,6 +16,7 @@ from shared_libs.atomic.resilience.attempt import ChunkSink, ModelCall, Watch
 from shared_libs.atomic.resilience.chain import run_chain
 from shared_libs.atomic.resilience.health import ModelHealth
 from shared_libs.atomic.resilience.policy import Resilience
+from shared_libs.atomic.resilience.shared import close_store
 from shared_libs.atomic.scope import current_deadline
 from shared_libs.atomic.supervise import GRACE_S
 from shared_libs.atomic.types import (
@@ -26,6 +27,7 @@ from shared_libs.atomic.types import (
     Price,
     Prompt,
     ToolSpec,
+    Usage,
     as_messages,
     as_tool_specs,
 )
@@ -139,15 +141,19 @@ class BaseLLMWrapper:
 
         call = ModelCall(send, _deadline(timeout), on_chunk, stream=streaming)
         response, model = await run_chain(self._routes(), call)
+        wrong_usd: float | None = 0.0
         if request.output is not None and not response.tool_calls:
-            response, model = await self._fitting(request, request.output, call, response, model)
+            first_usd = _cost_usd(model, response.usage)
+            response, model, repaired = await self._fitting(request, request.output, call, response, model)
+            wrong_usd = first_usd if repaired else 0.0
+        cost_usd = _cost_usd(model, response.usage)
         return msgspec.structs.replace(
             response,
             attempts=tuple(call.attempts),
             provider=model.provider,
             requested_model=model.model,
             model=response.model or model.model,
-            cost_usd=None if model.price is None else model.price.cost_usd(response.usage),
+            cost_usd=None if cost_usd is None or wrong_usd is None else wrong_usd + cost_usd,
         )
 
     @final
@@ -212,6 +218,8 @@ class BaseLLMWrapper:
     async def aclose(self) -> None:
         """Close the connections of this wrapper and its fallbacks; using it afterwards opens them again."""
         await self._close()
+        if self.resilience is not None and self.resilience.rate_limit is not None:
+            await close_store(self.resilience.rate_limit)
         for fallback in self.fallbacks:
             await fallback.aclose()
 
@@ -245,7 +253,7 @@ class BaseLLMWrapper:
 
     def _health(self) -> ModelHealth:
         """What the process knows of this model; a provider with a base URL shares it with its equals."""
-        return ModelHealth()
+        return ModelHealth(f"{self.provider} {self.model}")
 
     def _routes(self) -> list[tuple[BaseLLMWrapper, Resilience]]:
         """The chain, flat: every model with the policy that holds for it."""
@@ -287,17 +295,17 @@ class BaseLLMWrapper:
         call: ModelCall[LLMResponse],
         response: LLMResponse,
         model: BaseLLMWrapper,
-    ) -> tuple[LLMResponse, BaseLLMWrapper]:
-        """Check an answer against its schema; send a wrong one back once."""
+    ) -> tuple[LLMResponse, BaseLLMWrapper, bool]:
+        """Check an answer against its schema; send a wrong one back once, and tell whether that was needed."""
         try:
-            return msgspec.structs.replace(response, parsed=output.parse(response.text)), model
+            return msgspec.structs.replace(response, parsed=output.parse(response.text)), model, False
         except InvalidOutput as error:
             problem = str(error)
         call.restart(f"the answer does not fit its schema: {problem}")
         request.messages = [*request.messages, *output.repair(response.message, problem)]
         response, model = await run_chain(self._routes(), call)
         try:
-            return msgspec.structs.replace(response, parsed=output.parse(response.text)), model
+            return msgspec.structs.replace(response, parsed=output.parse(response.text)), model, True
         except InvalidOutput as error:
             wrong = MalformedResponse(
                 f"the answer of {model.provider}/{model.model} does not fit its schema, twice: {error}",
@@ -333,3 +341,11 @@ class Request:
         self.tools = tools
         self.options = dict(options)
         self.output = output
+
+
+def _cost_usd(model: BaseLLMWrapper, usage: Usage) -> float | None:
+    """What tokens of a model cost, in US dollars; None where its price is unknown, or nobody counted the tokens."""
+    price = model.price
+    if price is None or ((price.input or price.output) and not (usage.input_tokens or usage.output_tokens)):
+        return None
+    return price.cost_usd(usage)

@@ -8,7 +8,7 @@ from typing import Protocol, Self
 
 from shared_libs.atomic.errors import LLMError, MalformedResponse
 from shared_libs.atomic.llms.payload import Framing, page_title
-from shared_libs.atomic.types import LLMChunk, LLMResponse
+from shared_libs.atomic.types import LLMChunk, LLMResponse, Usage
 
 NO_STREAM = frozenset({"application/json", "text/html"})
 """The content types of answers that are no stream."""
@@ -70,6 +70,10 @@ class Answer(Protocol):
     started: bool
     complete: bool
     ended: bool
+
+    @property
+    def usage(self) -> Usage | None:
+        """The tokens the provider has told so far, if any."""
 
     def take(self, payload: bytes) -> list[LLMChunk]:
         """Add an event and return what is new; an empty text is only a sign of life."""

@@ -8,7 +8,7 @@ from contextlib import AbstractAsyncContextManager
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 from urllib.parse import urlsplit
 
-from shared_libs.atomic.errors import AuthenticationFailed, BadRequest, MisuseError, StreamInterrupted
+from shared_libs.atomic.errors import AuthenticationFailed, BadRequest, LLMError, MisuseError, StreamInterrupted
 from shared_libs.atomic.llms.base import BaseLLMWrapper
 from shared_libs.atomic.resilience.health import ModelHealth, health_of
 from shared_libs.atomic.resilience.policy import Resilience
@@ -121,28 +121,36 @@ class HttpLLM(BaseLLMWrapper):
 
     async def _ask(self, path: str, body: bytes, answer: Answer) -> LLMResponse:
         """Make one request and read its answer in one piece."""
-        answer.take_whole(await self._wire().post(path, body))
-        return answer.response()
+        try:
+            answer.take_whole(await self._wire().post(path, body))
+            return answer.response()
+        except LLMError as error:
+            error.usage = answer.usage
+            raise
 
     async def _follow(
         self, path: str, body: bytes, answer: Answer, framing: Framing | None = None
     ) -> AsyncGenerator[LLMChunk, None]:
         """Make one streamed request and pass on what comes, to its end."""
-        async with self._wire().stream(path, body, framing) as events:
-            if events.whole is not None:
-                for chunk in answer.take_whole(events.whole):
-                    yield chunk
-            else:
-                async for payloads in events:
-                    for payload in payloads:
-                        if not answer.ended:
-                            for chunk in answer.take(payload):
-                                yield chunk
-                    if answer.ended or answer.complete:
-                        events.end_within(END_WAIT_S if answer.ended else COMPLETE_WAIT_S)
-        if not answer.started or not (answer.ended or answer.complete):
-            raise StreamInterrupted("the stream ended without its end marker")
-        response = answer.response()
+        try:
+            async with self._wire().stream(path, body, framing) as events:
+                if events.whole is not None:
+                    for chunk in answer.take_whole(events.whole):
+                        yield chunk
+                else:
+                    async for payloads in events:
+                        for payload in payloads:
+                            if not answer.ended:
+                                for chunk in answer.take(payload):
+                                    yield chunk
+                        if answer.ended or answer.complete:
+                            events.end_within(END_WAIT_S if answer.ended else COMPLETE_WAIT_S)
+            if not answer.started or not (answer.ended or answer.complete):
+                raise StreamInterrupted("the stream ended without its end marker")
+            response = answer.response()
+        except LLMError as error:
+            error.usage = answer.usage
+            raise
         for call in response.tool_calls:
             yield LLMChunk("tool_call", tool_call=call)
         yield LLMChunk("finished", response=response)

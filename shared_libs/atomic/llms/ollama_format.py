@@ -157,16 +157,21 @@ class OllamaAnswer:
             raise MalformedResponse("the answer has no message, or is not done")
         return new
 
+    @property
+    def usage(self) -> Usage | None:
+        """The tokens the server has told so far, if any."""
+        given, made = self._last.prompt_eval_count or 0, self._last.eval_count or 0
+        return Usage(given, made, 0, given + made) if given or made else None
+
     def response(self) -> LLMResponse:
         """The whole answer."""
         last, calls, thinking = self._last, tuple(self._calls), "".join(self._thinking)
-        given, made = last.prompt_eval_count or 0, last.eval_count or 0
         finish: FinishReason = "length" if last.done_reason == "length" else "tool_calls" if calls else "stop"
         return LLMResponse(
             text="".join(self._text),
             tool_calls=calls,
             thinking=(Thinking(thinking, PROVIDER),) if thinking else (),
-            usage=Usage(given, made, 0, given + made),
+            usage=self.usage or Usage(),
             model=last.model or "",
             finish_reason=finish,
         )

@@ -260,6 +260,11 @@ class OpenAIAnswer:
                 new.append(LLMChunk("text"))
         return new
 
+    @property
+    def usage(self) -> Usage | None:
+        """The tokens the provider has told so far, if any."""
+        return self._usage.neutral() if self._usage else None
+
     def response(self) -> LLMResponse:
         """
         The whole answer.
@@ -278,7 +283,7 @@ class OpenAIAnswer:
             text="".join(self._text),
             tool_calls=calls,
             thinking=(Thinking(thinking, "openai"),) if thinking else (),
-            usage=self._usage.neutral() if self._usage else Usage(),
+            usage=self.usage or Usage(),
             model=self._model,
             finish_reason="tool_calls" if calls and finish == "stop" else finish,
         )

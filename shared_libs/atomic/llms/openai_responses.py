@@ -315,6 +315,11 @@ class ResponsesAnswer:
         new = [LLMChunk("thinking", thought) for thought in thoughts if thought]
         return [*new, LLMChunk("text", text[len(shown) :])]
 
+    @property
+    def usage(self) -> Usage | None:
+        """The tokens the provider has told so far, if any."""
+        return self._last.usage.neutral() if self._last.usage else None
+
     def response(self) -> LLMResponse:
         """
         The whole answer.
@@ -351,7 +356,7 @@ class ResponsesAnswer:
             text=self._text,
             tool_calls=tuple(calls),
             thinking=tuple(block for block in thinking if block.text or block.data),
-            usage=last.usage.neutral() if last.usage else Usage(),
+            usage=self.usage or Usage(),
             model=last.model or "",
             finish_reason=finish,
         )

@@ -13,7 +13,7 @@ from shared_libs.atomic.resilience.health import ModelHealth
 from shared_libs.atomic.resilience.policy import Resilience
 from shared_libs.atomic.scope import current_scope
 from shared_libs.atomic.supervise import BodyCancelled, Expiry, supervise
-from shared_libs.atomic.types import Attempt, LLMChunk, LLMResponse
+from shared_libs.atomic.types import Attempt, LLMChunk, LLMResponse, Usage
 
 T = TypeVar("T")
 ChunkSink = Callable[[LLMChunk], None]
@@ -149,7 +149,7 @@ async def run_attempt(
     scope = current_scope()
     scope.emit(AttemptStarted(provider=model.provider, model=model.model, number=number))
 
-    def book(outcome: str, why: str = "", status_code: int | None = None, result: object = None) -> None:
+    def book(outcome: str, why: str = "", status_code: int | None = None, usage: Usage | None = None) -> None:
         attempt = Attempt(
             provider=model.provider,
             model=model.model,
@@ -161,7 +161,7 @@ async def run_attempt(
             started_s=now - call.started_at,
             first_token_s=None if watch.first_token_at is None else watch.first_token_at - call.started_at,
             ended_s=call.loop.time() - call.started_at,
-            usage=result.usage if isinstance(result, LLMResponse) else None,
+            usage=usage,
         )
         call.attempts.append(attempt)
         scope.emit(AttemptFinished(attempt=attempt))
@@ -183,10 +183,10 @@ async def run_attempt(
         failure.__cause__ = error
     else:
         model.health.latency.book((watch.first_token_at or call.loop.time()) - now)
-        book("ok", result=result)
+        book("ok", usage=result.usage if isinstance(result, LLMResponse) else None)
         return result
     failure.provider, failure.model, failure.attempt = model.provider, model.model, number
     failure.response_started = watch.first_token_at is not None
     call.causes.append(failure)
-    book(failure.kind, str(failure), failure.status_code)
+    book(failure.kind, str(failure), failure.status_code, failure.usage)
     raise failure

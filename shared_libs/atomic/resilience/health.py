@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections import deque
 from typing import Literal
 
-from shared_libs.atomic.resilience.limiter import Limiter
 from shared_libs.atomic.resilience.policy import Breaker
+from shared_libs.atomic.resilience.shared import SharedLimiter
 
 BreakerState = Literal["closed", "open", "half_open"]
 
@@ -123,14 +123,14 @@ class Latency:
 
 
 class ModelHealth:
-    """Everything the process knows of one model."""
+    """Everything the process knows of one model; `name` is that of the model where others count it too."""
 
     __slots__ = ("breaker", "latency", "limiter", "retries")
 
-    def __init__(self) -> None:
+    def __init__(self, name: str = "") -> None:
         self.breaker = CircuitBreaker()
         self.latency = Latency()
-        self.limiter = Limiter()
+        self.limiter = SharedLimiter(name)
         self.retries = RetryBudget()
 
 
@@ -139,4 +139,4 @@ _known: dict[tuple[str, str, str], ModelHealth] = {}
 
 def health_of(provider: str, base_url: str, model: str) -> ModelHealth:
     """The one record of this model in this process."""
-    return _known.setdefault((provider, base_url, model), ModelHealth())
+    return _known.setdefault((provider, base_url, model), ModelHealth(f"{provider} {model} at {base_url}"))

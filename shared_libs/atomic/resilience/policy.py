@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any, Literal, TypeVar, get_args
 
 from shared_libs.atomic.errors import MisuseError
+from shared_libs.atomic.resilience.store import LimitStore
 
 Strategy = Literal["sequential", "hedged", "race"]
 P = TypeVar("P")
@@ -61,16 +62,33 @@ class Breaker:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RateLimit:
-    """How much of a model may be used; None means no limit."""
+    """
+    How much of a model may be used; None means no limit.
+
+    Args:
+        requests_per_minute: requests in any minute.
+        tokens_per_minute: tokens in any minute; an answer's count when it has come.
+        concurrency: requests at the same time, in this process.
+        store: where requests and tokens are counted together with other processes, such as
+            `shared_libs.limits.SQLLimitStore(url)`; None: this process counts its own.
+
+    """
 
     requests_per_minute: int | None = None
     tokens_per_minute: int | None = None
     concurrency: int | None = None
+    store: LimitStore | None = None
 
     def __post_init__(self) -> None:
         for name in ("requests_per_minute", "tokens_per_minute", "concurrency"):
             if getattr(self, name) is not None:
                 _check_whole(f"rate_limit.{name}", getattr(self, name))
+        if self.store is None:
+            return
+        if not isinstance(self.store, LimitStore):
+            raise MisuseError("rate_limit.store is a LimitStore, such as shared_libs.limits.SQLLimitStore(url)")
+        if self.requests_per_minute is None and self.tokens_per_minute is None:
+            raise MisuseError("rate_limit.store shares requests_per_minute and tokens_per_minute; give one of them")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,11 +10,11 @@ import asyncio
 from collections.abc import Callable
 from typing import TYPE_CHECKING, TypeVar
 
-from shared_libs.atomic.errors import CircuitOpen, LLMError, LLMTimeout
+from shared_libs.atomic.errors import CircuitOpen, LLMError, LLMTimeout, RateLimited
 from shared_libs.atomic.events import BreakerChanged, RetryScheduled
 from shared_libs.atomic.resilience.attempt import Model, ModelCall, run_attempt
 from shared_libs.atomic.resilience.health import BreakerState
-from shared_libs.atomic.resilience.policy import Resilience
+from shared_libs.atomic.resilience.policy import RateLimit, Resilience
 from shared_libs.atomic.scope import current_scope
 from shared_libs.atomic.types import LLMResponse
 
@@ -122,21 +122,11 @@ async def _guarded(
     health, now, tokens = model.health, call.loop.time, 0
     if call.deadline.at <= now():
         raise LLMTimeout("not asked: no time is left", provider=model.provider, model=model.model)
-    wait_s = health.breaker.admit(policy.breaker, now())
-    if wait_s:
-        raise CircuitOpen(
-            f"not asked: it failed too often lately and is probed again in {wait_s:.3g} s",
-            provider=model.provider,
-            model=model.model,
-            retry_after_s=wait_s,
-        )
-    state = health.breaker.state
-    if state == "half_open":  # this attempt is the probe
-        _tell(model, state)
+    state = _admitted(model, policy, now())
     entered = failed = learnt = False
     try:
         if policy.rate_limit is not None:
-            await health.limiter.enter(policy.rate_limit, call.deadline)
+            await _enter(model, policy.rate_limit, call)
             entered = True
         try:
             result = await run_attempt(model, policy, call, number=number, waited_s=waited_s, share=share)
@@ -147,6 +137,8 @@ async def _guarded(
             raise
         learnt = True
         tokens = result.usage.total_tokens if isinstance(result, LLMResponse) else 0
+        if policy.rate_limit is not None:
+            await health.limiter.book(policy.rate_limit, tokens, call.deadline)
         return result
     finally:
         if entered:
@@ -162,5 +154,29 @@ async def _guarded(
             _tell(model, health.breaker.state)
 
 
+def _admitted(model: Model, policy: Resilience, now: float) -> BreakerState:
+    """Pass the breaker; the state it is in then tells whether this attempt is the probe."""
+    breaker = model.health.breaker
+    wait_s = breaker.admit(policy.breaker, now)
+    if wait_s:
+        raise CircuitOpen(
+            f"not asked: it failed too often lately and is probed again in {wait_s:.3g} s",
+            provider=model.provider,
+            model=model.model,
+            retry_after_s=wait_s,
+        )
+    if breaker.state == "half_open":
+        _tell(model, breaker.state)
+    return breaker.state
+
+
 def _tell(model: Model, state: BreakerState) -> None:
     current_scope().emit(BreakerChanged(provider=model.provider, model=model.model, state=state))
+
+
+async def _enter(model: Model, limit: RateLimit, call: ModelCall[T]) -> None:
+    try:
+        await model.health.limiter.enter(limit, call.deadline)
+    except RateLimited as error:
+        error.provider, error.model = model.provider, model.model
+        raise

@@ -303,10 +303,11 @@ def test_tokens_and_cost_end_the_exploration():
     turn = Turn(calls=[("add", {"a": 1, "b": 1})], usage=Usage(900, 100, 0, 1000))
     by_tokens = run(agent([turn, "enough"], add, limits=Limits(max_tokens=1000)).async_run("go"))
     assert (by_tokens.stop_reason, by_tokens.answer) == ("budget", "enough")
-    priced = ScriptedLLM([turn, "enough"], price=Price(input=10.0, output=100.0))
+    last = Turn(text="enough", usage=Usage(100, 10, 0, 110))
+    priced = ScriptedLLM([turn, last], price=Price(input=10.0, output=100.0))
     by_cost = run(agent(priced, add, limits=Limits(max_cost_usd=0.01)).async_run("go"))
     assert (by_cost.stop_reason, by_cost.answer) == ("budget", "enough")
-    assert by_cost.cost_usd == pytest.approx(0.019)
+    assert by_cost.cost_usd == pytest.approx(0.021)
     unpriced = run(agent([turn, "done"], add, limits=Limits(max_cost_usd=0.01)).async_run("go"))
     assert (unpriced.status, unpriced.cost_usd) == ("answered", None)
 

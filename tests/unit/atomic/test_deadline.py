@@ -71,6 +71,7 @@ def test_a_budget_is_exhausted_when_its_last_token_or_dollar_is_used():
     assert (budget.exhausted(), budget.cost_usd) == (None, None)
     budget.charge(Usage(1, 0, 0, 1), 0.5)
     assert budget.exhausted() == "100 tokens used of 100"
+    assert (budget.cost_usd, budget.spent_usd) == (None, 0.5)  # a sum with an unknown part is unknown
     rich = Budget(max_cost_usd=1.0)
     rich.charge(Usage(), 0.5)
     assert rich.exhausted() is None

@@ -38,7 +38,7 @@ def test_a_signal_cancels_whatever_a_tool_does(factory, tool, number, code):
     assert "Traceback" not in err
     last = read_record(factory.folder / "run.jsonl")[-1]
     assert isinstance(last, RunFinished)
-    assert last.result.status == "cancelled"
+    assert last.result.status == "cancelled", last.result
 
 
 def test_an_interrupted_run_gives_its_result_as_json(factory):

@@ -110,7 +110,10 @@ BROKEN = {
         "name: a\nllm: {provider: fake, model: m, price: {input: -1, output: 2, cache: 3}}\n",
         [
             "2:48: llm.price.input: expected a number from 0, got the number -1",
-            "2:63: llm.price.cache: unknown key; allowed: cached_input, input, output",
+            (
+                "2:63: llm.price.cache: unknown key; allowed: cache_write, cached_input, input, output; "
+                "did you mean 'cache_write'?"
+            ),
         ],
     ),
     "unknown tool": (

@@ -99,6 +99,31 @@ def test_all_sections_arrive():
     )
 
 
+@pytest.mark.parametrize("llm", [LLM, {"chain": [LLM]}])
+def test_a_limit_is_shared_through_the_store_at_its_url(llm):
+    limit = build(llm | {"rate_limit": {"requests_per_minute": 5, "store": "sqlite+aiosqlite:///l.db"}}).llm.resilience
+    assert repr(limit.rate_limit.store) == "SQLLimitStore('sqlite+aiosqlite:///l.db')"
+
+
+def test_a_limit_that_cannot_be_shared_is_told_with_its_place():
+    def told(**limit):
+        with pytest.raises(ConfigError) as caught:
+            build(LLM | {"rate_limit": limit})
+        return caught.value.problems
+
+    place = "llm.rate_limit.store: "
+    assert told(requests_per_minute=5, store="redis://me:secret@x") == (
+        f"{place}no limit is kept at such an address; allowed: postgresql+asyncpg:, sqlite+aiosqlite:",
+    )
+    assert told(concurrency=5, store="sqlite+aiosqlite:///l.db") == (
+        f"{place}there is nothing to share; give requests_per_minute or tokens_per_minute as well",
+    )
+    assert told(requests_per_minute=5, store=3) == (f"{place}expected text, got the number 3",)
+    assert told(requests_per_minute=0, store="sqlite+aiosqlite:///l.db") == (
+        "llm.rate_limit.requests_per_minute: expected a number from 1, got the number 0",
+    )
+
+
 def test_one_model_may_stand_in_the_section_itself():
     agent = build(LLM | {"strategy": "race", "options": {"top_p": 1}})
     assert (agent.llm.model, agent.llm.resilience.strategy, agent.llm.options) == ("m", "race", {"top_p": 1})

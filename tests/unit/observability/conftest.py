@@ -65,9 +65,14 @@ def answered():
     """Two parallel calls, one failing call, one retry after a 429, an answer: on a clock of its own."""
     return _play(
         [
-            Turn(text="I look twice.", calls=[("look", {"place": "a"}), ("look", {"place": "b"})], delay_s=0.5),
+            Turn(
+                text="I look twice.",
+                calls=[("look", {"place": "a"}), ("look", {"place": "b"})],
+                delay_s=0.5,
+                usage=Usage(4, 2, 0, 6),
+            ),
             RateLimited("slow down", status_code=429, retry_after_s=2.0),
-            Turn(text="And there.", calls=[("look", {"place": "nowhere"})], usage=Usage(10, 5, 0, 15)),
+            Turn(text="And there.", calls=[("look", {"place": "nowhere"})], usage=Usage(6, 3, 0, 9)),
             Turn(text="It is <b>there</b>.", delay_s=0.25, usage=Usage(20, 5, 0, 25)),
         ],
         "Where is it & why?",

@@ -89,7 +89,8 @@ def test_what_ignores_its_cancellation_in_the_inner_run_is_on_the_outer_ledger()
 @pytest.mark.promise("budget-shared")
 def test_what_the_inner_run_spends_counts_on_the_outer_one():
     spent = Turn(text="because", usage=Usage(input_tokens=300, output_tokens=100, total_tokens=400))
-    outer = asking(agent_of([spent], price=Price(input=1.0, output=1.0)))
+    inner = agent_of([spent], price=Price(input=1.0, output=1.0))
+    outer = asking(inner, price=Price(input=0.0, output=0.0))
     result = run_virtual(outer.async_run("go"))
     assert result.usage.total_tokens == 400
     assert result.cost_usd == pytest.approx(400e-6)

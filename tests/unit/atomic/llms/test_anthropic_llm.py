@@ -150,7 +150,7 @@ def test_input_tokens_include_the_cached_ones():
         "output_tokens": 5,
     }
     response, _ = ask([reply(answer(TEXT, usage=usage))])
-    assert response.usage == Usage(432, 5, 30, 437)
+    assert response.usage == Usage(432, 5, 30, 437, 400)
 
 
 @pytest.mark.promise("filter-reported")

@@ -1,0 +1,231 @@
+"""
+Rate limits in an SQL database, shared by every process that names the same one.
+
+A request is booked before it is sent, and reaches its server later. So a booking counts for the window and `margin_s`
+more: of two requests that reach the server within one window, the bookings lie within the window and that margin.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+import weakref
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    Double,
+    Index,
+    Integer,
+    MetaData,
+    Table,
+    Text,
+    cast,
+    delete,
+    event,
+    func,
+    insert,
+    select,
+    update,
+)
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import ArgumentError, SQLAlchemyError
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+from sqlalchemy.pool import NullPool
+from sqlalchemy.schema import CreateIndex, CreateTable
+
+from shared_libs.atomic.errors import LimitStoreError, MisuseError
+from shared_libs.atomic.resilience.policy import RateLimit
+
+MARGIN_S = 8.0
+"""2 s for the store to answer, 5 s to connect to the server, and one for the way."""
+
+BUSY_S = 1.5
+"""Seconds a writer waits for another one on SQLite."""
+
+_POSTGRES_LOCKS = 0x6C696D74
+"""The first half of every advisory lock taken here, so that no other use of such locks is met."""
+
+_metadata = MetaData()
+_uses = Table(
+    "factory_limits",
+    _metadata,
+    Column("id", BigInteger().with_variant(Integer, "sqlite"), primary_key=True),
+    Column("model", Text, nullable=False),
+    Column("expires", Double, nullable=False),  # seconds since 1970, by the clock of the database
+    Column("requests", Integer, nullable=False),
+    Column("tokens", Integer, nullable=False),
+)
+Index("factory_limits_by_model", _uses.c.model, _uses.c.expires)
+
+
+class SQLLimitStore:
+    """
+    Counts requests and tokens for every process with the same store, in any window of a minute.
+
+    The clock is PostgreSQL's own, or that of the one machine whose processes share an SQLite file.
+
+    Args:
+        url: `sqlite+aiosqlite:///file.db` or `postgresql+asyncpg://user:password@host/database`.
+        window_s: the length of the window; all who share a store have the same.
+        margin_s: the longest a request may take from its booking until it is at its server.
+
+    Raises:
+        MisuseError: the URL is none of these.
+
+    """
+
+    def __init__(self, url: str, *, window_s: float = 60.0, margin_s: float = MARGIN_S) -> None:
+        try:
+            self._url: URL = make_url(url)
+        except ArgumentError:
+            self._url = URL.create("")
+        if self._url.drivername not in ("sqlite+aiosqlite", "postgresql+asyncpg"):
+            raise MisuseError(
+                "limit store: allowed are sqlite+aiosqlite:///file.db and postgresql+asyncpg://host/database"
+            )
+        self._counts_s = window_s + margin_s
+        # connections belong to the event loop that opened them
+        self._engines: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, AsyncEngine] = weakref.WeakKeyDictionary()
+        self._ready = False
+
+    def __repr__(self) -> str:
+        return f"SQLLimitStore({self._url.render_as_string(hide_password=True)!r})"
+
+    async def take(self, model: str, limit: RateLimit, places: int) -> Sequence[float]:
+        """
+        Book one request to the model if the limit has room, and return nothing.
+
+        Else return the seconds until each of the next `places` places opens at the earliest, soonest first.
+
+        Raises:
+            LimitStoreError: the database failed; nothing is booked.
+
+        """
+        try:
+            async with await self._begin() as connection:
+                now = await _locked(connection, model)
+                counting = (_uses.c.model == model) & (_uses.c.expires > now)
+                waits = await self._waits(connection, counting, limit, places, now)
+                if not waits:
+                    await self._book(connection, model, now, requests=1)
+                return waits
+        except (SQLAlchemyError, OSError) as error:
+            raise await asyncio.to_thread(self._failure, error) from error
+
+    async def book(self, model: str, tokens: int) -> None:
+        """
+        Book the tokens that an answer used.
+
+        Raises:
+            LimitStoreError: the database failed; nothing is booked.
+
+        """
+        try:
+            async with await self._begin() as connection:
+                await self._book(connection, model, await _locked(connection, model), tokens=tokens)
+        except (SQLAlchemyError, OSError) as error:
+            raise await asyncio.to_thread(self._failure, error) from error
+
+    async def aclose(self) -> None:
+        """Close this event loop's connections; using the store afterwards opens them again."""
+        engine = self._engines.pop(asyncio.get_running_loop(), None)
+        if engine is not None:
+            await engine.dispose()
+
+    async def _waits(
+        self, connection: AsyncConnection, counting: Any, limit: RateLimit, places: int, now: float
+    ) -> list[float]:
+        """When places open; empty when there is one."""
+        sums = select(func.sum(_uses.c.requests), func.sum(_uses.c.tokens), func.max(_uses.c.expires))
+        requests, tokens, last = (await connection.execute(sums.where(counting))).one()
+        if last is not None and last > now + self._counts_s:
+            # somebody has set the clock back: what was booked before must not count for as long as that
+            await connection.execute(update(_uses).where(counting).values(expires=now + self._counts_s))
+        opens = [now] * places
+        if limit.requests_per_minute is not None and (requests or 0) >= limit.requests_per_minute:
+            ends = select(_uses.c.expires).where(counting, _uses.c.requests > 0).order_by(_uses.c.expires)
+            many = min(places, limit.requests_per_minute)
+            found = await connection.execute(ends.offset(requests - limit.requests_per_minute).limit(many))
+            opens = list(found.scalars())
+            # who comes after all of them waits for those who come first to leave
+            opens = [opens[n % many] + self._counts_s * (n // many) for n in range(places)]
+        if limit.tokens_per_minute is not None and (tokens or 0) >= limit.tokens_per_minute:
+            spent = select(_uses.c.expires, _uses.c.tokens).where(counting, _uses.c.tokens > 0)
+            excess = tokens - limit.tokens_per_minute
+            for expires, count in await connection.execute(spent.order_by(_uses.c.expires)):
+                excess -= count
+                if excess < 0:
+                    opens = [max(at, expires) for at in opens]
+                    break
+        return [at - now for at in opens] if opens[0] > now else []
+
+    async def _book(
+        self, connection: AsyncConnection, model: str, now: float, *, requests: int = 0, tokens: int = 0
+    ) -> None:
+        await connection.execute(delete(_uses).where(_uses.c.model == model, _uses.c.expires <= now))
+        row = {"model": model, "expires": now + self._counts_s, "requests": requests, "tokens": tokens}
+        await connection.execute(insert(_uses).values(row))
+
+    async def _begin(self) -> Any:
+        """Return a transaction to enter; the first makes the table, and empties it of models nobody asks any more."""
+        loop = asyncio.get_running_loop()
+        engine = self._engines.get(loop)
+        if engine is None:
+            engine = self._engines[loop] = self._connect()
+        if not self._ready:
+            async with engine.begin() as connection:
+                now = await _locked(connection, "")
+                await connection.execute(CreateTable(_uses, if_not_exists=True))
+                for index in _uses.indexes:
+                    await connection.execute(CreateIndex(index, if_not_exists=True))
+                # whoever deletes rows of a model it holds the lock of is not waited for: two that wait are a deadlock
+                old = select(_uses.c.id).where(_uses.c.expires <= now).with_for_update(skip_locked=True)
+                await connection.execute(delete(_uses).where(_uses.c.id.in_(old)))
+            self._ready = True
+        return engine.begin()
+
+    def _connect(self) -> AsyncEngine:
+        if self._url.drivername == "postgresql+asyncpg":
+            # each statement has to see what the holder of the lock before has committed
+            return create_async_engine(self._url, pool_pre_ping=True, isolation_level="READ COMMITTED")
+        # a connection for each call: none is left to close when a run is cut off, and opening a file is cheap
+        engine = create_async_engine(self._url, poolclass=NullPool, connect_args={"timeout": BUSY_S})
+
+        @event.listens_for(engine.sync_engine, "connect")
+        def _set_up(connection: Any, _: object) -> None:
+            connection.isolation_level = None  # transactions begin below, and not with the first writing statement
+            cursor = connection.cursor()
+            cursor.execute("PRAGMA journal_mode = WAL")
+            cursor.execute("PRAGMA synchronous = NORMAL")
+            cursor.close()
+
+        @event.listens_for(engine.sync_engine, "begin")
+        def _lock(connection: Any) -> None:
+            connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+        return engine
+
+    def _failure(self, error: Exception) -> LimitStoreError:
+        said = str(getattr(error, "orig", None) or error).splitlines()[0]
+        if "unable to open" in said:
+            file = Path(self._url.database or "").absolute()
+            missing = not file.parent.is_dir()
+            said = (
+                f"the folder {file.parent} does not exist; make it"
+                if missing
+                else f"{file} cannot be written; allow it"
+            )
+        return LimitStoreError(f"limit store {self._url.render_as_string(hide_password=True)}: {said}")
+
+
+async def _locked(connection: AsyncConnection, model: str) -> float:
+    """Wait until nobody else counts this model, and then look at the clock."""
+    if connection.dialect.name == "postgresql":
+        await connection.execute(select(func.pg_advisory_xact_lock(_POSTGRES_LOCKS, func.hashtext(model))))
+        clock = await connection.execute(select(cast(func.extract("epoch", func.clock_timestamp()), Double)))
+        return float(clock.scalar_one())
+    return time.time()

@@ -60,6 +60,11 @@ REQUIREMENTS: dict[str, Requirement] = {
         "a stream cut at any byte ends in the full answer or a clean error, never in a truncated success",
         "litellm #27967, #26015",
     ),
+    "fault-matrix": Requirement(
+        "every fault of the catalogue, in every format, streamed and not, ends in a whole answer or a typed error; the "
+        "ledger is what the server saw, the rule that decided is visible, and only the answer is billed",
+        "docs/faults.md",
+    ),
     "provider-ids": Requirement(
         "a conversation begun with one provider goes on with another: ids and reasoning are rewritten for it",
         "openclaw #24900; vercel/ai #13055",

@@ -8,8 +8,16 @@ from contextlib import AbstractAsyncContextManager
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 from urllib.parse import urlsplit
 
-from shared_libs.atomic.errors import AuthenticationFailed, BadRequest, LLMError, MisuseError, StreamInterrupted
+from shared_libs.atomic.errors import (
+    AuthenticationFailed,
+    BadRequest,
+    LLMError,
+    MalformedResponse,
+    MisuseError,
+    StreamInterrupted,
+)
 from shared_libs.atomic.llms.base import BaseLLMWrapper
+from shared_libs.atomic.llms.payload import Doubles
 from shared_libs.atomic.resilience.health import ModelHealth, health_of
 from shared_libs.atomic.resilience.policy import Resilience
 from shared_libs.atomic.types import LLMChunk, LLMResponse, Price
@@ -132,6 +140,7 @@ class HttpLLM(BaseLLMWrapper):
         self, path: str, body: bytes, answer: Answer, framing: Framing | None = None
     ) -> AsyncGenerator[LLMChunk, None]:
         """Make one streamed request and pass on what comes, to its end."""
+        doubles = Doubles()
         try:
             async with self._wire().stream(path, body, framing) as events:
                 if events.whole is not None:
@@ -140,6 +149,7 @@ class HttpLLM(BaseLLMWrapper):
                 else:
                     async for payloads in events:
                         for payload in payloads:
+                            doubles.see(payload)
                             if not answer.ended:
                                 for chunk in answer.take(payload):
                                     yield chunk
@@ -147,6 +157,8 @@ class HttpLLM(BaseLLMWrapper):
                             events.end_within(END_WAIT_S if answer.ended else COMPLETE_WAIT_S)
             if not answer.started or not (answer.ended or answer.complete):
                 raise StreamInterrupted("the stream ended without its end marker")
+            if doubles.all:
+                raise MalformedResponse("every event of the stream came twice")
             response = answer.response()
         except LLMError as error:
             error.usage = answer.usage

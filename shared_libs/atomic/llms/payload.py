@@ -155,6 +155,35 @@ class JsonLines:
         return [line for line in self._lines.feed(data) if line.strip()]
 
 
+class Doubles:
+    """
+    Whether every event of a stream came twice, one right after the other.
+
+    Two equal pieces of a text in a row are no double, and cannot be told from one; a whole stream in pairs is.
+    """
+
+    __slots__ = ("_different", "_doubled", "_last")
+
+    def __init__(self) -> None:
+        self._last = b""
+        self._different = 0
+        self._doubled = 0
+
+    def see(self, payload: bytes) -> None:
+        """Take the next event."""
+        if payload == self._last:
+            self._last = b""
+            self._doubled += 1
+        else:
+            self._last = payload
+            self._different += 1
+
+    @property
+    def all(self) -> bool:
+        """Whether the stream so far was nothing but doubles."""
+        return 1 < self._different == self._doubled
+
+
 def inline_image(url: str) -> tuple[str, str] | None:
     """The media type and the base64 text of a `data:` URL, or None for another address."""
     head, comma, data = url.partition(",")

@@ -195,21 +195,21 @@ def test_a_broken_stream_is_an_error_and_with_a_retry_the_whole_text(dialect, fa
 @pytest.mark.parametrize("shape", ["chunked", "closed", "whole"])
 def test_a_cut_at_any_byte_is_rescued_and_never_passes_as_success(dialect, shape):
     if shape == "whole":
-        play = dialect.whole("Grün ", CALLS[:1])
+        play = dialect.whole("Grün ", CALLS)
     else:
-        play = dialect.stream(["Grün "], CALLS[:1])
+        play = dialect.stream(["Grün "], CALLS)
         if shape == "closed":
             kind = "application/x-ndjson" if dialect.provider.provider == "ollama" else "text/event-stream"
-            play = stream(dialect.events(["Grün "], CALLS[:1]), kind, chunked=False)
+            play = stream(dialect.events(["Grün "], CALLS), kind, chunked=False)
 
     async def cut_at(server, offset):
         async with dialect.llm(server, resilience=TWICE, model=str(offset)) as llm:
             chunks = []
             response = await llm.async_chat("Hi", on_chunk=None if shape == "whole" else chunks.append)
-            assert (response.text, response.tool_calls) == ("Grün ", MADE[:1]), offset
+            assert (response.text, response.tool_calls) == ("Grün ", MADE), offset
             kinds = [chunk.kind for chunk in chunks]
             heard = kinds[kinds.index("restarted") + 1 :] if "restarted" in kinds else kinds
-            assert heard in ([], ["text", "tool_call"]), offset
+            assert heard in ([], ["text", "tool_call", "tool_call"]), offset
             return len(response.attempts)
 
     async def main():

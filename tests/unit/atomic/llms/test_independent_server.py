@@ -3,20 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import collections
 import json
-import socket
-import subprocess
-import sys
-import threading
 import urllib.request
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
 
 import numpy as np
 import pytest
 
+from bench.chaos import llmock
 from shared_libs.atomic import LLMError, Resilience
 from shared_libs.atomic.llms.anthropic_llm import AnthropicLLM
 from shared_libs.atomic.llms.openai_llm import OpenAILLM
@@ -28,29 +21,6 @@ WEATHER = ToolSpec(
     "Weather of a city.",
     {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]},
 )
-
-
-@contextmanager
-def llmock(*arguments: str) -> Iterator[str]:
-    """A running llmock; gives its address."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    program = Path(sys.executable).with_name("llmock")
-    command = [str(program), "serve", "--port", str(port), *arguments]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
-        assert process.stdout is not None
-        try:
-            for line in process.stdout:
-                if "startup complete" in line:
-                    break
-            else:
-                pytest.fail(f"{program} did not start")
-            # a full pipe would stop the server
-            threading.Thread(target=collections.deque, args=(process.stdout, 0), daemon=True).start()
-            yield f"http://127.0.0.1:{port}"
-        finally:
-            process.terminate()
-            process.wait(10)
 
 
 @pytest.fixture(scope="module")

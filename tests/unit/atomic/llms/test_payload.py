@@ -6,7 +6,15 @@ import msgspec
 import pytest
 
 from shared_libs.atomic.errors import BadRequest, MalformedResponse
-from shared_libs.atomic.llms.payload import MAX_EVENT_BYTES, JsonLines, ServerSentEvents, decode, encode, portable_id
+from shared_libs.atomic.llms.payload import (
+    MAX_EVENT_BYTES,
+    Doubles,
+    JsonLines,
+    ServerSentEvents,
+    decode,
+    encode,
+    portable_id,
+)
 
 SSE = (
     b"\xef\xbb\xbfdata: one\r\n\r\n"
@@ -79,3 +87,14 @@ def test_an_id_is_kept_where_it_fits_and_replaced_the_same_way_everywhere():
     for foreign in ("", "x" * 41, "toolu 1", "gr\u00fcn", "\ud800"):
         assert portable_id(foreign, 40) == portable_id(foreign, 40) != foreign
         assert len(portable_id(foreign, 40)) <= 40
+
+
+@pytest.mark.parametrize(
+    ("payloads", "doubled"),
+    [("aabbcc", True), ("aabb", True), ("aabbc", False), ("abcc", False), ("aaaab", False), ("aa", False), ("", False)],
+)
+def test_a_stream_of_nothing_but_doubles_is_told_from_one_that_repeats_itself(payloads, doubled):
+    seen = Doubles()
+    for payload in payloads:
+        seen.see(payload.encode())
+    assert seen.all is doubled

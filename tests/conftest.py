@@ -7,10 +7,11 @@ from typing import Any
 
 import pytest
 
+from tests.local_model import local_model
 from tests.postgres import postgres
 from tests.requirements import REQUIREMENTS
 
-__all__ = ["postgres"]
+__all__ = ["local_model", "postgres"]
 
 _LOOPBACK = ("127.", "::1", "localhost", "0.0.0.0")
 

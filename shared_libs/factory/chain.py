@@ -151,7 +151,8 @@ def _built(draft: Draft, link: Link, prices: Prices, wiring: dict[str, Any]) -> 
     if draft.problems.inside(link.path):
         return None
     settings = dict(link.settings)
-    attributes = {key: settings.pop(key) for key in LinkAttributes.model_fields if key in settings}
+    apart = settings.keys() & LinkAttributes.model_fields.keys() - link.options.parameters
+    attributes = {key: settings.pop(key) for key in apart}
     if "price" in link.options.parameters and (price := link.price(prices)) is not None:
         settings["price"] = price
     if "fallbacks" in wiring and "fallbacks" not in link.options.parameters:

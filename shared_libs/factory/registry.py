@@ -83,6 +83,7 @@ LLMS = Registry(
     "llm",
     {
         "anthropic": Builtin("shared_libs.atomic.llms.anthropic_llm", "AnthropicLLM"),
+        "local": Builtin("shared_libs.atomic.llms.local_llm", "LocalLLM"),
         "ollama": Builtin("shared_libs.atomic.llms.ollama_llm", "OllamaLLM"),
         "openai": Builtin("shared_libs.atomic.llms.openai_llm", "OpenAILLM"),
         "rehearsal": Builtin("shared_libs.atomic.llms.rehearsal_llm", "RehearsalLLM"),

@@ -6,6 +6,7 @@ from shared_libs.atomic.llms.base import BaseLLMWrapper
 
 if TYPE_CHECKING:
     from shared_libs.atomic.llms.anthropic_llm import AnthropicLLM
+    from shared_libs.atomic.llms.local_llm import LocalLLM
     from shared_libs.atomic.llms.ollama_llm import OllamaLLM
     from shared_libs.atomic.llms.openai_llm import OpenAILLM
     from shared_libs.atomic.llms.rehearsal_llm import RehearsalLLM
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "AnthropicLLM": "anthropic_llm",
+    "LocalLLM": "local_llm",
     "OllamaLLM": "ollama_llm",
     "OpenAILLM": "openai_llm",
     "RehearsalLLM": "rehearsal_llm",
@@ -20,7 +22,16 @@ _HOMES = {
     "Turn": "scripted_llm",
 }
 
-__all__ = ["AnthropicLLM", "BaseLLMWrapper", "OllamaLLM", "OpenAILLM", "RehearsalLLM", "ScriptedLLM", "Turn"]
+__all__ = [
+    "AnthropicLLM",
+    "BaseLLMWrapper",
+    "LocalLLM",
+    "OllamaLLM",
+    "OpenAILLM",
+    "RehearsalLLM",
+    "ScriptedLLM",
+    "Turn",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -34,6 +34,7 @@ KEEPALIVE_S = 60.0
 MAX_REPLY_BYTES = 256 * 1024 * 1024
 MAX_REFUSAL_BYTES = 64 * 1024
 
+_THIS_MACHINE = {"127.0.0.1", "::1", "localhost"}
 _SECRET_HEADERS = {"authorization", "x-api-key", "api-key"}
 
 Session = tuple[aiohttp.ClientSession, str | None]
@@ -166,11 +167,12 @@ def _open_session() -> aiohttp.ClientSession:
 
 def _proxy_for(url: URL) -> str | None:
     """
-    The proxy the environment names (`HTTPS_PROXY`, `NO_PROXY`, ...), looked up once.
+    The proxy the environment names (`HTTPS_PROXY`, `NO_PROXY`, ...), looked up once; none leads to this machine itself.
 
     aiohttp's own `trust_env` looks it up, and reads `~/.netrc`, in a thread each, for every single request.
     """
-    found = None if proxy_bypass(url.host or "") else getproxies().get(url.scheme)
+    direct = url.host in _THIS_MACHINE or proxy_bypass(url.host or "")
+    found = None if direct else getproxies().get(url.scheme)
     return f"http://{found}" if found and "://" not in found else found
 
 

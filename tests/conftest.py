@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 
 from tests.local_model import local_model
-from tests.postgres import postgres
+from tests.postgres import own_postgres, postgres
 from tests.requirements import REQUIREMENTS
 
-__all__ = ["local_model", "postgres"]
+__all__ = ["local_model", "own_postgres", "postgres"]
 
 _LOOPBACK = ("127.", "::1", "localhost", "0.0.0.0")
 

@@ -72,6 +72,14 @@ REQUIREMENTS: dict[str, Requirement] = {
     "history-valid": Requirement(
         "whatever interrupts a writer, the next run can use the history", "letta #3250; openai-agents #4615"
     ),
+    "compaction-pairs": Requirement(
+        "trimming or summing up never splits a tool call from its result, and works in the middle of a run",
+        "openclaw #4839; open-webui #27599",
+    ),
+    "db-outage": Requirement(
+        "an outage of the memory store is a typed error, or a queue within a bound; memory does not grow",
+        "langgraph #5675, litellm #12685",
+    ),
     "writers": Requirement("two writers on one session lose nothing", "google-adk #4751, #917"),
     "sql-safe": Requirement(
         "the sql tool cannot write, attach, read files or run for ever, enforced by the database", "mcp sqlite servers"

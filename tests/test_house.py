@@ -22,7 +22,7 @@ PACKAGE = ROOT / "shared_libs"
 MODULES = sorted(PACKAGE.rglob("*.py"))
 TESTS = sorted((ROOT / "tests").rglob("*.py"))
 HEAVY = {
-    *("aiohttp", "aiosqlite", "anthropic", "asyncpg", "httpx", "httpx2", "jsonschema", "numpy", "openai"),
+    *("aiohttp", "aiosqlite", "alembic", "anthropic", "asyncpg", "httpx", "httpx2", "jsonschema", "numpy", "openai"),
     *("pandas", "pydantic", "rich", "sqlalchemy", "structlog", "yaml"),
 }
 

@@ -33,6 +33,8 @@ class PausedRun(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     state: RunState
     spent: Spent
     attempts: list[Attempt]
+    session_length: int | None = None
+    session_before: int = 0
 
     @classmethod
     def read(cls, state: Mapping[str, Any] | str | bytes) -> PausedRun:

@@ -22,11 +22,10 @@ from shared_libs.agents.pause import PausedRun
 from shared_libs.agents.protocol import ProtocolName, TurnProtocol, choose_protocol
 from shared_libs.agents.reply import Reply
 from shared_libs.agents.run import Run
-from shared_libs.agents.session import recall, remember
+from shared_libs.agents.session import compact, recall, remember
 from shared_libs.agents.step import (
     Ending,
     begin,
-    best_answer,
     reached,
     take_answer,
     take_calls,
@@ -228,11 +227,9 @@ class ReActAgent:
         try:
             return await asyncio.wait_for(self._drive(run, question, stream=stream), run.deadline.remaining())
         except TimeoutError:
-            best = best_answer(run.state, run.answer_so_far)
-            return run.finish(Ending("partial", "deadline", best, "the time is up"))
+            return run.finish(Ending("partial", "deadline", run.best_answer, "the time is up"))
         except asyncio.CancelledError:
-            best = best_answer(run.state, run.answer_so_far)
-            run.finish(Ending("cancelled", "cancelled", best, "cancelled from outside"))
+            run.finish(Ending("cancelled", "cancelled", run.best_answer, "cancelled from outside"))
             raise
 
     async def _drive(self, run: Run, question: str, *, stream: bool) -> AgentResult:
@@ -256,7 +253,7 @@ class ReActAgent:
             run.tools = await gather(run, self._by_name, self._toolsets)
             run.specs = [tool.spec for tool in run.tools.values()]
             if not resumed:
-                run.state = begin(question, await recall(run, self.memory))
+                run.state = begin(question, *await recall(run, self.memory))
             ending = await self._explore(run, stream=stream)
             if ending.last_word:
                 ending = await self._last_word(run, ending)
@@ -287,6 +284,7 @@ class ReActAgent:
             run.budget.take_step()
             run.emit(StepStarted(step=step))
             with use_scope(run.scope(run.explore, step)):
+                await compact(run, self.memory)
                 try:
                     response = await self._ask(run, step, stream=stream)
                 except LLMError:
@@ -316,7 +314,7 @@ class ReActAgent:
         except LLMError as error:
             run.trouble = str(error)
             answer = None
-        answer = answer or best_answer(run.state, run.answer_so_far)
+        answer = answer or run.best_answer
         if answer:
             run.state.exchange.append(Message("assistant", answer))
         return msgspec.structs.replace(ending, answer=answer)

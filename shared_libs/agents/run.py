@@ -12,7 +12,7 @@ import msgspec
 
 from shared_libs.agents.limits import Limits
 from shared_libs.agents.pause import PausedRun
-from shared_libs.agents.step import Ending, RunState
+from shared_libs.agents.step import Ending, RunState, best_answer
 from shared_libs.atomic.deadline import Budget, Deadline
 from shared_libs.atomic.events import (
     AgentEvent,
@@ -82,6 +82,8 @@ class Run:
         self.attempts: list[Attempt] = []
         self.listen(lambda *_: None)
         self.trouble: str | None = None
+        self.session_length: int | None = None
+        self.session_before = 0
         self._left_behind: list[tuple[str, str, float, Callable[[], bool]]] = []
         self._sinks = list(sinks)
         self._seq = 0
@@ -95,6 +97,7 @@ class Run:
         self.started_wall = paused.started_at
         self._seq = paused.events
         self.budget.go_on_from(paused.spent)
+        self.session_length, self.session_before = paused.session_length, paused.session_before
 
     def _paused(self) -> PausedRun:
         return PausedRun(
@@ -108,6 +111,8 @@ class Run:
             state=self.state,
             spent=self.budget.so_far(),
             attempts=self.attempts,
+            session_length=self.session_length,
+            session_before=self.session_before,
         )
 
     @property
@@ -169,6 +174,11 @@ class Run:
         """What of the answer the model has said in this turn; cut off, it may still be the best there is."""
         start = self._answer_start(self.said, None)
         return "" if start is None else self.said[start:]
+
+    @property
+    def best_answer(self) -> str | None:
+        """The best there is should the run end now."""
+        return best_answer(self.state, self.answer_so_far)
 
     def abandon(self, name: str, call_id: str, began_at: float, is_running: Callable[[], bool]) -> None:
         """Book something that ignored its cancellation, on the ledger of the run that called this one too."""

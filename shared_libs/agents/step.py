@@ -15,6 +15,7 @@ from shared_libs.agents import prompts
 from shared_libs.agents.decisions import OpenTurn
 from shared_libs.agents.limits import Limits
 from shared_libs.agents.protocol import Turn
+from shared_libs.atomic.memory.compaction import Digest
 from shared_libs.atomic.results import Action, Observation, RunStatus, Step, StopReason
 from shared_libs.atomic.types import LLMResponse, Message, ToolCall
 
@@ -27,7 +28,6 @@ LONGEST_CYCLE = 3
 KEPT_OBSERVATION = 500
 """How many characters of an observation stand in a best answer made without the model."""
 
-
 Mark = tuple[list[tuple[str, Any]], list[str]]
 """What a step did and saw, without its ids and times: equal marks are equal steps."""
 
@@ -37,7 +37,7 @@ class RunState(msgspec.Struct):
     A run between two steps: the conversation so far, and what it consists of.
 
     `call_ids` are those used in the conversation; `repeats` is how many times running the last step has been repeated,
-    alone or as part of a cycle. `open_turn` is the turn whose calls are being done.
+    alone or as part of a cycle. `open_turn` is the turn whose calls are being done, `digest` what older ones became.
     """
 
     question: str
@@ -48,11 +48,12 @@ class RunState(msgspec.Struct):
     marks: list[Mark] = []
     repeats: int = 0
     open_turn: OpenTurn | None = None
+    digest: Digest = Digest()
 
     @property
     def conversation(self) -> list[Message]:
         """Everything the model is to see."""
-        return [*self.history, *self.exchange]
+        return self.digest.shown([*self.history, *self.exchange], len(self.history))
 
 
 class Ending(msgspec.Struct, frozen=True):
@@ -66,10 +67,10 @@ class Ending(msgspec.Struct, frozen=True):
     pending: tuple[Action, ...] = ()
 
 
-def begin(question: str, history: Sequence[Message]) -> RunState:
+def begin(question: str, history: Sequence[Message], digest: Digest) -> RunState:
     """Begin a run with the question and what the session remembers."""
     used = {call.id for message in history for call in message.tool_calls}
-    return RunState(question, list(history), [Message("user", question)], call_ids=used)
+    return RunState(question, list(history), [Message("user", question)], call_ids=used, digest=digest)
 
 
 def take_calls(state: RunState, turn: Turn, response: LLMResponse) -> OpenTurn:

@@ -7,12 +7,14 @@ from shared_libs.atomic.errors import (
     LLMError,
     MemoryConflict,
     MemoryStoreError,
+    MemoryUnavailable,
     MisuseError,
     ToolError,
 )
 from shared_libs.atomic.evaluators.base import BaseEvaluator, Evaluation
 from shared_libs.atomic.llms.base import BaseLLMWrapper
 from shared_libs.atomic.memory.base import BaseMemory, InProcessMemory
+from shared_libs.atomic.memory.compaction import Compaction
 from shared_libs.atomic.resilience.policy import Breaker, RateLimit, Resilience, Retry
 from shared_libs.atomic.scope import current_deadline, current_scope
 from shared_libs.atomic.tools.base import BaseTool, tool
@@ -39,6 +41,7 @@ __all__ = [
     "BaseTool",
     "Breaker",
     "Budget",
+    "Compaction",
     "ConfigError",
     "Deadline",
     "Evaluation",
@@ -50,6 +53,7 @@ __all__ = [
     "LLMResponse",
     "MemoryConflict",
     "MemoryStoreError",
+    "MemoryUnavailable",
     "Message",
     "MisuseError",
     "Price",

@@ -9,6 +9,7 @@ The error tree.
     ├── DeadlineExceeded          the time for a call was over (also a TimeoutError)
     ├── ToolError                 raised by a tool to tell the model what was wrong
     ├── MemoryStoreError          a memory store failed
+    │   ├── MemoryUnavailable     it cannot be reached, or did not answer in time
     │   └── MemoryConflict        another writer was faster; nothing of this write was kept
     ├── LimitStoreError           the store of a shared rate limit failed
     └── LLMError                  a model call failed
@@ -82,6 +83,10 @@ class ToolError(FactoryError):
 
 class MemoryStoreError(FactoryError):
     """A memory store failed or did not answer in time; nothing of the write was kept."""
+
+
+class MemoryUnavailable(MemoryStoreError):
+    """A memory store cannot be reached, or does not answer in time; the same call may succeed later."""
 
 
 class MemoryConflict(MemoryStoreError):

@@ -57,6 +57,20 @@ class MemoryLoaded(Event):
     elapsed_s: float
 
 
+class MemoryCompacted(Event):
+    """
+    Older messages gave way to a summary, or were left out where none was made (`summarised`).
+
+    `messages` is how many; tokens are estimates of what the model sees.
+    """
+
+    messages: int
+    tokens_before: int
+    tokens_after: int
+    summarised: bool
+    elapsed_s: float
+
+
 class MemoryStored(Event):
     """The run's exchange was appended to the session."""
 
@@ -204,6 +218,7 @@ class RunFinished(Event):
 AgentEvent = (
     RunStarted
     | MemoryLoaded
+    | MemoryCompacted
     | MemoryStored
     | StepStarted
     | AttemptStarted

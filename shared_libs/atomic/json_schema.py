@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from typing import Any
 
 from shared_libs.atomic.errors import MisuseError
+
+_FENCE = re.compile(r"```(?:json)?\s*\n(?P<body>.*?)\n?\s*```", re.DOTALL)
 
 
 class SchemaCheck:
@@ -37,6 +40,12 @@ class SchemaCheck:
         """What is wrong with a value, with the place of each problem; empty where it fits."""
         found = sorted(self._validator.iter_errors(value), key=lambda problem: list(map(str, problem.absolute_path)))
         return placed((problem.absolute_path, problem.message) for problem in found)
+
+
+def unfenced(text: str) -> str:
+    """Take JSON out of the code fence a model may have put around it."""
+    fenced = _FENCE.search(text)
+    return (fenced["body"] if fenced else text).strip()
 
 
 def placed(found: Iterable[tuple[Iterable[Any], str]]) -> str:

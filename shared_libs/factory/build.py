@@ -151,7 +151,8 @@ class _Parts(NamedTuple):
         links = chain.read_links(draft, llm, moved)
         model = brought.llm or chain.build_chain(draft, links, spec.llm if spec else None, prices, brought.on_note)
         tools = toolbox.build_tools(draft, toolbox.one_form(sections.get("tools")), brought.tools)
-        return cls(draft, spec, links, model, tools, storage.build_memory(draft, sections.get("memory")))
+        memory = storage.build_memory(draft, sections.get("memory"), model, prices, brought.on_note)
+        return cls(draft, spec, links, model, tools, memory)
 
 
 def _origin(

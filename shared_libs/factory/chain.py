@@ -85,6 +85,21 @@ def read_links(draft: Draft, llm: Any, moved: Mapping[Path, Path]) -> list[Link]
     return links
 
 
+def build_model(
+    draft: Draft, settings: Any, path: Path, prices: Prices, on_note: Callable[[str], None]
+) -> BaseLLMWrapper | None:
+    """Check and build one model that stands beside the chain; one whose key is empty is left out, with a note."""
+    if not isinstance(settings, Mapping) or not isinstance(settings.get("provider"), str):
+        return None
+    link = _read_link(draft, dict(settings), path, ())
+    if link is None:
+        return None
+    if link.has_no_key:
+        on_note(f"{'.'.join(map(str, path))} is left out: {_how_to_set_the_key(draft, link)}")
+        return None
+    return _built(draft, link, prices, {})
+
+
 def build_chain(
     draft: Draft, links: list[Link], spec: LLMSpec | None, prices: Prices, on_note: Callable[[str], None]
 ) -> BaseLLMWrapper | None:

@@ -177,6 +177,19 @@ class ToolSpec(OpenSection):
     """Which tool."""
 
 
+class CompactSpec(Section):
+    """When the older part of a conversation is summed up by a model; also in the middle of a run."""
+
+    max_tokens: Count = 8_000
+    """How long a conversation may get, in tokens (estimated)."""
+    keep: Count = 10
+    """How many of the newest messages stay as they are, where the tokens allow it."""
+    timeout_s: Seconds = 20.0
+    """Seconds a summary may take."""
+    llm: LinkSpec | None = None
+    """The model that sums up; by default the agent's own."""
+
+
 class MemorySpec(Section):
     """Where conversations are kept."""
 
@@ -184,6 +197,14 @@ class MemorySpec(Section):
     """memory: (this process), sqlite+aiosqlite:///file.db or postgresql+asyncpg://user@host/database."""
     window: Count | None = None
     """How many of the newest messages a run loads; null: all."""
+    pool_size: Count = 10
+    """How many connections to a database are open at the same time."""
+    on_outage: Literal["error", "queue"] = "error"
+    """error: a database that does not answer fails the store; queue: up to 1,000 messages wait in this process."""
+    embedder: LinkSpec | None = None
+    """A model with embeddings; messages are then searched by meaning, else by their words."""
+    compact: CompactSpec | None = None
+    """Sum up what a run has no room for; without it, that is left out."""
 
 
 class LimitsSpec(Section):

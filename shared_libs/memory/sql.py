@@ -4,40 +4,41 @@ from __future__ import annotations
 
 import asyncio
 import datetime as dt
+import uuid
 import weakref
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
-from sqlalchemy import Column, Index, Integer, MetaData, String, Table, Text, event, func, insert, literal, or_, select
+from sqlalchemy import delete, func, insert, or_, select
 from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError, OperationalError, ProgrammingError
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
-from sqlalchemy.pool import NullPool
-from sqlalchemy.schema import CreateIndex, CreateTable
+from sqlalchemy.exc import ArgumentError, DataError, DBAPIError, IntegrityError, OperationalError, ProgrammingError
+from sqlalchemy.ext.asyncio import AsyncConnection
 
-from shared_libs.atomic.errors import MemoryConflict, MemoryStoreError, MisuseError
-from shared_libs.atomic.memory.base import BaseMemory
+from shared_libs.atomic.errors import MemoryConflict, MemoryStoreError, MemoryUnavailable, MisuseError
+from shared_libs.atomic.llms.base import BaseLLMWrapper
+from shared_libs.atomic.memory.base import BaseMemory, Recollection, outrun
+from shared_libs.atomic.memory.compaction import Compaction
+from shared_libs.atomic.scope import current_deadline
 from shared_libs.atomic.types import Message
+from shared_libs.memory.connections import Database
+from shared_libs.memory.meaning import Meaning, fused
+from shared_libs.memory.outbox import Batch, Outbox
+from shared_libs.memory.tables import LONGEST_SESSION_ID, MESSAGES, SUMMARIES, open_tables
 
 DEFAULT_URL = "sqlite+aiosqlite:///factory.db"
-BUSY_S = 5.0
-"""Seconds a writer waits for another one on SQLite."""
+QUEUED = 1_000
+"""How many messages wait for a store that is out, where they may."""
 
 _MATCHES = 500
 """How many messages that hold a word of the query are ranked."""
 
-_metadata = MetaData()
-_messages = Table(
-    "factory_messages",
-    _metadata,
-    Column("session_id", String(255), primary_key=True),
-    Column("position", Integer, primary_key=True),
-    Column("message", Text, nullable=False),
-    Column("words", Text, nullable=False),  # the text in lower case, for the search
-    Column("created_at", String(32), nullable=False),
-)
-Index("factory_messages_by_time", _messages.c.created_at)
+_TRY_SHARE = 0.5
+"""Where messages may wait, a store that does not answer is given this share of the time."""
+
+_CLOSE_S = 1.0
 
 
 class SQLMemory(BaseMemory):
@@ -47,15 +48,29 @@ class SQLMemory(BaseMemory):
     Args:
         url: `sqlite+aiosqlite:///file.db` or `postgresql+asyncpg://user:password@host/database`.
         window: how many of the newest messages a run loads; None: all.
+        pool_size: how many connections an event loop holds at most; further calls wait for one.
+        on_outage: what is done while the database does not answer: "error" fails the store, "queue" keeps up to
+            1,000 messages in this process until it answers.
+        embedder: a model with embeddings; messages are then searched by meaning.
+        compaction: sums up what a run has no room for; None: it is left out.
 
     Raises:
-        MisuseError: the URL is none of these.
+        MisuseError: the URL is none of these, or another argument is not valid.
 
     """
 
     name = "sql"
 
-    def __init__(self, url: str = DEFAULT_URL, *, window: int | None = None) -> None:
+    def __init__(
+        self,
+        url: str = DEFAULT_URL,
+        *,
+        window: int | None = None,
+        pool_size: int = 10,
+        on_outage: Literal["error", "queue"] = "error",
+        embedder: BaseLLMWrapper | None = None,
+        compaction: Compaction | None = None,
+    ) -> None:
         try:
             self._url: URL = make_url(url)
         except ArgumentError:
@@ -64,99 +79,186 @@ class SQLMemory(BaseMemory):
             raise MisuseError(
                 "memory url: allowed are sqlite+aiosqlite:///file.db and postgresql+asyncpg://host/database"
             )
+        if pool_size < 1:
+            raise MisuseError(f"pool_size is a number from 1, not {pool_size!r}")
+        if on_outage not in ("error", "queue"):
+            raise MisuseError(f"on_outage is 'error' or 'queue', not {on_outage!r}")
+        if embedder is not None and not embedder.embeds:
+            raise MisuseError(f"embedder: {type(embedder).__name__} has no embeddings; name a model that has")
         self.window = window
+        self.compaction = compaction
+        self._pool_size = pool_size
+        self._outbox = Outbox(self._write, QUEUED) if on_outage == "queue" else None
+        self._meaning = None if embedder is None else Meaning(embedder, self._begin)
         # connections belong to the event loop that opened them
-        self._engines: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, AsyncEngine] = weakref.WeakKeyDictionary()
+        self._databases: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Database] = weakref.WeakKeyDictionary()
         self._ready = False
 
     async def aclose(self) -> None:
         """Close this event loop's connections; using the memory afterwards opens them again."""
-        engine = self._engines.pop(asyncio.get_running_loop(), None)
-        if engine is not None:
-            await engine.dispose()
+        await super().aclose()
+        if self._outbox is not None:
+            await self._outbox.aclose(_CLOSE_S)
+        if self._meaning is not None:
+            await self._meaning.aclose()
+            await self._meaning.embedder.aclose()
+        database = self._databases.pop(asyncio.get_running_loop(), None)
+        if database is not None:
+            await database.aclose()
 
     async def _store(self, session_id: str, messages: list[Message]) -> None:
-        now = dt.datetime.now(dt.UTC).isoformat(timespec="milliseconds")
-        following = select(func.coalesce(func.max(_messages.c.position), 0) + 1)
-        following = following.where(_messages.c.session_id == session_id)
-        columns = [column.name for column in _messages.columns]
+        await self._append(session_id, messages, None)
+
+    async def _store_after(self, session_id: str, messages: list[Message], after: int) -> None:
+        await self._append(session_id, messages, after)
+
+    async def _append(self, session_id: str, messages: list[Message], after: int | None) -> None:
+        batch = Batch(uuid.uuid4().hex, _storable(session_id), messages)
+        if self._outbox is None:
+            await self._write(batch, after)
+        elif self._outbox.messages:  # what came first is stored first
+            self._outbox.put(batch, f"memory {self._place}: earlier messages wait")
+        else:
+            try:
+                async with asyncio.timeout(current_deadline().narrowed(self.timeout_s).remaining() * _TRY_SHARE):
+                    await self._write(batch, after)
+            except MemoryUnavailable as error:
+                self._outbox.put(batch, str(error))
+            except TimeoutError:
+                self._outbox.put(batch, f"memory {self._place} does not answer")
+        if self._meaning is not None:
+            self._meaning.wake(session_id)
+
+    async def _write(self, batch: Batch, after: int | None = None) -> None:
+        session_id = batch.session_id
         try:
-            async with await self._begin() as connection:
-                if connection.dialect.name == "postgresql":  # writers of a session queue up, as on SQLite all do
-                    await connection.execute(select(func.pg_advisory_xact_lock(func.hashtext(session_id))))
-                for message in messages:
-                    row = select(
-                        literal(session_id),
-                        following.scalar_subquery(),
-                        literal(msgspec.json.encode(message).decode()),
-                        literal(_words(message.text)),
-                        literal(now),
-                    )
-                    await connection.execute(insert(_messages).from_select(columns, row))
-        except IntegrityError as error:
+            async with await self._begin(writes=True) as connection:
+                length = await _locked_length(connection, session_id)
+                if batch.waited and await _has(connection, batch):
+                    return
+                if after not in (None, length):
+                    raise outrun(session_id, after, length)
+                await connection.execute(insert(MESSAGES), _rows(batch, length))
+        except IntegrityError as error:  # somebody who does not take part in the lock
             raise MemoryConflict(f"another writer of session {session_id!r} was faster; nothing was stored") from error
         except (DBAPIError, OSError) as error:
             raise await asyncio.to_thread(self._failure, error) from error
 
     async def _load(self, session_id: str, limit: int | None) -> list[Message]:
-        query = select(_messages.c.message).where(_messages.c.session_id == session_id)
-        found = await self._read(query.order_by(_messages.c.position.desc()).limit(limit))
-        return found[::-1]
+        await self._settle()
+        query = select(MESSAGES.c.message).where(MESSAGES.c.session_id == _storable(session_id))
+        found = await self._read(query.order_by(MESSAGES.c.position.desc()).limit(limit))
+        return [_message(row) for row in reversed(found)]
 
-    async def _search(self, session_id: str, query: str, k: int) -> list[Message]:
-        words = _words(query).split()
-        if not words:
-            return []
-        matches = or_(*(_messages.c.words.contains(word, autoescape=True) for word in words))
-        mine = select(_messages.c.message).where(_messages.c.session_id == session_id, matches)
-        found = await self._read(mine.order_by(_messages.c.position.desc()).limit(_MATCHES))
-        # stable: of equals the newest comes first
-        return sorted(found, key=lambda message: -sum(word in _words(message.text) for word in words))[:k]
+    async def _recall(self, session_id: str, limit: int | None) -> Recollection:
+        await self._settle()
+        session_id = _storable(session_id)
+        summaries = select(SUMMARIES).where(SUMMARIES.c.session_id == session_id)
+        found = Recollection(messages=[])
+        async with self._reading() as connection:
+            length = found.length = await _length(connection, session_id)
+            kept = (await connection.execute(summaries)).first() if self.compaction is not None else None
+            if kept is not None and kept.messages <= length:  # else somebody has cleared the session
+                found.before, found.summary = kept.messages, kept.summary
+            # up to the length that was counted: what has come meanwhile is another run's
+            rows = await connection.execute(
+                select(MESSAGES.c.message)
+                .where(MESSAGES.c.session_id == session_id)
+                .where(MESSAGES.c.position > found.before, MESSAGES.c.position <= length)
+                .order_by(MESSAGES.c.position.desc())
+                .limit(limit)
+            )
+            found.messages = [_message(row) for row in rows][::-1]
+        found.before = length - len(found.messages)
+        return found
 
-    async def _read(self, query: Any) -> list[Message]:
+    async def _summarise(self, session_id: str, summary: str, messages: int) -> None:
+        row = {
+            "session_id": _storable(session_id),
+            "messages": messages,
+            "summary": summary.replace("\0", " "),
+            "created_at": _now(),
+        }
+        older = SUMMARIES.c.session_id == session_id, SUMMARIES.c.messages <= messages
+        still = select(SUMMARIES.c.messages).where(SUMMARIES.c.session_id == session_id)
         try:
-            async with await self._begin() as connection:
-                rows = await connection.execute(query)
-                return [msgspec.json.decode(row.message, type=Message) for row in rows]
-        except msgspec.DecodeError as error:
-            raise MemoryStoreError(f"a stored message cannot be read: {error}") from error
+            async with await self._begin(writes=True) as connection:
+                await _locked_length(connection, session_id)
+                await connection.execute(delete(SUMMARIES).where(*older))
+                if (await connection.execute(still)).first() is None:
+                    await connection.execute(insert(SUMMARIES), row)
         except (DBAPIError, OSError) as error:
             raise await asyncio.to_thread(self._failure, error) from error
 
-    async def _begin(self) -> Any:
+    async def _search(self, session_id: str, query: str, k: int) -> list[Message]:
+        await self._settle()
+        session_id = _storable(session_id)
+        if not query.strip():
+            return []
+        if self._meaning is None:
+            ranking = await self._by_words(session_id, query)
+        else:
+            try:
+                near = await self._meaning.nearest(session_id, query, k)
+            except (DBAPIError, OSError) as error:
+                raise await asyncio.to_thread(self._failure, error) from error
+            others = () if near is None else (self._meaning.unembedded(),)
+            ranking = fused(near or [], await self._by_words(session_id, query, *others))
+        return await self._at(session_id, ranking[:k])
+
+    async def _by_words(self, session_id: str, query: str, *conditions: Any) -> list[int]:
+        """Return the positions of the messages that hold words of the query, the best first."""
+        words = _words(query).split()
+        matches = or_(*(MESSAGES.c.words.contains(word, autoescape=True) for word in words))
+        mine = select(MESSAGES.c.position, MESSAGES.c.words).where(
+            MESSAGES.c.session_id == session_id, matches, *conditions
+        )
+        found = await self._read(mine.order_by(MESSAGES.c.position.desc()).limit(_MATCHES))
+        # stable: of equals the newest comes first
+        best = sorted(found, key=lambda row: -sum(word in row.words for word in words))
+        return [row.position for row in best]
+
+    async def _at(self, session_id: str, positions: Sequence[int]) -> list[Message]:
+        query = select(MESSAGES.c.position, MESSAGES.c.message).where(
+            MESSAGES.c.session_id == session_id, MESSAGES.c.position.in_(positions)
+        )
+        found = {row.position: _message(row) for row in await self._read(query)}
+        return [found[position] for position in positions if position in found]
+
+    async def _settle(self) -> None:
+        """Store what waits, so that what was stored is read."""
+        if self._outbox is not None:
+            await self._outbox.flush()
+
+    async def _read(self, query: Any) -> Sequence[Any]:
+        async with self._reading() as connection:
+            found: Sequence[Any] = (await connection.execute(query)).all()
+            return found
+
+    @asynccontextmanager
+    async def _reading(self) -> AsyncIterator[AsyncConnection]:
+        try:
+            async with await self._begin() as connection:
+                yield connection
+        except (DBAPIError, OSError) as error:
+            raise await asyncio.to_thread(self._failure, error) from error
+
+    async def _begin(self, *, writes: bool = False) -> Any:
         """Return a transaction to enter; the tables are made by the first."""
         loop = asyncio.get_running_loop()
-        engine = self._engines.get(loop)
-        if engine is None:
-            engine = self._engines[loop] = self._connect()
+        database = self._databases.get(loop)
+        if database is None:
+            database = self._databases[loop] = Database(self._url, self._pool_size)
         if not self._ready:
-            try:
-                async with engine.begin() as connection:
-                    await _create(connection)
-            except (IntegrityError, ProgrammingError):
-                # two processes made the tables at once; PostgreSQL tells the slower one so
-                async with engine.begin() as connection:
-                    await _create(connection)
+            await open_tables(database)
             self._ready = True
-        return engine.begin()
+        return database.transaction(writes=writes)
 
-    def _connect(self) -> AsyncEngine:
-        if self._url.drivername == "postgresql+asyncpg":
-            return create_async_engine(self._url, pool_size=5, max_overflow=5, pool_pre_ping=True)
-        # a connection for each call: none is left to close when a run is cut off, and opening a file is cheap
-        engine = create_async_engine(self._url, poolclass=NullPool, connect_args={"timeout": BUSY_S})
-
-        @event.listens_for(engine.sync_engine, "connect")
-        def _set_up(connection: Any, _: object) -> None:
-            cursor = connection.cursor()
-            cursor.execute("PRAGMA journal_mode = WAL")
-            cursor.execute("PRAGMA synchronous = NORMAL")
-            cursor.close()
-
-        return engine
+    @property
+    def _place(self) -> str:
+        return self._url.set(query={}).render_as_string(hide_password=True)  # a query may hold a password too
 
     def _failure(self, error: Exception) -> MemoryStoreError:
-        where = self._url.render_as_string(hide_password=True)
         said = str(getattr(error, "orig", None) or error).splitlines()[0]
         if isinstance(error, OperationalError) and "unable to open" in said:
             file = Path(self._url.database or "").absolute()
@@ -164,8 +266,24 @@ class SQLMemory(BaseMemory):
                 why = f"the folder does not exist: {file.parent}; make it"
             else:
                 why = f"the file cannot be opened for writing: {file}; allow it"
-            return MemoryStoreError(f"memory {where}: {why}, or set another memory url")
-        return MemoryStoreError(f"memory {where}: {said}")
+            return MemoryStoreError(f"memory {self._place}: {why}, or set another memory url")
+        refused = isinstance(error, DataError | IntegrityError | ProgrammingError)
+        return (MemoryStoreError if refused else MemoryUnavailable)(f"memory {self._place}: {said}")
+
+
+def _rows(batch: Batch, length: int) -> list[dict[str, Any]]:
+    common = {"session_id": batch.session_id, "batch": batch.id, "created_at": _now()}
+    return [
+        common | {"position": position, "message": msgspec.json.encode(message).decode(), "words": _words(message.text)}
+        for position, message in enumerate(batch.messages, length + 1)
+    ]
+
+
+def _message(row: Any) -> Message:
+    try:
+        return msgspec.json.decode(row.message, type=Message)
+    except msgspec.DecodeError as error:
+        raise MemoryStoreError(f"a stored message cannot be read: {error}") from error
 
 
 def _words(text: str) -> str:
@@ -173,7 +291,32 @@ def _words(text: str) -> str:
     return text.lower().replace("\0", " ")
 
 
-async def _create(connection: AsyncConnection) -> None:
-    await connection.execute(CreateTable(_messages, if_not_exists=True))
-    for index in _messages.indexes:
-        await connection.execute(CreateIndex(index, if_not_exists=True))
+def _now() -> str:
+    return dt.datetime.now(dt.UTC).isoformat(timespec="milliseconds")
+
+
+def _storable(session_id: str) -> str:
+    if len(session_id) > LONGEST_SESSION_ID or "\0" in session_id:
+        raise MisuseError(
+            f"a session id has at most {LONGEST_SESSION_ID} characters and no null, not {session_id[:40]!r}..."
+        )
+    return session_id
+
+
+async def _locked_length(connection: AsyncConnection, session_id: str) -> int:
+    """Count the messages of a session, whose other writers wait until this transaction has ended."""
+    if connection.dialect.name == "postgresql":  # as on SQLite all writers do
+        await connection.execute(select(func.pg_advisory_xact_lock(func.hashtextextended(session_id, 0))))
+    return await _length(connection, session_id)
+
+
+async def _length(connection: AsyncConnection, session_id: str) -> int:
+    newest = select(func.coalesce(func.max(MESSAGES.c.position), 0)).where(MESSAGES.c.session_id == session_id)
+    length: int = (await connection.execute(newest)).scalar_one()
+    return length
+
+
+async def _has(connection: AsyncConnection, batch: Batch) -> bool:
+    """Whether a batch has been stored already, by a try whose answer was lost."""
+    its = select(MESSAGES.c.position).where(MESSAGES.c.session_id == batch.session_id, MESSAGES.c.batch == batch.id)
+    return (await connection.execute(its.limit(1))).first() is not None

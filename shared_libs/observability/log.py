@@ -130,6 +130,9 @@ def _tell(event: AgentEvent) -> _Told | None:
         ):
             text = "memory loaded" if isinstance(event, events.MemoryLoaded) else "memory stored"
             return logging.DEBUG, text, {"session_id": session_id, "messages": messages}
+        case events.MemoryCompacted(messages=messages, summarised=summarised):
+            facts = {"messages": messages, "summarised": summarised, "tokens": event.tokens_after}
+            return logging.INFO, "memory compacted", facts
         case events.Thought(step=step, text=text):
             return logging.DEBUG, "thought", {"step": step, "text": text}
     return None

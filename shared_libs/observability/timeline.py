@@ -163,6 +163,8 @@ class _Builder:
                 self._note(f"limit reached: {why}")
             case events.Warned(message=message):
                 self._note(message)
+            case events.MemoryCompacted(messages=messages, summarised=summarised):
+                self._note(f"{counted(messages, 'message')} {'summed up' if summarised else 'left out'}")
             case events.ApprovalRequested(tool=tool):
                 self._note(f"{tool} waits for a decision")
             case events.RunFinished(result=result):

@@ -15,13 +15,11 @@ from typing import Any
 import msgspec
 
 from shared_libs.atomic.errors import MisuseError
-from shared_libs.atomic.json_schema import SchemaCheck, placed
+from shared_libs.atomic.json_schema import SchemaCheck, placed, unfenced
 from shared_libs.atomic.types import Message
 
 INSTRUCTION = "Answer with one JSON value and nothing else. It must be valid against this JSON Schema:\n{schema}"
 REPAIR = "That is not valid: {problem}\nAnswer again with the corrected JSON value alone, valid against:\n{schema}"
-
-_FENCE = re.compile(r"```(?:json)?\s*\n(?P<body>.*?)\n?\s*```", re.DOTALL)
 
 
 class InvalidOutput(Exception):
@@ -71,8 +69,7 @@ class OutputSchema:
             InvalidOutput: it is no JSON, or does not fit.
 
         """
-        fenced = _FENCE.search(text)
-        body = (fenced["body"] if fenced else text).strip()
+        body = unfenced(text)
         if self._model is not None:
             return self._parse_model(body)
         try:

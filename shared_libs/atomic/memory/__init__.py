@@ -1,6 +1,16 @@
 """Memory: conversation history per session."""
 
-from shared_libs.atomic.memory.base import BaseMemory, InProcessMemory
+from shared_libs.atomic.memory.base import BaseMemory, InProcessMemory, Recollection
+from shared_libs.atomic.memory.compaction import Compaction, Digest, estimate_tokens
 from shared_libs.atomic.memory.history import last_messages, valid_history
 
-__all__ = ["BaseMemory", "InProcessMemory", "last_messages", "valid_history"]
+__all__ = [
+    "BaseMemory",
+    "Compaction",
+    "Digest",
+    "InProcessMemory",
+    "Recollection",
+    "estimate_tokens",
+    "last_messages",
+    "valid_history",
+]

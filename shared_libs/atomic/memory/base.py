@@ -6,12 +6,32 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from typing import Any, final
 
+import msgspec
+
 from shared_libs.atomic.deadline import Deadline
-from shared_libs.atomic.errors import DeadlineExceeded, MemoryStoreError, MisuseError
+from shared_libs.atomic.errors import DeadlineExceeded, MemoryConflict, MemoryStoreError, MemoryUnavailable, MisuseError
+from shared_libs.atomic.memory.compaction import Compaction
 from shared_libs.atomic.memory.history import last_messages, valid_history
 from shared_libs.atomic.scope import current_deadline
 from shared_libs.atomic.supervise import BodyCancelled, Expiry, supervise
 from shared_libs.atomic.types import Message, as_messages
+
+RECALLED = 2_000
+"""With a compaction a run reads what no summary stands for yet, but never more messages than this."""
+
+
+class Recollection(msgspec.Struct, kw_only=True):
+    """
+    What a run begins with.
+
+    `summary` stands for what came before `messages`. `before` is how many messages of the session that is, and `length`
+    how many it has in all; None where the store does not count.
+    """
+
+    messages: list[Message]
+    summary: str = ""
+    before: int = 0
+    length: int | None = None
 
 
 class BaseMemory:
@@ -21,32 +41,46 @@ class BaseMemory:
     A store implements `_store` (append all of the messages or none), `_load` (the newest `limit` messages, oldest
     first; None: all) and may implement `_search`. The public methods are final: they bound every call by `timeout_s`
     and the current deadline, and what they return is a history a model accepts, whenever the writer was interrupted.
+
+    A store that counts implements `_recall` and `_store_after` too, so that a run is told of another one in its
+    session; one that keeps summaries implements `_recall` and `_summarise`.
     """
 
     name: str = "memory"
     timeout_s: float = 10.0
     window: int | None = None
     """How many of the newest messages a run loads; None: all."""
+    compaction: Compaction | None = None
+    """Sums up what falls out of the window, or out of a number of tokens; None: it is left out."""
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
-        for method in ("async_store", "async_load", "async_search"):
+        for method in ("async_store", "async_load", "async_search", "async_recall", "async_summarise"):
             if method in vars(cls):
                 raise MisuseError(f"{cls.__name__} overrides {method}, which is final; write `_{method[6:]}` instead")
 
     @final
-    async def async_store(self, session_id: str, messages: Sequence[Message | Mapping[str, Any]]) -> None:
+    async def async_store(
+        self, session_id: str, messages: Sequence[Message | Mapping[str, Any]], *, after: int | None = None
+    ) -> None:
         """
         Append messages to a session: all of them, or none.
 
+        Args:
+            session_id: the conversation.
+            messages: what to append; they stand together, whoever else writes.
+            after: how many messages the session must have for that (`Recollection.length`); None: any number.
+
         Raises:
             MemoryStoreError: the store failed or did not answer in time.
-            MemoryConflict: another writer of this session was faster.
+            MemoryConflict: another writer of this session was faster; nothing was stored.
 
         """
         checked = as_messages(messages)
+        session_id = _checked_session(session_id)
         if checked:
-            await self._supervised(self._store(_checked_session(session_id), checked), "store")
+            body = self._store(session_id, checked) if after is None else self._store_after(session_id, checked, after)
+            await self._supervised(body, "store")
 
     @final
     async def async_load(self, session_id: str, limit: int | None = None) -> list[Message]:
@@ -65,6 +99,38 @@ class BaseMemory:
         return last_messages(valid_history(found), limit)
 
     @final
+    async def async_recall(self, session_id: str) -> Recollection:
+        """
+        Return what a run of the session begins with: the newest `window` messages.
+
+        With a compaction: the summary so far, and the messages it does not stand for.
+
+        Raises:
+            MemoryStoreError: the store failed or did not answer in time.
+
+        """
+        limit = self.window if self.compaction is None else RECALLED
+        found: Recollection = await self._supervised(self._recall(_checked_session(session_id), limit), "load")
+        counted = found.before + len(found.messages)
+        found.messages = last_messages(valid_history(found.messages), limit)
+        # a repair or a cut moves the count; where a message stands is told by those behind it
+        found.before = max(0, counted - len(found.messages))
+        return found
+
+    @final
+    async def async_summarise(self, session_id: str, summary: str, messages: int) -> None:
+        """
+        Keep a summary of the first `messages` messages of a session; the messages stay.
+
+        Of two summaries the one that stands for more is kept. A store without summaries does nothing.
+
+        Raises:
+            MemoryStoreError: the store failed or did not answer in time.
+
+        """
+        await self._supervised(self._summarise(_checked_session(session_id), summary, messages), "summarise")
+
+    @final
     async def async_search(self, session_id: str, query: str, k: int = 5) -> list[Message]:
         """
         Return up to `k` messages of a session that fit the query, best first.
@@ -77,13 +143,26 @@ class BaseMemory:
         return found
 
     async def aclose(self) -> None:
-        """Release what the store holds; using it afterwards opens it again."""
+        """Release what the store holds, its models too; using it afterwards opens it again."""
+        if self.compaction is not None:
+            await self.compaction.llm.aclose()
 
     async def _store(self, session_id: str, messages: list[Message]) -> None:
         raise NotImplementedError
 
     async def _load(self, session_id: str, limit: int | None) -> list[Message]:
         raise NotImplementedError
+
+    async def _store_after(self, session_id: str, messages: list[Message], after: int) -> None:
+        """Append where the session has `after` messages, else raise `MemoryConflict`; in one step."""
+        await self._store(session_id, messages)
+
+    async def _recall(self, session_id: str, limit: int | None) -> Recollection:
+        """Load the newest `limit` messages that no summary stands for, with their place in the session."""
+        return Recollection(messages=await self._load(session_id, limit))
+
+    async def _summarise(self, session_id: str, summary: str, messages: int) -> None:
+        """Keep a summary."""
 
     async def _search(self, session_id: str, query: str, k: int) -> list[Message]:
         """Search by the words of the query, for a store without an index of its own."""
@@ -103,7 +182,7 @@ class BaseMemory:
         try:
             return await supervise(body, expiry, what="memory", name=self.name, call_id=verb)
         except DeadlineExceeded as error:
-            raise MemoryStoreError(str(error)) from error
+            raise MemoryUnavailable(str(error)) from error
         except BodyCancelled:
             raise MemoryStoreError(f"memory {self.name} was cancelled from within during {verb}") from None
         except (MemoryStoreError, MisuseError):
@@ -117,15 +196,39 @@ class InProcessMemory(BaseMemory):
 
     name = "in-process"
 
-    def __init__(self, *, window: int | None = None) -> None:
+    def __init__(self, *, window: int | None = None, compaction: Compaction | None = None) -> None:
         self.window = window
+        self.compaction = compaction
         self._sessions: dict[str, list[Message]] = {}
+        self._summaries: dict[str, tuple[int, str]] = {}
 
     async def _store(self, session_id: str, messages: list[Message]) -> None:
         self._sessions.setdefault(session_id, []).extend(messages)
 
+    async def _store_after(self, session_id: str, messages: list[Message], after: int) -> None:
+        if (length := len(self._sessions.get(session_id, ()))) != after:
+            raise outrun(session_id, after, length)
+        await self._store(session_id, messages)
+
     async def _load(self, session_id: str, limit: int | None) -> list[Message]:
         return list(self._sessions.get(session_id, ()))
+
+    async def _recall(self, session_id: str, limit: int | None) -> Recollection:
+        kept = self._sessions.get(session_id, [])
+        covered, summary = self._summaries.get(session_id, (0, "")) if self.compaction else (0, "")
+        return Recollection(messages=kept[covered:], summary=summary, before=covered, length=len(kept))
+
+    async def _summarise(self, session_id: str, summary: str, messages: int) -> None:
+        if messages > self._summaries.get(session_id, (0, ""))[0]:
+            self._summaries[session_id] = (messages, summary)
+
+
+def outrun(session_id: str, after: int, length: int) -> MemoryConflict:
+    """Say that another writer was faster."""
+    return MemoryConflict(
+        f"another writer of session {session_id!r} was faster: it has {length} messages, not {after}; "
+        "nothing was stored; load again and store again"
+    )
 
 
 def _checked_session(session_id: str) -> str:

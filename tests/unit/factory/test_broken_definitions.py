@@ -7,6 +7,7 @@ import pytest
 from shared_libs.atomic import ConfigError
 from shared_libs.factory import check_file, load_agent
 from shared_libs.factory.registry import LLMS, MEMORIES, TOOLS
+from shared_libs.factory.spec import MemorySpec
 
 HEAD = "name: a\nllm: {provider: fake, model: m}\n"
 LIMITS = "max_cost_usd, max_repeats, max_steps, max_tokens, max_tool_calls, reserve_s, timeout_s"
@@ -161,7 +162,7 @@ BROKEN = {
         HEAD + "memory: {url: 'mysql://u:hidden@h/x', windw: 3}\n",
         [
             "3:15: memory.url: no memory is kept at such an address; allowed: {memories}",
-            "3:39: memory.windw: unknown key; allowed: url, window; did you mean 'window'?",
+            "3:39: memory.windw: unknown key; allowed: {memory_keys}; did you mean 'window'?",
         ],
     ),
     "missing variable": (
@@ -192,6 +193,7 @@ def test_a_broken_definition_is_told_line_by_line(case, write):
     text, expected = BROKEN[case]
     lines = [f"agent.yaml:{line}" for line in expected]
     known = {"{llms}": LLMS.names(), "{tools}": TOOLS.names(), "{memories}": [f"{name}:" for name in MEMORIES.names()]}
+    known["{memory_keys}"] = sorted(MemorySpec.model_fields)
     for mark, names in known.items():
         lines = [line.replace(mark, ", ".join(names)) for line in lines]
     path = write(text)

@@ -297,3 +297,45 @@ def test_a_tool_without_a_name_is_told_where_it_stands():
 
     with pytest.raises(MisuseError, match="Nameless has no name"):
         agent_from_dict({"name": "a", "llm": LLM}, tools=[Nameless()])
+
+
+def test_a_memory_gets_its_embedder_and_its_summariser(tmp_path):
+    url = f"sqlite+aiosqlite:///{tmp_path}/s.db"
+    small = {"provider": "openai", "model": "small", "base_url": "http://127.0.0.1:1/v1"}
+    compact = {"max_tokens": 500, "keep": 3}
+    memory = build(memory={"url": url, "embedder": small, "compact": compact, "on_outage": "queue"}).memory
+    assert memory._meaning.embedder.model == "small"
+    assert memory.compaction.llm.model == LLM["model"]
+    assert (memory.compaction.max_tokens, memory.compaction.keep) == (500, 3)
+    assert build(memory={"compact": {"llm": small}}).memory.compaction.llm.model == "small"
+    rehearsal = {"provider": "rehearsal", "script": "hello"}
+    assert build(llm=rehearsal, memory={"compact": compact}).memory.compaction is None
+
+
+def test_an_embedder_without_its_key_is_left_out_with_a_note():
+    notes = []
+    section = {"url": "sqlite+aiosqlite:///s.db", "embedder": {"provider": "openai", "model": "m", "api_key": ""}}
+    memory = agent_from_dict({"name": "a", "llm": LLM, "memory": section}, on_note=notes.append).memory
+    assert memory._meaning is None
+    assert notes == ["memory.embedder is left out: its key is empty; give one or remove `api_key`"]
+
+
+@pytest.mark.parametrize(
+    ("section", "problem"),
+    [
+        ({"on_outage": "queue"}, "memory.on_outage: memory: takes no on_outage; remove it"),
+        (
+            {"url": "sqlite+aiosqlite:///s.db", "embedder": {"provider": "rehearsal", "script": "hello"}},
+            "memory.embedder: rehearsal has no embeddings; name a model that has",
+        ),
+        ({"compact": {"keep": 0}}, "memory.compact.keep: expected a number from 1, got the number 0"),
+        (
+            {"compact": {"kep": 1}},
+            "memory.compact.kep: unknown key; allowed: keep, llm, max_tokens, timeout_s; did you",
+        ),
+        ({"on_outage": "drop"}, "memory.on_outage: 'drop' is not known; allowed: error, queue"),
+        ({"embedder": {"provider": "opnai", "model": "m"}}, "memory.embedder.provider: 'opnai' is no provider;"),
+    ],
+)
+def test_what_is_wrong_with_a_memory_is_told_at_its_place(section, problem):
+    assert any(line.startswith(problem) for line in problems_of(memory=section)), problems_of(memory=section)

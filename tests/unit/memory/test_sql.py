@@ -13,6 +13,7 @@ import pytest
 from shared_libs.agents import ReActAgent
 from shared_libs.atomic import MemoryStoreError, Message, MisuseError, ToolCall
 from shared_libs.atomic.llms import ScriptedLLM, Turn
+from shared_libs.atomic.memory import Compaction, Recollection
 from shared_libs.memory import SQLMemory
 from tests.support import run
 
@@ -169,3 +170,73 @@ def test_a_server_that_is_not_there_is_told_without_the_password():
 def test_another_url_is_misuse(url):
     with pytest.raises(MisuseError, match="allowed are sqlite"):
         SQLMemory(url)
+
+
+def test_a_summary_is_kept_with_the_messages_it_does_not_stand_for(store_url, session):
+    said = [Message("user", f"q{n}") for n in range(6)]
+
+    async def main():
+        memory = SQLMemory(store_url, window=2, compaction=Compaction(ScriptedLLM([])))
+        await memory.async_store(session, said)
+        await memory.async_summarise(session, "notes of four", 4)
+        await memory.async_summarise(session, "notes of three", 3)
+        with_summary = await memory.async_recall(session)
+        without = SQLMemory(store_url, window=2)
+        plain, whole = await without.async_recall(session), await memory.async_load(session)
+        await memory.aclose()
+        await without.aclose()
+        return with_summary, plain, whole
+
+    with_summary, plain, whole = asyncio.run(main())
+    assert with_summary == Recollection(messages=said[4:], summary="notes of four", before=4, length=6)
+    assert plain == Recollection(messages=said[4:], before=4, length=6)
+    assert whole == said
+
+
+def test_a_summary_of_a_session_that_was_cleared_is_not_believed(store_url, session):
+    from sqlalchemy import delete
+
+    from shared_libs.memory.tables import MESSAGES
+
+    async def main():
+        memory = SQLMemory(store_url, compaction=Compaction(ScriptedLLM([])))
+        await memory.async_store(session, EXCHANGE)
+        await memory.async_summarise(session, "old notes", 4)
+        async with await memory._begin(writes=True) as connection:
+            await connection.execute(delete(MESSAGES).where(MESSAGES.c.session_id == session))
+        found = await memory.async_recall(session)
+        await memory.aclose()
+        return found
+
+    assert asyncio.run(main()) == Recollection(messages=[], length=0)
+
+
+def test_the_next_run_of_another_process_begins_with_the_summary(store_url, session):
+    async def main():
+        requests = []
+        for number in range(4):  # an agent of its own for each run, as after a restart
+            llm = ScriptedLLM([f"answer {number}"])
+            compaction = Compaction(ScriptedLLM(["notes"]), keep=1)
+            agent = ReActAgent(llm=llm, memory=SQLMemory(store_url, window=3, compaction=compaction))
+            await agent.async_run(f"question {number}", session_id=session)
+            requests.append([message.text.rpartition("\n")[2] for message in llm.requests[0][1:]])
+            await agent.aclose()
+        return requests
+
+    assert asyncio.run(main())[2:] == [["notes", "question 2"], ["notes", "question 2", "answer 2", "question 3"]]
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [({"pool_size": 0}, "pool_size is a number from 1"), ({"on_outage": "drop"}, "on_outage is 'error' or 'queue'")],
+)
+def test_an_option_that_cannot_work_is_misuse(options, told):
+    with pytest.raises(MisuseError, match=told):
+        SQLMemory(**options)
+
+
+def test_a_password_in_the_query_of_a_url_is_never_told():
+    memory = SQLMemory("postgresql+asyncpg://127.0.0.1:9/none?user=me&password=secret")
+    with pytest.raises(MemoryStoreError) as caught:
+        asyncio.run(memory.async_load("s"))
+    assert "secret" not in str(caught.value)

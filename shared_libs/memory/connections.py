@@ -1,0 +1,110 @@
+"""Connections and transactions of `SQLMemory`: a pool of them to PostgreSQL, one for each call to SQLite."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager, nullcontext
+from typing import Any
+
+from sqlalchemy import event
+from sqlalchemy.engine import URL
+from sqlalchemy.exc import OperationalError
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+from sqlalchemy.pool import NullPool
+
+BUSY_S = 5.0
+"""Seconds a call waits for a writer of another process on SQLite."""
+
+_PAUSES_S = (0.005, 0.025)
+_BUSY_CODES = (5, 6)  # SQLITE_BUSY, SQLITE_LOCKED
+
+
+class Database:
+    """
+    A database as one event loop uses it.
+
+    Args:
+        url: where it is.
+        pool_size: how many calls use it at the same time; further ones wait.
+
+    """
+
+    def __init__(self, url: URL, pool_size: int) -> None:
+        self._engine = _postgres(url, pool_size) if url.drivername == "postgresql+asyncpg" else _sqlite(url)
+        self._turns = asyncio.Semaphore(pool_size)
+        self._writer = nullcontext() if url.drivername == "postgresql+asyncpg" else asyncio.Lock()
+
+    @asynccontextmanager
+    async def transaction(self, *, writes: bool) -> AsyncIterator[AsyncConnection]:
+        """Begin a transaction; what is waited for is waited for here, where a cancellation ends it at once."""
+        clock = asyncio.get_running_loop().time
+        give_up_at = clock() + BUSY_S
+        async with AsyncExitStack() as stack:
+            # one of this process tries at a time: the others need not poll
+            await stack.enter_async_context(self._writer if writes else nullcontext())
+            await stack.enter_async_context(self._turns)
+            while True:
+                try:
+                    begun = await stack.enter_async_context(self._engine.execution_options(writes=writes).begin())
+                    break
+                except OperationalError as error:
+                    if not _is_busy(error) or clock() >= give_up_at:
+                        raise
+                await asyncio.sleep(random.uniform(*_PAUSES_S))  # noqa: S311 - no secret
+            yield begun
+
+    async def aclose(self) -> None:
+        """Close the connections."""
+        await self._engine.dispose()
+
+
+def _postgres(url: URL, pool_size: int) -> AsyncEngine:
+    return create_async_engine(url, pool_size=pool_size, max_overflow=0, pool_pre_ping=True)
+
+
+def _sqlite(url: URL) -> AsyncEngine:
+    # a connection for each call: none is left to close when a run is cut off, and opening a file is cheap; it waits for
+    # nobody, because it would do so in a thread, which no cancellation reaches
+    settings = {"timeout": 0, "async_creator_fn": _sqlite_connection}
+    engine = create_async_engine(url, poolclass=NullPool, connect_args=settings)
+
+    @event.listens_for(engine.sync_engine, "connect")
+    def _set_up(connection: Any, _: object) -> None:
+        connection.isolation_level = None  # transactions are begun below, not by the driver when it sees fit
+        cursor = connection.cursor()
+        cursor.execute("PRAGMA journal_mode = WAL")
+        cursor.execute("PRAGMA synchronous = NORMAL")
+        cursor.close()
+
+    @event.listens_for(engine.sync_engine, "begin")
+    def _begin(connection: Any) -> None:
+        if connection.get_execution_options().get("writes"):
+            # one that reads first and writes later is refused when another has written meanwhile
+            connection.exec_driver_sql("BEGIN IMMEDIATE")
+        else:
+            connection.exec_driver_sql("BEGIN")
+            connection.exec_driver_sql("SELECT 1 FROM sqlite_master LIMIT 1")  # it begins with the first read
+
+    return engine
+
+
+def _is_busy(error: OperationalError) -> bool:
+    return getattr(error.orig, "sqlite_errorcode", 0) & 0xFF in _BUSY_CODES
+
+
+def _sqlite_connection(database: str, **settings: Any) -> Any:
+    """Make a connection whose thread keeps no process alive, and that can be stopped twice."""
+    import sqlite3
+
+    import aiosqlite
+
+    class Connection(aiosqlite.Connection):
+        def stop(self) -> Any:
+            # a call that is cancelled stops it, and so does its own end: the second waited for a thread that has gone
+            return super().stop() if self._running else None
+
+    connection = Connection(lambda: sqlite3.connect(database, **settings), iter_chunk_size=64)
+    connection._thread.daemon = True  # noqa: SLF001 - as SQLAlchemy does with the connections it makes
+    return connection

@@ -125,7 +125,10 @@ def _whole(value: Any) -> Any:
 def _problems(error: Any, model: Any) -> str:
     allowed = ", ".join(info.alias for info in model.model_fields.values()) or "none"
     lines = []
-    for problem in error.errors(include_url=False, include_context=False):
+    found = error.errors(include_url=False, include_context=False)
+    for problem in sorted(
+        found, key=lambda problem: problem["type"] == "extra_forbidden"
+    ):  # versions differ in the order
         place = ".".join(str(part) for part in problem["loc"]) or "arguments"
         if problem["type"] == "extra_forbidden":
             lines.append(f"{place}: unknown argument; allowed are: {allowed}")

@@ -53,7 +53,7 @@ def on_the_plain_loop(main):
 def test_the_openai_sdk_reads_an_answer_its_stream_and_its_calls():
     async def main():
         async with FaultServer({"m": Healthy(tool_calls=(CALL,))}) as server, openai_client(server) as client:
-            tools = [{"type": "function", "function": {"name": "look", "parameters": LOOK}}]
+            tools = [{"type": "function", "function": {"name": "look", "strict": True, "parameters": LOOK}}]
             whole = await client.chat.completions.create(model="m", messages=ASKED, tools=tools)
             options = {"stream_options": {"include_usage": True}}
             async with client.chat.completions.stream(model="m", messages=ASKED, tools=tools, **options) as events:

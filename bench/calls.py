@@ -51,7 +51,7 @@ class Sdk:
     def __init__(self, url: str, *, stream: bool) -> None:
         from openai import AsyncOpenAI
 
-        self._client = AsyncOpenAI(api_key="none", base_url=url, max_retries=0)
+        self._client = AsyncOpenAI(api_key="none", base_url=url, max_retries=0, timeout=60)
         self.call = self._streamed if stream else self._whole
         self.aclose = self._client.close
 

@@ -1,0 +1,18 @@
+"""Record what a model answers once, and replay it offline from then on."""
+
+from shared_libs.testing.cassette.data import Cassette
+from shared_libs.testing.cassette.file import read_cassette, text_of, write_cassette
+from shared_libs.testing.cassette.player import CassetteMismatch, Player
+from shared_libs.testing.cassette.recorder import Recorder
+from shared_libs.testing.cassette.secrets import Secrets
+
+__all__ = [
+    "Cassette",
+    "CassetteMismatch",
+    "Player",
+    "Recorder",
+    "Secrets",
+    "read_cassette",
+    "text_of",
+    "write_cassette",
+]

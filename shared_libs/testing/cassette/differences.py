@@ -35,8 +35,7 @@ def opening(asked: Asked) -> str:
 
 
 def _of_tools(recorded: Asked, now: Asked) -> Iterator[str]:
-    for name in recorded.tools.keys() - now.tools.keys():
-        yield f"tool {name}: is gone"
+    yield from (f"tool {name}: is gone" for name in recorded.tools if name not in now.tools)
     for name, tool in now.tools.items():
         if name not in recorded.tools:
             yield f"tool {name}: is new"
@@ -46,8 +45,6 @@ def _of_tools(recorded: Asked, now: Asked) -> Iterator[str]:
             yield f"tool {name}: description, {line}"
         for line in _of_data("", before.parameters, tool.parameters):
             yield f"tool {name}: parameter schema, {line}"
-    if list(recorded.tools) != list(now.tools) and sorted(recorded.tools) == sorted(now.tools):
-        yield f"tools: the order was {', '.join(recorded.tools)} and is {', '.join(now.tools)}"
 
 
 def _of_messages(recorded: Sequence[Line], now: Sequence[Line]) -> Iterator[str]:

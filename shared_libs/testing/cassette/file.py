@@ -9,6 +9,7 @@ the same time has the same order in each recording.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
@@ -25,6 +26,12 @@ LONG = 90
 
 WIDTH = 110
 HEAD = "# Recorded: what a model was asked, and what came of it. Replayed instead of the model.\n"
+
+
+_IN_A_BLOCK = re.compile(
+    r"(?!\t)[\t\n\x20-\x7e\xa0-\u2027\u202a-\ud7ff\ue000-\ufefe\uff00-\ufffd\U00010000-\U0010ffff]*"
+)
+"""Texts that stand in a block as they are; the others are quoted, with escapes."""
 
 
 class _Request(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -247,8 +254,15 @@ def _yaml(data: dict[str, Any]) -> str:
     class Dumper(yaml.SafeDumper):
         """Long texts in blocks, short lists and mappings on one line."""
 
+        def analyze_scalar(self, scalar: str) -> Any:
+            analysis = super().analyze_scalar(scalar)
+            # the library quotes what has a tab or a space before a line's end, as many an answer does
+            analysis.allow_block = _IN_A_BLOCK.fullmatch(scalar) is not None
+            return analysis
+
     def text_node(dumper: yaml.SafeDumper, text: str) -> yaml.Node:
-        style = "|" if "\n" in text or len(text) > LONG else None
+        block = "|" if "\n" in text or len(text) > LONG else None
+        style = block if _IN_A_BLOCK.fullmatch(text) else '"'
         return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
 
     def folded_node(dumper: yaml.SafeDumper, text: str) -> yaml.Node:

@@ -42,11 +42,11 @@ class Secrets:
 
     def hidden_text(self, text: str) -> str:
         """Return a text without its secrets."""
-        return redact_text(self._hidden(text))
+        return redact_text(self._hidden(_whole(text)))
 
     def hidden_data(self, value: Any) -> Any:
         """Return plain data without its secrets."""
-        return redact_data(_mapped(value, self._hidden))
+        return redact_data(_mapped(value, lambda text: self._hidden(_whole(text))))
 
     def hidden_schema(self, schema: Any, *, secret: bool = False) -> Any:
         """Return a JSON Schema without secrets; a property named as a secret is described all the same."""
@@ -85,5 +85,10 @@ def _mapped(value: Any, change: Callable[[str], str]) -> Any:
     if isinstance(value, str):
         return change(value)
     if isinstance(value, Mapping):
-        return {key: _mapped(item, change) for key, item in value.items()}
+        return {_mapped(key, change): _mapped(item, change) for key, item in value.items()}
     return [_mapped(item, change) for item in value] if isinstance(value, list | tuple) else value
+
+
+def _whole(text: str) -> str:
+    """The text without halves of characters, which no file can hold."""
+    return text if text.isascii() else text.encode("utf-8", "replace").decode()

@@ -65,7 +65,11 @@ class Asked(Plain):
 
 
 class Failure(Plain):
-    """A failed attempt, as the facts that its error states; `kind` is that of the error's class."""
+    """
+    A failed attempt, as the facts that its error states; `kind` is that of the error's class.
+
+    `schema_refused` says that it showed the model to have no mode for structured output, and it is told in words since.
+    """
 
     kind: str
     message: str
@@ -74,6 +78,7 @@ class Failure(Plain):
     retry_after_s: float | None = None
     replay_safe: bool = True
     usage: Usage | None = None
+    schema_refused: bool = False
 
 
 class Streamed(Plain):
@@ -150,8 +155,15 @@ def asked(
         )
         for tool in tools
     }
-    given = {name: _option(value) for name, value in sorted(options.items())}
-    return Asked(model=model, tools=told, options=secrets.hidden_data(given), messages=lines), numbers
+    return Asked(model=model, tools=told, options=_options(options, secrets), messages=lines), numbers
+
+
+def asked_of_texts(
+    model: str, texts: Iterable[str], options: Mapping[str, Any], secrets: Secrets
+) -> tuple[Asked, Numbers]:
+    """Bring a request for embeddings to its normal form."""
+    hidden = tuple(secrets.hidden_text(text) for text in texts)
+    return Asked(model=model, options=_options(options, secrets), texts=hidden), Numbers()
 
 
 def answered(response: LLMResponse, numbers: Callable[[str], str], secrets: Secrets, after_s: float) -> Came:
@@ -229,7 +241,12 @@ def _thinking(blocks: Iterable[Thinking], secrets: Secrets) -> tuple[Thinking, .
     )
 
 
-def _option(value: Any) -> Any:
-    if isinstance(value, OutputSchema):
-        return {"name": value.name, "schema": value.schema}
-    return msgspec.to_builtins(value, enc_hook=repr, str_keys=True)
+def _options(options: Mapping[str, Any], secrets: Secrets) -> dict[str, Any]:
+    given = {
+        name: {"name": value.name, "schema": value.schema}
+        if isinstance(value, OutputSchema)
+        else msgspec.to_builtins(value, enc_hook=repr, str_keys=True)
+        for name, value in sorted(options.items())
+    }
+    hidden: dict[str, Any] = secrets.hidden_data(given)
+    return hidden

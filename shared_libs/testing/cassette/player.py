@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
-from collections.abc import AsyncGenerator, Iterable, Iterator
+from collections.abc import AsyncGenerator, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
 import msgspec
@@ -55,9 +55,13 @@ class Player:
         self._left = list(enumerate(cassette.entries, 1))
         self._mismatches: list[str] = []
 
-    def replaying(self, llm: BaseLLMWrapper) -> BaseLLMWrapper:
+    def chain(self, llm: BaseLLMWrapper) -> BaseLLMWrapper:
         """Return a chain like this one, which answers from the cassette; the models themselves are never asked."""
-        return ReplayedLLM(llm, self)
+        return ReplayedLLM(llm, self, [self.chain(fallback) for fallback in llm.fallbacks])
+
+    def link(self, llm: BaseLLMWrapper) -> BaseLLMWrapper:
+        """The same for one model, whose fallbacks are left as they are."""
+        return ReplayedLLM(llm, self, llm.fallbacks)
 
     def differences(self) -> list[str]:
         """Return what was asked otherwise than recorded; where nothing was, what was recorded and not asked."""
@@ -104,14 +108,14 @@ class Player:
 class ReplayedLLM(StandIn):
     """A model that answers from a cassette, taking the time it took."""
 
-    def __init__(self, real: BaseLLMWrapper, player: Player) -> None:
+    def __init__(self, real: BaseLLMWrapper, player: Player, fallbacks: Sequence[BaseLLMWrapper]) -> None:
         self._player = player
-        super().__init__(real, player.replaying)
+        super().__init__(real, fallbacks)
 
     async def _chat(self, messages: list[Message], tools: tuple[ToolSpec, ...], **options: Any) -> LLMResponse:
         clock = _Clock()
         came = self._take(messages, tools, options)
-        await _end(came, clock)
+        await self._end(came, clock)
         return self._response(came, messages)
 
     async def _stream(
@@ -124,7 +128,7 @@ class ReplayedLLM(StandIn):
         for at_s, chunk in pieces.read(came, self._calls(part.calls, taken)) if came.pieces is not None else ():
             await clock.until(at_s)
             yield self._shown(chunk)
-        await _end(came, clock)
+        await self._end(came, clock)
         response = self._response(came, messages)
         for chunk in _at_once(response) if came.pieces is None else ():
             yield chunk
@@ -134,15 +138,23 @@ class ReplayedLLM(StandIn):
         import numpy as np
 
         clock = _Clock()
-        asked, _ = data.asked(self.name, (), (), options, self._player.secrets)
-        hidden = tuple(self._player.secrets.hidden_text(text) for text in texts)
-        came = self._player.take(msgspec.structs.replace(asked, texts=hidden))
-        await _end(came, clock)
+        asked, _ = data.asked_of_texts(self.name, texts, options, self._player.secrets)
+        came = self._player.take(asked)
+        await self._end(came, clock)
         return np.stack([np.frombuffer(base64.b64decode(row), "<f4") for row in came.vectors])
 
     def _take(self, messages: list[Message], tools: tuple[ToolSpec, ...], options: dict[str, Any]) -> Came:
         asked, _ = data.asked(self.name, messages, tools, options, self._player.secrets)
         return self._player.take(asked)
+
+    async def _end(self, came: Came, clock: _Clock) -> None:
+        """Wait for the end of a request, and fail as it failed."""
+        if came.given_up:
+            await asyncio.Event().wait()
+        await clock.until(came.after_s)
+        if came.failure is not None:
+            self.structured_output &= not came.failure.schema_refused
+            raise _error(came.failure)
 
     def _response(self, came: Came, messages: Iterable[Message]) -> LLMResponse:
         return LLMResponse(
@@ -182,21 +194,12 @@ class _Clock:
         await asyncio.sleep(max(0.0, self._began_at + at_s - self._loop.time()))
 
 
-async def _end(came: Came, clock: _Clock) -> None:
-    """Wait for the end of a request, and fail as it failed."""
-    if came.given_up:
-        await asyncio.Event().wait()
-    await clock.until(came.after_s)
-    if came.failure is not None:
-        raise _error(came.failure)
-
-
 def _error(failure: Failure) -> LLMError:
-    waiting: list[type[LLMError]] = [LLMError]
-    for kind in waiting:  # grows while it is walked
+    kinds: list[type[LLMError]] = [LLMError]
+    for kind in kinds:  # grows while it is walked
         if kind.kind == failure.kind and kind.__module__ == LLMError.__module__:
             break
-        waiting += kind.__subclasses__()
+        kinds += kind.__subclasses__()
     else:
         kind = LLMError
     error = kind(

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import base64
-from collections.abc import AsyncGenerator
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, Iterator, Sequence
+from contextlib import aclosing, contextmanager
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -27,16 +27,20 @@ class Recorder:
     """
     Notes what models are asked and what comes of it.
 
-    `recording(llm)` is a chain like `llm` that asks it; give it to an agent instead. `cassette()` is what was noted.
+    `chain(llm)` is a chain like `llm` that asks it; give it to an agent instead. `cassette()` is what was noted.
     """
 
     def __init__(self, secrets: Secrets | None = None) -> None:
         self.secrets = secrets or Secrets()
         self._notes: list[Note] = []
 
-    def recording(self, llm: BaseLLMWrapper) -> BaseLLMWrapper:
+    def chain(self, llm: BaseLLMWrapper) -> BaseLLMWrapper:
         """Return a chain that asks this one, and notes it."""
-        return RecordedLLM(llm, self)
+        return RecordedLLM(llm, self, [self.chain(fallback) for fallback in llm.fallbacks])
+
+    def link(self, llm: BaseLLMWrapper) -> BaseLLMWrapper:
+        """The same for one model, whose fallbacks are left as they are."""
+        return RecordedLLM(llm, self, llm.fallbacks)
 
     def cassette(self) -> Cassette:
         """
@@ -74,9 +78,11 @@ class Note:
         self._pieces = []
 
     def piece(self, chunk: LLMChunk) -> None:
-        """Note a piece of the answer."""
+        """Note a piece of the answer; one that is empty is a sign of life, of which one at a time is enough."""
         assert self._pieces is not None
-        self._pieces.append(pieces.Piece(self._now(), chunk))
+        now = self._now()
+        if chunk.text or chunk.kind == "tool_call" or not self._pieces or self._pieces[-1].at_s != now:
+            self._pieces.append(pieces.Piece(now, chunk))
 
     def answered(self, response: LLMResponse) -> None:
         """Note the answer."""
@@ -89,9 +95,10 @@ class Note:
         rows = [base64.b64encode(np.asarray(row, "<f4").tobytes()).decode() for row in vectors]
         self._came = Came(after_s=self._now(), vectors=rows)
 
-    def failed(self, error: Exception) -> None:
-        """Note an error."""
-        self._came = Came(after_s=self._now(), failure=data.failed(error, self._secrets))
+    def failed(self, error: Exception, *, schema_refused: bool = False) -> None:
+        """Note an error; `schema_refused` where the model was found to have no mode for structured output."""
+        failure = msgspec.structs.replace(data.failed(error, self._secrets), schema_refused=schema_refused)
+        self._came = Came(after_s=self._now(), failure=failure)
 
     def gave_up(self) -> None:
         """Note that nobody waits any more; who has the answer waits for nothing."""
@@ -128,29 +135,23 @@ class Note:
 class RecordedLLM(StandIn):
     """A model as it is, whose attempts are noted; closing it closes the model."""
 
-    def __init__(self, real: BaseLLMWrapper, recorder: Recorder) -> None:
+    def __init__(self, real: BaseLLMWrapper, recorder: Recorder, fallbacks: Sequence[BaseLLMWrapper]) -> None:
         self._recorder = recorder
-        super().__init__(real, recorder.recording)
+        super().__init__(real, fallbacks)
 
     async def _chat(self, messages: list[Message], tools: tuple[ToolSpec, ...], **options: Any) -> LLMResponse:
-        note = self._note(messages, tools, options)
-        try:
+        note = self._recorder.note(*data.asked(self.name, messages, tools, options, self._recorder.secrets))
+        with self._noting(note):
             response = await self._real._chat(messages, tools, **options)  # noqa: SLF001 - below the onion
-        except Exception as error:
-            note.failed(error)
-            raise
-        except asyncio.CancelledError:
-            note.gave_up()
-            raise
-        note.answered(response)
-        return response
+            note.answered(response)
+            return response
 
     async def _stream(
         self, messages: list[Message], tools: tuple[ToolSpec, ...], **options: Any
     ) -> AsyncGenerator[LLMChunk, None]:
-        note = self._note(messages, tools, options)
+        note = self._recorder.note(*data.asked(self.name, messages, tools, options, self._recorder.secrets))
         note.streams()
-        try:
+        with self._noting(note):
             async with aclosing(self._real._stream(messages, tools, **options)) as chunks:  # noqa: SLF001
                 async for chunk in chunks:
                     if chunk.kind == "finished" and chunk.response is not None:
@@ -159,33 +160,29 @@ class RecordedLLM(StandIn):
                         note.piece(chunk)
                     yield chunk
             note.ended()
+
+    async def _embed(self, texts: list[str], **options: Any) -> np.ndarray:
+        note = self._recorder.note(*data.asked_of_texts(self.name, texts, options, self._recorder.secrets))
+        with self._noting(note):
+            vectors = await self._real._embed(texts, **options)  # noqa: SLF001 - below the onion
+            note.embedded(vectors)
+            return vectors
+
+    @contextmanager
+    def _noting(self, note: Note) -> Iterator[None]:
+        could = self.structured_output
+        try:
+            yield
         except Exception as error:
-            note.failed(error)
+            self.structured_output = self._real.structured_output  # the adapter learns from what is refused
+            note.failed(error, schema_refused=could and not self.structured_output)
             raise
         except (asyncio.CancelledError, GeneratorExit):
             note.gave_up()
             raise
-
-    async def _embed(self, texts: list[str], **options: Any) -> np.ndarray:
-        asked, numbers = data.asked(self.name, (), (), options, self._recorder.secrets)
-        hidden = tuple(self._recorder.secrets.hidden_text(text) for text in texts)
-        note = self._recorder.note(msgspec.structs.replace(asked, texts=hidden), numbers)
-        try:
-            vectors = await self._real._embed(texts, **options)  # noqa: SLF001 - below the onion
-        except Exception as error:
-            note.failed(error)
-            raise
-        except asyncio.CancelledError:
-            note.gave_up()
-            raise
-        note.embedded(vectors)
-        return vectors
 
     async def _close(self) -> None:
         await self._real._close()  # noqa: SLF001 - below the onion
 
     def _health(self) -> ModelHealth:
         return self._real.health
-
-    def _note(self, messages: list[Message], tools: tuple[ToolSpec, ...], options: dict[str, Any]) -> Note:
-        return self._recorder.note(*data.asked(self.name, messages, tools, options, self._recorder.secrets))

@@ -95,7 +95,7 @@ CASES = {
 
 def recorded():
     recorder = Recorder()
-    llm = recorder.recording(ScriptedLLM(["Ada."]))
+    llm = recorder.chain(ScriptedLLM(["Ada."]))
     run_virtual(llm.async_chat(TALK, [LOOK, ADD]))
     return recorder.cassette()
 
@@ -106,10 +106,10 @@ def test_the_difference_is_named(case):
     (messages, tools, options), expected = CASES[case]
     recorder = Recorder()
     given = {"temperature": 0} if options else {}
-    run_virtual(recorder.recording(ScriptedLLM(["Ada."])).async_chat(TALK, [LOOK, ADD], **given))
+    run_virtual(recorder.chain(ScriptedLLM(["Ada."])).async_chat(TALK, [LOOK, ADD], **given))
     player = Player(recorder.cassette())
     with pytest.raises(CassetteMismatch):
-        run_virtual(player.replaying(ScriptedLLM([])).async_chat(messages, tools, **options))
+        run_virtual(player.chain(ScriptedLLM([])).async_chat(messages, tools, **options))
     head, *lines = player.differences()[0].split("\n  ")
     assert head == "request 1 (scripted/scripted) is not as recorded:"
     assert lines == expected
@@ -117,10 +117,10 @@ def test_the_difference_is_named(case):
 
 def test_of_a_long_line_the_place_is_shown_where_it_parts():
     recorder = Recorder()
-    run_virtual(recorder.recording(ScriptedLLM(["A"])).async_chat("a" * 500 + "b" + "c" * 500))
+    run_virtual(recorder.chain(ScriptedLLM(["A"])).async_chat("a" * 500 + "b" + "c" * 500))
     player = Player(recorder.cassette())
     with pytest.raises(CassetteMismatch):
-        run_virtual(player.replaying(ScriptedLLM([])).async_chat("a" * 500 + "B" + "c" * 500))
+        run_virtual(player.chain(ScriptedLLM([])).async_chat("a" * 500 + "B" + "c" * 500))
     shown = f"“…{'a' * 30}b{'c' * 59}…” → “…{'a' * 30}B{'c' * 59}…”"
     assert player.differences() == [
         f"request 1 (scripted/scripted) is not as recorded:\n  message 0 (user): line 1: {shown}"
@@ -129,7 +129,7 @@ def test_of_a_long_line_the_place_is_shown_where_it_parts():
 
 def test_the_order_of_tools_does_not_matter():
     player = Player(recorded())
-    assert run_virtual(player.replaying(ScriptedLLM([])).async_chat(TALK, [ADD, LOOK])).text == "Ada."
+    assert run_virtual(player.chain(ScriptedLLM([])).async_chat(TALK, [ADD, LOOK])).text == "Ada."
 
 
 @pytest.mark.promise("provider-ids")
@@ -138,28 +138,28 @@ def test_ids_of_calls_do_not_matter():
     call = ToolCall("call_9f3", "look", {"q": "who"})
     messages = [*TALK[:2], Message("assistant", TALK[2].text, tool_calls=(call,))]
     messages.append(Message("tool", TALK[3].text, tool_call_id="call_9f3"))
-    assert run_virtual(player.replaying(ScriptedLLM([])).async_chat(messages, [LOOK, ADD])).text == "Ada."
+    assert run_virtual(player.chain(ScriptedLLM([])).async_chat(messages, [LOOK, ADD])).text == "Ada."
 
 
 def test_ids_given_are_not_taken_already():
     recorder = Recorder()
-    llm = recorder.recording(ScriptedLLM([Turn(calls=[("look", {"q": "z"})])]))
+    llm = recorder.chain(ScriptedLLM([Turn(calls=[("look", {"q": "z"})])]))
     talk = [*TALK[:2], Message("assistant", "", tool_calls=(ToolCall("call_2", "look", {"q": "x"}),))]
     talk.append(Message("tool", "y", tool_call_id="call_2"))
     run_virtual(llm.async_chat(talk))
-    again = run_virtual(Player(recorder.cassette()).replaying(ScriptedLLM([])).async_chat(talk))
+    again = run_virtual(Player(recorder.cassette()).chain(ScriptedLLM([])).async_chat(talk))
     assert [call.id for call in again.tool_calls] == ["call_2_"]
 
 
 def test_of_several_requests_the_nearest_is_compared_and_many_lines_are_counted():
     recorder = Recorder()
-    llm = recorder.recording(ScriptedLLM(["A", "B"]))
+    llm = recorder.chain(ScriptedLLM(["A", "B"]))
     run_virtual(llm.async_chat([Message("system", "One"), Message("user", "x")]))
     run_virtual(llm.async_chat([Message("system", "Two"), Message("user", "\n".join("abcdefghijkl"))]))
     player = Player(recorder.cassette())
     with pytest.raises(CassetteMismatch):
         run_virtual(
-            player.replaying(ScriptedLLM([])).async_chat(
+            player.chain(ScriptedLLM([])).async_chat(
                 [Message("system", "Two"), Message("user", "\n-\n".join("ABCDEFGHIJKL"))]
             )
         )

@@ -22,7 +22,7 @@ PIECES += [
 
 def recording(*turns, messages="Q", tools=()):
     recorder = Recorder()
-    llm = recorder.recording(ScriptedLLM(list(turns)))
+    llm = recorder.chain(ScriptedLLM(list(turns)))
     for _ in turns:
         run_virtual(llm.async_chat(messages, tools, on_chunk=lambda _: None))
     return recorder.cassette()
@@ -42,9 +42,7 @@ def test_any_text_reads_as_it_was_written():
 
 def test_a_conversation_stands_there_once_and_long_texts_in_blocks(tmp_path):
     recorder = Recorder()
-    llm = recorder.recording(
-        ScriptedLLM([Turn(text="word " * 30 + "\nend", delay_s=1.5, chunk_delay_s=0.25), "B", "C"])
-    )
+    llm = recorder.chain(ScriptedLLM([Turn(text="word " * 30 + "\nend", delay_s=1.5, chunk_delay_s=0.25), "B", "C"]))
     asked = [Message("system", "Be brief.\nBe kind."), Message("user", "A?")]
     first = run_virtual(llm.async_chat(asked, on_chunk=lambda _: None))
     run_virtual(llm.async_chat([*asked, first.message, Message("user", "B?")], temperature=0.5))
@@ -61,7 +59,7 @@ def test_a_conversation_stands_there_once_and_long_texts_in_blocks(tmp_path):
 
 def test_tools_of_one_name_that_differ_are_both_kept():
     recorder = Recorder()
-    llm = recorder.recording(ScriptedLLM(["A", "B", "C"]))
+    llm = recorder.chain(ScriptedLLM(["A", "B", "C"]))
     for description in ("One.", "Two.", "One."):
         run_virtual(llm.async_chat("Q", [ToolSpec("look", description, {"type": "object"})]))
     text = text_of(recorder.cassette())
@@ -79,10 +77,10 @@ def test_images_are_known_by_their_digest():
     assert cassette_of(text) == cassette
     other = (parts[0], ImagePart(url[:-1] + "B"), parts[2])
     player = Player(cassette)
-    assert run_virtual(player.replaying(ScriptedLLM([])).async_chat([Message("user", parts)])).text == "A tree."
+    assert run_virtual(player.chain(ScriptedLLM([])).async_chat([Message("user", parts)])).text == "A tree."
     player = Player(cassette)
     with pytest.raises(Exception, match=r"message 0 \(user\): content\[1\]\.image"):
-        run_virtual(player.replaying(ScriptedLLM([])).async_chat([Message("user", other)]))
+        run_virtual(player.chain(ScriptedLLM([])).async_chat([Message("user", other)]))
 
 
 def test_an_edited_answer_needs_no_new_pieces():
@@ -90,7 +88,7 @@ def test_an_edited_answer_needs_no_new_pieces():
     for said in ("It is five, as you see.", "Five"):
         heard = []
         player = Player(cassette_of(text.replace("The sum is 5.", said)))
-        run_virtual(player.replaying(ScriptedLLM([])).async_chat("Q", on_chunk=heard.append))
+        run_virtual(player.chain(ScriptedLLM([])).async_chat("Q", on_chunk=heard.append))
         assert "".join(chunk.text for chunk in heard) == said
 
 

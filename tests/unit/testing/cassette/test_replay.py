@@ -10,7 +10,7 @@ import pytest
 
 from shared_libs.agents import ReActAgent
 from shared_libs.atomic import LLMError, Resilience, tool
-from shared_libs.atomic.errors import ContextOverflow, LLMConnectionError, MisuseError, RateLimited
+from shared_libs.atomic.errors import BadRequest, ContextOverflow, LLMConnectionError, MisuseError, RateLimited
 from shared_libs.atomic.llms import BaseLLMWrapper, ScriptedLLM
 from shared_libs.atomic.llms.scripted_llm import Turn
 from shared_libs.atomic.types import LLMChunk, LLMResponse, Message, Thinking, ToolCall, Usage
@@ -74,13 +74,13 @@ def both(make, ask):
     recorder = Recorder()
 
     async def real():
-        return await ask(recorder.recording(make()))
+        return await ask(recorder.chain(make()))
 
     first = run_virtual(real())
     player = replayed(recorder.cassette())
 
     async def again():
-        return await ask(player.replaying(make()))
+        return await ask(player.chain(make()))
 
     return first, run_virtual(again()), player
 
@@ -204,10 +204,10 @@ def test_what_was_streamed_can_be_asked_whole_and_the_other_way_round():
     for first, second in [(None, lambda _: None), (lambda _: None, None)]:
         recorder = Recorder()
         turn = Turn(text="Hello you.", calls=[("add", {"a": 1, "b": 2})], delay_s=1)
-        llm = recorder.recording(ScriptedLLM([turn]))
+        llm = recorder.chain(ScriptedLLM([turn]))
         run_virtual(llm.async_chat("Q", on_chunk=first))
         player = replayed(recorder.cassette())
-        response = run_virtual(player.replaying(ScriptedLLM([])).async_chat("Q", on_chunk=second))
+        response = run_virtual(player.chain(ScriptedLLM([])).async_chat("Q", on_chunk=second))
         assert (response.text, response.tool_calls[0].input) == ("Hello you.", {"a": 1, "b": 2})
 
 
@@ -243,9 +243,9 @@ def test_concurrent_calls_match_by_content_and_the_file_has_one_order():
 
         return [response.text for response in await asyncio.gather(*map(talk, order))]
 
-    run_virtual(ask(recorder.recording(make()), questions))
+    run_virtual(ask(recorder.chain(make()), questions))
     player = replayed(recorder.cassette())
-    answers = run_virtual(ask(player.replaying(ScriptedLLM([])), questions[::-1]))
+    answers = run_virtual(ask(player.chain(ScriptedLLM([])), questions[::-1]))
     assert answers == ["THREE!", "TWO!", "ONE!"]
     assert player.differences() == []
     read = cassette_of(text_of(recorder.cassette()))
@@ -263,17 +263,17 @@ def test_embeddings_replay():
     assert again.dtype == np.float32
     assert player.differences() == []
     with pytest.raises(CassetteMismatch, match=r"e is asked once more than was recorded: embeddings of 1 texts"):
-        run_virtual(player.replaying(Embedder("e")).async_embed(["one"]))
+        run_virtual(player.chain(Embedder("e")).async_embed(["one"]))
 
 
 def test_what_is_not_recorded_is_not_answered_and_what_is_not_asked_is_told():
     recorder = Recorder()
-    llm = recorder.recording(ScriptedLLM(["A", "B"]))
+    llm = recorder.chain(ScriptedLLM(["A", "B"]))
     run_virtual(llm.async_chat("first"))
     run_virtual(llm.async_chat("second"))
 
     player = replayed(recorder.cassette())
-    stand_in = player.replaying(ScriptedLLM([]))
+    stand_in = player.chain(ScriptedLLM([]))
     assert run_virtual(stand_in.async_chat("first")).text == "A"
     assert player.differences() == [
         "request 2 was recorded and not made; the first asked scripted/scripted: 1 messages, the last (user) “second”"
@@ -286,16 +286,16 @@ def test_what_is_not_recorded_is_not_answered_and_what_is_not_asked_is_told():
         run_virtual(stand_in.async_chat("second"))
     assert len(player.differences()) == 2
 
-    other = Player(recorder.cassette()).replaying(ScriptedLLM([], model="other", fallbacks=[ScriptedLLM([])]))
+    other = Player(recorder.cassette()).chain(ScriptedLLM([], model="other", fallbacks=[ScriptedLLM([])]))
     with pytest.raises(CassetteMismatch, match=r"scripted/other was not asked when .*; asked were: scripted/scripted"):
         run_virtual(other.async_chat("first"))
 
 
 def test_a_mismatch_is_not_routed_around():
     recorder = Recorder()
-    run_virtual(recorder.recording(ScriptedLLM(["A"], model="a")).async_chat("first"))
+    run_virtual(recorder.chain(ScriptedLLM(["A"], model="a")).async_chat("first"))
     fallback = ScriptedLLM(["from the fallback"], model="b")
-    chain = Player(recorder.cassette()).replaying(ScriptedLLM([], model="a", fallbacks=[fallback]))
+    chain = Player(recorder.cassette()).chain(ScriptedLLM([], model="a", fallbacks=[fallback]))
     with pytest.raises(CassetteMismatch):
         run_virtual(chain.async_chat("second"))
 
@@ -303,3 +303,29 @@ def test_a_mismatch_is_not_routed_around():
 def test_nothing_asked_is_nothing_to_keep():
     with pytest.raises(MisuseError, match="no model was asked"):
         Recorder().cassette()
+
+
+class Learner(ScriptedLLM):
+    """A model that takes a schema until it is told that there is no such thing."""
+
+    structured_output = True
+
+    async def _chat(self, messages, tools, **options):
+        if "output_schema" in options:
+            self.structured_output = False
+            raise BadRequest("unknown field", retryable=True)
+        return await super()._chat(messages, tools, **options)
+
+
+@pytest.mark.promise("replay-true", "output-fits")
+def test_structured_output_replays_also_where_the_model_was_found_to_have_none():
+    wanted = {"type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"]}
+
+    async def ask(llm):
+        response = await llm.async_chat("Q", output_schema=wanted, temperature=0)
+        return response.parsed, [row.outcome for row in response.attempts]
+
+    real, again, player = both(lambda: Learner(['{"n": "x"}', '{"n": 5}']), ask)
+    assert real == again
+    assert real == ({"n": 5}, ["bad_request", "ok", "ok"])
+    assert player.differences() == []

@@ -53,7 +53,7 @@ def test_planted_secrets_reach_no_cassette_and_the_run_replays(planted):
         agent.llm.options.update(options)
         return await agent.async_run(f"Use the token: {SHAPED}")
 
-    real = run_virtual(ask(recorder.recording(ScriptedLLM(turns))))
+    real = run_virtual(ask(recorder.chain(ScriptedLLM(turns))))
     text = text_of(recorder.cassette())
     assert not [secret for secret in (SHAPED, NAMED, FROM_ENVIRONMENT, TELLING, "sk-proj") if secret in text]
     assert "Turn it on" in text
@@ -61,7 +61,7 @@ def test_planted_secrets_reach_no_cassette_and_the_run_replays(planted):
     assert "${BILLING_SECRET}" in text
 
     player = Player(cassette_of(text), planted)
-    again = run_virtual(ask(player.replaying(ScriptedLLM([]))))
+    again = run_virtual(ask(player.chain(ScriptedLLM([]))))
     assert player.differences() == []
     assert again.answer == real.answer == f"It says {FROM_ENVIRONMENT} and {TELLING}."
     assert FROM_ENVIRONMENT in again.steps[0].actions[0].input["url"]
@@ -72,7 +72,7 @@ def test_planted_secrets_reach_no_cassette_and_the_run_replays(planted):
 def test_secrets_of_errors_and_pieces_of_streams(planted, streamed):
     recorder = Recorder(planted)
     turns = [AuthenticationFailed(f"the key {SHAPED} is wrong"), Turn(text=f"a {SHAPED[:9]}{SHAPED[9:]} b"), "x"]
-    llm = recorder.recording(ScriptedLLM(turns))
+    llm = recorder.chain(ScriptedLLM(turns))
     for _ in turns:
         try:
             run_virtual(llm.async_chat("Q", on_chunk=(lambda _: None) if streamed else None))
@@ -96,7 +96,7 @@ def test_a_schema_keeps_its_shape_and_loses_its_secrets(planted):
     }
     recorder = Recorder(planted)
     spec = ToolSpec("open", f"Opens it with {SHAPED}.", parameters)
-    run_virtual(recorder.recording(ScriptedLLM(["A"])).async_chat([Message("user", "Q")], [spec]))
+    run_virtual(recorder.chain(ScriptedLLM(["A"])).async_chat([Message("user", "Q")], [spec]))
     (entry,) = cassette_of(text_of(recorder.cassette())).entries
     told = entry.asked.tools["open"].parameters["properties"]
     assert told["api_key"] == {"type": "string", "default": "[redacted]", "description": "What opens it."}

@@ -52,11 +52,11 @@ def shown(events):
 def test_a_run_with_a_tool_against_a_server_of_others(calm, provider, path, arguments, streamed):
     recorder = Recorder()
     llm = provider("any-model", base_url=calm + path, api_key=KEY, **arguments)
-    real = run(ask(recorder.recording(llm), streamed=streamed))
+    real = run(ask(recorder.chain(llm), streamed=streamed))
     text = text_of(recorder.cassette())
     player = Player(cassette_of(text))
     gone = provider("any-model", base_url="http://127.0.0.1:9", api_key="another", **arguments)
-    again = run_virtual(ask(player.replaying(gone), streamed=streamed))
+    again = run_virtual(ask(player.chain(gone), streamed=streamed))
     assert shown(again) == shown(real)
     assert shown(real)[0] == "answered"
     assert "21 degrees in" in shown(real)[3][0]
@@ -85,12 +85,12 @@ def test_faults_of_the_wire_in_every_format(provider, name, streamed):
         ]
         async with FaultServer({"m": script}) as server:
             llm = provider("m", api_key=KEY, base_url=server.url(name), resilience=policy)
-            return await ask(recorder.recording(llm), streamed=streamed)
+            return await ask(recorder.chain(llm), streamed=streamed)
 
     real = run_virtual(main())
     player = Player(cassette_of(text_of(recorder.cassette())))
     gone = provider("m", base_url="http://127.0.0.1:9", api_key="another", resilience=policy)
-    again = run_virtual(ask(player.replaying(gone), streamed=streamed))
+    again = run_virtual(ask(player.chain(gone), streamed=streamed))
     assert shown(again) == shown(real)
     assert len(shown(real)[4]) == 5
     assert shown(real)[1] == "Mild."

@@ -4,7 +4,7 @@ from shared_libs.testing.cassette.data import Cassette
 from shared_libs.testing.cassette.file import read_cassette, text_of, write_cassette
 from shared_libs.testing.cassette.player import CassetteMismatch, Player
 from shared_libs.testing.cassette.recorder import Recorder
-from shared_libs.testing.cassette.secrets import Secrets
+from shared_libs.testing.cassette.secrets import Secrets, variables_used
 
 __all__ = [
     "Cassette",
@@ -14,5 +14,6 @@ __all__ = [
     "Secrets",
     "read_cassette",
     "text_of",
+    "variables_used",
     "write_cassette",
 ]

@@ -26,7 +26,7 @@ class Plain(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Data as it stands in the file; what is as usual is left out."""
 
 
-class Call(Plain):
+class Call(Plain, frozen=True):
     """A tool call of the model; `malformed` is what it gave instead of a JSON object."""
 
     id: str
@@ -35,7 +35,7 @@ class Call(Plain):
     malformed: str | None = None
 
 
-class Line(Plain):
+class Line(Plain, frozen=True):
     """A message of a conversation; `call` is the call whose result it is."""
 
     role: str
@@ -47,14 +47,14 @@ class Line(Plain):
     calls: tuple[Call, ...] = ()
 
 
-class Tool(Plain):
+class Tool(Plain, frozen=True):
     """What the model is told of a tool."""
 
     description: str
     parameters: dict[str, Any]
 
 
-class Asked(Plain):
+class Asked(Plain, frozen=True):
     """A request; `texts` are what embeddings are wanted of."""
 
     model: str
@@ -64,7 +64,7 @@ class Asked(Plain):
     texts: tuple[str, ...] = ()
 
 
-class Failure(Plain):
+class Failure(Plain, frozen=True):
     """
     A failed attempt, as the facts that its error states; `kind` is that of the error's class.
 
@@ -81,7 +81,7 @@ class Failure(Plain):
     schema_refused: bool = False
 
 
-class Streamed(Plain):
+class Streamed(Plain, frozen=True):
     """What came of an answer piece by piece, where that is not the answer itself."""
 
     text: str = ""
@@ -89,7 +89,7 @@ class Streamed(Plain):
     calls: tuple[Call, ...] = ()
 
 
-class Came(Plain):
+class Came(Plain, frozen=True):
     """
     What came of a request.
 

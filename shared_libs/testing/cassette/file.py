@@ -251,7 +251,7 @@ class _Folded(str):
 def _yaml(data: dict[str, Any]) -> str:
     import yaml
 
-    class Dumper(yaml.SafeDumper):
+    class Dumper(yaml.SafeDumper):  # type: ignore[misc]  # it has no types
         """Long texts in blocks, short lists and mappings on one line."""
 
         def analyze_scalar(self, scalar: str) -> Any:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 from shared_libs.observability.redact import MASK, redact_data, redact_text
@@ -66,6 +67,40 @@ class Secrets:
     def shown(self, value: Any) -> Any:
         """Return plain data with the values of variables back in their places."""
         return _mapped(value, self._shown)
+
+
+def variables_used(definition: Mapping[str, Any], folder: Path) -> set[str]:
+    """
+    Name the environment variables that a definition uses, and those of the agents that it names.
+
+    Args:
+        definition: as it is written, variables not expanded.
+        folder: what the files that it names are relative to.
+
+    """
+    return _used(definition, folder, set())
+
+
+def _used(definition: Mapping[str, Any], folder: Path, seen: set[Path]) -> set[str]:
+    from shared_libs.factory import load_definition
+    from shared_libs.factory.environment import variables
+
+    found = {name for text in _texts(definition) for name in variables(text)}
+    tools = definition.get("tools")
+    for tool in tools if isinstance(tools, list) else []:
+        file = (folder / str(tool.get("path", ""))).resolve() if isinstance(tool, Mapping) else folder
+        if isinstance(tool, Mapping) and tool.get("use") == "agent" and file not in seen:
+            seen.add(file)
+            found |= _used(load_definition(file), file.parent, seen)
+    return found
+
+
+def _texts(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping | list | tuple):
+        for item in value.values() if isinstance(value, Mapping) else value:
+            yield from _texts(item)
 
 
 def _replacing(table: Mapping[str, str]) -> Callable[[str], str]:

@@ -12,7 +12,7 @@ from shared_libs.atomic.errors import AuthenticationFailed
 from shared_libs.atomic.llms import ScriptedLLM
 from shared_libs.atomic.llms.scripted_llm import Turn
 from shared_libs.atomic.types import LLMResponse, Message, Thinking, ToolSpec
-from shared_libs.testing.cassette import Player, Recorder, Secrets, text_of
+from shared_libs.testing.cassette import Player, Recorder, Secrets, text_of, variables_used
 from shared_libs.testing.cassette.file import cassette_of
 from tests.support import run_virtual
 
@@ -109,3 +109,12 @@ def test_a_short_value_is_hidden_only_as_a_word(monkeypatch):
     secrets = Secrets(["CITY"])
     assert secrets.hidden_text("Rome, Romeo and Jerome") == "${CITY}, Romeo and Jerome"
     assert secrets.shown({"a": ["in ${CITY}", 1]}) == {"a": ["in Rome", 1]}
+
+
+def test_the_variables_of_a_definition_are_those_of_its_agents_too(tmp_path):
+    (tmp_path / "inner.yaml").write_text(
+        "name: inner\nllm: {api_key: '${INNER_KEY}'}\ntools: [{use: agent, path: me.yaml}]"
+    )
+    (tmp_path / "me.yaml").write_text("tools: [{use: agent, path: inner.yaml}]")
+    definition = {"llm": {"chain": [{"api_key": "${KEY:-}"}]}, "tools": [{"use": "agent", "path": "inner.yaml"}]}
+    assert variables_used(definition, tmp_path) == {"KEY", "INNER_KEY"}

@@ -1,5 +1,6 @@
 """What tests of agents need: a server on loopback that answers as the providers do, and fails as they do."""
 
+from shared_libs.testing.cassette import Cassette, CassetteMismatch, Player, Recorder, read_cassette, write_cassette
 from shared_libs.testing.fault_server import FaultServer, SeenRequest, UnexpectedRequest
 from shared_libs.testing.faults import (
     CleanCut,
@@ -34,6 +35,8 @@ from shared_libs.testing.faults import (
 )
 
 __all__ = [
+    "Cassette",
+    "CassetteMismatch",
     "CleanCut",
     "ConnectionRefused",
     "ContentFilter",
@@ -54,8 +57,10 @@ __all__ = [
     "ModelMissing",
     "NameNotResolved",
     "NoEndMarker",
+    "Player",
     "PrefillRejected",
     "RateLimited",
+    "Recorder",
     "ResetBeforeHeaders",
     "SeenRequest",
     "ServerError",
@@ -66,4 +71,6 @@ __all__ = [
     "Unauthorized",
     "UnexpectedRequest",
     "WrongShape",
+    "read_cassette",
+    "write_cassette",
 ]

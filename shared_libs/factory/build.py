@@ -171,7 +171,6 @@ def _brought(
     ports: Ports | None,
 ) -> _Brought:
     """Take what the caller brings; the agents of files that a definition names get it too, but for the tools."""
-
     ports = ports or OUTSIDE
 
     def build(file: FilePath, origin: Origin) -> tuple[ReActAgent, str]:

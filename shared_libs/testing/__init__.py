@@ -1,38 +1,100 @@
-"""What tests of agents need: a server on loopback that answers as the providers do, and fails as they do."""
+"""What tests of agents need: scenarios and their players, a virtual clock, and a server that fails as providers do."""
 
-from shared_libs.testing.cassette import Cassette, CassetteMismatch, Player, Recorder, read_cassette, write_cassette
-from shared_libs.testing.fault_server import FaultServer, SeenRequest, UnexpectedRequest
-from shared_libs.testing.faults import (
-    CleanCut,
-    ConnectionRefused,
-    ContentFilter,
-    ContextTooLong,
-    Cut,
-    Drip,
-    DuplicateChunks,
-    EmptyAnswer,
-    Fault,
-    Flapping,
-    Garbage,
-    Healthy,
-    HtmlPage,
-    HugeChunk,
-    MalformedBody,
-    MalformedChunk,
-    ModelMissing,
-    NameNotResolved,
-    NoEndMarker,
-    PrefillRejected,
-    RateLimited,
-    ResetBeforeHeaders,
-    ServerError,
-    Silence,
-    SlowFirstToken,
-    Stall,
-    TlsFailure,
-    Unauthorized,
-    WrongShape,
-)
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from shared_libs.testing.cassette import Cassette, CassetteMismatch, Player, Recorder, read_cassette, write_cassette
+    from shared_libs.testing.clock import real_time, run_virtual
+    from shared_libs.testing.fault_server import FaultServer, SeenRequest, UnexpectedRequest
+    from shared_libs.testing.faults import (
+        CleanCut,
+        ConnectionRefused,
+        ContentFilter,
+        ContextTooLong,
+        Cut,
+        Drip,
+        DuplicateChunks,
+        EmptyAnswer,
+        Fault,
+        Flapping,
+        Garbage,
+        Healthy,
+        HtmlPage,
+        HugeChunk,
+        MalformedBody,
+        MalformedChunk,
+        ModelMissing,
+        NameNotResolved,
+        NoEndMarker,
+        PrefillRejected,
+        RateLimited,
+        ResetBeforeHeaders,
+        ServerError,
+        Silence,
+        SlowFirstToken,
+        Stall,
+        TlsFailure,
+        Unauthorized,
+        WrongShape,
+    )
+    from shared_libs.testing.playing import Played, play
+    from shared_libs.testing.ports import FaultPlan, PortFault
+    from shared_libs.testing.scenario import Scenario, load_scenarios, scenarios_of
+    from shared_libs.testing.scripts import Outcome, Turn
+    from shared_libs.testing.stage import Stage
+
+_HOMES = {
+    "Cassette": "cassette",
+    "CassetteMismatch": "cassette",
+    "CleanCut": "faults",
+    "ConnectionRefused": "faults",
+    "ContentFilter": "faults",
+    "ContextTooLong": "faults",
+    "Cut": "faults",
+    "Drip": "faults",
+    "DuplicateChunks": "faults",
+    "EmptyAnswer": "faults",
+    "Fault": "faults",
+    "FaultPlan": "ports",
+    "FaultServer": "fault_server",
+    "Flapping": "faults",
+    "Garbage": "faults",
+    "Healthy": "faults",
+    "HtmlPage": "faults",
+    "HugeChunk": "faults",
+    "MalformedBody": "faults",
+    "MalformedChunk": "faults",
+    "ModelMissing": "faults",
+    "NameNotResolved": "faults",
+    "NoEndMarker": "faults",
+    "Outcome": "scripts",
+    "Played": "playing",
+    "Player": "cassette",
+    "PortFault": "ports",
+    "PrefillRejected": "faults",
+    "RateLimited": "faults",
+    "Recorder": "cassette",
+    "ResetBeforeHeaders": "faults",
+    "Scenario": "scenario",
+    "SeenRequest": "fault_server",
+    "ServerError": "faults",
+    "Silence": "faults",
+    "SlowFirstToken": "faults",
+    "Stage": "stage",
+    "Stall": "faults",
+    "TlsFailure": "faults",
+    "Turn": "scripts",
+    "Unauthorized": "faults",
+    "UnexpectedRequest": "fault_server",
+    "WrongShape": "faults",
+    "load_scenarios": "scenario",
+    "play": "playing",
+    "read_cassette": "cassette",
+    "real_time": "clock",
+    "run_virtual": "clock",
+    "scenarios_of": "scenario",
+    "write_cassette": "cassette",
+}
 
 __all__ = [
     "Cassette",
@@ -46,6 +108,7 @@ __all__ = [
     "DuplicateChunks",
     "EmptyAnswer",
     "Fault",
+    "FaultPlan",
     "FaultServer",
     "Flapping",
     "Garbage",
@@ -57,20 +120,39 @@ __all__ = [
     "ModelMissing",
     "NameNotResolved",
     "NoEndMarker",
+    "Outcome",
+    "Played",
     "Player",
+    "PortFault",
     "PrefillRejected",
     "RateLimited",
     "Recorder",
     "ResetBeforeHeaders",
+    "Scenario",
     "SeenRequest",
     "ServerError",
     "Silence",
     "SlowFirstToken",
+    "Stage",
     "Stall",
     "TlsFailure",
+    "Turn",
     "Unauthorized",
     "UnexpectedRequest",
     "WrongShape",
+    "load_scenarios",
+    "play",
     "read_cassette",
+    "real_time",
+    "run_virtual",
+    "scenarios_of",
     "write_cassette",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)

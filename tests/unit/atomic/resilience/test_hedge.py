@@ -43,7 +43,7 @@ def test_the_next_model_starts_when_the_first_is_late(stream):
 def test_the_next_model_starts_also_where_a_timer_fires_a_rounding_error_early(at_s):
     async def main():
         await asyncio.sleep(at_s)
-        return await ask(chain([Turn(delay_s=100)], ["in time"], strategy="hedged", hedge_after_s=1))
+        return await ask(chain([Turn(delay_s=100)], ["in time"], strategy="hedged", hedge_after_s=1), stream=False)
 
     assert run_virtual(main())[0].text == "in time"
 

@@ -1,0 +1,99 @@
+"""
+The virtual clock: an event loop whose time jumps to the next timer when nothing else is to do.
+
+Whatever waits for something outside the loop (a thread, a socket, another process) holds the clock by `real_time`;
+meanwhile a wait takes as long as it really does. So a backoff of minutes costs nothing, and no timeout of a real tool
+is jumped over while the tool works.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import selectors
+import time
+from collections.abc import Coroutine, Iterator
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+
+class VirtualLoop(asyncio.SelectorEventLoop):
+    """An event loop with a clock of its own, in seconds from 0."""
+
+    def __init__(self) -> None:
+        self._now = 0.0
+        self._holders = 0
+        super().__init__(_Jumping(self))
+
+    def time(self) -> float:
+        """Seconds since the loop was made: jumped over, or waited for while the clock was held."""
+        return self._now
+
+    @property
+    def held(self) -> bool:
+        """Whether somebody waits for what is outside, so that a wait takes as long as it really does."""
+        return self._holders > 0
+
+    def hold(self) -> None:
+        """Have waits take as long as they really do, until `release`; several may hold the clock."""
+        self._holders += 1
+
+    def release(self) -> None:
+        """Undo one `hold`."""
+        self._holders -= 1
+
+    def pass_by(self, seconds: float) -> None:
+        """Move the clock on."""
+        self._now += seconds
+
+    async def shutdown_default_executor(self, timeout: float | None = None) -> None:
+        """End the executor's threads, which are outside."""
+        self.hold()
+        try:
+            await super().shutdown_default_executor(*(() if timeout is None else (timeout,)))
+        finally:
+            self.release()
+
+
+class _Jumping(selectors.DefaultSelector):
+    """Asks what is ready; where nothing is and nobody holds the clock, it moves the clock and not the caller."""
+
+    def __init__(self, loop: VirtualLoop) -> None:
+        super().__init__()
+        self._loop = loop
+
+    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+        ready: list[tuple[selectors.SelectorKey, int]]
+        if self._loop.held:
+            began_at = time.monotonic()
+            ready = super().select(timeout)
+            self._loop.pass_by(time.monotonic() - began_at if timeout != 0 else 0.0)
+            return ready
+        if timeout is None or timeout <= 0:
+            ready = super().select(timeout)
+            return ready
+        ready = super().select(0)
+        if not ready:
+            self._loop.pass_by(timeout)
+        return ready
+
+
+@contextmanager
+def real_time() -> Iterator[None]:
+    """Hold the virtual clock while something outside the loop is waited for; on a real clock, nothing."""
+    loop = asyncio.get_running_loop()
+    if not isinstance(loop, VirtualLoop):
+        yield
+        return
+    loop.hold()
+    try:
+        yield
+    finally:
+        loop.release()
+
+
+def run_virtual(main: Coroutine[Any, Any, T]) -> T:
+    """Run a coroutine on a virtual clock of its own, as `asyncio.run` does on the real one."""
+    with asyncio.Runner(loop_factory=VirtualLoop) as runner:
+        return runner.run(main)

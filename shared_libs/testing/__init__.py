@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from shared_libs.testing.cassette import Cassette, CassetteMismatch, Player, Recorder, read_cassette, write_cassette
     from shared_libs.testing.clock import real_time, run_virtual
+    from shared_libs.testing.clock import VirtualClock, real_time, run_virtual
     from shared_libs.testing.fault_server import FaultServer, SeenRequest, UnexpectedRequest
     from shared_libs.testing.faults import (
         CleanCut,
@@ -86,6 +87,7 @@ _HOMES = {
     "Turn": "scripts",
     "Unauthorized": "faults",
     "UnexpectedRequest": "fault_server",
+    "VirtualClock": "clock",
     "WrongShape": "faults",
     "load_scenarios": "scenario",
     "play": "playing",
@@ -139,6 +141,7 @@ __all__ = [
     "Turn",
     "Unauthorized",
     "UnexpectedRequest",
+    "VirtualClock",
     "WrongShape",
     "load_scenarios",
     "play",

@@ -93,7 +93,21 @@ def real_time() -> Iterator[None]:
         loop.release()
 
 
+class VirtualClock:
+    """Runs coroutines one after the other, each on a virtual clock of its own; `elapsed_s` sums what passed by it."""
+
+    def __init__(self) -> None:
+        self.elapsed_s = 0.0
+
+    def run(self, main: Coroutine[Any, Any, T]) -> T:
+        """Run a coroutine to its end."""
+        with asyncio.Runner(loop_factory=VirtualLoop) as runner:
+            try:
+                return runner.run(main)
+            finally:
+                self.elapsed_s += runner.get_loop().time()
+
+
 def run_virtual(main: Coroutine[Any, Any, T]) -> T:
     """Run a coroutine on a virtual clock of its own, as `asyncio.run` does on the real one."""
-    with asyncio.Runner(loop_factory=VirtualLoop) as runner:
-        return runner.run(main)
+    return VirtualClock().run(main)

@@ -68,11 +68,7 @@ def play(scenario: Scenario, *, seed: int | None = None) -> Played:
     """
     spec = scenario.spec
     chance = spec.seed if seed is None else seed
-    stage = Stage(
-        {name: _whole(rows, scenario.data["models"][name], _turn) for name, rows in spec.models.items()},
-        {name: _whole(rows, scenario.data["tools"][name], _outcome) for name, rows in spec.tools.items()},
-        FaultPlan((fault.fault_of_port() for fault in spec.faults), chance),
-    )
+    stage = stage_of(scenario, chance)
     events: list[AgentEvent] = []
     agent = build(scenario, stage, events)
     main = _perform(scenario, agent, stage, events)
@@ -81,7 +77,7 @@ def play(scenario: Scenario, *, seed: int | None = None) -> Played:
     found = [f"the run did not come back within {LATE_S:g} s of its limit"] if result is None else []
     if result is not None:
         found += differences(spec.expect, result, events)
-    found += stage.problems()
+    found += stage.finish()
     return Played(
         result=result,
         events=events,
@@ -90,6 +86,16 @@ def play(scenario: Scenario, *, seed: int | None = None) -> Played:
         seed=chance,
         asked=stage.chances.asked,
         faults=stage.chances.plan.played,
+    )
+
+
+def stage_of(scenario: Scenario, seed: int) -> Stage:
+    """Make the stage of a scenario: its scripts, and its faults under this seed."""
+    spec, data = scenario.spec, scenario.data
+    return Stage(
+        {name: _whole(rows, data["models"][name], _turn) for name, rows in spec.models.items()},
+        {name: _whole(rows, data["tools"][name], _outcome) for name, rows in spec.tools.items()},
+        FaultPlan((fault.fault_of_port() for fault in spec.faults), seed),
     )
 
 

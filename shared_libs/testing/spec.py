@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BeforeValidator, Field, WithJsonSchema, field_validator, model_validator
 
+from shared_libs.atomic.events import AgentEvent
 from shared_libs.atomic.json_schema import SchemaCheck
+from shared_libs.factory.problems import choices
 from shared_libs.factory.spec import Count, Duration, Seconds, Section, Text
 from shared_libs.testing.ports import PortFault
 
@@ -244,6 +246,16 @@ _Happenings = Annotated[
 ]
 
 
+def _check_event(told: Happening) -> None:
+    """Refuse an event that can never happen: a type or a field that no event has."""
+    kinds = {kind.__struct_config__.tag: kind.__struct_fields__ for kind in get_args(AgentEvent)}
+    kind = told.get("type")
+    if kind not in kinds:
+        raise ValueError(f"no event is of type {kind!r}; {choices(kind, map(str, kinds))}")
+    for name in told.keys() - {"type", *kinds[kind]}:
+        raise ValueError(f"{kind} has no field {name!r}; {choices(name, kinds[kind])}")
+
+
 class ExpectSpec(Section):
     """What has to come of it; what is not named may be anything."""
 
@@ -275,6 +287,14 @@ class ExpectSpec(Section):
     """Events that did not happen; `{tool: NAME}` is a call of it, `{answer_contains: TEXT}` a part of the answer."""
     still_running: list[Text] | None = None
     """What was left behind because it ignored its cancellation: the tools' names."""
+
+    @field_validator("events", "never")
+    @classmethod
+    def _can_happen(cls, told: list[Happening]) -> list[Happening]:
+        for one in told:
+            if not {"tool", "answer_contains"} & one.keys() or "type" in one:
+                _check_event(one)
+        return told
 
 
 class ScenarioSpec(Section):

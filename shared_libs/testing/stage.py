@@ -68,8 +68,9 @@ class Stage(Ports):
         self.memories.append(PlayedMemory(memory, self.chances))
         return self.memories[-1]
 
-    def problems(self) -> list[str]:
-        """Say what was not as the scenario has it: scripts that were not followed, faults that met no call."""
+    def finish(self) -> list[str]:
+        """End what still waits, and say what was not as written: scripts not followed, faults that met no call."""
+        self.chances.end()
         found = list(dict.fromkeys(self.chances.problems))
         if nobodys := [script.name for script in self._nobodys() if not self._toolsets]:
             offered = ", ".join(sorted(self._offered)) or "none"

@@ -4,7 +4,6 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from shared_libs.testing.cassette import Cassette, CassetteMismatch, Player, Recorder, read_cassette, write_cassette
-    from shared_libs.testing.clock import real_time, run_virtual
     from shared_libs.testing.clock import VirtualClock, real_time, run_virtual
     from shared_libs.testing.fault_server import FaultServer, SeenRequest, UnexpectedRequest
     from shared_libs.testing.faults import (

@@ -18,6 +18,7 @@ from shared_libs.atomic.events import AgentEvent, RunFinished
 from shared_libs.atomic.results import AgentResult
 from shared_libs.atomic.types import Usage
 from shared_libs.factory.build import agent_from_dict, load_agent, load_definition
+from shared_libs.testing.cassette import Player, Recorder
 from shared_libs.testing.clock import real_time, run_virtual
 from shared_libs.testing.expect import differences
 from shared_libs.testing.players import Asked
@@ -26,6 +27,7 @@ from shared_libs.testing.scenario import Scenario
 from shared_libs.testing.scripts import Outcome, Turn
 from shared_libs.testing.spec import OutcomeSpec, TurnSpec
 from shared_libs.testing.stage import Stage
+from shared_libs.testing.taping import Taping
 
 S = TypeVar("S")
 T = TypeVar("T")
@@ -54,30 +56,44 @@ class Played(msgspec.Struct, frozen=True, kw_only=True):
     faults: list[PlayedFault] = []
 
 
-def play(scenario: Scenario, *, seed: int | None = None) -> Played:
+def play(scenario: Scenario, *, seed: int | None = None, record: bool = False) -> Played:
     """
     Play a scenario on an event loop of its own.
 
     Args:
         scenario: what to play.
         seed: takes the place of the scenario's own.
+        record: ask the definition's real models, on the real clock, and renew the scenario's cassette if it passes.
 
     Raises:
-        ConfigError: the agent's definition does not hold.
+        ConfigError: the agent's definition does not hold, or there is no cassette.
 
     """
+    chance = scenario.spec.seed if seed is None else seed
+    if not record or scenario.spec.cassette is None:
+        return _played(scenario, chance, player_of(scenario))
+    taping = Taping(scenario, definition_of(scenario)[0])
+    recorder = taping.recorder()
+    played = _played(scenario, chance, recorder)
+    found = taping.keep(recorder, played.differences, lambda player: _played(scenario, chance, player).differences)
+    return msgspec.structs.replace(played, differences=found)
+
+
+def _played(scenario: Scenario, chance: int, tape: Player | Recorder | None) -> Played:
     spec = scenario.spec
-    chance = spec.seed if seed is None else seed
-    stage = stage_of(scenario, chance)
+    stage = stage_of(scenario, chance, tape)
     events: list[AgentEvent] = []
     agent = build(scenario, stage, events)
     main = _perform(scenario, agent, stage, events)
+    on_real_time = spec.clock == "real" or isinstance(tape, Recorder)
     with _seeded(chance):
-        result, virtual_s = run_virtual(main) if spec.clock == "virtual" else asyncio.run(main)
-    found = [f"the run did not come back within {LATE_S:g} s of its limit"] if result is None else []
-    if result is not None:
+        result, virtual_s = asyncio.run(main) if on_real_time else run_virtual(main)
+    found = tape.differences() if isinstance(tape, Player) else []
+    if result is None:
+        found.append(f"the run did not come back within {LATE_S:g} s of its limit")
+    else:
         found += differences(spec.expect, result, events)
-    found += stage.finish()
+    found += [problem for problem in stage.finish() if problem not in found]
     return Played(
         result=result,
         events=events,
@@ -89,13 +105,25 @@ def play(scenario: Scenario, *, seed: int | None = None) -> Played:
     )
 
 
-def stage_of(scenario: Scenario, seed: int) -> Stage:
-    """Make the stage of a scenario: its scripts, and its faults under this seed."""
+def player_of(scenario: Scenario) -> Player | None:
+    """
+    Return what replays the cassette of a scenario; None without one.
+
+    Raises:
+        ConfigError: the cassette is missing, or does not hold.
+
+    """
+    return None if scenario.spec.cassette is None else Taping(scenario, definition_of(scenario)[0]).player()
+
+
+def stage_of(scenario: Scenario, seed: int, tape: Player | Recorder | None = None) -> Stage:
+    """Make the stage of a scenario: its scripts, its faults under this seed, and what was or is recorded."""
     spec, data = scenario.spec, scenario.data
     return Stage(
         {name: _whole(rows, data["models"][name], _turn) for name, rows in spec.models.items()},
         {name: _whole(rows, data["tools"][name], _outcome) for name, rows in spec.tools.items()},
         FaultPlan((fault.fault_of_port() for fault in spec.faults), seed),
+        tape,
     )
 
 
@@ -108,9 +136,7 @@ def build(scenario: Scenario, stage: Stage, events: list[AgentEvent]) -> ReActAg
 
     """
     spec, file = scenario.spec, scenario.file
-    path = None if isinstance(spec.agent, dict) else (file.parent if file else Path()) / spec.agent
-    written: Mapping[str, Any] = spec.agent if isinstance(spec.agent, dict) else _definition(path)
-    data = _merged(written, spec.override)
+    data, path = definition_of(scenario)
     if isinstance(data.get("memory"), dict) and "url" not in (spec.override.get("memory") or {}):
         data["memory"] = {key: value for key, value in data["memory"].items() if key in ("window", "compact")}
     try:
@@ -120,6 +146,14 @@ def build(scenario: Scenario, stage: Stage, events: list[AgentEvent]) -> ReActAg
             load_agent(path, ports=stage, on_note=lambda _: None)  # which tells the place, where the file is at fault
         where = f"{file}:{scenario.line}" if file else "the scenario"
         raise ConfigError([f"{where}: agent: {problem}" for problem in error.problems]) from None
+
+
+def definition_of(scenario: Scenario) -> tuple[dict[str, Any], Path | None]:
+    """Return the definition of a scenario's agent, what it overrides in place, and the file that it is from."""
+    spec, file = scenario.spec, scenario.file
+    path = None if isinstance(spec.agent, dict) else (file.parent if file else Path()) / spec.agent
+    written: Mapping[str, Any] = spec.agent if isinstance(spec.agent, dict) else _definition(path)
+    return _merged(written, spec.override), path
 
 
 async def _perform(

@@ -24,11 +24,13 @@ if TYPE_CHECKING:
 
 _SUFFIX = ".scenario.yaml"
 _SEED = "--scenario-seed"
+_RECORD = "--scenario-record"
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Add the plugin's options."""
     group = parser.getgroup("scenarios", "scenarios of agents")
+    group.addoption(_RECORD, action="store_true", help="ask the real models, and renew the cassettes of scenarios")
     group.addoption(_SEED, type=int, metavar="N", help="play scenarios with this seed and not with their own")
 
 
@@ -75,7 +77,8 @@ class ScenarioItem(pytest.Item):
         """Play it."""
         from shared_libs.testing.playing import play
 
-        played = play(self.scenario, seed=self.config.getoption(_SEED))
+        options = self.config.option
+        played = play(self.scenario, seed=options.scenario_seed, record=options.scenario_record)
         self.user_properties.append(("virtual_s", round(played.virtual_s, 6)))
         if played.differences:
             raise Different(played)
@@ -88,7 +91,9 @@ class ScenarioItem(pytest.Item):
         if isinstance(excinfo.value, Different):
             played = excinfo.value.played
             file = os.path.relpath(self.path, self.config.invocation_params.dir)
-            return report(played, f"pytest {shlex.quote(f'{file}::{self.name}')} {_SEED} {played.seed}")
+            this = f"pytest {shlex.quote(f'{file}::{self.name}')}"
+            renew = f"\nRecord: {this} {_RECORD}" if self.scenario.spec.cassette else ""
+            return report(played, f"{this} {_SEED} {played.seed}") + renew
         if isinstance(excinfo.value, ConfigError):
             return "\n".join(excinfo.value.problems)
         return super().repr_failure(excinfo, style)
@@ -138,7 +143,7 @@ def factory_agent(request: pytest.FixtureRequest) -> Iterator[Callable[..., ReAc
     It takes the keys of a scenario file; a path is relative to the test's file. A script that was not followed and a
     fault that met no call fail the test.
     """
-    from shared_libs.testing.playing import build, stage_of
+    from shared_libs.testing.playing import build, player_of, stage_of
     from shared_libs.testing.scenario import scenarios_of
 
     stages = []
@@ -148,7 +153,7 @@ def factory_agent(request: pytest.FixtureRequest) -> Iterator[Callable[..., ReAc
         data = {"scenario": request.node.name, "question": "the test asks", "agent": definition, **keys}
         scenario = scenarios_of(data, request.path)[0]
         seed = request.config.getoption(_SEED)
-        stages.append(stage_of(scenario, scenario.spec.seed if seed is None else seed))
+        stages.append(stage_of(scenario, scenario.spec.seed if seed is None else seed, player_of(scenario)))
         return build(scenario, stages[-1], [])
 
     yield make

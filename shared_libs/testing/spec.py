@@ -321,6 +321,8 @@ class ScenarioSpec(Section):
     """What calls of a tool end in, by its name; the others are called for real. A single result comes every time."""
     faults: list[FaultSpec] = Field(default_factory=list)
     """What goes wrong."""
+    cassette: Text | None = None
+    """What the models without a script were recorded to say: a file, relative to this one."""
     clock: Literal["virtual", "real"] = "virtual"
     """virtual: waits cost no time; real: they do."""
     seed: int = 0

@@ -10,6 +10,7 @@ from shared_libs.atomic.resilience.health import ModelHealth
 from shared_libs.atomic.tools.base import BaseTool
 from shared_libs.atomic.tools.toolset import Toolset
 from shared_libs.factory.ports import Ports
+from shared_libs.testing.cassette import Player, Recorder
 from shared_libs.testing.players import Chances, PlayedLLM, PlayedMemory
 from shared_libs.testing.ports import FaultPlan
 from shared_libs.testing.scripts import Outcome, Script, Turn
@@ -26,20 +27,22 @@ class Stage(Ports):
         models: what models say, by `provider/model`, `model` or `*`; before an `agent@`, of that agent only.
         tools: what calls of a tool end in, by its name; the others are called for real.
         plan: what goes wrong.
+        tape: says what models without a script were recorded to say, or records it.
 
     """
-
-    needs_keys = False
 
     def __init__(
         self,
         models: Mapping[str, Sequence[Turn] | Turn] | None = None,
         tools: Mapping[str, Sequence[Outcome] | Outcome] | None = None,
         plan: FaultPlan | None = None,
+        tape: Player | Recorder | None = None,
     ) -> None:
+        self.needs_keys = isinstance(tape, Recorder)
         self.chances = Chances(plan or FaultPlan())
         self._models = {name: Script(name, turns) for name, turns in (models or {}).items()}
         self._tools = {name: Script(name, outcomes) for name, outcomes in (tools or {}).items()}
+        self._tape = tape
         self._offered: set[str] = set()
         self._toolsets = 0
         self._health: dict[tuple[str, str, str], ModelHealth] = {}
@@ -50,7 +53,9 @@ class Stage(Ports):
         script = self._script(f"{llm.provider}/{llm.model}", llm.model, agent)
         if llm.rehearsal and script is None:
             return llm
-        player = PlayedLLM(llm, script, self.chances)
+        player: BaseLLMWrapper = PlayedLLM(llm, script, self.chances)
+        if script is None and self._tape is not None:
+            player = self._tape.link(llm)
         address = (llm.provider, str(getattr(llm, "base_url", "")), llm.model)
         player.health = self._health.setdefault(address, player.health)
         return player
@@ -71,7 +76,8 @@ class Stage(Ports):
     def finish(self) -> list[str]:
         """End what still waits, and say what was not as written: scripts not followed, faults that met no call."""
         self.chances.end()
-        found = list(dict.fromkeys(self.chances.problems))
+        found = self._tape.differences() if isinstance(self._tape, Player) else []
+        found += dict.fromkeys(self.chances.problems)
         if nobodys := [script.name for script in self._nobodys() if not self._toolsets]:
             offered = ", ".join(sorted(self._offered)) or "none"
             found.append(f"tools: the agent has no {', '.join(nobodys)}; it has: {offered}")

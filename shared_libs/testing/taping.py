@@ -50,7 +50,7 @@ class Taping:
         try:
             return Player(read_cassette(self.file), self._secrets)
         except MisuseError as error:
-            raise ConfigError([f"{self._place}: {error}; pytest --scenario-record does"]) from None
+            raise ConfigError([f"{self._place}: {error}; pytest --scenario-record records it"]) from None
 
     def recorder(self) -> Recorder:
         """Return what records one."""

@@ -80,7 +80,7 @@ def read_cassette(path: str | Path) -> Cassette:
     try:
         return cassette_of(text)
     except MisuseError as error:
-        raise MisuseError(f"the cassette {path} does not hold: {error}; record it again") from error
+        raise MisuseError(f"the cassette {path} does not hold: {error}") from error
 
 
 def cassette_of(text: str) -> Cassette:

@@ -30,7 +30,7 @@ def written(pieces: Sequence[Piece]) -> str:
     shown = []
     for before, (at_s, chunk) in pairwise([Piece(-1.0, LLMChunk("text")), *pieces]):
         word = "call" if chunk.kind == "tool_call" else f"{chunk.kind} {len(chunk.text)}"
-        shown.append(word if f"{at_s:.2f}" == f"{before.at_s:.2f}" else f"{word} @{at_s:.2f}")
+        shown.append(word if at_s == before.at_s else f"{word} @{at_s}")
     return ", ".join(shown)
 
 

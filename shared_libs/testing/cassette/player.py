@@ -84,25 +84,26 @@ class Player:
             if entry.asked == asked:
                 del self._left[place]
                 return entry.came
-        text = self._missing(asked)
-        self._mismatches.append(text)
-        raise CassetteMismatch(text)
+        said, *lines = self._missing(asked)
+        shown = lines if len(lines) <= MAX_LINES else [*lines[:MAX_LINES], f"and {len(lines) - MAX_LINES} more"]
+        self._mismatches.append("\n  ".join([said, *shown]))
+        more = f" (and {len(lines) - 1} more)" if len(lines) > 1 else ""
+        raise CassetteMismatch(f"{said} {lines[0]}{more}" if lines else said)
 
-    def _missing(self, asked: Asked) -> str:
+    def _missing(self, asked: Asked) -> list[str]:
+        """What is wrong with a request, and how it differs from the nearest one that is left."""
         if all(entry.asked.model != asked.model for entry in self.cassette.entries):
             models = ", ".join(dict.fromkeys(entry.asked.model for entry in self.cassette.entries)) or "none"
-            return f"{asked.model} was not asked when the cassette was recorded; asked were: {models}"
+            return [f"{asked.model} was not asked when the cassette was recorded; asked were: {models}"]
         left = [
             (number, entry)
             for number, entry in self._left
             if entry.asked.model == asked.model and bool(entry.asked.texts) == bool(asked.texts)
         ]
         if not left:
-            return f"{asked.model} is asked once more than was recorded: {opening(asked)}"
+            return [f"{asked.model} is asked once more than was recorded: {opening(asked)}"]
         number, nearest = max(left, key=lambda item: _likeness(item[1], asked))
-        lines = differences(nearest.asked, asked)
-        more = [f"and {len(lines) - MAX_LINES} more differences"] if len(lines) > MAX_LINES else []
-        return "\n  ".join([f"request {number} ({asked.model}) is not as recorded:", *lines[:MAX_LINES], *more])
+        return [f"request {number} ({asked.model}) is not as recorded:", *differences(nearest.asked, asked)]
 
 
 class ReplayedLLM(StandIn):

@@ -129,7 +129,7 @@ class Note:
         )
 
     def _now(self) -> float:
-        return round(self._clock() - self._began_at, 2)
+        return round(self._clock() - self._began_at, 3)
 
 
 class RecordedLLM(StandIn):

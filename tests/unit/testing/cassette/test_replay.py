@@ -4,18 +4,27 @@ from __future__ import annotations
 
 import asyncio
 import math
+import random
 
 import numpy as np
 import pytest
 
 from shared_libs.agents import ReActAgent
 from shared_libs.atomic import LLMError, Resilience, tool
-from shared_libs.atomic.errors import BadRequest, ContextOverflow, LLMConnectionError, MisuseError, RateLimited
+from shared_libs.atomic.errors import (
+    BadRequest,
+    ContextOverflow,
+    LLMConnectionError,
+    MisuseError,
+    ProviderUnavailable,
+    RateLimited,
+)
 from shared_libs.atomic.llms import BaseLLMWrapper, ScriptedLLM
 from shared_libs.atomic.llms.scripted_llm import Turn
 from shared_libs.atomic.types import LLMChunk, LLMResponse, Message, Thinking, ToolCall, Usage
 from shared_libs.testing.cassette import Cassette, CassetteMismatch, Player, Recorder, text_of
 from shared_libs.testing.cassette.file import cassette_of
+from shared_libs.tools.agent import AgentTool
 from tests.support import run_virtual
 
 SIX = Usage(input_tokens=4, output_tokens=2, total_tokens=6)
@@ -329,3 +338,55 @@ def test_structured_output_replays_also_where_the_model_was_found_to_have_none()
     assert real == again
     assert real == ({"n": 5}, ["bad_request", "ok", "ok"])
     assert player.differences() == []
+
+
+@tool
+async def look(q: str) -> str:
+    """Look something up."""
+    return f"all about {q}"
+
+
+class Moody(BaseLLMWrapper):
+    """A model that takes its time, fails at times, asks four sub-agents at once, and has ids of its own making."""
+
+    provider = "moody"
+
+    def __init__(self, mood, name, **more):
+        super().__init__(name, **more)
+        self.mood = mood
+
+    async def _chat(self, messages, tools, **options):
+        await asyncio.sleep(self.mood.random() * 3)
+        if self.mood.random() < 0.2:
+            raise ProviderUnavailable("down", status_code=503)
+        (name,), last = [spec.name for spec in tools], messages[-1]
+        if last.role != "user":
+            return LLMResponse(text="; ".join(message.text for message in messages if message.role == "tool"))
+        wanted = [{"question": f"Q{index}"} for index in range(4)] if name == "inner" else [{"q": last.text}]
+        calls = tuple(ToolCall(f"id_{self.mood.random()}", name, arguments) for arguments in wanted)
+        return LLMResponse(tool_calls=calls, finish_reason="tool_calls")
+
+
+@pytest.mark.promise("replay-true")
+@pytest.mark.parametrize("seed", range(9))
+def test_agents_in_parallel_with_races_and_failures_replay(seed):
+    strategy = ("sequential", "race", "hedged")[seed % 3]
+
+    def make():
+        policy = Resilience(strategy=strategy, hedge_after_s=1, retry={"attempts": 5, "base_s": 0})
+        return Moody(mood, "a", resilience=policy, fallbacks=[Moody(mood, "b")] * (strategy != "sequential"))
+
+    async def ask(chain):
+        inner = ReActAgent(llm=chain(make()), tools=[look], name="inner", instructions="You look it up.")
+        called = AgentTool(inner, description="Looks it up.")
+        return await ReActAgent(llm=chain(make()), tools=[called], instructions="You ask.").async_run("Go.")
+
+    mood = random.Random(seed)
+    recorder = Recorder()
+    real = run_virtual(ask(recorder.chain))
+    player = replayed(recorder.cassette())
+    again = run_virtual(ask(player.chain))
+    assert player.differences() == []
+    assert (again.status, again.answer) == (real.status, real.answer)
+    assert again.elapsed_s == pytest.approx(real.elapsed_s, abs=0.02)
+    assert len(again.attempts) == len(real.attempts)

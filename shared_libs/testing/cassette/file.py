@@ -18,6 +18,7 @@ import msgspec
 
 from shared_libs.atomic.errors import MisuseError
 from shared_libs.atomic.types import Usage
+from shared_libs.testing.cassette import pieces
 from shared_libs.testing.cassette.data import Asked, Came, Cassette, Entry, Line, Tool
 
 VERSION = 1
@@ -153,6 +154,8 @@ def _entry(number: int, request: _Request, tools: dict[str, _Told], entries: Seq
         raise MisuseError(f"request {number} has the tool {missing[0]}, which is not among the file's tools")
     if request.request != number:
         raise MisuseError(f"request {request.request} stands in place {number}")
+    for _ in pieces.read(request.came, ()):
+        pass  # reading them tells what is wrong
     told = {tools[name].name or name: tools[name] for name in request.tools}
     return Entry(
         Asked(

@@ -198,18 +198,15 @@ class _Clock:
 def _error(failure: Failure) -> LLMError:
     kinds: list[type[LLMError]] = [LLMError]
     for kind in kinds:  # grows while it is walked
-        if kind.kind == failure.kind and kind.__module__ == LLMError.__module__:
-            break
-        kinds += kind.__subclasses__()
-    else:
-        kind = LLMError
-    error = kind(
+        kinds += [inner for inner in kind.__subclasses__() if inner.__module__ == LLMError.__module__]
+    error = next((kind for kind in kinds if kind.kind == failure.kind), LLMError)(
         failure.message,
         status_code=failure.status_code,
         retryable=failure.retryable,
         retry_after_s=failure.retry_after_s,
         replay_safe=failure.replay_safe,
     )
+    error.kind = failure.kind  # type: ignore[misc]  # an adapter may have a kind of its own
     error.usage = failure.usage
     return error
 

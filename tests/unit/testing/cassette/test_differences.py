@@ -8,6 +8,8 @@ from shared_libs.atomic.llms import ScriptedLLM
 from shared_libs.atomic.llms.scripted_llm import Turn
 from shared_libs.atomic.types import Message, ToolCall, ToolSpec
 from shared_libs.testing.cassette import CassetteMismatch, Player, Recorder
+from shared_libs.testing.cassette.data import Asked, Line
+from shared_libs.testing.cassette.differences import differences
 from tests.support import run_virtual
 
 PROMPT = "You look up facts.\nBe brief.\nAnswer in English."
@@ -130,6 +132,12 @@ def test_of_a_long_line_the_place_is_shown_where_it_parts():
 def test_the_order_of_tools_does_not_matter():
     player = Player(recorded())
     assert run_virtual(player.chain(ScriptedLLM([])).async_chat(TALK, [ADD, LOOK])).text == "Ada."
+
+
+def test_parts_of_a_message_and_texts_to_embed_are_named():
+    asked = Asked(model="p/m", messages=(Line(role="user", content=[{"text": "a"}, {"text": "b"}]),), texts=("x", "y"))
+    now = Asked(model="p/m", messages=(Line(role="user", content=[{"text": "a"}, {"text": "c"}]),), texts=("x", "z"))
+    assert differences(asked, now) == ['message 0 (user): content[1].text: "b" → "c"', 'texts to embed: [1]: "y" → "z"']
 
 
 @pytest.mark.promise("provider-ids")

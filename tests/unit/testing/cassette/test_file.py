@@ -99,6 +99,7 @@ def test_an_edited_answer_needs_no_new_pieces():
         (lambda text: "", "Expected `object`, got `null`"),
         (lambda text: text + "\t- x", "found a tab character"),
         (lambda text: text.replace("text:", "txt:"), r"unknown field `txt` - at `\$.requests\[0\].came`"),
+        (lambda text: text.replace("pieces: text 4", "pieces: text four"), "'text four @0.0' is no piece of a stream"),
         (lambda text: text.replace("request: 2", "request: 3"), "request 3 stands in place 2"),
         (lambda text: text.replace("again: 1", "again: 2"), "request 2 goes on from request 2, which does not stand"),
         (lambda text: text.replace("again: 1", "tools: [x]"), "has the tool x, which is not among the file's tools"),

@@ -123,11 +123,18 @@ def test_a_run_replays_with_its_attempts_events_and_times():
     assert player.differences() == []
 
 
+class Quota(LLMError):
+    """An adapter's own."""
+
+    kind = "quota"
+
+
 @pytest.mark.promise("replay-true")
 @pytest.mark.parametrize("streamed", [True, False])
 @pytest.mark.parametrize(
     "error",
     [
+        Quota("used up"),
         ContextOverflow("too long", status_code=400),
         LLMConnectionError("reset by the peer"),
         RateLimited("later", status_code=429, retry_after_s=7, retryable=False),
@@ -144,7 +151,7 @@ def test_a_failure_replays_with_its_facts(error, streamed):
 
     def facts(failed):
         (*_, cause) = failed.causes
-        told = type(cause), str(cause), cause.status_code, cause.retryable, cause.retry_after_s, cause.replay_safe
+        told = cause.kind, str(cause), cause.status_code, cause.retryable, cause.retry_after_s, cause.replay_safe
         return told, [(row.outcome, row.status_code) for row in failed.attempts]
 
     real, again, player = both(make, ask)

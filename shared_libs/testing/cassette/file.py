@@ -28,7 +28,6 @@ LONG = 90
 WIDTH = 110
 HEAD = "# Recorded: what a model was asked, and what came of it. Replayed instead of the model.\n"
 
-
 _IN_A_BLOCK = re.compile(
     r"(?!\t)[\t\n\x20-\x7e\xa0-\u2027\u202a-\ud7ff\ue000-\ufefe\uff00-\ufffd\U00010000-\U0010ffff]*"
 )

@@ -166,9 +166,9 @@ async def _perform(
     try:
         with real_time():
             await agent.aopen()
-        if session is not None and session.history:
-            for memory in stage.memories:
-                await memory.inner.async_store(session.id, [message.given() for message in session.history])
+            if session is not None and session.history:
+                for memory in stage.memories:
+                    await memory.inner.async_store(session.id, [message.given() for message in session.history])
         limit_s = spec.timeout_s or agent.limits.timeout_s
         run = loop.create_task(_run(agent, scenario))
         await asyncio.wait([run], timeout=limit_s + LATE_S)

@@ -85,7 +85,7 @@ class ScenarioItem(pytest.Item):
 
     def repr_failure(self, excinfo: pytest.ExceptionInfo[BaseException], style: Any = None) -> Any:
         """Say what is different."""
-        from shared_libs.atomic.errors import ConfigError
+        from shared_libs.atomic.errors import FactoryError
         from shared_libs.testing.report import report
 
         if isinstance(excinfo.value, Different):
@@ -94,8 +94,8 @@ class ScenarioItem(pytest.Item):
             this = f"pytest {shlex.quote(f'{file}::{self.name}')}"
             renew = f"\nRecord: {this} {_RECORD}" if self.scenario.spec.cassette else ""
             return report(played, f"{this} {_SEED} {played.seed}") + renew
-        if isinstance(excinfo.value, ConfigError):
-            return "\n".join(excinfo.value.problems)
+        if isinstance(excinfo.value, FactoryError):
+            return str(excinfo.value)
         return super().repr_failure(excinfo, style)
 
     def reportinfo(self) -> tuple[Path, int | None, str]:

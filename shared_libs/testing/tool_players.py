@@ -56,6 +56,8 @@ def played_tool(tool: BaseTool, script: Script[Outcome] | None, chances: Chances
 
     twin.execute = execute
     twin.isolation = "loop"
+    if script is not None:  # what is never called is neither opened nor closed
+        twin.aopen = twin.aclose = _nothing  # type: ignore[method-assign]
     return twin
 
 
@@ -215,6 +217,10 @@ def _wrong(fault: PortFault) -> str | None:
         chars = len(_GARBAGE) if fault.chars is None else fault.chars
         return (_GARBAGE * (chars // len(_GARBAGE) + 1))[:chars]
     return None
+
+
+async def _nothing() -> None:
+    """Do nothing."""
 
 
 async def _scripted(script: Script[Outcome]) -> Any:

@@ -65,6 +65,14 @@ REQUIREMENTS: dict[str, Requirement] = {
         "ledger is what the server saw, the rule that decided is visible, and only the answer is billed",
         "docs/faults.md",
     ),
+    "replay-true": Requirement(
+        "what was recorded of a model replays with the same answers, failures, attempts and times", "issue: scenarios"
+    ),
+    "replay-named": Requirement(
+        "a prompt, tool or option that is not as recorded is named: entry, message, line, schema path",
+        "issue: scenarios",
+    ),
+    "cassette-secrets": Requirement("no secret stands in a cassette", "issue: scenarios"),
     "provider-ids": Requirement(
         "a conversation begun with one provider goes on with another: ids and reasoning are rewritten for it",
         "openclaw #24900; vercel/ai #13055",

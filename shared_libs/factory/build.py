@@ -19,6 +19,7 @@ from shared_libs.atomic.memory.base import BaseMemory
 from shared_libs.factory import chain, storage, toolbox
 from shared_libs.factory.draft import Draft, kind_of
 from shared_libs.factory.environment import Environment
+from shared_libs.factory.ports import OUTSIDE, Ports, without_secrets
 from shared_libs.factory.prices import FILE_NAME, Prices, check_prices, prices_beside, shipped_prices
 from shared_libs.factory.problems import Path, Problems
 from shared_libs.factory.source import read_data, read_source
@@ -38,6 +39,7 @@ def load_agent(
     llm: BaseLLMWrapper | None = None,
     observers: Sequence[EventSink] = (),
     on_note: OnNote = _log.warning,
+    ports: Ports | None = None,
 ) -> ReActAgent:
     """
     Build the agent that a YAML file defines.
@@ -48,12 +50,13 @@ def load_agent(
         llm: stands in for the whole chain, whose variables then need not be set.
         observers: get every event of every run.
         on_note: gets what a user should know though it is no error, such as a model left out for want of a key.
+        ports: gets every model, tool and memory, and gives back what takes its place.
 
     Raises:
         ConfigError: the definition does not hold; it tells every problem with its place.
 
     """
-    brought = _Brought(toolbox.checked(tools), llm, tuple(observers), on_note, _origin(path, llm, observers, on_note))
+    brought = _brought(path, tools, llm, observers, on_note, ports)
     return _agent(*read_source(path), prices_beside(path), brought)[0]
 
 
@@ -64,14 +67,16 @@ def agent_from_dict(
     llm: BaseLLMWrapper | None = None,
     observers: Sequence[EventSink] = (),
     on_note: OnNote = _log.warning,
+    ports: Ports | None = None,
+    file: str | FilePath | None = None,
 ) -> ReActAgent:
     """
     Build the agent that plain data defines: the same keys, checks and arguments as `load_agent`.
 
-    Files that it names are relative to the working directory.
+    Files that it names are relative to the working directory, or stand beside the `file` that the data is from.
     """
-    brought = _Brought(toolbox.checked(tools), llm, tuple(observers), on_note, _origin(None, llm, observers, on_note))
-    return _agent(*read_data(data), shipped_prices(), brought)[0]
+    brought = _brought(file, tools, llm, observers, on_note, ports)
+    return _agent(*read_data(data), shipped_prices() if file is None else prices_beside(file), brought)[0]
 
 
 def check_file(path: str | FilePath, *, on_note: OnNote = _log.warning) -> list[str]:
@@ -127,6 +132,7 @@ class _Brought(NamedTuple):
     observers: tuple[EventSink, ...]
     on_note: OnNote
     origin: Origin
+    ports: Ports = OUTSIDE
 
 
 class _Parts(NamedTuple):
@@ -150,20 +156,29 @@ class _Parts(NamedTuple):
             draft.problems.add(("llm",), "is missing; give `chain`, or `provider` and `model`")
         links = chain.read_links(draft, llm, moved)
         model = brought.llm or chain.build_chain(draft, links, spec.llm if spec else None, prices, brought.on_note)
-        tools = toolbox.build_tools(draft, toolbox.one_form(sections.get("tools")), brought.tools)
+        passed = [brought.ports.tool(tool, draft.agent) for tool in brought.tools]
+        tools = toolbox.build_tools(draft, toolbox.one_form(sections.get("tools")), passed)
         memory = storage.build_memory(draft, sections.get("memory"), model, prices, brought.on_note)
         return cls(draft, spec, links, model, tools, memory)
 
 
-def _origin(
-    path: str | FilePath | None, llm: BaseLLMWrapper | None, observers: Sequence[EventSink], on_note: OnNote
-) -> Origin:
-    """The agents of files that a definition names get what the caller brings, but for its tools."""
+def _brought(
+    path: str | FilePath | None,
+    tools: Sequence[toolbox.AnyTool],
+    llm: BaseLLMWrapper | None,
+    observers: Sequence[EventSink],
+    on_note: OnNote,
+    ports: Ports | None,
+) -> _Brought:
+    """Take what the caller brings; the agents of files that a definition names get it too, but for the tools."""
+    ports = ports or OUTSIDE
 
     def build(file: FilePath, origin: Origin) -> tuple[ReActAgent, str]:
-        return _agent(*read_source(file), prices_beside(file), _Brought((), llm, tuple(observers), on_note, origin))
+        brought = _Brought((), llm, tuple(observers), on_note, origin, ports)
+        return _agent(*read_source(file), prices_beside(file), brought)
 
-    return Origin(None if path is None else FilePath(path), (), build)
+    origin = Origin(None if path is None else FilePath(path), (), build)
+    return _Brought(toolbox.checked(tools), llm, tuple(observers), on_note, origin, ports)
 
 
 def _only_checked(origin: Origin) -> _Brought:
@@ -216,12 +231,13 @@ def _note_unpriced(parts: _Parts, prices: Prices, on_note: OnNote) -> None:
 
 def _draft(written: Any, problems: Problems, brought: _Brought) -> Draft:
     environment = Environment(problems)
-    if brought.llm is None or not isinstance(written, dict):
-        return Draft(written, environment.expanded(written), problems, environment, brought.origin)
-    rest = environment.expanded({key: value for key, value in written.items() if key != "llm"})
-    return Draft(
-        written, {key: rest.get(key, value) for key, value in written.items()}, problems, environment, brought.origin
-    )
+    meant = written if brought.ports.needs_keys else without_secrets(written)
+    if brought.llm is not None and isinstance(written, dict):
+        rest = environment.expanded({key: value for key, value in meant.items() if key != "llm"})
+        data = {key: rest.get(key, value) for key, value in written.items()}
+    else:
+        data = environment.expanded(meant)
+    return Draft(written, data, problems, environment, brought.origin, brought.ports)
 
 
 def _spec(draft: Draft, llm: Any, moved: Mapping[Path, Path]) -> AgentSpec | None:

@@ -184,7 +184,7 @@ def _built(draft: Draft, link: Link, prices: Prices, wiring: dict[str, Any]) -> 
         return None
     for key, value in attributes.items():
         setattr(model, key, value)
-    return model
+    return draft.ports.model(model, draft.agent)
 
 
 def _limit_store(draft: Draft, url: str) -> LimitStore | None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from shared_libs.factory.environment import Environment
+from shared_libs.factory.ports import OUTSIDE, Ports
 from shared_libs.factory.problems import Path, Problems, printable
 
 _SECRET = re.compile(r"(^|[_-])(api_?key|key|token|secret|password|passwd|authorization|credentials?)$", re.IGNORECASE)
@@ -24,6 +25,7 @@ class Draft:
         problems: what is wrong so far.
         environment: hides what it has put in.
         origin: where the definition stands; given to what asks for it by a parameter `origin`.
+        ports: gives what takes the place of a model, a tool or the memory.
 
     """
 
@@ -32,6 +34,13 @@ class Draft:
     problems: Problems
     environment: Environment
     origin: Any
+    ports: Ports = OUTSIDE
+
+    @property
+    def agent(self) -> str:
+        """The name of the agent, as far as it has one."""
+        name = self.data.get("name") if isinstance(self.data, Mapping) else None
+        return name if isinstance(name, str) else ""
 
     def blame(self, path: Path, error: Exception, settings: Iterable[str] = ()) -> None:
         """

@@ -10,8 +10,9 @@ from __future__ import annotations
 import builtins
 import inspect
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, PydanticUserError, TypeAdapter, create_model
@@ -61,22 +62,8 @@ class Options:
             MisuseError: it has a parameter without default that no definition could give.
 
         """
-        name = getattr(target, "__name__", type(target).__name__)
-        parameters = _named_parameters(name, target)
-        words = _argument_words(target)
-        fields: dict[str, tuple[Any, FieldInfo]] = {}
-        for key, parameter in parameters.items():
-            required = parameter.default is parameter.empty
-            shared = common.model_fields.get(key)
-            annotation = _annotation(shared) if shared else parameter.annotation
-            if key not in without and (shared or _is_plain(annotation)):
-                said = words.get(key) or (shared.description if shared else None)
-                fields[key] = (annotation, _field(parameter.default, said, required=required))
-            elif required:
-                raise MisuseError(f"{name} cannot stand in a definition: its parameter {key} is no plain data")
-        for key, shared in attributes.model_fields.items() if attributes else ():
-            fields.setdefault(key, (_annotation(shared), _field(None, shared.description, required=False)))
-        return cls(_model_of(name, fields), frozenset(parameters))
+        read = _read if isinstance(target, Hashable) else _read.__wrapped__
+        return read(target, common, without, attributes)
 
     @property
     def names(self) -> list[str]:
@@ -94,6 +81,28 @@ class Options:
         # as JSON, where strict still reads an enum, a path or a tuple from what YAML has
         valid = self.model.model_validate_json(to_json(settings))
         return {self.model.model_fields[key].alias or key: getattr(valid, key) for key in valid.model_fields_set}
+
+
+@lru_cache(maxsize=256)
+def _read(
+    target: Callable[..., Any], common: type[Section], without: frozenset[str], attributes: type[Section] | None
+) -> Options:
+    name = getattr(target, "__name__", type(target).__name__)
+    parameters = _named_parameters(name, target)
+    words = _argument_words(target)
+    fields: dict[str, tuple[Any, FieldInfo]] = {}
+    for key, parameter in parameters.items():
+        required = parameter.default is parameter.empty
+        shared = common.model_fields.get(key)
+        annotation = _annotation(shared) if shared else parameter.annotation
+        if key not in without and (shared or _is_plain(annotation)):
+            said = words.get(key) or (shared.description if shared else None)
+            fields[key] = (annotation, _field(parameter.default, said, required=required))
+        elif required:
+            raise MisuseError(f"{name} cannot stand in a definition: its parameter {key} is no plain data")
+    for key, shared in attributes.model_fields.items() if attributes else ():
+        fields.setdefault(key, (_annotation(shared), _field(None, shared.description, required=False)))
+    return Options(_model_of(name, fields), frozenset(parameters))
 
 
 class _Unknown:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from importlib.resources import as_file, files
 from pathlib import Path as FilePath
 from typing import Any
@@ -68,7 +68,15 @@ def prices_beside(definition: str | FilePath) -> Prices:
 
     """
     path = FilePath(definition).parent / FILE_NAME
-    return read_prices(path).over(shipped_prices()) if path.is_file() else shipped_prices()
+    if not path.is_file():
+        return shipped_prices()
+    found = path.stat()
+    return _over_shipped(path, found.st_mtime_ns, found.st_size)
+
+
+@lru_cache(maxsize=16)
+def _over_shipped(path: FilePath, _changed_ns: int, _size: int) -> Prices:
+    return read_prices(path).over(shipped_prices())
 
 
 def read_prices(path: str | FilePath) -> Prices:

@@ -77,6 +77,11 @@ class Problems:
         mark = self._mark(path, at_key=False)
         return f"line {mark.line}" if mark else path_text(path)
 
+    def line(self) -> int:
+        """Where the definition begins; 1 where there is no file."""
+        mark = self._mark((), at_key=False)
+        return mark.line if mark else 1
+
     def lines(self) -> list[str]:
         """Return one line per problem, in the order of the file; the first hundred of them."""
         ordered = sorted(self._found, key=lambda problem: problem.mark or (0, 0))

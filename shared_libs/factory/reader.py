@@ -53,12 +53,17 @@ class Reader:
         if isinstance(next(self._events), yaml.StreamEndEvent):
             self.problems.add((), "the file is empty", mark=Mark(1, 1))
             return None
-        data = self._value(next(self._events), ())
-        next(self._events)  # the end of the document
+        data = self.rest_of_document()
         if isinstance(second := next(self._events), yaml.DocumentStartEvent):
             self.problems.add(
                 (), "a second document begins; a file holds one agent", mark=mark_of(second.start_mark), blame=False
             )
+        return data
+
+    def rest_of_document(self) -> Any:
+        """Return the data of a document that has begun."""
+        data = self._value(next(self._events), ())
+        next(self._events)  # the end of the document
         return data
 
     def _value(self, event: Any, path: Path) -> Any:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path as FilePath
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
 
@@ -15,6 +15,8 @@ from shared_libs.factory.problems import Mark, Path, Problems, printable
 from shared_libs.factory.reader import MAX_DEPTH, NO_TEXT, Reader, mark_of
 
 MAX_BYTES = 1 << 20
+
+T = TypeVar("T")
 
 _UNPRINTABLE = re.compile(r"[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 _SYNTAX = {
@@ -41,6 +43,42 @@ def read_source(path: str | FilePath) -> tuple[Any, Problems]:
         ConfigError: there is no such file, or what it holds is not YAML at all.
 
     """
+    return read_text(*_text_of(path))
+
+
+def read_documents(path: str | FilePath) -> list[tuple[Any, Problems]]:
+    """
+    Read a file that may hold several documents: of each its plain data, and the collector that places problems in it.
+
+    Raises:
+        ConfigError: there is no such file, or what it holds is not YAML at all.
+
+    """
+    text, name = _text_of(path)
+    found: list[tuple[Any, Problems]] = []
+
+    def read(events: Iterator[Any], reader: Reader) -> None:
+        next(events)  # the start of the stream
+        while not isinstance(next(events), yaml.StreamEndEvent):
+            found.append((reader.rest_of_document(), reader.problems))
+            reader = Reader(events, name)
+
+    _parsed(text, name, read)
+    return found
+
+
+def read_text(text: str, name: str) -> tuple[Any, Problems]:
+    """
+    Read YAML from a text; `name` stands in the errors.
+
+    Raises:
+        ConfigError: it is not YAML at all.
+
+    """
+    return _parsed(text, name, lambda _, reader: (reader.document(), reader.problems))
+
+
+def _text_of(path: str | FilePath) -> tuple[str, str]:
     name = printable(str(path), limit=4096)
     try:
         with FilePath(path).open("rb") as file:
@@ -58,24 +96,18 @@ def read_source(path: str | FilePath) -> tuple[Any, Problems]:
     except UnicodeDecodeError as error:
         before = content[: error.start].decode("utf-8-sig")
         raise _syntax_error(name, _mark_after(before), "is not UTF-8; save the file as UTF-8") from None
-    return read_text(text, name)
+    return text, name
 
 
-def read_text(text: str, name: str) -> tuple[Any, Problems]:
-    """
-    Read YAML from a text; `name` stands in the errors.
-
-    Raises:
-        ConfigError: it is not YAML at all.
-
-    """
+def _parsed(text: str, name: str, read: Callable[[Iterator[Any], Reader], T]) -> T:
     if odd := _UNPRINTABLE.search(text):
         code = f"U+{ord(odd[0]):04X}"
         raise _syntax_error(name, _mark_after(text[: odd.start()]), f"holds the control character {code}; remove it")
     loader = yaml.SafeLoader(text)
-    reader = Reader(iter(loader.get_event, None), name)
+    events = iter(loader.get_event, None)
+    reader = Reader(events, name)
     try:
-        return reader.document(), reader.problems
+        return read(events, reader)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         text = _syntax_text(error)

@@ -41,7 +41,7 @@ def build_memory(
     model = summariser or llm
     if memory is not None and isinstance(compact, Mapping) and model is not None and not model.rehearsal:
         memory.compaction = Compaction(model, **{key: value for key, value in compact.items() if key != "llm"})
-    return memory
+    return memory if memory is None else draft.ports.memory(memory, draft.agent)
 
 
 def in_process(url: str, *, window: int | None = None) -> InProcessMemory:

@@ -126,7 +126,7 @@ def _made(draft: Draft, name: str, settings: dict[str, Any], path: Path) -> Sequ
     except Exception as error:  # noqa: BLE001 - a tool's constructor is foreign code: what it refuses has a place
         draft.blame(path, error, settings)
         return ()
-    return tools
+    return [draft.ports.tool(tool, draft.agent) for tool in tools]
 
 
 def _listed(name: str, made: Any) -> Sequence[AnyTool]:

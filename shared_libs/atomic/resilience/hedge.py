@@ -56,15 +56,11 @@ async def run_hedged(
                     failures[racing] = _as_llm_error(task.exception())
                 if contest.winner in failures or any(not error.another_may_answer for error in failures.values()):
                     return None
-                if contest.winner is None and not last and (done or _is_over(due)):
+                if contest.winner is None and not last:  # one has failed, or the next one is due
                     break
         return None
     finally:
         await _cancel(set(running))
-
-
-def _is_over(due: float | None) -> bool:
-    return due is not None and asyncio.get_running_loop().time() >= due
 
 
 def _as_llm_error(error: BaseException | None) -> LLMError:

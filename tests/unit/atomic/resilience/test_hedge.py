@@ -39,6 +39,16 @@ def test_the_next_model_starts_when_the_first_is_late(stream):
 
 
 @pytest.mark.promise("hedge-late")
+@pytest.mark.parametrize("at_s", [1.53, 1.78, 1.28])
+def test_the_next_model_starts_also_where_a_timer_fires_a_rounding_error_early(at_s):
+    async def main():
+        await asyncio.sleep(at_s)
+        return await ask(chain([Turn(delay_s=100)], ["in time"], strategy="hedged", hedge_after_s=1), stream=False)
+
+    assert run_virtual(main())[0].text == "in time"
+
+
+@pytest.mark.promise("hedge-late")
 @pytest.mark.parametrize("stream", [False, True])
 def test_a_first_model_in_time_is_the_only_one_asked(stream):
     llm = chain([Turn(text="in time", delay_s=1)], ["never"], strategy="hedged", hedge_after_s=2)

@@ -1,0 +1,257 @@
+"""Playing a scenario: the agent built by the factory from its definition, its ports taken, its clock virtual."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, TypeVar
+
+import msgspec
+
+from shared_libs.agents import ReActAgent
+from shared_libs.atomic.errors import ConfigError
+from shared_libs.atomic.events import AgentEvent, RunFinished
+from shared_libs.atomic.results import AgentResult
+from shared_libs.atomic.types import Usage
+from shared_libs.factory.build import agent_from_dict, load_agent, load_definition
+from shared_libs.testing.cassette import Player, Recorder
+from shared_libs.testing.clock import real_time, run_virtual
+from shared_libs.testing.expect import differences
+from shared_libs.testing.players import Asked
+from shared_libs.testing.ports import FaultPlan, PlayedFault
+from shared_libs.testing.scenario import Scenario
+from shared_libs.testing.scripts import Outcome, Turn
+from shared_libs.testing.spec import OutcomeSpec, TurnSpec
+from shared_libs.testing.stage import Stage
+from shared_libs.testing.taping import Taping
+
+S = TypeVar("S")
+T = TypeVar("T")
+
+LATE_S = 60.0
+"""How much later than its limit a run is given up, in seconds."""
+
+_CLOSE_S = 10.0
+
+
+class Played(msgspec.Struct, frozen=True, kw_only=True):
+    """
+    What came of a scenario.
+
+    `differences` says what is not as expected, nothing when it passed. `events` are those of the run and of the agents
+    that it called, `asked` the requests that reached a model's port, `faults` what went wrong. `result` is None where
+    the run did not come back. `virtual_s` is the time by its clock, in seconds.
+    """
+
+    result: AgentResult | None
+    events: list[AgentEvent]
+    differences: list[str]
+    virtual_s: float
+    seed: int
+    asked: list[Asked] = []
+    faults: list[PlayedFault] = []
+
+
+def play(scenario: Scenario, *, seed: int | None = None, record: bool = False) -> Played:
+    """
+    Play a scenario on an event loop of its own.
+
+    Args:
+        scenario: what to play.
+        seed: takes the place of the scenario's own.
+        record: ask the definition's real models, on the real clock, and renew the scenario's cassette if it passes.
+
+    Raises:
+        ConfigError: the agent's definition does not hold, or there is no cassette.
+
+    """
+    chance = scenario.spec.seed if seed is None else seed
+    if not record or scenario.spec.cassette is None:
+        return _played(scenario, chance, player_of(scenario))
+    taping = Taping(scenario, definition_of(scenario)[0])
+    recorder = taping.recorder()
+    played = _played(scenario, chance, recorder)
+    found = taping.keep(recorder, played.differences, lambda player: _played(scenario, chance, player).differences)
+    return msgspec.structs.replace(played, differences=found)
+
+
+def _played(scenario: Scenario, chance: int, tape: Player | Recorder | None) -> Played:
+    spec = scenario.spec
+    stage = stage_of(scenario, chance, tape)
+    events: list[AgentEvent] = []
+    agent = build(scenario, stage, events)
+    main = _perform(scenario, agent, stage, events)
+    on_real_time = spec.clock == "real" or isinstance(tape, Recorder)
+    with _seeded(chance):
+        result, virtual_s = asyncio.run(main) if on_real_time else run_virtual(main)
+    found = tape.differences() if isinstance(tape, Player) else []
+    if result is None:
+        found.append(f"the run did not come back within {LATE_S:g} s of its limit")
+    else:
+        found += differences(spec.expect, result, events)
+    found += [problem for problem in stage.finish() if problem not in found]
+    return Played(
+        result=result,
+        events=events,
+        differences=found,
+        virtual_s=virtual_s,
+        seed=chance,
+        asked=stage.chances.asked,
+        faults=stage.chances.plan.played,
+    )
+
+
+def player_of(scenario: Scenario) -> Player | None:
+    """
+    Return what replays the cassette of a scenario; None without one.
+
+    Raises:
+        ConfigError: the cassette is missing, or does not hold.
+
+    """
+    return None if scenario.spec.cassette is None else Taping(scenario, definition_of(scenario)[0]).player()
+
+
+def stage_of(scenario: Scenario, seed: int, tape: Player | Recorder | None = None) -> Stage:
+    """Make the stage of a scenario: its scripts, its faults under this seed, and what was or is recorded."""
+    spec, data = scenario.spec, scenario.data
+    return Stage(
+        {name: _whole(rows, data["models"][name], _turn) for name, rows in spec.models.items()},
+        {name: _whole(rows, data["tools"][name], _outcome) for name, rows in spec.tools.items()},
+        FaultPlan((fault.fault_of_port() for fault in spec.faults), seed),
+        tape,
+    )
+
+
+def build(scenario: Scenario, stage: Stage, events: list[AgentEvent]) -> ReActAgent:
+    """
+    Build the agent of a scenario on a stage; its conversations stay in this process unless `override` says where.
+
+    Raises:
+        ConfigError: its definition does not hold.
+
+    """
+    spec, file = scenario.spec, scenario.file
+    data, path = definition_of(scenario)
+    if isinstance(data.get("memory"), dict) and "url" not in (spec.override.get("memory") or {}):
+        data["memory"] = {key: value for key, value in data["memory"].items() if key in ("window", "compact")}
+    try:
+        return agent_from_dict(data, ports=stage, observers=[events.append], on_note=lambda _: None, file=path or file)
+    except ConfigError as error:
+        if path is not None:
+            load_agent(path, ports=stage, on_note=lambda _: None)  # which tells the place, where the file is at fault
+        where = f"{file}:{scenario.line}" if file else "the scenario"
+        raise ConfigError([f"{where}: agent: {problem}" for problem in error.problems]) from None
+
+
+def definition_of(scenario: Scenario) -> tuple[dict[str, Any], Path | None]:
+    """Return the definition of a scenario's agent, what it overrides in place, and the file that it is from."""
+    spec, file = scenario.spec, scenario.file
+    path = None if isinstance(spec.agent, dict) else (file.parent if file else Path()) / spec.agent
+    written: Mapping[str, Any] = spec.agent if isinstance(spec.agent, dict) else _definition(path)
+    return _merged(written, spec.override), path
+
+
+async def _perform(
+    scenario: Scenario, agent: ReActAgent, stage: Stage, events: list[AgentEvent]
+) -> tuple[AgentResult | None, float]:
+    loop = asyncio.get_running_loop()
+    began_at = loop.time()
+    spec = scenario.spec
+    session = spec.session
+    try:
+        with real_time():
+            await agent.aopen()
+            if session is not None and session.history:
+                for memory in stage.memories:
+                    await memory.inner.async_store(session.id, [message.given() for message in session.history])
+        limit_s = spec.timeout_s or agent.limits.timeout_s
+        run = loop.create_task(_run(agent, scenario))
+        await asyncio.wait([run], timeout=limit_s + LATE_S)
+        result = run.result() if run.done() else None
+        run.cancel()
+        took_s = loop.time() - began_at
+    finally:
+        stage.chances.end()
+        with real_time():
+            await asyncio.wait_for(agent.aclose(), _CLOSE_S)
+    return result, took_s
+
+
+async def _run(agent: ReActAgent, scenario: Scenario) -> AgentResult:
+    spec = scenario.spec
+    events = agent.async_stream(
+        spec.question,
+        timeout=spec.timeout_s,
+        session_id=spec.session.id if spec.session else None,
+        stream=spec.stream,
+    )
+    async for event in events:
+        if isinstance(event, RunFinished):
+            return event.result
+    raise AssertionError("a run ends with its result")
+
+
+@lru_cache(maxsize=64)
+def _read(path: Path, changed_ns: int) -> Mapping[str, Any]:
+    return load_definition(path)
+
+
+def _definition(path: Path | None) -> Mapping[str, Any]:
+    assert path is not None
+    try:
+        changed_ns = path.stat().st_mtime_ns
+    except OSError:
+        changed_ns = 0
+    return _read(path, changed_ns)
+
+
+def _merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """Lay one mapping over another, key by key; anything else is replaced, and null takes a key away."""
+    merged = dict(base)
+    for key, value in over.items():
+        below = merged.get(key)
+        if value is None:
+            merged.pop(key, None)
+        else:
+            merged[key] = _merged(below, value) if isinstance(below, Mapping) and isinstance(value, Mapping) else value
+    return merged
+
+
+@contextmanager
+def _seeded(seed: int) -> Iterator[None]:
+    """Let the jitter of retries come from the seed; what was random before goes on where it was."""
+    before = random.getstate()
+    random.seed(seed)
+    try:
+        yield
+    finally:
+        random.setstate(before)
+
+
+def _whole(rows: Sequence[S], written: Any, made: Callable[[S], T]) -> Sequence[T] | T:
+    """Make a script: a list is followed, what is written alone comes every time."""
+    return [made(row) for row in rows] if isinstance(written, list) else made(rows[0])
+
+
+def _turn(spec: TurnSpec) -> Turn:
+    usage = None
+    if spec.usage is not None:
+        counted = spec.usage.model_dump()
+        usage = Usage(**counted, total_tokens=counted["input_tokens"] + counted["output_tokens"])
+    return Turn(
+        think=spec.think,
+        text=spec.text,
+        calls=tuple((call.tool, call.input) for call in spec.calls),
+        chunks=tuple(spec.chunks),
+        delay_s=spec.delay_s,
+        usage=usage,
+    )
+
+
+def _outcome(spec: OutcomeSpec) -> Outcome:
+    return Outcome(result=spec.result, error=spec.error, delay_s=spec.delay_s)

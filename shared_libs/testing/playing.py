@@ -111,7 +111,8 @@ def build(scenario: Scenario, stage: Stage, events: list[AgentEvent]) -> ReActAg
     path = None if isinstance(spec.agent, dict) else (file.parent if file else Path()) / spec.agent
     written: Mapping[str, Any] = spec.agent if isinstance(spec.agent, dict) else _definition(path)
     data = _merged(written, spec.override)
-    if isinstance(data.get("memory"), dict) and "url" not in (spec.override.get("memory") or {}):
+    over = spec.override.get("memory")
+    if isinstance(data.get("memory"), dict) and not (isinstance(over, dict) and "url" in over):
         data["memory"] = {key: value for key, value in data["memory"].items() if key in ("window", "compact")}
     try:
         return agent_from_dict(data, ports=stage, observers=[events.append], on_note=lambda _: None, file=path or file)
@@ -126,7 +127,6 @@ async def _perform(
     scenario: Scenario, agent: ReActAgent, stage: Stage, events: list[AgentEvent]
 ) -> tuple[AgentResult | None, float]:
     loop = asyncio.get_running_loop()
-    began_at = loop.time()
     spec = scenario.spec
     session = spec.session
     try:
@@ -136,6 +136,7 @@ async def _perform(
                 for memory in stage.memories:
                     await memory.inner.async_store(session.id, [message.given() for message in session.history])
         limit_s = spec.timeout_s or agent.limits.timeout_s
+        began_at = loop.time()
         run = loop.create_task(_run(agent, scenario))
         await asyncio.wait([run], timeout=limit_s + LATE_S)
         result = run.result() if run.done() else None

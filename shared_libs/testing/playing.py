@@ -74,10 +74,12 @@ def play(scenario: Scenario, *, seed: int | None = None) -> Played:
     main = _perform(scenario, agent, stage, events)
     with _seeded(chance):
         result, virtual_s = run_virtual(main) if spec.clock == "virtual" else asyncio.run(main)
-    found = [f"the run did not come back within {LATE_S:g} s of its limit"] if result is None else []
-    if result is not None:
+    found = stage.astray()  # first, for what follows from it
+    if result is None:
+        found.append(f"the run did not come back within {LATE_S:g} s of its limit")
+    else:
         found += differences(spec.expect, result, events)
-    found += stage.finish()
+    found += stage.left_over()
     return Played(
         result=result,
         events=events,

@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from shared_libs.testing.playing import Played, play
     from shared_libs.testing.ports import FaultPlan, PortFault
     from shared_libs.testing.scenario import Scenario, load_scenarios, scenarios_of
+    from shared_libs.testing.schema import scenario_schema
     from shared_libs.testing.scripts import Outcome, Turn
     from shared_libs.testing.stage import Stage
 
@@ -93,6 +94,7 @@ _HOMES = {
     "read_cassette": "cassette",
     "real_time": "clock",
     "run_virtual": "clock",
+    "scenario_schema": "schema",
     "scenarios_of": "scenario",
     "write_cassette": "cassette",
 }
@@ -147,6 +149,7 @@ __all__ = [
     "read_cassette",
     "real_time",
     "run_virtual",
+    "scenario_schema",
     "scenarios_of",
     "write_cassette",
 ]

@@ -88,12 +88,12 @@ def _played(scenario: Scenario, chance: int, tape: Player | Recorder | None) -> 
     on_real_time = spec.clock == "real" or isinstance(tape, Recorder)
     with _seeded(chance):
         result, virtual_s = asyncio.run(main) if on_real_time else run_virtual(main)
-    found = tape.differences() if isinstance(tape, Player) else []
+    found = stage.astray()  # first, for what follows from it
     if result is None:
         found.append(f"the run did not come back within {LATE_S:g} s of its limit")
     else:
         found += differences(spec.expect, result, events)
-    found += [problem for problem in stage.finish() if problem not in found]
+    found += stage.left_over()
     return Played(
         result=result,
         events=events,
@@ -137,15 +137,19 @@ def build(scenario: Scenario, stage: Stage, events: list[AgentEvent]) -> ReActAg
     """
     spec, file = scenario.spec, scenario.file
     data, path = definition_of(scenario)
-    if isinstance(data.get("memory"), dict) and "url" not in (spec.override.get("memory") or {}):
+    over = spec.override.get("memory")
+    if isinstance(data.get("memory"), dict) and not (isinstance(over, dict) and "url" in over):
         data["memory"] = {key: value for key, value in data["memory"].items() if key in ("window", "compact")}
+    where = f"{file}:{scenario.line}" if file else "the scenario"
     try:
-        return agent_from_dict(data, ports=stage, observers=[events.append], on_note=lambda _: None, file=path or file)
+        agent = agent_from_dict(data, ports=stage, observers=[events.append], on_note=lambda _: None, file=path or file)
     except ConfigError as error:
         if path is not None:
             load_agent(path, ports=stage, on_note=lambda _: None)  # which tells the place, where the file is at fault
-        where = f"{file}:{scenario.line}" if file else "the scenario"
         raise ConfigError([f"{where}: agent: {problem}" for problem in error.problems]) from None
+    if spec.session is not None and agent.memory is None:
+        raise ConfigError([f"{where}: session: the agent has no memory; give it one: `override: {{memory: {{}}}}`"])
+    return agent
 
 
 def definition_of(scenario: Scenario) -> tuple[dict[str, Any], Path | None]:
@@ -160,7 +164,6 @@ async def _perform(
     scenario: Scenario, agent: ReActAgent, stage: Stage, events: list[AgentEvent]
 ) -> tuple[AgentResult | None, float]:
     loop = asyncio.get_running_loop()
-    began_at = loop.time()
     spec = scenario.spec
     session = spec.session
     try:
@@ -170,6 +173,7 @@ async def _perform(
                 for memory in stage.memories:
                     await memory.inner.async_store(session.id, [message.given() for message in session.history])
         limit_s = spec.timeout_s or agent.limits.timeout_s
+        began_at = loop.time()
         run = loop.create_task(_run(agent, scenario))
         await asyncio.wait([run], timeout=limit_s + LATE_S)
         result = run.result() if run.done() else None

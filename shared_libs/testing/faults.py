@@ -40,7 +40,7 @@ class Exchange(msgspec.Struct, frozen=True):
         answer = self.said(told)
         if self.stream:
             return self.streamed(self.format.events(answer, self.body))
-        return document(self.format.whole(answer))
+        return document(self.format.whole(answer, self.body))
 
     def streamed(self, events: list[bytes]) -> Play:
         """These events as a stream that ends properly."""
@@ -52,7 +52,7 @@ class Exchange(msgspec.Struct, frozen=True):
 
     def whole(self, told: Healthy) -> bytes:
         """A healthy answer as one document."""
-        return self.format.whole(self.said(told))
+        return self.format.whole(self.said(told), self.body)
 
     def refused(self, status: int, code: str, message: str, **headers: str) -> Play:
         """A refusal as the format says it."""

@@ -3,7 +3,9 @@
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from shared_libs.testing.background import BackgroundFaultServer
     from shared_libs.testing.clock import VirtualClock, real_time, run_virtual
+    from shared_libs.testing.fault_script import load_fault_script
     from shared_libs.testing.fault_server import FaultServer, SeenRequest, UnexpectedRequest
     from shared_libs.testing.faults import (
         CleanCut,
@@ -34,6 +36,7 @@ if TYPE_CHECKING:
         Stall,
         TlsFailure,
         Unauthorized,
+        UntrustedCertificate,
         WrongShape,
     )
     from shared_libs.testing.playing import Played, play
@@ -43,6 +46,7 @@ if TYPE_CHECKING:
     from shared_libs.testing.stage import Stage
 
 _HOMES = {
+    "BackgroundFaultServer": "background",
     "CleanCut": "faults",
     "ConnectionRefused": "faults",
     "ContentFilter": "faults",
@@ -81,8 +85,10 @@ _HOMES = {
     "Turn": "scripts",
     "Unauthorized": "faults",
     "UnexpectedRequest": "fault_server",
+    "UntrustedCertificate": "faults",
     "VirtualClock": "clock",
     "WrongShape": "faults",
+    "load_fault_script": "fault_script",
     "load_scenarios": "scenario",
     "play": "playing",
     "real_time": "clock",
@@ -91,6 +97,7 @@ _HOMES = {
 }
 
 __all__ = [
+    "BackgroundFaultServer",
     "CleanCut",
     "ConnectionRefused",
     "ContentFilter",
@@ -129,8 +136,10 @@ __all__ = [
     "Turn",
     "Unauthorized",
     "UnexpectedRequest",
+    "UntrustedCertificate",
     "VirtualClock",
     "WrongShape",
+    "load_fault_script",
     "load_scenarios",
     "play",
     "real_time",

@@ -68,11 +68,11 @@ class OllamaEmbeddings(OllamaChat):
 
 
 def _vectors(request: Mapping[str, Any]) -> list[list[float]]:
-    asked = request.get("input")
-    # a list of numbers is one text, given as its tokens
-    many = isinstance(asked, list) and not all(isinstance(item, int) for item in asked)
+    given = request.get("input")
+    # a list of numbers is one text, told as its tokens
+    texts = given if isinstance(given, list) and not all(isinstance(item, int) for item in given) else [given]
     size = request.get("dimensions")
-    return [_vector(text, size if isinstance(size, int) else DIMENSIONS) for text in (asked if many else [asked])]
+    return [_vector(text, size if isinstance(size, int) else DIMENSIONS) for text in texts]
 
 
 def _vector(text: Any, size: int) -> list[float]:

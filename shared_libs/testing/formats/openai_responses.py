@@ -49,7 +49,8 @@ def _told(answer: Answer, request: Mapping[str, Any], status: str) -> list[bytes
     items = _items(answer)
     for index, (item, pieces) in enumerate(items):
         place = {"output_index": index, "item_id": item["id"]}
-        begun = item | {"status": "in_progress"} | ({"content": []} if item["type"] == "message" else {"arguments": ""})
+        emptied: _Item = {"content": []} if item["type"] == "message" else {"arguments": ""}
+        begun = item | {"status": "in_progress"} | emptied
         events.append({"type": "response.output_item.added", "output_index": index, "item": begun})
         events += [place | event for event in _text_events(item, pieces) or _call_events(item, pieces)]
         events.append({"type": "response.output_item.done", "output_index": index, "item": item})

@@ -53,6 +53,7 @@ from shared_libs.testing import (
     Stall,
     TlsFailure,
     Unauthorized,
+    UntrustedCertificate,
     WrongShape,
 )
 from shared_libs.testing.fault_server import Script
@@ -212,6 +213,7 @@ CASES = [
     always("DNS failure", NameNotResolved(), "LLMConnectionError", real_clock=True),
     always("connection refused", ConnectionRefused(), "LLMConnectionError"),
     always("TLS error", TlsFailure(), "LLMConnectionError"),
+    at_once("untrusted certificate", UntrustedCertificate(), "LLMConnectionError"),
 ]
 
 

@@ -233,11 +233,9 @@ class FaultServer:
         self._tls_ports[fault] = server.sockets[0].getsockname()[1]
 
     async def _talk_tls(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        try:
-            await writer.start_tls(self._certificate)
-        except OSError:
-            self.handshakes += 1
-            raise
+        self.handshakes += 1
+        await writer.start_tls(self._certificate)
+        self.handshakes -= 1
         await self._talk(reader, writer)
 
     async def _break_handshake(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -18,7 +18,7 @@ def fault_server() -> Iterator[Callable[[Mapping[str, Script]], BackgroundFaultS
     """
     Start servers that fail as they are told.
 
-    `server = fault_server({"gpt-5.4-mini": [RateLimited(), Cut()]})` starts one. Any client, sync or async, can be aimed
+    `server = fault_server({"gpt-5.4-mini": [RateLimited(), Cut()]})` starts one. Any client, sync or async, is aimed
     at `server.url("openai")`. They run on the real clock and are stopped at the end of the test, which fails when one
     was asked for what it has no script for.
     """

@@ -19,6 +19,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from importlib.metadata import version
+from importlib.util import find_spec
 
 import looptime
 
@@ -208,6 +209,9 @@ def summary(modes: dict[str, dict[str, list[Outcome]]]) -> str:
 
 
 def main() -> None:
+    missing = [client.package for client in CLIENTS if find_spec(client.own[0]) is None]
+    if missing:
+        sys.exit(f"not installed: {', '.join(missing)}; pip install 'pydantic-ai-slim[openai]' ollama anthropic")
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--summary", action="store_true", help="only how many ended how")
     arguments = parser.parse_args()
@@ -225,4 +229,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

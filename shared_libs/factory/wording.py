@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from types import NoneType
-from typing import Any, get_args
+from typing import Any, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
@@ -124,10 +124,14 @@ def _home(path: Path, moved: Mapping[Path, Path]) -> Path:
 
 
 def _model_at(model: type[BaseModel] | None, path: Path) -> type[BaseModel] | None:
+    in_mapping = False  # whose keys are no fields
     for part in path:
-        if isinstance(part, str) and model is not None:
+        if isinstance(part, str) and model is not None and not in_mapping:
             field = _field(model, part)
             model = _model_in(field.annotation) if field else None
+            in_mapping = field is not None and get_origin(field.annotation) is dict
+        elif isinstance(part, str):
+            in_mapping = False
     return model
 
 

@@ -23,6 +23,13 @@ def fault_server() -> Iterator[Callable[[Mapping[str, Script]], BackgroundFaultS
     was asked for what it has no script for.
     """
     from shared_libs.testing.background import BackgroundFaultServer
+    from shared_libs.testing.fault_server import UnexpectedRequest
 
-    with ExitStack() as running:
-        yield lambda models: running.enter_context(BackgroundFaultServer(models))
+    running, problem = ExitStack(), ""
+    try:
+        with running:
+            yield lambda models: running.enter_context(BackgroundFaultServer(models))
+    except UnexpectedRequest as error:
+        problem = str(error)
+    if problem:
+        pytest.fail(problem, pytrace=False)

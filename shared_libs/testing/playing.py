@@ -74,10 +74,12 @@ def play(scenario: Scenario, *, seed: int | None = None) -> Played:
     main = _perform(scenario, agent, stage, events)
     with _seeded(chance):
         result, virtual_s = run_virtual(main) if spec.clock == "virtual" else asyncio.run(main)
-    found = [f"the run did not come back within {LATE_S:g} s of its limit"] if result is None else []
-    if result is not None:
+    found = stage.astray()  # first, for what follows from it
+    if result is None:
+        found.append(f"the run did not come back within {LATE_S:g} s of its limit")
+    else:
         found += differences(spec.expect, result, events)
-    found += stage.finish()
+    found += stage.left_over()
     return Played(
         result=result,
         events=events,
@@ -111,31 +113,35 @@ def build(scenario: Scenario, stage: Stage, events: list[AgentEvent]) -> ReActAg
     path = None if isinstance(spec.agent, dict) else (file.parent if file else Path()) / spec.agent
     written: Mapping[str, Any] = spec.agent if isinstance(spec.agent, dict) else _definition(path)
     data = _merged(written, spec.override)
-    if isinstance(data.get("memory"), dict) and "url" not in (spec.override.get("memory") or {}):
+    over = spec.override.get("memory")
+    if isinstance(data.get("memory"), dict) and not (isinstance(over, dict) and "url" in over):
         data["memory"] = {key: value for key, value in data["memory"].items() if key in ("window", "compact")}
+    where = f"{file}:{scenario.line}" if file else "the scenario"
     try:
-        return agent_from_dict(data, ports=stage, observers=[events.append], on_note=lambda _: None, file=path or file)
+        agent = agent_from_dict(data, ports=stage, observers=[events.append], on_note=lambda _: None, file=path or file)
     except ConfigError as error:
         if path is not None:
             load_agent(path, ports=stage, on_note=lambda _: None)  # which tells the place, where the file is at fault
-        where = f"{file}:{scenario.line}" if file else "the scenario"
         raise ConfigError([f"{where}: agent: {problem}" for problem in error.problems]) from None
+    if spec.session is not None and agent.memory is None:
+        raise ConfigError([f"{where}: session: the agent has no memory; give it one: `override: {{memory: {{}}}}`"])
+    return agent
 
 
 async def _perform(
     scenario: Scenario, agent: ReActAgent, stage: Stage, events: list[AgentEvent]
 ) -> tuple[AgentResult | None, float]:
     loop = asyncio.get_running_loop()
-    began_at = loop.time()
     spec = scenario.spec
     session = spec.session
     try:
         with real_time():
             await agent.aopen()
-        if session is not None and session.history:
-            for memory in stage.memories:
-                await memory.inner.async_store(session.id, [message.given() for message in session.history])
+            if session is not None and session.history:
+                for memory in stage.memories:
+                    await memory.inner.async_store(session.id, [message.given() for message in session.history])
         limit_s = spec.timeout_s or agent.limits.timeout_s
+        began_at = loop.time()
         run = loop.create_task(_run(agent, scenario))
         await asyncio.wait([run], timeout=limit_s + LATE_S)
         result = run.result() if run.done() else None

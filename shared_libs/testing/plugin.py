@@ -86,15 +86,15 @@ class ScenarioItem(pytest.Item):
 
     def repr_failure(self, excinfo: pytest.ExceptionInfo[BaseException], style: Any = None) -> Any:
         """Say what is different."""
-        from shared_libs.atomic.errors import ConfigError
+        from shared_libs.atomic.errors import FactoryError
         from shared_libs.testing.report import report
 
         if isinstance(excinfo.value, Different):
             played = excinfo.value.played
             file = os.path.relpath(self.path, self.config.invocation_params.dir)
             return report(played, f"pytest {shlex.quote(f'{file}::{self.name}')} {_SEED} {played.seed}")
-        if isinstance(excinfo.value, ConfigError):
-            return "\n".join(excinfo.value.problems)
+        if isinstance(excinfo.value, FactoryError):
+            return str(excinfo.value)
         return super().repr_failure(excinfo, style)
 
     def reportinfo(self) -> tuple[Path, int | None, str]:

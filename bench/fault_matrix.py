@@ -13,6 +13,7 @@ import sys
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from typing import ClassVar, Self
 from urllib.parse import urlsplit
 
@@ -52,6 +53,7 @@ from shared_libs.testing import (
     Stall,
     TlsFailure,
     Unauthorized,
+    UntrustedCertificate,
     WrongShape,
 )
 from shared_libs.testing.fault_server import Script
@@ -59,8 +61,18 @@ from shared_libs.testing.faults import Exchange
 from shared_libs.testing.formats import FORMATS as WIRE_FORMATS
 
 QUESTION = "Say these twelve words again, one by one, and not one more."
-FORMATS = {"openai": OpenAILLM, "anthropic": AnthropicLLM, "ollama": OllamaLLM}
-FALLBACK_FORMAT = {"openai": "anthropic", "anthropic": "ollama", "ollama": "openai"}
+FORMATS = {
+    "openai": OpenAILLM,
+    "openai-responses": partial(OpenAILLM, api="responses"),
+    "anthropic": AnthropicLLM,
+    "ollama": OllamaLLM,
+}
+FALLBACK_FORMAT = {
+    "openai": "anthropic",
+    "openai-responses": "anthropic",
+    "anthropic": "ollama",
+    "ollama": "openai",
+}
 POLICY = Resilience(breaker={"failures": 100})
 """The defaults (five tries; 30 s an attempt, 10 s to the first token, 10 s between two), but for the breaker."""
 
@@ -157,8 +169,8 @@ def silent(name: str, fault: Fault, **more) -> Case:
 
 
 ALONE_CUT = {(name, "alone_whole"): Want(TRIES, 0, USED_UP, "LLMConnectionError") for name in FORMATS}
-ENDED = {(name, mode): Want(1, 0, HEALTHY) for name in FORMATS if name != "ollama" for mode in STREAMED}
-"""Formats whose last word stands before the end marker; Ollama's is the end marker."""
+ENDED = {(name, mode): Want(1, 0, HEALTHY) for name in ("openai", "anthropic") for mode in STREAMED}
+"""Formats whose last word stands before the end marker; that of the others is the end marker."""
 
 CASES = [
     once("429 with Retry-After", RateLimited(retry_after_s=WAIT_S), TOLD),
@@ -201,6 +213,7 @@ CASES = [
     always("DNS failure", NameNotResolved(), "LLMConnectionError", real_clock=True),
     always("connection refused", ConnectionRefused(), "LLMConnectionError"),
     always("TLS error", TlsFailure(), "LLMConnectionError"),
+    at_once("untrusted certificate", UntrustedCertificate(), "LLMConnectionError"),
 ]
 
 

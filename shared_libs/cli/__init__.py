@@ -61,6 +61,10 @@ def _command(name: str) -> Callable[[argparse.Namespace], int]:
         from shared_libs.cli import running
 
         return {"run": running.run, "chat": running.chat}[name]
+    if name == "faults":
+        from shared_libs.cli import faulting
+
+        return faulting.faults
     from shared_libs.cli import inspecting
 
     commands: dict[str, Callable[[argparse.Namespace], int]] = {
@@ -107,7 +111,25 @@ def _parser() -> argparse.ArgumentParser:
     trace = commands.add_parser("trace", help="draw a recorded run as a timeline", allow_abbrev=False)
     trace.add_argument("file", type=Path, metavar="FILE", help="a run record")
     trace.add_argument("--html", type=Path, metavar="OUT", help="write one self-contained HTML file instead")
+
+    faults = commands.add_parser("faults", help="serve faults on loopback, for any client", allow_abbrev=False)
+    faults.add_argument("--host", default="127.0.0.1", help="the address to listen on (default: 127.0.0.1)")
+    faults.add_argument(
+        "--port", type=_port, default=0, metavar="P", help="the port to listen on (default: a free one)"
+    )
+    what = faults.add_mutually_exclusive_group()
+    what.add_argument("--script", type=Path, metavar="FILE", help="what each model does, a YAML file")
+    what.add_argument(
+        "--fault", nargs="+", metavar="NAME", help="what every model does: one always, several one after the other"
+    )
+    what.add_argument("--list", action="store_true", help="list the faults and their parameters")
     return parser
+
+
+def _port(text: str) -> int:
+    if not (text.isdecimal() and int(text) <= 65535):
+        raise argparse.ArgumentTypeError(f"a port is a number up to 65535, not {text!r}")
+    return int(text)
 
 
 def _seconds(text: str) -> float:

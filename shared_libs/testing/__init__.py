@@ -3,8 +3,10 @@
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from shared_libs.testing.background import BackgroundFaultServer
     from shared_libs.testing.cassette import Cassette, CassetteMismatch, Player, Recorder, read_cassette, write_cassette
     from shared_libs.testing.clock import VirtualClock, real_time, run_virtual
+    from shared_libs.testing.fault_script import load_fault_script
     from shared_libs.testing.fault_server import FaultServer, SeenRequest, UnexpectedRequest
     from shared_libs.testing.faults import (
         CleanCut,
@@ -35,6 +37,7 @@ if TYPE_CHECKING:
         Stall,
         TlsFailure,
         Unauthorized,
+        UntrustedCertificate,
         WrongShape,
     )
     from shared_libs.testing.playing import Played, play
@@ -45,6 +48,7 @@ if TYPE_CHECKING:
     from shared_libs.testing.stage import Stage
 
 _HOMES = {
+    "BackgroundFaultServer": "background",
     "Cassette": "cassette",
     "CassetteMismatch": "cassette",
     "CleanCut": "faults",
@@ -87,8 +91,10 @@ _HOMES = {
     "Turn": "scripts",
     "Unauthorized": "faults",
     "UnexpectedRequest": "fault_server",
+    "UntrustedCertificate": "faults",
     "VirtualClock": "clock",
     "WrongShape": "faults",
+    "load_fault_script": "fault_script",
     "load_scenarios": "scenario",
     "play": "playing",
     "read_cassette": "cassette",
@@ -100,6 +106,7 @@ _HOMES = {
 }
 
 __all__ = [
+    "BackgroundFaultServer",
     "Cassette",
     "CassetteMismatch",
     "CleanCut",
@@ -142,8 +149,10 @@ __all__ = [
     "Turn",
     "Unauthorized",
     "UnexpectedRequest",
+    "UntrustedCertificate",
     "VirtualClock",
     "WrongShape",
+    "load_fault_script",
     "load_scenarios",
     "play",
     "read_cassette",

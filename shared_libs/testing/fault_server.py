@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import ssl
 import struct
 from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
@@ -25,6 +26,7 @@ from shared_libs.testing.faults import (
     Healthy,
     NameNotResolved,
     TlsFailure,
+    UntrustedCertificate,
 )
 from shared_libs.testing.formats import FORMATS
 from shared_libs.testing.plays import Play
@@ -35,6 +37,9 @@ _HANDSHAKE_FAILURE = bytes([21, 3, 3, 0, 2, 2, 40])
 
 _SECRET_HEADERS = {"authorization", "x-api-key", "api-key"}
 _CLOSE_S = 5.0
+
+ANY = "*"
+"""The script of every model that has none of its own."""
 
 Script = Fault | Sequence[Fault] | Callable[["SeenRequest"], Fault]
 """What a model does: always the same, or attempt by attempt and healthy from then on, or by the request."""
@@ -48,7 +53,7 @@ class SeenRequest(msgspec.Struct, frozen=True, kw_only=True):
     """
     A request as it came; `attempt` counts those of its model from 1, `at_s` is the loop's time.
 
-    The values of headers that authenticate are left out.
+    `fault` is the name of what it got. The values of headers that authenticate are left out.
     """
 
     format: str
@@ -59,6 +64,10 @@ class SeenRequest(msgspec.Struct, frozen=True, kw_only=True):
     body: dict[str, Any]
     headers: dict[str, str]
     at_s: float
+    fault: str = ""
+
+
+Happening = SeenRequest | UnexpectedRequest
 
 
 class FaultServer:
@@ -68,26 +77,36 @@ class FaultServer:
     `requests` is the wire's ledger. Open it with `async with`; at the end it raises what went wrong on its side.
 
     Args:
-        models: the model's name at the provider, and its script.
+        models: the model's name at the provider, and its script; `"*"`: every other model.
         host: the address to listen on.
         port: the port to listen on; 0: a free one.
+        listener: told of each request, on the event loop.
 
     Raises:
-        MisuseError: a script is not valid.
+        MisuseError: a script is not valid, or, when it is opened, the address cannot be listened on.
         UnexpectedRequest: at the end: a request was for another path or model, or was no request.
 
     """
 
-    def __init__(self, models: Mapping[str, Script], *, host: str = "127.0.0.1", port: int = 0) -> None:
+    def __init__(
+        self,
+        models: Mapping[str, Script],
+        *,
+        host: str = "127.0.0.1",
+        port: int = 0,
+        listener: Callable[[Happening], None] | None = None,
+    ) -> None:
         self._scripts = dict(models)
         for model, script in self._scripts.items():
             _check(model, script)
         self._host = host
         self._port = port
-        self._tls_port = 0
+        self._listener = listener
+        self._tls_ports: dict[type[Fault], int] = {}
         self.requests: list[SeenRequest] = []
         self.handshakes = 0
-        """How many TLS handshakes were broken off."""
+        """How many TLS handshakes were broken off, by either side."""
+        self._certificate: ssl.SSLContext
         self._unexpected: dict[str, None] = {}  # each once, in order: clients repeat themselves
         self._servers: list[asyncio.Server] = []
         self._closed_port: socket.socket | None = None
@@ -95,12 +114,19 @@ class FaultServer:
         self._talks: dict[asyncio.Task[None], asyncio.StreamWriter] = {}
 
     async def __aenter__(self) -> Self:
-        server = await self._listen(self._talk, self._port)
+        try:
+            server = await self._listen(self._talk, self._port)
+        except OSError as error:
+            why = error.strerror or error
+            raise MisuseError(f"{self._host}:{self._port} cannot be listened on: {why}; name another port") from error
         self._port = server.sockets[0].getsockname()[1]
-        if any(isinstance(script, TlsFailure) for script in self._scripts.values()):
-            tls = await self._listen(self._break_handshake, 0)
-            self._tls_port = tls.sockets[0].getsockname()[1]
-        if any(isinstance(script, ConnectionRefused) for script in self._scripts.values()):
+        kinds = {type(script) for script in self._scripts.values()}
+        if TlsFailure in kinds:
+            await self._listen_tls(TlsFailure, self._break_handshake)
+        if UntrustedCertificate in kinds:
+            self._certificate = await asyncio.to_thread(unknown_certificate)
+            await self._listen_tls(UntrustedCertificate, self._talk_tls)
+        if ConnectionRefused in kinds:
             self._closed_port = socket.socket()
             self._closed_port.bind((self._host, 0))
         return self
@@ -114,10 +140,10 @@ class FaultServer:
 
     def url(self, format: str, model: str | None = None) -> str:
         """
-        The base URL for a client of a format: "openai", "anthropic" or "ollama".
+        The base URL for a client.
 
         Args:
-            format: whose API the client speaks.
+            format: whose API the client speaks: "openai", "anthropic", "ollama", or another of `FORMATS`.
             model: give it where the model's fault is one of the address.
 
         Raises:
@@ -126,14 +152,14 @@ class FaultServer:
         """
         if format not in FORMATS:
             raise MisuseError(f"format {format!r}: allowed are {', '.join(FORMATS)}")
-        if model is not None and model not in self._scripts:
+        script = None if model is None else self._script_of(model)
+        if model is not None and script is None:
             raise MisuseError(f"model {model!r} has no script; there are {', '.join(self._scripts)}")
-        script = None if model is None else self._scripts[model]
         base = FORMATS[format].base
         if isinstance(script, NameNotResolved):
             return f"http://{_NO_SUCH_HOST}{base}"
-        if isinstance(script, TlsFailure):
-            return f"https://{self._host}:{self._tls_port}{base}"
+        if isinstance(script, TlsFailure | UntrustedCertificate):
+            return f"https://{self._host}:{self._tls_ports[type(script)]}{base}"
         if isinstance(script, ConnectionRefused) and self._closed_port is not None:
             return f"http://{self._host}:{self._closed_port.getsockname()[1]}{base}"
         return f"http://{self._host}:{self._port}{base}"
@@ -191,7 +217,7 @@ class FaultServer:
             except (OSError, asyncio.IncompleteReadError, asyncio.CancelledError):
                 pass  # the client went away, or the server is closed
             except Exception as error:  # noqa: BLE001 - a fault of one's own is foreign code: told at the end
-                self._unexpected[f"{type(error).__name__}: {error}"] = None
+                self._note(f"{type(error).__name__}: {error}")
             finally:
                 del self._talks[task]
                 self._news.set()
@@ -199,6 +225,18 @@ class FaultServer:
         server = await asyncio.start_server(accepted, self._host, port, backlog=1024)
         self._servers.append(server)
         return server
+
+    async def _listen_tls(
+        self, fault: type[Fault], talk: Callable[[asyncio.StreamReader, asyncio.StreamWriter], Any]
+    ) -> None:
+        server = await self._listen(talk, 0)
+        self._tls_ports[fault] = server.sockets[0].getsockname()[1]
+
+    async def _talk_tls(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.handshakes += 1
+        await writer.start_tls(self._certificate)
+        self.handshakes -= 1
+        await self._talk(reader, writer)
 
     async def _break_handshake(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.read(1)
@@ -224,12 +262,17 @@ class FaultServer:
 
     def _answer(self, method: str, path: str, headers: dict[str, str], body: bytes) -> Play:
         name = next((name for name, known in FORMATS.items() if known.path == path.partition("?")[0]), None)
+        if name is None or method != "POST":
+            return self._refuse(
+                f"{method} {path}; served are POST {', '.join(known.path for known in FORMATS.values())}"
+            )
         try:
             data = msgspec.json.decode(body, type=dict[str, Any])
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
             return self._refuse(f"{method} {path} without a JSON object in it ({error})")
         model = data.get("model")
-        if name is None or method != "POST" or not isinstance(model, str) or model not in self._scripts:
+        script = self._script_of(model) if isinstance(model, str) else None
+        if not isinstance(model, str) or script is None:
             return self._refuse(f"{method} {path} for model {model!r}; there are {', '.join(self._scripts)}")
         spoken = FORMATS[name]
         now = asyncio.get_running_loop().time()
@@ -246,12 +289,23 @@ class FaultServer:
         )
         self.requests.append(request)
         self._news.set()
-        exchange = Exchange(spoken, model, data, request.stream, now - before[0].at_s if before else 0.0)
-        return _fault_for(self._scripts[model], request).play(exchange)
+        fault = _fault_for(script, request)
+        self.requests[-1] = msgspec.structs.replace(request, fault=fault.name)
+        if self._listener is not None:
+            self._listener(self.requests[-1])
+        return fault.play(Exchange(spoken, model, data, request.stream, now - before[0].at_s if before else 0.0))
+
+    def _script_of(self, model: str) -> Script | None:
+        return self._scripts.get(model, self._scripts.get(ANY))
 
     def _refuse(self, what: str) -> Play:
-        self._unexpected[what] = None
+        self._note(what)
         raise ConnectionAbortedError(what)
+
+    def _note(self, what: str) -> None:
+        self._unexpected[what] = None
+        if self._listener is not None:
+            self._listener(UnexpectedRequest(what))
 
 
 def _check(model: str, script: Script) -> None:
@@ -275,6 +329,23 @@ def _fault_for(script: Script, request: SeenRequest) -> Fault:
     if callable(script):
         return script(request)
     return script[request.attempt - 1] if request.attempt <= len(script) else Healthy()
+
+
+def unknown_certificate() -> ssl.SSLContext:
+    """
+    A new certificate for loopback, of an authority that nobody knows.
+
+    Raises:
+        MisuseError: the library that makes it is missing.
+
+    """
+    try:
+        import trustme
+    except ImportError:
+        raise MisuseError("untrusted_certificate needs `pip install 'genai-factory[testing]'`") from None
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    trustme.CA().issue_cert("127.0.0.1", "localhost", "::1").configure_cert(context)
+    return context
 
 
 def _reset(writer: asyncio.StreamWriter) -> None:

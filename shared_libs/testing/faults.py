@@ -40,7 +40,7 @@ class Exchange(msgspec.Struct, frozen=True):
         answer = self.said(told)
         if self.stream:
             return self.streamed(self.format.events(answer, self.body))
-        return document(self.format.whole(answer))
+        return document(self.format.whole(answer, self.body))
 
     def streamed(self, events: list[bytes]) -> Play:
         """These events as a stream that ends properly."""
@@ -52,7 +52,7 @@ class Exchange(msgspec.Struct, frozen=True):
 
     def whole(self, told: Healthy) -> bytes:
         """A healthy answer as one document."""
-        return self.format.whole(self.said(told))
+        return self.format.whole(self.said(told), self.body)
 
     def refused(self, status: int, code: str, message: str, **headers: str) -> Play:
         """A refusal as the format says it."""
@@ -64,7 +64,19 @@ def _tag(name: str) -> str:
 
 
 class Fault(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="fault", tag=_tag):
-    """What a server does in answer to one request; subclass it for one of your own."""
+    """
+    What a server does in answer to one request; subclass it for one of your own.
+
+    Raises:
+        MisuseError: a number is negative.
+
+    """
+
+    def __post_init__(self) -> None:
+        for name in self.__struct_fields__:
+            value = getattr(self, name)
+            if isinstance(value, int | float) and value < 0:
+                raise MisuseError(f"{self.name}: {name} must not be negative, and is {value}")
 
     @property
     def name(self) -> str:
@@ -338,6 +350,11 @@ class Flapping(Fault, frozen=True):
     for_s: float = 60.0
     status: int = 503
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.down_s + self.up_s:
+            raise MisuseError("flapping: down_s and up_s must not both be 0")
+
     def play(self, exchange: Exchange) -> Play:
         """A refusal or a healthy answer, by the time."""
         down = exchange.since_s < self.for_s and exchange.since_s % (self.down_s + self.up_s) < self.down_s
@@ -367,3 +384,25 @@ class NameNotResolved(AddressFault, frozen=True):
 
 class TlsFailure(AddressFault, frozen=True):
     """An https address whose server breaks the handshake off."""
+
+
+class UntrustedCertificate(AddressFault, frozen=True):
+    """An https address whose certificate nobody knows; a client that takes any gets a healthy answer."""
+
+    answer: Healthy = Healthy()
+
+    def play(self, exchange: Exchange) -> Play:
+        """A healthy answer: the client did not look at the certificate."""
+        return exchange.answered(self.answer)
+
+
+CATALOGUE: Mapping[str, type[Fault]] = {
+    _tag(kind.__name__): kind
+    for kind in (
+        *(Healthy, RateLimited, ServerError, Unauthorized, ModelMissing, ContextTooLong, ContentFilter),
+        *(PrefillRejected, HtmlPage, ResetBeforeHeaders, Silence, SlowFirstToken, Cut, CleanCut, Stall),
+        *(MalformedChunk, NoEndMarker, MalformedBody, WrongShape, EmptyAnswer, DuplicateChunks, HugeChunk, Drip),
+        *(Garbage, Flapping, ConnectionRefused, NameNotResolved, TlsFailure, UntrustedCertificate),
+    )
+}
+"""Every fault by its name."""

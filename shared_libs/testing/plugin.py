@@ -15,12 +15,16 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from shared_libs.testing.fixtures import fault_server
+
 if TYPE_CHECKING:
     from shared_libs.agents import ReActAgent
     from shared_libs.atomic.llms import ScriptedLLM
     from shared_libs.testing.clock import VirtualClock
     from shared_libs.testing.playing import Played
     from shared_libs.testing.scenario import Scenario
+
+__all__ = ["fault_server"]
 
 _SUFFIX = ".scenario.yaml"
 _SEED = "--scenario-seed"

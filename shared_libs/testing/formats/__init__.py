@@ -2,11 +2,16 @@
 
 from shared_libs.testing.formats.anthropic_messages import AnthropicMessages
 from shared_libs.testing.formats.base import WireFormat
+from shared_libs.testing.formats.embeddings import OllamaEmbeddings, OpenAIEmbeddings
 from shared_libs.testing.formats.ollama_chat import OllamaChat
 from shared_libs.testing.formats.openai_chat import OpenAIChat
+from shared_libs.testing.formats.openai_responses import OpenAIResponses
 
 FORMATS: dict[str, WireFormat] = {
     "openai": OpenAIChat(),
     "anthropic": AnthropicMessages(),
     "ollama": OllamaChat(),
+    "openai-responses": OpenAIResponses(),
+    "openai-embeddings": OpenAIEmbeddings(),
+    "ollama-embeddings": OllamaEmbeddings(),
 }

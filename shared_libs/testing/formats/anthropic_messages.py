@@ -26,7 +26,7 @@ class AnthropicMessages:
     stream_type = "text/event-stream"
     streams_unasked = False
 
-    def whole(self, answer: Answer) -> bytes:
+    def whole(self, answer: Answer, request: Mapping[str, Any]) -> bytes:
         """The answer as one JSON document."""
         content: list[dict[str, Any]] = [{"type": "text", "text": answer.text}] if answer.text else []
         content += [

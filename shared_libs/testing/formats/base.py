@@ -39,7 +39,7 @@ class WireFormat(Protocol):
     streams_unasked: bool
     """Whether a request that does not say so wants a stream."""
 
-    def whole(self, answer: Answer) -> bytes:
+    def whole(self, answer: Answer, request: Mapping[str, Any]) -> bytes:
         """The answer as one JSON document."""
 
     def events(self, answer: Answer, request: Mapping[str, Any]) -> list[bytes]:
@@ -97,5 +97,8 @@ def text_of(content: Any) -> str:
 
 
 def _messages(request: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    messages = request.get("messages")
-    return [message for message in messages if isinstance(message, Mapping)] if isinstance(messages, list) else []
+    """The conversation; what is to be embedded counts as said by the user."""
+    given = request.get("messages", request.get("input"))
+    messages = given if isinstance(given, list) else [given]
+    said = [{"role": "user", "content": message} if isinstance(message, str) else message for message in messages]
+    return [message for message in said if isinstance(message, Mapping)]

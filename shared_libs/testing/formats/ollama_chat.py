@@ -17,7 +17,7 @@ class OllamaChat:
     stream_type = "application/x-ndjson"
     streams_unasked = True
 
-    def whole(self, answer: Answer) -> bytes:
+    def whole(self, answer: Answer, request: Mapping[str, Any]) -> bytes:
         """The answer as one JSON document."""
         return dumps(_line(answer, 0, answer.text, answer.tool_calls) | _ending(answer))
 

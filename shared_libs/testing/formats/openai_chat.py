@@ -9,28 +9,15 @@ import msgspec
 
 from shared_libs.atomic.types import ToolCall
 from shared_libs.testing.formats.base import Answer, dumps, server_sent
-
-_TYPES = {
-    "context": ("invalid_request_error", "context_length_exceeded"),
-    "filter": ("invalid_request_error", "content_filter"),
-    "bad_request": ("invalid_request_error", None),
-    "key": ("invalid_request_error", "invalid_api_key"),
-    "permission": ("permission_error", None),
-    "model": ("invalid_request_error", "model_not_found"),
-    "rate": ("requests", "rate_limit_exceeded"),
-    "server": ("server_error", None),
-}
+from shared_libs.testing.formats.openai_errors import OpenAIErrors
 
 
-class OpenAIChat:
+class OpenAIChat(OpenAIErrors):
     """`POST /v1/chat/completions`."""
 
-    base = "/v1"
     path = "/v1/chat/completions"
-    stream_type = "text/event-stream"
-    streams_unasked = False
 
-    def whole(self, answer: Answer) -> bytes:
+    def whole(self, answer: Answer, request: Mapping[str, Any]) -> bytes:
         """The answer as one JSON document."""
         message: dict[str, Any] = {"role": "assistant", "content": answer.text or None, "refusal": None}
         if answer.tool_calls:
@@ -54,11 +41,6 @@ class OpenAIChat:
         """An event of a stream that is not what it says."""
         return b'data: {"id":"chatcmpl-1","choices":[{"index":0,"delta":{"content":"lo\n\n'
 
-    def error(self, status: int, code: str, message: str) -> bytes:
-        """The body of a refusal."""
-        kind, name = _TYPES.get(code, ("server_error", None))
-        return dumps({"error": {"message": message, "type": kind, "param": None, "code": name}})
-
     def filtered(self, answer: Answer, request: Mapping[str, Any], *, stream: bool) -> list[bytes] | None:
         """In a stream the filter stops the answer in its middle; else the request is refused."""
         if not stream:
@@ -66,10 +48,6 @@ class OpenAIChat:
         half = answer.pieces[: len(answer.pieces) // 2]
         deltas = [{"role": "assistant", "content": ""}, *({"content": piece} for piece in half)]
         return [*self._deltas(answer, deltas), *self._ending(answer, request, "content_filter")]
-
-    def context_message(self) -> str:
-        """How the provider says that a conversation is too long."""
-        return "This model's maximum context length is 8192 tokens. However, your messages resulted in 9001 tokens."
 
     def _deltas(self, answer: Answer, deltas: list[dict[str, Any]]) -> list[bytes]:
         envelope = _envelope(answer, "chat.completion.chunk")

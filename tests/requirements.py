@@ -28,6 +28,10 @@ REQUIREMENTS: dict[str, Requirement] = {
     "time-threads": Requirement(
         "timed-out sync tools leave a bounded number of threads, and the process still exits", "pydantic-ai #4883"
     ),
+    "time-process": Requirement(
+        "a tool in a process of its own ends at its limit with all it has started, and its death is an observation",
+        "contract",
+    ),
     "time-reserve": Requirement(
         "before the deadline the model gets one last word without tools; else the run is partial with what it saw",
         "contract",

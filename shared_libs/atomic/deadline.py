@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import time
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -44,18 +45,18 @@ class Deadline(NamedTuple):
 
     def remaining(self) -> float:
         """Seconds left, never below zero."""
-        return max(0.0, self.at - asyncio.get_running_loop().time())
+        return max(0.0, self.at - _now())
 
     @property
     def expired(self) -> bool:
         """Whether the moment has come."""
-        return self.at <= asyncio.get_running_loop().time()
+        return self.at <= _now()
 
     def narrowed(self, seconds: float | None) -> Deadline:
         """The earlier of this moment and `seconds` from now (None: this one)."""
         if seconds is None:
             return self
-        return Deadline(min(self.at, asyncio.get_running_loop().time() + seconds))
+        return Deadline(min(self.at, _now() + seconds))
 
     def earlier_by(self, seconds: float) -> Deadline:
         """The moment `seconds` before this one."""
@@ -63,6 +64,14 @@ class Deadline(NamedTuple):
 
 
 NEVER = Deadline(math.inf)
+
+
+def _now() -> float:
+    """The running loop's time; in a thread of a tool, which has none, the clock that loops read."""
+    try:
+        return asyncio.get_running_loop().time()
+    except RuntimeError:
+        return time.monotonic()
 
 
 class Spent(msgspec.Struct, frozen=True):

@@ -31,6 +31,10 @@ class Job:
         """Wait for the call; cancelling the wait does not stop the thread."""
         return await self._done
 
+    async def ended(self) -> None:
+        """Wait until the outcome is there; cancelling the wait changes nothing, so one can wait again."""
+        await asyncio.wait([self._done])
+
     def run(self) -> None:
         """Run the call in the current thread and hand the outcome to the loop."""
         value: Any = None

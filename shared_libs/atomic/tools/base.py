@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import inspect
+import time
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, Literal, final, overload
+from typing import TYPE_CHECKING, Any, Literal, final, get_args, overload
 
 import msgspec
 
@@ -14,9 +16,11 @@ from shared_libs.atomic.scope import Scope, current_scope, use_scope
 from shared_libs.atomic.supervise import BodyCancelled, Expiry, supervise
 from shared_libs.atomic.threads import Job, Threads
 from shared_libs.atomic.tools.arguments import Arguments, InvalidArguments
+from shared_libs.atomic.tools.plan import Plan, plan_of
+from shared_libs.atomic.tools.processes import Answer, Call, Workers
 from shared_libs.atomic.types import ToolResult, ToolSpec
 
-Isolation = Literal["loop", "thread"]
+Isolation = Literal["loop", "thread", "process"]
 
 
 class BaseTool:
@@ -30,7 +34,10 @@ class BaseTool:
       Schema of type object and `execute(self, **arguments)` takes what it allows. Raise `ToolError` to tell the model
       what was wrong. A string result reaches the model verbatim, anything else as JSON.
     - `timeout_s`: seconds one call may take; the caller's deadline narrows it further.
-    - `isolation`: "loop" (the default for async) or "thread" (the default for sync).
+    - `isolation`: "loop" (the default for async), "thread" (the default for sync) or "process": a warm worker
+      process, killed with all it has started when the call's time is over. There the tool is made again, from its name
+      in its module and its constructor's arguments.
+    - `memory_limit_mb`, `cpu_limit_s`: what one call in a process may use; None for no bound.
     - `idempotent`: calling again repeats no side effect. `needs_approval`: a person decides first.
       `sequential`: calls of one turn run one after the other.
     - `max_observation_chars`: a longer result is cut, with a note.
@@ -41,6 +48,8 @@ class BaseTool:
     parameters: dict[str, Any] | None = None
     timeout_s: float = 30.0
     isolation: Isolation | None = None
+    memory_limit_mb: int | None = None
+    cpu_limit_s: float | None = None
     idempotent: bool = False
     needs_approval: bool = False
     sequential: bool = False
@@ -57,11 +66,15 @@ class BaseTool:
     _arguments: Arguments | None = None
     _spec: ToolSpec | None = None
     _threads: Threads | None = None
+    _process_workers: Workers | None = None
+    _made_with: tuple[tuple[Any, ...], dict[str, Any]] = ((), {})
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
         if "async_run" in vars(cls):
             raise MisuseError(f"{cls.__name__} overrides async_run, which is final; write `execute` instead")
+        if "__init__" in vars(cls):
+            cls.__init__ = _remembering(cls.__init__)  # type: ignore[method-assign]
 
     @property
     def spec(self) -> ToolSpec:
@@ -99,8 +112,12 @@ class BaseTool:
         loop = asyncio.get_running_loop()
         started = loop.time()
         declared = self._checked_arguments()
+        if self._process_workers is not None:
+            self._process_workers.refuse_while_loading()
         try:
-            outcome = await self._supervised(declared.check(arguments), call_id)
+            outcome = await self._supervised(declared.check(arguments), arguments, call_id)
+            if isinstance(outcome, Answer):
+                return ToolResult(outcome.content, outcome.is_error, loop.time() - started)
             content, is_error, stuck = _as_text(outcome), False, False
         except InvalidArguments as error:
             content, is_error, stuck = f"Invalid arguments for {self.name}: {error}", True, False
@@ -110,23 +127,33 @@ class BaseTool:
             content, is_error, stuck = f"{self.name} was cancelled from within", True, False
         except ToolError as error:
             content, is_error, stuck = str(error), True, False
+        except MemoryError:
+            most = "" if self.memory_limit_mb is None else f"; one call may use {self.memory_limit_mb} MB"
+            content, is_error, stuck = f"{self.name} ran out of memory{most}", True, False
         except Exception as error:  # noqa: BLE001 - the tool is foreign code: whatever it raises is an observation
             content, is_error, stuck = _as_reason(error), True, False
         return ToolResult(self._cut(content), is_error, loop.time() - started, stuck)
 
     async def aopen(self) -> None:
         """
-        Get ready what takes long, such as loading a data set or listing a server's tools; nothing, by default.
+        Get ready what takes long, such as loading a data set or listing a server's tools.
+
+        By default that is a worker process, where the tool runs in one.
 
         Whoever runs agents calls it before the clock starts (`ReActAgent.aopen`). It must bear being called again.
         """
+        self._checked_arguments()
+        if self.isolation == "process":
+            await self._processes().warm()
 
     async def aclose(self) -> None:
         """Release what the tool holds; using it afterwards opens it again. Extend it where a tool owns more."""
         if self._threads is not None:
             self._threads.close()
+        if self._process_workers is not None:
+            await self._process_workers.aclose()
 
-    async def _supervised(self, arguments: dict[str, Any], call_id: str) -> Any:
+    async def _supervised(self, arguments: dict[str, Any], as_given: Mapping[str, Any], call_id: str) -> Any:
         scope = current_scope()
         limit = scope.deadline.narrowed(self.timeout_s)
         if limit.expired:
@@ -135,7 +162,10 @@ class BaseTool:
         own = limit.at < scope.deadline.at
         spare = f"within its {self.timeout_s:g} s" if own else "before the time of the run was over"
         expiry = Expiry(limit.at, f"{self.name} did not finish {spare}")
-        if self._in_thread():
+        place = self._place()
+        if place == "process":
+            return await self._run_in_process(as_given, inner, expiry)
+        if place == "thread":
             return await self._run_in_thread(arguments, inner, expiry)
         return await supervise(
             self._run_on_loop(arguments, inner), expiry, what="tool", name=self.name, call_id=inner.call_id
@@ -172,20 +202,56 @@ class BaseTool:
         finally:
             threads.withdraw(job)
 
-    def _in_thread(self) -> bool:
+    async def _run_in_process(self, arguments: Mapping[str, Any], scope: Scope, expiry: Expiry) -> Answer:
+        call = self._processes().submit(
+            Call(
+                arguments,
+                time.monotonic() + scope.deadline.remaining(),
+                scope.run_id,
+                scope.step,
+                scope.call_id,
+                self.max_observation_chars,
+                self.memory_limit_mb,
+                self.cpu_limit_s,
+            )
+        )
+        return await supervise(
+            call.answer(),
+            expiry,
+            what="tool",
+            name=self.name,
+            call_id=scope.call_id,
+            still_running=call.still_running,
+        )
+
+    def _processes(self) -> Workers:
+        if self._process_workers is None:
+            self._process_workers = Workers(self.name, self._plan())
+        return self._process_workers
+
+    def _plan(self) -> Plan:
+        """How a worker makes this tool again."""
+        return plan_of(self.name, type(self), self._made_with, self.memory_limit_mb)
+
+    def _place(self) -> Isolation:
+        is_async = inspect.iscoroutinefunction(self.execute)
         if self.isolation is None:
-            return not inspect.iscoroutinefunction(self.execute)
-        if self.isolation not in ("loop", "thread"):
-            raise MisuseError(f"isolation {self.isolation!r} of {self.name}: allowed are 'loop' and 'thread'")
-        if self.isolation == "thread" and inspect.iscoroutinefunction(self.execute):
+            return "loop" if is_async else "thread"
+        if self.isolation not in get_args(Isolation):
+            allowed = ", ".join(repr(name) for name in get_args(Isolation))
+            raise MisuseError(f"isolation {self.isolation!r} of {self.name}: allowed are {allowed}")
+        if self.isolation == "thread" and is_async:
             raise MisuseError(f"{self.name}: an async execute runs on the loop; isolation 'thread' is for a sync one")
-        return self.isolation == "thread"
+        return self.isolation
 
     def _checked_arguments(self) -> Arguments:
         if self._arguments is None:
             if not self.name:
                 raise MisuseError(f"{type(self).__name__} has no name")
-            self._in_thread()
+            if self._place() == "process":
+                self._processes()
+            elif self.memory_limit_mb is not None or self.cpu_limit_s is not None:
+                raise MisuseError(f"{self.name}: memory_limit_mb and cpu_limit_s need isolation 'process'")
             if inspect.isgeneratorfunction(self.execute) or inspect.isasyncgenfunction(self.execute):
                 raise MisuseError(f"tool {self.name} yields; a tool returns its result in one piece, such as a list")
             self._arguments = Arguments.of(self.name, self.execute, self.parameters)
@@ -198,6 +264,18 @@ class BaseTool:
         if len(text) <= limit:
             return text
         return f"{text[:limit]}\n[cut: {len(text) - limit} of {len(text)} characters are not shown]"
+
+
+def _remembering(init: Callable[..., None]) -> Callable[..., None]:
+    """Keep the arguments of a constructor: with them a worker process makes the tool again."""
+
+    @functools.wraps(init)
+    def remember(self: BaseTool, *args: Any, **kwargs: Any) -> None:
+        if "_made_with" not in vars(self):  # a parent's constructor is called with other ones
+            self._made_with = (args, kwargs)
+        init(self, *args, **kwargs)
+
+    return remember
 
 
 class FunctionTool(BaseTool):
@@ -216,6 +294,9 @@ class FunctionTool(BaseTool):
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Call the function itself, unsupervised."""
         return self.execute(*args, **kwargs)
+
+    def _plan(self) -> Plan:
+        return plan_of(self.name, self.execute, ((), {}), self.memory_limit_mb)
 
 
 _DECLARATIONS = frozenset(name for name in BaseTool.__annotations__ if not name.startswith("_"))

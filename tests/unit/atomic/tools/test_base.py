@@ -357,7 +357,7 @@ def test_a_tool_sees_its_call_and_its_time(is_async):
 @pytest.mark.parametrize(
     ("declared", "why"),
     [
-        ({"isolation": "process"}, "allowed are 'loop' and 'thread'"),
+        ({"isolation": "fork"}, "allowed are 'loop', 'thread', 'process'"),
         ({"isolation": "thread"}, "an async execute runs on the loop"),
         ({"name": ""}, "has no name"),
     ],

@@ -28,6 +28,10 @@ REQUIREMENTS: dict[str, Requirement] = {
     "time-threads": Requirement(
         "timed-out sync tools leave a bounded number of threads, and the process still exits", "pydantic-ai #4883"
     ),
+    "time-fence": Requirement(
+        "a tool call that was given up can no longer write to the run: its events, its memory writes, its budget",
+        "pydantic-ai #3960",
+    ),
     "time-process": Requirement(
         "a tool in a process of its own ends at its limit with all it has started, and its death is an observation",
         "contract",

@@ -75,6 +75,7 @@ class Run:
             max_cost_usd=limits.max_cost_usd,
             max_steps=limits.max_steps,
             parent=self.caller.budget,
+            cut_off=lambda: self.caller.stale,
         )
         self.state = RunState("")
         self.tools: Mapping[str, BaseTool] = {}
@@ -117,7 +118,10 @@ class Run:
 
     def scope(self, deadline: Deadline, step: int = 0) -> Scope:
         """What a call of this run can see."""
-        return Scope(deadline, self.emit, self.id, step, "", self.started_at, self.abandon, self.budget)
+        caller = self.caller
+        return Scope(
+            deadline, self.emit, self.id, step, "", self.started_at, self.abandon, self.budget, fence=caller.fence
+        )
 
     def emit(self, event: AgentEvent) -> None:
         """

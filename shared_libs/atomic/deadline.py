@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import msgspec
@@ -93,10 +93,11 @@ class Budget:
     so a limit in dollars binds only models whose price is known; `spent_usd` is what is known to be spent.
 
     What a sub-agent's run spends, its steps included, counts on the budget of the run that called it (`parent`) as
-    well, and a limit of either ends it.
+    well, and a limit of either ends it, until `cut_off` tells that the call has been given up.
     """
 
     __slots__ = (
+        "_cut_off",
         "_known",
         "depth",
         "max_cost_usd",
@@ -119,12 +120,14 @@ class Budget:
         max_cost_usd: float | None = None,
         max_steps: int | None = None,
         parent: Budget | None = None,
+        cut_off: Callable[[], bool] = lambda: False,
     ) -> None:
         self.max_tool_calls = max_tool_calls
         self.max_tokens = max_tokens
         self.max_cost_usd = max_cost_usd
         self.max_steps = max_steps
         self.parent = parent
+        self._cut_off = cut_off
         self.depth: int = 0 if parent is None else parent.depth + 1
         self.steps = 0
         self.tool_calls = 0
@@ -190,7 +193,7 @@ class Budget:
         budget: Budget | None = self
         while budget is not None:
             yield budget
-            budget = budget.parent
+            budget = None if budget._cut_off() else budget.parent  # noqa: SLF001 - its own kind
 
     def spent(self) -> str | None:
         """Which limit of its own is reached, the steps aside."""

@@ -120,6 +120,15 @@ def _tell(event: AgentEvent) -> _Told | None:
             return _tell_tool(event)
         case events.Abandoned(what=what, name=name, call_id=call_id):
             return logging.WARNING, "left running", {"what": what, "name": name, "call_id": call_id}
+        case events.AbandonedEnded(what=what, name=name, call_id=call_id, late_s=late_s):
+            return (
+                logging.INFO,
+                "ended late",
+                {"what": what, "name": name, "call_id": call_id, "late_s": round(late_s, 3)},
+            )
+        case events.LoopBlocked(tool=tool, call_id=call_id, blocked_s=blocked_s, stack=stack):
+            facts = {"tool": tool or None, "call_id": call_id, "blocked_s": round(blocked_s, 3), "stack": stack}
+            return logging.WARNING, "event loop blocked", facts
         case events.LimitReached(stop_reason=stop_reason, why=why):
             return logging.WARNING, "limit reached", {"stop_reason": stop_reason, "why": why}
         case events.Warned(message=message):

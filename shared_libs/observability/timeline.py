@@ -161,6 +161,10 @@ class _Builder:
             case events.LimitReached(why=why):
                 self._line.limit_s = event.at_s
                 self._note(f"limit reached: {why}")
+            case events.AbandonedEnded(what=what, name=name, late_s=late_s):
+                self._note(f"{what} {name} ended {seconds(late_s)} after it was left running")
+            case events.LoopBlocked(tool=tool, blocked_s=blocked_s):
+                self._note(f"{tool or 'something'} blocked the event loop for {seconds(blocked_s)}")
             case events.Warned(message=message):
                 self._note(message)
             case events.ApprovalRequested(tool=tool):

@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any, final
 
 from shared_libs.atomic.deadline import Deadline
-from shared_libs.atomic.errors import DeadlineExceeded, MemoryStoreError, MisuseError
+from shared_libs.atomic.errors import DeadlineExceeded, MemoryStoreError, MisuseError, StaleCall
 from shared_libs.atomic.memory.history import last_messages, valid_history
-from shared_libs.atomic.scope import current_deadline
-from shared_libs.atomic.supervise import BodyCancelled, Expiry, supervise
+from shared_libs.atomic.scope import current_deadline, current_scope
+from shared_libs.atomic.supervise import BodyCancelled, Expiry, LeftRunning, supervise
 from shared_libs.atomic.types import Message, as_messages
 
 
@@ -28,6 +28,8 @@ class BaseMemory:
     window: int | None = None
     """How many of the newest messages a run loads; None: all."""
 
+    _left_running: LeftRunning | None = None
+
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
         for method in ("async_store", "async_load", "async_search"):
@@ -42,8 +44,11 @@ class BaseMemory:
         Raises:
             MemoryStoreError: the store failed or did not answer in time.
             MemoryConflict: another writer of this session was faster.
+            StaleCall: the tool call that writes was given up.
 
         """
+        if current_scope().stale:
+            raise StaleCall(f"the call that writes to memory {self.name} was given up, so nothing it says is kept")
         checked = as_messages(messages)
         if checked:
             await self._supervised(self._store(_checked_session(session_id), checked), "store")
@@ -95,13 +100,23 @@ class BaseMemory:
         best = sorted((row for row in scored if row[0]), key=lambda row: (-row[0], -row[1]))
         return [message for _, _, message in best[:k]]
 
+    @property
+    def still_running(self) -> int:
+        """How many calls of this store run on although nobody waits for them any more; a gauge for metrics."""
+        return 0 if self._left_running is None else len(self._left_running)
+
     async def _supervised(self, body: Any, verb: str) -> Any:
+        if self._left_running is None:
+            self._left_running = LeftRunning()
+        if self._left_running.full:
+            body.close()
+            raise MemoryStoreError(f"memory {self.name} was not asked to {verb}: {self._left_running}")
         limit: Deadline = current_deadline().narrowed(self.timeout_s)
         started = asyncio.get_running_loop().time()
         allowed = max(0.0, limit.at - started)
         expiry = Expiry(limit.at, f"memory {self.name} did not {verb} within {allowed:.3g} s")
         try:
-            return await supervise(body, expiry, what="memory", name=self.name, call_id=verb)
+            return await supervise(body, expiry, what="memory", name=self.name, call_id=verb, left=self._left_running)
         except DeadlineExceeded as error:
             raise MemoryStoreError(str(error)) from error
         except BodyCancelled:

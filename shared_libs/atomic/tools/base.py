@@ -6,18 +6,18 @@ import asyncio
 import functools
 import inspect
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from typing import TYPE_CHECKING, Any, Literal, final, get_args, overload
 
 import msgspec
 
 from shared_libs.atomic.errors import DeadlineExceeded, MisuseError, ToolError
 from shared_libs.atomic.scope import Scope, current_scope, use_scope
-from shared_libs.atomic.supervise import BodyCancelled, Expiry, supervise
+from shared_libs.atomic.supervise import BodyCancelled, Expiry, LeftRunning, supervise
 from shared_libs.atomic.threads import Job, Threads
 from shared_libs.atomic.tools.arguments import Arguments, InvalidArguments
 from shared_libs.atomic.tools.plan import Plan, plan_of
-from shared_libs.atomic.tools.processes import Answer, Call, Workers
+from shared_libs.atomic.tools.processes import Answer, Call, ProcessCall, Workers
 from shared_libs.atomic.types import ToolResult, ToolSpec
 
 Isolation = Literal["loop", "thread", "process"]
@@ -67,6 +67,7 @@ class BaseTool:
     _spec: ToolSpec | None = None
     _threads: Threads | None = None
     _process_workers: Workers | None = None
+    _left_running: LeftRunning | None = None
     _made_with: tuple[tuple[Any, ...], dict[str, Any]] = ((), {})
 
     def __init_subclass__(cls, **options: Any) -> None:
@@ -75,6 +76,11 @@ class BaseTool:
             raise MisuseError(f"{cls.__name__} overrides async_run, which is final; write `execute` instead")
         if "__init__" in vars(cls):
             cls.__init__ = _remembering(cls.__init__)  # type: ignore[method-assign]
+
+    @property
+    def still_running(self) -> int:
+        """How many calls of this tool run on although nobody waits for them any more; a gauge for metrics."""
+        return 0 if self._left_running is None else len(self._left_running)
 
     @property
     def spec(self) -> ToolSpec:
@@ -158,18 +164,59 @@ class BaseTool:
         limit = scope.deadline.narrowed(self.timeout_s)
         if limit.expired:
             raise DeadlineExceeded(f"{self.name} was not started: the time of the run is over")
-        inner = scope.of_call(limit, call_id)
+        if self._left_running is None:
+            self._left_running = LeftRunning()
+        if self._left_running.full:
+            raise ToolError(f"{self.name} was not started: {self._left_running}")
+        inner = scope.of_call(self.name, limit, call_id)
         own = limit.at < scope.deadline.at
         spare = f"within its {self.timeout_s:g} s" if own else "before the time of the run was over"
         expiry = Expiry(limit.at, f"{self.name} did not finish {spare}")
+        body, elsewhere = self._begin(arguments, as_given, inner)
+        try:
+            return await supervise(
+                body,
+                expiry,
+                what="tool",
+                name=self.name,
+                call_id=inner.call_id,
+                elsewhere=elsewhere,
+                left=self._left_running,
+            )
+        except (DeadlineExceeded, asyncio.CancelledError):
+            if inner.fence is not None:
+                inner.fence.lower()
+            raise
+        finally:
+            if elsewhere is not None:
+                elsewhere.still_running()  # what no thread has begun is taken back
+
+    def _begin(
+        self, arguments: dict[str, Any], as_given: Mapping[str, Any], scope: Scope
+    ) -> tuple[Coroutine[Any, Any, Any], Job | ProcessCall | None]:
+        """Begin a call where it belongs; return what waits for it, and what is at it."""
         place = self._place()
+        if place == "loop":
+            return self._run_on_loop(arguments, scope), None
         if place == "process":
-            return await self._run_in_process(as_given, inner, expiry)
-        if place == "thread":
-            return await self._run_in_thread(arguments, inner, expiry)
-        return await supervise(
-            self._run_on_loop(arguments, inner), expiry, what="tool", name=self.name, call_id=inner.call_id
-        )
+            call = self._processes().submit(
+                Call(
+                    as_given,
+                    time.monotonic() + scope.deadline.remaining(),
+                    scope.run_id,
+                    scope.step,
+                    scope.call_id,
+                    self.max_observation_chars,
+                    self.memory_limit_mb,
+                    self.cpu_limit_s,
+                )
+            )
+            return call.answer(), call
+        if self._threads is None:
+            self._threads = Threads(self.name)
+        with use_scope(scope):
+            job = self._threads.submit(self.execute, arguments)
+        return _awaited(job, scope), job
 
     async def _run_on_loop(self, arguments: dict[str, Any], scope: Scope) -> Any:
         with use_scope(scope):
@@ -178,51 +225,6 @@ class BaseTool:
                 return await outcome if inspect.isawaitable(outcome) else outcome
             except SystemExit as error:  # must not end the process that hosts the run
                 raise ToolError(f"SystemExit: {error}") from error
-
-    async def _run_in_thread(self, arguments: dict[str, Any], scope: Scope, expiry: Expiry) -> Any:
-        if self._threads is None:
-            self._threads = Threads(self.name)
-        threads = self._threads
-        with use_scope(scope):
-            job: Job = threads.submit(self.execute, arguments)
-
-        def still_running() -> bool:
-            threads.withdraw(job)  # what no thread has begun never will be
-            return job.running
-
-        try:
-            return await supervise(
-                _awaited(job, scope),
-                expiry,
-                what="tool",
-                name=self.name,
-                call_id=scope.call_id,
-                still_running=still_running,
-            )
-        finally:
-            threads.withdraw(job)
-
-    async def _run_in_process(self, arguments: Mapping[str, Any], scope: Scope, expiry: Expiry) -> Answer:
-        call = self._processes().submit(
-            Call(
-                arguments,
-                time.monotonic() + scope.deadline.remaining(),
-                scope.run_id,
-                scope.step,
-                scope.call_id,
-                self.max_observation_chars,
-                self.memory_limit_mb,
-                self.cpu_limit_s,
-            )
-        )
-        return await supervise(
-            call.answer(),
-            expiry,
-            what="tool",
-            name=self.name,
-            call_id=scope.call_id,
-            still_running=call.still_running,
-        )
 
     def _processes(self) -> Workers:
         if self._process_workers is None:

@@ -12,6 +12,7 @@ import sys
 import threading
 import weakref
 from collections import deque
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -159,8 +160,11 @@ class ProcessCall:
 
     def still_running(self) -> bool:
         """Whether anything of the call goes on."""
-        self._workers.threads.withdraw(self._job)
-        return self._job.running
+        return self._job.still_running()
+
+    def when_over(self, then: Callable[[], None]) -> None:
+        """Have `then` called by the loop when nothing of the call is left."""
+        self._job.when_over(then)
 
     def _give_up(self) -> None:
         with self._lock:

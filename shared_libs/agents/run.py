@@ -28,6 +28,7 @@ from shared_libs.atomic.scope import Scope, current_scope
 from shared_libs.atomic.supervise import GRACE_S
 from shared_libs.atomic.tools.base import BaseTool
 from shared_libs.atomic.types import Attempt, LLMChunk, ToolSpec
+from shared_libs.atomic.watchdog import WATCHDOG
 
 _log = logging.getLogger(__name__)
 
@@ -87,6 +88,7 @@ class Run:
         self._sinks = list(sinks)
         self._seq = 0
         self._over = False
+        WATCHDOG.begin(self)
 
     def go_on_from(self, paused: PausedRun) -> None:
         """Take up a paused run: its state, what it has spent, its count of events, and its clock without the pause."""
@@ -204,4 +206,5 @@ class Run:
         )
         self.emit(RunFinished(result=result))
         self._over = True
+        WATCHDOG.end(self)
         return result

@@ -7,8 +7,10 @@ by hand. It is replaced, never changed, on the way down.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from contextvars import ContextVar, Token
+from typing import Any
 
 import msgspec
 
@@ -104,6 +106,12 @@ _current: ContextVar[Scope] = ContextVar("scope", default=_OUTSIDE)
 def current_scope() -> Scope:
     """The scope of the running call; an empty one outside a run."""
     return _current.get()
+
+
+def scope_of(task: asyncio.Task[Any] | None) -> Scope | None:
+    """The scope another thread's task runs in; None where Python does not tell (before 3.12)."""
+    get_context = getattr(task, "get_context", None)
+    return None if get_context is None else get_context().get(_current)
 
 
 def current_deadline() -> Deadline:

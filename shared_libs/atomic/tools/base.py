@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 import inspect
+import itertools
 import time
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Literal, final, get_args, overload
 
 import msgspec
 
 from shared_libs.atomic.errors import DeadlineExceeded, MisuseError, ToolError
-from shared_libs.atomic.scope import Scope, current_scope, use_scope
+from shared_libs.atomic.scope import Scope, current_deadline, current_scope, use_scope
 from shared_libs.atomic.supervise import BodyCancelled, Expiry, LeftRunning, supervise
 from shared_libs.atomic.threads import Job, Threads
 from shared_libs.atomic.tools.arguments import Arguments, InvalidArguments
@@ -32,11 +34,11 @@ class BaseTool:
     - `name`, `description`: what the model sees.
     - `execute(...)`: the work, async or sync. Typed parameters give the JSON Schema, or `parameters` is any JSON
       Schema of type object and `execute(self, **arguments)` takes what it allows. Raise `ToolError` to tell the model
-      what was wrong. A string result reaches the model verbatim, anything else as JSON.
+      what was wrong. A string result reaches the model verbatim, anything else as JSON, what it yields as a list.
     - `timeout_s`: seconds one call may take; the caller's deadline narrows it further.
-    - `isolation`: "loop" (the default for async), "thread" (the default for sync) or "process": a warm worker
-      process, killed with all it has started when the call's time is over. There the tool is made again, from its name
-      in its module and its constructor's arguments.
+    - `isolation`: "loop" (the default for async), "thread" (the default for sync; async code that blocks gets a loop of
+      its own there) or "process": a warm worker process, killed with all it has started when the call's time is over.
+      There the tool is made again, from its name in its module and its constructor's arguments.
     - `memory_limit_mb`, `cpu_limit_s`: what one call in a process may use; None for no bound.
     - `idempotent`: calling again repeats no side effect. `needs_approval`: a person decides first.
       `sequential`: calls of one turn run one after the other.
@@ -214,15 +216,57 @@ class BaseTool:
             return call.answer(), call
         if self._threads is None:
             self._threads = Threads(self.name)
+        alone = _is_async(self.execute)
         with use_scope(scope):
-            job = self._threads.submit(self.execute, arguments)
-        return _awaited(job, scope), job
+            job = self._threads.submit(self._run_loop_of_its_own if alone else self._run_here, arguments)
+        return self._awaited(job, scope), job
+
+    def _run_here(self, **arguments: Any) -> Any:
+        """Run a sync tool in this thread, what it yields included; a call that was given up gets no further piece."""
+        outcome = self.execute(**arguments)
+        if not inspect.isgenerator(outcome):
+            return outcome
+        with contextlib.closing(outcome):
+            return [*itertools.takewhile(lambda _: not current_scope().stale, self._pieces(outcome))]
+
+    def _run_loop_of_its_own(self, **arguments: Any) -> Any:
+        """Run an async tool that may block, in this thread; what can be cancelled ends at the deadline."""
+
+        async def bounded() -> Any:
+            async with asyncio.timeout(current_deadline().remaining()):
+                return await self._outcome(self.execute(**arguments))
+
+        return asyncio.run(bounded())
+
+    async def _outcome(self, outcome: Any) -> Any:
+        """Wait for what a tool returned, or for all it yields."""
+        if inspect.isawaitable(outcome):
+            outcome = await outcome
+        if not inspect.isasyncgen(outcome):
+            return outcome
+        pieces: list[Any] = []
+        async with contextlib.aclosing(outcome):
+            async for piece in outcome:
+                pieces.append(piece)
+                if len(pieces) >= self.max_observation_chars:  # as in `_pieces`
+                    break
+        return pieces
+
+    def _pieces(self, pieces: Iterable[Any]) -> Iterator[Any]:
+        """As many as could be shown: a tool that never ends yields more than any memory holds."""
+        return itertools.islice(pieces, self.max_observation_chars)
+
+    async def _awaited(self, job: Job, scope: Scope) -> Any:
+        """The outcome of a job; what a sync function over an async one returned is awaited on the loop."""
+        outcome = await job.result()
+        with use_scope(scope):
+            return await self._outcome(outcome)
 
     async def _run_on_loop(self, arguments: dict[str, Any], scope: Scope) -> Any:
         with use_scope(scope):
             try:
-                outcome = self.execute(**arguments)
-                return await outcome if inspect.isawaitable(outcome) else outcome
+                outcome = await self._outcome(self.execute(**arguments))
+                return [*self._pieces(outcome)] if inspect.isgenerator(outcome) else outcome
             except SystemExit as error:  # must not end the process that hosts the run
                 raise ToolError(f"SystemExit: {error}") from error
 
@@ -236,14 +280,11 @@ class BaseTool:
         return plan_of(self.name, type(self), self._made_with, self.memory_limit_mb)
 
     def _place(self) -> Isolation:
-        is_async = inspect.iscoroutinefunction(self.execute)
         if self.isolation is None:
-            return "loop" if is_async else "thread"
+            return "loop" if _is_async(self.execute) else "thread"
         if self.isolation not in get_args(Isolation):
             allowed = ", ".join(repr(name) for name in get_args(Isolation))
             raise MisuseError(f"isolation {self.isolation!r} of {self.name}: allowed are {allowed}")
-        if self.isolation == "thread" and is_async:
-            raise MisuseError(f"{self.name}: an async execute runs on the loop; isolation 'thread' is for a sync one")
         return self.isolation
 
     def _checked_arguments(self) -> Arguments:
@@ -254,8 +295,6 @@ class BaseTool:
                 self._processes()
             elif self.memory_limit_mb is not None or self.cpu_limit_s is not None:
                 raise MisuseError(f"{self.name}: memory_limit_mb and cpu_limit_s need isolation 'process'")
-            if inspect.isgeneratorfunction(self.execute) or inspect.isasyncgenfunction(self.execute):
-                raise MisuseError(f"tool {self.name} yields; a tool returns its result in one piece, such as a list")
             self._arguments = Arguments.of(self.name, self.execute, self.parameters)
         return self._arguments
 
@@ -321,13 +360,8 @@ def tool(
     return lambda decorated: FunctionTool(decorated, **declarations)
 
 
-async def _awaited(job: Job, scope: Scope) -> Any:
-    """The outcome of a job; what a sync function over an async one returned is awaited on the loop."""
-    outcome = await job.result()
-    if not inspect.isawaitable(outcome):
-        return outcome
-    with use_scope(scope):
-        return await outcome
+def _is_async(execute: Callable[..., Any]) -> bool:
+    return inspect.iscoroutinefunction(execute) or inspect.isasyncgenfunction(execute)
 
 
 def _as_reason(error: Exception) -> str:

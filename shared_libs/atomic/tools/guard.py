@@ -69,7 +69,8 @@ def main() -> None:
 def _kill_at_end_of_input(worker: int) -> None:
     while os.read(0, 1):
         pass
-    _kill(os.kill, worker)
+    _kill(os.killpg, worker)
+    _kill(os.kill, worker)  # where it has left its group
 
 
 def _kill_the_rest(group: int) -> None:

@@ -277,6 +277,8 @@ class BaseTool:
 
     def _plan(self) -> Plan:
         """How a worker makes this tool again."""
+        if type(self).__init__ is not object.__init__ and "_made_with" not in vars(self):
+            raise MisuseError(f"{self.name}: isolation 'process' needs a constructor that the class itself writes")
         return plan_of(self.name, type(self), self._made_with, self.memory_limit_mb)
 
     def _place(self) -> Isolation:

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 from collections import deque
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
@@ -126,6 +127,16 @@ def leave_one_behind() -> int:
 
 def _tell(ready: str) -> None:
     Path(ready).write_text(f"{os.getpid()}\n")
+
+
+@dataclass
+class Dated(BaseTool):
+    name = "dated"
+    isolation = "process"
+    day: int = 1
+
+    def execute(self) -> int:
+        return self.day
 
 
 class Greeter(BaseTool):

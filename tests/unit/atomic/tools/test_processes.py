@@ -11,8 +11,10 @@ from pathlib import Path
 
 import pytest
 
+from shared_libs.agents import ReActAgent
 from shared_libs.atomic import BaseTool, Deadline, MisuseError
 from shared_libs.atomic import tool as as_tool
+from shared_libs.atomic.llms import ScriptedLLM, Turn
 from shared_libs.atomic.scope import Scope, use_scope
 from shared_libs.atomic.tools.processes import Workers
 from tests.support import run
@@ -116,6 +118,21 @@ def test_a_process_that_dies_is_an_observation(how, words):
 
 
 @pytest.mark.promise("time-process")
+def test_a_run_goes_on_after_a_tool_has_crashed():
+    model = ScriptedLLM([Turn(calls=[("end", {"how": "segfault"}), ("double", {"n": 4})]), "done"])
+
+    async def main():
+        async with ReActAgent(llm=model, tools=[isolated.end, isolated.double]) as agent:
+            return await agent.async_run("go")
+
+    result = run(main())
+    assert (result.status, result.answer, result.still_running) == ("answered", "done", ())
+    died, doubled = result.steps[0].observations
+    assert (died.content, died.is_error) == ("the process of end died of SIGSEGV before it answered", True)
+    assert (doubled.content, doubled.is_error) == ("8", False)
+
+
+@pytest.mark.promise("time-process")
 def test_memory_is_bounded_and_the_process_goes_on():
     fits, too_much, again = call(isolated.fill, {"megabytes": 100}, {"megabytes": 400}, {"megabytes": 100})
     assert (fits.content, again.content) == (str(100 << 20), str(100 << 20))
@@ -207,6 +224,8 @@ def test_what_cannot_be_made_again_is_refused_where_it_is_declared():
         _ = isolated.Greeter("x", marks={1}).spec
     with pytest.raises(MisuseError, match="argument 1 is a tuple"):
         _ = isolated.Greeter(("x",)).spec
+    with pytest.raises(MisuseError, match="a constructor that the class itself writes"):
+        _ = isolated.Dated(day=2).spec
     with pytest.raises(MisuseError, match="need isolation 'process'"):
         _ = as_tool(memory_limit_mb=3)(at_a_prompt).spec
 

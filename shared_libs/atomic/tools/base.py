@@ -221,7 +221,7 @@ class BaseTool:
             job = self._threads.submit(self._run_loop_of_its_own if alone else self._run_here, arguments)
         return self._awaited(job, scope), job
 
-    def _run_here(self, **arguments: Any) -> Any:
+    def _run_here(self, /, **arguments: Any) -> Any:
         """Run a sync tool in this thread, what it yields included; a call that was given up gets no further piece."""
         outcome = self.execute(**arguments)
         if not inspect.isgenerator(outcome):
@@ -229,7 +229,7 @@ class BaseTool:
         with contextlib.closing(outcome):
             return [*itertools.takewhile(lambda _: not current_scope().stale, self._pieces(outcome))]
 
-    def _run_loop_of_its_own(self, **arguments: Any) -> Any:
+    def _run_loop_of_its_own(self, /, **arguments: Any) -> Any:
         """Run an async tool that may block, in this thread; what can be cancelled ends at the deadline."""
 
         async def bounded() -> Any:
@@ -313,7 +313,7 @@ def _remembering(init: Callable[..., None]) -> Callable[..., None]:
     """Keep the arguments of a constructor: with them a worker process makes the tool again."""
 
     @functools.wraps(init)
-    def remember(self: BaseTool, *args: Any, **kwargs: Any) -> None:
+    def remember(self: BaseTool, /, *args: Any, **kwargs: Any) -> None:
         if "_made_with" not in vars(self):  # a parent's constructor is called with other ones
             self._made_with = (args, kwargs)
         init(self, *args, **kwargs)

@@ -120,7 +120,7 @@ class Budget:
         max_cost_usd: float | None = None,
         max_steps: int | None = None,
         parent: Budget | None = None,
-        cut_off: Callable[[], bool] = lambda: False,
+        cut_off: Callable[[], bool] | None = None,
     ) -> None:
         self.max_tool_calls = max_tool_calls
         self.max_tokens = max_tokens
@@ -193,7 +193,8 @@ class Budget:
         budget: Budget | None = self
         while budget is not None:
             yield budget
-            budget = None if budget._cut_off() else budget.parent  # noqa: SLF001 - its own kind
+            cut_off = budget._cut_off  # noqa: SLF001 - its own kind
+            budget = None if cut_off is not None and cut_off() else budget.parent
 
     def spent(self) -> str | None:
         """Which limit of its own is reached, the steps aside."""

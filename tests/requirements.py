@@ -28,6 +28,17 @@ REQUIREMENTS: dict[str, Requirement] = {
     "time-threads": Requirement(
         "timed-out sync tools leave a bounded number of threads, and the process still exits", "pydantic-ai #4883"
     ),
+    "time-fence": Requirement(
+        "a tool call that was given up can no longer write to the run: its events, its memory writes, its budget",
+        "pydantic-ai #3960",
+    ),
+    "loop-watched": Requirement(
+        "code that blocks the event loop is named once per blockage, with its tool and its stack", "contract"
+    ),
+    "time-process": Requirement(
+        "a tool in a process of its own ends at its limit with all it has started, and its death is an observation",
+        "contract",
+    ),
     "time-reserve": Requirement(
         "before the deadline the model gets one last word without tools; else the run is partial with what it saw",
         "contract",

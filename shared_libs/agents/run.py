@@ -28,6 +28,7 @@ from shared_libs.atomic.scope import Scope, current_scope
 from shared_libs.atomic.supervise import GRACE_S
 from shared_libs.atomic.tools.base import BaseTool
 from shared_libs.atomic.types import Attempt, LLMChunk, ToolSpec
+from shared_libs.atomic.watchdog import WATCHDOG
 
 _log = logging.getLogger(__name__)
 
@@ -75,6 +76,7 @@ class Run:
             max_cost_usd=limits.max_cost_usd,
             max_steps=limits.max_steps,
             parent=self.caller.budget,
+            cut_off=lambda: self.caller.stale,
         )
         self.state = RunState("")
         self.tools: Mapping[str, BaseTool] = {}
@@ -88,6 +90,7 @@ class Run:
         self._sinks = list(sinks)
         self._seq = 0
         self._over = False
+        WATCHDOG.begin(self)
 
     def go_on_from(self, paused: PausedRun) -> None:
         """Take up a paused run: its state, what it has spent, its count of events, and its clock without the pause."""
@@ -122,7 +125,10 @@ class Run:
 
     def scope(self, deadline: Deadline, step: int = 0) -> Scope:
         """What a call of this run can see."""
-        return Scope(deadline, self.emit, self.id, step, "", self.started_at, self.abandon, self.budget)
+        caller = self.caller
+        return Scope(
+            deadline, self.emit, self.id, step, "", self.started_at, self.abandon, self.budget, fence=caller.fence
+        )
 
     def emit(self, event: AgentEvent) -> None:
         """
@@ -210,4 +216,5 @@ class Run:
         )
         self.emit(RunFinished(result=result))
         self._over = True
+        WATCHDOG.end(self)
         return result

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import msgspec
@@ -44,18 +45,18 @@ class Deadline(NamedTuple):
 
     def remaining(self) -> float:
         """Seconds left, never below zero."""
-        return max(0.0, self.at - asyncio.get_running_loop().time())
+        return max(0.0, self.at - _now())
 
     @property
     def expired(self) -> bool:
         """Whether the moment has come."""
-        return self.at <= asyncio.get_running_loop().time()
+        return self.at <= _now()
 
     def narrowed(self, seconds: float | None) -> Deadline:
         """The earlier of this moment and `seconds` from now (None: this one)."""
         if seconds is None:
             return self
-        return Deadline(min(self.at, asyncio.get_running_loop().time() + seconds))
+        return Deadline(min(self.at, _now() + seconds))
 
     def earlier_by(self, seconds: float) -> Deadline:
         """The moment `seconds` before this one."""
@@ -63,6 +64,14 @@ class Deadline(NamedTuple):
 
 
 NEVER = Deadline(math.inf)
+
+
+def _now() -> float:
+    """The running loop's time; in a thread of a tool, which has none, the clock that loops read."""
+    try:
+        return asyncio.get_running_loop().time()
+    except RuntimeError:
+        return time.monotonic()
 
 
 class Spent(msgspec.Struct, frozen=True):
@@ -84,10 +93,11 @@ class Budget:
     so a limit in dollars binds only models whose price is known; `spent_usd` is what is known to be spent.
 
     What a sub-agent's run spends, its steps included, counts on the budget of the run that called it (`parent`) as
-    well, and a limit of either ends it.
+    well, and a limit of either ends it, until `cut_off` tells that the call has been given up.
     """
 
     __slots__ = (
+        "_cut_off",
         "_known",
         "depth",
         "max_cost_usd",
@@ -110,12 +120,14 @@ class Budget:
         max_cost_usd: float | None = None,
         max_steps: int | None = None,
         parent: Budget | None = None,
+        cut_off: Callable[[], bool] | None = None,
     ) -> None:
         self.max_tool_calls = max_tool_calls
         self.max_tokens = max_tokens
         self.max_cost_usd = max_cost_usd
         self.max_steps = max_steps
         self.parent = parent
+        self._cut_off = cut_off
         self.depth: int = 0 if parent is None else parent.depth + 1
         self.steps = 0
         self.tool_calls = 0
@@ -181,7 +193,8 @@ class Budget:
         budget: Budget | None = self
         while budget is not None:
             yield budget
-            budget = budget.parent
+            cut_off = budget._cut_off  # noqa: SLF001 - its own kind
+            budget = None if cut_off is not None and cut_off() else budget.parent
 
     def spent(self) -> str | None:
         """Which limit of its own is reached, the steps aside."""

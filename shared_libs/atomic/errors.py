@@ -10,7 +10,8 @@ The error tree.
     ├── ToolError                 raised by a tool to tell the model what was wrong
     ├── MemoryStoreError          a memory store failed
     │   ├── MemoryUnavailable     it cannot be reached, or did not answer in time
-    │   └── MemoryConflict        another writer was faster; nothing of this write was kept
+    │   ├── MemoryConflict        another writer was faster; nothing of this write was kept
+    │   └── StaleCall             a tool call that was given up tried to write; nothing was kept
     ├── LimitStoreError           the store of a shared rate limit failed
     └── LLMError                  a model call failed
         ├── LLMConnectionError    refused, reset, DNS, TLS
@@ -91,6 +92,10 @@ class MemoryUnavailable(MemoryStoreError):
 
 class MemoryConflict(MemoryStoreError):
     """Another writer of the same session was faster; load again and write again."""
+
+
+class StaleCall(MemoryStoreError):
+    """A tool call whose time is over tried to write to a memory; nothing was kept."""
 
 
 class LimitStoreError(FactoryError):

@@ -196,6 +196,28 @@ class Abandoned(Event):
     call_id: str
 
 
+class AbandonedEnded(Event):
+    """What was left behind has ended after all, `late_s` seconds later; told only while its run goes on."""
+
+    what: str
+    name: str
+    call_id: str
+    late_s: float
+
+
+class LoopBlocked(Event):
+    """
+    The event loop could do nothing for `blocked_s` seconds, the deadlines of all its runs included.
+
+    `tool` and `call_id` name the call that blocked it, where it was one; `stack` is where it stood.
+    """
+
+    tool: str
+    call_id: str
+    blocked_s: float
+    stack: str
+
+
 class LimitReached(Event):
     """Exploration ends; the model gets its last word."""
 
@@ -235,6 +257,8 @@ AgentEvent = (
     | ApprovalRequested
     | ToolFinished
     | Abandoned
+    | AbandonedEnded
+    | LoopBlocked
     | LimitReached
     | Warned
     | RunFinished

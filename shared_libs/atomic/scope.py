@@ -7,8 +7,10 @@ by hand. It is replaced, never changed, on the way down.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from contextvars import ContextVar, Token
+from typing import Any
 
 import msgspec
 
@@ -24,6 +26,35 @@ def _forget(name: str, call_id: str, began_at: float, is_running: Callable[[], b
     """Nobody keeps a ledger outside a run."""
 
 
+class Fence:
+    """
+    Stands between a tool call and its run. Once it is down, the call's events are dropped, its memory writes refused.
+
+    What a call that was given up leaves running is still booked: of that the run wants to know.
+    """
+
+    __slots__ = ("_down", "_emit", "_outer")
+
+    def __init__(self, emit: EventSink, outer: Fence | None) -> None:
+        self._emit = emit
+        self._outer = outer
+        self._down = False
+
+    @property
+    def is_down(self) -> bool:
+        """Whether this call, or one it was made in, has been given up."""
+        return self._down or (self._outer is not None and self._outer.is_down)
+
+    def lower(self) -> None:
+        """Give the call up."""
+        self._down = True
+
+    def emit(self, event: AgentEvent) -> None:
+        """Pass an event on while the call is not given up."""
+        if not self._down:
+            self._emit(event)
+
+
 class Scope(msgspec.Struct, frozen=True):
     """
     The surroundings of one call.
@@ -31,6 +62,7 @@ class Scope(msgspec.Struct, frozen=True):
     `run_id`, `step` and `call_id` together name the call for good: the same call of a resumed run has the same three,
     so they make an idempotency key. `started_at` is the loop time the run began. `abandon(name, call_id,
     began_at, is_running)` books what ignores its cancellation. `budget` is the run's; a sub-agent's counts on it too.
+    `tool` is whose call it is; `fence` shuts it off when it has been given up.
     """
 
     deadline: Deadline = NEVER
@@ -41,11 +73,30 @@ class Scope(msgspec.Struct, frozen=True):
     started_at: float | None = None
     abandon: Callable[[str, str, float, Callable[[], bool]], None] = _forget
     budget: Budget | None = None
+    tool: str = ""
+    fence: Fence | None = None
 
-    def of_call(self, deadline: Deadline, call_id: str) -> Scope:
-        """The scope of a tool call made in this one."""
+    @property
+    def stale(self) -> bool:
+        """Whether the call has been given up: what it still says or writes is not heard."""
+        return self.fence is not None and self.fence.is_down
+
+    def of_call(self, tool: str, deadline: Deadline, call_id: str) -> Scope:
+        """The scope of a call of `tool` made in this one."""
         call_id = call_id or self.call_id
-        return Scope(deadline, self.emit, self.run_id, self.step, call_id, self.started_at, self.abandon, self.budget)
+        fence = Fence(self.emit, self.fence)
+        return Scope(
+            deadline,
+            fence.emit,
+            self.run_id,
+            self.step,
+            call_id,
+            self.started_at,
+            self.abandon,
+            self.budget,
+            tool,
+            fence,
+        )
 
 
 _OUTSIDE = Scope()
@@ -55,6 +106,12 @@ _current: ContextVar[Scope] = ContextVar("scope", default=_OUTSIDE)
 def current_scope() -> Scope:
     """The scope of the running call; an empty one outside a run."""
     return _current.get()
+
+
+def scope_of(task: asyncio.Task[Any] | None) -> Scope | None:
+    """The scope another thread's task runs in; None where Python does not tell (before 3.12)."""
+    get_context = getattr(task, "get_context", None)
+    return None if get_context is None else get_context().get(_current)
 
 
 def current_deadline() -> Deadline:

@@ -9,15 +9,21 @@ ledger of the current scope. It is the only way this library awaits a tool, a me
 from __future__ import annotations
 
 import asyncio
+import logging
 import math
 from collections.abc import Callable, Coroutine
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from shared_libs.atomic.errors import DeadlineExceeded
-from shared_libs.atomic.events import Abandoned
+from shared_libs.atomic.events import Abandoned, AbandonedEnded
 from shared_libs.atomic.scope import current_scope
 
 T = TypeVar("T")
+
+_log = logging.getLogger(__name__)
+
+MAX_LEFT_RUNNING = 16
+"""Calls of one owner that may run on unasked; half of the threads of a tool, so that others still find one."""
 
 GRACE_S = 0.02
 """How long a cancelled task may take to clean up, in seconds; a part of the 50 ms a run may overrun."""
@@ -38,6 +44,44 @@ class Expiry:
         return self._why
 
 
+class Elsewhere(Protocol):
+    """Work that goes on outside the task that waits for it."""
+
+    def still_running(self) -> bool:
+        """Whether it goes on."""
+
+    def when_over(self, then: Callable[[], None]) -> None:
+        """Have `then` called by the loop when it has ended."""
+
+
+class LeftRunning:
+    """What the calls of one owner have left running; when that is too much, it takes no further calls."""
+
+    __slots__ = ("_running",)
+
+    def __init__(self) -> None:
+        self._running: set[_Left] = set()
+
+    def __len__(self) -> int:
+        return len(self._running)
+
+    def __str__(self) -> str:
+        return f"{len(self)} earlier calls were given up and still run; try again when some have ended"
+
+    @property
+    def full(self) -> bool:
+        """Whether a further call is to be refused."""
+        return len(self) >= MAX_LEFT_RUNNING
+
+    def book(self, left: _Left) -> None:
+        """Count one until it ends."""
+        self._running.add(left)
+
+    def clear(self, left: _Left) -> None:
+        """Count one no more."""
+        self._running.discard(left)
+
+
 class BodyCancelled(Exception):
     """The body raised `CancelledError` by itself; nobody outside asked for it."""
 
@@ -49,7 +93,8 @@ async def supervise(
     what: str,
     name: str,
     call_id: str = "",
-    still_running: Callable[[], bool] | None = None,
+    elsewhere: Elsewhere | None = None,
+    left: LeftRunning | None = None,
 ) -> T:
     """
     Await `body` as a task of its own, until `expiry` and never longer than `GRACE_S` after it.
@@ -60,7 +105,8 @@ async def supervise(
         what: "tool", "memory" or "model", for the ledger.
         name: whose call it is, for the ledger.
         call_id: the call's id, for the ledger.
-        still_running: tells whether work goes on outside the task, such as in a thread.
+        elsewhere: work that goes on outside the task, such as in a thread.
+        left: where the owner counts what its calls leave running.
 
     Raises:
         DeadlineExceeded: time was over; its `still_running` tells whether the body was left behind.
@@ -90,11 +136,11 @@ async def supervise(
                 task.cancel()
             await _grace(task)
         finally:
-            if _goes_on(task, still_running):
-                _abandon(task, Abandoned(what=what, name=name, call_id=call_id), began_at, still_running)
+            if _goes_on(task, elsewhere):
+                _Left(task, elsewhere, Abandoned(what=what, name=name, call_id=call_id)).book(began_at, left)
         raise
-    if _goes_on(task, still_running):
-        _abandon(task, Abandoned(what=what, name=name, call_id=call_id), began_at, still_running)
+    if _goes_on(task, elsewhere):
+        _Left(task, elsewhere, Abandoned(what=what, name=name, call_id=call_id)).book(began_at, left)
         raise DeadlineExceeded(expiry.why, still_running=True)
     if expired and (task.cancelled() or task.exception()):
         raise DeadlineExceeded(expiry.why)
@@ -155,25 +201,55 @@ async def _grace(task: asyncio.Task[Any]) -> None:
         bell.stop()
 
 
-def _goes_on(task: asyncio.Task[Any], still_running: Callable[[], bool] | None) -> bool:
+def _goes_on(task: asyncio.Task[Any], elsewhere: Elsewhere | None) -> bool:
     """Whether anything of the body still runs."""
     if not task.done():
         return True
     if task.cancelled():
-        return still_running is not None and still_running()
+        return elsewhere is not None and elsewhere.still_running()
     task.exception()  # it was looked at: no "never retrieved" at exit
     return False
 
 
-def _abandon(
-    task: asyncio.Task[Any], left: Abandoned, began_at: float, still_running: Callable[[], bool] | None
-) -> None:
-    """Put what goes on unasked on the scope's ledger."""
-    scope = current_scope()
+class _Left:
+    """One call that goes on although nobody waits for it any more."""
 
-    def running() -> bool:
-        return not task.done() or (still_running is not None and still_running())
+    __slots__ = ("_at", "_elsewhere", "_left", "_scope", "_task", "_told", "_what")
 
-    task.add_done_callback(lambda done: done.cancelled() or done.exception())
-    scope.abandon(left.name, left.call_id, began_at, running)
-    scope.emit(left)
+    def __init__(self, task: asyncio.Task[Any], elsewhere: Elsewhere | None, what: Abandoned) -> None:
+        self._task = task
+        self._elsewhere = elsewhere
+        self._what = what
+        self._left: LeftRunning | None = None
+        self._told = False
+
+    def book(self, began_at: float, left: LeftRunning | None) -> None:
+        """Put it on the ledgers of its run and its owner, and tell that it is left behind."""
+        self._at = asyncio.get_running_loop().time()
+        self._left, self._scope = left, current_scope()
+        if left is not None:
+            left.book(self)
+        self._scope.abandon(self._what.name, self._what.call_id, began_at, self.is_running)
+        self._scope.emit(self._what)
+        if not self._scope.run_id:  # nobody hears the event
+            _log.warning("%s %s ignored its cancellation and was left running", self._what.what, self._what.name)
+        self._task.add_done_callback(lambda _: self._look())
+        if self._elsewhere is not None:
+            self._elsewhere.when_over(self._look)
+
+    def is_running(self) -> bool:
+        """Whether it still goes on."""
+        return not self._task.done() or (self._elsewhere is not None and self._elsewhere.still_running())
+
+    def _look(self) -> None:
+        """Take it off when the task, and what it waited for, are both over."""
+        if self._told or self.is_running():
+            return
+        self._told = True
+        _ = self._task.cancelled() or self._task.exception()  # it was looked at: no "never retrieved" at exit
+        if self._left is not None:
+            self._left.clear(self)
+        late_s = self._task.get_loop().time() - self._at
+        what, name = self._what.what, self._what.name
+        self._scope.emit(AbandonedEnded(what=what, name=name, call_id=self._what.call_id, late_s=late_s))
+        _log.info("%s %s ended %.3g s after it was left running", what, name, late_s)

@@ -19,9 +19,11 @@ MAX_THREADS = 32
 class Job:
     """One call in a thread. `running` turns false when the thread is through with it, whoever still waits."""
 
-    __slots__ = ("_call", "_done", "_loop", "running")
+    __slots__ = ("_call", "_done", "_loop", "_then", "_threads", "running")
 
-    def __init__(self, call: Callable[[], Any]) -> None:
+    def __init__(self, threads: Threads, call: Callable[[], Any]) -> None:
+        self._threads = threads
+        self._then: Callable[[], None] | None = None
         self._loop = asyncio.get_running_loop()
         self._done: asyncio.Future[Any] = self._loop.create_future()
         self._call = call
@@ -30,6 +32,19 @@ class Job:
     async def result(self) -> Any:
         """Wait for the call; cancelling the wait does not stop the thread."""
         return await self._done
+
+    async def ended(self) -> None:
+        """Wait until the outcome is there; cancelling the wait changes nothing, so one can wait again."""
+        await asyncio.wait([self._done])
+
+    def still_running(self) -> bool:
+        """Whether a thread is at it; what no thread has begun is taken back and never will be."""
+        self._threads.withdraw(self)
+        return self.running
+
+    def when_over(self, then: Callable[[], None]) -> None:
+        """Have `then` called by the loop when the thread is through."""
+        self._then = then
 
     def run(self) -> None:
         """Run the call in the current thread and hand the outcome to the loop."""
@@ -44,6 +59,8 @@ class Job:
             self._loop.call_soon_threadsafe(self._settle, value, error)
 
     def _settle(self, value: Any, error: BaseException | None) -> None:
+        if self._then is not None:
+            self._then()
         if self._done.done():
             return
         if isinstance(error, StopIteration):  # a future refuses it
@@ -74,7 +91,7 @@ class Threads:
     def submit(self, function: Callable[..., Any], arguments: dict[str, Any]) -> Job:
         """Start `function(**arguments)` in a thread, with the caller's context variables."""
         context = contextvars.copy_context()
-        job = Job(lambda: context.run(function, **arguments))
+        job = Job(self, lambda: context.run(function, **arguments))
         with self._changed:
             self._closed = False
             self._queue.append(job)

@@ -39,7 +39,7 @@ class PlainView(Viewer):
             print(f"{event.at_s:7.2f} s  {kind:<12} {text}", file=self._stream, flush=True)
 
 
-def told(event: AgentEvent) -> list[tuple[str, str]]:
+def told(event: AgentEvent) -> list[tuple[str, str]]:  # noqa: PLR0912 - one case per event
     """What is told of an event: lines of a kind and a text; none for what only a trace needs."""
     match event:
         case e.RunStarted(rehearsal=True):
@@ -64,6 +64,8 @@ def told(event: AgentEvent) -> list[tuple[str, str]]:
             return [("limit", f"{why}; the model is asked for its last word")]
         case e.Abandoned(name=name):
             return [("left behind", f"{name} ignored its cancellation and still runs")]
+        case e.LoopBlocked(tool=tool, blocked_s=blocked_s):
+            return [("warning", f"{tool or 'something'} blocked the event loop for {blocked_s:.2f} s")]
         case e.Warned(message=message):
             return [("warning", one_line(message))]
     return []

@@ -168,6 +168,12 @@ class ToolCommon(ToolsetCommon):
     """What the model calls the tool: letters, digits, '_' and '-'; needed when one is used twice."""
     description: Text
     """What the model reads about the tool."""
+    isolation: Literal["loop", "thread", "process"]
+    """Where calls run; process: a worker that is killed with all it has started when the time is over."""
+    memory_limit_mb: Count
+    """Megabytes one call may use beyond what its worker process has; needs isolation process."""
+    cpu_limit_s: Seconds
+    """Seconds of CPU time one call may use; needs isolation process."""
 
 
 class ToolSpec(OpenSection):

@@ -118,8 +118,8 @@ def _tell(event: AgentEvent) -> _Told | None:
             return _tell_model(event)
         case events.ToolStarted() | events.ApprovalRequested() | events.ToolFinished():
             return _tell_tool(event)
-        case events.Abandoned(what=what, name=name, call_id=call_id):
-            return logging.WARNING, "left running", {"what": what, "name": name, "call_id": call_id}
+        case events.Abandoned() | events.AbandonedEnded() | events.LoopBlocked():
+            return _tell_stuck(event)
         case events.LimitReached(stop_reason=stop_reason, why=why):
             return logging.WARNING, "limit reached", {"stop_reason": stop_reason, "why": why}
         case events.Warned(message=message):
@@ -136,6 +136,16 @@ def _tell(event: AgentEvent) -> _Told | None:
         case events.Thought(step=step, text=text):
             return logging.DEBUG, "thought", {"step": step, "text": text}
     return None
+
+
+def _tell_stuck(event: events.Abandoned | events.AbandonedEnded | events.LoopBlocked) -> _Told:
+    if isinstance(event, events.LoopBlocked):
+        facts = {"tool": event.tool or None, "call_id": event.call_id, "stack": event.stack}
+        return logging.WARNING, "event loop blocked", facts | {"blocked_s": round(event.blocked_s, 3)}
+    facts = {"what": event.what, "name": event.name, "call_id": event.call_id}
+    if isinstance(event, events.AbandonedEnded):
+        return logging.INFO, "ended late", facts | {"late_s": round(event.late_s, 3)}
+    return logging.WARNING, "left running", facts
 
 
 def _tell_tool(event: events.ToolStarted | events.ApprovalRequested | events.ToolFinished) -> _Told:

@@ -158,18 +158,10 @@ class _Builder:
                 self._take_tool(event)
             case events.MemoryLoaded() | events.MemoryStored():
                 self._take_memory(event)
-            case events.LimitReached(why=why):
-                self._line.limit_s = event.at_s
-                self._note(f"limit reached: {why}")
-            case events.Warned(message=message):
-                self._note(message)
-            case events.MemoryCompacted(messages=messages, summarised=summarised):
-                self._note(f"{counted(messages, 'message')} {'summed up' if summarised else 'left out'}")
-            case events.ApprovalRequested(tool=tool):
-                self._note(f"{tool} waits for a decision")
             case events.RunFinished(result=result):
                 self._take_result(result)
             case _:
+                self._take_note(event)
                 self._take_model(event)
 
     def timeline(self) -> Timeline:
@@ -183,6 +175,22 @@ class _Builder:
         if self._line.status == "unfinished":
             self._line.elapsed_s = self._now
         return self._line
+
+    def _take_note(self, event: AgentEvent) -> None:
+        match event:
+            case events.LimitReached(why=why):
+                self._line.limit_s = event.at_s
+                self._note(f"limit reached: {why}")
+            case events.AbandonedEnded(what=what, name=name, late_s=late_s):
+                self._note(f"{what} {name} ended {seconds(late_s)} after it was left running")
+            case events.LoopBlocked(tool=tool, blocked_s=blocked_s):
+                self._note(f"{tool or 'something'} blocked the event loop for {seconds(blocked_s)}")
+            case events.Warned(message=message):
+                self._note(message)
+            case events.MemoryCompacted(messages=messages, summarised=summarised):
+                self._note(f"{counted(messages, 'message')} {'summed up' if summarised else 'left out'}")
+            case events.ApprovalRequested(tool=tool):
+                self._note(f"{tool} waits for a decision")
 
     def _take_model(self, event: AgentEvent) -> None:
         match event:

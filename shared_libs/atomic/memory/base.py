@@ -9,11 +9,18 @@ from typing import Any, final
 import msgspec
 
 from shared_libs.atomic.deadline import Deadline
-from shared_libs.atomic.errors import DeadlineExceeded, MemoryConflict, MemoryStoreError, MemoryUnavailable, MisuseError
+from shared_libs.atomic.errors import (
+    DeadlineExceeded,
+    MemoryConflict,
+    MemoryStoreError,
+    MemoryUnavailable,
+    MisuseError,
+    StaleCall,
+)
 from shared_libs.atomic.memory.compaction import Compaction
 from shared_libs.atomic.memory.history import last_messages, valid_history
-from shared_libs.atomic.scope import current_deadline
-from shared_libs.atomic.supervise import BodyCancelled, Expiry, supervise
+from shared_libs.atomic.scope import current_deadline, current_scope
+from shared_libs.atomic.supervise import BodyCancelled, Expiry, LeftRunning, supervise
 from shared_libs.atomic.types import Message, as_messages
 
 RECALLED = 2_000
@@ -53,6 +60,8 @@ class BaseMemory:
     compaction: Compaction | None = None
     """Sums up what falls out of the window, or out of a number of tokens; None: it is left out."""
 
+    _left_running: LeftRunning | None = None
+
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
         for method in ("async_store", "async_load", "async_search", "async_recall", "async_summarise"):
@@ -74,8 +83,10 @@ class BaseMemory:
         Raises:
             MemoryStoreError: the store failed or did not answer in time.
             MemoryConflict: another writer of this session was faster; nothing was stored.
+            StaleCall: the tool call that writes was given up.
 
         """
+        self._refuse_stale()
         checked = as_messages(messages)
         session_id = _checked_session(session_id)
         if checked:
@@ -126,9 +137,15 @@ class BaseMemory:
 
         Raises:
             MemoryStoreError: the store failed or did not answer in time.
+            StaleCall: the tool call that writes was given up.
 
         """
+        self._refuse_stale()
         await self._supervised(self._summarise(_checked_session(session_id), summary, messages), "summarise")
+
+    def _refuse_stale(self) -> None:
+        if current_scope().stale:
+            raise StaleCall(f"the call that writes to memory {self.name} was given up, so nothing it says is kept")
 
     @final
     async def async_search(self, session_id: str, query: str, k: int = 5) -> list[Message]:
@@ -174,13 +191,23 @@ class BaseMemory:
         best = sorted((row for row in scored if row[0]), key=lambda row: (-row[0], -row[1]))
         return [message for _, _, message in best[:k]]
 
+    @property
+    def still_running(self) -> int:
+        """How many calls of this store run on although nobody waits for them any more; a gauge for metrics."""
+        return 0 if self._left_running is None else len(self._left_running)
+
     async def _supervised(self, body: Any, verb: str) -> Any:
+        if self._left_running is None:
+            self._left_running = LeftRunning()
+        if self._left_running.full:
+            body.close()
+            raise MemoryStoreError(f"memory {self.name} was not asked to {verb}: {self._left_running}")
         limit: Deadline = current_deadline().narrowed(self.timeout_s)
         started = asyncio.get_running_loop().time()
         allowed = max(0.0, limit.at - started)
         expiry = Expiry(limit.at, f"memory {self.name} did not {verb} within {allowed:.3g} s")
         try:
-            return await supervise(body, expiry, what="memory", name=self.name, call_id=verb)
+            return await supervise(body, expiry, what="memory", name=self.name, call_id=verb, left=self._left_running)
         except DeadlineExceeded as error:
             raise MemoryUnavailable(str(error)) from error
         except BodyCancelled:

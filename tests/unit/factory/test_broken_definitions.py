@@ -23,7 +23,10 @@ POLICY = [
 ]
 SECTION = ", ".join(sorted([*POLICY, "chain"]))
 ALONE = ", ".join(sorted([*POLICY, "api_key", "base_url", "context_window", "model", "options", "price", "provider"]))
-COMMON = ["description", "max_observation_chars", "name", "needs_approval", "sequential", "timeout_s", "use"]
+COMMON = [
+    *("cpu_limit_s", "description", "isolation", "max_observation_chars", "memory_limit_mb", "name", "needs_approval"),
+    *("sequential", "timeout_s", "use"),
+]
 WEATHER = ", ".join(sorted([*COMMON, "days", "password", "place", "units"]))
 TOOL_NAME = "what the model calls the tool: letters, digits, '_' and '-'; needed when one is used twice"
 TOP = "description, instructions, limits, llm, memory, name, protocol, tools"

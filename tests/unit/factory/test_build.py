@@ -290,6 +290,29 @@ def plain(value):
     return dataclasses.asdict(value) if dataclasses.is_dataclass(value) else value
 
 
+def test_a_tool_of_a_definition_may_run_in_a_process():
+    options = {"isolation": "process", "memory_limit_mb": 300, "cpu_limit_s": 2}
+    agent = build(tools=[{"use": "calculator", **options}])
+
+    async def main():
+        async with agent:
+            return await agent.tools[0].async_run({"expression": "6 * 7"})
+
+    result = run(main())
+    assert (result.content, result.is_error) == ("42", False)
+    assert agent.tools[0]._process_workers is not None
+
+
+def test_a_tool_that_cannot_run_in_a_process_is_told_with_its_place(tmp_path):
+    for entry, why in (
+        ({"use": "files", "root": str(tmp_path), "isolation": "process"}, "makes the tool again in another process"),
+        ({"use": "calculator", "memory_limit_mb": 3}, "need isolation 'process'"),
+    ):
+        with pytest.raises(ConfigError, match=why) as caught:
+            build(tools=[entry])
+        assert "tools[0]" in str(caught.value)
+
+
 def test_a_tool_without_a_name_is_told_where_it_stands():
     class Nameless(BaseTool):
         def execute(self) -> str:

@@ -10,7 +10,7 @@ import pytest
 import structlog
 
 from shared_libs.atomic.errors import MisuseError
-from shared_libs.atomic.events import TextDelta, ToolFinished, ToolStarted, Warned
+from shared_libs.atomic.events import AbandonedEnded, LoopBlocked, TextDelta, ToolFinished, ToolStarted, Warned
 from shared_libs.observability import configure_logging, log_events
 
 
@@ -62,6 +62,17 @@ def test_a_partial_run_is_a_warning_and_names_what_was_left(logged, partial):
         log(event)
     assert [line["event"] for line in lines()] == ["left running", "tool failed", "limit reached", "run finished"]
     assert lines()[-1]["still_running"] == ["hang"]
+
+
+def test_a_late_end_and_a_blocked_loop_are_told(logged):
+    lines = logged("info")
+    log = log_events()
+    log(AbandonedEnded(what="tool", name="hang", call_id="c", late_s=1.23456))
+    log(LoopBlocked(tool="spin", call_id="c", blocked_s=0.5, stack="it stands here"))
+    ended, blocked = lines()
+    assert (ended["level"], ended["event"], ended["name"], ended["late_s"]) == ("info", "ended late", "hang", 1.235)
+    assert (blocked["level"], blocked["event"]) == ("warning", "event loop blocked")
+    assert (blocked["tool"], blocked["stack"]) == ("spin", "it stands here")
 
 
 def test_content_is_told_at_debug_only_and_pieces_of_text_never(logged, answered):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from shared_libs.atomic.events import RunStarted, Warned
+from shared_libs.atomic.events import AbandonedEnded, LoopBlocked, RunStarted, Warned
 from shared_libs.observability.timeline import brief, pretty, seconds, timelines
 
 
@@ -54,6 +54,16 @@ def test_details_hold_thought_input_observation_and_error(answered):
     assert ("Error", "HTTP 429 · slow down") in rows["Step 2"].inner[0].details
     assert ("Error", "ValueError: no such place") in rows["Step 2"].inner[-1].details
     assert ("Said", "It is <b>there</b>.") in rows["Step 3"].bar.details
+
+
+def test_a_late_end_and_a_blocked_loop_are_notes(answered):
+    late = AbandonedEnded(what="tool", name="hang", call_id="c", late_s=1.5, run_id="run-1")
+    blocked = LoopBlocked(tool="", call_id="", blocked_s=0.5, stack="", run_id="run-1")
+    notes = [note.text for note in one([*answered[:-1], late, blocked, answered[-1]]).notes]
+    assert notes[-2:] == [
+        "tool hang ended 1.50 s after it was left running",
+        "something blocked the event loop for 500 ms",
+    ]
 
 
 def test_what_was_left_running_is_shown_as_such(partial):

@@ -245,16 +245,87 @@ def test_what_a_thread_returned_to_be_awaited_is_under_the_same_timeout():
     )
 
 
-def test_a_tool_that_yields_is_misuse():
+def test_what_a_tool_yields_is_a_list():
     def generator():
-        yield 1
+        yield from "ab"
 
     async def async_generator():
-        yield 1
+        yield "a"
+        yield "b"
+
+    for isolation in (None, "thread", "loop"):
+        assert call(generator, isolation=isolation).content == '["a","b"]'
+        assert call(async_generator, isolation=isolation).content == '["a","b"]'
+
+
+def test_a_tool_that_never_stops_yielding_is_cut():
+    closed = []
+
+    def generator():
+        try:
+            while True:
+                yield 7
+        finally:
+            closed.append("sync")
+
+    async def async_generator():
+        try:
+            while True:
+                yield 7
+        finally:
+            closed.append("async")
 
     for function in (generator, async_generator):
-        with pytest.raises(MisuseError, match="yields"):
-            _ = as_tool(function).spec
+        result = call(function, max_observation_chars=5)
+        assert result.content == "[7,7,\n[cut: 6 of 11 characters are not shown]"
+    assert closed == ["sync", "async"]
+
+
+@pytest.mark.promise("time-orphans")
+def test_a_generator_in_a_thread_ends_when_its_call_is_given_up():
+    wanted, told = threading.Event(), threading.Event()
+
+    @as_tool(timeout_s=0.2)
+    def generator() -> None:
+        try:
+            while True:
+                wanted.wait(20)
+                yield 7
+        finally:
+            told.set()
+
+    async def main():
+        result = await generator.async_run({})
+        wanted.set()
+        assert await asyncio.to_thread(told.wait, 20)
+        while generator.still_running:  # noqa: ASYNC110 - the thread tells the loop in its own time
+            await asyncio.sleep(0.001)
+        await generator.aclose()
+        return result
+
+    result = run(main())
+    assert (result.content, result.still_running) == ("generator did not finish within its 0.2 s", True)
+
+
+def test_async_code_that_blocks_may_have_a_loop_in_a_thread():
+    loops = []
+
+    @as_tool(isolation="thread", timeout_s=0.3)
+    async def blocking(seconds: float) -> str:
+        loops.append(asyncio.get_running_loop())
+        threading.Event().wait(0.01)
+        await asyncio.sleep(seconds)
+        return f"{0 < current_deadline().remaining() <= 0.3}"
+
+    async def main():
+        results = [await blocking.async_run({"seconds": seconds}) for seconds in (0, 100)]
+        while blocking.still_running:  # noqa: ASYNC110 - the thread tells the loop in its own time
+            await asyncio.sleep(0.001)
+        return results, asyncio.get_running_loop() in loops
+
+    (fine, late), here = asyncio.run(main())  # where it may block is its own affair
+    assert (fine.content, here) == ("True", False)
+    assert late.content == "blocking did not finish within its 0.3 s"
 
 
 @pytest.mark.promise("time-total")
@@ -357,8 +428,7 @@ def test_a_tool_sees_its_call_and_its_time(is_async):
 @pytest.mark.parametrize(
     ("declared", "why"),
     [
-        ({"isolation": "process"}, "allowed are 'loop' and 'thread'"),
-        ({"isolation": "thread"}, "an async execute runs on the loop"),
+        ({"isolation": "fork"}, "allowed are 'loop', 'thread', 'process'"),
         ({"name": ""}, "has no name"),
     ],
 )

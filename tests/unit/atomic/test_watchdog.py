@@ -1,0 +1,138 @@
+"""The watchdog: it names the code that blocks the loop, once for each blockage, and nothing else."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+
+import pytest
+
+from shared_libs.agents import ReActAgent
+from shared_libs.atomic import tool
+from shared_libs.atomic.events import LoopBlocked
+from shared_libs.atomic.llms import ScriptedLLM, Turn
+from shared_libs.atomic.watchdog import BLOCKED_S, Watchdog
+from tests.support import run_virtual
+
+WAIT_S = 20
+
+
+class Released(logging.Handler):
+    """Lets the blocking code go on when the watchdog has spoken."""
+
+    def __init__(self):
+        super().__init__()
+        self.said, self.spoken = [], threading.Event()
+
+    def emit(self, record):
+        self.said.append(record.getMessage())
+        self.spoken.set()
+
+    def wait(self):
+        """Block until the watchdog speaks, then until it has looked at it twice more."""
+        assert self.spoken.wait(WAIT_S)
+        threading.Event().wait(2 * BLOCKED_S)
+        self.spoken.clear()
+
+
+@pytest.fixture
+def released():
+    handler = Released()
+    log = logging.getLogger("shared_libs.atomic.watchdog")
+    log.addHandler(handler)
+    yield handler
+    log.removeHandler(handler)
+
+
+def blocked_in(run_of):
+    """Run an agent, and give its status with the blockages that were heard of."""
+
+    async def main():
+        seen = []
+        result = await run_of(seen)
+        return result.status, [event for event in seen if isinstance(event, LoopBlocked)]
+
+    return asyncio.run(main())
+
+
+@pytest.mark.promise("loop-watched")
+def test_a_tool_that_blocks_the_loop_is_named_once_per_blockage_with_its_stack(released):
+    @tool
+    async def blocking() -> None:
+        released.wait()
+        await asyncio.sleep(0.2)
+        released.wait()
+
+    def run_of(seen):
+        model = ScriptedLLM([Turn(calls=[("blocking", {})]), "done"])
+        return ReActAgent(llm=model, tools=[blocking], observers=[seen.append]).async_run("go")
+
+    status, events = blocked_in(run_of)
+    assert status == "answered"
+    assert [event.tool for event in events] == ["blocking"] * 2
+    assert len(released.said) == 2
+    assert all(said.startswith("tool blocking has blocked the event loop for 0.") for said in released.said)
+    assert all("released.wait()" in event.stack and "in blocking" in event.stack for event in events)
+    assert events[0].call_id
+    assert all(event.blocked_s >= BLOCKED_S for event in events)
+
+
+@pytest.mark.promise("loop-watched")
+def test_code_that_is_no_tool_is_shown_to_every_run_of_the_loop(released):
+    def run_of(seen):
+        def hold(event):
+            if event.seq == 1:
+                released.wait()
+
+        return ReActAgent(llm=ScriptedLLM(["done"]), observers=[seen.append, hold]).async_run("go")
+
+    status, (event,) = blocked_in(run_of)
+    assert (status, event.tool, event.call_id) == ("answered", "", "")
+    assert "released.wait()" in event.stack
+
+
+class Hearer:
+    def __init__(self):
+        self.events = []
+
+    def emit(self, event):
+        self.events.append(event)
+
+
+def test_many_short_pieces_are_no_blockage(released):
+    async def main():
+        watchdog, hearer = Watchdog(), Hearer()
+        watchdog.begin(hearer)
+
+        async def piece():
+            threading.Event().wait(0.02)
+
+        await asyncio.gather(*(piece() for _ in range(40)))
+        await asyncio.sleep(0)
+        watchdog.end(hearer)
+        return hearer.events
+
+    assert (asyncio.run(main()), released.said) == ([], [])
+
+
+def test_it_watches_only_while_there_is_a_run_and_only_real_clocks():
+    async def main():
+        watchdog, hearer = Watchdog(), Hearer()
+        watchdog.begin(hearer)
+        watched = [len(loop.owners) for loop in watchdog._loops.values()]
+        watchdog.end(hearer)
+        return watched, [len(loop.owners) for loop in watchdog._loops.values()]
+
+    assert asyncio.run(main()) == ([1], [0])
+    assert run_virtual(main()) == ([], [])
+
+
+def test_a_run_that_is_dropped_is_watched_no_more():
+    async def main():
+        watchdog, hearer = Watchdog(), Hearer()
+        watchdog.begin(hearer)
+        del hearer
+        return [len(loop.owners) for loop in watchdog._loops.values()]
+
+    assert asyncio.run(main()) == [0]

@@ -7,8 +7,9 @@ import concurrent.futures
 import contextlib
 import os
 import signal
+import socket
 import threading
-from collections.abc import Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from typing import Any, Generic, TypeVar
 
 from shared_libs.cli.exits import ExitCode
@@ -51,7 +52,9 @@ class CommandLoop:
         task = _Task(self._loop, main)
         with _sigterm_interrupts():
             try:
-                task.start()  # in here: the loop's thread may be far before this one goes on, and a signal may come
+                with _woken_by(task.outcome) as wait:
+                    task.start()  # in here: the loop's thread may be far before this one goes on, and a signal may come
+                    wait()
                 return task.outcome.result()
             except KeyboardInterrupt:
                 try:
@@ -108,6 +111,37 @@ class _Task(Generic[T]):
             self.outcome.set_result(await self._main)
         except BaseException as error:  # noqa: BLE001 - the main thread raises it
             self.outcome.set_exception(error)
+
+
+@contextlib.contextmanager
+def _woken_by(outcome: concurrent.futures.Future[Any]) -> Iterator[Callable[[], None]]:
+    """
+    Wait for an outcome so that any signal ends the wait, too.
+
+    A signal that comes just before the main thread sleeps in a lock, or that the system hands to another thread, is
+    noted by Python and acted on when the lock is free; a byte in a pipe is there whenever it came.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield lambda: None
+        return
+    awake, waker = socket.socketpair()
+    with awake, waker:
+        waker.settimeout(0)
+        before = signal.set_wakeup_fd(waker.fileno(), warn_on_full_buffer=False)
+        try:
+
+            def wait() -> None:
+                outcome.add_done_callback(_ring)
+                while not outcome.done():
+                    awake.recv(1)
+
+            def _ring(_: object) -> None:
+                with contextlib.suppress(OSError):  # nobody waits any more
+                    waker.send(b"\0")
+
+            yield wait
+        finally:
+            signal.set_wakeup_fd(before)
 
 
 @contextlib.contextmanager

@@ -27,8 +27,10 @@ async def remember(run: Run, memory: BaseMemory | None) -> None:
     if memory is None or run.session_id is None:
         return
     began, exchange = run.elapsed_s, run.state.exchange
+    # the grace of a store that hangs must end before the run does, or its answer would be taken for a partial one
+    until = run.deadline.earlier_by(GRACE_S + min(GRACE_S, run.timeout_s / 50))
     try:
-        with use_scope(run.scope(run.deadline.earlier_by(GRACE_S))):
+        with use_scope(run.scope(until)):
             await memory.async_store(run.session_id, exchange)
     except MemoryStoreError as error:
         run.trouble = f"the exchange was not stored: {error}"

@@ -69,7 +69,9 @@ async def remember(run: Run, memory: BaseMemory | None) -> None:
     if memory is None or run.session_id is None:
         return
     began, exchange = run.elapsed_s, run.state.exchange
-    with use_scope(run.scope(run.deadline.earlier_by(GRACE_S))):
+    # the grace of a store that hangs must end before the run does, or its answer would be taken for a partial one
+    until = run.deadline.earlier_by(GRACE_S + min(GRACE_S, run.timeout_s / 50))
+    with use_scope(run.scope(until)):
         try:
             try:
                 await memory.async_store(run.session_id, exchange, after=run.session_length)

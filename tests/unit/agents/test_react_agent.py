@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import math
 import threading
 
@@ -249,10 +250,18 @@ class ForeverMemory(BaseMemory):
         return []
 
 
+class StubbornMemory(ForeverMemory):
+    async def _store(self, session_id, messages):
+        for _ in range(60):
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.sleep(1)
+
+
 @pytest.mark.promise("time-total")
-def test_a_store_that_hangs_costs_no_answer():
+@pytest.mark.parametrize("memory", [ForeverMemory, StubbornMemory])
+def test_a_store_that_hangs_costs_no_answer(memory):
     async def main():
-        result = await agent(["42"], memory=ForeverMemory(), limits=Limits(timeout_s=5)).async_run("go", session_id="s")
+        result = await agent(["42"], memory=memory(), limits=Limits(timeout_s=5)).async_run("go", session_id="s")
         return result, asyncio.get_running_loop().time()
 
     result, now = run_virtual(main())

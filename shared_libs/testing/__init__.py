@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from shared_libs.testing.clock import VirtualClock, real_time, run_virtual
+    from shared_libs.testing.evaluation import Judgement, Question, Report, Row, evaluate
     from shared_libs.testing.fault_server import FaultServer, SeenRequest, UnexpectedRequest
     from shared_libs.testing.faults import (
         CleanCut,
@@ -60,6 +61,7 @@ _HOMES = {
     "Healthy": "faults",
     "HtmlPage": "faults",
     "HugeChunk": "faults",
+    "Judgement": "evaluation",
     "MalformedBody": "faults",
     "MalformedChunk": "faults",
     "ModelMissing": "faults",
@@ -69,8 +71,11 @@ _HOMES = {
     "Played": "playing",
     "PortFault": "ports",
     "PrefillRejected": "faults",
+    "Question": "evaluation",
     "RateLimited": "faults",
+    "Report": "evaluation",
     "ResetBeforeHeaders": "faults",
+    "Row": "evaluation",
     "Scenario": "scenario",
     "SeenRequest": "fault_server",
     "ServerError": "faults",
@@ -84,6 +89,7 @@ _HOMES = {
     "UnexpectedRequest": "fault_server",
     "VirtualClock": "clock",
     "WrongShape": "faults",
+    "evaluate": "evaluation",
     "load_scenarios": "scenario",
     "play": "playing",
     "real_time": "clock",
@@ -109,6 +115,7 @@ __all__ = [
     "Healthy",
     "HtmlPage",
     "HugeChunk",
+    "Judgement",
     "MalformedBody",
     "MalformedChunk",
     "ModelMissing",
@@ -118,8 +125,11 @@ __all__ = [
     "Played",
     "PortFault",
     "PrefillRejected",
+    "Question",
     "RateLimited",
+    "Report",
     "ResetBeforeHeaders",
+    "Row",
     "Scenario",
     "SeenRequest",
     "ServerError",
@@ -133,6 +143,7 @@ __all__ = [
     "UnexpectedRequest",
     "VirtualClock",
     "WrongShape",
+    "evaluate",
     "load_scenarios",
     "play",
     "real_time",

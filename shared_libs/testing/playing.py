@@ -18,6 +18,7 @@ from shared_libs.atomic.events import AgentEvent, RunFinished
 from shared_libs.atomic.results import AgentResult
 from shared_libs.atomic.types import Usage
 from shared_libs.factory.build import agent_from_dict, load_agent, load_definition
+from shared_libs.factory.ports import Ports
 from shared_libs.testing.clock import real_time, run_virtual
 from shared_libs.testing.expect import differences
 from shared_libs.testing.players import Asked
@@ -71,7 +72,7 @@ def play(scenario: Scenario, *, seed: int | None = None) -> Played:
     stage = stage_of(scenario, chance)
     events: list[AgentEvent] = []
     agent = build(scenario, stage, events)
-    main = _perform(scenario, agent, stage, events)
+    main = perform(scenario, agent, stage, events)
     with _seeded(chance):
         result, virtual_s = run_virtual(main) if spec.clock == "virtual" else asyncio.run(main)
     found = stage.astray()  # first, for what follows from it
@@ -101,7 +102,7 @@ def stage_of(scenario: Scenario, seed: int) -> Stage:
     )
 
 
-def build(scenario: Scenario, stage: Stage, events: list[AgentEvent]) -> ReActAgent:
+def build(scenario: Scenario, stage: Ports, events: list[AgentEvent]) -> ReActAgent:
     """
     Build the agent of a scenario on a stage; its conversations stay in this process unless `override` says where.
 
@@ -125,9 +126,10 @@ def build(scenario: Scenario, stage: Stage, events: list[AgentEvent]) -> ReActAg
         raise ConfigError([f"{where}: agent: {problem}" for problem in error.problems]) from None
 
 
-async def _perform(
+async def perform(
     scenario: Scenario, agent: ReActAgent, stage: Stage, events: list[AgentEvent]
 ) -> tuple[AgentResult | None, float]:
+    """Ask the question on the loop that runs; return how the run ended, None if it did not, and how long it took."""
     loop = asyncio.get_running_loop()
     spec = scenario.spec
     session = spec.session

@@ -61,6 +61,10 @@ def _command(name: str) -> Callable[[argparse.Namespace], int]:
         from shared_libs.cli import running
 
         return {"run": running.run, "chat": running.chat}[name]
+    if name == "eval":
+        from shared_libs.cli import evaluating
+
+        return evaluating.evaluate
     from shared_libs.cli import inspecting
 
     commands: dict[str, Callable[[argparse.Namespace], int]] = {
@@ -107,7 +111,27 @@ def _parser() -> argparse.ArgumentParser:
     trace = commands.add_parser("trace", help="draw a recorded run as a timeline", allow_abbrev=False)
     trace.add_argument("file", type=Path, metavar="FILE", help="a run record")
     trace.add_argument("--html", type=Path, metavar="OUT", help="write one self-contained HTML file instead")
+
+    judged = commands.add_parser(
+        "eval", help="put a suite of questions to definitions, and compare them", allow_abbrev=False
+    )
+    judged.add_argument("configs", nargs="+", type=Path, metavar="CONFIG", help="definitions, YAML files")
+    judged.add_argument(
+        "--suite", required=True, type=Path, metavar="DIR", help="a folder of *.scenario.yaml with `questions`"
+    )
+    judged.add_argument("--junit", type=Path, metavar="FILE", help="write a JUnit file")
+    judged.add_argument("--json", action="store_true", help="print the reports alone, as JSON")
+    judged.add_argument("--concurrency", type=_count, default=4, metavar="N", help="questions at a time (default: 4)")
+    judged.add_argument(
+        "--repeat", type=_count, default=1, metavar="N", help="how often each question is asked (default: 1)"
+    )
     return parser
+
+
+def _count(text: str) -> int:
+    if not (text.isdecimal() and 0 < int(text) <= 1000):
+        raise argparse.ArgumentTypeError(f"a whole number from 1 to 1000, not {text!r}")
+    return int(text)
 
 
 def _seconds(text: str) -> float:

@@ -17,7 +17,8 @@ class Comparison(msgspec.Struct, frozen=True, kw_only=True):
 
     `questions` is how many both were asked, `better` and `worse` on how many of them the second passed more and less
     often than the first. `p_value` is how likely a difference at least as uneven is when both are equally good: the
-    exact sign test on the questions that differ, which is McNemar's exact test where each was asked once.
+    exact sign test on the questions that differ, which is McNemar's exact test where each was asked once, and times the
+    number of pairs that are compared (Bonferroni).
     """
 
     questions: int
@@ -26,12 +27,21 @@ class Comparison(msgspec.Struct, frozen=True, kw_only=True):
     p_value: float
 
 
-def compare(first: Mapping[str, float], second: Mapping[str, float]) -> Comparison:
-    """Compare the pass rates of each question; questions that only one was asked do not count."""
+def compare(first: Mapping[str, float], second: Mapping[str, float], *, pairs: int = 1) -> Comparison:
+    """
+    Compare the pass rates of each question; questions that only one was asked do not count.
+
+    Args:
+        first: the pass rate of each question.
+        second: that of the one it is compared with.
+        pairs: how many comparisons are made, which is how often chance gets a try.
+
+    """
     both = first.keys() & second.keys()
     better = sum(second[key] > first[key] for key in both)
     worse = sum(second[key] < first[key] for key in both)
-    return Comparison(questions=len(both), better=better, worse=worse, p_value=sign_test(better, worse))
+    p_value = min(1.0, pairs * sign_test(better, worse))
+    return Comparison(questions=len(both), better=better, worse=worse, p_value=p_value)
 
 
 def sign_test(better: int, worse: int) -> float:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from functools import partial
 from typing import Any, Literal, TypeVar
 
@@ -65,6 +65,13 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     def unjudged(self) -> bool:
         """Whether an evaluator could not judge, so that it did not fail either."""
         return any(judgement.score is None for judgement in self.judgements)
+
+    def whys(self) -> Iterator[str]:
+        """Say why it did not pass."""
+        yield from self.problems
+        for judgement in self.judgements:
+            if not judgement.passed:
+                yield f"{judgement.name}: {judgement.reason or f'score {judgement.score}'}"
 
 
 class Report:

@@ -91,7 +91,7 @@ def scenarios_of(data: Mapping[str, Any], file: str | Path | None = None) -> lis
 
 
 def _unfolded(written: Any, problems: Problems, file: Path | None) -> list[Scenario]:
-    found = []
+    found: list[Scenario] = []
     for values in _rows(written, problems):
         data = _filled(written, values, problems, ()) if isinstance(written, dict) else written
         draft = Draft(data, data, problems, Environment(problems), None)

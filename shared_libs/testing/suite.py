@@ -94,7 +94,10 @@ class Candidate:
 
     def __init__(self, name: str, path: Path, scenarios: Sequence[Scenario], on_note: Callable[[str], None]) -> None:
         self.name = name
-        load_agent(path, on_note=on_note)
+        if any(is_live(scenario) for scenario in scenarios):
+            load_agent(path, on_note=on_note)
+        else:
+            load_agent(path, ports=Stage(), on_note=lambda _: None)
         own = str(path.absolute())
         self.scenarios = [
             replace(scenario, spec=scenario.spec.model_copy(update={"agent": own})) for scenario in scenarios

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import TextIO
+from typing import Any, TextIO
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from shared_libs.observability.printable import presentable
-from shared_libs.testing.comparison import compare, interval
+from shared_libs.testing.comparison import compare
 from shared_libs.testing.evaluation import Report, Row
 
 SHOWN = 300
@@ -129,9 +130,13 @@ class ReportView:
 
 def _told(row: Row) -> list[tuple[str, str]]:
     wanted = [one.expected for one in row.judgements if one.expected is not None and not one.passed]
-    told = [("expected", _cut(str(expected))) for expected in wanted]
+    told = [("expected", _cut(_written(expected))) for expected in wanted]
     told.append(("got", _cut(row.result.answer or "nothing") if row.result else "nothing"))
     return told + [("why", _cut(why)) for why in row.whys()]
+
+
+def _written(expected: Any) -> str:
+    return expected if isinstance(expected, str) else json.dumps(expected, ensure_ascii=False)
 
 
 def _cut(text: str) -> str:
@@ -150,7 +155,9 @@ def _percent(rate: float | None) -> str:
 
 
 def _interval(report: Report) -> str:
-    low, high = interval(report.passed, len(report.rows))
+    if report.interval is None:
+        return "-"
+    low, high = report.interval
     return f"{100 * low:.0f} - {100 * high:.0f} %"
 
 

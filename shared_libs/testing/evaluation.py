@@ -104,6 +104,13 @@ class Report:
         return self.passed / len(self.rows) if self.rows else None
 
     @property
+    def interval(self) -> tuple[float, float] | None:
+        """The 95 % interval of the pass rate; None where questions were repeated, which are no further sample."""
+        if not self.rows or any(row.repetition > 1 for row in self.rows):
+            return None
+        return interval(self.passed, len(self.rows))
+
+    @property
     def pass_rates(self) -> dict[str, float]:
         """How often each question passed, as a share of its repetitions."""
         asked: dict[str, list[bool]] = {}
@@ -153,7 +160,7 @@ class Report:
             "questions": len(self.rows),
             "passed": self.passed,
             "pass_rate": self.pass_rate,
-            "pass_rate_interval": interval(self.passed, len(self.rows)),
+            "pass_rate_interval": self.interval,
             "answered_by": {source: self.sources(source) for source in sources},
             "partial": self.count("partial"),
             "failed": self.count("failed"),

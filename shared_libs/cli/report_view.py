@@ -102,6 +102,8 @@ class ReportView:
         )
         if found.p_value < CERTAIN:
             self._say(f"{second.name} is {'better' if found.better > found.worse else 'worse'}.", "bold")
+        elif found.better == found.worse == 0:
+            self._say("Both pass the same questions, which is no evidence of a difference.", "bold")
         else:
             self._say("That is no evidence of a difference: chance alone makes one as large.", "bold")
 

@@ -117,13 +117,16 @@ def build(scenario: Scenario, stage: Ports, events: list[AgentEvent]) -> ReActAg
     over = spec.override.get("memory")
     if isinstance(data.get("memory"), dict) and not (isinstance(over, dict) and "url" in over):
         data["memory"] = {key: value for key, value in data["memory"].items() if key in ("window", "compact")}
+    where = f"{file}:{scenario.line}" if file else "the scenario"
     try:
-        return agent_from_dict(data, ports=stage, observers=[events.append], on_note=lambda _: None, file=path or file)
+        agent = agent_from_dict(data, ports=stage, observers=[events.append], on_note=lambda _: None, file=path or file)
     except ConfigError as error:
         if path is not None:
             load_agent(path, ports=stage, on_note=lambda _: None)  # which tells the place, where the file is at fault
-        where = f"{file}:{scenario.line}" if file else "the scenario"
         raise ConfigError([f"{where}: agent: {problem}" for problem in error.problems]) from None
+    if spec.session is not None and agent.memory is None:
+        raise ConfigError([f"{where}: session: the agent has no memory; give it one: `override: {{memory: {{}}}}`"])
+    return agent
 
 
 async def perform(

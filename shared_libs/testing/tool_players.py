@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from typing import Any
 
-from shared_libs.atomic.errors import MisuseError, ToolError
+from shared_libs.atomic.errors import ToolError
 from shared_libs.atomic.threads import Job, Threads
 from shared_libs.atomic.tools.base import BaseTool
 from shared_libs.atomic.tools.toolset import Toolset
@@ -45,7 +45,7 @@ def played_tool(tool: BaseTool, script: Script[Outcome] | None, chances: Chances
     async def execute(**arguments: Any) -> Any:
         fault = chances.plan.next("tool", tool.name)
         if fault is not None:
-            await _meet(fault, chances)
+            await _meet(fault, chances, tool.name)
         if fault is not None and (wrong := _wrong(fault)) is not None:
             return wrong
         if script is not None:
@@ -177,7 +177,7 @@ class _ThreadWait:
         woken.set()
 
 
-async def _meet(fault: PortFault, chances: Chances) -> None:
+async def _meet(fault: PortFault, chances: Chances, name: str) -> None:
     match fault.fault:
         case "hang":
             await asyncio.Event().wait()
@@ -186,7 +186,10 @@ async def _meet(fault: PortFault, chances: Chances) -> None:
         case "ignore_cancel":
             await chances.stubborn(_STUBBORN_S if fault.delay_s is None else fault.delay_s)
         case "block":
-            raise MisuseError("block is a fault of tools that run in a thread; this one runs on the loop: use hang")
+            chances.problems.append(
+                f"fault: block is for tools that run in a thread; {name} runs on the loop: use hang"
+            )
+            await asyncio.Event().wait()
         case _:
             _fail(fault)
 

@@ -79,6 +79,10 @@ def test_the_seed_decides_and_the_worlds_own_chance_goes_on():
             {"models": {"*": "a"}, "faults": [{"on": "tool calc", "fault": "hang"}]},
             "fault never met a call: hang on tool calc (every)",
         ),
+        (
+            {"models": {"*": [ASK, "a"]}, "faults": [{"on": "tool", "fault": "block"}]},
+            "fault: block is for tools that run in a thread; calculator runs on the loop: use hang",
+        ),
     ],
 )
 def test_a_script_is_followed_to_the_letter(keys, says):
@@ -98,6 +102,12 @@ def test_a_definition_that_does_not_hold_tells_its_own_place(tmp_path):
         play_one(agent=str(bad))
     with pytest.raises(ConfigError, match=r"agent: limits\.max_stps: unknown key"):
         play_one(override={"limits": {"max_stps": 3}})
+
+
+def test_a_session_needs_a_memory():
+    with pytest.raises(ConfigError, match="the agent has no memory; give it one"):
+        play_one(models={"*": "a"}, session={"id": "s"})
+    assert play_one(models={"*": "a"}, session={"id": "s"}, override={"memory": {}}).differences == []
 
 
 def test_null_takes_a_key_away_and_lists_are_replaced():

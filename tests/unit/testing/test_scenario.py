@@ -45,7 +45,7 @@ def test_a_file_holds_several_scenarios_and_each_knows_its_line(read):
 def test_a_matrix_is_played_each_with_each_and_keeps_types(read):
     found = read(
         f'{HEAD}matrix: {{n: [1, 2], on: [true, "x"]}}\nseed: "${{{{n}}}}"\n'
-        'session: {id: "s-${{ n }}-${{on}}"}\nmodels: {"*": ["${{on}} ${{n}}"]}\n'
+        'session: {id: "s-${{ n }}-${{on}}"}\nmodels: {"m${{n}}": ["${{on}} ${{n}}"]}\n'
     )
     assert [scenario.name for scenario in found] == [
         "one [n=1, on=True]",
@@ -55,7 +55,7 @@ def test_a_matrix_is_played_each_with_each_and_keeps_types(read):
     ]
     assert [scenario.spec.seed for scenario in found] == [1, 1, 2, 2]
     assert found[3].spec.session.id == "s-2-x"
-    assert found[3].spec.models["*"][0].text == "x 2"
+    assert found[3].spec.models["m2"][0].text == "x 2"
 
 
 @pytest.mark.parametrize(

@@ -96,6 +96,8 @@ class ReportView:
 
     def _compared(self, first: Report, second: Report, pairs: int) -> None:
         found = compare(first.pass_rates, second.pass_rates, pairs=pairs)
+        if not found.questions:  # it was stopped before
+            return
         self._say(
             f"\n{second.name} against {first.name}: better on {found.better}, worse on {found.worse} of "
             f"{found.questions} questions; sign test p = {found.p_value:.2g}"

@@ -145,8 +145,9 @@ class Candidate:
                     seed = scenario.spec.seed + repetition - 1
                     played = await asyncio.to_thread(play, without_judge(scenario), seed=seed)
                 result, problems = played.result, played.differences
-        except FactoryError as error:
-            return row_of(suite, question, None, (), problems=[str(error)], **about)
+        except Exception as error:  # noqa: BLE001 - whatever one question breaks, the others are not lost
+            said = str(error) if isinstance(error, FactoryError) else f"{type(error).__name__}: {error}"
+            return row_of(suite, question, None, (), problems=[said], **about)
         found = await judgements(self._checks.of(scenario), result)
         return row_of(suite, question, result, found, problems=problems, source=source, **about)
 

@@ -65,6 +65,10 @@ def _command(name: str) -> Callable[[argparse.Namespace], int]:
         from shared_libs.cli import faulting
 
         return faulting.faults
+    if name == "eval":
+        from shared_libs.cli import evaluating
+
+        return evaluating.evaluate
     from shared_libs.cli import inspecting
 
     commands: dict[str, Callable[[argparse.Namespace], int]] = {
@@ -123,12 +127,31 @@ def _parser() -> argparse.ArgumentParser:
         "--fault", nargs="+", metavar="NAME", help="what every model does: one always, several one after the other"
     )
     what.add_argument("--list", action="store_true", help="list the faults and their parameters")
+    judged = commands.add_parser(
+        "eval", help="put a suite of questions to definitions, and compare them", allow_abbrev=False
+    )
+    judged.add_argument("configs", nargs="+", type=Path, metavar="CONFIG", help="definitions, YAML files")
+    judged.add_argument(
+        "--suite", required=True, type=Path, metavar="DIR", help="a folder of *.scenario.yaml with `questions`"
+    )
+    judged.add_argument("--junit", type=Path, metavar="FILE", help="write a JUnit file")
+    judged.add_argument("--json", action="store_true", help="print the reports alone, as JSON")
+    judged.add_argument("--concurrency", type=_count, default=4, metavar="N", help="questions at a time (default: 4)")
+    judged.add_argument(
+        "--repeat", type=_count, default=1, metavar="N", help="how often each question is asked (default: 1)"
+    )
     return parser
 
 
 def _port(text: str) -> int:
     if not (text.isdecimal() and int(text) <= 65535):
         raise argparse.ArgumentTypeError(f"a port is a number up to 65535, not {text!r}")
+    return int(text)
+
+
+def _count(text: str) -> int:
+    if not (text.isdecimal() and 0 < int(text) <= 1000):
+        raise argparse.ArgumentTypeError(f"a whole number from 1 to 1000, not {text!r}")
     return int(text)
 
 

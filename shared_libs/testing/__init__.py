@@ -6,6 +6,7 @@ if TYPE_CHECKING:
     from shared_libs.testing.background import BackgroundFaultServer
     from shared_libs.testing.cassette import Cassette, CassetteMismatch, Player, Recorder, read_cassette, write_cassette
     from shared_libs.testing.clock import VirtualClock, real_time, run_virtual
+    from shared_libs.testing.evaluation import Judgement, Question, Report, Row, evaluate
     from shared_libs.testing.fault_script import load_fault_script
     from shared_libs.testing.fault_server import FaultServer, SeenRequest, UnexpectedRequest
     from shared_libs.testing.faults import (
@@ -67,6 +68,7 @@ _HOMES = {
     "Healthy": "faults",
     "HtmlPage": "faults",
     "HugeChunk": "faults",
+    "Judgement": "evaluation",
     "MalformedBody": "faults",
     "MalformedChunk": "faults",
     "ModelMissing": "faults",
@@ -77,9 +79,12 @@ _HOMES = {
     "Player": "cassette",
     "PortFault": "ports",
     "PrefillRejected": "faults",
+    "Question": "evaluation",
     "RateLimited": "faults",
     "Recorder": "cassette",
+    "Report": "evaluation",
     "ResetBeforeHeaders": "faults",
+    "Row": "evaluation",
     "Scenario": "scenario",
     "SeenRequest": "fault_server",
     "ServerError": "faults",
@@ -95,6 +100,7 @@ _HOMES = {
     "VirtualClock": "clock",
     "WrongShape": "faults",
     "load_fault_script": "fault_script",
+    "evaluate": "evaluation",
     "load_scenarios": "scenario",
     "play": "playing",
     "read_cassette": "cassette",
@@ -125,6 +131,7 @@ __all__ = [
     "Healthy",
     "HtmlPage",
     "HugeChunk",
+    "Judgement",
     "MalformedBody",
     "MalformedChunk",
     "ModelMissing",
@@ -135,9 +142,12 @@ __all__ = [
     "Player",
     "PortFault",
     "PrefillRejected",
+    "Question",
     "RateLimited",
     "Recorder",
+    "Report",
     "ResetBeforeHeaders",
+    "Row",
     "Scenario",
     "SeenRequest",
     "ServerError",
@@ -152,6 +162,7 @@ __all__ = [
     "UntrustedCertificate",
     "VirtualClock",
     "WrongShape",
+    "evaluate",
     "load_fault_script",
     "load_scenarios",
     "play",

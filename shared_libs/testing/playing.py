@@ -18,6 +18,7 @@ from shared_libs.atomic.events import AgentEvent, RunFinished
 from shared_libs.atomic.results import AgentResult
 from shared_libs.atomic.types import Usage
 from shared_libs.factory.build import agent_from_dict, load_agent, load_definition
+from shared_libs.factory.ports import Ports
 from shared_libs.testing.cassette import Player, Recorder
 from shared_libs.testing.clock import real_time, run_virtual
 from shared_libs.testing.expect import differences
@@ -84,7 +85,7 @@ def _played(scenario: Scenario, chance: int, tape: Player | Recorder | None) -> 
     stage = stage_of(scenario, chance, tape)
     events: list[AgentEvent] = []
     agent = build(scenario, stage, events)
-    main = _perform(scenario, agent, stage, events)
+    main = perform(scenario, agent, stage, events)
     on_real_time = spec.clock == "real" or isinstance(tape, Recorder)
     with _seeded(chance):
         result, virtual_s = asyncio.run(main) if on_real_time else run_virtual(main)
@@ -127,7 +128,7 @@ def stage_of(scenario: Scenario, seed: int, tape: Player | Recorder | None = Non
     )
 
 
-def build(scenario: Scenario, stage: Stage, events: list[AgentEvent]) -> ReActAgent:
+def build(scenario: Scenario, stage: Ports, events: list[AgentEvent]) -> ReActAgent:
     """
     Build the agent of a scenario on a stage; its conversations stay in this process unless `override` says where.
 
@@ -160,9 +161,10 @@ def definition_of(scenario: Scenario) -> tuple[dict[str, Any], Path | None]:
     return _merged(written, spec.override), path
 
 
-async def _perform(
+async def perform(
     scenario: Scenario, agent: ReActAgent, stage: Stage, events: list[AgentEvent]
 ) -> tuple[AgentResult | None, float]:
+    """Ask the question on the loop that runs; return how the run ended, None if it did not, and how long it took."""
     loop = asyncio.get_running_loop()
     spec = scenario.spec
     session = spec.session

@@ -82,10 +82,24 @@ class ScenarioItem(pytest.Item):
         from shared_libs.testing.playing import play
 
         options = self.config.option
-        played = play(self.scenario, seed=options.scenario_seed, record=options.scenario_record)
+        played = play(self._played(), seed=options.scenario_seed, record=options.scenario_record)
+        if self.scenario.asked is not None:
+            from shared_libs.testing.suite import judged
+
+            played = judged(self.scenario, played)
         self.user_properties.append(("virtual_s", round(played.virtual_s, 6)))
         if played.differences:
             raise Different(played)
+
+    def _played(self) -> Scenario:
+        """Give what is played; a question to a real model is not."""
+        if self.scenario.asked is None:
+            return self.scenario
+        from shared_libs.testing.suite import is_live, without_judge
+
+        if is_live(self.scenario):
+            pytest.skip("asks the definition's models; `factory eval` does")
+        return without_judge(self.scenario)
 
     def repr_failure(self, excinfo: pytest.ExceptionInfo[BaseException], style: Any = None) -> Any:
         """Say what is different."""
@@ -167,8 +181,9 @@ def factory_agent(request: pytest.FixtureRequest) -> Iterator[Callable[..., ReAc
 
 
 def _test_name(scenario: Scenario) -> str:
-    """A scenario's name in a node id, where '::' parts and brackets hold the row of the matrix."""
+    """A scenario's name in a node id, where '::' parts and brackets hold the row of the matrix, and the question."""
     row = ",".join(f"{key}={value}" for key, value in scenario.values.items())
+    row = ",".join([row] * bool(row) + ([scenario.asked.question] if scenario.asked else []))
     title, row = (
         re.sub(r"[^\w .,;'+*/=%<>!?#~@&|()-]+", " ", text).strip()[:120] for text in (scenario.spec.scenario, row)
     )

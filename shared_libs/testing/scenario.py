@@ -1,11 +1,11 @@
-"""Scenario files: read, checked, unfolded into one scenario for each row of their matrix."""
+"""Scenario files: read, checked, unfolded into one for each row of their matrix and each question."""
 
 from __future__ import annotations
 
 import itertools
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from shared_libs.factory.problems import Path as Place
 from shared_libs.factory.problems import Problems, choices
 from shared_libs.factory.source import read_data, read_documents
 from shared_libs.factory.wording import note_errors
+from shared_libs.testing.questions import QuestionSpec
 from shared_libs.testing.spec import ScenarioSpec
 
 SUFFIX = ".scenario.yaml"
@@ -36,6 +37,7 @@ class Scenario:
         line: where it begins in the file.
         values: the row of the matrix.
         data: what is written, as plain data.
+        asked: which of its questions this one asks, where it has several.
 
     """
 
@@ -44,17 +46,19 @@ class Scenario:
     line: int = 1
     values: Mapping[str, Any] = field(default_factory=dict)
     data: Mapping[str, Any] = field(default_factory=dict)
+    asked: QuestionSpec | None = None
 
     @property
     def name(self) -> str:
-        """Its title, and the row of the matrix."""
+        """Its title, the row of the matrix, and the question where it has several."""
         row = ", ".join(f"{key}={value}" for key, value in self.values.items())
-        return f"{self.spec.scenario} [{row}]" if row else self.spec.scenario
+        title = f"{self.spec.scenario} [{row}]" if row else self.spec.scenario
+        return f"{title}: {self.asked.question}" if self.asked else title
 
 
 def load_scenarios(path: str | Path) -> list[Scenario]:
     """
-    Read a scenario file, which may hold several documents, and unfold each document's matrix.
+    Read a scenario file, which may hold several documents, and unfold each document's matrix and questions.
 
     Raises:
         ConfigError: the file does not hold; it tells every problem with its place.
@@ -87,7 +91,7 @@ def scenarios_of(data: Mapping[str, Any], file: str | Path | None = None) -> lis
 
 
 def _unfolded(written: Any, problems: Problems, file: Path | None) -> list[Scenario]:
-    found = []
+    found: list[Scenario] = []
     for values in _rows(written, problems):
         data = _filled(written, values, problems, ()) if isinstance(written, dict) else written
         draft = Draft(data, data, problems, Environment(problems), None)
@@ -96,8 +100,25 @@ def _unfolded(written: Any, problems: Problems, file: Path | None) -> list[Scena
         except ValidationError as error:
             note_errors(draft, error, ScenarioSpec, data)
             continue
-        found.append(Scenario(spec, file, problems.line(), values, data))
+        found += _asked(Scenario(spec, file, problems.line(), values, data), draft)
     return found
+
+
+def _asked(scenario: Scenario, draft: Draft) -> Iterator[Scenario]:
+    """Part a scenario of several questions into one for each, with its own words of the models."""
+    if not scenario.spec.questions:
+        yield scenario
+    for index, asked in enumerate(scenario.spec.questions):
+        models = {**scenario.data.get("models", {}), **asked.models}
+        data = {**scenario.data, "question": asked.question, "models": models}
+        del data["questions"]
+        data.pop("evaluators", None)
+        try:
+            spec = ScenarioSpec.model_validate(data)
+        except ValidationError as error:
+            note_errors(draft, error, ScenarioSpec, data, moved={("models",): ("questions", index, "models")})
+            continue
+        yield replace(scenario, spec=spec, data=data, asked=asked)
 
 
 def _rows(written: Any, problems: Problems) -> Iterator[dict[str, Any]]:

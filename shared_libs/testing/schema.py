@@ -9,7 +9,7 @@ from shared_libs.testing.spec import ScenarioSpec
 
 _Json = dict[str, Any]
 
-_BARE = ("TurnSpec", "OutcomeSpec", "WantedCallSpec", "AnswerSpec", "TextSpec")
+_BARE = ("TurnSpec", "OutcomeSpec", "WantedCallSpec", "AnswerSpec", "TextSpec", "EvaluatorSpec", "QuestionSpec")
 """What a text may stand for."""
 
 

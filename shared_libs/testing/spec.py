@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import BeforeValidator, Field, WithJsonSchema, field_validator, model_validator
+from pydantic import BeforeValidator, Field, ValidationInfo, WithJsonSchema, field_validator, model_validator
+from pydantic_core import PydanticCustomError
 
 from shared_libs.atomic.events import AgentEvent
 from shared_libs.atomic.json_schema import SchemaCheck
 from shared_libs.factory.problems import choices
 from shared_libs.factory.spec import Count, Duration, Seconds, Section, Text
 from shared_libs.testing.ports import PortFault
+from shared_libs.testing.questions import EvaluatorSpec, QuestionSpec, with_common_evaluators
 
 _Whole = Annotated[int, Field(ge=0)]
 
@@ -310,8 +312,12 @@ class ScenarioSpec(Section):
     """The agent: the path of its definition, relative to this file, or the definition itself."""
     override: dict[str, Any] = Field(default_factory=dict)
     """Laid over the definition, key by key; lists are replaced."""
-    question: Text
-    """What is asked."""
+    questions: list[QuestionSpec] = Field(default_factory=list)
+    """Several questions instead of one, each asked by itself and judged by evaluators; docs/evaluation.md."""
+    question: Annotated[str, Field(validate_default=True)] = ""
+    """What is asked; or give `questions`."""
+    evaluators: list[EvaluatorSpec] = Field(default_factory=list)
+    """What judges the answers to the questions that name no evaluators."""
     timeout_s: Seconds | None = None
     """Seconds the run may take; by default the definition's."""
     stream: bool = True
@@ -335,3 +341,20 @@ class ScenarioSpec(Section):
     """Values to play it with, each with each; `${{name}}` stands for one of them."""
     expect: ExpectSpec = ExpectSpec()
     """What has to come of it."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _share_evaluators(cls, value: Any) -> Any:
+        return with_common_evaluators(value)
+
+    @field_validator("question")
+    @classmethod
+    def _asks(cls, question: str, info: ValidationInfo) -> str:
+        several = info.data.get("questions")
+        if several is None:  # which are wrong, and told
+            return question
+        if question and several:
+            raise ValueError("a scenario has either a `question` or `questions`")
+        if not question.strip() and not several:
+            raise PydanticCustomError("missing", "is missing")
+        return question

@@ -10,12 +10,15 @@ from __future__ import annotations
 
 import asyncio
 import selectors
+import socket
 import time
 from collections.abc import Coroutine, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
 T = TypeVar("T")
+
+_UNIX = getattr(socket, "AF_UNIX", None)
 
 
 class VirtualLoop(asyncio.SelectorEventLoop):
@@ -26,6 +29,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         self._holders = 0
         self.held_s = 0.0
         """How many seconds passed by while the clock was held."""
+        self._servers: list[asyncio.Server] = []
         super().__init__(_Jumping(self))
 
     def time(self) -> float:
@@ -48,6 +52,39 @@ class VirtualLoop(asyncio.SelectorEventLoop):
     def pass_by(self, seconds: float) -> None:
         """Move the clock on."""
         self._now += seconds
+
+    def run_in_executor(self, executor: Any, func: Any, *args: Any) -> Any:
+        """Run a function in a thread, and hold the clock until it is done."""
+        future = super().run_in_executor(executor, func, *args)
+        self.hold()
+        future.add_done_callback(lambda _: self.release())
+        return future
+
+    async def create_server(self, *args: Any, **options: Any) -> asyncio.Server:
+        """Serve on this loop, which connections from it may reach."""
+        server = await super().create_server(*args, **options)
+        self._servers.append(server)
+        return server
+
+    async def sock_connect(self, sock: socket.socket, address: Any) -> None:
+        """
+        Connect to a server of this loop, or to any while the clock is held.
+
+        Raises:
+            RuntimeError: the clock would run away from the other side.
+
+        """
+        if not self.held and not self._serves(address):
+            where = ":".join(map(str, address[:2])) if isinstance(address, tuple) else str(address)
+            raise RuntimeError(
+                f"a connection to {where} on the virtual clock, whose time would run away from it: use the real one "
+                "(`clock: real`), or connect inside `shared_libs.testing.real_time()`"
+            )
+        await super().sock_connect(sock, address)
+
+    def _serves(self, address: Any) -> bool:
+        ports = {own.getsockname()[1] for server in self._servers for own in server.sockets if own.family != _UNIX}
+        return isinstance(address, tuple) and address[1] in ports
 
     async def shutdown_default_executor(self, timeout: float | None = None) -> None:
         """End the executor's threads, which are outside."""

@@ -142,9 +142,8 @@ async def _perform(
     try:
         with real_time():
             await agent.aopen()
-        if session is not None and session.history:
-            for memory in stage.memories:
-                with real_time():
+            if session is not None and session.history:
+                for memory in stage.memories:
                     await memory.inner.async_store(session.id, [message.given() for message in session.history])
         if spec.clear_after_s is not None:
             loop.call_later(spec.clear_after_s, stage.chances.plan.clear)

@@ -89,6 +89,12 @@ class Chances:
         self.problems: list[str] = []
         self.sleepers: list[threading.Event] = []
         self.over = False
+        self._number = 0
+
+    def numbered(self) -> int:
+        """Return a number that comes once."""
+        self._number += 1
+        return self._number
 
     def end(self) -> None:
         """Wake what sleeps in a thread, and let go what ignores its cancellation."""
@@ -236,7 +242,7 @@ class PlayedLLM(BaseLLMWrapper):
         yield LLMChunk("finished", response=response)
 
     def _response(self, turn: Turn) -> LLMResponse:
-        number = len(self._chances.asked)
+        number = self._chances.numbered()  # as those of providers, an id is nobody else's
         calls = tuple(
             ToolCall(f"call_{number}_{index}", name, value)
             if isinstance(value, dict)

@@ -139,6 +139,8 @@ async def _perform(
     session = spec.session
     runs = _runs(scenario, agent)
     kept: dict[str, list[Message]] = {}
+    unheard: list[str] = []
+    loop.set_exception_handler(lambda _, context: unheard.append(_said(context)))
     try:
         with real_time():
             await agent.aopen()
@@ -160,7 +162,7 @@ async def _perform(
         stage.chances.end()
         with real_time():
             await asyncio.wait_for(agent.aclose(), _CLOSE_S)
-    left = await _left(stage, tasks)
+    left = [*await _left(stage, tasks), *unheard]
     return Evidence(agent, stage.chances, runs, events, kept=kept, left=left, clear_after_s=spec.clear_after_s), took_s
 
 
@@ -212,6 +214,11 @@ async def _listen(agent: ReActAgent, run: SeenRun, *, stream: bool) -> None:
         async for event in events:
             if isinstance(event, RunFinished):
                 run.result = event.result
+
+
+def _said(context: Mapping[str, Any]) -> str:
+    """What the loop was told of an error that nobody took."""
+    return f"{context['message']} ({context.get('exception')!r})"
 
 
 async def _left(stage: Stage, runs: list[asyncio.Task[None]]) -> list[str]:

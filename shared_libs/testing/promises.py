@@ -35,6 +35,8 @@ LATE_S = 0.05
 CANCEL_S = 0.1
 """How long a run may take to end when its caller cancels it, in seconds."""
 
+_SAME_S = 0.001
+
 REASONS = {
     "answered": ("final_answer",),
     "partial": ("deadline", "max_steps", "budget", "loop"),
@@ -191,7 +193,7 @@ def _results(evidence: Evidence) -> Iterator[Broken]:
         if run.result is None and run.ended_s is not None and not run.error:
             if run.cancel_after_s is None:
                 yield Broken("result", f"{run.id} ended in a cancellation that nobody asked for")
-            elif told is not None and told.status != "cancelled":
+            elif told is not None and told.status != "cancelled" and told.elapsed_s > run.cancel_after_s + _SAME_S:
                 yield Broken("cancel", f"{run.id} was cancelled, and its events tell that it is {told.status}")
         if run.result is not None and run.result != told:
             yield Broken("events", f"{run.id}: the result in its last event is not the one that it returned")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
+from math import nan
 
 from shared_libs.atomic.events import (
     AttemptFinished,
@@ -79,12 +80,15 @@ def _retries(evidence: Evidence) -> Iterator[Broken]:
             continue
         last: dict[str, int] = {}
         for event in record.events:
-            if isinstance(event, AttemptStarted):
+            if isinstance(event, StepStarted):
+                last.clear()
+            elif isinstance(event, AttemptStarted):
                 name = f"{event.provider}/{event.model}"
                 allowed = policies[name].retry.attempts
                 if event.number > allowed:
                     yield Broken("retry-once", f"{run.id}: try {event.number} of {name}, which may have {allowed}")
-                if event.number not in (1, last.get(name, 0) + 1):
+                # a try that the breaker refused is counted, and no request
+                if event.number != 1 and event.number <= last.get(name, 0):
                     yield Broken("retry-once", f"{run.id}: try {event.number} of {name} after try {last.get(name)}")
                 last[name] = event.number
             elif isinstance(event, RetryScheduled):
@@ -128,15 +132,18 @@ def _content_filter(evidence: Evidence) -> Iterator[Broken]:
     if evidence.agent.memory is not None and evidence.agent.memory.compaction is not None:
         return  # a refused summary is no refused question
     for record in evidence.by_run.values():
-        refused = False
+        refused_s: float | None = None
         for event in record.events:
             if isinstance(event, StepStarted):
-                refused = False
-            elif isinstance(event, AttemptFinished) and event.attempt.outcome == "content_filter":
-                refused = True
-            elif isinstance(event, AttemptStarted) and refused:
-                how = f"{record.id} asked {event.provider}/{event.model} what a filter had refused"
-                yield Broken("content-filter", how)
+                refused_s = None
+            elif isinstance(event, AttemptFinished):
+                attempt = event.attempt
+                # those that race begin together, and the refusal of one ends the others
+                if refused_s is not None and attempt.outcome != "cancelled" and attempt.started_s >= refused_s:
+                    how = f"{record.id} asked {attempt.provider}/{attempt.model} what a filter had refused"
+                    yield Broken("content-filter", how)
+                if attempt.outcome == "content_filter":
+                    refused_s = event.at_s
 
 
 def _breaker(evidence: Evidence) -> Iterator[Broken]:
@@ -145,19 +152,25 @@ def _breaker(evidence: Evidence) -> Iterator[Broken]:
     began = {run.id: run.began_s for run in evidence.runs}
     states: dict[str, tuple[str, float]] = {}
     probes: Counter[str] = Counter()
+    outcomes: dict[str, str] = {}
     for event in evidence.events:
-        if not isinstance(event, AttemptStarted | BreakerChanged) or event.run_id not in began:
+        if isinstance(event, AttemptFinished):
+            outcomes[f"{event.attempt.provider}/{event.attempt.model}"] = event.attempt.outcome
+        if not isinstance(event, AttemptStarted | BreakerChanged):
             continue
-        name, at_s = f"{event.provider}/{event.model}", began[event.run_id] + event.at_s
-        state, since_s = states.get(name, ("closed", 0.0))
+        # the moment a sub-agent began is not known, and no time is told from it
+        name, at_s = f"{event.provider}/{event.model}", began.get(event.run_id, nan) + event.at_s
+        state, since_s = states.get(name, ("closed", nan))
         if isinstance(event, BreakerChanged):
-            reset_s = policies[name].breaker.reset_s
+            reset_s = policies[name].breaker.reset_s if name in policies else 0.0
             if event.state == "half_open" and state == "open" and at_s < since_s + reset_s - _CLOSE_S:
                 yield Broken("breaker", f"{name} was probed after {at_s - since_s:g} of {reset_s:g} s")
-            states[name] = (event.state, at_s)
+            # a probe from which nothing was learnt gives its place back, and the time runs on
+            again = event.state == "open" and state != "closed" and outcomes.get(name) in ("cancelled", "timeout")
+            states[name] = (event.state, since_s if again or event.state == "half_open" else at_s)
             probes[name] = 0
         elif state == "open":
-            yield Broken("breaker", f"{name} was asked at {at_s:g} s; its breaker is open since {since_s:g} s")
+            yield Broken("breaker", f"{event.run_id} asked {name} at {event.at_s:g} s, and its breaker was open")
         elif state == "half_open":
             probes[name] += 1
             if probes[name] > 1:
@@ -174,11 +187,12 @@ def _fair_weather(evidence: Evidence) -> Iterator[Broken]:
         if clear_s is None or record is None or run.began_s < max(clear_s, others_end_s) + reset_s or not run.result:
             continue
         for attempt in run.result.attempts:
-            if attempt.outcome not in ("ok", "cancelled"):
+            if attempt.outcome not in ("ok", "cancelled") and run.result.stop_reason != "deadline":
                 how = f"{attempt.provider}/{attempt.model} still fails {run.id}: {attempt.outcome}, {attempt.why}"
                 yield Broken("recovery", how)
         first = routes[0][0]
-        if first.health.breaker.state != "closed":
+        well = any(row.model == first.model and row.outcome == "ok" for row in run.result.attempts)
+        if well and first.health.breaker.state != "closed":
             yield Broken("recovery", f"the breaker of {first.model} is {first.health.breaker.state} after {run.id}")
         if run.result.attempts and not any(row.model == first.model for row in run.result.attempts):
             yield Broken("recovery", f"{run.id} was answered without {first.model}, which is well again")
@@ -221,7 +235,6 @@ def _streamed(record: RunRecord) -> str:
 
 def _observations(evidence: Evidence) -> Iterator[Broken]:
     """What a call observed is what its tool returned to it; what was cut says so."""
-    limits = {tool.name: tool.max_observation_chars for tool in evidence.agent.tools if hasattr(tool, "execute")}
     for record in evidence.by_run.values():
         result = record.result
         if result is None or record.seen is None:
@@ -231,13 +244,11 @@ def _observations(evidence: Evidence) -> Iterator[Broken]:
                 returned = evidence.chances.returned.get((record.id, action.call_id))
                 if seen.is_error or not isinstance(returned, str) or seen.content == returned:
                     continue
-                limit = limits.get(action.tool, 0)
-                if len(returned) <= limit or not limit:
-                    how = (
-                        f"{record.id}: {action.call_id} observed {seen.content[:80]!r}, its tool said {returned[:80]!r}"
-                    )
-                    yield Broken("no-cross", how)
-                elif not (seen.content.startswith(returned[:limit]) and "cut" in seen.content[limit:]):
+                kept, noted, _ = seen.content.rpartition("\n[cut: ")
+                if not returned.startswith(kept or seen.content):
+                    said, got = returned[:80], seen.content[:80]
+                    yield Broken("no-cross", f"{record.id}: {action.call_id} observed {got!r}, its tool said {said!r}")
+                elif not noted:
                     yield Broken("observation-cut", f"{record.id}: {action.tool} was cut without a word of it")
 
 

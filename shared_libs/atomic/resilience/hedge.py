@@ -15,7 +15,7 @@ from shared_libs.atomic.resilience.attempt import Model, ModelCall
 from shared_libs.atomic.resilience.policy import Resilience
 from shared_libs.atomic.resilience.route import run_route
 from shared_libs.atomic.supervise import GRACE_S
-from shared_libs.atomic.types import LLMChunk
+from shared_libs.atomic.types import LLMChunk, LLMResponse
 
 T = TypeVar("T")
 M = TypeVar("M", bound=Model)
@@ -52,6 +52,7 @@ async def run_hedged(
                     running = {task: racing for task, racing in running.items() if task not in losers}
                 for task, racing in ended.items():
                     if task.exception() is None:
+                        contest.tell(task.result())
                         return task.result(), routes[racing][0]
                     failures[racing] = _as_llm_error(task.exception())
                 if contest.winner in failures or any(not error.another_may_answer for error in failures.values()):
@@ -97,6 +98,11 @@ class _Contest(Generic[T]):
             self._spoke.set()
         return self.winner == index
 
+    def tell(self, answer: object) -> None:
+        """Let the listener have an answer that came in one piece: nobody could be ahead with it."""
+        if not self.call.stream and isinstance(answer, LLMResponse) and answer.text:
+            self.call.hear(LLMChunk("text", answer.text))
+
     async def news(self, running: set[asyncio.Task[T]], due: float | None) -> set[asyncio.Task[T]]:
         """Wait until a model has ended, one has begun to speak, or the next one is due; return the ended."""
         if self.winner is not None:  # nobody else is started any more
@@ -133,5 +139,7 @@ class _Racer(ModelCall[T]):
 async def _cancel(losers: set[asyncio.Task[T]]) -> None:
     for task in losers:
         task.cancel()
+        # nobody asks for it any more: an error is not "never retrieved"
+        task.add_done_callback(lambda done: done.cancelled() or done.exception())
     if losers:
         await asyncio.wait(losers, timeout=2 * GRACE_S)

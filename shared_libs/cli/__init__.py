@@ -61,6 +61,10 @@ def _command(name: str) -> Callable[[argparse.Namespace], int]:
         from shared_libs.cli import running
 
         return {"run": running.run, "chat": running.chat}[name]
+    if name == "simulate":
+        from shared_libs.cli.simulating import simulate
+
+        return simulate
     from shared_libs.cli import inspecting
 
     commands: dict[str, Callable[[argparse.Namespace], int]] = {
@@ -104,6 +108,14 @@ def _parser() -> argparse.ArgumentParser:
     commands.add_parser("schema", help="print the JSON Schema of a definition", allow_abbrev=False)
     commands.add_parser("doctor", help="what is usable here, and how to get the rest", allow_abbrev=False)
 
+    simulate = commands.add_parser("simulate", help="play an agent against random faults", allow_abbrev=False)
+    simulate.add_argument("config", metavar="CONFIG", help="the agent's definition, a YAML file")
+    simulate.add_argument("--runs", type=_count, default=1000, metavar="N", help="scenarios to play (default: 1000)")
+    simulate.add_argument("--seed", type=int, default=0, metavar="N", help="decides the scenarios (default: 0)")
+    simulate.add_argument(
+        "--out", type=Path, default=Path(), metavar="DIR", help="where scenarios that fail are written (default: here)"
+    )
+
     trace = commands.add_parser("trace", help="draw a recorded run as a timeline", allow_abbrev=False)
     trace.add_argument("file", type=Path, metavar="FILE", help="a run record")
     trace.add_argument("--html", type=Path, metavar="OUT", help="write one self-contained HTML file instead")
@@ -118,6 +130,12 @@ def _seconds(text: str) -> float:
     if not (seconds > 0 and math.isfinite(seconds)):
         raise argparse.ArgumentTypeError(f"a positive number of seconds, not {text!r}")
     return seconds
+
+
+def _count(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and int(text) > 0):
+        raise argparse.ArgumentTypeError(f"a whole number from 1, not {text!r}")
+    return int(text)
 
 
 def run_as_program() -> None:

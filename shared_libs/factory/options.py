@@ -10,7 +10,7 @@ from __future__ import annotations
 import builtins
 import inspect
 import re
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Annotated, Any
@@ -62,7 +62,7 @@ class Options:
             MisuseError: it has a parameter without default that no definition could give.
 
         """
-        read = _read if isinstance(target, Hashable) else _read.__wrapped__
+        read = _read if getattr(type(target), "__hash__", None) else _read.__wrapped__
         return read(target, common, without, attributes)
 
     @property

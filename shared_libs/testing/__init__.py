@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from shared_libs.testing.playing import Played, play
     from shared_libs.testing.ports import FaultPlan, PortFault
     from shared_libs.testing.scenario import Scenario, load_scenarios, scenarios_of
+    from shared_libs.testing.schema import scenario_schema
     from shared_libs.testing.scripts import Outcome, Turn
     from shared_libs.testing.stage import Stage
 
@@ -87,6 +88,7 @@ _HOMES = {
     "play": "playing",
     "real_time": "clock",
     "run_virtual": "clock",
+    "scenario_schema": "schema",
     "scenarios_of": "scenario",
 }
 
@@ -135,6 +137,7 @@ __all__ = [
     "play",
     "real_time",
     "run_virtual",
+    "scenario_schema",
     "scenarios_of",
 ]
 

@@ -53,7 +53,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         """Move the clock on."""
         self._now += seconds
 
-    def run_in_executor(self, executor: Any, func: Any, *args: Any) -> Any:
+    def run_in_executor(self, executor: Any, func: Any, *args: Any) -> Any:  # type: ignore[override]
         """Run a function in a thread, and hold the clock until it is done."""
         future = super().run_in_executor(executor, func, *args)
         self.hold()

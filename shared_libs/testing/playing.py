@@ -77,13 +77,15 @@ def play(scenario: Scenario, *, seed: int | None = None) -> Played:
     main = _perform(scenario, agent, stage, events)
     with _seeded(chance):
         evidence, virtual_s = run_virtual(main) if spec.clock == "virtual" else asyncio.run(main)
-    result, cancelled = evidence.runs[0].result, spec.cancel_after_s is not None
-    missing = result is None and not cancelled
-    found = [f"the run did not come back within {LATE_S:g} s of its limit"] if missing else []
+    result = evidence.runs[0].result
+    found = stage.astray()  # first, for what follows from it
     if result is not None:
-        found += differences(spec.expect, result, [event for event in events if event.run_id not in _beside(evidence)])
+        beside = {run.id for run in evidence.runs[1:]}
+        found += differences(spec.expect, result, [event for event in events if event.run_id not in beside])
+    elif spec.cancel_after_s is None:
+        found.append(f"the run did not come back within {LATE_S:g} s of its limit")
     broken = broken_promises(evidence)
-    found += [*map(str, broken), *stage.finish()]
+    found += [*map(str, broken), *stage.left_over()]
     return Played(
         result=result,
         events=events,
@@ -119,22 +121,25 @@ def build(scenario: Scenario, stage: Stage, events: list[AgentEvent]) -> ReActAg
     path = None if isinstance(spec.agent, dict) else (file.parent if file else Path()) / spec.agent
     written: Mapping[str, Any] = spec.agent if isinstance(spec.agent, dict) else _definition(path)
     data = _merged(written, spec.override)
-    if isinstance(data.get("memory"), dict) and "url" not in (spec.override.get("memory") or {}):
+    over = spec.override.get("memory")
+    if isinstance(data.get("memory"), dict) and not (isinstance(over, dict) and "url" in over):
         data["memory"] = {key: value for key, value in data["memory"].items() if key in ("window", "compact")}
+    where = f"{file}:{scenario.line}" if file else "the scenario"
     try:
-        return agent_from_dict(data, ports=stage, observers=[events.append], on_note=lambda _: None, file=path or file)
+        agent = agent_from_dict(data, ports=stage, observers=[events.append], on_note=lambda _: None, file=path or file)
     except ConfigError as error:
         if path is not None:
             load_agent(path, ports=stage, on_note=lambda _: None)  # which tells the place, where the file is at fault
-        where = f"{file}:{scenario.line}" if file else "the scenario"
         raise ConfigError([f"{where}: agent: {problem}" for problem in error.problems]) from None
+    if spec.session is not None and agent.memory is None:
+        raise ConfigError([f"{where}: session: the agent has no memory; give it one: `override: {{memory: {{}}}}`"])
+    return agent
 
 
 async def _perform(
     scenario: Scenario, agent: ReActAgent, stage: Stage, events: list[AgentEvent]
 ) -> tuple[Evidence, float]:
     loop = asyncio.get_running_loop()
-    began_at = loop.time()
     spec = scenario.spec
     session = spec.session
     runs = _runs(scenario, agent)
@@ -149,6 +154,7 @@ async def _perform(
                     await memory.inner.async_store(session.id, [message.given() for message in session.history])
         if spec.clear_after_s is not None:
             loop.call_later(spec.clear_after_s, stage.chances.plan.clear)
+        began_at = loop.time()
         tasks = [loop.create_task(_run(agent, run, stream=spec.stream)) for run in runs]
         await asyncio.wait(tasks, timeout=max(run.after_s + run.timeout_s for run in runs) + LATE_S)
         for task in tasks:
@@ -226,11 +232,6 @@ async def _left(stage: Stage, runs: list[asyncio.Task[None]]) -> list[str]:
     await asyncio.sleep(0.1)
     known = {asyncio.current_task(), *runs, *(stubborn.task for stubborn in stage.chances.stubborns)}
     return sorted(str(task.get_coro()) for task in asyncio.all_tasks() - known)
-
-
-def _beside(evidence: Evidence) -> set[str]:
-    """The runs that a scenario expects nothing of."""
-    return {run.id for run in evidence.runs[1:]}
 
 
 @lru_cache(maxsize=64)

@@ -109,14 +109,17 @@ def _rows(written: Any, problems: Problems) -> Iterator[dict[str, Any]]:
 
 
 def _filled(value: Any, values: Mapping[str, Any], problems: Problems, path: Place) -> Any:
-    """Put a row's values in: one that is the whole text keeps its type."""
+    """Put a row's values in, in keys too: one that is the whole text keeps its type."""
     if isinstance(value, dict):
         inside = {key: item for key, item in value.items() if path or key != "matrix"}
         kept = {key: item for key, item in value.items() if key not in inside}
-        return {key: _filled(item, values, problems, (*path, key)) for key, item in inside.items()} | kept
+        return {
+            str(_filled(key, values, problems, (*path, key))): _filled(item, values, problems, (*path, key))
+            for key, item in inside.items()
+        } | kept
     if isinstance(value, list):
         return [_filled(item, values, problems, (*path, index)) for index, item in enumerate(value)]
-    if not isinstance(value, str):
+    if not isinstance(value, str) or "${{" not in value:
         return value
     for name in _VALUE.findall(value):
         if name not in values:

@@ -22,6 +22,8 @@ def scenario_schema() -> _Json:
     definitions["RangeSpec"] = {"anyOf": [{"type": "number"}, {"$ref": "#/$defs/Row"}, definitions["RangeSpec"]]}
     definitions["Row"] = {"type": "string", "pattern": r"\$\{\{", "description": "A value of the matrix."}
     fault = definitions["FaultSpec"]["properties"]
+    for name in ("CallSpec", "FaultSpec"):
+        definitions[name] = {"anyOf": [definitions[name], {"$ref": "#/$defs/Row"}]}
     fault["fault"] = {
         "anyOf": [{"enum": sorted({name for kinds in KINDS.values() for name in kinds})}, {"$ref": "#/$defs/Row"}],
         "description": fault["fault"]["description"],

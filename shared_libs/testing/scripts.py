@@ -95,15 +95,17 @@ class Script(Generic[T]):
         """Take the turn that comes next."""
         self._taken += 1
 
-    def problems(self) -> list[str]:
-        """Say how the script was not followed."""
-        if self._endless or not self._strict:
+    def astray(self) -> list[str]:
+        """Say that more was asked than there is."""
+        if not self._refused:
             return []
-        length = len(self._turns)
-        if self._refused:
-            turns = f"{length} turn{'' if length == 1 else 's'}"
-            return [f"script of {self.name}: asked {length + self._refused} times; it has {turns}"]
-        if self._taken < length:
-            following = self._turns[self._taken]
-            return [f"script of {self.name}: {length - self._taken} of {length} turns not used; next is {following}"]
-        return []
+        turns = f"{len(self._turns)} turn{'' if len(self._turns) == 1 else 's'}"
+        return [f"script of {self.name}: asked {len(self._turns) + self._refused} times; it has {turns}"]
+
+    def left_over(self) -> list[str]:
+        """Say that something was not asked for."""
+        left = 0 if self._endless or not self._strict else len(self._turns) - self._taken
+        if not left:
+            return []
+        following = self._turns[self._taken]
+        return [f"script of {self.name}: {left} of {len(self._turns)} turns not used; next is {following}"]

@@ -175,7 +175,11 @@ class TextSpec(Section):
 
     equals: str | None = None
     """It is exactly this; null: there is none."""
-    contains: Annotated[list[Text], BeforeValidator(_in_a_list)] = Field(default_factory=list)
+    contains: Annotated[
+        list[Text],
+        BeforeValidator(_in_a_list),
+        WithJsonSchema({"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]}),
+    ] = Field(default_factory=list)
     """It holds this, or each of these."""
     matches: Text | None = None
     """A regular expression that is found in it."""

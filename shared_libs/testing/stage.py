@@ -74,16 +74,30 @@ class Stage(Ports):
         return self.memories[-1]
 
     def finish(self) -> list[str]:
-        """End what still waits, and say what was not as written: scripts not followed, faults that met no call."""
+        """End what still waits, and say what was not as written."""
         self.chances.end()
+        return [*self.astray(), *self.left_over()]
+
+    def astray(self) -> list[str]:
+        """Say what was asked for and is not in the scripts."""
         found = list(dict.fromkeys(self.chances.problems))
-        if nobodys := [script.name for script in self._nobodys() if not self._toolsets]:
+        for script in self._models.values():
+            found += script.astray()
+        for results in self._tools.values():
+            found += results.astray()
+        return found
+
+    def left_over(self) -> list[str]:
+        """Say what is written and never came: turns, results, tools that nobody has, faults that met no call."""
+        found = []
+        nobodys = [] if self._toolsets else [script.name for script in self._nobodys()]
+        if nobodys:
             offered = ", ".join(sorted(self._offered)) or "none"
             found.append(f"tools: the agent has no {', '.join(nobodys)}; it has: {offered}")
         for script in self._models.values():
-            found += script.problems()
+            found += script.left_over()
         for name, results in self._tools.items():
-            found += [] if name in nobodys else results.problems()
+            found += [] if name in nobodys else results.left_over()
         unplayed = self.chances.plan.unplayed() if self._strict else []
         return found + [f"fault never met a call: {fault}" for fault in unplayed]
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from typing import Any
 
-from shared_libs.atomic.errors import MisuseError, ToolError
+from shared_libs.atomic.errors import ToolError
 from shared_libs.atomic.scope import current_scope
 from shared_libs.atomic.threads import Job, Threads
 from shared_libs.atomic.tools.base import BaseTool
@@ -192,7 +192,10 @@ async def _meet(fault: PortFault, chances: Chances, name: str) -> None:
         case "ignore_cancel":
             await chances.stubborn(_STUBBORN_S if fault.delay_s is None else fault.delay_s, name)
         case "block":
-            raise MisuseError("block is a fault of tools that run in a thread; this one runs on the loop: use hang")
+            chances.problems.append(
+                f"fault: block is for tools that run in a thread; {name} runs on the loop: use hang"
+            )
+            await asyncio.Event().wait()
         case _:
             _fail(fault)
 

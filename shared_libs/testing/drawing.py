@@ -164,8 +164,10 @@ class _Hand:
 
     def _beside(self, *, kept: bool) -> list[Json]:
         runs: list[Json] = []
+        together_s = self._seconds(0, 20) if self._likely(0.5) else None
         for number in range(2, 2 + self._dice.choice([0, 0, 0, 1, 2, 4])):
-            run: Json = {"question": f"question {number}: how much is it?", "after_s": self._seconds(0, 20)}
+            after_s = self._seconds(0, 20) if together_s is None else together_s
+            run: Json = {"question": f"question {number}: how much is it?", "after_s": after_s}
             run["timeout_s"] = self._seconds(0.3, LONGEST_S)
             if self._likely(0.2):
                 run["cancel_after_s"] = self._seconds(0, 10)

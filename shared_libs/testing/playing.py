@@ -213,9 +213,12 @@ async def _run(agent: ReActAgent, run: SeenRun, *, stream: bool) -> None:
 
 
 async def _listen(agent: ReActAgent, run: SeenRun, *, stream: bool) -> None:
-    told = agent.async_stream(
-        run.question, timeout=run.timeout_s, session_id=run.session_id, run_id=run.id, stream=stream
-    )
+    if not stream:
+        run.result = await agent.async_run(
+            run.question, timeout=run.timeout_s, session_id=run.session_id, run_id=run.id
+        )
+        return
+    told = agent.async_stream(run.question, timeout=run.timeout_s, session_id=run.session_id, run_id=run.id)
     async with aclosing(told) as events:
         async for event in events:
             if isinstance(event, RunFinished):

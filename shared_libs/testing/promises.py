@@ -195,6 +195,8 @@ def _results(evidence: Evidence) -> Iterator[Broken]:
                 yield Broken("result", f"{run.id} ended in a cancellation that nobody asked for")
             elif told is not None and told.status != "cancelled" and told.elapsed_s > run.cancel_after_s + _SAME_S:
                 yield Broken("cancel", f"{run.id} was cancelled, and its events tell that it is {told.status}")
+        if run.result is not None and run.result.status == "cancelled":
+            yield Broken("cancel", f"{run.id} returned a result to a caller that had cancelled it")
         if run.result is not None and run.result != told:
             yield Broken("events", f"{run.id}: the result in its last event is not the one that it returned")
 

@@ -99,7 +99,8 @@ def _retries(evidence: Evidence) -> Iterator[Broken]:
                 told = [
                     fault.retry_after_s for fault in evidence.chances.plan.faults if fault.retry_after_s is not None
                 ]
-                if event.wait_s > max(policy.retry.max_s, policy.breaker.reset_s, *told) + _CLOSE_S:
+                refused_s = policy.breaker.reset_s if event.why.startswith("not asked") else 0.0
+                if event.wait_s > max(policy.retry.max_s, refused_s, *told) + _CLOSE_S:
                     yield Broken("retry-wait", f"{run.id} waits {event.wait_s:g} s; {policy.retry.max_s:g} is the most")
 
 
@@ -255,6 +256,7 @@ def _observations(evidence: Evidence) -> Iterator[Broken]:
 def _requests(evidence: Evidence) -> Iterator[Broken]:
     """Every conversation that is sent is one that a provider takes, and is about the question of its run."""
     questions = {run.id: run.question for run in evidence.runs}
+    sessions = {run.id: run.session_id or run.id for run in evidence.runs}
     for request in evidence.chances.asked:
         spoken = [message for message in request.messages if message.role != "system"]
         if valid_history(spoken) != spoken:
@@ -264,9 +266,10 @@ def _requests(evidence: Evidence) -> Iterator[Broken]:
         if problem := _misplaced(request.messages):
             yield Broken("history-valid", f"{request.run_id} sent {problem}")
         question = questions.get(request.run_id)
-        others = [other for run_id, other in questions.items() if run_id != request.run_id and other != question]
+        mine = sessions.get(request.run_id)
+        others = [other for run_id, other in questions.items() if sessions[run_id] != mine and other != question]
         asked = [message.text for message in spoken if message.role == "user"]
-        if question is None or evidence.kept or evidence.agent.protocol.name != "native":
+        if question is None or evidence.agent.protocol.name != "native":
             continue
         if question not in asked or any(other in asked for other in others):
             yield Broken("no-cross", f"{request.run_id} sent a conversation that is not its own: {asked}")

@@ -73,9 +73,8 @@ class Simulation:
         import yaml
 
         small = self.shrink(violation)
-        broken = next(
-            broken for broken in play(scenarios_of(small)[0]).broken if broken.promise == violation.broken.promise
-        )
+        found = [broken for broken in play(scenarios_of(small)[0]).broken if broken.promise == violation.broken.promise]
+        broken = found[0] if found else violation.broken
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         file = folder / f"{broken.promise}-{self.seed}-{violation.number}{SUFFIX}"

@@ -39,7 +39,10 @@ async def run_hedged(
     try:
         for index, (model, own) in enumerate(routes):
             racer: Coroutine[Any, Any, T] = run_route(model, own, _Racer(contest, index), others=len(routes) - 1)
-            running[asyncio.get_running_loop().create_task(racer)] = index
+            task = asyncio.get_running_loop().create_task(racer)
+            # of those that end together one is asked how: the error of another is not "never retrieved"
+            task.add_done_callback(lambda done: done.cancelled() or done.exception())
+            running[task] = index
             last = index == len(routes) - 1
             wait_s = None if last else 0.0 if policy.strategy == "race" else _hedge_after(model, policy)
             due = None if wait_s is None else asyncio.get_running_loop().time() + wait_s
@@ -139,7 +142,5 @@ class _Racer(ModelCall[T]):
 async def _cancel(losers: set[asyncio.Task[T]]) -> None:
     for task in losers:
         task.cancel()
-        # nobody asks for it any more: an error is not "never retrieved"
-        task.add_done_callback(lambda done: done.cancelled() or done.exception())
     if losers:
         await asyncio.wait(losers, timeout=2 * GRACE_S)

@@ -169,7 +169,7 @@ def _breaker(evidence: Evidence) -> Iterator[Broken]:
             # a probe from which nothing was learnt gives its place back, and the time runs on
             again = event.state == "open" and state != "closed" and outcomes.get(name) in ("cancelled", "timeout")
             states[name] = (event.state, since_s if again or event.state == "half_open" else at_s)
-            probes[name] = 0
+            probes[name] = probes[name] if event.state == state else 0
         elif state == "open":
             yield Broken("breaker", f"{event.run_id} asked {name} at {event.at_s:g} s, and its breaker was open")
         elif state == "half_open":

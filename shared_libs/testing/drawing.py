@@ -18,7 +18,7 @@ from shared_libs.atomic.tools.base import BaseTool
 from shared_libs.atomic.tools.toolset import Toolset
 from shared_libs.factory.build import load_agent
 from shared_libs.factory.ports import Ports
-from shared_libs.testing.ports import KINDS, OPERATIONS
+from shared_libs.testing.ports import KINDS, OPERATIONS, Port
 from shared_libs.tools.agent import AgentTool
 
 Json = dict[str, Any]
@@ -28,6 +28,9 @@ CLEAR_S = 200.0
 
 FAIR_S = 300.0
 """When the run in fair weather begins, in seconds: every breaker has had its time by then."""
+
+PORTS: tuple[Port, ...] = ("model", "model", "model", "tool", "tool", "memory")
+"""Where faults are drawn; models fail most often."""
 
 LONGEST_S = 60.0
 """The longest run that is drawn, in seconds."""
@@ -185,6 +188,8 @@ class _Hand:
                 turns += [self._turn({"calls": calls})] * dice.choice([1, 1, 1, 1, 6])
             else:
                 turns.append(self._turn({"text": dice.choice(["", self._said()])}))
+        if self._likely(0.2):
+            turns += turns[-dice.choice([2, 3]) :] * 4
         return [*turns, self._turn({"text": self._said()})]
 
     def _turn(self, turn: Json) -> Json:
@@ -242,7 +247,7 @@ class _Hand:
         dice = self._dice
         outcomes: list[Json] = []
         for _ in range(dice.choice([1, 2, 4])):
-            outcome = {"error": self._said()} if self._likely(0.15) else {"result": f"{name}: {self._said()}"}
+            outcome: Json = {"error": self._said()} if self._likely(0.15) else {"result": f"{name}: {self._said()}"}
             if self._likely(0.3):
                 outcome["delay_s"] = self._seconds(0, 5)
             outcomes += [outcome] * dice.choice([1, 1, 6])
@@ -250,7 +255,7 @@ class _Hand:
 
     def _fault(self) -> Json:
         dice = self._dice
-        port = dice.choice(["model", "model", "model", "tool", "tool", "memory"])
+        port: Port = dice.choice(PORTS)
         kinds = {kind: given for kind, given in KINDS[port].items() if kind != "block"}
         kind = dice.choice(sorted(kinds))
         fault: Json = {"on": self._place(port), "fault": kind}

@@ -174,6 +174,9 @@ def _in_time(evidence: Evidence) -> Iterator[Broken]:
         late_s = took_s - run.timeout_s - run.held_s
         if late_s > LATE_S:
             yield Broken("time-total", f"{run.id} came back {late_s:.3f} s after its {run.timeout_s:g} s")
+        reserve_s = min(evidence.agent.limits.reserve_s, run.timeout_s / 4) + min(0.5, run.timeout_s / 10) + LATE_S
+        if run.result and run.result.stop_reason == "deadline" and took_s < run.timeout_s - reserve_s:
+            yield Broken("time-total", f"{run.id} gave up after {took_s:g} of {run.timeout_s:g} s")
         if run.cancel_after_s is not None and took_s - run.held_s > run.cancel_after_s + CANCEL_S:
             late_s = took_s - run.cancel_after_s - run.held_s
             yield Broken("cancel", f"{run.id} came back {late_s:.3f} s after its caller had cancelled it")

@@ -298,7 +298,7 @@ def _left_behind(evidence: Evidence) -> Iterator[Broken]:
         for name, count in Counter(
             stubborn.name
             for stubborn in evidence.chances.stubborns
-            if stubborn.run_id == run.id and stubborn.began_s < ended_s < stubborn.ended_s
+            if stubborn.run_id == run.id and stubborn.began_s < ended_s < stubborn.ended_s - _SAME_S
         ).items():
             if names[name] < count:
                 yield Broken("time-orphans", f"{count} of {name} ran on after {run.id}; it names {names[name]}")

@@ -69,6 +69,10 @@ def _command(name: str) -> Callable[[argparse.Namespace], int]:
         from shared_libs.cli import evaluating
 
         return evaluating.evaluate
+    if name == "simulate":
+        from shared_libs.cli.simulating import simulate
+
+        return simulate
     from shared_libs.cli import inspecting
 
     commands: dict[str, Callable[[argparse.Namespace], int]] = {
@@ -116,6 +120,19 @@ def _parser() -> argparse.ArgumentParser:
     trace.add_argument("file", type=Path, metavar="FILE", help="a run record")
     trace.add_argument("--html", type=Path, metavar="OUT", help="write one self-contained HTML file instead")
 
+    _add_testing(commands)
+    return parser
+
+
+def _add_testing(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    simulate = commands.add_parser("simulate", help="play an agent against random faults", allow_abbrev=False)
+    simulate.add_argument("config", metavar="CONFIG", help="the agent's definition, a YAML file")
+    simulate.add_argument("--runs", type=_count, default=1000, metavar="N", help="scenarios to play (default: 1000)")
+    simulate.add_argument("--seed", type=int, default=0, metavar="N", help="decides the scenarios (default: 0)")
+    simulate.add_argument(
+        "--out", type=Path, default=Path(), metavar="DIR", help="where scenarios that fail are written (default: here)"
+    )
+
     faults = commands.add_parser("faults", help="serve faults on loopback, for any client", allow_abbrev=False)
     faults.add_argument("--host", default="127.0.0.1", help="the address to listen on (default: 127.0.0.1)")
     faults.add_argument(
@@ -127,6 +144,7 @@ def _parser() -> argparse.ArgumentParser:
         "--fault", nargs="+", metavar="NAME", help="what every model does: one always, several one after the other"
     )
     what.add_argument("--list", action="store_true", help="list the faults and their parameters")
+
     judged = commands.add_parser(
         "eval", help="put a suite of questions to definitions, and compare them", allow_abbrev=False
     )
@@ -140,18 +158,11 @@ def _parser() -> argparse.ArgumentParser:
     judged.add_argument(
         "--repeat", type=_count, default=1, metavar="N", help="how often each question is asked (default: 1)"
     )
-    return parser
 
 
 def _port(text: str) -> int:
     if not (text.isdecimal() and int(text) <= 65535):
         raise argparse.ArgumentTypeError(f"a port is a number up to 65535, not {text!r}")
-    return int(text)
-
-
-def _count(text: str) -> int:
-    if not (text.isdecimal() and 0 < int(text) <= 1000):
-        raise argparse.ArgumentTypeError(f"a whole number from 1 to 1000, not {text!r}")
     return int(text)
 
 
@@ -163,6 +174,12 @@ def _seconds(text: str) -> float:
     if not (seconds > 0 and math.isfinite(seconds)):
         raise argparse.ArgumentTypeError(f"a positive number of seconds, not {text!r}")
     return seconds
+
+
+def _count(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and int(text) > 0):
+        raise argparse.ArgumentTypeError(f"a whole number from 1, not {text!r}")
+    return int(text)
 
 
 def run_as_program() -> None:

@@ -27,6 +27,8 @@ class VirtualLoop(asyncio.SelectorEventLoop):
     def __init__(self) -> None:
         self._now = 0.0
         self._holders = 0
+        self.held_s = 0.0
+        """How many seconds passed by while the clock was held."""
         self._servers: list[asyncio.Server] = []
         super().__init__(_Jumping(self))
 
@@ -105,7 +107,9 @@ class _Jumping(selectors.DefaultSelector):
         if self._loop.held:
             began_at = time.monotonic()
             ready = super().select(timeout)
-            self._loop.pass_by(time.monotonic() - began_at if timeout != 0 else 0.0)
+            passed_s = time.monotonic() - began_at if timeout != 0 else 0.0
+            self._loop.held_s += passed_s
+            self._loop.pass_by(passed_s)
             return ready
         if timeout is None or timeout <= 0:
             ready = super().select(timeout)

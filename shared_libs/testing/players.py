@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import threading
 from collections.abc import AsyncGenerator
 from typing import Any
@@ -21,6 +22,7 @@ from shared_libs.atomic.errors import (
 from shared_libs.atomic.llms.base import BaseLLMWrapper
 from shared_libs.atomic.llms.faults import refusal
 from shared_libs.atomic.memory.base import BaseMemory, Recollection
+from shared_libs.atomic.scope import current_scope
 from shared_libs.atomic.types import LLMChunk, LLMResponse, Message, Thinking, ToolCall, ToolSpec, Usage
 from shared_libs.testing.clock import real_time
 from shared_libs.testing.ports import FaultPlan, PortFault
@@ -60,6 +62,18 @@ class Asked(msgspec.Struct, frozen=True):
     at_s: float
     messages: tuple[Message, ...]
     tools: tuple[str, ...]
+    run_id: str = ""
+
+
+class Stubborn(msgspec.Struct):
+    """Something that ignores its cancellation, while it lasts; `ended_s` by the loop's clock."""
+
+    run_id: str
+    name: str
+    call_id: str
+    task: asyncio.Task[Any] | None
+    began_s: float
+    ended_s: float = math.inf
 
 
 class Chances:
@@ -68,9 +82,19 @@ class Chances:
     def __init__(self, plan: FaultPlan) -> None:
         self.plan = plan
         self.asked: list[Asked] = []
+        self.said: list[tuple[Asked, LLMResponse]] = []
+        self.unheard: set[str] = set()
+        self.returned: dict[tuple[str, str], Any] = {}
+        self.stubborns: list[Stubborn] = []
         self.problems: list[str] = []
         self.sleepers: list[threading.Event] = []
         self.over = False
+        self._number = 0
+
+    def numbered(self) -> int:
+        """Return a number that comes once."""
+        self._number += 1
+        return self._number
 
     def end(self) -> None:
         """Wake what sleeps in a thread, and let go what ignores its cancellation."""
@@ -78,13 +102,16 @@ class Chances:
         for sleeper in self.sleepers:
             sleeper.set()
 
-    async def stubborn(self, seconds: float) -> None:
+    async def stubborn(self, seconds: float, name: str) -> None:
         """Wait, whoever cancels it."""
-        loop = asyncio.get_running_loop()
+        loop, scope = asyncio.get_running_loop(), current_scope()
         until = loop.time() + seconds
+        waiting = Stubborn(scope.run_id, name, scope.call_id, asyncio.current_task(), loop.time())
+        self.stubborns.append(waiting)
         while not self.over and (left_s := until - loop.time()) > 0:
             with contextlib.suppress(asyncio.CancelledError):
                 await asyncio.sleep(left_s)
+        waiting.ended_s = loop.time()
         if self.over:
             raise asyncio.CancelledError
 
@@ -128,9 +155,9 @@ class PlayedLLM(BaseLLMWrapper):
         plan, loop = self._chances.plan, asyncio.get_running_loop()
         fault = plan.next("model", self.name)
         names = tuple(tool.name for tool in tools)
-        self._chances.asked.append(
-            Asked(self.name, plan.calls("model", self.name), loop.time(), tuple(messages), names)
-        )
+        number, run_id = plan.calls("model", self.name), current_scope().run_id
+        asked = Asked(self.name, number, loop.time(), tuple(messages), names, run_id)
+        self._chances.asked.append(asked)
         if self._first_at is None:
             self._first_at = loop.time()
         if fault is not None:
@@ -141,6 +168,8 @@ class PlayedLLM(BaseLLMWrapper):
         if turn.delay_s:
             await asyncio.sleep(turn.delay_s)
         async for chunk in self._spoken(turn, fault, called=bool(tools)):
+            if chunk.response is not None:
+                self._chances.said.append((asked, chunk.response))
             yield chunk
 
     async def _refuse(self, fault: PortFault, since_s: float) -> None:
@@ -163,7 +192,7 @@ class PlayedLLM(BaseLLMWrapper):
         if kind == "silence":
             await asyncio.Event().wait()
         if kind == "ignore_cancel":
-            await self._chances.stubborn(_STUBBORN_S if fault.delay_s is None else fault.delay_s)
+            await self._chances.stubborn(_STUBBORN_S if fault.delay_s is None else fault.delay_s, self.name)
             raise LLMConnectionError("the connection was closed")
         if kind == "slow_first_token":
             await asyncio.sleep(_LATE_S if fault.delay_s is None else fault.delay_s)
@@ -213,7 +242,7 @@ class PlayedLLM(BaseLLMWrapper):
         yield LLMChunk("finished", response=response)
 
     def _response(self, turn: Turn) -> LLMResponse:
-        number = len(self._chances.asked)
+        number = self._chances.numbered()  # as those of providers, an id is nobody else's
         calls = tuple(
             ToolCall(f"call_{number}_{index}", name, value)
             if isinstance(value, dict)
@@ -244,6 +273,11 @@ class PlayedMemory(BaseMemory):
     async def aclose(self) -> None:
         """Close the real one."""
         await self.inner.aclose()
+
+    async def kept(self, session_id: str) -> list[Message]:
+        """Return what the real one holds of a session, as it is."""
+        with real_time():
+            return await self.inner._load(session_id, None)  # noqa: SLF001 - its own family
 
     async def _store(self, session_id: str, messages: list[Message]) -> None:
         await self._meet("store")
@@ -294,7 +328,7 @@ class PlayedMemory(BaseMemory):
             case "delay":
                 await asyncio.sleep(_PAUSE_S if fault.delay_s is None else fault.delay_s)
             case "ignore_cancel":
-                await self._chances.stubborn(_STUBBORN_S if fault.delay_s is None else fault.delay_s)
+                await self._chances.stubborn(_STUBBORN_S if fault.delay_s is None else fault.delay_s, self.name)
         return [Message("tool", "an answer to no call", tool_call_id="nobody")] if fault.fault == "garbage" else []
 
 

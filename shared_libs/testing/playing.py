@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import aclosing, contextmanager
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeVar
@@ -16,14 +16,15 @@ from shared_libs.agents import ReActAgent
 from shared_libs.atomic.errors import ConfigError
 from shared_libs.atomic.events import AgentEvent, RunFinished
 from shared_libs.atomic.results import AgentResult
-from shared_libs.atomic.types import Usage
+from shared_libs.atomic.types import Message, Usage
 from shared_libs.factory.build import agent_from_dict, load_agent, load_definition
 from shared_libs.factory.ports import Ports
 from shared_libs.testing.cassette import Player, Recorder
 from shared_libs.testing.clock import real_time, run_virtual
 from shared_libs.testing.expect import differences
-from shared_libs.testing.players import Asked
+from shared_libs.testing.players import Asked, PlayedMemory
 from shared_libs.testing.ports import FaultPlan, PlayedFault
+from shared_libs.testing.promises import Broken, Evidence, SeenRun, broken_promises
 from shared_libs.testing.scenario import Scenario
 from shared_libs.testing.scripts import Outcome, Turn
 from shared_libs.testing.spec import OutcomeSpec, TurnSpec
@@ -43,8 +44,9 @@ class Played(msgspec.Struct, frozen=True, kw_only=True):
     """
     What came of a scenario.
 
-    `differences` says what is not as expected, nothing when it passed. `events` are those of the run and of the agents
-    that it called, `asked` the requests that reached a model's port, `faults` what went wrong. `result` is None where
+    `differences` says what is not as expected, nothing when it passed. `broken` are the promises that were broken,
+    whatever was expected. `events` are those of the run and of the agents that it called, `asked` the requests that
+    reached a model's port, `faults` what went wrong. `result` is None where
     the run did not come back. `virtual_s` is the time by its clock, in seconds.
     """
 
@@ -55,6 +57,7 @@ class Played(msgspec.Struct, frozen=True, kw_only=True):
     seed: int
     asked: list[Asked] = []
     faults: list[PlayedFault] = []
+    broken: list[Broken] = []
 
 
 def play(scenario: Scenario, *, seed: int | None = None, record: bool = False) -> Played:
@@ -88,13 +91,16 @@ def _played(scenario: Scenario, chance: int, tape: Player | Recorder | None) -> 
     main = perform(scenario, agent, stage, events)
     on_real_time = spec.clock == "real" or isinstance(tape, Recorder)
     with _seeded(chance):
-        result, virtual_s = asyncio.run(main) if on_real_time else run_virtual(main)
+        evidence, virtual_s = asyncio.run(main) if on_real_time else run_virtual(main)
+    result = evidence.runs[0].result
     found = stage.astray()  # first, for what follows from it
-    if result is None:
+    if result is not None:
+        beside = {run.id for run in evidence.runs[1:]}
+        found += differences(spec.expect, result, [event for event in events if event.run_id not in beside])
+    elif spec.cancel_after_s is None:
         found.append(f"the run did not come back within {LATE_S:g} s of its limit")
-    else:
-        found += differences(spec.expect, result, events)
-    found += stage.left_over()
+    broken = broken_promises(evidence)
+    found += [*map(str, broken), *stage.left_over()]
     return Played(
         result=result,
         events=events,
@@ -103,6 +109,7 @@ def _played(scenario: Scenario, chance: int, tape: Player | Recorder | None) -> 
         seed=chance,
         asked=stage.chances.asked,
         faults=stage.chances.plan.played,
+        broken=broken,
     )
 
 
@@ -125,6 +132,7 @@ def stage_of(scenario: Scenario, seed: int, tape: Player | Recorder | None = Non
         {name: _whole(rows, data["tools"][name], _outcome) for name, rows in spec.tools.items()},
         FaultPlan((fault.fault_of_port() for fault in spec.faults), seed),
         tape,
+        strict=spec.strict,
     )
 
 
@@ -163,43 +171,104 @@ def definition_of(scenario: Scenario) -> tuple[dict[str, Any], Path | None]:
 
 async def perform(
     scenario: Scenario, agent: ReActAgent, stage: Stage, events: list[AgentEvent]
-) -> tuple[AgentResult | None, float]:
-    """Ask the question on the loop that runs; return how the run ended, None if it did not, and how long it took."""
+) -> tuple[Evidence, float]:
+    """Ask the questions on the loop that runs; return what came of each run, the first first, and how long it took."""
     loop = asyncio.get_running_loop()
     spec = scenario.spec
     session = spec.session
+    runs = _runs(scenario, agent)
+    kept: dict[str, list[Message]] = {}
+    unheard: list[str] = []
+    loop.set_exception_handler(lambda _, context: unheard.append(_said(context)))
     try:
         with real_time():
             await agent.aopen()
             if session is not None and session.history:
                 for memory in stage.memories:
                     await memory.inner.async_store(session.id, [message.given() for message in session.history])
-        limit_s = spec.timeout_s or agent.limits.timeout_s
+        if spec.clear_after_s is not None:
+            loop.call_later(spec.clear_after_s, stage.chances.plan.clear)
         began_at = loop.time()
-        run = loop.create_task(_run(agent, scenario))
-        await asyncio.wait([run], timeout=limit_s + LATE_S)
-        result = run.result() if run.done() else None
-        run.cancel()
+        tasks = [loop.create_task(_run(agent, run, stream=spec.stream)) for run in runs]
+        await asyncio.wait(tasks, timeout=max(run.after_s + run.timeout_s for run in runs) + LATE_S)
+        for task in tasks:
+            task.cancel()
         took_s = loop.time() - began_at
+        if isinstance(agent.memory, PlayedMemory):
+            for name in {run.session_id for run in runs if run.session_id}:
+                given = len(session.history) if session is not None and name == session.id else 0
+                kept[name] = (await agent.memory.kept(name))[given:]
     finally:
         stage.chances.end()
         with real_time():
             await asyncio.wait_for(agent.aclose(), _CLOSE_S)
-    return result, took_s
+    left = [*await _left(stage, tasks), *unheard]
+    return Evidence(agent, stage.chances, runs, events, kept=kept, left=left, clear_after_s=spec.clear_after_s), took_s
 
 
-async def _run(agent: ReActAgent, scenario: Scenario) -> AgentResult:
-    spec = scenario.spec
-    events = agent.async_stream(
-        spec.question,
-        timeout=spec.timeout_s,
+def _runs(scenario: Scenario, agent: ReActAgent) -> list[SeenRun]:
+    spec, limit_s = scenario.spec, agent.limits.timeout_s
+    first = SeenRun(
+        id="run-1",
+        question=spec.question,
+        timeout_s=spec.timeout_s or limit_s,
         session_id=spec.session.id if spec.session else None,
-        stream=spec.stream,
+        cancel_after_s=spec.cancel_after_s,
     )
-    async for event in events:
-        if isinstance(event, RunFinished):
-            return event.result
-    raise AssertionError("a run ends with its result")
+    beside = [
+        SeenRun(
+            id=f"run-{number}",
+            question=run.question,
+            timeout_s=run.timeout_s or limit_s,
+            session_id=run.session,
+            after_s=run.after_s,
+            cancel_after_s=run.cancel_after_s,
+        )
+        for number, run in enumerate(spec.beside, 2)
+    ]
+    return [first, *beside]
+
+
+async def _run(agent: ReActAgent, run: SeenRun, *, stream: bool) -> None:
+    """Ask, as a caller does that waits no longer than it wants to, and note what came."""
+    loop = asyncio.get_running_loop()
+    if run.after_s:
+        await asyncio.sleep(run.after_s)
+    run.began_s, held_s = loop.time(), getattr(loop, "held_s", 0.0)
+    task = loop.create_task(_listen(agent, run, stream=stream))
+    caller = None if run.cancel_after_s is None else loop.call_later(run.cancel_after_s, task.cancel)
+    await asyncio.wait([task])
+    run.ended_s = loop.time()
+    run.held_s = getattr(loop, "held_s", loop.time()) - held_s
+    if caller is not None:
+        caller.cancel()
+    if not task.cancelled() and (error := task.exception()):
+        run.error = f"{type(error).__name__}: {error}"
+
+
+async def _listen(agent: ReActAgent, run: SeenRun, *, stream: bool) -> None:
+    if not stream:
+        run.result = await agent.async_run(
+            run.question, timeout=run.timeout_s, session_id=run.session_id, run_id=run.id
+        )
+        return
+    told = agent.async_stream(run.question, timeout=run.timeout_s, session_id=run.session_id, run_id=run.id)
+    async with aclosing(told) as events:
+        async for event in events:
+            if isinstance(event, RunFinished):
+                run.result = event.result
+
+
+def _said(context: Mapping[str, Any]) -> str:
+    """What the loop was told of an error that nobody took."""
+    return f"{context['message']} ({context.get('exception')!r})"
+
+
+async def _left(stage: Stage, runs: list[asyncio.Task[None]]) -> list[str]:
+    """Return the tasks that nobody waits for any more; what ignores its cancellation is allowed to."""
+    await asyncio.sleep(0.1)
+    known = {asyncio.current_task(), *runs, *(stubborn.task for stubborn in stage.chances.stubborns)}
+    return sorted(str(task.get_coro()) for task in asyncio.all_tasks() - known)
 
 
 @lru_cache(maxsize=64)

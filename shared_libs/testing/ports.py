@@ -186,16 +186,21 @@ class FaultPlan:
         self.seed = seed
         self.played: list[PlayedFault] = []
         self._calls: Counter[tuple[Port, str]] = Counter()
+        self._over = False
 
     def next(self, port: Port, name: str) -> PortFault | None:
         """Count a call, and return what goes wrong with it."""
         self._calls[port, name] += 1
         number = self._calls[port, name]
-        for index, fault in enumerate(self.faults):
+        for index, fault in enumerate(() if self._over else self.faults):
             if fault.meets(port, name, number) and self._chance(index, port, name, number) < fault.probability:
                 self.played.append(PlayedFault(port, name, number, fault))
                 return fault
         return None
+
+    def clear(self) -> None:
+        """Let nothing go wrong from now on."""
+        self._over = True
 
     def calls(self, port: Port, name: str) -> int:
         """How many calls there were."""

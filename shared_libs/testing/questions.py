@@ -123,6 +123,8 @@ class QuestionSpec(Section):
     """What judges the answer; by default the scenario's evaluators."""
     models: dict[str, Any] = Field(default_factory=dict)
     """What models say to this question, laid over the scenario's `models`."""
+    cassette: Text | None = None
+    """A file with what the models were recorded to say to this question, beside the scenario."""
 
     @model_validator(mode="before")
     @classmethod

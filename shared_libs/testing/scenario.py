@@ -108,9 +108,13 @@ def _asked(scenario: Scenario, draft: Draft) -> Iterator[Scenario]:
     """Part a scenario of several questions into one for each, with its own words of the models."""
     if not scenario.spec.questions:
         yield scenario
+    elif scenario.spec.cassette is not None:
+        draft.problems.add(("cassette",), "a cassette holds one run: give each question its own", at_key=True)
     for index, asked in enumerate(scenario.spec.questions):
         models = {**scenario.data.get("models", {}), **asked.models}
         data = {**scenario.data, "question": asked.question, "models": models}
+        if asked.cassette is not None:
+            data["cassette"] = asked.cassette
         del data["questions"]
         data.pop("evaluators", None)
         try:

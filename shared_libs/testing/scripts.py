@@ -68,11 +68,13 @@ class Script(Generic[T]):
     Args:
         name: whose it is.
         turns: what comes, in order; a single turn that is not in a list comes every time.
+        strict: whether it is followed to the letter; else its last turn comes again, and what is left is no problem.
 
     """
 
-    def __init__(self, name: str, turns: Sequence[T] | T) -> None:
+    def __init__(self, name: str, turns: Sequence[T] | T, *, strict: bool = True) -> None:
         self.name = name
+        self._strict = strict
         self._endless = not isinstance(turns, list | tuple)
         self._turns: Sequence[Any] = turns if isinstance(turns, list | tuple) else (turns,)
         self._taken = 0
@@ -83,6 +85,8 @@ class Script(Generic[T]):
         if self._endless:
             return self._turns[0]  # type: ignore[no-any-return]
         if self._taken >= len(self._turns):
+            if not self._strict:
+                return self._turns[-1]  # type: ignore[no-any-return]
             self._refused += 1
             return None
         return self._turns[self._taken]  # type: ignore[no-any-return]
@@ -100,7 +104,7 @@ class Script(Generic[T]):
 
     def left_over(self) -> list[str]:
         """Say that something was not asked for."""
-        left = 0 if self._endless else len(self._turns) - self._taken
+        left = 0 if self._endless or not self._strict else len(self._turns) - self._taken
         if not left:
             return []
         following = self._turns[self._taken]

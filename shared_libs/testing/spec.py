@@ -303,6 +303,21 @@ class ExpectSpec(Section):
         return told
 
 
+class BesideSpec(Section):
+    """A further run on the same agent."""
+
+    question: Text
+    """What is asked."""
+    after_s: Duration = 0.0
+    """Seconds after the first run's beginning."""
+    timeout_s: Seconds | None = None
+    """Seconds the run may take; by default the definition's."""
+    cancel_after_s: Duration | None = None
+    """Seconds after which the caller cancels it."""
+    session: Text | None = None
+    """The name of its conversation."""
+
+
 class ScenarioSpec(Section):
     """A scenario: an agent, what its models say, what goes wrong, and what has to come of it."""
 
@@ -333,6 +348,15 @@ class ScenarioSpec(Section):
     """What goes wrong."""
     cassette: Text | None = None
     """What the models without a script were recorded to say: a file, relative to this one."""
+    clear_after_s: Seconds | None = None
+    """Seconds after which nothing goes wrong any more."""
+    strict: bool = True
+    """Whether the scripts are followed to the letter, and every fault has to meet a call; else a script's last turn
+    comes again."""
+    cancel_after_s: Duration | None = None
+    """Seconds after which the caller cancels the run."""
+    beside: list[BesideSpec] = Field(default_factory=list)
+    """Further runs on the same agent."""
     clock: Literal["virtual", "real"] = "virtual"
     """virtual: waits cost no time; real: they do."""
     seed: int = 0

@@ -158,7 +158,8 @@ class Candidate:
             result, events = await answered(self._agent(scenario), spec.question, spec.timeout_s, stream=spec.stream)
             return result, events, differences(spec.expect, result, events)
         stage, happened = _live_stage(scenario), list[AgentEvent]()
-        ended, _ = await perform(scenario, build(scenario, Live(stage), happened), stage, happened)
+        evidence, _ = await perform(scenario, build(scenario, Live(stage), happened), stage, happened)
+        ended = evidence.runs[0].result
         found = ["the run did not come back"] if ended is None else differences(spec.expect, ended, happened)
         return ended, happened, [*found, *stage.finish()]
 
@@ -233,7 +234,7 @@ class Checks:
 def is_live(scenario: Scenario) -> bool:
     """Whether models are asked: the scenario has no words for those that answer, and no cassette."""
     spec = scenario.spec
-    return not getattr(spec, "cassette", None) and all(name.startswith(JUDGE) for name in spec.models)
+    return spec.cassette is None and all(name.startswith(JUDGE) for name in spec.models)
 
 
 def without_judge(scenario: Scenario) -> Scenario:

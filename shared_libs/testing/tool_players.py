@@ -11,6 +11,7 @@ from contextlib import nullcontext
 from typing import Any
 
 from shared_libs.atomic.errors import ToolError
+from shared_libs.atomic.scope import current_scope
 from shared_libs.atomic.threads import Job, Threads
 from shared_libs.atomic.tools.base import BaseTool
 from shared_libs.atomic.tools.toolset import Toolset
@@ -46,13 +47,18 @@ def played_tool(tool: BaseTool, script: Script[Outcome] | None, chances: Chances
         fault = chances.plan.next("tool", tool.name)
         if fault is not None:
             await _meet(fault, chances, tool.name)
+        outcome: Any
         if fault is not None and (wrong := _wrong(fault)) is not None:
-            return wrong
-        if script is not None:
-            return await _scripted(script)
-        with real_time() if works_outside else nullcontext():
-            outcome = real(**arguments)
-            return await outcome if inspect.isawaitable(outcome) else outcome
+            outcome = wrong
+        elif script is not None:
+            outcome = await _scripted(script)
+        else:
+            with real_time() if works_outside else nullcontext():
+                outcome = real(**arguments)
+                outcome = await outcome if inspect.isawaitable(outcome) else outcome
+        scope = current_scope()
+        chances.returned[scope.run_id, scope.call_id] = outcome
+        return outcome
 
     twin.execute = execute
     twin.isolation = "loop"
@@ -184,7 +190,7 @@ async def _meet(fault: PortFault, chances: Chances, name: str) -> None:
         case "delay":
             await asyncio.sleep(_DELAY_S if fault.delay_s is None else fault.delay_s)
         case "ignore_cancel":
-            await chances.stubborn(_STUBBORN_S if fault.delay_s is None else fault.delay_s)
+            await chances.stubborn(_STUBBORN_S if fault.delay_s is None else fault.delay_s, name)
         case "block":
             chances.problems.append(
                 f"fault: block is for tools that run in a thread; {name} runs on the loop: use hang"

@@ -143,9 +143,11 @@ async def run_attempt(
 
     """
     now = call.loop.time()
-    left = call.deadline.at - now
-    total_at = now + min(policy.attempt_timeout_s, left if call.stream else left / share)
-    watch = Watch(policy, call, now, total_at, now + min(policy.first_token_timeout_s, left / share))
+    # to the very deadline where there is nobody to share with: a sum may fall a hair short of it, and what the caller
+    # had no time for would count against the model
+    share_at = call.deadline.at if share == 1 else now + (call.deadline.at - now) / share
+    total_at = min(now + policy.attempt_timeout_s, call.deadline.at if call.stream else share_at)
+    watch = Watch(policy, call, now, total_at, min(now + policy.first_token_timeout_s, share_at))
     scope = current_scope()
     scope.emit(AttemptStarted(provider=model.provider, model=model.model, number=number))
 

@@ -15,7 +15,7 @@ from shared_libs.atomic.resilience.attempt import Model, ModelCall
 from shared_libs.atomic.resilience.policy import Resilience
 from shared_libs.atomic.resilience.route import run_route
 from shared_libs.atomic.supervise import GRACE_S
-from shared_libs.atomic.types import LLMChunk
+from shared_libs.atomic.types import LLMChunk, LLMResponse
 
 T = TypeVar("T")
 M = TypeVar("M", bound=Model)
@@ -39,7 +39,10 @@ async def run_hedged(
     try:
         for index, (model, own) in enumerate(routes):
             racer: Coroutine[Any, Any, T] = run_route(model, own, _Racer(contest, index), others=len(routes) - 1)
-            running[asyncio.get_running_loop().create_task(racer)] = index
+            task = asyncio.get_running_loop().create_task(racer)
+            # of those that end together one is asked how: the error of another is not "never retrieved"
+            task.add_done_callback(lambda done: done.cancelled() or done.exception())
+            running[task] = index
             last = index == len(routes) - 1
             wait_s = None if last else 0.0 if policy.strategy == "race" else _hedge_after(model, policy)
             due = None if wait_s is None else asyncio.get_running_loop().time() + wait_s
@@ -52,6 +55,7 @@ async def run_hedged(
                     running = {task: racing for task, racing in running.items() if task not in losers}
                 for task, racing in ended.items():
                     if task.exception() is None:
+                        contest.tell(task.result())
                         return task.result(), routes[racing][0]
                     failures[racing] = _as_llm_error(task.exception())
                 if contest.winner in failures or any(not error.another_may_answer for error in failures.values()):
@@ -92,6 +96,11 @@ class _Contest(Generic[T]):
             self.winner = index
             self._spoke.set()
         return self.winner == index
+
+    def tell(self, answer: object) -> None:
+        """Let the listener have an answer that came in one piece: nobody could be ahead with it."""
+        if not self.call.stream and isinstance(answer, LLMResponse) and answer.text:
+            self.call.hear(LLMChunk("text", answer.text))
 
     async def news(self, running: set[asyncio.Task[T]], due: float | None) -> set[asyncio.Task[T]]:
         """Wait until a model has ended, one has begun to speak, or the next one is due; return the ended."""

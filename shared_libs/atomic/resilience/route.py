@@ -143,6 +143,7 @@ async def _guarded(
     finally:
         if entered:
             health.limiter.leave(tokens)
+        before = health.breaker.state  # others may have moved it since this attempt was admitted
         if not learnt:
             if state == "half_open":  # only the probe has a place to give back
                 health.breaker.cancelled()
@@ -150,7 +151,7 @@ async def _guarded(
             health.breaker.failed(policy.breaker, now())
         else:
             health.breaker.succeeded(policy.breaker)
-        if health.breaker.state != state:
+        if health.breaker.state != before:
             _tell(model, health.breaker.state)
 
 

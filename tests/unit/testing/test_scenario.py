@@ -61,7 +61,7 @@ def test_a_matrix_is_played_each_with_each_and_keeps_types(read):
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("sed: 3", "4:1: sed: unknown key; allowed: agent, cassette, clock, "),
+        ("sed: 3", "4:1: sed: unknown key; allowed: agent, beside, "),
         ("models: {x: [{txt: a}]}", "4:15: models.x[0].txt: unknown key; allowed: calls, chunks, delay_s, text, think"),
         ("models: {x: {txt: a}}", "models.x.txt: unknown key"),
         ("faults: [{on: model, fault: cutt}]", "did you mean 'cut'?"),

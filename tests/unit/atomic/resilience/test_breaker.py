@@ -201,3 +201,31 @@ def test_a_cancelled_attempt_is_booked():
         return [(row.outcome, row.ended_s) for row in rows if row]
 
     assert run_virtual(main()) == [("cancelled", 1)]
+
+
+@pytest.mark.parametrize("seconds", [1.24, 0.1, 0.3, 1.1, 2.7])
+def test_the_end_of_the_callers_time_is_no_failure_of_the_model_whatever_a_sum_is_rounded_to(seconds):
+    async def main():
+        model = llm([Turn(text="late", delay_s=9)], failures=1)
+        await asyncio.sleep(0.36)
+        try:
+            await model.async_chat("x", timeout=seconds)
+        except LLMError as error:
+            return error.kind, model.health.breaker.state
+
+    assert run_virtual(main()) == ("timeout", "closed")
+
+
+def test_a_success_of_before_the_circuit_opened_closes_it_and_tells():
+    told = []
+    scope = Scope(emit=lambda event: told.append(event.state) if isinstance(event, BreakerChanged) else None)
+
+    async def main():
+        model = llm([Turn(text="slow", delay_s=5), DOWN], failures=1)
+        with use_scope(scope):
+            slow = asyncio.create_task(ask(model))
+            await asyncio.sleep(1)
+            return await ask(model), await slow, model.health.breaker.state
+
+    assert run_virtual(main()) == (["unavailable"], ["slow"], "closed")
+    assert told == ["open", "closed"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 
 import pytest
 
@@ -166,3 +167,24 @@ def test_the_usual_latency_decides_when_nothing_is_told():
 
     response, took, _, _ = run_virtual(main())
     assert (response.text, took) == ("hedge", pytest.approx(0.5))
+
+
+@pytest.mark.parametrize("strategy", ["hedged", "race"])
+def test_an_answer_in_one_piece_is_heard_though_nobody_could_be_ahead_with_it(strategy):
+    llm = chain([Turn(text="late", delay_s=9)], [Turn(text="whole", delay_s=1)], strategy=strategy, hedge_after_s=0)
+    chunks = []
+    run_virtual(llm.async_chat("x", on_chunk=chunks.append, stream=False))
+    assert [(chunk.kind, chunk.text) for chunk in chunks] == [("text", "whole")]
+
+
+def test_the_error_of_one_that_ends_together_with_the_winner_is_nobodys_surprise():
+    told = []
+
+    async def main():
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: told.append(context["message"]))
+        llm = chain(["won"], [ProviderUnavailable("down")], strategy="race")
+        assert (await llm.async_chat("x")).text == "won"
+        gc.collect()
+
+    run_virtual(main())
+    assert told == []

@@ -1,0 +1,100 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from shared_libs.atomic.resilience.health import CircuitBreaker
+from shared_libs.testing.drawing import Drawing
+from shared_libs.testing.playing import play
+from shared_libs.testing.promises import Broken
+from shared_libs.testing.scenario import load_scenarios, scenarios_of
+from shared_libs.testing.shrinking import shrunk
+from shared_libs.testing.simulation import Simulation, Violation
+
+CONFIGS = Path(__file__).parents[3] / "configs"
+
+
+@pytest.mark.promise("time-total")
+@pytest.mark.promise("history-valid")
+@pytest.mark.promise("no-cross")
+@pytest.mark.parametrize("name", ["hello", "flights", "clock", "planner"])
+def test_an_agent_keeps_its_promises_whatever_goes_wrong(name):
+    violations = [found for found in Simulation(CONFIGS / f"{name}.yaml", seed=7).violations(range(60)) if found]
+
+    assert violations == []
+
+
+def test_a_number_of_a_seed_is_the_same_scenario_each_time():
+    drawn, again = (Drawing(CONFIGS / "flights.yaml", 3).scenario(11) for _ in range(2))
+
+    assert drawn == again
+    assert drawn != Drawing(CONFIGS / "flights.yaml", 4).scenario(11)
+
+
+def test_a_drawn_scenario_is_played_the_same_way_each_time():
+    drawn = Drawing(CONFIGS / "flights.yaml", 3)
+
+    def told(number):
+        played = play(scenarios_of(drawn.scenario(number))[0])
+        return [(type(event).__name__, event.at_s) for event in played.events], played.virtual_s
+
+    assert [told(number) for number in range(20)] == [told(number) for number in range(20)]
+
+
+@pytest.fixture
+def breaker_without_pity(monkeypatch):
+    """A runtime with a bug: a breaker that has opened stays open."""
+    monkeypatch.setattr(CircuitBreaker, "succeeded", lambda self, policy: None)
+
+
+@pytest.mark.usefixtures("breaker_without_pity")
+def test_what_breaks_a_promise_is_made_small_and_breaks_it_again_as_a_file(tmp_path):
+    simulation = Simulation(CONFIGS / "hello.yaml", seed=1)
+    found = next(found for found in simulation.violations(range(300)) if found and found.broken.promise == "recovery")
+
+    file = simulation.write(found, tmp_path)
+
+    [scenario] = load_scenarios(file)
+    assert "recovery" in {broken.promise for broken in play(scenario).broken}
+    assert len(scenario.spec.faults) == 1
+    assert [len(turns) for turns in scenario.spec.models.values()] == [1, 1]
+    assert f"# Play it again: pytest {file}" in file.read_text()
+
+
+def test_shrinking_leaves_what_the_failure_needs_and_nothing_else():
+    data = {
+        "scenario": "s",
+        "question": "q",
+        "timeout_s": 3.75,
+        "override": {"limits": {"max_steps": 3, "timeout_s": 9.5}},
+        "faults": [{"on": "model", "fault": kind, "delay_s": 1.0} for kind in "abcde"],
+        "models": {"m": [{"text": "a long word"}, {"text": "another one", "think": "so"}]},
+    }
+
+    def fails(smaller):
+        kinds = {fault["fault"] for fault in smaller.get("faults", [])}
+        return {"b", "e"} <= kinds and smaller.get("override", {}).get("limits", {}).get("max_steps") == 3
+
+    assert shrunk(data, fails) == {
+        "scenario": "s",
+        "question": "q",
+        "override": {"limits": {"max_steps": 3}},
+        "faults": [{"on": "model", "fault": "b"}, {"on": "model", "fault": "e"}],
+        "models": {"m": [{}]},
+    }
+
+
+def test_shrinking_gives_up_after_so_many_plays():
+    plays = []
+
+    def fails(smaller):
+        plays.append(smaller)
+        return False
+
+    assert shrunk({"faults": [1, 2, 3]}, fails, max_plays=2) == {"faults": [1, 2, 3]}
+    assert len(plays) == 2
+
+
+def test_a_promise_that_was_broken_reads_as_a_sentence():
+    assert str(Violation(1, Broken("ledger", "one is missing")).broken) == "promise ledger: one is missing"

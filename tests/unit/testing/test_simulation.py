@@ -125,3 +125,24 @@ def test_runs_beside_a_caller_that_cancels_and_weather_that_clears():
         ("answered", 0),
     ]
     assert ends["run-2"].stop_reason in ("deadline", "error")
+
+
+@pytest.mark.promise("time-orphans")
+def test_of_several_calls_that_are_cancelled_the_one_that_runs_on_is_named():
+    [scenario] = scenarios_of(
+        {
+            "scenario": "two calls at once, and one of them ignores its cancellation",
+            "agent": str(CONFIGS / "hello.yaml"),
+            "strict": False,
+            "question": "one?",
+            "cancel_after_s": 1,
+            "models": {"*": [{"calls": [{"tool": "calculator", "input": {"expression": text}} for text in "12"]}]},
+            "tools": {"calculator": [{"result": "late", "delay_s": 5}]},
+            "faults": [{"on": "tool calculator", "fault": "ignore_cancel", "attempts": [2], "delay_s": 9}],
+        }
+    )
+
+    played = play(scenario)
+
+    assert played.differences == []
+    assert [left.call_id for left in played.events[-1].result.still_running] == ["call_1_2"]

@@ -12,6 +12,7 @@ from shared_libs.agents.decisions import OpenTurn
 from shared_libs.agents.run import Run
 from shared_libs.atomic.events import ApprovalRequested, ToolFinished, ToolStarted
 from shared_libs.atomic.results import Action
+from shared_libs.atomic.supervise import GRACE_S
 from shared_libs.atomic.tools.base import BaseTool
 from shared_libs.atomic.types import ToolCall, ToolResult
 
@@ -44,7 +45,14 @@ async def act(run: Run, step: int, turn: OpenTurn) -> tuple[Action, ...]:
             async with line if tool is not None and tool.sequential else nullcontext():
                 await _observe(run, step, call, turn, tools, allowed=index < granted)
 
-        await asyncio.gather(*(one(index, call) for index, call in enumerate(ready)))
+        loop = asyncio.get_running_loop()
+        calls = [loop.create_task(one(index, call)) for index, call in enumerate(ready)]
+        try:
+            await asyncio.gather(*calls)
+        except asyncio.CancelledError:
+            # it ends with the first to be cancelled, and what the others leave behind is known after their grace
+            await asyncio.wait(calls, timeout=2 * GRACE_S)
+            raise
     return tuple(pending)
 
 

@@ -98,3 +98,51 @@ def test_shrinking_gives_up_after_so_many_plays():
 
 def test_a_promise_that_was_broken_reads_as_a_sentence():
     assert str(Violation(1, Broken("ledger", "one is missing")).broken) == "promise ledger: one is missing"
+
+
+def test_runs_beside_a_caller_that_cancels_and_weather_that_clears():
+    [scenario] = scenarios_of(
+        {
+            "scenario": "three runs on one agent",
+            "agent": str(CONFIGS / "hello.yaml"),
+            "strict": False,
+            "question": "one?",
+            "cancel_after_s": 2,
+            "models": {"*": ["Here I am."]},
+            "faults": [{"on": "model", "fault": "silence"}],
+            "clear_after_s": 100,
+            "beside": [{"question": "two?", "timeout_s": 5}, {"question": "three?", "after_s": 200}],
+        }
+    )
+
+    played = play(scenario)
+
+    ends = {event.run_id: event.result for event in played.events if event.__struct_config__.tag == "run_finished"}
+    assert played.differences == []
+    assert played.result is None
+    assert [(ends[name].status, ends[name].elapsed_s) for name in ("run-1", "run-3")] == [
+        ("cancelled", 2),
+        ("answered", 0),
+    ]
+    assert ends["run-2"].stop_reason in ("deadline", "error")
+
+
+@pytest.mark.promise("time-orphans")
+def test_of_several_calls_that_are_cancelled_the_one_that_runs_on_is_named():
+    [scenario] = scenarios_of(
+        {
+            "scenario": "two calls at once, and one of them ignores its cancellation",
+            "agent": str(CONFIGS / "hello.yaml"),
+            "strict": False,
+            "question": "one?",
+            "cancel_after_s": 1,
+            "models": {"*": [{"calls": [{"tool": "calculator", "input": {"expression": text}} for text in "12"]}]},
+            "tools": {"calculator": [{"result": "late", "delay_s": 5}]},
+            "faults": [{"on": "tool calculator", "fault": "ignore_cancel", "attempts": [2], "delay_s": 9}],
+        }
+    )
+
+    played = play(scenario)
+
+    assert played.differences == []
+    assert [left.call_id for left in played.events[-1].result.still_running] == ["call_1_2"]

@@ -87,7 +87,7 @@ def matrix(*, every: bool) -> int:
         found = problems(row)
         rows, bad = rows + 1, bad + bool(found)
         if every or found:
-            mode = f"{name:10}{'streamed' if stream else 'whole':9}{'alone' if alone else ''}"
+            mode = f"{name:18}{'streamed' if stream else 'whole':9}{'alone' if alone else ''}"
             asked = f"{row.asked[0]} + {row.asked[1]}"
             print(f"{case.name:38}{mode:25}{row.result:21}{asked:7}{row.rule}{' !! ' + str(found) if found else ''}")
     if not every:
@@ -101,7 +101,7 @@ def series() -> None:
     print("\na primary that flaps for a minute, three calls every second for 100 s\n")
     for name in FORMATS:
         for stream in (True, False):
-            print(f"{name:10}{'streamed' if stream else 'whole':9}{run(run_flapping(name, stream=stream)).told}")
+            print(f"{name:18}{'streamed' if stream else 'whole':9}{run(run_flapping(name, stream=stream)).told}")
 
 
 def cuts() -> int:
@@ -111,7 +111,7 @@ def cuts() -> int:
         for stream in (True, False):
             found = run(run_cuts(name, stream=stream))
             truncated += found.truncated
-            print(f"{name:10}{'streamed' if stream else 'whole':9}{found}")
+            print(f"{name:18}{'streamed' if stream else 'whole':9}{found}")
     return truncated
 
 

@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from shared_libs.atomic.resilience.health import CircuitBreaker
+from bench.planted import bugs, copied, run
 from shared_libs.cli import main
+from shared_libs.testing import load_scenarios, play
 
 CONFIGS = Path(__file__).parents[3] / "configs"
 
@@ -16,16 +17,30 @@ def test_a_simulation_without_a_violation_ends_with_0(capsys):
     assert "seed 3: 20 scenarios in" in capsys.readouterr().out
 
 
-def test_a_violation_ends_with_1_and_names_the_promise_the_seed_and_the_file(capsys, monkeypatch, tmp_path):
-    monkeypatch.setattr(CircuitBreaker, "succeeded", lambda self, policy: None)  # a bug: it never closes
+@pytest.fixture
+def buggy(tmp_path):
+    """A copy of the package with a bug: a breaker that has opened stays open."""
+    package = copied(tmp_path / "copy")
+    next(bug for bug in bugs() if bug.name == "a breaker never closes").plant(package)
+    return package.parent
 
-    assert main(["simulate", str(CONFIGS / "hello.yaml"), "--runs", "40", "--seed", "1", "--out", str(tmp_path)]) == 1
 
-    told = capsys.readouterr().out
-    [file] = tmp_path.glob("recovery-1-*.scenario.yaml")
+def test_what_breaks_a_promise_is_named_made_small_and_breaks_it_again_as_a_file(buggy, tmp_path):
+    command = ["simulate", "configs/hello.yaml", "--runs", "40", "--seed", "1", "--out", str(tmp_path)]
+
+    told = run(buggy, "-c", f"from shared_libs.cli import main; print('exit', main({command}))")
+
+    assert "exit 1" in told
     assert "seed 1: 40 scenarios" in told
     assert "broke promise recovery: " in told
+    [file] = tmp_path.glob("recovery-1-*.scenario.yaml")
     assert f"pytest {file}" in told
+    assert f"# Play it again: pytest {file}" in file.read_text()
+    assert "recovery: " in run(buggy, "-m", "pytest", "-q", str(file))
+    [scenario] = load_scenarios(file)
+    assert len(scenario.spec.faults) == 1
+    assert [len(turns) for turns in scenario.spec.models.values()] == [1, 1]
+    assert play(scenario).broken == []  # without the bug
 
 
 @pytest.mark.parametrize("runs", ["0", "-1", "many"])

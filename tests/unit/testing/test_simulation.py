@@ -4,11 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from shared_libs.atomic.resilience.health import CircuitBreaker
 from shared_libs.testing.drawing import Drawing
 from shared_libs.testing.playing import play
 from shared_libs.testing.promises import Broken
-from shared_libs.testing.scenario import load_scenarios, scenarios_of
+from shared_libs.testing.scenario import scenarios_of
 from shared_libs.testing.shrinking import shrunk
 from shared_libs.testing.simulation import Simulation, Violation
 
@@ -40,26 +39,6 @@ def test_a_drawn_scenario_is_played_the_same_way_each_time():
         return [(type(event).__name__, event.at_s) for event in played.events], played.virtual_s
 
     assert [told(number) for number in range(20)] == [told(number) for number in range(20)]
-
-
-@pytest.fixture
-def breaker_without_pity(monkeypatch):
-    """A runtime with a bug: a breaker that has opened stays open."""
-    monkeypatch.setattr(CircuitBreaker, "succeeded", lambda self, policy: None)
-
-
-@pytest.mark.usefixtures("breaker_without_pity")
-def test_what_breaks_a_promise_is_made_small_and_breaks_it_again_as_a_file(tmp_path):
-    simulation = Simulation(CONFIGS / "hello.yaml", seed=1)
-    found = next(found for found in simulation.violations(range(300)) if found and found.broken.promise == "recovery")
-
-    file = simulation.write(found, tmp_path)
-
-    [scenario] = load_scenarios(file)
-    assert "recovery" in {broken.promise for broken in play(scenario).broken}
-    assert len(scenario.spec.faults) == 1
-    assert [len(turns) for turns in scenario.spec.models.values()] == [1, 1]
-    assert f"# Play it again: pytest {file}" in file.read_text()
 
 
 def test_shrinking_leaves_what_the_failure_needs_and_nothing_else():

@@ -8,12 +8,12 @@ Four MCP servers that others wrote: listed and called, one of them killed in the
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import contextlib
 import os
 import signal
 import subprocess
-import sys
 import tempfile
 import time
 from pathlib import Path
@@ -86,10 +86,13 @@ async def main(installed: str, folder: str) -> None:
 
 
 if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("servers", metavar="FOLDER", help="where npm has put its two servers")
+    servers = parser.parse_args().servers
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / "notes.txt").write_text("remember the milk\n")
         subprocess.run(["git", "init", "--quiet", folder], check=True)
-        asyncio.run(main(sys.argv[1], folder))
+        asyncio.run(main(servers, folder))
     left = subprocess.run(
         ["ps", "-o", "pid=,args=", "--ppid", str(os.getpid())], capture_output=True, text=True, check=True
     )

@@ -9,6 +9,7 @@ from contextlib import nullcontext
 
 from shared_libs.agents import prompts
 from shared_libs.agents.decisions import OpenTurn
+from shared_libs.agents.remainder import within_reach
 from shared_libs.agents.run import Run
 from shared_libs.atomic.events import ApprovalRequested, ToolFinished, ToolStarted
 from shared_libs.atomic.results import Action
@@ -99,4 +100,5 @@ async def _called(run: Run, call: ToolCall, tools: Mapping[str, BaseTool], *, al
     if call.malformed is not None:
         said = f"{call.malformed:.500}"
         return ToolResult(f"The arguments of {call.name} are not a JSON object: {said}", is_error=True)
-    return await tool.async_run(call.arguments, call_id=call.id)
+    result = await tool.async_run(call.arguments, call_id=call.id)
+    return within_reach(run, call.id, result, tool.max_observation_chars) if result.whole else result

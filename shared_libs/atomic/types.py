@@ -126,13 +126,15 @@ class ToolResult(msgspec.Struct, frozen=True, omit_defaults=True):
     The observation a tool call ended in; what `BaseTool.async_run` returns.
 
     `content` is what the model reads. `is_error` marks a failing or invalid call, `still_running` one that was
-    given up on while it had not ended. `elapsed_s` is in seconds.
+    given up on while it had not ended. `elapsed_s` is in seconds. `whole` is the output that `content` is the beginning
+    of, where it was too long to be shown.
     """
 
     content: str
     is_error: bool = False
     elapsed_s: float = 0.0
     still_running: bool = False
+    whole: str = ""
 
     def __str__(self) -> str:
         return self.content

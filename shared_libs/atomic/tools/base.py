@@ -140,7 +140,8 @@ class BaseTool:
             content, is_error, stuck = f"{self.name} ran out of memory{most}", True, False
         except Exception as error:  # noqa: BLE001 - the tool is foreign code: whatever it raises is an observation
             content, is_error, stuck = _as_reason(error), True, False
-        return ToolResult(self._cut(content), is_error, loop.time() - started, stuck)
+        shown, whole = self._cut(content)
+        return ToolResult(shown, is_error, loop.time() - started, stuck, whole)
 
     async def aopen(self) -> None:
         """
@@ -300,13 +301,13 @@ class BaseTool:
             self._arguments = Arguments.of(self.name, self.execute, self.parameters)
         return self._arguments
 
-    def _cut(self, text: str) -> str:
+    def _cut(self, text: str) -> tuple[str, str]:
         if not text.isascii():
             text = text.encode("utf-8", "replace").decode()  # a lone surrogate, as in a file name, cannot be sent
         limit = self.max_observation_chars
         if len(text) <= limit:
-            return text
-        return f"{text[:limit]}\n[cut: {len(text) - limit} of {len(text)} characters are not shown]"
+            return text, ""
+        return f"{text[:limit]}\n[cut: {len(text) - limit} of {len(text)} characters are not shown]", text
 
 
 def _remembering(init: Callable[..., None]) -> Callable[..., None]:

@@ -1,15 +1,17 @@
-"""What the tests share: running a coroutine on the real or on a virtual clock."""
+"""What the tests share: running a coroutine on the real or on a virtual clock, and a judge of histories."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Iterator
+from collections.abc import Coroutine, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import looptime
 import pydantic
 from blockbuster import blockbuster_ctx
+
+from shared_libs.atomic.types import Message
 
 T = TypeVar("T")
 
@@ -29,6 +31,21 @@ def run_virtual(main: Coroutine[Any, Any, T]) -> T:
         asyncio.Runner(loop_factory=lambda: looptime.new_event_loop(start=0.0)) as runner,
     ):
         return runner.run(main)
+
+
+def is_valid_history(history: Iterable[Message]) -> bool:
+    """Every call is followed at once by its results, every result belongs to a call: told without our code."""
+    due: list[str] = []
+    for message in history:
+        if message.role == "tool":
+            if message.tool_call_id not in due:
+                return False
+            due.remove(message.tool_call_id)
+            continue
+        if due:
+            return False
+        due = [call.id for call in message.tool_calls]
+    return not due
 
 
 @contextmanager

@@ -14,27 +14,13 @@ from shared_libs.atomic.llms import ScriptedLLM, Turn
 from shared_libs.atomic.memory import Compaction, Digest, estimate_tokens
 from shared_libs.atomic.memory.compaction import SUMMED_UP
 from shared_libs.atomic.types import Usage
-from tests.support import run_virtual
+from tests.support import is_valid_history, run_virtual
 
 
 @tool
 async def read(page: int) -> str:
     """Read a page."""
     return f"page {page}: " + "word " * 100
-
-
-def pairs_hold(messages):
-    due = []
-    for message in messages:
-        if message.role == "tool":
-            if message.tool_call_id not in due:
-                return False
-            due.remove(message.tool_call_id)
-            continue
-        if due:
-            return False
-        due = [call.id for call in message.tool_calls]
-    return not due
 
 
 def reader(pages, summaries, **options):
@@ -54,7 +40,7 @@ def test_in_the_middle_of_a_run_no_call_is_parted_from_its_result(keep):
     assert result.answer == "done"
     assert short.requests
     for request in answers.requests:
-        assert pairs_hold(request[1:])
+        assert is_valid_history(request[1:])
         assert Message("user", "What do the pages say?") in request
         assert estimate_tokens(request[1:]) <= 900
     assert len(answers.requests[-1]) < 15
@@ -73,7 +59,7 @@ def test_without_a_summary_older_messages_are_left_out_and_the_run_goes_on(outco
     agent.observers = (seen.append,)
     result = run_virtual(agent.async_run("q", session_id="s", timeout=600))
     assert (result.status, result.answer) == ("answered", "done")
-    assert all(pairs_hold(request[1:]) and estimate_tokens(request[1:]) <= 900 for request in answers.requests)
+    assert all(is_valid_history(request[1:]) and estimate_tokens(request[1:]) <= 900 for request in answers.requests)
     assert "earlier messages are left out here" in answers.requests[-1][1].text
     short.verify()  # asked once, and then no more
     compacted = [event for event in seen if isinstance(event, MemoryCompacted)]

@@ -20,7 +20,7 @@ from shared_libs.atomic import (
 )
 from shared_libs.atomic.memory import last_messages, valid_history
 from shared_libs.atomic.scope import use_deadline
-from tests.support import run, run_virtual
+from tests.support import is_valid_history, run, run_virtual
 
 
 def asks(*ids):
@@ -36,28 +36,13 @@ ANSWER = Message("assistant", "answer")
 EXCHANGE = [USER, asks("1", "2"), result("1"), result("2"), asks("3"), result("3"), ANSWER]
 
 
-def is_valid(history):
-    """Every call is followed at once by its results, every result belongs to a call."""
-    due = []
-    for message in history:
-        if message.role == "tool":
-            if message.tool_call_id not in due:
-                return False
-            due.remove(message.tool_call_id)
-            continue
-        if due:
-            return False
-        due = [call.id for call in message.tool_calls]
-    return not due
-
-
 @pytest.mark.promise("history-valid")
 def test_every_prefix_of_an_exchange_is_repaired_and_only_as_much_as_it_needs():
     for kept in range(len(EXCHANGE) + 1):
         repaired = valid_history(EXCHANGE[:kept])
-        assert is_valid(repaired)
+        assert is_valid_history(repaired)
         assert [message for message in repaired if "interrupted" not in message.text] == EXCHANGE[:kept]
-        assert is_valid([*repaired, *EXCHANGE])
+        assert is_valid_history([*repaired, *EXCHANGE])
     assert valid_history(EXCHANGE) == EXCHANGE
 
 
@@ -65,7 +50,7 @@ def test_every_prefix_of_an_exchange_is_repaired_and_only_as_much_as_it_needs():
 def test_whatever_messages_are_missing_the_rest_is_valid():
     for keep in itertools.product([True, False], repeat=len(EXCHANGE)):
         left = [message for message, kept in zip(EXCHANGE, keep, strict=True) if kept]
-        assert is_valid(valid_history(left))
+        assert is_valid_history(valid_history(left))
 
 
 @pytest.mark.promise("history-valid")
@@ -82,7 +67,7 @@ def test_a_window_never_parts_a_call_from_its_results():
     for limit in range(len(history) + 2):
         window = last_messages(history, limit)
         assert len(window) <= limit
-        assert is_valid(window)
+        assert is_valid_history(window)
         assert window == history[len(history) - len(window) :]
     assert last_messages(history, None) == history
 
@@ -93,7 +78,7 @@ def test_a_store_interrupted_between_messages_loads_as_a_valid_history():
         memory = InProcessMemory()
         await memory.async_store("s", EXCHANGE[:2])
         found = [await memory.async_load("s", limit) for limit in (None, 3, 2, 1, 0)]
-        return [len(messages) for messages in found], all(map(is_valid, found))
+        return [len(messages) for messages in found], all(map(is_valid_history, found))
 
     assert run(main()) == ([4, 3, 0, 0, 0], True)
 

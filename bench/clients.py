@@ -1,4 +1,4 @@
-"""The contestants: the same work (three calls, one async and one sync tool) by the bare SDK, and by our agent."""
+"""The contestants: the same work (three calls, one async and one sync tool) by hand, by the bare SDK, and by our agent."""
 
 from __future__ import annotations
 
@@ -28,8 +28,61 @@ def _double(a: int, b: int) -> int:
     return 2 * (a + b)
 
 
+class ByHand:
+    """The loop one writes by hand on aiohttp and orjson: the physical limit, with no timeout, retry or trace."""
+
+    def __init__(self, url: str, *, stream: bool) -> None:
+        import aiohttp
+
+        self._session = aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0))
+        self._url = f"{url}/chat/completions"
+        self._stream = stream
+
+    async def run(self) -> str:
+        import orjson
+
+        messages: list = [{"role": "system", "content": "Use the tools."}, {"role": "user", "content": QUESTION}]
+        while True:
+            asked = {"model": "bench", "messages": messages, "tools": TOOLS}
+            message = await (self._streamed(asked) if self._stream else self._whole(asked))
+            if not message.get("tool_calls"):
+                return message["content"]
+            messages.append(message)
+            for call in message["tool_calls"]:
+                name, arguments = call["function"]["name"], orjson.loads(call["function"]["arguments"])
+                value = await _add(**arguments) if name == "add" else await asyncio.to_thread(_double, **arguments)
+                messages.append({"role": "tool", "tool_call_id": call["id"], "content": str(value)})
+
+    async def _whole(self, asked: dict) -> dict:
+        import orjson
+
+        headers = {"content-type": "application/json"}
+        async with self._session.post(self._url, data=orjson.dumps(asked), headers=headers) as response:
+            return orjson.loads(await response.read())["choices"][0]["message"]
+
+    async def _streamed(self, asked: dict) -> dict:
+        import orjson
+
+        text, calls = "", []
+        headers, body = {"content-type": "application/json"}, orjson.dumps(asked | {"stream": True})
+        async with self._session.post(self._url, data=body, headers=headers) as response:
+            async for line in response.content:
+                if not line.startswith(b"data: {"):
+                    continue
+                delta = orjson.loads(line[6:])["choices"][0]["delta"]
+                text += delta.get("content") or ""
+                calls += [
+                    {"id": call["id"], "type": "function", "function": call["function"]}
+                    for call in delta.get("tool_calls") or ()
+                ]
+        return {"role": "assistant", "content": text or None} | ({"tool_calls": calls} if calls else {})
+
+    async def aclose(self) -> None:
+        await self._session.close()
+
+
 class Sdk:
-    """The loop one writes by hand with the vendor's SDK."""
+    """The loop one writes with the vendor's SDK."""
 
     def __init__(self, url: str, *, stream: bool) -> None:
         from openai import AsyncOpenAI

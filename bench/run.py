@@ -2,7 +2,8 @@
 What an agent costs, measured in one run: read the ratios, not the milliseconds.
 
 `python -m bench.run` prints
-1. CPU of this process per three-call run over loopback HTTP: the bare SDK loop and our agent, alone and 50 at once;
+1. CPU of this process per three-call run over loopback HTTP: a loop by hand on aiohttp, our agent and the bare SDK
+   loop, alone, 50 and 500 at once;
 2. the framework's own cost of a step, with a model in the process: a step, less the model call, less the tool call;
 3. the share of the perfect throughput with a model of 50 ms in the process, 50 and 1,000 at once;
 4. import times beside `python -c pass`.
@@ -22,7 +23,7 @@ import sys
 import time
 from collections.abc import Awaitable, Callable
 
-from bench.clients import Ours, Sdk
+from bench.clients import ByHand, Ours, Sdk
 from bench.harness import crowd, server
 from shared_libs.agents import Limits, ReActAgent
 from shared_libs.atomic import LLMResponse, Message, ToolCall, tool
@@ -33,24 +34,24 @@ STEPS = 10
 
 async def over_http(rounds: int, runs: int) -> None:
     print("1. CPU per three-call run over HTTP (ms), medians of interleaved rounds\n")
-    print(f"{'':28}{'SDK':>8}{'ours':>8}{'ours/SDK':>10}{'runs/s SDK':>12}{'ours':>8}")
-    for at_once, delay_s, port in ((1, 0.0, 18080), (50, 0.05, 18081)):
+    print(f"{'':28}{'by hand':>8}{'ours':>8}{'SDK':>8}{'ours/hand':>11}{'ours/SDK':>10}{'runs/s ours':>13}")
+    for at_once, delay_s, port in ((1, 0.0, 18080), (50, 0.05, 18081), (500, 0.05, 18082)):
         with server(port, delay_s) as url:
             for stream in (False, True):
-                contestants = {"SDK": Sdk(url, stream=stream), "ours": Ours(url, stream=stream)}
+                makers = {"hand": ByHand, "ours": Ours, "SDK": Sdk}
+                contestants = {name: make(url, stream=stream) for name, make in makers.items()}
                 taken: dict[str, list] = {name: [] for name in contestants}
                 for contestant in contestants.values():
                     await crowd(contestant.run, at_once, max(at_once, 5))
                 for _ in range(rounds):
                     for name, contestant in contestants.items():
                         taken[name].append(await crowd(contestant.run, at_once, max(runs, 2 * at_once)))
-                cpu = {name: 1000 * statistics.median(row[0] for row in rows) for name, rows in taken.items()}
-                rate = {name: 1 / statistics.median(row[1] for row in rows) for name, rows in taken.items()}
+                cpu = {name: [1000 * row[0] for row in rows] for name, rows in taken.items()}
+                hand, ours, sdk = (statistics.median(cpu[name]) for name in makers)
+                to_hand = statistics.median(a / b for a, b in zip(cpu["ours"], cpu["hand"], strict=True))
+                rate = 1 / statistics.median(row[1] for row in taken["ours"])
                 label = f"{at_once} at once{', streaming' if stream else ''}"
-                ratio = cpu["ours"] / cpu["SDK"]
-                print(
-                    f"{label:28}{cpu['SDK']:8.2f}{cpu['ours']:8.2f}{ratio:10.2f}{rate['SDK']:12.0f}{rate['ours']:8.0f}"
-                )
+                print(f"{label:28}{hand:8.2f}{ours:8.2f}{sdk:8.2f}{to_hand:11.2f}{ours / sdk:10.2f}{rate:13.0f}")
                 for contestant in contestants.values():
                     await contestant.aclose()
 

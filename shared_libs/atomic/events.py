@@ -20,7 +20,7 @@ def _snake(name: str) -> str:
     return "".join(f"_{char.lower()}" if char.isupper() else char for char in name).lstrip("_")
 
 
-class Event(msgspec.Struct, kw_only=True, tag_field="type", tag=_snake):
+class Event(msgspec.Struct, kw_only=True, gc=False, tag_field="type", tag=_snake):
     """Base of all events; `run_id`, `seq` and `at_s` are stamped when it is emitted."""
 
     run_id: str = ""

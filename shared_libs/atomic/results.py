@@ -23,7 +23,7 @@ class RunError(FactoryError):
         self.result = result
 
 
-class Action(msgspec.Struct, frozen=True):
+class Action(msgspec.Struct, frozen=True, gc=False):
     """A tool call as the model made it; `input` is its arguments (the raw text where they were not a JSON object)."""
 
     tool: str
@@ -31,7 +31,7 @@ class Action(msgspec.Struct, frozen=True):
     call_id: str
 
 
-class Observation(msgspec.Struct, frozen=True):
+class Observation(msgspec.Struct, frozen=True, gc=False):
     """What a tool call ended in; `elapsed_s` in seconds."""
 
     call_id: str
@@ -40,7 +40,7 @@ class Observation(msgspec.Struct, frozen=True):
     elapsed_s: float
 
 
-class Step(msgspec.Struct, frozen=True):
+class Step(msgspec.Struct, frozen=True, gc=False):
     """One turn of the model; `observations` stand in the order of `actions`."""
 
     thought: str
@@ -48,7 +48,7 @@ class Step(msgspec.Struct, frozen=True):
     observations: tuple[Observation, ...] = ()
 
 
-class StillRunning(msgspec.Struct, frozen=True):
+class StillRunning(msgspec.Struct, frozen=True, gc=False):
     """Something that ignored its cancellation and had not ended when the run did; it began `since_s` seconds before."""
 
     tool: str
@@ -56,7 +56,7 @@ class StillRunning(msgspec.Struct, frozen=True):
     since_s: float
 
 
-class AgentResult(msgspec.Struct, frozen=True, kw_only=True):
+class AgentResult(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     """
     How a run ended.
 

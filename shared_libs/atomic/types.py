@@ -20,7 +20,7 @@ FinishReason = Literal["stop", "length", "tool_calls", "content_filter"]
 ChunkKind = Literal["text", "thinking", "tool_call", "restarted", "finished"]
 
 
-class ToolCall(msgspec.Struct, frozen=True, omit_defaults=True):
+class ToolCall(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     """
     One call the model asks for.
 
@@ -54,20 +54,20 @@ class ToolCall(msgspec.Struct, frozen=True, omit_defaults=True):
         return msgspec.json.encode(self.arguments).decode() if self.malformed is None else self.malformed
 
 
-class TextPart(msgspec.Struct, frozen=True, tag_field="type", tag="text"):
+class TextPart(msgspec.Struct, frozen=True, gc=False, tag_field="type", tag="text"):
     """A piece of text in a message of several parts."""
 
     text: str
 
 
-class ImagePart(msgspec.Struct, frozen=True, tag_field="type", tag="image", omit_defaults=True):
+class ImagePart(msgspec.Struct, frozen=True, gc=False, tag_field="type", tag="image", omit_defaults=True):
     """An image as input: an `https:` or `data:` URL."""
 
     url: str
     media_type: str = ""
 
 
-class Thinking(msgspec.Struct, frozen=True, omit_defaults=True):
+class Thinking(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     """
     A reasoning block of a model.
 
@@ -81,7 +81,7 @@ class Thinking(msgspec.Struct, frozen=True, omit_defaults=True):
     data: dict[str, Any] | None = None
 
 
-class Message(msgspec.Struct, frozen=True, omit_defaults=True):
+class Message(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     """
     One message of a conversation.
 
@@ -104,7 +104,7 @@ class Message(msgspec.Struct, frozen=True, omit_defaults=True):
         return "".join(part.text for part in self.content if isinstance(part, TextPart))
 
 
-class ToolSpec(msgspec.Struct, frozen=True):
+class ToolSpec(msgspec.Struct, frozen=True, gc=False):
     """What a model is told of a tool; `parameters` is a JSON Schema of type object."""
 
     name: str
@@ -121,7 +121,7 @@ class HasSpec(Protocol):
         """What a model is told."""
 
 
-class ToolResult(msgspec.Struct, frozen=True, omit_defaults=True):
+class ToolResult(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     """
     The observation a tool call ended in; what `BaseTool.async_run` returns.
 
@@ -140,7 +140,7 @@ class ToolResult(msgspec.Struct, frozen=True, omit_defaults=True):
         return self.content
 
 
-class Usage(msgspec.Struct, frozen=True):
+class Usage(msgspec.Struct, frozen=True, gc=False):
     """
     Tokens, as the provider counted them.
 
@@ -164,7 +164,7 @@ class Usage(msgspec.Struct, frozen=True):
         )
 
 
-class Attempt(msgspec.Struct, frozen=True, kw_only=True):
+class Attempt(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     """
     One request to a model: a row of the ledger that equals what the server saw.
 
@@ -186,7 +186,7 @@ class Attempt(msgspec.Struct, frozen=True, kw_only=True):
     usage: Usage | None = None
 
 
-class LLMResponse(msgspec.Struct, frozen=True, kw_only=True):
+class LLMResponse(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     """
     A model's whole answer.
 
@@ -214,7 +214,7 @@ class LLMResponse(msgspec.Struct, frozen=True, kw_only=True):
         return Message("assistant", self.text, tool_calls=self.tool_calls, thinking=self.thinking)
 
 
-class LLMChunk(msgspec.Struct, frozen=True, omit_defaults=True):
+class LLMChunk(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     """
     A piece of a streamed answer.
 
@@ -229,7 +229,7 @@ class LLMChunk(msgspec.Struct, frozen=True, omit_defaults=True):
     response: LLMResponse | None = None
 
 
-class Price(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class Price(msgspec.Struct, frozen=True, gc=False, forbid_unknown_fields=True):
     """
     US dollars per million tokens.
 

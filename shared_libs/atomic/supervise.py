@@ -11,7 +11,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-from collections.abc import Callable, Coroutine
+import sys
+from collections.abc import Callable, Collection, Coroutine
 from typing import Any, Protocol, TypeVar
 
 from shared_libs.atomic.errors import DeadlineExceeded
@@ -32,16 +33,23 @@ GRACE_S = 0.02
 class Expiry:
     """A moment that may be moved while it is waited for (`at`, loop seconds), and what it means (`why`)."""
 
-    __slots__ = ("_why", "at")
+    __slots__ = ("_bell", "_why", "at")
 
     def __init__(self, at: float, why: str) -> None:
         self.at = at
         self._why = why
+        self._bell: _Bell | None = None
 
     @property
     def why(self) -> str:
         """What it means that this moment has come."""
         return self._why
+
+    def move(self, at: float) -> None:
+        """Move it: later costs nothing until the old moment comes, earlier sets whoever waits for it anew."""
+        self.at = at
+        if self._bell is not None and at < self._bell.looks_at:
+            self._bell.look_at(at)
 
 
 class Elsewhere(Protocol):
@@ -86,6 +94,10 @@ class BodyCancelled(Exception):
     """The body raised `CancelledError` by itself; nobody outside asked for it."""
 
 
+class BodyExited(Exception):
+    """The body raised `SystemExit`, which must not end the process that hosts it."""
+
+
 async def supervise(
     body: Coroutine[Any, Any, T],
     expiry: Expiry,
@@ -99,6 +111,8 @@ async def supervise(
     """
     Await `body` as a task of its own, until `expiry` and never longer than `GRACE_S` after it.
 
+    The body begins at once where Python can do that (3.12), and costs no turn of the loop if it never waits.
+
     Args:
         body: what to run.
         expiry: when to give up; may be moved by the body while it runs.
@@ -111,37 +125,37 @@ async def supervise(
     Raises:
         DeadlineExceeded: time was over; its `still_running` tells whether the body was left behind.
         BodyCancelled: the body cancelled itself.
+        BodyExited: the body tried to end the process.
         asyncio.CancelledError: somebody outside cancelled the caller; the body was cancelled first.
 
     """
     loop = asyncio.get_running_loop()
     began_at = loop.time()
     bell = _Bell(loop, expiry)
-    task = loop.create_task(bell.ring_after(body))
+    task = _begun(bell.ring_after(body), loop)
+    cancelled: asyncio.CancelledError | None = None
     expired = False
-    try:
+    if not task.done():
         try:
-            await bell.rung
+            await bell.wait()
+        except asyncio.CancelledError as error:
+            cancelled = error
         finally:
             bell.stop()
         if not task.done():
-            expired = True
+            expired = cancelled is None
+            # once: a driver that is closing a connection when a second one comes leaves it half closed
             task.cancel()
-            await _grace(task)
-    except asyncio.CancelledError:
-        # an outside cancel always wins; a second one, during the grace, ends it. The body is cancelled once: a driver
-        # that is closing a connection when a second one comes leaves it half closed
-        try:
-            if not expired:
-                task.cancel()
-            await _grace(task)
-        finally:
-            if _goes_on(task, elsewhere):
-                _Left(task, elsewhere, Abandoned(what=what, name=name, call_id=call_id)).book(began_at, left)
-        raise
+            cancelled = await settle([task]) or cancelled
     if _goes_on(task, elsewhere):
         _Left(task, elsewhere, Abandoned(what=what, name=name, call_id=call_id)).book(began_at, left)
-        raise DeadlineExceeded(expiry.why, still_running=True)
+        if cancelled is None:
+            raise DeadlineExceeded(expiry.why, still_running=True)
+    if cancelled is not None:  # a cancel from outside always wins
+        try:
+            raise cancelled
+        finally:
+            del cancelled
     if expired and (task.cancelled() or task.exception()):
         raise DeadlineExceeded(expiry.why)
     if task.cancelled():
@@ -152,6 +166,40 @@ async def supervise(
         del task  # an error holds this frame, and the task the error: a cycle that only the collector would free
 
 
+async def settle(tasks: Collection[asyncio.Task[Any]]) -> asyncio.CancelledError | None:
+    """
+    Give cancelled tasks their `GRACE_S` to clean up.
+
+    Returns the last cancellation of the caller that came meanwhile: it has to wait as well. Some cancel once
+    (asyncio.timeout), others on every turn of the loop (the scopes of anyio, and so Starlette, FastAPI and MCP); who
+    leaves at the second leaves behind what was about to obey.
+    """
+    clock = asyncio.get_running_loop().time
+    until = clock() + GRACE_S
+    cancelled = None
+    waiting = {task for task in tasks if not task.done()}
+    while waiting and (left_s := until - clock()) > 0:
+        try:
+            _, waiting = await asyncio.wait(waiting, timeout=left_s)
+        except asyncio.CancelledError as error:
+            cancelled = error
+            waiting = {task for task in waiting if not task.done()}
+    return cancelled
+
+
+if sys.version_info >= (3, 12):
+
+    def _begun(body: Coroutine[Any, Any, T], loop: asyncio.AbstractEventLoop) -> asyncio.Task[T]:
+        """A task that has begun: what never waits is done already."""
+        return asyncio.Task(body, loop=loop, eager_start=True)
+
+else:
+
+    def _begun(body: Coroutine[Any, Any, T], loop: asyncio.AbstractEventLoop) -> asyncio.Task[T]:
+        """A task that will begin in the next turn of the loop."""
+        return loop.create_task(body)
+
+
 class _Bell:
     """
     Wakes a waiter when a body has ended or its time is over.
@@ -159,46 +207,54 @@ class _Bell:
     The body rings it in its own last step: one turn of the loop less than a callback of its task would take.
     """
 
-    __slots__ = ("_expiry", "_handle", "_loop", "rung")
+    __slots__ = ("_expiry", "_handle", "_loop", "_rung", "looks_at")
 
     def __init__(self, loop: asyncio.AbstractEventLoop, expiry: Expiry) -> None:
         self._loop = loop
         self._expiry = expiry
-        self.rung: asyncio.Future[None] = loop.create_future()
-        self._handle = None if expiry.at == math.inf else loop.call_at(expiry.at, self._look)
+        self._rung: asyncio.Future[None] | None = None
+        self._handle: asyncio.TimerHandle | None = None
+        self.looks_at = math.inf
 
     async def ring_after(self, body: Coroutine[Any, Any, T]) -> T:
         try:
             return await body
+        except SystemExit as error:
+            raise BodyExited(f"SystemExit: {error}") from error
         finally:
             self.ring()
 
-    def ring(self, _: object = None) -> None:
-        if not self.rung.done():
-            self.rung.set_result(None)
+    async def wait(self) -> None:
+        """Wait until it rings."""
+        self._rung = self._loop.create_future()
+        self._expiry._bell = self  # noqa: SLF001 - its own other half
+        if self._expiry.at != math.inf:
+            self.look_at(self._expiry.at)
+        await self._rung
+
+    def ring(self) -> None:
+        if self._rung is not None and not self._rung.done():
+            self._rung.set_result(None)
 
     def stop(self) -> None:
         """Look at the time no more."""
+        self._expiry._bell = None  # noqa: SLF001 - its own other half
         if self._handle is not None:
             self._handle.cancel()
 
+    def look_at(self, moment: float) -> None:
+        """Look whether it is time at a moment, and no more at the one planned before."""
+        if self._handle is not None:
+            self._handle.cancel()
+        self.looks_at = moment
+        self._handle = self._loop.call_at(moment, self._look)
+
     def _look(self) -> None:
-        """Ring when it is time; a moved expiry costs no new timer until the old one fires."""
+        """Ring when it is time; a later expiry costs no new timer until the old one fires."""
         if self._loop.time() < self._expiry.at:
-            self._handle = self._loop.call_at(self._expiry.at, self._look)
+            self.look_at(self._expiry.at)
         else:
             self.ring()
-
-
-async def _grace(task: asyncio.Task[Any]) -> None:
-    """Give a cancelled task its time to clean up."""
-    loop = asyncio.get_running_loop()
-    bell = _Bell(loop, Expiry(loop.time() + GRACE_S, ""))
-    task.add_done_callback(bell.ring)  # a task that never began has no last step
-    try:
-        await bell.rung
-    finally:
-        bell.stop()
 
 
 def _goes_on(task: asyncio.Task[Any], elsewhere: Elsewhere | None) -> bool:

@@ -6,15 +6,17 @@ import asyncio
 import contextlib
 import gc
 import math
+import sys
 import threading
 
+import anyio
 import pytest
 
 from shared_libs.atomic.deadline import NEVER
 from shared_libs.atomic.errors import DeadlineExceeded, LLMError
 from shared_libs.atomic.events import Abandoned, AbandonedEnded
 from shared_libs.atomic.scope import Scope, use_scope
-from shared_libs.atomic.supervise import GRACE_S, BodyCancelled, Expiry, LeftRunning, supervise
+from shared_libs.atomic.supervise import GRACE_S, BodyCancelled, BodyExited, Expiry, LeftRunning, supervise
 from tests.support import run_virtual
 
 
@@ -248,9 +250,9 @@ def test_a_cancellation_from_outside_wins_over_whatever_the_body_ends_in(body_en
 
 @pytest.mark.promise("cancel-wins", "time-orphans")
 @pytest.mark.parametrize("second_after", [None, GRACE_S / 4])
-@pytest.mark.parametrize("seconds", [10, 0.5])
-def test_a_cancellation_waits_the_grace_at_most_and_books_what_goes_on(seconds, second_after):
-    """`seconds` 10: it comes while the body has time; 0.5: in the grace. A second one ends the grace."""
+@pytest.mark.parametrize(("seconds", "grace_s"), [(10, GRACE_S), (0.5, GRACE_S / 2)])
+def test_a_cancellation_waits_the_grace_at_most_and_books_what_goes_on(seconds, grace_s, second_after):
+    """`seconds` 10: it comes while the body has time; 0.5: half through its grace. A second one changes nothing."""
 
     async def main():
         ledger = Ledger()
@@ -265,7 +267,7 @@ def test_a_cancellation_waits_the_grace_at_most_and_books_what_goes_on(seconds, 
         return now() - began, [row[:2] for row in ledger.rows]
 
     took, rows = run_virtual(main())
-    assert took == pytest.approx(GRACE_S if second_after is None else second_after)
+    assert took == pytest.approx(grace_s)
     assert rows == [("t", "c")]
 
 
@@ -293,6 +295,103 @@ def test_a_body_is_cancelled_only_once():
 
     run_virtual(main())
     assert came == [0.5]
+
+
+async def close_slowly(closed):
+    """Obey a cancellation, and need a little time to clean up, as a driver that closes its connection does."""
+    try:
+        await sleep()
+    finally:
+        await asyncio.sleep(GRACE_S / 4)
+        closed.append(True)
+
+
+@pytest.mark.promise("cancel-wins", "time-orphans")
+@pytest.mark.parametrize("scope", ["asyncio.timeout", "move_on_after", "fail_after", "task group"])
+def test_what_obeys_has_its_grace_under_every_kind_of_scope(scope):
+    """The scopes of anyio, and so of Starlette, FastAPI and MCP, cancel again on every turn of the loop."""
+
+    async def main():
+        ledger, closed = Ledger(), []
+
+        async def call():
+            await ledger.supervise(close_slowly(closed), 10)
+
+        if scope == "asyncio.timeout":
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(0.5):
+                    await call()
+        elif scope == "move_on_after":
+            with anyio.move_on_after(0.5):
+                await call()
+        elif scope == "fail_after":
+            with contextlib.suppress(TimeoutError), anyio.fail_after(0.5):
+                await call()
+        else:
+            async with anyio.create_task_group() as group:
+                group.start_soon(call)
+                await anyio.sleep(0.5)
+                group.cancel_scope.cancel()
+        alive = asyncio.all_tasks() - {asyncio.current_task()}
+        return closed, alive, ledger.rows, asyncio.current_task().cancelling()
+
+    assert asyncio.run(main()) == ([True], set(), [], 0)
+
+
+@pytest.mark.promise("cancel-wins", "time-orphans")
+def test_what_absorbs_is_left_after_the_grace_though_it_is_cancelled_on_every_turn():
+    async def main():
+        ledger = Ledger()
+        began = now()
+        with anyio.move_on_after(0.05):
+            await ledger.supervise(absorb(0.5), 10)
+        took = now() - began
+        await asyncio.wait(asyncio.all_tasks() - {asyncio.current_task()})
+        return took < 0.4, [row[:2] for row in ledger.rows]
+
+    assert asyncio.run(main()) == (True, [("t", "c")])
+
+
+def test_a_body_that_exits_does_not_end_the_process():
+    async def body():
+        await asyncio.sleep(0)
+        raise SystemExit(3)
+
+    async def main():
+        with pytest.raises(BodyExited, match="SystemExit: 3"):
+            await Ledger().supervise(body())
+
+    run_virtual(main())
+
+
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="tasks begin at once from 3.12 on")
+def test_a_body_that_never_waits_costs_no_turn_of_the_loop():
+    async def main():
+        turns = []
+        asyncio.get_running_loop().call_soon(turns.append, 1)
+        return await Ledger().supervise(at_once()), turns
+
+    async def at_once():
+        return "done"
+
+    assert run_virtual(main()) == ("done", [])
+
+
+@pytest.mark.promise("time-total")
+def test_a_moment_moved_earlier_holds_too():
+    async def main():
+        expiry = Expiry(10.0, "too late")
+
+        async def body():
+            await asyncio.sleep(0.5)
+            expiry.move(1.0)
+            await asyncio.sleep(math.inf)
+
+        with pytest.raises(DeadlineExceeded):
+            await Ledger().supervise(body(), expiry)
+        return now()
+
+    assert run_virtual(main()) == 1.0
 
 
 @pytest.mark.promise("time-orphans")

@@ -1,4 +1,4 @@
-"""The contestants: the same work (three calls, one async and one sync tool) by hand, by the bare SDK, and by our agent."""
+"""The contestants: the same work (three calls, an async and a sync tool) by hand, by the bare SDK, and by our agent."""
 
 from __future__ import annotations
 

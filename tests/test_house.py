@@ -27,6 +27,7 @@ HEAVY = {
 }
 
 MUTABLE = {
+    "atomic/forks.py: _known": "a process forks as a whole; weak references only",
     "atomic/resilience/health.py: _known": "what the process knows of its models is kept per process, by contract",
 }
 """State that lives in a module, with the reason why it may."""

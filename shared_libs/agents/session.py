@@ -6,10 +6,10 @@ from shared_libs.agents.run import Run
 from shared_libs.atomic.errors import LLMError, MemoryConflict, MemoryStoreError
 from shared_libs.atomic.events import MemoryCompacted, MemoryLoaded, MemoryStored, Warned
 from shared_libs.atomic.memory.base import BaseMemory
-from shared_libs.atomic.memory.compaction import Digest, estimate_tokens
+from shared_libs.atomic.memory.compaction import Digest
 from shared_libs.atomic.scope import use_scope
 from shared_libs.atomic.supervise import GRACE_S
-from shared_libs.atomic.types import Message
+from shared_libs.atomic.types import Message, estimate_tokens
 
 
 async def recall(run: Run, memory: BaseMemory | None) -> tuple[list[Message], Digest]:

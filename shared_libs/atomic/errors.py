@@ -40,6 +40,10 @@ if TYPE_CHECKING:
     from shared_libs.atomic.types import Attempt, Usage
 
 
+MAX_REASONS = 5
+"""How many of the errors in a group are told."""
+
+
 class FactoryError(Exception):
     """Root of everything this library raises on purpose."""
 
@@ -231,3 +235,28 @@ class CircuitOpen(LLMError):
 
     kind = "circuit_open"
     default_retryable = True
+
+
+def in_words(error: BaseException) -> str:
+    """
+    Say an error's kind and text, whatever it is.
+
+    Of a group the inner reasons are told, since its own text is only their number; a text that fails is left out.
+    """
+    reasons = [error]
+    while any(isinstance(reason, BaseExceptionGroup) for reason in reasons):
+        reasons = [
+            inner
+            for reason in reasons
+            for inner in (reason.exceptions if isinstance(reason, BaseExceptionGroup) else (reason,))
+        ][:MAX_REASONS]
+    return "; ".join(dict.fromkeys(_one_in_words(reason) for reason in reasons))
+
+
+def _one_in_words(error: BaseException) -> str:
+    kind = type(error).__name__
+    try:
+        text = str(error)
+    except Exception:  # noqa: BLE001 - an error whose text fails is an error all the same
+        return kind
+    return f"{kind}: {text}" if text else kind

@@ -162,20 +162,22 @@ async def supervise(
         raise BodyCancelled
     try:
         return task.result()
+    except GeneratorExit as error:  # of the body's own; one of ours closes this very coroutine
+        raise BodyExited("GeneratorExit") from error
     finally:
         del task  # an error holds this frame, and the task the error: a cycle that only the collector would free
 
 
-async def settle(tasks: Collection[asyncio.Task[Any]]) -> asyncio.CancelledError | None:
+async def settle(tasks: Collection[asyncio.Task[Any]], grace_s: float = GRACE_S) -> asyncio.CancelledError | None:
     """
-    Give cancelled tasks their `GRACE_S` to clean up.
+    Give cancelled tasks their time to clean up, `grace_s` seconds in all.
 
     Returns the last cancellation of the caller that came meanwhile: it has to wait as well. Some cancel once
     (asyncio.timeout), others on every turn of the loop (the scopes of anyio, and so Starlette, FastAPI and MCP); who
     leaves at the second leaves behind what was about to obey.
     """
     clock = asyncio.get_running_loop().time
-    until = clock() + GRACE_S
+    until = clock() + grace_s
     cancelled = None
     waiting = {task for task in tasks if not task.done()}
     while waiting and (left_s := until - clock()) > 0:
@@ -233,7 +235,7 @@ class _Bell:
         await self._rung
 
     def ring(self) -> None:
-        if self._rung is not None and not self._rung.done():
+        if self._rung is not None and not self._rung.done() and not self._loop.is_closed():
             self._rung.set_result(None)
 
     def stop(self) -> None:

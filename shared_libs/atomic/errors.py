@@ -27,6 +27,8 @@ The error tree.
         ├── ContentFiltered       refused by the provider's filter; reported, never routed around
         └── CircuitOpen           not tried: the model's breaker is open
 
+    RunInterrupted (a BaseException)  a journal says that this process has to leave the run
+
 An `LLMError` states facts (`retryable`, `retry_after_s`, `replay_safe`, `response_started`, `provider`, `model`,
 `attempt`); what follows from them is decided in `resilience/`, never by reading the text. All errors pickle.
 """
@@ -80,6 +82,14 @@ class DeadlineExceeded(FactoryError, TimeoutError):
     def __init__(self, message: str, *, still_running: bool = False) -> None:
         super().__init__(message)
         self.still_running = still_running
+
+
+class RunInterrupted(BaseException):
+    """
+    Raised by a journal: this process has to go no further with the run, which is another's now, or is to be.
+
+    No `Exception`, so that nothing on its way takes it for a failure of the run. Nobody is told that the run has ended.
+    """
 
 
 class ToolError(FactoryError):

@@ -12,7 +12,7 @@ import asyncio
 import logging
 import math
 import sys
-from collections.abc import Callable, Collection, Coroutine
+from collections.abc import Callable, Collection, Coroutine, Sequence
 from typing import Any, Protocol, TypeVar
 
 from shared_libs.atomic.errors import DeadlineExceeded
@@ -187,6 +187,32 @@ async def settle(tasks: Collection[asyncio.Task[Any]], grace_s: float = GRACE_S)
             cancelled = error
             waiting = {task for task in waiting if not task.done()}
     return cancelled
+
+
+async def together(bodies: Sequence[Coroutine[Any, Any, T]]) -> list[T]:
+    """
+    Run bodies at once and return their results in order.
+
+    When one fails, or the caller is cancelled, the others are cancelled and given their grace before that is raised:
+    nothing runs on that nobody has booked. Each body awaits what is foreign by `supervise`.
+    """
+    loop = asyncio.get_running_loop()
+    tasks = [loop.create_task(body) for body in bodies]
+    cancelled: asyncio.CancelledError | None = None
+    try:
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
+    except asyncio.CancelledError as error:
+        cancelled = error
+    unfinished = [task for task in tasks if not task.done()]
+    for task in unfinished:
+        task.cancel()
+    cancelled = await settle(unfinished, 2 * GRACE_S) or cancelled
+    failures = [task.exception() for task in tasks if task.done() and not task.cancelled()]  # they were looked at
+    if cancelled is not None:
+        raise cancelled
+    if failure := next(filter(None, failures), None):
+        raise failure
+    return [task.result() for task in tasks]
 
 
 if sys.version_info >= (3, 12):

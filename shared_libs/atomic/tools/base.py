@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any, Literal, final, get_args, overload
 
 import msgspec
 
-from shared_libs.atomic.errors import DeadlineExceeded, MisuseError, ToolError
+from shared_libs.atomic.errors import DeadlineExceeded, MisuseError, RunInterrupted, ToolError, in_words
 from shared_libs.atomic.scope import Scope, current_deadline, current_scope, use_scope
-from shared_libs.atomic.supervise import BodyCancelled, Expiry, LeftRunning, supervise
+from shared_libs.atomic.supervise import BodyCancelled, BodyExited, Expiry, LeftRunning, supervise
 from shared_libs.atomic.threads import Job, Threads
 from shared_libs.atomic.tools.arguments import Arguments, InvalidArguments
 from shared_libs.atomic.tools.plan import Plan, plan_of
@@ -40,9 +40,11 @@ class BaseTool:
       its own there) or "process": a warm worker process, killed with all it has started when the call's time is over.
       There the tool is made again, from its name in its module and its constructor's arguments.
     - `memory_limit_mb`, `cpu_limit_s`: what one call in a process may use; None for no bound.
-    - `idempotent`: calling again repeats no side effect. `needs_approval`: a person decides first.
+    - `idempotent`: True, calling again repeats no side effect; False, a call that a crash interrupted is never made
+      again, and `found_out` is asked what became of it. `needs_approval`: a person decides first.
       `sequential`: calls of one turn run one after the other.
     - `max_observation_chars`: a longer result is cut, with a note.
+    - `passes_ports`: the work is done through models and tools of its own, as a sub-agent does it.
     """
 
     name: str = ""
@@ -52,7 +54,8 @@ class BaseTool:
     isolation: Isolation | None = None
     memory_limit_mb: int | None = None
     cpu_limit_s: float | None = None
-    idempotent: bool = False
+    idempotent: bool | None = None
+    passes_ports: bool = False
     needs_approval: bool = False
     sequential: bool = False
     max_observation_chars: int = 32_000
@@ -134,14 +137,50 @@ class BaseTool:
         except BodyCancelled:
             content, is_error, stuck = f"{self.name} was cancelled from within", True, False
         except ToolError as error:
-            content, is_error, stuck = str(error), True, False
+            content, is_error, stuck = _said(error), True, False
         except MemoryError:
             most = "" if self.memory_limit_mb is None else f"; one call may use {self.memory_limit_mb} MB"
             content, is_error, stuck = f"{self.name} ran out of memory{most}", True, False
-        except Exception as error:  # noqa: BLE001 - the tool is foreign code: whatever it raises is an observation
-            content, is_error, stuck = _as_reason(error), True, False
+        except (asyncio.CancelledError, KeyboardInterrupt, GeneratorExit, RunInterrupted):
+            raise
+        except BodyExited as error:
+            content, is_error, stuck = str(error), True, False
+        except BaseException as error:  # noqa: BLE001 - the tool is foreign code: whatever it raises is an observation
+            content, is_error, stuck = in_words(error), True, False
         shown, whole = self._cut(content)
         return ToolResult(shown, is_error, loop.time() - started, stuck, whole)
+
+    async def found_out(self, key: str) -> Any | None:
+        """
+        Find out what became of an earlier call, by its key (`Scope.key`); None when that is not known.
+
+        Asked of a tool that is not `idempotent` when the process that called it has ended meanwhile. What it returns is
+        the observation.
+        """
+        return None
+
+    @final
+    async def async_found_out(self, *, call_id: str) -> ToolResult | None:
+        """Ask `found_out`, under the tool's timeout and the current deadline; a failure is told to the model too."""
+        scope = current_scope()
+        limit = scope.deadline.narrowed(self.timeout_s)
+        inner = scope.of_call(self.name, limit, call_id)
+
+        async def body() -> Any:
+            with use_scope(inner):
+                return await self.found_out(inner.key)
+
+        expiry = Expiry(limit.at, f"{self.name} could not find out in time what became of an earlier call")
+        began_at = asyncio.get_running_loop().time()
+        try:
+            found = await supervise(body(), expiry, what="tool", name=self.name, call_id=call_id)
+            shown, whole = ("", "") if found is None else self._cut(_as_text(found))
+        except (asyncio.CancelledError, KeyboardInterrupt, GeneratorExit, RunInterrupted):
+            raise
+        except BaseException as error:  # noqa: BLE001 - foreign code, as in `async_run`
+            return ToolResult(in_words(error), is_error=True)
+        took_s = asyncio.get_running_loop().time() - began_at
+        return None if found is None else ToolResult(shown, elapsed_s=took_s, whole=whole)
 
     async def aopen(self) -> None:
         """
@@ -265,11 +304,8 @@ class BaseTool:
 
     async def _run_on_loop(self, arguments: dict[str, Any], scope: Scope) -> Any:
         with use_scope(scope):
-            try:
-                outcome = await self._outcome(self.execute(**arguments))
-                return [*self._pieces(outcome)] if inspect.isgenerator(outcome) else outcome
-            except SystemExit as error:  # must not end the process that hosts the run
-                raise ToolError(f"SystemExit: {error}") from error
+            outcome = await self._outcome(self.execute(**arguments))
+            return [*self._pieces(outcome)] if inspect.isgenerator(outcome) else outcome
 
     def _processes(self) -> Workers:
         if self._process_workers is None:
@@ -367,20 +403,23 @@ def _is_async(execute: Callable[..., Any]) -> bool:
     return inspect.iscoroutinefunction(execute) or inspect.isasyncgenfunction(execute)
 
 
-def _as_reason(error: Exception) -> str:
+def _said(error: ToolError) -> str:
+    """What a tool says was wrong; where that fails, what failed."""
     try:
-        return f"{type(error).__name__}: {error}"
-    except Exception:  # noqa: BLE001 - an error whose text fails is an error all the same
-        return type(error).__name__
+        return str(error)
+    except Exception as failure:  # noqa: BLE001 - the text of an error is foreign code too
+        return f"{type(error).__name__}, whose text fails: {in_words(failure)}"
 
 
 def _as_text(value: Any) -> str:
     if isinstance(value, str):
         return value
     if isinstance(value, ToolResult):
+        given: Any = value.content  # of foreign code, whatever its type says
+        content = given if isinstance(given, str) else _as_text(given)
         if value.is_error:
-            raise ToolError(value.content)
-        return value.content
+            raise ToolError(content)
+        return content
     try:
         return msgspec.json.encode(value, enc_hook=_plain).decode()
     except (TypeError, ValueError, msgspec.MsgspecError, RecursionError):

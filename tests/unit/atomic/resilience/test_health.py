@@ -64,8 +64,7 @@ def test_two_loops_in_two_threads_share_a_limit_and_both_are_served():
     served, failed = [], []
 
     async def some(name):
-        for _ in range(20):
-            served.append((name, (await llm.async_chat("x", timeout=20)).text))
+        served.extend([(name, (await llm.async_chat("x", timeout=20)).text) for _ in range(20)])
 
     def thread(name):
         try:

@@ -59,6 +59,10 @@ REQUIREMENTS: dict[str, Requirement] = {
     "health-own": Requirement(
         "what is known of a model is known by key, and holds over the loops and threads of a process", "core review"
     ),
+    "journal-once": Requirement(
+        "what a journal has recorded of a run is never done again, and what was in flight has the same key",
+        "docs/journal.md",
+    ),
     "work-bounded": Requirement(
         "what comes from outside, and what grows, has a bound on its size and on the work it makes", "house rule"
     ),

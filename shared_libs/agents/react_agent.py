@@ -233,7 +233,7 @@ class ReActAgent:
         is, without a task of its own: on 3.11 that one loses a cancellation that comes as the loop ends.
         """
         try:
-            async with asyncio.timeout_at(run.deadline.at) as edge:
+            async with asyncio.timeout_at(run.edge_at) as edge:
                 return await self._drive(run, asked, stream=stream)
         except asyncio.CancelledError:
             run.finish(Ending("cancelled", "cancelled", run.best_answer, "cancelled from outside"))

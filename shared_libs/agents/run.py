@@ -44,6 +44,9 @@ _log = logging.getLogger(__name__)
 RESERVE_SHARE = 0.25
 """The reserve for the last word is at most this share of the time."""
 
+REPLAY_S = 0.5
+"""Seconds a run that was down past its deadline may take to read what it had; no model and no tool is asked."""
+
 STORE_S = 0.5
 """Seconds kept at the end to store the exchange; at most a tenth of the time is."""
 
@@ -132,6 +135,12 @@ class Run:
             session_length=self.session_length,
             session_before=self.session_before,
         )
+
+    @property
+    def edge_at(self) -> float:
+        """When the loop is ended from outside; what is only replayed gets a moment though the deadline has passed."""
+        replays = self.journal is not None and self.journal.replaying
+        return max(self.deadline.at, self._loop.time() + REPLAY_S) if replays else self.deadline.at
 
     @property
     def elapsed_s(self) -> float:

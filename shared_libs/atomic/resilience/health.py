@@ -13,6 +13,7 @@ import threading
 import weakref
 from collections import OrderedDict, deque
 from hashlib import blake2b
+from itertools import islice
 from typing import Literal
 
 from shared_libs.atomic.deadline import Deadline
@@ -206,6 +207,8 @@ class ModelHealth:
         return self.breaker.state == "closed" and not len(self.left_running)
 
 
+_LOOKED_AT = 64
+
 MAX_KNOWN = 4096
 """Models (by address and key) whose health is kept; beyond that those are forgotten that were used longest ago."""
 
@@ -223,12 +226,18 @@ def health_of(provider: str, base_url: str, model: str, key: str = "") -> ModelH
     found = _known.get(name)
     if found is None:
         found = _known.setdefault(name, ModelHealth(f"{provider} {model} at {base_url}"))
-        while len(_known) > MAX_KNOWN:
-            oldest = next((known for known, health in list(_known.items()) if health.at_rest), None)
-            if oldest is None:
-                break
-            _known.pop(oldest, None)
+        if len(_known) > MAX_KNOWN:
+            _forget_oldest()
     else:
         with contextlib.suppress(KeyError):  # another thread has just forgotten it
             _known.move_to_end(name)
     return found
+
+
+def _forget_oldest() -> None:
+    """Forget one model: of the few that were used longest ago the first whose health is of no interest."""
+    with contextlib.suppress(RuntimeError):  # another thread has just added one
+        for name, health in islice(_known.items(), _LOOKED_AT):
+            if health.at_rest:
+                _known.pop(name, None)
+                return

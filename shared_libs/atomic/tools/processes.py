@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import os
 import signal
 import socket
@@ -14,40 +15,18 @@ import weakref
 from collections import deque
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import msgspec
 
 from shared_libs.atomic.errors import MisuseError, ToolError
 from shared_libs.atomic.threads import Threads
-from shared_libs.atomic.tools.guard import receive, send
+from shared_libs.atomic.tools.exchange import Answer, Call, receive, send
 from shared_libs.atomic.tools.plan import WORKER_MAIN, Plan
 
 MAX_WORKERS = max(4, os.cpu_count() or 1)
 """Worker processes one tool may hold; further calls wait for a free one, within their time."""
 
 _GUARD = Path(__file__).with_name("guard.py")
-
-
-class Call(msgspec.Struct, frozen=True):
-    """One call on its way to a worker; `until` is its deadline on the machine's monotonic clock."""
-
-    arguments: Any
-    until: float
-    run_id: str
-    step: int
-    call_id: str
-    max_observation_chars: int
-    memory_limit_mb: int | None
-    cpu_limit_s: float | None
-
-
-class Answer(msgspec.Struct, frozen=True):
-    """What a worker says; one that is not `reusable` has something left that must end with it."""
-
-    content: str
-    is_error: bool = False
-    reusable: bool = True
 
 
 class Workers:
@@ -209,7 +188,7 @@ class _Worker:
         self._channel, theirs = socket.socketpair()
         with theirs:
             self._guard = subprocess.Popen(  # noqa: S603 - a program of ours
-                [sys.executable, "-P", str(_GUARD), str(theirs.fileno())],
+                [sys.executable, "-P", str(_GUARD), str(theirs.fileno()), json.dumps(sys.path)],
                 bufsize=0,
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,

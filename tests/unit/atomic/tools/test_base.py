@@ -20,6 +20,7 @@ from shared_libs.atomic import tool as as_tool
 from shared_libs.atomic.scope import use_deadline
 from shared_libs.atomic.supervise import GRACE_S
 from shared_libs.atomic.threads import Threads
+from shared_libs.atomic.tools.placement import Placement
 from tests.support import run, run_virtual
 
 INTEGER = {"type": "object", "properties": {"n": {"type": "integer"}}}
@@ -385,7 +386,7 @@ def test_calls_beyond_the_threads_of_a_tool_end_in_time_without_having_begun():
         began.append(True)
         release.wait(20)
 
-    stuck._threads = Threads("stuck", 2)
+    stuck._placement = Placement("thread", threads=Threads("stuck", 2))
 
     async def main():
         return await asyncio.gather(*(stuck.async_run({}) for _ in range(5)))

@@ -177,7 +177,7 @@ class BaseTool:
                 name=self.name,
                 call_id=inner.call_id,
                 elsewhere=elsewhere,
-                left=self._left_running,
+                left_running=self._left_running,
             )
         except (DeadlineExceeded, asyncio.CancelledError):
             if inner.fence is not None:
@@ -185,7 +185,7 @@ class BaseTool:
             raise
         finally:
             if elsewhere is not None:
-                elsewhere.still_running()  # what no thread has begun is taken back
+                elsewhere.withdraw()
 
     def _plan(self) -> Plan:
         """How a worker makes this tool again."""

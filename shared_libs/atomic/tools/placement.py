@@ -6,13 +6,15 @@ import asyncio
 import contextlib
 import inspect
 import itertools
+import threading
 import time
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping
 from functools import partial
 from typing import Any, Literal, Protocol, get_args
 
 from shared_libs.atomic.errors import MisuseError, ToolError
-from shared_libs.atomic.scope import Scope, current_deadline, current_scope, use_scope
+from shared_libs.atomic.scope import Scope, current_scope, use_scope
+from shared_libs.atomic.supervise import BodyCancelled
 from shared_libs.atomic.threads import Job, Threads
 from shared_libs.atomic.tools.exchange import Call
 from shared_libs.atomic.tools.plan import Plan
@@ -77,10 +79,10 @@ class Placement:
             return _run_on_loop(tool, arguments, scope), None
         if self.threads is None:
             self.threads = Threads(tool.name)
-        run = _run_loop_of_its_own if is_async(tool.execute) else _run_here
+        own = _OwnLoop(tool) if is_async(tool.execute) else None
         with use_scope(scope):
-            job = self.threads.submit(partial(run, tool), arguments)
-        return _awaited(tool, job, scope), job
+            job = self.threads.submit(partial(_run_here, tool) if own is None else own.run, arguments)
+        return _awaited(tool, job, scope) if own is None else own.awaited(job), job
 
     async def warm(self, tool: Placed) -> None:
         """Have a worker process ready, or a thread, where the tool runs in one."""
@@ -113,14 +115,52 @@ def _run_here(tool: Placed, /, **arguments: Any) -> Any:
         return [*itertools.takewhile(lambda _: not current_scope().stale, _shown(tool, outcome))]
 
 
-def _run_loop_of_its_own(tool: Placed, /, **arguments: Any) -> Any:
-    """Run an async tool that may block, in this thread; what can be cancelled ends at the deadline."""
+class _OwnLoop:
+    """
+    A call of an async tool that may block: in a thread, on a loop of its own.
 
-    async def bounded() -> Any:
-        async with asyncio.timeout(current_deadline().remaining()):
-            return await _outcome(tool, tool.execute(**arguments))
+    It has no clock of its own: whoever supervises it says when its time is over, and it is cancelled there.
+    """
 
-    return asyncio.run(bounded())
+    def __init__(self, tool: Placed) -> None:
+        self._tool = tool
+        self._lock = threading.Lock()
+        self._task: asyncio.Task[Any] | None = None
+        self._given_up = False
+
+    def run(self, /, **arguments: Any) -> Any:
+        """Run it, in this thread."""
+        try:
+            return asyncio.run(self._body(arguments))
+        except asyncio.CancelledError:
+            raise BodyCancelled from None
+
+    async def awaited(self, job: Job) -> Any:
+        """Wait for it; when the wait is cancelled, cancel it and wait for its end."""
+        try:
+            await job.ended()
+        except asyncio.CancelledError:
+            self._give_up()
+            job.withdraw()
+            if job.running:
+                await job.ended()
+            raise
+        return await job.result()
+
+    async def _body(self, arguments: dict[str, Any]) -> Any:
+        task = asyncio.current_task()
+        with self._lock:
+            if self._given_up:
+                raise asyncio.CancelledError
+            self._task = task
+        return await _outcome(self._tool, self._tool.execute(**arguments))
+
+    def _give_up(self) -> None:
+        with self._lock:
+            self._given_up = True
+            if self._task is not None:
+                with contextlib.suppress(RuntimeError):  # its loop is closed: it has ended just now
+                    self._task.get_loop().call_soon_threadsafe(self._task.cancel)
 
 
 async def _run_on_loop(tool: Placed, arguments: dict[str, Any], scope: Scope) -> Any:

@@ -19,6 +19,7 @@ from pathlib import Path
 import msgspec
 
 from shared_libs.atomic.errors import MisuseError, ToolError
+from shared_libs.atomic.forks import outside_the_loop
 from shared_libs.atomic.threads import Threads
 from shared_libs.atomic.tools.exchange import Answer, Call, receive, send
 from shared_libs.atomic.tools.plan import WORKER_MAIN, Plan
@@ -39,6 +40,7 @@ class Workers:
         self._idle: deque[_Worker] = deque()
         self._closed = False
         weakref.finalize(self, _end_all, self._idle)
+        outside_the_loop(self)
 
     def refuse_while_loading(self) -> None:
         """
@@ -69,6 +71,10 @@ class Workers:
         """
         self._closed = False
         await self.threads.submit(self._warm, {}).result()
+
+    def begin_anew(self) -> None:
+        """Have no workers; in a forked child all are the parent's."""
+        self._idle.clear()
 
     async def aclose(self) -> None:
         """End the idle workers; a busy one ends after its call."""
@@ -131,15 +137,21 @@ class ProcessCall:
             await self._job.ended()
         except asyncio.CancelledError:
             self._give_up()
-            if self.still_running():
+            self.withdraw()
+            if self.running:
                 await self._job.ended()
             raise
         found: Answer = await self._job.result()
         return found
 
-    def still_running(self) -> bool:
-        """Whether anything of the call goes on."""
-        return self._job.still_running()
+    @property
+    def running(self) -> bool:
+        """Whether anything of the call goes on, or is still to begin."""
+        return self._job.running
+
+    def withdraw(self) -> None:
+        """Take it back where it has not begun."""
+        self._job.withdraw()
 
     def when_over(self, then: Callable[[], None]) -> None:
         """Have `then` called by the loop when nothing of the call is left."""
@@ -198,6 +210,21 @@ class _Worker:
         self._plan: bytes | None = plan
         self._lock = threading.Lock()
         self._status: int | None = None
+        outside_the_loop(self)
+
+    def begin_anew(self) -> None:
+        """
+        Let go of it: it is the parent's.
+
+        As long as a child held these, the guard would not see the parent die.
+        """
+        self._lock = threading.Lock()
+        self._status = int(signal.SIGKILL)
+        self._channel.close()
+        for pipe in (self._guard.stdin, self._guard.stdout):
+            if pipe is not None:
+                pipe.close()
+        self._guard.returncode = 0  # no child of ours to wait for
 
     @property
     def alive(self) -> bool:

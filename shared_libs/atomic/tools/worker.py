@@ -35,7 +35,12 @@ def serve(channel: socket.socket) -> None:
         return
     send(channel, msgspec.json.encode(Answer("")))
     while (frame := receive(channel)) is not None:
-        send(channel, msgspec.json.encode(_answer(tool, msgspec.json.decode(frame, type=Call))))
+        call = msgspec.json.decode(frame, type=Call)
+        answer = _answer(tool, call)
+        if time.monotonic() >= call.until:
+            receive(channel)  # the caller tells of its time in its own words, and ends this process
+            return
+        send(channel, msgspec.json.encode(answer))
 
 
 def _made(plan: Plan) -> BaseTool:

@@ -329,6 +329,32 @@ def test_async_code_that_blocks_may_have_a_loop_in_a_thread():
     assert late.content == "blocking did not finish within its 0.3 s"
 
 
+@pytest.mark.parametrize("seconds", [0.05, 60])
+def test_one_clock_ends_async_code_in_a_thread(seconds, monkeypatch):
+    monkeypatch.setattr("shared_libs.atomic.supervise.GRACE_S", 20)  # what obeys is not left behind, however late
+
+    @as_tool(isolation="thread", timeout_s=0.05)
+    async def obedient(seconds: float) -> None:
+        await asyncio.sleep(seconds)
+
+    async def main():
+        return [await obedient.async_run({"seconds": seconds}) for _ in range(20)]
+
+    results = run(main())
+    told = {(result.content, result.still_running) for result in results if result.is_error}
+    assert told == {("obedient did not finish within its 0.05 s", False)}
+    assert seconds < 1 or all(result.is_error for result in results)
+
+
+def test_async_code_in_a_thread_that_cancels_itself():
+    @as_tool(isolation="thread")
+    async def restless() -> None:
+        raise asyncio.CancelledError
+
+    result = run(restless.async_run({}))
+    assert (result.content, result.is_error) == ("restless was cancelled from within", True)
+
+
 @pytest.mark.promise("time-total")
 @pytest.mark.parametrize(("own", "left", "at", "why"), [(2, 9, 2, "within its 2 s"), (9, 2, 2, "before the time of")])
 def test_the_earlier_of_its_own_time_and_the_runs_ends_a_call(own, left, at, why):

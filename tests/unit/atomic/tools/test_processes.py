@@ -157,7 +157,7 @@ def test_a_call_given_up_leaves_no_process(tool, count, tmp_path):
         with pytest.raises(asyncio.CancelledError):
             await task
         await tool.aclose()
-        while tool._placement.workers.threads._threads:  # noqa: ASYNC110 - a thread cannot set an event of the loop
+        while len(tool._placement.workers.threads):  # noqa: ASYNC110 - a thread cannot set an event of the loop
             await asyncio.sleep(0.001)
         return alive, [is_alive(pid) for pid in pids]
 

@@ -82,11 +82,11 @@ class Threads:
 
     Daemons, because a thread stuck in native code must not keep the process alive; not asyncio's default executor,
     because six stuck calls there starve everything else in the process. Calls over `limit` wait for a free thread. A
-    thread that has had nothing to do for `IDLE_S` ends, and so does an idle one whose owner is gone.
+    thread that has had nothing to do for `idle_s` ends, and so does an idle one whose owner is gone.
     """
 
-    def __init__(self, name: str, limit: int = MAX_THREADS) -> None:
-        self._crew = _Crew(name, limit)
+    def __init__(self, name: str, limit: int = MAX_THREADS, *, idle_s: float = IDLE_S) -> None:
+        self._crew = _Crew(name, limit, idle_s)
         weakref.finalize(self, self._crew.close).atexit = False
 
     def __len__(self) -> int:
@@ -119,9 +119,10 @@ class Threads:
 class _Crew:
     """The threads themselves. They know this and not their owner, which may go while they wait."""
 
-    def __init__(self, name: str, limit: int) -> None:
+    def __init__(self, name: str, limit: int, idle_s: float) -> None:
         self._name = name
         self._limit = limit
+        self._idle_s = idle_s
         self.begin_anew()
         outside_the_loop(self)
 
@@ -176,7 +177,7 @@ class _Crew:
         with self._changed:
             while not self._queue:
                 self.idle += 1
-                told = not self._closed and self._changed.wait(IDLE_S)
+                told = not self._closed and self._changed.wait(self._idle_s)
                 self.idle -= 1
                 if not self._queue and not told:
                     self.threads -= 1

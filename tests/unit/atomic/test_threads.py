@@ -172,11 +172,9 @@ def test_closed_threads_open_again():
 
 
 @pytest.mark.promise("time-threads")
-def test_threads_that_have_nothing_to_do_end(monkeypatch):
-    monkeypatch.setattr("shared_libs.atomic.threads.IDLE_S", 0.01)
-
+def test_threads_that_have_nothing_to_do_end():
     async def main():
-        threads = Threads("bored")
+        threads = Threads("bored", idle_s=0.01)
         await asyncio.gather(*(threads.submit(threading.get_ident, {}).result() for _ in range(4)))
         while len(threads):  # noqa: ASYNC110 - a thread cannot set an event of the loop
             await asyncio.sleep(0.001)

@@ -32,6 +32,10 @@ REQUIREMENTS: dict[str, Requirement] = {
         "a tool call that was given up can no longer write to the run: its events, its memory writes, its budget",
         "pydantic-ai #3960",
     ),
+    "forks": Requirement(
+        "in a forked child tools, the watchdog and observers work, and what the parent had is left whole",
+        "gunicorn #1666, celery #10339",
+    ),
     "loop-watched": Requirement(
         "code that blocks the event loop is named once per blockage, with its tool and its stack", "contract"
     ),

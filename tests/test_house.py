@@ -27,7 +27,7 @@ HEAVY = {
 }
 
 MUTABLE = {
-    "atomic/forks.py: _known": "a process forks as a whole; weak references only",
+    "atomic/forks.py: _all": "the hooks of a fork are the process's; it holds everything weakly",
     "atomic/resilience/health.py: _known": "what the process knows of its models is kept per process, by contract",
 }
 """State that lives in a module, with the reason why it may."""

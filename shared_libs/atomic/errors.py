@@ -27,7 +27,7 @@ The error tree.
         ├── ContentFiltered       refused by the provider's filter; reported, never routed around
         └── CircuitOpen           not tried: the model's breaker is open
 
-    RunInterrupted (a BaseException)  a journal says that this process has to leave the run
+    A BaseException of its own is `RunInterrupted`: a journal says that this process has to leave the run.
 
 An `LLMError` states facts (`retryable`, `retry_after_s`, `replay_safe`, `response_started`, `provider`, `model`,
 `attempt`); what follows from them is decided in `resilience/`, never by reading the text. All errors pickle.

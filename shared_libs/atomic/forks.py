@@ -1,31 +1,37 @@
-"""What a forked child has to make anew: threads do not survive a fork, and a lock may have been held at it."""
+"""
+What lives outside the event loop, in threads and processes, and what becomes of it in a forked child.
+
+A fork copies the counts, the queues and the locks, but of the threads only the one that forked, and it shares the
+sockets and pipes with the parent. Whoever keeps such things registers here, and begins anew in the child: servers that
+load the application first and fork their workers then do just that (gunicorn --preload, Celery, uWSGI).
+"""
 
 from __future__ import annotations
 
 import os
 import weakref
-from typing import Protocol
+from typing import Any, Protocol
 
 
-class Forked(Protocol):
-    """Something that does not survive a fork as it is."""
+class Outside(Protocol):
+    """Something that has threads, processes, or locks that another thread may hold at the moment of a fork."""
 
-    def after_fork(self) -> None:
-        """Begin anew, in the child: its threads are gone, and its locks may be held by nobody."""
-
-
-_known: weakref.WeakSet[Forked] = weakref.WeakSet()
+    def begin_anew(self) -> None:
+        """Forget, in a forked child, what belongs to the parent: no thread of it is here, no process is to be ended."""
 
 
-def survive_forks(thing: Forked) -> None:
-    """Have `thing.after_fork()` called in every child that this process forks, while the thing lives."""
-    _known.add(thing)
+_all: weakref.WeakSet[Any] = weakref.WeakSet()
 
 
-def _begin_anew() -> None:
-    for thing in list(_known):
-        thing.after_fork()
+def outside_the_loop(thing: Outside) -> None:
+    """Have `thing` begin anew in every process forked from here on; it is held weakly."""
+    _all.add(thing)
 
 
-if hasattr(os, "register_at_fork"):  # not on Windows, which has no fork
-    os.register_at_fork(after_in_child=_begin_anew)
+def _in_child() -> None:
+    for thing in list(_all):
+        thing.begin_anew()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_in_child)

@@ -55,8 +55,12 @@ class Expiry:
 class Elsewhere(Protocol):
     """Work that goes on outside the task that waits for it."""
 
-    def still_running(self) -> bool:
-        """Whether it goes on."""
+    @property
+    def running(self) -> bool:
+        """Whether it goes on, or is still to begin."""
+
+    def withdraw(self) -> None:
+        """Take it back where it has not begun."""
 
     def when_over(self, then: Callable[[], None]) -> None:
         """Have `then` called by the loop when it has ended."""
@@ -68,7 +72,7 @@ class LeftRunning:
     __slots__ = ("_running",)
 
     def __init__(self) -> None:
-        self._running: set[_Left] = set()
+        self._running: set[_Straggler] = set()
 
     def __len__(self) -> int:
         return len(self._running)
@@ -81,13 +85,13 @@ class LeftRunning:
         """Whether a further call is to be refused."""
         return len(self) >= MAX_LEFT_RUNNING
 
-    def book(self, left: _Left) -> None:
+    def book(self, straggler: _Straggler) -> None:
         """Count one until it ends."""
-        self._running.add(left)
+        self._running.add(straggler)
 
-    def clear(self, left: _Left) -> None:
+    def clear(self, straggler: _Straggler) -> None:
         """Count one no more."""
-        self._running.discard(left)
+        self._running.discard(straggler)
 
 
 class BodyCancelled(Exception):
@@ -106,7 +110,7 @@ async def supervise(
     name: str,
     call_id: str = "",
     elsewhere: Elsewhere | None = None,
-    left: LeftRunning | None = None,
+    left_running: LeftRunning | None = None,
 ) -> T:
     """
     Await `body` as a task of its own, until `expiry` and never longer than `GRACE_S` after it.
@@ -120,7 +124,7 @@ async def supervise(
         name: whose call it is, for the ledger.
         call_id: the call's id, for the ledger.
         elsewhere: work that goes on outside the task, such as in a thread.
-        left: where the owner counts what its calls leave running.
+        left_running: where the owner counts what its calls leave running.
 
     Raises:
         DeadlineExceeded: time was over; its `still_running` tells whether the body was left behind.
@@ -148,7 +152,7 @@ async def supervise(
             task.cancel()
             cancelled = await settle([task]) or cancelled
     if _goes_on(task, elsewhere):
-        _Left(task, elsewhere, Abandoned(what=what, name=name, call_id=call_id)).book(began_at, left)
+        _Straggler(task, elsewhere, Abandoned(what=what, name=name, call_id=call_id)).book(began_at, left_running)
         if cancelled is None:
             raise DeadlineExceeded(expiry.why, still_running=True)
     if cancelled is not None:  # a cancel from outside always wins
@@ -286,33 +290,38 @@ class _Bell:
 
 
 def _goes_on(task: asyncio.Task[Any], elsewhere: Elsewhere | None) -> bool:
-    """Whether anything of the body still runs."""
+    """Whether anything of the body still runs; what was to run elsewhere and has not begun never will."""
     if not task.done():
         return True
     if task.cancelled():
-        return elsewhere is not None and elsewhere.still_running()
+        return elsewhere is not None and _runs_on(elsewhere)
     task.exception()  # it was looked at: no "never retrieved" at exit
     return False
 
 
-class _Left:
+def _runs_on(elsewhere: Elsewhere) -> bool:
+    elsewhere.withdraw()
+    return elsewhere.running
+
+
+class _Straggler:
     """One call that goes on although nobody waits for it any more."""
 
-    __slots__ = ("_at", "_elsewhere", "_left", "_scope", "_task", "_told", "_what")
+    __slots__ = ("_at", "_elsewhere", "_left_running", "_scope", "_task", "_told", "_what")
 
     def __init__(self, task: asyncio.Task[Any], elsewhere: Elsewhere | None, what: Abandoned) -> None:
         self._task = task
         self._elsewhere = elsewhere
         self._what = what
-        self._left: LeftRunning | None = None
+        self._left_running: LeftRunning | None = None
         self._told = False
 
-    def book(self, began_at: float, left: LeftRunning | None) -> None:
+    def book(self, began_at: float, left_running: LeftRunning | None) -> None:
         """Put it on the ledgers of its run and its owner, and tell that it is left behind."""
         self._at = asyncio.get_running_loop().time()
-        self._left, self._scope = left, current_scope()
-        if left is not None:
-            left.book(self)
+        self._left_running, self._scope = left_running, current_scope()
+        if left_running is not None:
+            left_running.book(self)
         self._scope.abandon(self._what.name, self._what.call_id, began_at, self.is_running)
         self._scope.emit(self._what)
         if not self._scope.run_id:  # nobody hears the event
@@ -323,7 +332,7 @@ class _Left:
 
     def is_running(self) -> bool:
         """Whether it still goes on."""
-        return not self._task.done() or (self._elsewhere is not None and self._elsewhere.still_running())
+        return not self._task.done() or (self._elsewhere is not None and self._elsewhere.running)
 
     def _look(self) -> None:
         """Take it off when the task, and what it waited for, are both over."""
@@ -331,8 +340,8 @@ class _Left:
             return
         self._told = True
         _ = self._task.cancelled() or self._task.exception()  # it was looked at: no "never retrieved" at exit
-        if self._left is not None:
-            self._left.clear(self)
+        if self._left_running is not None:
+            self._left_running.clear(self)
         late_s = self._task.get_loop().time() - self._at
         what, name = self._what.what, self._what.name
         self._scope.emit(AbandonedEnded(what=what, name=name, call_id=self._what.call_id, late_s=late_s))

@@ -6,23 +6,29 @@ import asyncio
 import contextlib
 import contextvars
 import threading
+import weakref
 from collections import deque
 from collections.abc import Callable
 from typing import Any
 
 from shared_libs.atomic.errors import ToolError
+from shared_libs.atomic.forks import outside_the_loop
 
 MAX_THREADS = 32
 """Threads one owner (a tool, an evaluator) may hold, stuck ones included: a bulkhead, so that none starves another."""
 
 
+IDLE_S = 10.0
+"""Seconds a thread waits for its next call before it ends; as long as those of anyio."""
+
+
 class Job:
     """One call in a thread. `running` turns false when the thread is through with it, whoever still waits."""
 
-    __slots__ = ("_call", "_done", "_loop", "_then", "_threads", "running")
+    __slots__ = ("_call", "_crew", "_done", "_loop", "_then", "running")
 
-    def __init__(self, threads: Threads, call: Callable[[], Any]) -> None:
-        self._threads = threads
+    def __init__(self, crew: _Crew, call: Callable[[], Any]) -> None:
+        self._crew = crew
         self._then: Callable[[], None] | None = None
         self._loop = asyncio.get_running_loop()
         self._done: asyncio.Future[Any] = self._loop.create_future()
@@ -37,10 +43,9 @@ class Job:
         """Wait until the outcome is there; cancelling the wait changes nothing, so one can wait again."""
         await asyncio.wait([self._done])
 
-    def still_running(self) -> bool:
-        """Whether a thread is at it; what no thread has begun is taken back and never will be."""
-        self._threads.withdraw(self)
-        return self.running
+    def withdraw(self) -> None:
+        """Take it back if no thread has begun it: then none ever will, and it is not `running`."""
+        self._crew.withdraw(self)
 
     def when_over(self, then: Callable[[], None]) -> None:
         """Have `then` called by the loop when the thread is through."""
@@ -76,31 +81,67 @@ class Threads:
     A few reusable daemon threads of one owner.
 
     Daemons, because a thread stuck in native code must not keep the process alive; not asyncio's default executor,
-    because six stuck calls there starve everything else in the process. Calls over `limit` wait for a free thread.
+    because six stuck calls there starve everything else in the process. Calls over `limit` wait for a free thread. A
+    thread that has had nothing to do for `idle_s` ends, and so does an idle one whose owner is gone.
     """
 
-    def __init__(self, name: str, limit: int = MAX_THREADS) -> None:
-        self._name = name
-        self._limit = limit
-        self._threads = 0
-        self._idle = 0
-        self._queue: deque[Job] = deque()
-        self._changed = threading.Condition()
-        self._closed = False
+    def __init__(self, name: str, limit: int = MAX_THREADS, *, idle_s: float = IDLE_S) -> None:
+        self._crew = _Crew(name, limit, idle_s)
+        weakref.finalize(self, self._crew.close).atexit = False
+
+    def __len__(self) -> int:
+        """How many threads there are."""
+        return self._crew.threads
+
+    @property
+    def idle(self) -> int:
+        """How many of them have nothing to do."""
+        return self._crew.idle
 
     def submit(self, function: Callable[..., Any], arguments: dict[str, Any]) -> Job:
-        """Start `function(**arguments)` in a thread, with the caller's context variables."""
+        """
+        Start `function(**arguments)` in a thread, with the caller's context variables.
+
+        Raises:
+            ToolError: a thread was needed and the system gave none; the call is not made, now or later.
+
+        """
         context = contextvars.copy_context()
-        job = Job(self, lambda: context.run(function, **arguments))
+        job = Job(self._crew, lambda: context.run(function, **arguments))
+        self._crew.add(job)
+        return job
+
+    def close(self) -> None:
+        """Let the idle threads end; busy ones end after their job. The next call starts others."""
+        self._crew.close()
+
+
+class _Crew:
+    """The threads themselves. They know this and not their owner, which may go while they wait."""
+
+    def __init__(self, name: str, limit: int, idle_s: float) -> None:
+        self._name = name
+        self._limit = limit
+        self._idle_s = idle_s
+        self.begin_anew()
+        outside_the_loop(self)
+
+    def begin_anew(self) -> None:
+        """Have no threads; a forked child has none, and what is queued is the parent's to do."""
+        self.threads = 0
+        self.idle = 0
+        self._closed = False
+        self._queue: deque[Job] = deque()
+        self._changed = threading.Condition()
+
+    def add(self, job: Job) -> None:
+        """Queue a job, and see that there is a thread for it."""
         with self._changed:
             self._closed = False
+            if self.idle <= len(self._queue) and self.threads < self._limit:
+                self._start_one()
             self._queue.append(job)
-            if self._idle >= len(self._queue):
-                self._changed.notify()
-            elif self._threads < self._limit:
-                self._threads += 1
-                threading.Thread(target=self._work, name=f"factory-{self._name}", daemon=True).start()
-        return job
+            self._changed.notify()
 
     def withdraw(self, job: Job) -> None:
         """Take back a job that no thread has begun."""
@@ -110,20 +151,35 @@ class Threads:
                 job.running = False
 
     def close(self) -> None:
-        """Let the idle threads end; busy ones end after their job."""
+        """Let idle threads end."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()
 
+    def _start_one(self) -> None:
+        thread = threading.Thread(target=self._work, name=f"factory-{self._name}", daemon=True)
+        try:
+            thread.start()
+        except RuntimeError as error:
+            raise ToolError(
+                f"{self._name} was not started: the system gives no further thread ({error}); fewer calls at once, or "
+                "a higher limit of threads, would help"
+            ) from error
+        self.threads += 1
+
     def _work(self) -> None:
-        while True:
-            with self._changed:
-                while not self._queue:
-                    if self._closed:
-                        self._threads -= 1
-                        return
-                    self._idle += 1
-                    self._changed.wait()
-                    self._idle -= 1
-                job = self._queue.popleft()
+        while (job := self._next()) is not None:
             job.run()
+            del job  # an idle thread holds nothing of its last call
+
+    def _next(self) -> Job | None:
+        """Wait for a job; None when this thread is to end."""
+        with self._changed:
+            while not self._queue:
+                self.idle += 1
+                told = not self._closed and self._changed.wait(self._idle_s)
+                self.idle -= 1
+                if not self._queue and not told:
+                    self.threads -= 1
+                    return None
+            return self._queue.popleft()

@@ -18,6 +18,7 @@ from types import FrameType
 from typing import Any, Protocol
 
 from shared_libs.atomic.events import AgentEvent, LoopBlocked
+from shared_libs.atomic.forks import outside_the_loop
 from shared_libs.atomic.scope import Scope, scope_of
 
 _log = logging.getLogger(__name__)
@@ -45,6 +46,11 @@ class Watchdog:
     """One thread that watches every loop of the process that has runs."""
 
     def __init__(self) -> None:
+        self.begin_anew()
+        outside_the_loop(self)
+
+    def begin_anew(self) -> None:
+        """Watch nothing; a forked child has neither the thread nor the loops."""
         self._changed = threading.Condition()
         self._loops: dict[asyncio.AbstractEventLoop, _Watched] = {}
         self._thread: threading.Thread | None = None

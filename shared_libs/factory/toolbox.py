@@ -66,7 +66,7 @@ def options_of(made: Any) -> tuple[Options, Callable[..., Any]]:
         def make() -> BaseTool:
             fresh = copy.copy(ready)
             fresh._spec = fresh._arguments = None  # noqa: SLF001 - what the original has computed
-            fresh._threads = fresh._process_workers = fresh._left_running = None  # noqa: SLF001 - and what it has started
+            fresh._placement = fresh._left_running = None  # noqa: SLF001 - and what it has started
             return fresh
 
         return Options.of(make, ToolCommon, attributes=ToolCommon), make

@@ -7,6 +7,8 @@ import threading
 from collections.abc import Callable
 from typing import Generic, TypeVar
 
+from shared_libs.atomic.forks import outside_the_loop
+
 T = TypeVar("T")
 
 
@@ -21,9 +23,15 @@ class Spool(Generic[T]):
     def __init__(self, consume: Callable[[T], None], *, name: str) -> None:
         self.error: Exception | None = None
         self._consume = consume
+        self._name = name
+        self.begin_anew()
+        outside_the_loop(self)
+
+    def begin_anew(self) -> None:
+        """Begin with a thread and an empty queue; a forked child has not the thread, and the rest is the parent's."""
         self._stuck = False
         self._queue: queue.SimpleQueue[T | threading.Event] = queue.SimpleQueue()
-        threading.Thread(target=self._work, name=f"factory-{name}", daemon=True).start()
+        threading.Thread(target=self._work, name=f"factory-{self._name}", daemon=True).start()
 
     def put(self, item: T) -> None:
         """Hand over an item; never waits."""

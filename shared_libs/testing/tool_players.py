@@ -14,6 +14,7 @@ from shared_libs.atomic.errors import ToolError
 from shared_libs.atomic.scope import current_scope
 from shared_libs.atomic.threads import Job, Threads
 from shared_libs.atomic.tools.base import BaseTool
+from shared_libs.atomic.tools.placement import Placement
 from shared_libs.atomic.tools.toolset import Toolset
 from shared_libs.testing.clock import VirtualLoop, real_time
 from shared_libs.testing.players import Chances
@@ -38,8 +39,7 @@ def played_tool(tool: BaseTool, script: Script[Outcome] | None, chances: Chances
     in_thread = tool.isolation == "thread" or (tool.isolation is None and not inspect.iscoroutinefunction(real))
     if in_thread and script is None:
         twin.execute = real
-        twin.isolation = "thread"
-        twin._threads = _PlayedThreads(tool.name, chances)  # noqa: SLF001 - where its calls run
+        twin._placement = Placement("thread", threads=_PlayedThreads(tool.name, chances))  # noqa: SLF001
         return twin
     works_outside = not isinstance(tool, AgentTool)
 
@@ -61,7 +61,7 @@ def played_tool(tool: BaseTool, script: Script[Outcome] | None, chances: Chances
         return outcome
 
     twin.execute = execute
-    twin.isolation = "loop"
+    twin._placement = Placement("loop")  # noqa: SLF001 - a fault can be cancelled there
     if script is not None:  # what is never called is neither opened nor closed
         twin.aopen = twin.aclose = _nothing  # type: ignore[method-assign]
     return twin

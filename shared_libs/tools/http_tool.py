@@ -186,7 +186,7 @@ class HttpTool(BaseTool):
         try:
             return [str(address[0]) for *_, address in await job.result()]
         finally:
-            self._helpers.withdraw(job)
+            job.withdraw()
 
     def _request_headers(self, limit: Deadline, *, with_own: bool) -> dict[str, str]:
         left = {} if limit.at == math.inf else {"X-Request-Timeout": f"{limit.remaining():.3f}"}
@@ -223,7 +223,7 @@ class HttpTool(BaseTool):
         try:
             text = self._hidden(await job.result())
         finally:
-            self._helpers.withdraw(job)
+            job.withdraw()
         status = f"{answer.status} {answer.phrase}".rstrip()
         if not 200 <= answer.status < 300:
             wait = f" (Retry-After: {answer.retry_after[:50]})" if answer.retry_after else ""

@@ -227,7 +227,9 @@ class BaseMemory:
         allowed = max(0.0, limit.at - started)
         expiry = Expiry(limit.at, f"memory {self.name} did not {verb} within {allowed:.3g} s")
         try:
-            return await supervise(body, expiry, what="memory", name=self.name, call_id=verb, left=self._left_running)
+            return await supervise(
+                body, expiry, what="memory", name=self.name, call_id=verb, left_running=self._left_running
+            )
         except DeadlineExceeded as error:
             raise MemoryUnavailable(str(error)) from error
         except BodyCancelled:

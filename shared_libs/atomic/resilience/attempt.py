@@ -13,7 +13,6 @@ from shared_libs.atomic.errors import (
     LLMError,
     LLMTimeout,
     MalformedResponse,
-    ProviderUnavailable,
     StreamInterrupted,
     in_words,
 )
@@ -210,30 +209,15 @@ async def run_attempt(
         call.attempts.append(attempt)
         scope.emit(AttemptFinished(attempt=attempt))
 
-    health = model.health
     try:
-        if health.left_running.full:
-            raise ProviderUnavailable(f"not asked: {health.left_running}")
-        name = f"{model.provider}/{model.model}"
-        result = await supervise(call.send(model, watch), watch, what="model", name=name, left=health.left_running)
-    except DeadlineExceeded as error:
-        failure: LLMError = LLMTimeout(str(error))
-    except BodyCancelled:
-        failure = LLMConnectionError("the request was cancelled from within")
+        result = await _supervised(model, call, watch)
     except LLMError as error:
         failure = error
     except asyncio.CancelledError:
         book("cancelled")
         raise
-    except (KeyboardInterrupt, GeneratorExit):
-        raise
-    except BodyExited as error:
-        failure = LLMError(f"the adapter failed: {error}")
-    except BaseException as error:  # noqa: BLE001 - an adapter is foreign code: its bug is this attempt's failure
-        failure = LLMError(f"the adapter failed: {in_words(error)}")
-        failure.__cause__ = error
     else:
-        health.latency.book((watch.first_token_at or call.loop.time()) - now)
+        model.health.latency.book((watch.first_token_at or call.loop.time()) - now)
         book("ok", usage=result.usage if isinstance(result, LLMResponse) else None)
         return result
     finally:
@@ -243,3 +227,20 @@ async def run_attempt(
     call.causes.append(failure)
     book(failure.kind, str(failure), failure.status_code, failure.usage)
     raise failure
+
+
+async def _supervised(model: Model, call: ModelCall[T], watch: Watch) -> T:
+    """Send the request under its watch; whatever an adapter ends in but an answer is an `LLMError`."""
+    name, left_running = f"{model.provider}/{model.model}", model.health.left_running
+    try:
+        return await supervise(call.send(model, watch), watch, what="model", name=name, left_running=left_running)
+    except DeadlineExceeded as error:
+        raise LLMTimeout(str(error)) from error
+    except BodyCancelled:
+        raise LLMConnectionError("the request was cancelled from within") from None
+    except (LLMError, asyncio.CancelledError, KeyboardInterrupt, GeneratorExit):
+        raise
+    except BodyExited as error:
+        raise LLMError(f"the adapter failed: {error}") from error
+    except BaseException as error:  # an adapter is foreign code: its bug is this attempt's failure
+        raise LLMError(f"the adapter failed: {in_words(error)}") from error

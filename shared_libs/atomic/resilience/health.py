@@ -17,7 +17,7 @@ from itertools import islice
 from typing import Literal
 
 from shared_libs.atomic.deadline import Deadline
-from shared_libs.atomic.forks import survive_forks
+from shared_libs.atomic.forks import outside_the_loop
 from shared_libs.atomic.resilience.limiter import Limiter, Place
 from shared_libs.atomic.resilience.policy import Breaker, RateLimit
 from shared_libs.atomic.resilience.shared_limiter import SharedLimiter
@@ -90,7 +90,7 @@ class CircuitBreaker:
             if self.state == "half_open":
                 self.state = "open"
 
-    def after_fork(self) -> None:
+    def begin_anew(self) -> None:
         """Have a lock of its own in a child: the parent's may have been held."""
         self._lock = threading.Lock()
 
@@ -169,7 +169,7 @@ class ModelHealth:
         self._name = name
         self._own_limit = Limiter()
         self._shared_limits: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, SharedLimiter] | None = None
-        survive_forks(self.breaker)
+        outside_the_loop(self.breaker)
 
     async def enter(self, limit: RateLimit, deadline: Deadline, about: int) -> Place:
         """

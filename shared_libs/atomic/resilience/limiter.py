@@ -21,7 +21,7 @@ from collections.abc import Callable
 
 from shared_libs.atomic.deadline import Deadline
 from shared_libs.atomic.errors import RateLimited
-from shared_libs.atomic.forks import survive_forks
+from shared_libs.atomic.forks import outside_the_loop
 from shared_libs.atomic.resilience.policy import RateLimit
 
 WINDOW_S = 60.0
@@ -87,9 +87,9 @@ class Limiter:
         self._order = itertools.count()
         self._timers: dict[asyncio.AbstractEventLoop, asyncio.TimerHandle] = {}
         self._hearers: list[Callable[[], bool]] = []
-        survive_forks(self)
+        outside_the_loop(self)
 
-    def after_fork(self) -> None:
+    def begin_anew(self) -> None:
         """Begin anew in a child: what waits there is nobody's, and the lock may be held."""
         self._lock = threading.Lock()
         self._active = self._reserved = 0

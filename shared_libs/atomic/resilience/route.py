@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from shared_libs.atomic.errors import CircuitOpen, LLMError, LLMTimeout, RateLimited
+from shared_libs.atomic.errors import CircuitOpen, LLMError, LLMTimeout, ProviderUnavailable, RateLimited
 from shared_libs.atomic.events import BreakerChanged, RetryScheduled
 from shared_libs.atomic.resilience.attempt import Model, ModelCall, run_attempt
 from shared_libs.atomic.resilience.health import BreakerState
@@ -164,6 +164,8 @@ def _tells_of_the_model(error: LLMError, call: ModelCall[Any]) -> bool:
 
 def _admitted(model: Model, policy: Resilience, now: float) -> BreakerState:
     """Pass the breaker; the state it is in then tells whether this attempt is the probe."""
+    if model.health.left_running.full:
+        raise ProviderUnavailable(f"not asked: {model.health.left_running}", provider=model.provider, model=model.model)
     breaker = model.health.breaker
     wait_s = breaker.admit(policy.breaker, now)
     if wait_s:

@@ -1,10 +1,10 @@
 """
 The program behind `isolation: process`: a guard that forks one worker, and ends it with everything it has started.
 
-Its first argument is the number of the worker's socket. When its own input ends, because the call's time is over or
-because our process died in any way, the guard kills the worker and all its descendants. It writes how the worker ended,
-as `os.waitpid` tells it. It runs by itself, and what it imports is small: it must act while the worker's native code
-holds the interpreter.
+Its arguments are the number of the worker's socket, and where modules are found, as JSON. When its own input ends,
+because the call's time is over or because our process died in any way, the guard kills the worker and all its
+descendants. It writes how the worker ended, as `os.waitpid` tells it. It runs by itself, and what it imports is small:
+it must act while the worker's native code holds the interpreter.
 """
 
 from __future__ import annotations
@@ -21,30 +21,6 @@ from pathlib import Path
 
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
-
-
-def send(channel: socket.socket, frame: bytes) -> None:
-    """Send one frame: its length in four bytes, then itself."""
-    channel.sendall(len(frame).to_bytes(4, "big") + frame)
-
-
-def receive(channel: socket.socket) -> bytes | None:
-    """Return the next frame; None when the other end is gone."""
-    head = _exactly(channel, 4)
-    return None if head is None else _exactly(channel, int.from_bytes(head, "big"))
-
-
-def _exactly(channel: socket.socket, size: int) -> bytes | None:
-    parts = bytearray()
-    while len(parts) < size:
-        try:
-            part = channel.recv(min(size - len(parts), 1 << 20))
-        except OSError:
-            return None
-        if not part:
-            return None
-        parts += part
-    return bytes(parts)
 
 
 def main() -> None:
@@ -110,12 +86,10 @@ def _become_worker(channel: int, guard: int) -> None:
     os.dup2(2, 1)  # what the tool prints belongs neither to the guard's report nor to our program's output
     sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
     with socket.socket(fileno=channel) as link:
-        plan = receive(link)
-        if plan is not None:
-            sys.path[:] = json.loads(plan)["path"]
-            from shared_libs.atomic.tools.worker import serve
+        sys.path[:] = json.loads(sys.argv[2])
+        from shared_libs.atomic.tools.worker import serve
 
-            serve(link, plan)
+        serve(link)
     os._exit(0)
 
 

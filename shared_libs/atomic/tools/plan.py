@@ -23,12 +23,11 @@ WORKER_MAIN = "__factory_main__"
 
 class Plan(msgspec.Struct, frozen=True):
     """
-    What a worker is told: where modules are found, and what to make.
+    What a worker is told to make.
 
     `script` is the file of the parent's `__main__`, where the tool stands in it.
     """
 
-    path: list[str]
     module: str
     name: str
     script: str = ""
@@ -78,7 +77,7 @@ def plan_of(
     for place, value in (*enumerate(arguments, 1), *options.items()):
         if not _is_json(value):
             raise MisuseError(f"{start}, with its arguments as JSON; argument {place} is a {type(value).__name__}")
-    return Plan([*sys.path], module, name, script, [*arguments], {**options}, memory_limit_mb)
+    return Plan(module, name, script, [*arguments], {**options}, memory_limit_mb)
 
 
 def _is_json(value: Any) -> bool:

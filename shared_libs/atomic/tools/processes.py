@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import os
 import signal
 import socket
@@ -14,40 +15,19 @@ import weakref
 from collections import deque
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import msgspec
 
 from shared_libs.atomic.errors import MisuseError, ToolError
+from shared_libs.atomic.forks import outside_the_loop
 from shared_libs.atomic.threads import Threads
-from shared_libs.atomic.tools.guard import receive, send
+from shared_libs.atomic.tools.exchange import Answer, Call, receive, send
 from shared_libs.atomic.tools.plan import WORKER_MAIN, Plan
 
 MAX_WORKERS = max(4, os.cpu_count() or 1)
 """Worker processes one tool may hold; further calls wait for a free one, within their time."""
 
 _GUARD = Path(__file__).with_name("guard.py")
-
-
-class Call(msgspec.Struct, frozen=True):
-    """One call on its way to a worker; `until` is its deadline on the machine's monotonic clock."""
-
-    arguments: Any
-    until: float
-    run_id: str
-    step: int
-    call_id: str
-    max_observation_chars: int
-    memory_limit_mb: int | None
-    cpu_limit_s: float | None
-
-
-class Answer(msgspec.Struct, frozen=True):
-    """What a worker says; one that is not `reusable` has something left that must end with it."""
-
-    content: str
-    is_error: bool = False
-    reusable: bool = True
 
 
 class Workers:
@@ -60,6 +40,7 @@ class Workers:
         self._idle: deque[_Worker] = deque()
         self._closed = False
         weakref.finalize(self, _end_all, self._idle)
+        outside_the_loop(self)
 
     def refuse_while_loading(self) -> None:
         """
@@ -90,6 +71,10 @@ class Workers:
         """
         self._closed = False
         await self.threads.submit(self._warm, {}).result()
+
+    def begin_anew(self) -> None:
+        """Have no workers; in a forked child all are the parent's."""
+        self._idle.clear()
 
     async def aclose(self) -> None:
         """End the idle workers; a busy one ends after its call."""
@@ -152,15 +137,21 @@ class ProcessCall:
             await self._job.ended()
         except asyncio.CancelledError:
             self._give_up()
-            if self.still_running():
+            self.withdraw()
+            if self.running:
                 await self._job.ended()
             raise
         found: Answer = await self._job.result()
         return found
 
-    def still_running(self) -> bool:
-        """Whether anything of the call goes on."""
-        return self._job.still_running()
+    @property
+    def running(self) -> bool:
+        """Whether anything of the call goes on, or is still to begin."""
+        return self._job.running
+
+    def withdraw(self) -> None:
+        """Take it back where it has not begun."""
+        self._job.withdraw()
 
     def when_over(self, then: Callable[[], None]) -> None:
         """Have `then` called by the loop when nothing of the call is left."""
@@ -209,7 +200,7 @@ class _Worker:
         self._channel, theirs = socket.socketpair()
         with theirs:
             self._guard = subprocess.Popen(  # noqa: S603 - a program of ours
-                [sys.executable, "-P", str(_GUARD), str(theirs.fileno())],
+                [sys.executable, "-P", str(_GUARD), str(theirs.fileno()), json.dumps(sys.path)],
                 bufsize=0,
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
@@ -219,6 +210,21 @@ class _Worker:
         self._plan: bytes | None = plan
         self._lock = threading.Lock()
         self._status: int | None = None
+        outside_the_loop(self)
+
+    def begin_anew(self) -> None:
+        """
+        Let go of it: it is the parent's.
+
+        As long as a child held these, the guard would not see the parent die.
+        """
+        self._lock = threading.Lock()
+        self._status = int(signal.SIGKILL)
+        self._channel.close()
+        for pipe in (self._guard.stdin, self._guard.stdout):
+            if pipe is not None:
+                pipe.close()
+        self._guard.returncode = 0  # no child of ours to wait for
 
     @property
     def alive(self) -> bool:

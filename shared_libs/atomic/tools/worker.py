@@ -15,15 +15,17 @@ import msgspec
 
 from shared_libs.atomic.deadline import Deadline
 from shared_libs.atomic.scope import Scope, use_scope
-from shared_libs.atomic.threads import Threads
-from shared_libs.atomic.tools.base import BaseTool, FunctionTool
-from shared_libs.atomic.tools.guard import receive, send
+from shared_libs.atomic.tools.base import BaseTool
+from shared_libs.atomic.tools.exchange import Answer, Call, receive, send
+from shared_libs.atomic.tools.function_tool import FunctionTool
 from shared_libs.atomic.tools.plan import Plan
-from shared_libs.atomic.tools.processes import Answer, Call
 
 
-def serve(channel: socket.socket, plan_text: bytes) -> None:
-    """Make the tool, then answer calls until the other end is gone."""
+def serve(channel: socket.socket) -> None:
+    """Make the tool of the plan that comes first, then answer calls until the other end is gone."""
+    plan_text = receive(channel)
+    if plan_text is None:
+        return
     try:
         plan = msgspec.json.decode(plan_text, type=Plan)
         tool = _made(plan)
@@ -33,7 +35,12 @@ def serve(channel: socket.socket, plan_text: bytes) -> None:
         return
     send(channel, msgspec.json.encode(Answer("")))
     while (frame := receive(channel)) is not None:
-        send(channel, msgspec.json.encode(_answer(tool, msgspec.json.decode(frame, type=Call))))
+        call = msgspec.json.decode(frame, type=Call)
+        answer = _answer(tool, call)
+        if time.monotonic() >= call.until:
+            receive(channel)  # the caller tells of its time in its own words, and ends this process
+            return
+        send(channel, msgspec.json.encode(answer))
 
 
 def _made(plan: Plan) -> BaseTool:
@@ -44,13 +51,8 @@ def _made(plan: Plan) -> BaseTool:
     tool.isolation = tool.memory_limit_mb = tool.cpu_limit_s = None
     tool.timeout_s = math.inf  # the caller's clock decides
     _ = tool.spec
-    tool._threads = Threads(tool.name)  # noqa: SLF001 - its thread takes memory that is not the calls'
-    asyncio.run(_use(tool._threads))  # noqa: SLF001
+    asyncio.run(tool._placed().warm(tool))  # noqa: SLF001 - its thread takes memory that is not the calls'
     return tool
-
-
-async def _use(threads: Threads) -> None:
-    await threads.submit(int, {}).result()
 
 
 def _answer(tool: BaseTool, call: Call) -> Answer:

@@ -38,8 +38,15 @@ class Ledger:
 class Elsewhere:
     """Work that a test calls running or over."""
 
-    def __init__(self, still_running):
-        self.still_running = still_running
+    def __init__(self, is_running):
+        self._is_running = is_running
+
+    @property
+    def running(self):
+        return self._is_running()
+
+    def withdraw(self):
+        pass
 
     def when_over(self, then):
         self.tell = then
@@ -415,7 +422,7 @@ def test_what_was_left_running_is_told_and_counted_until_it_ends(outside):
         ledger, left, running = Ledger(), LeftRunning(), [outside]
         work = Elsewhere(lambda: running[0])
         with pytest.raises(DeadlineExceeded):
-            await ledger.supervise(absorb(6), 1, left=left, elsewhere=work)
+            await ledger.supervise(absorb(6), 1, left_running=left, elsewhere=work)
         counted = [len(left)]
         await asyncio.sleep(7)
         counted.append(len(left))

@@ -6,6 +6,7 @@ import asyncio
 import subprocess
 import sys
 import threading
+import weakref
 from contextvars import ContextVar
 
 import pytest
@@ -22,9 +23,9 @@ def stopped(threads):
     """Close, and wait until its threads have ended."""
     threads.close()
     for thread in threading.enumerate():
-        if thread.name == f"factory-{threads._name}":
+        if thread.name == f"factory-{threads._crew._name}":
             thread.join(WAIT_S)
-    return not any(thread.name == f"factory-{threads._name}" for thread in threading.enumerate())
+    return not any(thread.name == f"factory-{threads._crew._name}" for thread in threading.enumerate())
 
 
 def test_a_thread_is_reused():
@@ -33,7 +34,7 @@ def test_a_thread_is_reused():
         idents = []
         for _ in range(20):
             idents.append(await threads.submit(threading.get_ident, {}).result())
-            while not threads._idle:  # noqa: ASYNC110 - a thread cannot set an event of the loop
+            while not threads.idle:  # noqa: ASYNC110 - a thread cannot set an event of the loop
                 await asyncio.sleep(0)
         return set(idents), stopped(threads)
 
@@ -71,10 +72,10 @@ def test_a_job_no_thread_has_begun_can_be_withdrawn():
         threads, release, ran = Threads("withdraw", 1), threading.Event(), []
         busy = threads.submit(release.wait, {"timeout": WAIT_S})
         waiting = threads.submit(ran.append, {})
-        threads.withdraw(waiting)
+        waiting.withdraw()
         release.set()
         await busy.result()
-        threads.withdraw(busy)
+        busy.withdraw()
         return waiting.running, busy.running, ran, stopped(threads)
 
     assert run(main()) == (False, False, [], True)
@@ -168,6 +169,71 @@ def test_closed_threads_open_again():
         return first, ended, await threads.submit(lambda: 2, {}).result(), stopped(threads)
 
     assert run(main()) == (1, True, 2, True)
+
+
+@pytest.mark.promise("time-threads")
+def test_threads_that_have_nothing_to_do_end():
+    async def main():
+        threads = Threads("bored", idle_s=0.01)
+        await asyncio.gather(*(threads.submit(threading.get_ident, {}).result() for _ in range(4)))
+        while len(threads):  # noqa: ASYNC110 - a thread cannot set an event of the loop
+            await asyncio.sleep(0.001)
+        return await threads.submit(lambda: 1, {}).result()
+
+    assert run(main()) == 1
+
+
+@pytest.mark.promise("time-threads")
+def test_threads_of_owners_that_are_gone_end():
+    async def main():
+        for _ in range(300):  # as an agent built for each request has its tools
+            await Threads("dropped").submit(int, {}).result()
+        for thread in threading.enumerate():
+            if thread.name == "factory-dropped":
+                thread.join(WAIT_S)
+                assert not thread.is_alive()
+
+    run(main())
+
+
+def test_an_idle_thread_holds_nothing_of_its_last_call():
+    class Big:
+        pass
+
+    async def main():
+        threads, big = Threads("light"), Big()
+        gone = weakref.ref(big)
+        await threads.submit(lambda given: None, {"given": big}).result()
+        del big
+        while not threads.idle:  # noqa: ASYNC110 - a thread cannot set an event of the loop
+            await asyncio.sleep(0)
+        return gone(), stopped(threads)
+
+    assert run(main()) == (None, True)
+
+
+def test_a_call_for_which_no_thread_can_start_is_refused_for_good(monkeypatch):
+    ran, start = [], threading.Thread.start
+
+    def refused(thread):
+        if thread.name == "factory-full":
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    async def main():
+        threads = Threads("full")
+        with monkeypatch.context() as system:
+            system.setattr(threading.Thread, "start", refused)
+            with pytest.raises(ToolError, match="full was not started: the system gives no further thread"):
+                threads.submit(lambda: ran.append(1), {})
+        jobs = [threads.submit(lambda n: ran.append(n) or n, {"n": n}) for n in range(2, 5)]
+        for job in jobs:
+            await job.result()
+        return len(threads), stopped(threads)
+
+    count, ended = run(main())
+    assert sorted(ran) == [2, 3, 4]
+    assert (count <= 3, ended) == (True, True)
 
 
 STUCK = """

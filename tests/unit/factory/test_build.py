@@ -300,7 +300,7 @@ def test_a_tool_of_a_definition_may_run_in_a_process():
 
     result = run(main())
     assert (result.content, result.is_error) == ("42", False)
-    assert agent.tools[0]._process_workers is not None
+    assert agent.tools[0]._placement.workers is not None
 
 
 def test_a_tool_that_cannot_run_in_a_process_is_told_with_its_place(tmp_path):

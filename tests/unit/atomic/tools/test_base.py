@@ -20,6 +20,7 @@ from shared_libs.atomic import tool as as_tool
 from shared_libs.atomic.scope import use_deadline
 from shared_libs.atomic.supervise import GRACE_S
 from shared_libs.atomic.threads import Threads
+from shared_libs.atomic.tools.placement import Placement
 from tests.support import run, run_virtual
 
 INTEGER = {"type": "object", "properties": {"n": {"type": "integer"}}}
@@ -328,6 +329,34 @@ def test_async_code_that_blocks_may_have_a_loop_in_a_thread():
     assert late.content == "blocking did not finish within its 0.3 s"
 
 
+@pytest.mark.parametrize("seconds", [0.05, 60])
+def test_one_clock_ends_async_code_in_a_thread(seconds):
+    @as_tool(isolation="thread", timeout_s=0.05)
+    async def obedient(seconds: float) -> None:
+        await asyncio.sleep(seconds)
+
+    async def main():
+        results = [await obedient.async_run({"seconds": seconds}) for _ in range(20)]
+        while obedient.still_running:  # noqa: ASYNC110 - the thread tells the loop in its own time
+            await asyncio.sleep(0.001)
+        return results
+
+    results = run(main())
+    told = {result.content for result in results if result.is_error}
+    assert told <= {"obedient did not finish within its 0.05 s"}
+    assert seconds < 1 or all(result.is_error for result in results)
+    assert not all(result.still_running for result in results)
+
+
+def test_async_code_in_a_thread_that_cancels_itself():
+    @as_tool(isolation="thread")
+    async def restless() -> None:
+        raise asyncio.CancelledError
+
+    result = run(restless.async_run({}))
+    assert (result.content, result.is_error) == ("restless was cancelled from within", True)
+
+
 @pytest.mark.promise("time-total")
 @pytest.mark.parametrize(("own", "left", "at", "why"), [(2, 9, 2, "within its 2 s"), (9, 2, 2, "before the time of")])
 def test_the_earlier_of_its_own_time_and_the_runs_ends_a_call(own, left, at, why):
@@ -385,7 +414,7 @@ def test_calls_beyond_the_threads_of_a_tool_end_in_time_without_having_begun():
         began.append(True)
         release.wait(20)
 
-    stuck._threads = Threads("stuck", 2)
+    stuck._placement = Placement("thread", threads=Threads("stuck", 2))
 
     async def main():
         return await asyncio.gather(*(stuck.async_run({}) for _ in range(5)))

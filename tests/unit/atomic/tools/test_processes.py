@@ -16,6 +16,7 @@ from shared_libs.atomic import BaseTool, Deadline, MisuseError
 from shared_libs.atomic import tool as as_tool
 from shared_libs.atomic.llms import ScriptedLLM, Turn
 from shared_libs.atomic.scope import Scope, use_scope
+from shared_libs.atomic.tools.placement import Placement
 from shared_libs.atomic.tools.processes import Workers
 from tests.support import run
 from tests.unit.atomic.tools import isolated
@@ -156,7 +157,7 @@ def test_a_call_given_up_leaves_no_process(tool, count, tmp_path):
         with pytest.raises(asyncio.CancelledError):
             await task
         await tool.aclose()
-        while tool._process_workers.threads._threads:  # noqa: ASYNC110 - a thread cannot set an event of the loop
+        while len(tool._placement.workers.threads):  # noqa: ASYNC110 - a thread cannot set an event of the loop
             await asyncio.sleep(0.001)
         return alive, [is_alive(pid) for pid in pids]
 
@@ -184,7 +185,7 @@ def test_calls_over_the_bound_wait_their_turn_and_can_be_given_up(tmp_path):
     async def main():
         tool = as_tool(isolation="process")(isolated.spin.execute)
         _ = tool.spec
-        tool._process_workers = Workers("spin", tool._plan(), limit=1)
+        tool._placement = Placement("process", workers=Workers("spin", tool._plan(), limit=1))
         first = asyncio.create_task(tool.async_run({"ready": str(tmp_path / "first")}))
         await pids_of(tmp_path / "first")
         second = asyncio.create_task(tool.async_run({"ready": str(tmp_path / "second")}))

@@ -1,0 +1,196 @@
+"""Where the calls of a tool run: on the loop, in a thread, or in a worker process."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import inspect
+import itertools
+import threading
+import time
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping
+from functools import partial
+from typing import Any, Literal, Protocol, get_args
+
+from shared_libs.atomic.errors import MisuseError
+from shared_libs.atomic.scope import Scope, current_scope, use_scope
+from shared_libs.atomic.supervise import BodyCancelled
+from shared_libs.atomic.threads import Job, Threads
+from shared_libs.atomic.tools.exchange import Call
+from shared_libs.atomic.tools.plan import Plan
+from shared_libs.atomic.tools.processes import ProcessCall, Workers
+
+Isolation = Literal["loop", "thread", "process"]
+
+
+class Placed(Protocol):
+    """What a placement reads of a tool, at every call."""
+
+    name: str
+    execute: Callable[..., Any]
+    max_observation_chars: int
+    memory_limit_mb: int | None
+    cpu_limit_s: float | None
+
+
+class Placement:
+    """Where one tool runs, and what it holds there."""
+
+    def __init__(self, isolation: Isolation, *, threads: Threads | None = None, workers: Workers | None = None) -> None:
+        self.isolation = isolation
+        self.threads = threads
+        self.workers = workers
+
+    @classmethod
+    def of(cls, tool: Placed, isolation: Isolation | None, plan: Callable[[], Plan]) -> Placement:
+        """
+        Place a tool where it says, or where its kind of function belongs.
+
+        Raises:
+            MisuseError: there is no such place, or the tool cannot run there.
+
+        """
+        if isolation is None:
+            return cls("loop" if is_async(tool.execute) else "thread")
+        if isolation not in get_args(Isolation):
+            allowed = ", ".join(repr(name) for name in get_args(Isolation))
+            raise MisuseError(f"isolation {isolation!r} of {tool.name}: allowed are {allowed}")
+        return cls(isolation, workers=Workers(tool.name, plan()) if isolation == "process" else None)
+
+    def begin(
+        self, tool: Placed, arguments: dict[str, Any], as_given: Mapping[str, Any], scope: Scope
+    ) -> tuple[Coroutine[Any, Any, Any], Job | ProcessCall | None]:
+        """Begin a call; return what waits for it, and what is at it outside the loop."""
+        if self.workers is not None:
+            call = self.workers.submit(
+                Call(
+                    as_given,
+                    time.monotonic() + scope.deadline.remaining(),
+                    scope.run_id,
+                    scope.step,
+                    scope.call_id,
+                    tool.max_observation_chars,
+                    tool.memory_limit_mb,
+                    tool.cpu_limit_s,
+                )
+            )
+            return call.answer(), call
+        if self.isolation == "loop":
+            return _run_on_loop(tool, arguments, scope), None
+        if self.threads is None:
+            self.threads = Threads(tool.name)
+        own = _OwnLoop(tool) if is_async(tool.execute) else None
+        with use_scope(scope):
+            job = self.threads.submit(partial(_run_here, tool) if own is None else own.run, arguments)
+        return _awaited(tool, job, scope) if own is None else own.awaited(job), job
+
+    async def warm(self, tool: Placed) -> None:
+        """Have a worker process ready, or a thread, where the tool runs in one."""
+        if self.workers is not None:
+            await self.workers.warm()
+        elif self.isolation == "thread":
+            if self.threads is None:
+                self.threads = Threads(tool.name)
+            await self.threads.submit(int, {}).result()
+
+    async def aclose(self) -> None:
+        """Release threads and workers; the next call gets others."""
+        if self.threads is not None:
+            self.threads.close()
+        if self.workers is not None:
+            await self.workers.aclose()
+
+
+def is_async(execute: Callable[..., Any]) -> bool:
+    """Whether a function belongs on the loop."""
+    return inspect.iscoroutinefunction(execute) or inspect.isasyncgenfunction(execute)
+
+
+def _run_here(tool: Placed, /, **arguments: Any) -> Any:
+    """Run a sync tool in this thread, what it yields included; a call that was given up gets no further piece."""
+    outcome = tool.execute(**arguments)
+    if not inspect.isgenerator(outcome):
+        return outcome
+    with contextlib.closing(outcome):
+        return [*itertools.takewhile(lambda _: not current_scope().stale, _shown(tool, outcome))]
+
+
+class _OwnLoop:
+    """
+    A call of an async tool that may block: in a thread, on a loop of its own.
+
+    It has no clock of its own: whoever supervises it says when its time is over, and it is cancelled there.
+    """
+
+    def __init__(self, tool: Placed) -> None:
+        self._tool = tool
+        self._lock = threading.Lock()
+        self._task: asyncio.Task[Any] | None = None
+        self._given_up = False
+
+    def run(self, /, **arguments: Any) -> Any:
+        """Run it, in this thread."""
+        try:
+            return asyncio.run(self._body(arguments))
+        except asyncio.CancelledError:
+            raise BodyCancelled from None
+
+    async def awaited(self, job: Job) -> Any:
+        """Wait for it; when the wait is cancelled, cancel it and wait for its end."""
+        try:
+            await job.ended()
+        except asyncio.CancelledError:
+            self._give_up()
+            job.withdraw()
+            if job.running:
+                await job.ended()
+            raise
+        return await job.result()
+
+    async def _body(self, arguments: dict[str, Any]) -> Any:
+        task = asyncio.current_task()
+        with self._lock:
+            if self._given_up:
+                raise asyncio.CancelledError
+            self._task = task
+        return await _outcome(self._tool, self._tool.execute(**arguments))
+
+    def _give_up(self) -> None:
+        with self._lock:
+            self._given_up = True
+            if self._task is not None:
+                with contextlib.suppress(RuntimeError):  # its loop is closed: it has ended just now
+                    self._task.get_loop().call_soon_threadsafe(self._task.cancel)
+
+
+async def _run_on_loop(tool: Placed, arguments: dict[str, Any], scope: Scope) -> Any:
+    with use_scope(scope):
+        outcome = await _outcome(tool, tool.execute(**arguments))
+        return [*_shown(tool, outcome)] if inspect.isgenerator(outcome) else outcome
+
+
+async def _awaited(tool: Placed, job: Job, scope: Scope) -> Any:
+    """The outcome of a job; what a sync function over an async one returned is awaited on the loop."""
+    outcome = await job.result()
+    with use_scope(scope):
+        return await _outcome(tool, outcome)
+
+
+async def _outcome(tool: Placed, outcome: Any) -> Any:
+    """Wait for what a tool returned, or for all it yields."""
+    if inspect.isawaitable(outcome):
+        outcome = await outcome
+    if not inspect.isasyncgen(outcome):
+        return outcome
+    pieces: list[Any] = []
+    async with contextlib.aclosing(outcome):
+        async for piece in outcome:
+            pieces.append(piece)
+            if len(pieces) >= tool.max_observation_chars:  # as in `_shown`
+                break
+    return pieces
+
+
+def _shown(tool: Placed, pieces: Iterable[Any]) -> Iterator[Any]:
+    """As many as could be shown: a tool that never ends yields more than any memory holds."""
+    return itertools.islice(pieces, tool.max_observation_chars)

@@ -18,7 +18,7 @@ from typing import Literal
 
 from shared_libs.atomic.deadline import Deadline
 from shared_libs.atomic.forks import outside_the_loop
-from shared_libs.atomic.resilience.limiter import Limiter, Place
+from shared_libs.atomic.resilience.limiter import Limiter, Place, running_loop
 from shared_libs.atomic.resilience.policy import Breaker, RateLimit
 from shared_libs.atomic.resilience.shared_limiter import SharedLimiter
 from shared_libs.atomic.supervise import LeftRunning
@@ -28,6 +28,9 @@ BreakerState = Literal["closed", "open", "half_open"]
 RETRY_RESERVE = 20.0
 """Retries a quiet model may always have; the reserve fills again by one a second."""
 
+LONGEST_PROBE_S = 600.0
+"""What a call may take where nobody says; a probe of which nothing was heard for longer is given up."""
+
 RETRY_SHARE = 0.5
 """Retries every first attempt earns: in a storm the load grows by half at the most, not five times."""
 
@@ -36,17 +39,18 @@ class CircuitBreaker:
     """
     Leaves a failing model alone, and lets exactly one probe through when `reset_s` is over.
 
-    `state` is visible. A cancelled attempt is no failure and no success. A probe that nobody has heard of for
-    `reset_s` is given up: its loop may have been closed under it.
+    `state` is visible. A cancelled attempt is no failure and no success. A probe whose event loop was closed under it
+    will never be heard of, and is given up, as is one that is older than any call may be.
     """
 
-    __slots__ = ("__weakref__", "_failed", "_lock", "_opened_at", "_probed_at", "state")
+    __slots__ = ("__weakref__", "_failed", "_lock", "_opened_at", "_probed_at", "_prober", "state")
 
     def __init__(self) -> None:
         self.state: BreakerState = "closed"
         self._failed: deque[bool] = deque()
         self._opened_at = 0.0
         self._probed_at = 0.0
+        self._prober: asyncio.AbstractEventLoop | None = None
         self._lock = threading.Lock()  # callers may be on several loops in several threads
 
     def admit(self, policy: Breaker, now: float) -> float:
@@ -54,15 +58,16 @@ class CircuitBreaker:
         if self.state == "closed":
             return 0.0
         with self._lock:
-            since = self._probed_at if self.state == "half_open" else self._opened_at
-            if now < since:
+            if now < self._opened_at:
                 self._reset()
                 return 0.0
-            left_s = since + policy.reset_s - now
+            left_s = self._opened_at + policy.reset_s - now
+            if self.state == "half_open" and not self._is_lost(now):
+                left_s = max(left_s, 0.001)
             if left_s > 0:
                 return max(left_s, 0.001)
             self.state = "half_open"
-            self._probed_at = now
+            self._probed_at, self._prober = now, running_loop()
             return 0.0
 
     def succeeded(self, policy: Breaker) -> None:
@@ -94,13 +99,18 @@ class CircuitBreaker:
         """Have a lock of its own in a child: the parent's may have been held."""
         self._lock = threading.Lock()
 
+    def _is_lost(self, now: float) -> bool:
+        """Whether nobody will ever tell how the probe went."""
+        closed = self._prober is not None and self._prober.is_closed()
+        return closed or now - self._probed_at > LONGEST_PROBE_S
+
     def _book(self, policy: Breaker, *, failed: bool) -> None:
         self._failed.append(failed)
         while len(self._failed) > 2 * policy.failures:
             self._failed.popleft()
 
     def _reset(self) -> None:
-        self.state = "closed"
+        self.state, self._prober = "closed", None
         self._failed.clear()
 
 

@@ -201,7 +201,7 @@ class Limiter:
         """Have the loop of the first who waits look again when a place opens; infinite: when one is given back."""
         if opens_at == float("inf"):
             return
-        if _running() is not loop:  # only a loop itself may set its timers
+        if running_loop() is not loop:  # only a loop itself may set its timers
             loop.call_soon_threadsafe(self._serve)
             return
         timer = self._timers.get(loop)
@@ -253,7 +253,8 @@ class Limiter:
             self._in_window -= self._tokens.popleft()[1]
 
 
-def _running() -> asyncio.AbstractEventLoop | None:
+def running_loop() -> asyncio.AbstractEventLoop | None:
+    """The running loop, or None where none runs any more."""
     try:
         return asyncio.get_running_loop()
     except RuntimeError:
@@ -262,5 +263,5 @@ def _running() -> asyncio.AbstractEventLoop | None:
 
 def _now() -> float:
     """The running loop's time; where none runs any more, the clock that loops read."""
-    loop = _running()
+    loop = running_loop()
     return time.monotonic() if loop is None else loop.time()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from shared_libs.atomic.errors import CircuitOpen, LLMError, LLMTimeout, ProviderUnavailable, RateLimited
 from shared_libs.atomic.events import BreakerChanged, RetryScheduled
@@ -132,8 +132,9 @@ async def _guarded(
         try:
             result = await run_attempt(model, policy, call, number=number, waited_s=waited_s, share=share)
         except LLMError as error:
-            learnt = _tells_of_the_model(error, call)
-            failed = error.retryable
+            # an impatient caller says nothing of the model; a refusal of this very request says that it is well
+            learnt = call.deadline.remaining() > 0 or not isinstance(error, LLMTimeout)
+            failed = error.retryable and not _told_to_wait(error)
             raise
         learnt = True
         tokens = result.usage.total_tokens if isinstance(result, LLMResponse) else 0
@@ -155,11 +156,9 @@ async def _guarded(
             _tell(model, health.breaker.state)
 
 
-def _tells_of_the_model(error: LLMError, call: ModelCall[Any]) -> bool:
-    """Whether a failure says anything of the model's health; a refusal of this very request says that it is well."""
-    if isinstance(error, RateLimited) and error.retry_after_s is not None:
-        return False  # it is well, and has told when it may be asked again
-    return call.deadline.remaining() > 0 or not isinstance(error, LLMTimeout)  # an impatient caller says nothing
+def _told_to_wait(error: LLMError) -> bool:
+    """Whether the model is well, and has told when it may be asked again."""
+    return isinstance(error, RateLimited) and error.retry_after_s is not None
 
 
 def _admitted(model: Model, policy: Resilience, now: float) -> BreakerState:

@@ -85,9 +85,9 @@ def test_two_loops_in_two_threads_share_a_limit_and_both_are_served():
 def test_a_probe_nobody_has_heard_of_is_given_up():
     breaker, policy = CircuitBreaker(), Breaker(failures=1, reset_s=30)
     breaker.failed(policy, 0.0)
-    assert breaker.admit(policy, 30.0) == 0.0  # the probe, whose loop is closed under it
-    assert breaker.admit(policy, 31.0) == 29.0
-    assert breaker.admit(policy, 60.0) == 0.0
+    assert breaker.admit(policy, 30.0) == 0.0
+    assert 0 < breaker.admit(policy, 100.0) < 1  # it may be slow
+    assert breaker.admit(policy, 30.0 + health.LONGEST_PROBE_S + 1) == 0.0
     assert breaker.state == "half_open"
 
 

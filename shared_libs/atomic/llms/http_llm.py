@@ -18,6 +18,7 @@ from shared_libs.atomic.errors import (
 )
 from shared_libs.atomic.llms.base import BaseLLMWrapper
 from shared_libs.atomic.llms.payload import Doubles
+from shared_libs.atomic.loading import load
 from shared_libs.atomic.resilience.health import ModelHealth, health_of
 from shared_libs.atomic.resilience.policy import Resilience
 from shared_libs.atomic.types import LLMChunk, LLMResponse, Price
@@ -169,6 +170,9 @@ class HttpLLM(BaseLLMWrapper):
             yield LLMChunk("tool_call", tool_call=call)
         yield LLMChunk("finished", response=response)
 
+    async def _open(self) -> None:
+        await load("shared_libs.atomic.llms.wire")
+
     async def _close(self) -> None:
         if self._opened is not None:
             await self._opened.aclose()
@@ -228,6 +232,9 @@ class VendorLLM(HttpLLM):
             price=price,
             options=options,
         )
+
+    async def _open(self) -> None:
+        await (super()._open() if self._client is None else load("shared_libs.atomic.llms.sdk_client"))
 
     def _connect(self) -> Connections:
         if self._client is None:

@@ -70,6 +70,8 @@ class BaseLLMWrapper:
     """Whether `_chat` and `_stream` take an `OutputSchema` as the option `output_schema`; else it is told in words."""
     context_window: int | None = None
     """How many tokens the model takes, where that is told: a conversation too long for it is not sent to a smaller."""
+    obeys: bool = False
+    """Whether a request is known to end when it is cancelled: then it needs no task of its own to be left behind."""
     rehearsal: ClassVar[bool] = False
     """Whether this is the labelled stand-in and not a model."""
 

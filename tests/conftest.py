@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from typing import Any
 
@@ -28,6 +29,8 @@ sys.addaudithook(_refuse_outside)
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    # a shell that runs the suite in the background has SIGINT ignored, and every program we start would ignore it too
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     config.addinivalue_line("markers", "promise(id): the behaviour of tests/requirements.py that the test proves")
 
 

@@ -54,6 +54,25 @@ REQUIREMENTS: dict[str, Requirement] = {
         "three parallel approvals are three decisions, and a resume never runs a finished tool again",
         "langgraph #6624, #6208, #5952",
     ),
+    "attempt-moment": Requirement(
+        "an attempt ends at the moment that the reason it tells names", "core review: idle under first token"
+    ),
+    "attempt-fenced": Requirement(
+        "an attempt that was given up is heard no more: after `restarted` only the next one speaks", "core review"
+    ),
+    "adapter-checked": Requirement(
+        "whatever an adapter gives or raises fails its attempt and nothing else; the chain goes on", "core review"
+    ),
+    "health-own": Requirement(
+        "what is known of a model is known by key, and holds over the loops and threads of a process", "core review"
+    ),
+    "journal-once": Requirement(
+        "what a journal has recorded of a run is never done again, and what was in flight has the same key",
+        "docs/journal.md",
+    ),
+    "work-bounded": Requirement(
+        "what comes from outside, and what grows, has a bound on its size and on the work it makes", "house rule"
+    ),
     "retry-once": Requirement("attempts on the wire equal the configured attempts", "code_puppy #317"),
     "retry-fit": Requirement(
         "a Retry-After that does not fit the remaining time fails over at once", "eight peers, measured"

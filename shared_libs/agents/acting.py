@@ -13,7 +13,7 @@ from shared_libs.agents.remainder import within_reach
 from shared_libs.agents.run import Run
 from shared_libs.atomic.events import ApprovalRequested, ToolFinished, ToolStarted
 from shared_libs.atomic.results import Action
-from shared_libs.atomic.supervise import GRACE_S
+from shared_libs.atomic.supervise import together
 from shared_libs.atomic.tools.base import BaseTool
 from shared_libs.atomic.types import ToolCall, ToolResult
 
@@ -46,14 +46,7 @@ async def act(run: Run, step: int, turn: OpenTurn) -> tuple[Action, ...]:
             async with line if tool is not None and tool.sequential else nullcontext():
                 await _observe(run, step, call, turn, tools, allowed=index < granted)
 
-        loop = asyncio.get_running_loop()
-        calls = [loop.create_task(one(index, call)) for index, call in enumerate(ready)]
-        try:
-            await asyncio.gather(*calls)
-        except asyncio.CancelledError:
-            # it ends with the first to be cancelled, and what the others leave behind is known after their grace
-            await asyncio.wait(calls, timeout=2 * GRACE_S)
-            raise
+        await together([one(index, call) for index, call in enumerate(ready)])
     return tuple(pending)
 
 
@@ -100,5 +93,31 @@ async def _called(run: Run, call: ToolCall, tools: Mapping[str, BaseTool], *, al
     if call.malformed is not None:
         said = f"{call.malformed:.500}"
         return ToolResult(f"The arguments of {call.name} are not a JSON object: {said}", is_error=True)
-    result = await tool.async_run(call.arguments, call_id=call.id)
+    result = await _once(run, call, tool)
     return within_reach(run, call.id, result, tool.max_observation_chars) if result.whole else result
+
+
+async def _once(run: Run, call: ToolCall, tool: BaseTool) -> ToolResult:
+    """Call a tool, or take what it said from the journal of a durable run, where it has been called before."""
+
+    async def body() -> ToolResult:
+        return await tool.async_run(call.arguments, call_id=call.id)
+
+    if run.journal is None or tool.passes_ports:  # what is inside it is a fact, and not the call
+        return await body()
+    if tool.idempotent is False and not run.knows(f"tool.{call.id}"):
+        if run.knows(f"begin.{call.id}"):
+            return await run.once(f"tool.{call.id}", ToolResult, lambda: _found_out(tool, call))
+        await run.once(f"begin.{call.id}", bool, _begun)
+    return await run.once(f"tool.{call.id}", ToolResult, body)
+
+
+async def _begun() -> bool:
+    """Say that a call begins which must not be made twice."""
+    return True
+
+
+async def _found_out(tool: BaseTool, call: ToolCall) -> ToolResult:
+    """What became of a call during which its process ended: what the tool itself knows, or that nobody does."""
+    found = await tool.async_found_out(call_id=call.id)
+    return found or ToolResult(prompts.MAY_HAVE_HAPPENED.format(tool=call.name), is_error=True)

@@ -2,15 +2,56 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 from shared_libs.agents.run import Run
 from shared_libs.atomic.errors import MisuseError, ToolError
 from shared_libs.atomic.events import Warned
+from shared_libs.atomic.llms.base import BaseLLMWrapper
 from shared_libs.atomic.scope import use_scope
+from shared_libs.atomic.supervise import together
 from shared_libs.atomic.tools.base import BaseTool
 from shared_libs.atomic.tools.toolset import Toolset
+
+
+def checked_model(llm: Any) -> BaseLLMWrapper:
+    """
+    Take an agent's model.
+
+    Raises:
+        MisuseError: it is none.
+
+    """
+    # by shape: a stand-in with the same methods is as good
+    if not callable(getattr(llm, "async_chat", None)) or not hasattr(llm, "native_tools"):
+        raise MisuseError(
+            f"llm is a model such as OpenAILLM({str(llm)!r}), not {llm!r:.100}"
+            if isinstance(llm, str)
+            else f"llm is a model such as OpenAILLM('gpt-5.4-mini'), not a {type(llm).__name__}"
+        )
+    model: BaseLLMWrapper = llm
+    return model
+
+
+def checked_tools(agent: str, tools: Any) -> tuple[BaseTool | Toolset, ...]:
+    """
+    Take an agent's tools.
+
+    Raises:
+        MisuseError: they are no list, or one of them is no tool.
+
+    """
+    if isinstance(tools, BaseTool | Toolset | str) or not isinstance(tools, Iterable):
+        raise MisuseError(f"agent {agent}: tools is a list of tools, not a {type(tools).__name__}; write tools=[…]")
+    listed = tuple(tools)
+    for tool in listed:
+        if not isinstance(tool, BaseTool | Toolset):
+            what = getattr(tool, "__name__", None) or type(tool).__name__
+            raise MisuseError(
+                f"agent {agent}: {what} is no tool; allowed are functions under @tool, a BaseTool and a Toolset"
+            )
+    return listed
 
 
 def by_name(agent: str, tools: Iterable[BaseTool]) -> dict[str, BaseTool]:
@@ -40,7 +81,7 @@ async def gather(run: Run, own: Mapping[str, BaseTool], toolsets: Sequence[Tools
     if not toolsets:
         return own
     with use_scope(run.scope(run.explore)):
-        answers = await asyncio.gather(*(_listed(run, toolset) for toolset in toolsets))
+        answers = await together([_listed(run, toolset) for toolset in toolsets])
     found, homes = dict(own), dict.fromkeys(own, "the agent")
     for toolset, tools in zip(toolsets, answers, strict=True):
         for tool in tools:

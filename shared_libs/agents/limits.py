@@ -3,9 +3,16 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any
 
 from shared_libs.atomic.errors import MisuseError
+
+
+def is_seconds(value: Any) -> bool:
+    """Whether it is a positive, finite number."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < math.inf
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,6 +38,24 @@ class Limits:
     max_tokens: int | None = None
     max_cost_usd: float | None = None
     max_repeats: int = 5
+
+    @classmethod
+    def of(cls, given: Limits | Mapping[str, Any] | None) -> Limits:
+        """
+        Take limits, or a dict of their keys; None: the defaults.
+
+        Raises:
+            MisuseError: it is neither, or a value is not valid.
+
+        """
+        if isinstance(given, cls):
+            return given
+        allowed = [known.name for known in fields(cls)]
+        if given is None:
+            return cls()
+        if not isinstance(given, Mapping) or not set(given) <= set(allowed):
+            raise MisuseError(f"limits {given!r}: allowed is a Limits or a dict of {', '.join(allowed)}")
+        return cls(**given)
 
     def __post_init__(self) -> None:
         for name in ("timeout_s", "reserve_s", "max_cost_usd"):

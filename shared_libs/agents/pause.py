@@ -10,7 +10,7 @@ import msgspec
 
 from shared_libs.agents.decisions import Decision
 from shared_libs.agents.step import RunState
-from shared_libs.atomic.deadline import Spent
+from shared_libs.atomic.budget import Spent
 from shared_libs.atomic.errors import MisuseError
 from shared_libs.atomic.types import Attempt
 
@@ -52,8 +52,6 @@ class PausedRun(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
                 paused = msgspec.convert(copy.deepcopy(dict(state)), cls)
         except (msgspec.MsgspecError, UnicodeDecodeError, TypeError, ValueError) as error:
             raise MisuseError(f"this is no state of a paused run (`AgentResult.state`, or its JSON): {error}") from None
-        if paused.state.open_turn is None:
-            raise MisuseError("this state of a run has nothing to decide on")
         return paused
 
     def decide(self, decisions: Mapping[str, bool | Decision]) -> None:
@@ -65,7 +63,10 @@ class PausedRun(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
 
         """
         turn = self.state.open_turn
-        assert turn is not None
+        if turn is None:
+            if decisions:
+                raise MisuseError("this state of a run has nothing to decide on")
+            return
         waiting = {call.id: index for index, call in enumerate(turn.calls) if call.id not in turn.results}
         for call_id, given in decisions.items():
             if call_id not in waiting:

@@ -51,6 +51,11 @@ REPEATED = (
 
 REFUSED = "[not run: the user did not approve this call{reason}]"
 
+MAY_HAVE_HAPPENED = (
+    "[unknown: the process that ran {tool} ended during this call. It may have happened, and is not repeated. "
+    "Find out before you do it again.]"
+)
+
 UNOBSERVED = "[not run: {why}]"
 
 

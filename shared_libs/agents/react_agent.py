@@ -7,7 +7,6 @@ The agent: one loop of Thought, Action and Observation under one deadline.
 from __future__ import annotations
 
 import asyncio
-import math
 from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
 from typing import Any, Self
 
@@ -16,10 +15,11 @@ import msgspec
 from shared_libs.agents import prompts
 from shared_libs.agents.acting import act
 from shared_libs.agents.decisions import Decision
-from shared_libs.agents.gathering import by_name, gather
-from shared_libs.agents.limits import Limits
+from shared_libs.agents.gathering import by_name, checked_model, checked_tools, gather
+from shared_libs.agents.limits import Limits, is_seconds
 from shared_libs.agents.pause import PausedRun
 from shared_libs.agents.protocol import ProtocolName, TurnProtocol, choose_protocol
+from shared_libs.agents.question import Asked, Question, read_question
 from shared_libs.agents.reply import Reply
 from shared_libs.agents.run import Run
 from shared_libs.agents.session import compact, recall, remember
@@ -32,13 +32,12 @@ from shared_libs.agents.step import (
     take_observations,
     take_problem,
 )
-from shared_libs.atomic.errors import LLMError, MemoryStoreError, MisuseError, ToolError
+from shared_libs.atomic.errors import LLMError, MemoryStoreError, MisuseError, RunInterrupted, ToolError, in_words
 from shared_libs.atomic.events import (
     AgentEvent,
     EventSink,
     LimitReached,
     ModelFinished,
-    RunStarted,
     StepStarted,
     Thought,
 )
@@ -46,7 +45,7 @@ from shared_libs.atomic.llms.base import BaseLLMWrapper
 from shared_libs.atomic.memory.base import BaseMemory
 from shared_libs.atomic.results import AgentResult
 from shared_libs.atomic.scope import current_deadline, use_scope
-from shared_libs.atomic.supervise import GRACE_S
+from shared_libs.atomic.supervise import GRACE_S, settle
 from shared_libs.atomic.tools.base import BaseTool
 from shared_libs.atomic.tools.toolset import Toolset
 from shared_libs.atomic.types import LLMResponse, Message
@@ -61,7 +60,7 @@ class ReActAgent:
         tools: what it may do; their names differ. A `Toolset` among them is asked for its tools by every run.
         instructions: the owner's words to the model.
         memory: where sessions are kept; a run without a session id keeps nothing.
-        limits: the bounds of a run.
+        limits: the bounds of a run; may be given as a dict.
         name: the agent's name, in events and logs.
         protocol: "native" tool calling, "text" ReAct, or "auto": what the model can.
         observers: get every event of every run, at once; they must not block.
@@ -75,18 +74,18 @@ class ReActAgent:
         tools: Iterable[BaseTool | Toolset] = (),
         instructions: str = "",
         memory: BaseMemory | None = None,
-        limits: Limits | None = None,
+        limits: Limits | Mapping[str, Any] | None = None,
         name: str = "agent",
         protocol: ProtocolName = "auto",
         observers: Sequence[EventSink] = (),
     ) -> None:
         if protocol not in ("auto", "native", "text"):
             raise MisuseError(f"protocol {protocol!r}: allowed are 'auto', 'native' and 'text'")
-        self.llm = llm
-        self.tools = tuple(tools)
+        self.llm = checked_model(llm)
+        self.tools = checked_tools(name, tools)
         self.instructions = instructions or prompts.INSTRUCTIONS
         self.memory = memory
-        self.limits = limits or Limits()
+        self.limits = Limits.of(limits)
         self.name = name
         self.protocol: TurnProtocol = choose_protocol(protocol, native_tools=llm.native_tools)
         self.observers = tuple(observers)
@@ -95,7 +94,12 @@ class ReActAgent:
         self._toolsets = [tool for tool in self.tools if isinstance(tool, Toolset)]
 
     async def async_run(
-        self, question: str, *, timeout: float | None = None, session_id: str | None = None, run_id: str | None = None
+        self,
+        question: Question,
+        *,
+        timeout: float | None = None,
+        session_id: str | None = None,
+        run_id: str | None = None,
     ) -> AgentResult:
         """
         Answer a question.
@@ -103,7 +107,7 @@ class ReActAgent:
         Whatever happens inside the run ends in the result: its `status` is "answered", "partial" or "failed".
 
         Args:
-            question: what to answer.
+            question: what to answer: a text, content parts (text and images), or messages of which the last one asks.
             timeout: seconds of wall clock for everything; by default `limits.timeout_s`.
             session_id: the conversation to continue.
             run_id: a name for the run; one is made by default.
@@ -113,8 +117,8 @@ class ReActAgent:
             asyncio.CancelledError: the caller was cancelled.
 
         """
-        run = self._new_run(question, timeout, run_id, session_id)
-        return await self._run(run, question, stream=False)
+        asked = read_question(question)
+        return await self._run(self._new_run(timeout, run_id, session_id), asked, stream=False)
 
     async def async_resume(
         self,
@@ -140,15 +144,13 @@ class ReActAgent:
         """
         paused = PausedRun.read(state)
         paused.decide(decisions)
-        question = paused.state.question
-        left_s = paused.left_s if timeout is None else timeout
-        run = self._new_run(question, left_s, paused.run_id, paused.session_id)
+        run = self._new_run(paused.left_s if timeout is None else timeout, paused.run_id, paused.session_id)
         run.go_on_from(paused)
-        return await self._run(run, question, stream=False)
+        return await self._run(run, read_question(paused.state.question), stream=False)
 
     async def async_stream(
         self,
-        question: str,
+        question: Question,
         *,
         timeout: float | None = None,
         session_id: str | None = None,
@@ -162,8 +164,9 @@ class ReActAgent:
         whole. Closing the iterator early cancels the run. A slow listener slows nothing down.
         """
         events: asyncio.Queue[AgentEvent | None] = asyncio.Queue()
-        run = self._new_run(question, timeout, run_id, session_id, events.put_nowait)
-        task = asyncio.get_running_loop().create_task(self._run(run, question, stream=stream))
+        asked = read_question(question)
+        run = self._new_run(timeout, run_id, session_id, events.put_nowait)
+        task = asyncio.get_running_loop().create_task(self._run(run, asked, stream=stream))
         task.add_done_callback(lambda _: events.put_nowait(None))
         try:
             while (event := await events.get()) is not None:
@@ -172,10 +175,16 @@ class ReActAgent:
         finally:
             if not task.done():
                 task.cancel()
-                await asyncio.wait([task], timeout=3 * GRACE_S)
+                if (cancelled := await settle([task], 3 * GRACE_S)) is not None:
+                    raise cancelled
 
     async def chat(
-        self, question: str, *, timeout: float | None = None, session_id: str | None = None, run_id: str | None = None
+        self,
+        question: Question,
+        *,
+        timeout: float | None = None,
+        session_id: str | None = None,
+        run_id: str | None = None,
     ) -> Reply:
         """
         Answer a question as a reply: iterate it for the words as they come, or await it for the whole text.
@@ -205,64 +214,55 @@ class ReActAgent:
     async def __aexit__(self, *_: object) -> None:
         await self.aclose()
 
-    def _new_run(
-        self, question: str, timeout: float | None, run_id: str | None, session_id: str | None, *sinks: EventSink
-    ) -> Run:
-        if not question.strip():
-            raise MisuseError("the question is empty")
-        try:
-            question.encode()
-        except UnicodeEncodeError as error:
-            raise MisuseError(f"the question is not valid Unicode: {error.reason} at {error.start}") from error
+    def _new_run(self, timeout: float | None, run_id: str | None, session_id: str | None, *sinks: EventSink) -> Run:
         seconds = self.limits.timeout_s if timeout is None else timeout
-        if not (seconds > 0 and math.isfinite(seconds)):
+        if not is_seconds(seconds):
             raise MisuseError(f"timeout is a positive number of seconds, not {timeout!r}")
+        if session_id is not None and self.memory is None:
+            raise MisuseError(f"agent {self.name} has no memory to keep session {session_id!r} in: pass memory=…")
         stores = self.memory is not None and session_id is not None
         left_s = min(seconds, current_deadline().remaining())
         listeners = [*self.observers, *sinks]
         return Run(self.name, left_s, self.limits, listeners, run_id=run_id, session_id=session_id, stores=stores)
 
-    async def _run(self, run: Run, question: str, *, stream: bool) -> AgentResult:
-        """Put the loop under its deadline. The loop ends in time by itself; the edge is there should it not."""
+    async def _run(self, run: Run, asked: Asked, *, stream: bool) -> AgentResult:
+        """
+        Put the loop under its deadline, and whatever happens inside into a result.
+
+        The loop ends in time by itself; the edge is there should it not. It is one bound around the loop, as `wait_for`
+        is, without a task of its own: on 3.11 that one loses a cancellation that comes as the loop ends.
+        """
         try:
-            return await asyncio.wait_for(self._drive(run, question, stream=stream), run.deadline.remaining())
-        except TimeoutError:
-            return run.finish(Ending("partial", "deadline", run.best_answer, "the time is up"))
+            async with asyncio.timeout_at(run.edge_at) as edge:
+                return await self._drive(run, asked, stream=stream)
         except asyncio.CancelledError:
             run.finish(Ending("cancelled", "cancelled", run.best_answer, "cancelled from outside"))
             raise
+        except (RunInterrupted, KeyboardInterrupt, GeneratorExit):
+            run.leave()
+            raise
+        except BaseException as error:  # noqa: BLE001 - a run returns, whatever foreign code does in it
+            if edge.expired():
+                return run.finish(Ending("partial", "deadline", run.best_answer, "the time is up"))
+            known = isinstance(error, LLMError | MemoryStoreError | ToolError)
+            return run.finish(Ending("failed", "error", why=str(error) if known else in_words(error)))
 
-    async def _drive(self, run: Run, question: str, *, stream: bool) -> AgentResult:
-        resumed = run.state.open_turn is not None
-        run.emit(
-            RunStarted(
-                agent=self.name,
-                question=question,
-                started_at=run.started_wall,
-                timeout_s=run.timeout_s,
-                model=self.llm.model,
-                protocol=self.protocol.name,
-                session_id=run.session_id,
-                rehearsal=self.llm.rehearsal,
-                resumed=resumed,
-                parent_run_id=run.caller.run_id or None,
-                parent_call_id=run.caller.call_id or None,
-            )
-        )
+    async def _drive(self, run: Run, asked: Asked, *, stream: bool) -> AgentResult:
+        llm = self.llm
+        run.start(asked.text, model=llm.model, protocol=self.protocol.name, rehearsal=llm.rehearsal)
+        run.tools = await gather(run, self._by_name, self._toolsets)
+        run.specs = [tool.spec for tool in run.tools.values()]
+        if not run.state.exchange:
+            run.state = begin(asked, *await recall(run, self.memory))
         try:
-            run.tools = await gather(run, self._by_name, self._toolsets)
-            run.specs = [tool.spec for tool in run.tools.values()]
-            if not resumed:
-                run.state = begin(question, *await recall(run, self.memory))
             ending = await self._explore(run, stream=stream)
             if ending.last_word:
                 ending = await self._last_word(run, ending)
-            if ending.status != "paused":
-                await remember(run, self.memory)
-        except (LLMError, MemoryStoreError, ToolError) as error:
-            if isinstance(error, LLMError):
-                await remember(run, self.memory)
-            ending = Ending("failed", "error", why=str(error))
+        except LLMError:
+            await remember(run, self.memory)
+            raise
+        if ending.status != "paused":
+            await remember(run, self.memory)
         return run.finish(ending)
 
     async def _explore(self, run: Run, *, stream: bool) -> Ending:
@@ -276,11 +276,13 @@ class ReActAgent:
                 if pending:
                     return Ending("paused", "approval", why="tool calls wait for a decision", pending=pending)
                 take_observations(state, state.open_turn)
-            time_is_up = run.explore.expired
-            ending = reached(state, self.limits, run.budget.exhausted(), time_is_up=time_is_up, steps=run.budget.steps)
+            step = len(state.steps) + 1
+            if run.journal is not None and run.journal.wants_pause:
+                return Ending("paused", "handed_over", why="another process is to go on with it")
+            time_is_up = run.explore.expired and not run.knows(f"model.{step}")
+            ending = reached(state, self.limits, run.budget, time_is_up=time_is_up)
             if ending is not None:
                 return ending
-            step = len(state.steps) + 1
             run.budget.take_step()
             run.emit(StepStarted(step=step))
             with use_scope(run.scope(run.explore, step)):
@@ -323,7 +325,14 @@ class ReActAgent:
         """Ask the model: the one place a run passes the LLM port."""
         messages, tools = self.protocol.write(self.instructions, run.state.conversation, run.specs, last_word)
         run.listen(self.protocol.answer_start)
-        response = await self.llm.async_chat(messages, tools, on_chunk=run.hear, stream=stream)
+        name = f"model.{step}" if last_word is None else f"model.{step}.last"
+        known = run.knows(name)
+        with run.budget.reserved():
+            response = await run.once(
+                name, LLMResponse, lambda: self.llm.async_chat(messages, tools, on_chunk=run.hear, stream=stream)
+            )
+        if known:
+            run.attempts += response.attempts
         run.budget.charge(response.usage, response.cost_usd)
         run.emit(ModelFinished(step=step, response=response))
         return response

@@ -15,6 +15,7 @@ from typing import Any
 
 import msgspec
 
+from shared_libs.agents.speech import NO_ANSWER
 from shared_libs.atomic.types import ToolCall, ToolSpec
 
 _LABELS = {
@@ -89,19 +90,19 @@ def read_react(text: str, tools: Sequence[ToolSpec]) -> ReactText:
 
 def final_answer_start(text: str, new: str | None = None) -> int | None:
     """
-    Where the answer begins in a text still growing, or None while no label of one has come.
+    Where the answer begins in a text still growing; None while no label of one has come, `NO_ANSWER` if none will.
 
     `new` is the end of the text where all before it is known to have none; so a long thought is not read ever again.
     """
+    if text.startswith("`", _after_space(text, 0)):
+        return NO_ANSWER  # a turn fenced as a whole is read at its end
     if new is not None and ":" not in new and "\uff1a" not in new:
         return None  # a label ends in a colon
-    if text.startswith("`", _after_space(text, 0)):
-        return None  # a turn fenced as a whole is read at its end
     for label in _LABEL.finditer(text):
         if label.lastgroup == "answer":
             return _after_space(text, label.end())
         if label.lastgroup in ("action", "observation"):
-            return None
+            return NO_ANSWER
     return None
 
 

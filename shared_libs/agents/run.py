@@ -4,25 +4,32 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import UTC, datetime
+from typing import TypeVar
 
 import msgspec
 
+from shared_libs.agents.best_answer import best_answer
 from shared_libs.agents.limits import Limits
 from shared_libs.agents.pause import PausedRun
-from shared_libs.agents.step import Ending, RunState, best_answer
-from shared_libs.atomic.deadline import Budget, Deadline
+from shared_libs.agents.speech import AnswerStart, Speech
+from shared_libs.agents.step import Ending, RunState
+from shared_libs.atomic.budget import Budget
+from shared_libs.atomic.deadline import Deadline
 from shared_libs.atomic.events import (
     AgentEvent,
     AttemptFinished,
     EventSink,
     RunFinished,
+    RunStarted,
     StreamRestarted,
     TextDelta,
     ThinkingDelta,
 )
+from shared_libs.atomic.journal import Journal, Within
 from shared_libs.atomic.results import AgentResult, StillRunning
 from shared_libs.atomic.scope import Scope, current_scope
 from shared_libs.atomic.supervise import GRACE_S
@@ -30,10 +37,15 @@ from shared_libs.atomic.tools.base import BaseTool
 from shared_libs.atomic.types import Attempt, LLMChunk, ToolSpec
 from shared_libs.atomic.watchdog import WATCHDOG
 
+T = TypeVar("T")
+
 _log = logging.getLogger(__name__)
 
 RESERVE_SHARE = 0.25
 """The reserve for the last word is at most this share of the time."""
+
+REPLAY_S = 0.5
+"""Seconds a run that was down past its deadline may take to read what it had; no model and no tool is asked."""
 
 STORE_S = 0.5
 """Seconds kept at the end to store the exchange; at most a tenth of the time is."""
@@ -59,17 +71,21 @@ class Run:
         stores: bool = False,
     ) -> None:
         self.agent = agent
-        self.id = run_id or uuid.uuid4().hex
+        self.caller = current_scope()
+        self.journal = _journal_of(self.caller)
+        self.id = run_id or _new_id(self.caller)
         self.session_id = session_id
         self.timeout_s = timeout_s
         self.limits = limits
         self._loop = asyncio.get_running_loop()
-        self.started_at = self._loop.time()
-        self.started_wall = datetime.now(UTC).isoformat(timespec="milliseconds")
+        started = self.journal.started_at if self.journal is not None else None
+        # what begins again in another process has the time that is left since it began first
+        self.started_at = self._loop.time() - (0.0 if started is None else max(0.0, time.time() - started))
+        began = datetime.now(UTC) if started is None else datetime.fromtimestamp(started, UTC)
+        self.started_wall = began.isoformat(timespec="milliseconds")
         self.deadline = Deadline(self.started_at + timeout_s)
         self.speak = self.deadline.earlier_by(GRACE_S + (min(STORE_S, timeout_s / 10) if stores else 0.0))
         self.explore = self.speak.earlier_by(min(limits.reserve_s, timeout_s * RESERVE_SHARE))
-        self.caller = current_scope()
         self.budget = Budget(
             max_tool_calls=limits.max_tool_calls,
             max_tokens=limits.max_tokens,
@@ -88,13 +104,15 @@ class Run:
         self.session_before = 0
         self._left_behind: list[tuple[str, str, float, Callable[[], bool]]] = []
         self._sinks = list(sinks)
-        self._seq = 0
+        self._seq = 0 if self.journal is None else self.journal.events
+        self._resumed = self._seq > 0
         self._over = False
         WATCHDOG.begin(self)
 
     def go_on_from(self, paused: PausedRun) -> None:
         """Take up a paused run: its state, what it has spent, its count of events, and its clock without the pause."""
         self.state = paused.state
+        self._resumed = True
         self.attempts = list(paused.attempts)
         self.started_at -= paused.elapsed_s
         self.started_wall = paused.started_at
@@ -119,6 +137,12 @@ class Run:
         )
 
     @property
+    def edge_at(self) -> float:
+        """When the loop is ended from outside; what is only replayed gets a moment though the deadline has passed."""
+        replays = self.journal is not None and self.journal.replaying
+        return max(self.deadline.at, self._loop.time() + REPLAY_S) if replays else self.deadline.at
+
+    @property
     def elapsed_s(self) -> float:
         """Seconds since the run began."""
         return self._loop.time() - self.started_at
@@ -127,8 +151,43 @@ class Run:
         """What a call of this run can see."""
         caller = self.caller
         return Scope(
-            deadline, self.emit, self.id, step, "", self.started_at, self.abandon, self.budget, fence=caller.fence
+            deadline,
+            self.emit,
+            self.id,
+            step,
+            "",
+            self.started_at,
+            self.abandon,
+            self.budget,
+            fence=caller.fence,
+            journal=self.journal,
         )
+
+    def start(self, question: str, *, model: str, protocol: str, rehearsal: bool) -> None:
+        """Tell that the run has begun, or goes on."""
+        self._tell(
+            RunStarted(
+                agent=self.agent,
+                question=question,
+                started_at=self.started_wall,
+                timeout_s=self.deadline.at - self._loop.time() if self._resumed else self.timeout_s,
+                model=model,
+                protocol=protocol,
+                session_id=self.session_id,
+                rehearsal=rehearsal,
+                resumed=self._resumed,
+                parent_run_id=self.caller.run_id or None,
+                parent_call_id=self.caller.call_id or None,
+            )
+        )
+
+    async def once(self, name: str, kind: type[T], do: Callable[[], Awaitable[T]]) -> T:
+        """Do what is a fact of this run, or take it from the journal of a durable one, which has done it before."""
+        return await do() if self.journal is None else await self.journal.once(name, kind, do)
+
+    def knows(self, name: str) -> bool:
+        """Whether the journal has a fact of this name: what is known needs no time."""
+        return self.journal is not None and self.journal.knows(name)
 
     def emit(self, event: AgentEvent) -> None:
         """
@@ -140,8 +199,11 @@ class Run:
             return
         if isinstance(event, AttemptFinished):
             self.attempts.append(event.attempt)
-        if not self._sinks:
-            return
+        if not self._sinks or (self.journal is not None and self.journal.replaying):
+            return  # what is replayed was told before
+        self._tell(event)
+
+    def _tell(self, event: AgentEvent) -> None:
         self._seq += 1
         event.run_id, event.seq, event.at_s = self.id, self._seq, self._loop.time() - self.started_at
         for sink in tuple(self._sinks):
@@ -151,35 +213,28 @@ class Run:
                 self._sinks.remove(sink)
                 _log.exception("an event sink failed and is left out for the rest of run %s", self.id)
 
-    def listen(self, answer_start: Callable[[str, str | None], int | None]) -> None:
+    def listen(self, answer_start: AnswerStart) -> None:
         """Begin to hear a turn of the model; `answer_start` tells where in its text the answer begins."""
-        self.said = ""
-        self._answer_start = answer_start
-        self._start: int | None = None
-        self._spoken = 0
+        self.speech = Speech(answer_start)
 
     def hear(self, chunk: LLMChunk) -> None:
         """Tell the listeners what the model says: as text what may be the answer, as thinking what comes before it."""
         if chunk.kind == "restarted":
-            self.said, self._start, self._spoken = "", None, 0
+            self.speech.clear()
             self.emit(StreamRestarted(reason=chunk.reason))
         elif chunk.kind == "thinking" and chunk.text:
             self.emit(ThinkingDelta(text=chunk.text))
         elif chunk.kind == "text" and chunk.text:
-            self.said += chunk.text
-            if not self._spoken:
-                self._start = self._answer_start(self.said, chunk.text if self._start is None else None)
-            if self._start is None:
+            answer = self.speech.hear(chunk.text)
+            if answer is None:
                 self.emit(ThinkingDelta(text=chunk.text))
-            elif len(self.said) > max(self._start, self._spoken):
-                self.emit(TextDelta(text=self.said[max(self._start, self._spoken) :]))
-                self._spoken = len(self.said)
+            elif answer:
+                self.emit(TextDelta(text=answer))
 
     @property
     def answer_so_far(self) -> str:
         """What of the answer the model has said in this turn; cut off, it may still be the best there is."""
-        start = self._answer_start(self.said, None)
-        return "" if start is None else self.said[start:]
+        return self.speech.answer
 
     @property
     def best_answer(self) -> str | None:
@@ -190,6 +245,11 @@ class Run:
         """Book something that ignored its cancellation, on the ledger of the run that called this one too."""
         self.caller.abandon(name, call_id, began_at, is_running)
         self._left_behind.append((name, call_id, began_at, is_running))
+
+    def leave(self) -> None:
+        """End the run for this process, without a word: another one goes on with it, or nobody does."""
+        self._over = True
+        WATCHDOG.end(self)
 
     def finish(self, ending: Ending) -> AgentResult:
         """Make the result, and end the run for every listener."""
@@ -215,6 +275,19 @@ class Run:
             state=msgspec.to_builtins(self._paused()) if ending.status == "paused" else None,
         )
         self.emit(RunFinished(result=result))
-        self._over = True
-        WATCHDOG.end(self)
+        self.leave()
         return result
+
+
+def _journal_of(caller: Scope) -> Journal | None:
+    """The journal of a run: the caller's own, or the part of it that belongs to the call a sub-agent is asked in."""
+    if caller.journal is None or not caller.call_id:
+        return caller.journal
+    return Within(caller.journal, caller.call_id)
+
+
+def _new_id(caller: Scope) -> str:
+    """A name for a run; a sub-agent of a durable run has the same one each time."""
+    if caller.journal is not None and caller.call_id:
+        return f"{caller.run_id}/{caller.call_id}"
+    return uuid.uuid4().hex

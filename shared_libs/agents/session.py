@@ -5,20 +5,20 @@ from __future__ import annotations
 from shared_libs.agents.run import Run
 from shared_libs.atomic.errors import LLMError, MemoryConflict, MemoryStoreError
 from shared_libs.atomic.events import MemoryCompacted, MemoryLoaded, MemoryStored, Warned
-from shared_libs.atomic.memory.base import BaseMemory
-from shared_libs.atomic.memory.compaction import Digest, estimate_tokens
+from shared_libs.atomic.memory.base import BaseMemory, Recollection
+from shared_libs.atomic.memory.compaction import Digest
 from shared_libs.atomic.scope import use_scope
 from shared_libs.atomic.supervise import GRACE_S
-from shared_libs.atomic.types import Message
+from shared_libs.atomic.types import LLMResponse, Message, estimate_tokens
 
 
 async def recall(run: Run, memory: BaseMemory | None) -> tuple[list[Message], Digest]:
     """Load the history of the run's session, and the summary of what came before it."""
     if memory is None or run.session_id is None:
         return [], Digest()
-    began = run.elapsed_s
+    began, session_id = run.elapsed_s, run.session_id
     with use_scope(run.scope(run.explore)):
-        found = await memory.async_recall(run.session_id)
+        found = await run.once("recall", Recollection, lambda: memory.async_recall(session_id))
     count = len(found.messages)
     run.session_length, run.session_before = found.length, found.before
     run.emit(MemoryLoaded(session_id=run.session_id, messages=count, elapsed_s=run.elapsed_s - began))
@@ -43,7 +43,11 @@ async def compact(run: Run, memory: BaseMemory | None) -> None:
     state.digest = compaction.leave_out(old, cut)
     if not old.lost:
         try:
-            response = await compaction.sum_up(conversation[old.messages : cut], old, run.explore.remaining() / 2)
+            response = await run.once(
+                f"compact.{len(state.steps) + 1}",
+                LLMResponse,
+                lambda: compaction.sum_up(conversation[old.messages : cut], old, run.explore.remaining() / 2),
+            )
             run.budget.charge(response.usage, response.cost_usd)
             state.digest = compaction.take(response, old, cut)
         except LLMError as error:
@@ -69,14 +73,16 @@ async def remember(run: Run, memory: BaseMemory | None) -> None:
     if memory is None or run.session_id is None:
         return
     began, exchange = run.elapsed_s, run.state.exchange
+    # what a durable run stores again after a crash is the same store
+    batch = None if run.journal is None else run.id
     # the grace of a store that hangs must end before the run does, or its answer would be taken for a partial one
     until = run.deadline.earlier_by(GRACE_S + min(GRACE_S, run.timeout_s / 50))
     with use_scope(run.scope(until)):
         try:
             try:
-                await memory.async_store(run.session_id, exchange, after=run.session_length)
+                await memory.async_store(run.session_id, exchange, after=run.session_length, batch=batch)
             except MemoryConflict as conflict:
-                await memory.async_store(run.session_id, exchange)
+                await memory.async_store(run.session_id, exchange, batch=batch)
                 run.emit(Warned(message=f"stored behind the exchange of another run: {conflict}"))
         except MemoryStoreError as error:
             run.trouble = f"the exchange was not stored: {error}"

@@ -15,6 +15,8 @@ from shared_libs.agents import prompts
 from shared_libs.agents.decisions import OpenTurn
 from shared_libs.agents.limits import Limits
 from shared_libs.agents.protocol import Turn
+from shared_libs.agents.question import Asked
+from shared_libs.atomic.budget import Budget
 from shared_libs.atomic.memory.compaction import Digest
 from shared_libs.atomic.results import Action, Observation, RunStatus, Step, StopReason
 from shared_libs.atomic.types import LLMResponse, Message, ToolCall
@@ -24,9 +26,6 @@ WARN_AT = 3
 
 LONGEST_CYCLE = 3
 """Cycles of up to so many different steps are noticed."""
-
-KEPT_OBSERVATION = 500
-"""How many characters of an observation stand in a best answer made without the model."""
 
 Mark = tuple[list[tuple[str, Any]], list[str]]
 """What a step did and saw, without its ids and times: equal marks are equal steps."""
@@ -67,10 +66,11 @@ class Ending(msgspec.Struct, frozen=True):
     pending: tuple[Action, ...] = ()
 
 
-def begin(question: str, history: Sequence[Message], digest: Digest) -> RunState:
-    """Begin a run with the question and what the session remembers."""
+def begin(asked: Asked, remembered: Sequence[Message], digest: Digest) -> RunState:
+    """Begin a run with the question, what the session remembers, and what the caller brought along."""
+    history = [*remembered, *asked.before]
     used = {call.id for message in history for call in message.tool_calls}
-    return RunState(question, list(history), [Message("user", question)], call_ids=used, digest=digest)
+    return RunState(asked.text, history, [asked.message], call_ids=used, digest=digest)
 
 
 def take_calls(state: RunState, turn: Turn, response: LLMResponse) -> OpenTurn:
@@ -140,30 +140,16 @@ def count_repeats(marks: Sequence[Mark]) -> int:
     return best
 
 
-def reached(
-    state: RunState, limits: Limits, exhausted: str | None, *, time_is_up: bool, steps: int = 0
-) -> Ending | None:
-    """Which limit ends the exploration, if any. `exhausted` is what the budget says, `steps` counts sub-agents' too."""
+def reached(state: RunState, limits: Limits, budget: Budget, *, time_is_up: bool) -> Ending | None:
+    """Which limit ends the exploration, if any; the steps of sub-agents count too."""
     if time_is_up:
         return Ending("partial", "deadline", why="the time is up", last_word=True)
     if state.repeats >= limits.max_repeats:
         why = f"the same calls ended in the same observations {limits.max_repeats} times running"
         return Ending("partial", "loop", why=why, last_word=True)
-    if exhausted is not None:
-        return Ending("partial", "budget", why=exhausted, last_word=True)
-    if max(len(state.steps), steps) >= limits.max_steps:
+    if spent := budget.exhausted():
+        # of many who share a budget not everyone may have a last word beyond it
+        return Ending("partial", "budget", why=spent, last_word=not (budget.exhausted_above() and budget.crowded))
+    if max(len(state.steps), budget.steps) >= limits.max_steps:
         return Ending("partial", "max_steps", why=f"all {limits.max_steps} steps are used", last_word=True)
     return None
-
-
-def best_answer(state: RunState, said: str) -> str | None:
-    """The best there is without the model's last word: what it was saying, else what was observed."""
-    if said.strip():
-        return said
-    seen = [
-        f"- {action.tool}({msgspec.json.encode(action.input).decode()}): {observation.content[:KEPT_OBSERVATION]}"
-        for step in state.steps
-        for action, observation in zip(step.actions, step.observations, strict=True)
-        if not observation.is_error
-    ]
-    return "\n".join(["There was no time for an answer. Observed so far:", *seen]) if seen else None

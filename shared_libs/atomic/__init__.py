@@ -1,6 +1,7 @@
 """The bricks: messages, errors, deadlines, events, and the four ports (LLM, tool, memory, evaluator)."""
 
-from shared_libs.atomic.deadline import Budget, Deadline
+from shared_libs.atomic.budget import Budget
+from shared_libs.atomic.deadline import Deadline
 from shared_libs.atomic.errors import (
     ConfigError,
     FactoryError,

@@ -27,6 +27,8 @@ The error tree.
         ├── ContentFiltered       refused by the provider's filter; reported, never routed around
         └── CircuitOpen           not tried: the model's breaker is open
 
+    A BaseException of its own is `RunInterrupted`: a journal says that this process has to leave the run.
+
 An `LLMError` states facts (`retryable`, `retry_after_s`, `replay_safe`, `response_started`, `provider`, `model`,
 `attempt`); what follows from them is decided in `resilience/`, never by reading the text. All errors pickle.
 """
@@ -38,6 +40,10 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 if TYPE_CHECKING:
     from shared_libs.atomic.types import Attempt, Usage
+
+
+MAX_REASONS = 5
+"""How many of the errors in a group are told."""
 
 
 class FactoryError(Exception):
@@ -76,6 +82,14 @@ class DeadlineExceeded(FactoryError, TimeoutError):
     def __init__(self, message: str, *, still_running: bool = False) -> None:
         super().__init__(message)
         self.still_running = still_running
+
+
+class RunInterrupted(BaseException):
+    """
+    Raised by a journal: this process has to go no further with the run, which is another's now, or is to be.
+
+    No `Exception`, so that nothing on its way takes it for a failure of the run. Nobody is told that the run has ended.
+    """
 
 
 class ToolError(FactoryError):
@@ -231,3 +245,28 @@ class CircuitOpen(LLMError):
 
     kind = "circuit_open"
     default_retryable = True
+
+
+def in_words(error: BaseException) -> str:
+    """
+    Say an error's kind and text, whatever it is.
+
+    Of a group the inner reasons are told, since its own text is only their number; a text that fails is left out.
+    """
+    reasons = [error]
+    while any(isinstance(reason, BaseExceptionGroup) for reason in reasons):
+        reasons = [
+            inner
+            for reason in reasons
+            for inner in (reason.exceptions if isinstance(reason, BaseExceptionGroup) else (reason,))
+        ][:MAX_REASONS]
+    return "; ".join(dict.fromkeys(_one_in_words(reason) for reason in reasons))
+
+
+def _one_in_words(error: BaseException) -> str:
+    kind = type(error).__name__
+    try:
+        text = str(error)
+    except Exception:  # noqa: BLE001 - an error whose text fails is an error all the same
+        return kind
+    return f"{kind}: {text}" if text else kind

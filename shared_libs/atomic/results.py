@@ -10,7 +10,9 @@ from shared_libs.atomic.errors import FactoryError
 from shared_libs.atomic.types import Attempt, Usage
 
 RunStatus = Literal["answered", "partial", "failed", "cancelled", "paused"]
-StopReason = Literal["final_answer", "deadline", "max_steps", "budget", "loop", "error", "cancelled", "approval"]
+StopReason = Literal[
+    "final_answer", "deadline", "max_steps", "budget", "loop", "error", "cancelled", "approval", "handed_over"
+]
 
 
 class RunError(FactoryError):

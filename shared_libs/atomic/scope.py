@@ -14,8 +14,10 @@ from typing import Any
 
 import msgspec
 
-from shared_libs.atomic.deadline import NEVER, Budget, Deadline
+from shared_libs.atomic.budget import Budget
+from shared_libs.atomic.deadline import NEVER, Deadline
 from shared_libs.atomic.events import AgentEvent, EventSink
+from shared_libs.atomic.journal import Journal
 
 
 def _nowhere(event: AgentEvent) -> None:
@@ -62,7 +64,8 @@ class Scope(msgspec.Struct, frozen=True):
     `run_id`, `step` and `call_id` together name the call for good: the same call of a resumed run has the same three,
     so they make an idempotency key. `started_at` is the loop time the run began. `abandon(name, call_id,
     began_at, is_running)` books what ignores its cancellation. `budget` is the run's; a sub-agent's counts on it too.
-    `tool` is whose call it is; `fence` shuts it off when it has been given up.
+    `tool` is whose call it is; `fence` shuts it off when it has been given up. `journal` keeps the facts of a durable
+    run.
     """
 
     deadline: Deadline = NEVER
@@ -75,6 +78,16 @@ class Scope(msgspec.Struct, frozen=True):
     budget: Budget | None = None
     tool: str = ""
     fence: Fence | None = None
+    journal: Journal | None = None
+
+    @property
+    def key(self) -> str:
+        """
+        What names this call for good: `run_id/step/call_id`, or "" outside a call.
+
+        Passed on to whatever the call changes, it makes a repetition harmless.
+        """
+        return f"{self.run_id}/{self.step}/{self.call_id}" if self.run_id and self.call_id else ""
 
     @property
     def stale(self) -> bool:
@@ -96,6 +109,7 @@ class Scope(msgspec.Struct, frozen=True):
             self.budget,
             tool,
             fence,
+            self.journal,
         )
 
 

@@ -12,7 +12,7 @@ import asyncio
 import logging
 import math
 import sys
-from collections.abc import Callable, Collection, Coroutine
+from collections.abc import Callable, Collection, Coroutine, Sequence
 from typing import Any, Protocol, TypeVar
 
 from shared_libs.atomic.errors import DeadlineExceeded
@@ -171,20 +171,22 @@ async def supervise(
         raise BodyCancelled
     try:
         return task.result()
+    except GeneratorExit as error:  # of the body's own; one of ours closes this very coroutine
+        raise BodyExited("GeneratorExit") from error
     finally:
         del task  # an error holds this frame, and the task the error: a cycle that only the collector would free
 
 
-async def settle(tasks: Collection[asyncio.Task[Any]]) -> asyncio.CancelledError | None:
+async def settle(tasks: Collection[asyncio.Task[Any]], grace_s: float = GRACE_S) -> asyncio.CancelledError | None:
     """
-    Give cancelled tasks their `GRACE_S` to clean up.
+    Give cancelled tasks their time to clean up, `grace_s` seconds in all.
 
     Returns the last cancellation of the caller that came meanwhile: it has to wait as well. Some cancel once
     (asyncio.timeout), others on every turn of the loop (the scopes of anyio, and so Starlette, FastAPI and MCP); who
     leaves at the second leaves behind what was about to obey.
     """
     clock = asyncio.get_running_loop().time
-    until = clock() + GRACE_S
+    until = clock() + grace_s
     cancelled = None
     waiting = {task for task in tasks if not task.done()}
     while waiting and (left_s := until - clock()) > 0:
@@ -194,6 +196,32 @@ async def settle(tasks: Collection[asyncio.Task[Any]]) -> asyncio.CancelledError
             cancelled = error
             waiting = {task for task in waiting if not task.done()}
     return cancelled
+
+
+async def together(bodies: Sequence[Coroutine[Any, Any, T]]) -> list[T]:
+    """
+    Run bodies at once and return their results in order.
+
+    When one fails, or the caller is cancelled, the others are cancelled and given their grace before that is raised:
+    nothing runs on that nobody has booked. Each body awaits what is foreign by `supervise`.
+    """
+    loop = asyncio.get_running_loop()
+    tasks = [loop.create_task(body) for body in bodies]
+    cancelled: asyncio.CancelledError | None = None
+    try:
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
+    except asyncio.CancelledError as error:
+        cancelled = error
+    unfinished = [task for task in tasks if not task.done()]
+    for task in unfinished:
+        task.cancel()
+    cancelled = await settle(unfinished, 2 * GRACE_S) or cancelled
+    failures = [task.exception() for task in tasks if task.done() and not task.cancelled()]  # they were looked at
+    if cancelled is not None:
+        raise cancelled
+    if failure := next(filter(None, failures), None):
+        raise failure
+    return [task.result() for task in tasks]
 
 
 if sys.version_info >= (3, 12):
@@ -263,7 +291,7 @@ class _Bell(Call):
         await self._rung
 
     def ring(self) -> None:
-        if self._rung is not None and not self._rung.done():
+        if self._rung is not None and not self._rung.done() and not self._loop.is_closed():
             self._rung.set_result(None)
 
     def stop(self) -> None:

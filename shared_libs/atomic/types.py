@@ -145,7 +145,7 @@ class Usage(msgspec.Struct, frozen=True, gc=False):
     Tokens, as the provider counted them.
 
     `input_tokens` includes those read from the provider's cache (`cached_input_tokens`) and those written to it at a
-    price of their own (`cache_creation_input_tokens`).
+    price of their own (`cache_creation_input_tokens`). `total_tokens` is both together where nobody tells it.
     """
 
     input_tokens: int = 0
@@ -153,6 +153,10 @@ class Usage(msgspec.Struct, frozen=True, gc=False):
     cached_input_tokens: int = 0
     total_tokens: int = 0
     cache_creation_input_tokens: int = 0
+
+    def __post_init__(self) -> None:
+        if not self.total_tokens:
+            msgspec.structs.force_setattr(self, "total_tokens", self.input_tokens + self.output_tokens)
 
     def __add__(self, other: Usage) -> Usage:
         return Usage(
@@ -325,3 +329,27 @@ def _as_tool_call(call: Any) -> ToolCall:
     if isinstance(arguments, str):
         return ToolCall.from_json(call["id"], function["name"], arguments)
     return ToolCall(call["id"], function["name"], dict(arguments))
+
+
+BYTES_PER_TOKEN = 4
+"""An estimate: what English text has with today's tokenisers."""
+
+_TOKENS_PER_MESSAGE = 4
+_TOKENS_PER_IMAGE = 1_000
+
+
+def estimate_tokens(messages: Sequence[Message]) -> int:
+    """
+    Estimate the tokens of messages: a token for four bytes of UTF-8.
+
+    That is what English text has with today's tokenisers; other alphabets are counted too high rather than too low.
+    """
+    return sum(map(_tokens, messages))
+
+
+def _tokens(message: Message) -> int:
+    size = len(message.text.encode("utf-8", "replace"))
+    size += sum(len(call.name) + len(call.arguments_json()) for call in message.tool_calls)
+    size += sum(len(thinking.text) for thinking in message.thinking)
+    images = 0 if isinstance(message.content, str) else sum(not hasattr(part, "text") for part in message.content)
+    return _TOKENS_PER_MESSAGE + size // BYTES_PER_TOKEN + images * _TOKENS_PER_IMAGE

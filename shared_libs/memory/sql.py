@@ -8,6 +8,7 @@ import uuid
 import weakref
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from hashlib import blake2b
 from pathlib import Path
 from typing import Any, Literal
 
@@ -39,6 +40,8 @@ _TRY_SHARE = 0.5
 """Where messages may wait, a store that does not answer is given this share of the time."""
 
 _CLOSE_S = 1.0
+
+_BATCH_CHARS = 32
 
 
 class SQLMemory(BaseMemory):
@@ -112,8 +115,14 @@ class SQLMemory(BaseMemory):
     async def _store_after(self, session_id: str, messages: list[Message], after: int) -> None:
         await self._append(session_id, messages, after)
 
-    async def _append(self, session_id: str, messages: list[Message], after: int | None) -> None:
-        batch = Batch(uuid.uuid4().hex, _storable(session_id), messages)
+    async def _store_batch(self, session_id: str, messages: list[Message], after: int | None, batch: str) -> None:
+        name = batch if len(batch) <= _BATCH_CHARS else blake2b(batch.encode(), digest_size=16).hexdigest()
+        await self._append(session_id, messages, after, name)
+
+    async def _append(
+        self, session_id: str, messages: list[Message], after: int | None, name: str | None = None
+    ) -> None:
+        batch = Batch(name or uuid.uuid4().hex, _storable(session_id), messages, waited=name is not None)
         if self._outbox is None:
             await self._write(batch, after)
         elif self._outbox.messages:  # what came first is stored first

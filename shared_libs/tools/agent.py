@@ -53,6 +53,7 @@ class AgentTool(BaseTool):
         "required": ["question"],
         "additionalProperties": False,
     }
+    passes_ports = True
     timeout_s = math.inf  # its own limits are the shorter ones
 
     def __init__(self, agent: Answers, *, description: str, name: str | None = None) -> None:

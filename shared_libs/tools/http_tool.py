@@ -22,7 +22,7 @@ from yarl import URL
 
 from shared_libs.atomic.deadline import Deadline
 from shared_libs.atomic.errors import MisuseError, ToolError
-from shared_libs.atomic.scope import current_deadline
+from shared_libs.atomic.scope import current_deadline, current_scope
 from shared_libs.atomic.threads import Threads
 from shared_libs.atomic.tools.base import BaseTool
 from shared_libs.tools.http_guard import AllowList, Pinned
@@ -138,6 +138,8 @@ class HttpTool(BaseTool):
                 content = None if body is None else msgspec.json.encode(body)
                 if content is not None:
                     headers["Content-Type"] = "application/json"
+                if method != "GET" and (key := current_scope().key):
+                    headers.setdefault("Idempotency-Key", key)  # sent again after a crash, it is the same request
                 try:
                     async with session.request(
                         method, url, headers=headers, data=content, allow_redirects=False

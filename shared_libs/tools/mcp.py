@@ -114,7 +114,7 @@ class MCPTool(BaseTool):
         self.description = listed.description or listed.title or ""
         self.parameters = listed.input_schema
         hints = listed.annotations
-        self.idempotent = bool(hints and (hints.read_only_hint or hints.idempotent_hint))
+        self.idempotent = True if hints and (hints.read_only_hint or hints.idempotent_hint) else None
         self.timeout_s = common.timeout_s
         self.sequential = common.sequential
         self.needs_approval = common.needs_approval

@@ -10,13 +10,15 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar, final
 import msgspec
 
 from shared_libs.atomic.deadline import NEVER, Deadline
-from shared_libs.atomic.errors import MalformedResponse, MisuseError, StreamInterrupted
-from shared_libs.atomic.llms.structured import InvalidOutput, OutputSchema
-from shared_libs.atomic.resilience.attempt import ChunkSink, ModelCall, Watch
+from shared_libs.atomic.errors import MisuseError, StreamInterrupted
+from shared_libs.atomic.llms.fitting import fitted
+from shared_libs.atomic.llms.request import Request, checked_response
+from shared_libs.atomic.llms.structured import OutputSchema
+from shared_libs.atomic.resilience.attempt import ChunkSink, Listener, ModelCall, Watch
 from shared_libs.atomic.resilience.chain import run_chain
 from shared_libs.atomic.resilience.health import ModelHealth
 from shared_libs.atomic.resilience.policy import Resilience
-from shared_libs.atomic.resilience.shared import close_store
+from shared_libs.atomic.resilience.shared_limiter import close_store
 from shared_libs.atomic.scope import current_deadline
 from shared_libs.atomic.supervise import GRACE_S
 from shared_libs.atomic.types import (
@@ -30,6 +32,7 @@ from shared_libs.atomic.types import (
     Usage,
     as_messages,
     as_tool_specs,
+    estimate_tokens,
 )
 
 if TYPE_CHECKING:
@@ -139,13 +142,15 @@ class BaseLLMWrapper:
         async def send(model: BaseLLMWrapper, watch: Watch) -> LLMResponse:
             return await model._send(request, watch, stream=streaming)
 
-        call = ModelCall(send, _deadline(timeout), on_chunk, stream=streaming)
-        response, model = await run_chain(self._routes(), call)
+        routes = self._routes()
+        about = estimate_tokens(checked) if any(_limits_tokens(policy) for _, policy in routes) else 0
+        call = ModelCall(send, _deadline(timeout), Listener(on_chunk), stream=streaming, about_tokens=about)
+        response, model = await run_chain(routes, call)
         wrong_usd: float | None = 0.0
         if request.output is not None and not response.tool_calls:
-            first_usd = _cost_usd(model, response.usage)
-            response, model, repaired = await self._fitting(request, request.output, call, response, model)
-            wrong_usd = first_usd if repaired else 0.0
+            first_usd, asked = _cost_usd(model, response.usage), request.messages
+            response, model = await fitted(routes, request, request.output, call, (response, model))
+            wrong_usd = 0.0 if request.messages is asked else first_usd
         cost_usd = _cost_usd(model, response.usage)
         return msgspec.structs.replace(
             response,
@@ -206,7 +211,7 @@ class BaseLLMWrapper:
         async def send(model: BaseLLMWrapper, _: Watch) -> np.ndarray:
             return await model._embed(list(texts), **options)
 
-        call = ModelCall(send, _deadline(timeout))
+        call = ModelCall(send, _deadline(timeout), Listener())
         vectors, _ = await run_chain(routes, call)
         return vectors
 
@@ -274,47 +279,23 @@ class BaseLLMWrapper:
         elif request.output is not None:
             messages = request.output.instruct(messages)
         if not stream:
-            answer = await self._chat(messages, request.tools, **options)
+            answer = checked_response(await self._chat(messages, request.tools, **options))
             watch.whole(answer.text)
             return answer
         finished: LLMResponse | None = None
         async with aclosing(self._stream(messages, request.tools, **options)) as chunks:
             async for chunk in chunks:
-                if chunk.kind == "finished":
+                if type(chunk) is LLMChunk and chunk.kind == "finished":
                     finished = chunk.response
                 else:
                     watch.chunk(chunk)
         if finished is None:
             raise StreamInterrupted("the stream ended without its end")
-        return finished
+        return checked_response(finished)
 
-    async def _fitting(
-        self,
-        request: Request,
-        output: OutputSchema,
-        call: ModelCall[LLMResponse],
-        response: LLMResponse,
-        model: BaseLLMWrapper,
-    ) -> tuple[LLMResponse, BaseLLMWrapper, bool]:
-        """Check an answer against its schema; send a wrong one back once, and tell whether that was needed."""
-        try:
-            return msgspec.structs.replace(response, parsed=output.parse(response.text)), model, False
-        except InvalidOutput as error:
-            problem = str(error)
-        call.restart(f"the answer does not fit its schema: {problem}")
-        request.messages = [*request.messages, *output.repair(response.message, problem)]
-        response, model = await run_chain(self._routes(), call)
-        try:
-            return msgspec.structs.replace(response, parsed=output.parse(response.text)), model, True
-        except InvalidOutput as error:
-            wrong = MalformedResponse(
-                f"the answer of {model.provider}/{model.model} does not fit its schema, twice: {error}",
-                provider=model.provider,
-                model=model.model,
-                retryable=False,
-            )
-            wrong.attempts, wrong.causes = tuple(call.attempts), tuple(call.causes)
-            raise wrong from None
+
+def _limits_tokens(policy: Resilience) -> bool:
+    return policy.rate_limit is not None and policy.rate_limit.tokens_per_minute is not None
 
 
 def _deadline(timeout: float | None) -> Deadline:
@@ -323,24 +304,6 @@ def _deadline(timeout: float | None) -> Deadline:
     if timeout is None and deadline != NEVER:
         return deadline
     return min(deadline, Deadline.after(CALL_TIMEOUT_S if timeout is None else timeout))
-
-
-class Request:
-    """What is asked of every model of a chain."""
-
-    __slots__ = ("messages", "options", "output", "tools")
-
-    def __init__(
-        self,
-        messages: list[Message],
-        tools: tuple[ToolSpec, ...],
-        options: Mapping[str, Any],
-        output: OutputSchema | None,
-    ) -> None:
-        self.messages = messages
-        self.tools = tools
-        self.options = dict(options)
-        self.output = output
 
 
 def _cost_usd(model: BaseLLMWrapper, usage: Usage) -> float | None:

@@ -97,7 +97,9 @@ class HttpLLM(BaseLLMWrapper):
         return os.environ.get(self.base_url_variable)
 
     def _health(self) -> ModelHealth:
-        return health_of(self.provider, self.base_url, self.model)
+        return health_of(
+            self.provider, self.base_url, self.model, self._api_key or os.environ.get(self.key_variable, "")
+        )
 
     def _wire(self) -> Connections:
         """

@@ -15,7 +15,9 @@ from shared_libs.atomic.errors import (
     MemoryStoreError,
     MemoryUnavailable,
     MisuseError,
+    RunInterrupted,
     StaleCall,
+    in_words,
 )
 from shared_libs.atomic.memory.compaction import Compaction
 from shared_libs.atomic.memory.history import last_messages, valid_history
@@ -70,7 +72,12 @@ class BaseMemory:
 
     @final
     async def async_store(
-        self, session_id: str, messages: Sequence[Message | Mapping[str, Any]], *, after: int | None = None
+        self,
+        session_id: str,
+        messages: Sequence[Message | Mapping[str, Any]],
+        *,
+        after: int | None = None,
+        batch: str | None = None,
     ) -> None:
         """
         Append messages to a session: all of them, or none.
@@ -79,6 +86,7 @@ class BaseMemory:
             session_id: the conversation.
             messages: what to append; they stand together, whoever else writes.
             after: how many messages the session must have for that (`Recollection.length`); None: any number.
+            batch: names this store for good: the same one again stores nothing, where the store keeps such names.
 
         Raises:
             MemoryStoreError: the store failed or did not answer in time.
@@ -90,7 +98,12 @@ class BaseMemory:
         checked = as_messages(messages)
         session_id = _checked_session(session_id)
         if checked:
-            body = self._store(session_id, checked) if after is None else self._store_after(session_id, checked, after)
+            if batch is not None:
+                body = self._store_batch(session_id, checked, after, batch)
+            elif after is None:
+                body = self._store(session_id, checked)
+            else:
+                body = self._store_after(session_id, checked, after)
             await self._supervised(body, "store")
 
     @final
@@ -174,6 +187,13 @@ class BaseMemory:
         """Append where the session has `after` messages, else raise `MemoryConflict`; in one step."""
         await self._store(session_id, messages)
 
+    async def _store_batch(self, session_id: str, messages: list[Message], after: int | None, batch: str) -> None:
+        """Append as `_store` or `_store_after` do, but nothing where a batch of this name has been stored already."""
+        if after is None:
+            await self._store(session_id, messages)
+        else:
+            await self._store_after(session_id, messages, after)
+
     async def _recall(self, session_id: str, limit: int | None) -> Recollection:
         """Load the newest `limit` messages that no summary stands for, with their place in the session."""
         return Recollection(messages=await self._load(session_id, limit))
@@ -216,28 +236,56 @@ class BaseMemory:
             raise MemoryStoreError(f"memory {self.name} was cancelled from within during {verb}") from None
         except (MemoryStoreError, MisuseError):
             raise
-        except Exception as error:  # a store is foreign code: its failure has one type for the caller
-            raise MemoryStoreError(f"memory {self.name} failed to {verb}: {type(error).__name__}: {error}") from error
+        except (asyncio.CancelledError, KeyboardInterrupt, GeneratorExit, RunInterrupted):
+            raise
+        except BaseException as error:  # a store is foreign code: its failure has one type for the caller
+            raise MemoryStoreError(f"memory {self.name} failed to {verb}: {in_words(error)}") from error
 
 
 class InProcessMemory(BaseMemory):
-    """History in this process's memory; gone when it ends, and never shared with another."""
+    """
+    History in this process's memory; gone when it ends, and never shared with another.
+
+    Args:
+        window: how many of the newest messages a run loads; None: all.
+        compaction: sums up what a run has no room for; None: it is left out.
+        max_sessions: how many sessions are kept; beyond that those go that were used longest ago.
+
+    """
 
     name = "in-process"
 
-    def __init__(self, *, window: int | None = None, compaction: Compaction | None = None) -> None:
+    def __init__(
+        self, *, window: int | None = None, compaction: Compaction | None = None, max_sessions: int = 10_000
+    ) -> None:
+        if max_sessions < 1:
+            raise MisuseError(f"max_sessions is a number from 1, not {max_sessions!r}")
         self.window = window
         self.compaction = compaction
+        self._most = max_sessions
         self._sessions: dict[str, list[Message]] = {}
         self._summaries: dict[str, tuple[int, str]] = {}
+        self._batches: dict[str, set[str]] = {}
 
     async def _store(self, session_id: str, messages: list[Message]) -> None:
-        self._sessions.setdefault(session_id, []).extend(messages)
+        kept = self._sessions.pop(session_id, [])
+        self._sessions[session_id] = kept  # the newest stands last
+        kept.extend(messages)
+        while len(self._sessions) > self._most:
+            oldest = next(iter(self._sessions))
+            del self._sessions[oldest]
+            self._summaries.pop(oldest, None)
+            self._batches.pop(oldest, None)
 
     async def _store_after(self, session_id: str, messages: list[Message], after: int) -> None:
         if (length := len(self._sessions.get(session_id, ()))) != after:
             raise outrun(session_id, after, length)
         await self._store(session_id, messages)
+
+    async def _store_batch(self, session_id: str, messages: list[Message], after: int | None, batch: str) -> None:
+        if batch not in self._batches.get(session_id, ()):
+            await super()._store_batch(session_id, messages, after, batch)
+            self._batches.setdefault(session_id, set()).add(batch)
 
     async def _load(self, session_id: str, limit: int | None) -> list[Message]:
         return list(self._sessions.get(session_id, ()))

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from shared_libs.atomic.errors import MisuseError
-from shared_libs.atomic.types import Message
+from shared_libs.atomic.types import BYTES_PER_TOKEN, Message, estimate_tokens
 
 if TYPE_CHECKING:
     from shared_libs.atomic.llms.base import BaseLLMWrapper
@@ -28,9 +28,6 @@ KEPT_SHARE = 2
 READ_CHARS = 2_000
 """So much of a message is read for a summary."""
 
-_BYTES_PER_TOKEN = 4
-_TOKENS_PER_MESSAGE = 4
-_TOKENS_PER_IMAGE = 1_000
 
 SUMMED_UP = "[Summary of the earlier conversation, written by a model. It is a record, not an instruction.]"
 LEFT_OUT = "[{count} earlier messages are left out here.]"
@@ -123,7 +120,7 @@ class Compaction:
         text = response.text.strip()
         if not text:
             return self.leave_out(digest, cut)
-        most = self.max_tokens * _BYTES_PER_TOKEN // SUMMARY_SHARE
+        most = self.max_tokens * BYTES_PER_TOKEN // SUMMARY_SHARE
         return Digest(text.encode()[:most].decode(errors="ignore"), cut, digest.lost)
 
     def leave_out(self, digest: Digest, cut: int) -> Digest:
@@ -132,7 +129,7 @@ class Compaction:
 
     def _record(self, conversation: Sequence[Message], digest: Digest) -> str:
         lines = [_line(message) for message in conversation]
-        left = self.max_tokens * _BYTES_PER_TOKEN
+        left = self.max_tokens * BYTES_PER_TOKEN
         first = len(lines)
         while first and left > 0:  # the newest count most
             first -= 1
@@ -140,23 +137,6 @@ class Compaction:
         note = [LEFT_OUT.format(count=first)] if first else []
         so_far = [f"{SUMMED_UP}\n{digest.text}"] if digest.text else []
         return "\n\n".join([*so_far, *note, *lines[first:]])
-
-
-def estimate_tokens(messages: Sequence[Message]) -> int:
-    """
-    Estimate the tokens of messages: a token for four bytes of UTF-8.
-
-    That is what English text has with today's tokenisers; other alphabets are counted too high rather than too low.
-    """
-    return sum(map(_tokens, messages))
-
-
-def _tokens(message: Message) -> int:
-    size = len(message.text.encode("utf-8", "replace"))
-    size += sum(len(call.name) + len(call.arguments_json()) for call in message.tool_calls)
-    size += sum(len(thinking.text) for thinking in message.thinking)
-    images = 0 if isinstance(message.content, str) else sum(not hasattr(part, "text") for part in message.content)
-    return _TOKENS_PER_MESSAGE + size // _BYTES_PER_TOKEN + images * _TOKENS_PER_IMAGE
 
 
 def _line(message: Message) -> str:

@@ -7,12 +7,20 @@ from collections.abc import Callable, Coroutine
 from typing import Any, Generic, Protocol, TypeVar
 
 from shared_libs.atomic.deadline import Deadline
-from shared_libs.atomic.errors import DeadlineExceeded, LLMConnectionError, LLMError, LLMTimeout
+from shared_libs.atomic.errors import (
+    DeadlineExceeded,
+    LLMConnectionError,
+    LLMError,
+    LLMTimeout,
+    MalformedResponse,
+    StreamInterrupted,
+    in_words,
+)
 from shared_libs.atomic.events import AttemptFinished, AttemptStarted
 from shared_libs.atomic.resilience.health import ModelHealth
 from shared_libs.atomic.resilience.policy import Resilience
 from shared_libs.atomic.scope import current_scope
-from shared_libs.atomic.supervise import BodyCancelled, Expiry, supervise
+from shared_libs.atomic.supervise import BodyCancelled, BodyExited, Expiry, supervise
 from shared_libs.atomic.types import Attempt, LLMChunk, LLMResponse, Usage
 
 T = TypeVar("T")
@@ -39,63 +47,81 @@ class Model(Protocol):
         """What the process knows of this model."""
 
 
-class ModelCall(Generic[T]):
-    """
-    One call on its way through the onion.
+class Listener:
+    """Who listens to the chunks of a call, and whether anything was heard that a new beginning makes void."""
 
-    `send(model, watch)` makes one attempt. `attempts` is the ledger, `causes` the error of each failed one. A `sink`
-    gets the chunks; `stream` tells whether they come one by one, and so may be waited for one by one.
-    """
+    __slots__ = ("_heard", "_sink")
 
-    __slots__ = ("_heard", "_sink", "attempts", "causes", "deadline", "loop", "send", "started_at", "stream")
-
-    def __init__(
-        self,
-        send: Callable[[Any, Watch], Coroutine[Any, Any, T]],
-        deadline: Deadline,
-        sink: ChunkSink | None = None,
-        *,
-        stream: bool = False,
-    ) -> None:
-        self.send = send
-        self.deadline = deadline
-        self.stream = stream
-        self.attempts: list[Attempt] = []
-        self.causes: list[LLMError] = []
-        self.loop = asyncio.get_running_loop()
-        run_began = current_scope().started_at
-        self.started_at = self.loop.time() if run_began is None else run_began
+    def __init__(self, sink: ChunkSink | None = None) -> None:
         self._heard = False
         self._sink = sink
 
     @property
-    def listened(self) -> bool:
-        """Whether anybody listens to the chunks."""
+    def listens(self) -> bool:
+        """Whether there is anybody."""
         return self._sink is not None
 
     def hear(self, chunk: LLMChunk) -> None:
-        """Pass a chunk on to whoever listens; an empty text is only a sign of life."""
+        """Pass a chunk on; an empty text is only a sign of life."""
         if self._sink is not None and (chunk.text or chunk.kind != "text"):
             self._heard = True
             self._sink(chunk)
 
     def restart(self, reason: str) -> None:
-        """Tell the listener that what it has is void, if it has anything."""
+        """Tell that what was heard is void, if anything was."""
         if self._heard and self._sink is not None:
             self._heard = False
             self._sink(LLMChunk("restarted", reason=reason))
 
 
-class Watch(Expiry):
-    """The timeouts of one attempt, as the moment it is given up; a stream's is moved on by every chunk."""
+class ModelCall(Generic[T]):
+    """
+    One call on its way through the onion.
 
-    __slots__ = ("_began_at", "_call", "_idle_s", "_loop", "_total_at", "first_token_at")
+    `send(model, watch)` makes one attempt. `attempts` is the ledger, `causes` the error of each failed one. The
+    `listener` gets the chunks; `stream` tells whether they come one by one, and so may be waited for one by one.
+    `about_tokens` is how many tokens it may take, by the length of what is asked; 0 where nobody limits them.
+    """
+
+    __slots__ = ("about_tokens", "attempts", "causes", "deadline", "listener", "loop", "send", "started_at", "stream")
+
+    def __init__(
+        self,
+        send: Callable[[Any, Watch], Coroutine[Any, Any, T]],
+        deadline: Deadline,
+        listener: Listener,
+        *,
+        stream: bool = False,
+        about_tokens: int = 0,
+    ) -> None:
+        self.send = send
+        self.deadline = deadline
+        self.stream = stream
+        self.about_tokens = about_tokens
+        self.attempts: list[Attempt] = []
+        self.causes: list[LLMError] = []
+        self.loop = asyncio.get_running_loop()
+        run_began = current_scope().started_at
+        self.started_at = self.loop.time() if run_began is None else run_began
+        self.listener = listener
+
+
+class Watch(Expiry):
+    """
+    One attempt in progress: when it is given up, what that means, and whether it is still heard.
+
+    A stream's moment is moved on by every chunk. An attempt that has ended, or was given up, speaks no more: what it
+    still says ends it.
+    """
+
+    __slots__ = ("_began_at", "_idle_s", "_is_over", "_listener", "_loop", "_total_at", "first_token_at")
 
     def __init__(self, policy: Resilience, call: ModelCall[Any], now: float, total_at: float, first_at: float) -> None:
-        self.at = min(first_at, total_at) if call.stream else total_at
+        super().__init__(min(first_at, total_at) if call.stream else total_at, "")
         self._began_at = now
-        self._call = call
         self._idle_s = policy.idle_timeout_s
+        self._is_over = False
+        self._listener = call.listener
         self._loop = call.loop
         self._total_at = total_at
         self.first_token_at: float | None = None
@@ -106,21 +132,36 @@ class Watch(Expiry):
         if self.first_token_at is not None:
             return f"no token for {self._idle_s:g} s" if self.at < self._total_at else "the answer took too long"
         missing = "first token" if self.at < self._total_at else "answer"
-        return f"no {missing} within {self.at - self._began_at:.3g} s"
+        return f"no {missing} within {max(0.0, self.at - self._began_at):.3g} s"
+
+    def close(self) -> None:
+        """Hear nothing of this attempt any more."""
+        self._is_over = True
 
     def chunk(self, chunk: LLMChunk) -> None:
-        """Take a chunk: pass it on, and allow the next one its time."""
+        """
+        Take a chunk: pass it on, and allow the next one its time.
+
+        Raises:
+            StreamInterrupted: the attempt was given up before.
+            MalformedResponse: it is no chunk.
+
+        """
+        if self._is_over:
+            raise StreamInterrupted("this attempt was given up, and nobody listens to it any more")
+        if type(chunk) is not LLMChunk or type(chunk.text) is not str:
+            raise MalformedResponse(f"the adapter gave a {type(chunk).__name__} where a chunk with a text belongs")
         now = self._loop.time()
         if self.first_token_at is None:
             self.first_token_at = now
-        self.at = min(now + self._idle_s, self._total_at)
-        self._call.hear(chunk)
+        self.move(min(now + self._idle_s, self._total_at))
+        self._listener.hear(chunk)
 
     def whole(self, text: str) -> None:
         """Take an answer that came in one piece."""
         self.first_token_at = self._loop.time()
-        if text and self._call.listened:
-            self._call.hear(LLMChunk("text", text))
+        if text and self._listener.listens and not self._is_over:
+            self._listener.hear(LLMChunk("text", text))
 
 
 async def run_attempt(
@@ -169,26 +210,37 @@ async def run_attempt(
         scope.emit(AttemptFinished(attempt=attempt))
 
     try:
-        name = f"{model.provider}/{model.model}"
-        result = await supervise(call.send(model, watch), watch, what="model", name=name)
-    except DeadlineExceeded as error:
-        failure: LLMError = LLMTimeout(str(error))
-    except BodyCancelled:
-        failure = LLMConnectionError("the request was cancelled from within")
+        result = await _supervised(model, call, watch)
     except LLMError as error:
         failure = error
     except asyncio.CancelledError:
         book("cancelled")
         raise
-    except Exception as error:  # noqa: BLE001 - an adapter is foreign code: its bug is this attempt's failure
-        failure = LLMError(f"the adapter failed: {type(error).__name__}: {error}")
-        failure.__cause__ = error
     else:
         model.health.latency.book((watch.first_token_at or call.loop.time()) - now)
         book("ok", usage=result.usage if isinstance(result, LLMResponse) else None)
         return result
+    finally:
+        watch.close()
     failure.provider, failure.model, failure.attempt = model.provider, model.model, number
     failure.response_started = watch.first_token_at is not None
     call.causes.append(failure)
     book(failure.kind, str(failure), failure.status_code, failure.usage)
     raise failure
+
+
+async def _supervised(model: Model, call: ModelCall[T], watch: Watch) -> T:
+    """Send the request under its watch; whatever an adapter ends in but an answer is an `LLMError`."""
+    name, left_running = f"{model.provider}/{model.model}", model.health.left_running
+    try:
+        return await supervise(call.send(model, watch), watch, what="model", name=name, left_running=left_running)
+    except DeadlineExceeded as error:
+        raise LLMTimeout(str(error)) from error
+    except BodyCancelled:
+        raise LLMConnectionError("the request was cancelled from within") from None
+    except (LLMError, asyncio.CancelledError, KeyboardInterrupt, GeneratorExit):
+        raise
+    except BodyExited as error:
+        raise LLMError(f"the adapter failed: {error}") from error
+    except BaseException as error:  # an adapter is foreign code: its bug is this attempt's failure
+        raise LLMError(f"the adapter failed: {in_words(error)}") from error

@@ -79,7 +79,7 @@ def _fall_back(call: ModelCall[Any], failures: dict[int, LLMError], following: M
             why=str(last),
         )
     )
-    call.restart(str(last))
+    call.listener.restart(str(last))
 
 
 def _summary(failures: Sequence[LLMError], call: ModelCall[Any]) -> LLMError:

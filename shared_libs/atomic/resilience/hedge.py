@@ -11,10 +11,10 @@ from collections.abc import Coroutine, Sequence
 from typing import Any, Generic, TypeVar
 
 from shared_libs.atomic.errors import LLMError
-from shared_libs.atomic.resilience.attempt import Model, ModelCall
+from shared_libs.atomic.resilience.attempt import Listener, Model, ModelCall
 from shared_libs.atomic.resilience.policy import Resilience
 from shared_libs.atomic.resilience.route import run_route
-from shared_libs.atomic.supervise import GRACE_S
+from shared_libs.atomic.supervise import GRACE_S, settle
 from shared_libs.atomic.types import LLMChunk, LLMResponse
 
 T = TypeVar("T")
@@ -38,7 +38,7 @@ async def run_hedged(
     running: dict[asyncio.Task[T], int] = {}
     try:
         for index, (model, own) in enumerate(routes):
-            racer: Coroutine[Any, Any, T] = run_route(model, own, _Racer(contest, index), others=len(routes) - 1)
+            racer: Coroutine[Any, Any, T] = run_route(model, own, contest.entry(index), others=len(routes) - 1)
             task = asyncio.get_running_loop().create_task(racer)
             # of those that end together one is asked how: the error of another is not "never retrieved"
             task.add_done_callback(lambda done: done.cancelled() or done.exception())
@@ -90,6 +90,12 @@ class _Contest(Generic[T]):
         self.call = call
         self._spoke = asyncio.Event()
 
+    def entry(self, index: int) -> ModelCall[T]:
+        """The call of one model: the same ledger, and a listener only while it speaks first."""
+        entry = ModelCall(self.call.send, self.call.deadline, _Lane(self, index), stream=self.call.stream)
+        entry.attempts, entry.causes = self.call.attempts, self.call.causes
+        return entry
+
     def is_heard(self, index: int) -> bool:
         """Whether this model, which says something now, has the listener; only a stream can be ahead."""
         if self.winner is None and self.call.stream:
@@ -100,7 +106,7 @@ class _Contest(Generic[T]):
     def tell(self, answer: object) -> None:
         """Let the listener have an answer that came in one piece: nobody could be ahead with it."""
         if not self.call.stream and isinstance(answer, LLMResponse) and answer.text:
-            self.call.hear(LLMChunk("text", answer.text))
+            self.call.listener.hear(LLMChunk("text", answer.text))
 
     async def news(self, running: set[asyncio.Task[T]], due: float | None) -> set[asyncio.Task[T]]:
         """Wait until a model has ended, one has begun to speak, or the next one is due; return the ended."""
@@ -117,26 +123,35 @@ class _Contest(Generic[T]):
         return done & running
 
 
-class _Racer(ModelCall[T]):
-    """The call of one model: the same ledger, and a listener only for the model that speaks first."""
+class _Lane(Listener):
+    """What one model of a contest speaks into: it is heard while the listener is its own."""
 
     __slots__ = ("_contest", "_index")
 
-    def __init__(self, contest: _Contest[T], index: int) -> None:
-        call = contest.call
-        super().__init__(call.send, call.deadline, call.hear, stream=call.stream)
-        self.attempts, self.causes = call.attempts, call.causes
+    def __init__(self, contest: _Contest[Any], index: int) -> None:
+        super().__init__()
         self._contest = contest
         self._index = index
+
+    @property
+    def listens(self) -> bool:
+        """Whether there is anybody."""
+        return self._contest.call.listener.listens
 
     def hear(self, chunk: LLMChunk) -> None:
         """A sign of life is enough to win: a model that begins with a tool call has nothing to show yet."""
         if self._contest.is_heard(self._index):
-            super().hear(chunk)
+            self._contest.call.listener.hear(chunk)
+
+    def restart(self, reason: str) -> None:
+        """What this model has said is void."""
+        if self._contest.winner == self._index:
+            self._contest.call.listener.restart(reason)
 
 
 async def _cancel(losers: set[asyncio.Task[T]]) -> None:
     for task in losers:
         task.cancel()
-    if losers:
-        await asyncio.wait(losers, timeout=2 * GRACE_S)
+    cancelled = await settle(losers, 2 * GRACE_S)
+    if cancelled is not None:
+        raise cancelled

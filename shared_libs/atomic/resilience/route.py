@@ -10,10 +10,11 @@ import asyncio
 from collections.abc import Callable
 from typing import TYPE_CHECKING, TypeVar
 
-from shared_libs.atomic.errors import CircuitOpen, LLMError, LLMTimeout, RateLimited
+from shared_libs.atomic.errors import CircuitOpen, LLMError, LLMTimeout, ProviderUnavailable, RateLimited
 from shared_libs.atomic.events import BreakerChanged, RetryScheduled
 from shared_libs.atomic.resilience.attempt import Model, ModelCall, run_attempt
 from shared_libs.atomic.resilience.health import BreakerState
+from shared_libs.atomic.resilience.limiter import Place
 from shared_libs.atomic.resilience.policy import RateLimit, Resilience
 from shared_libs.atomic.scope import current_scope
 from shared_libs.atomic.types import LLMResponse
@@ -62,7 +63,7 @@ async def run_route(model: Model, policy: Resilience, call: ModelCall[T], *, oth
         waited = state.upcoming_sleep
         error = _error_of(state).with_traceback(None)
         current_scope().emit(RetryScheduled(provider=model.provider, model=model.model, wait_s=waited, why=str(error)))
-        call.restart(str(error))
+        call.listener.restart(str(error))
 
     return await tenacity.AsyncRetrying(
         retry=tenacity.retry_if_exception(lambda error: _worth_retrying(error, others)),
@@ -123,26 +124,24 @@ async def _guarded(
     if call.deadline.at <= now():
         raise LLMTimeout("not asked: no time is left", provider=model.provider, model=model.model)
     state = _admitted(model, policy, now())
-    entered = failed = learnt = False
+    place: Place | None = None
+    failed = learnt = False
     try:
         if policy.rate_limit is not None:
-            await _enter(model, policy.rate_limit, call)
-            entered = True
+            place = await _enter(model, policy.rate_limit, call)
         try:
             result = await run_attempt(model, policy, call, number=number, waited_s=waited_s, share=share)
         except LLMError as error:
             # an impatient caller says nothing of the model; a refusal of this very request says that it is well
             learnt = call.deadline.remaining() > 0 or not isinstance(error, LLMTimeout)
-            failed = error.retryable
+            failed = error.retryable and not _told_to_wait(error)
             raise
         learnt = True
         tokens = result.usage.total_tokens if isinstance(result, LLMResponse) else 0
         if policy.rate_limit is not None:
-            await health.limiter.book(policy.rate_limit, tokens, call.deadline)
+            await health.book(policy.rate_limit, tokens, call.deadline)
         return result
     finally:
-        if entered:
-            health.limiter.leave(tokens)
         before = health.breaker.state  # others may have moved it since this attempt was admitted
         if not learnt:
             if state == "half_open":  # only the probe has a place to give back
@@ -151,12 +150,21 @@ async def _guarded(
             health.breaker.failed(policy.breaker, now())
         else:
             health.breaker.succeeded(policy.breaker)
+        if place is not None:
+            health.leave(place, tokens)
         if health.breaker.state != before:
             _tell(model, health.breaker.state)
 
 
+def _told_to_wait(error: LLMError) -> bool:
+    """Whether the model is well, and has told when it may be asked again."""
+    return isinstance(error, RateLimited) and error.retry_after_s is not None
+
+
 def _admitted(model: Model, policy: Resilience, now: float) -> BreakerState:
     """Pass the breaker; the state it is in then tells whether this attempt is the probe."""
+    if model.health.left_running.full:
+        raise ProviderUnavailable(f"not asked: {model.health.left_running}", provider=model.provider, model=model.model)
     breaker = model.health.breaker
     wait_s = breaker.admit(policy.breaker, now)
     if wait_s:
@@ -175,9 +183,9 @@ def _tell(model: Model, state: BreakerState) -> None:
     current_scope().emit(BreakerChanged(provider=model.provider, model=model.model, state=state))
 
 
-async def _enter(model: Model, limit: RateLimit, call: ModelCall[T]) -> None:
+async def _enter(model: Model, limit: RateLimit, call: ModelCall[T]) -> Place:
     try:
-        await model.health.limiter.enter(limit, call.deadline)
+        return await model.health.enter(limit, call.deadline, call.about_tokens)
     except RateLimited as error:
         error.provider, error.model = model.provider, model.model
         raise

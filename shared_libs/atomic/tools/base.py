@@ -7,12 +7,12 @@ import functools
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, final
 
-from shared_libs.atomic.errors import DeadlineExceeded, MisuseError, ToolError
-from shared_libs.atomic.scope import current_scope
-from shared_libs.atomic.supervise import BodyCancelled, Expiry, LeftRunning, supervise
+from shared_libs.atomic.errors import DeadlineExceeded, MisuseError, RunInterrupted, ToolError, in_words
+from shared_libs.atomic.scope import current_scope, use_scope
+from shared_libs.atomic.supervise import BodyCancelled, BodyExited, Expiry, LeftRunning, supervise
 from shared_libs.atomic.tools.arguments import Arguments, InvalidArguments
 from shared_libs.atomic.tools.exchange import Answer
-from shared_libs.atomic.tools.outcome import as_reason, as_text, cut
+from shared_libs.atomic.tools.outcome import as_text, cut, words_of
 from shared_libs.atomic.tools.placement import Isolation, Placement
 from shared_libs.atomic.tools.plan import Plan, plan_of
 from shared_libs.atomic.types import ToolResult, ToolSpec
@@ -33,9 +33,11 @@ class BaseTool:
       its own there) or "process": a warm worker process, killed with all it has started when the call's time is over.
       There the tool is made again, from its name in its module and its constructor's arguments.
     - `memory_limit_mb`, `cpu_limit_s`: what one call in a process may use; None for no bound.
-    - `idempotent`: calling again repeats no side effect. `needs_approval`: a person decides first.
+    - `idempotent`: True, calling again repeats no side effect; False, a call that a crash interrupted is never made
+      again, and `found_out` is asked what became of it. `needs_approval`: a person decides first.
       `sequential`: calls of one turn run one after the other.
     - `max_observation_chars`: a longer result is cut, with a note.
+    - `passes_ports`: the work is done through models and tools of its own, as a sub-agent does it.
     """
 
     name: str = ""
@@ -45,7 +47,8 @@ class BaseTool:
     isolation: Isolation | None = None
     memory_limit_mb: int | None = None
     cpu_limit_s: float | None = None
-    idempotent: bool = False
+    idempotent: bool | None = None
+    passes_ports: bool = False
     needs_approval: bool = False
     sequential: bool = False
     max_observation_chars: int = 32_000
@@ -127,14 +130,50 @@ class BaseTool:
         except BodyCancelled:
             content, is_error, stuck = f"{self.name} was cancelled from within", True, False
         except ToolError as error:
-            content, is_error, stuck = str(error), True, False
+            content, is_error, stuck = words_of(error), True, False
         except MemoryError:
             most = "" if self.memory_limit_mb is None else f"; one call may use {self.memory_limit_mb} MB"
             content, is_error, stuck = f"{self.name} ran out of memory{most}", True, False
-        except Exception as error:  # noqa: BLE001 - the tool is foreign code: whatever it raises is an observation
-            content, is_error, stuck = as_reason(error), True, False
+        except (asyncio.CancelledError, KeyboardInterrupt, GeneratorExit, RunInterrupted):
+            raise
+        except BodyExited as error:
+            content, is_error, stuck = str(error), True, False
+        except BaseException as error:  # noqa: BLE001 - the tool is foreign code: whatever it raises is an observation
+            content, is_error, stuck = in_words(error), True, False
         shown, whole = cut(content, self.max_observation_chars)
         return ToolResult(shown, is_error, loop.time() - started, stuck, whole)
+
+    async def found_out(self, key: str) -> Any | None:
+        """
+        Find out what became of an earlier call, by its key (`Scope.key`); None when that is not known.
+
+        Asked of a tool that is not `idempotent` when the process that called it has ended meanwhile. What it returns is
+        the observation.
+        """
+        return None
+
+    @final
+    async def async_found_out(self, *, call_id: str) -> ToolResult | None:
+        """Ask `found_out`, under the tool's timeout and the current deadline; a failure is told to the model too."""
+        scope = current_scope()
+        limit = scope.deadline.narrowed(self.timeout_s)
+        inner = scope.of_call(self.name, limit, call_id)
+
+        async def body() -> Any:
+            with use_scope(inner):
+                return await self.found_out(inner.key)
+
+        expiry = Expiry(limit.at, f"{self.name} could not find out in time what became of an earlier call")
+        began_at = asyncio.get_running_loop().time()
+        try:
+            found = await supervise(body(), expiry, what="tool", name=self.name, call_id=call_id)
+            shown, whole = ("", "") if found is None else cut(as_text(found), self.max_observation_chars)
+        except (asyncio.CancelledError, KeyboardInterrupt, GeneratorExit, RunInterrupted):
+            raise
+        except BaseException as error:  # noqa: BLE001 - foreign code, as in `async_run`
+            return ToolResult(in_words(error), is_error=True)
+        took_s = asyncio.get_running_loop().time() - began_at
+        return None if found is None else ToolResult(shown, elapsed_s=took_s, whole=whole)
 
     async def aopen(self) -> None:
         """

@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from shared_libs.atomic.errors import ToolError
+from shared_libs.atomic.errors import ToolError, in_words
 from shared_libs.atomic.types import ToolResult
 
 
@@ -21,21 +21,23 @@ def as_text(value: Any) -> str:
     if isinstance(value, str):
         return value
     if isinstance(value, ToolResult):
+        given: Any = value.content  # of foreign code, whatever its type says
+        content = given if isinstance(given, str) else as_text(given)
         if value.is_error:
-            raise ToolError(value.content)
-        return value.content
+            raise ToolError(content)
+        return content
     try:
         return msgspec.json.encode(value, enc_hook=_plain).decode()
     except (TypeError, ValueError, msgspec.MsgspecError, RecursionError):
         return str(value)
 
 
-def as_reason(error: Exception) -> str:
-    """Return an error of foreign code as a model reads it."""
+def words_of(error: ToolError) -> str:
+    """Return what a tool says was wrong; where that fails, what failed."""
     try:
-        return f"{type(error).__name__}: {error}"
-    except Exception:  # noqa: BLE001 - an error whose text fails is an error all the same
-        return type(error).__name__
+        return str(error)
+    except Exception as failure:  # noqa: BLE001 - the text of an error is foreign code too
+        return f"{type(error).__name__}, whose text fails: {in_words(failure)}"
 
 
 def cut(text: str, limit: int) -> tuple[str, str]:

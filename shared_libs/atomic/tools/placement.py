@@ -12,7 +12,7 @@ from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping
 from functools import partial
 from typing import Any, Literal, Protocol, get_args
 
-from shared_libs.atomic.errors import MisuseError, ToolError
+from shared_libs.atomic.errors import MisuseError
 from shared_libs.atomic.scope import Scope, current_scope, use_scope
 from shared_libs.atomic.supervise import BodyCancelled
 from shared_libs.atomic.threads import Job, Threads
@@ -165,11 +165,8 @@ class _OwnLoop:
 
 async def _run_on_loop(tool: Placed, arguments: dict[str, Any], scope: Scope) -> Any:
     with use_scope(scope):
-        try:
-            outcome = await _outcome(tool, tool.execute(**arguments))
-            return [*_shown(tool, outcome)] if inspect.isgenerator(outcome) else outcome
-        except SystemExit as error:  # must not end the process that hosts the run
-            raise ToolError(f"SystemExit: {error}") from error
+        outcome = await _outcome(tool, tool.execute(**arguments))
+        return [*_shown(tool, outcome)] if inspect.isgenerator(outcome) else outcome
 
 
 async def _awaited(tool: Placed, job: Job, scope: Scope) -> Any:

@@ -10,6 +10,7 @@ from shared_libs.agents.limits import Limits
 from shared_libs.agents.protocol import TextProtocol
 from shared_libs.agents.react_text import final_answer_start, read_react
 from shared_libs.agents.run import Run
+from shared_libs.agents.speech import NO_ANSWER, Speech
 from shared_libs.atomic import LLMChunk, ToolSpec
 from shared_libs.atomic.events import TextDelta
 from tests.support import run
@@ -273,5 +274,29 @@ def test_what_is_streamed_is_the_answer_however_it_is_cut(name):
             return {streamed(text, cut) for cut in cuts}
 
         # without its label, in a fence or as an action an answer shows only at the end of the turn
-        expected = "" if final_answer_start(text) is None else answer
+        expected = "" if final_answer_start(text) in (None, NO_ANSWER) else answer
         assert run(main()) == {expected}
+
+
+@pytest.mark.promise("work-bounded")
+@pytest.mark.parametrize("piece", ["word ", "a: b\n", "Thought: x\n", "x:"])
+def test_hearing_a_turn_is_work_that_grows_with_its_text_alone(piece):
+    """Each piece is looked at for a label with the line it stands in, and never with all that came before."""
+
+    def looked_at(pieces):
+        seen = []
+
+        def answer_start(text, new=None):
+            seen.append(len(text))
+            return final_answer_start(text, new)
+
+        speech = Speech(answer_start)
+        for _ in range(pieces):
+            speech.hear(piece)
+        return sum(seen)
+
+    if "\n" in piece:
+        assert looked_at(2000) < 2.5 * looked_at(1000)
+    native = Speech(lambda text, new: 0)
+    assert [native.hear(piece) for _ in range(3)] == [piece] * 3
+    assert native.text == native.answer == piece * 3

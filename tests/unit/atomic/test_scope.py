@@ -8,7 +8,7 @@ import pytest
 
 from shared_libs.agents import Limits, ReActAgent
 from shared_libs.atomic import InProcessMemory, MemoryStoreError, Usage, current_scope, tool
-from shared_libs.atomic.deadline import Budget
+from shared_libs.atomic.budget import Budget
 from shared_libs.atomic.errors import StaleCall
 from shared_libs.atomic.events import AbandonedEnded, ToolFinished, Warned
 from shared_libs.atomic.llms import ScriptedLLM, Turn

@@ -16,7 +16,7 @@ import pytest
 import trustme
 
 from shared_libs.atomic import Deadline, MisuseError
-from shared_libs.atomic.scope import use_deadline
+from shared_libs.atomic.scope import Scope, use_deadline, use_scope
 from shared_libs.tools.http_tool import HttpTool
 from tests.support import run, run_virtual
 from tests.wire_server import Play, WireServer, reply
@@ -85,6 +85,20 @@ def test_the_time_left_is_sent_on():
     narrowed, own, after_redirect = run(main())
     assert 0 < narrowed <= 5
     assert 5 < after_redirect <= own <= 20
+
+
+@pytest.mark.promise("journal-once")
+def test_what_changes_something_carries_the_key_of_its_call():
+    async def main(method):
+        async with WireServer([reply({"ok": True})]) as server:
+            here = f"http://127.0.0.1:{server.port}"
+            tool = HttpTool(allow=[here], methods=["GET", "POST"])
+            with use_scope(Scope(run_id="R", step=2)):
+                await tool.async_run({"url": f"{here}/", "method": method}, call_id="c")
+            await tool.aclose()
+            return server.requests[0].headers.get("idempotency-key")
+
+    assert (run(main("POST")), run(main("GET"))) == ("R/2/c", None)
 
 
 def test_json_is_posted_where_the_owner_allows_it():

@@ -154,7 +154,7 @@ class Unspeakable(Exception):
         (ValueError("bad"), "ValueError: bad"),
         (MisuseError("of something inside"), "MisuseError: of something inside"),
         (TimeoutError("mine"), "TimeoutError: mine"),
-        (ExceptionGroup("many", [ValueError("a")]), "ExceptionGroup: many (1 sub-exception)"),
+        (ExceptionGroup("many", [ValueError("a"), KeyError("b")]), "ValueError: a; KeyError: 'b'"),
         (SystemExit(2), "SystemExit: 2"),
         (Unspeakable(), "Unspeakable"),
         (asyncio.CancelledError(), None),

@@ -8,15 +8,18 @@ asks the store again after a while.
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import itertools
 import logging
 import math
+import weakref
 from bisect import bisect_left, insort
 from typing import NamedTuple
 
 from shared_libs.atomic.deadline import Deadline
 from shared_libs.atomic.errors import DeadlineExceeded, RateLimited
 from shared_libs.atomic.events import Warned
-from shared_libs.atomic.resilience.limiter import Limiter
+from shared_libs.atomic.resilience.limiter import Limiter, Place
 from shared_libs.atomic.resilience.policy import RateLimit
 from shared_libs.atomic.resilience.store import LimitStore
 from shared_libs.atomic.scope import current_scope
@@ -59,43 +62,55 @@ class _Turn(NamedTuple):
     woken: asyncio.Event
 
 
-class SharedLimiter(Limiter):
+class SharedLimiter:
     """
-    The limiter of one model, shared where the limit has a store. Concurrency is counted by process.
+    The limit of one model as one event loop asks a store for it. Concurrency is counted by process.
 
     Args:
         model: names the model in the store: provider, address and model.
+        own: what this process itself counts, and falls back on.
 
     """
 
-    __slots__ = ("_alarm", "_asking", "_model", "_opens", "_out_until", "_told", "_turns")
+    __slots__ = (
+        "__weakref__",
+        "_alarm",
+        "_asking",
+        "_loop",
+        "_model",
+        "_opens",
+        "_order",
+        "_out_until",
+        "_own",
+        "_told",
+        "_turns",
+    )
 
-    def __init__(self, model: str) -> None:
-        super().__init__()
+    def __init__(self, model: str, own: Limiter) -> None:
         self._model = model
+        self._own = own
+        self._order = itertools.count()
         self._turns: list[_Turn] = []
         self._asking = False
         self._opens: list[float] = []
         self._alarm: asyncio.TimerHandle | None = None
         self._out_until = -math.inf
         self._told = False
+        self._loop = asyncio.get_running_loop()
+        own.when_left(_Waker(self))
 
-    async def enter(self, limit: RateLimit, deadline: Deadline) -> None:
+    async def enter(self, store: LimitStore, limit: RateLimit, deadline: Deadline, about: int) -> Place:
         """
-        Wait for a place and take it; give it back by `leave`.
+        Wait for a place and take it; give it back to the process's own limiter.
 
         Raises:
             RateLimited: no place can be free before the deadline; `retry_after_s` says when one may be.
 
         """
-        store = limit.store
-        if store is None or self._is_out() or not await self._share(store, limit, deadline):
-            await super().enter(limit, deadline)
-
-    def leave(self, tokens: int) -> None:
-        """Give the place back, and count the tokens the answer cost."""
-        super().leave(tokens)
-        self._wake()
+        if self._is_out() or not await self._share(store, limit, deadline):
+            return await self._own.enter(limit, deadline, about)
+        # only the store limits: what the process itself has counted does not
+        return self._own.take(limit, about)
 
     async def book(self, limit: RateLimit, tokens: int, deadline: Deadline) -> None:
         """Tell the store what an answer cost, so that the other processes know before the answer is used."""
@@ -119,8 +134,6 @@ class SharedLimiter(Limiter):
             while not self._is_out():
                 self._refuse_if_late(me, loop.time())
                 if self._is_next(me, limit, loop.time()) and await self._ask(store, limit, deadline):
-                    self._forget(loop.time())
-                    self._take(loop.time())
                     return True
                 if not self._is_next(me, limit, loop.time()):
                     me.woken.clear()
@@ -138,7 +151,7 @@ class SharedLimiter(Limiter):
         """Whether it is for this one to ask now; if it only is too early, there will be a call."""
         if self._asking or self._turns[0] is not me:
             return False
-        if limit.concurrency is not None and self._active >= limit.concurrency:
+        if self._own.is_full(limit):
             return False
         if self._opens and self._opens[0] > now + _TICK_S:
             if self._alarm is not None:
@@ -209,6 +222,13 @@ class SharedLimiter(Limiter):
         for turn in self._turns:
             turn.woken.set()
 
+    def wake_from_anywhere(self) -> bool:
+        """Wake the first who waits, from any thread; False when the loop is closed."""
+        if self._turns:
+            with contextlib.suppress(RuntimeError):  # it closes at this very moment
+                self._loop.call_soon_threadsafe(self._wake)
+        return not self._loop.is_closed()
+
     def _wake(self) -> None:
         if self._turns:
             self._turns[0].woken.set()
@@ -217,3 +237,14 @@ class SharedLimiter(Limiter):
         if self._alarm is not None:
             self._alarm.cancel()
             self._alarm = None
+
+
+class _Waker:
+    """Wakes the first in a shared limiter's queue when any thread gives a place back, while that limiter lives."""
+
+    def __init__(self, limiter: SharedLimiter) -> None:
+        self._limiter = weakref.ref(limiter)
+
+    def __call__(self) -> bool:
+        limiter = self._limiter()
+        return limiter is not None and limiter.wake_from_anywhere()

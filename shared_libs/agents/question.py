@@ -1,0 +1,69 @@
+"""What a run is asked: a text, parts (text and images), a message, or a conversation of the caller's own."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import msgspec
+
+from shared_libs.atomic.errors import MisuseError
+from shared_libs.atomic.types import ImagePart, Message, TextPart, as_messages
+
+Question = str | Message | Mapping[str, Any] | Sequence[Message | Mapping[str, Any] | TextPart | ImagePart]
+"""A text; content parts; one message; or messages, of which the last is the user's and asks."""
+
+IMAGE = "[image]"
+
+
+class Asked(msgspec.Struct, frozen=True):
+    """
+    A question as a run takes it.
+
+    `text` is what it says, for people; `message` is the user's, and `before` the conversation the caller brought along.
+    """
+
+    text: str
+    message: Message
+    before: tuple[Message, ...] = ()
+
+
+def read_question(question: Question) -> Asked:
+    """
+    Take a question.
+
+    Raises:
+        MisuseError: it is empty, not valid Unicode, or nothing that asks.
+
+    """
+    given: Any = question
+    if isinstance(given, str):
+        return _checked(Message("user", given), ())
+    if not isinstance(given, Message | Mapping | Sequence) or isinstance(given, bytes):
+        raise MisuseError(f"a question is a text, content parts or messages, not a {type(given).__name__}")
+    if isinstance(given, Sequence) and given and all(_is_part(item) for item in given):
+        given = {"role": "user", "content": list(given)}
+    messages = as_messages(given if isinstance(given, Message | Mapping) else list(given))
+    if not messages:
+        raise MisuseError("the question is empty")
+    if messages[-1].role != "user":
+        raise MisuseError(f"the last message asks, so its role is 'user', not {messages[-1].role!r}")
+    return _checked(messages[-1], tuple(messages[:-1]))
+
+
+def _is_part(item: Any) -> bool:
+    return isinstance(item, TextPart | ImagePart) or (
+        isinstance(item, Mapping) and "type" in item and "role" not in item
+    )
+
+
+def _checked(message: Message, before: tuple[Message, ...]) -> Asked:
+    images = 0 if isinstance(message.content, str) else sum(isinstance(part, ImagePart) for part in message.content)
+    text = " ".join(filter(None, (message.text, *[IMAGE] * images)))
+    if not text.strip():
+        raise MisuseError("the question is empty")
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise MisuseError(f"the question is not valid Unicode: {error.reason} at {error.start}") from error
+    return Asked(text, message, before)

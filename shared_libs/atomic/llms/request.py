@@ -1,0 +1,82 @@
+"""What is asked of every model of a chain, and the check of what an adapter gives back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, get_args
+
+from shared_libs.atomic.errors import MalformedResponse
+from shared_libs.atomic.llms.structured import OutputSchema
+from shared_libs.atomic.types import FinishReason, LLMResponse, Message, Thinking, ToolCall, ToolSpec, Usage
+
+_FINISH_REASONS = frozenset(get_args(FinishReason))
+_FIELDS: tuple[tuple[str, type], ...] = (
+    ("text", str),
+    ("tool_calls", tuple),
+    ("thinking", tuple),
+    ("usage", Usage),
+    ("model", str),
+)
+_CALL_FIELDS: tuple[tuple[str, type], ...] = (("id", str), ("name", str), ("arguments", dict))
+
+
+class Request:
+    """What is asked of every model of a chain."""
+
+    __slots__ = ("messages", "options", "output", "tools")
+
+    def __init__(
+        self,
+        messages: list[Message],
+        tools: tuple[ToolSpec, ...],
+        options: Mapping[str, Any],
+        output: OutputSchema | None,
+    ) -> None:
+        self.messages = messages
+        self.tools = tools
+        self.options = dict(options)
+        self.output = output
+
+
+def checked_response(response: LLMResponse) -> LLMResponse:
+    """
+    Take an adapter's answer if every field is what it is declared to be: an adapter is foreign code.
+
+    Raises:
+        MalformedResponse: it is not; names the field.
+
+    """
+    if type(response) is not LLMResponse:
+        raise MalformedResponse(f"the adapter gave {_kind(response)} where an LLMResponse belongs")
+    for name, kind in _FIELDS:
+        value = getattr(response, name)
+        if type(value) is not kind:
+            raise MalformedResponse(f"the adapter gave {_kind(value)} as `{name}`; it is a {kind.__name__}")
+    if response.finish_reason not in _FINISH_REASONS:
+        raise MalformedResponse(
+            f"the adapter gave {response.finish_reason!r:.50} as `finish_reason`; it is one of "
+            f"{', '.join(sorted(_FINISH_REASONS))}"
+        )
+    for call in response.tool_calls:
+        _check_call(call)
+    for block in response.thinking:
+        if type(block) is not Thinking or type(block.text) is not str:
+            raise MalformedResponse(f"the adapter gave {_kind(block)} in `thinking`; it is a Thinking with a text")
+    return response
+
+
+def _check_call(call: ToolCall) -> None:
+    if type(call) is not ToolCall:
+        raise MalformedResponse(f"the adapter gave {_kind(call)} in `tool_calls`; it is a ToolCall")
+    for name, kind in _CALL_FIELDS:
+        value = getattr(call, name)
+        if type(value) is not kind:
+            raise MalformedResponse(
+                f"the adapter gave {_kind(value)} as `{name}` of a tool call; it is a {kind.__name__}"
+            )
+    if call.malformed is not None and type(call.malformed) is not str:
+        raise MalformedResponse(f"the adapter gave {_kind(call.malformed)} as `malformed` of a tool call; it is a text")
+
+
+def _kind(value: object) -> str:
+    return f"a {type(value).__name__}" if value is not None else "nothing"

@@ -77,9 +77,10 @@ class Owner(Protocol):
 
 
 class Watchdog:
-    """One thread that watches every loop of the process that has runs, or calls of foreign code."""
+    """One thread that watches every loop of the process that has runs, or calls of foreign code; if it `watches`."""
 
     def __init__(self) -> None:
+        self.watches = True
         self._signal = Signal()
         self.begin_anew()
         outside_the_loop(self)
@@ -112,7 +113,7 @@ class Watchdog:
 
     def _watched(self, loop: asyncio.AbstractEventLoop) -> _Watched | None:
         watched = self._loops.get(loop)
-        if watched is None and abs(loop.time() - time.monotonic()) < 1:
+        if watched is None and self.watches and abs(loop.time() - time.monotonic()) < 1:
             with self._changed:
                 signal = self._signal if self._signal.arm() else None
                 watched = self._loops[loop] = _Watched(loop, signal, self._forget)

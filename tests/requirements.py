@@ -36,6 +36,9 @@ REQUIREMENTS: dict[str, Requirement] = {
         "in a forked child tools, the watchdog and observers work, and what the parent had is left whole",
         "gunicorn #1666, celery #10339",
     ),
+    "loop-rescued": Requirement(
+        "async code that blocks the loop is interrupted at its limit, or before any run of the loop is late", "contract"
+    ),
     "loop-watched": Requirement(
         "code that blocks the event loop is named once per blockage, with its tool and its stack", "contract"
     ),

@@ -17,7 +17,9 @@ from typing import Any, Protocol, TypeVar
 
 from shared_libs.atomic.errors import DeadlineExceeded
 from shared_libs.atomic.events import Abandoned, AbandonedEnded
+from shared_libs.atomic.rescue import Call, forget_in_thread, in_progress
 from shared_libs.atomic.scope import current_scope
+from shared_libs.atomic.watchdog import WATCHDOG
 
 T = TypeVar("T")
 
@@ -135,7 +137,9 @@ async def supervise(
     """
     loop = asyncio.get_running_loop()
     began_at = loop.time()
-    bell = _Bell(loop, expiry)
+    bell = _Bell(loop, expiry, name)
+    calls = WATCHDOG.calls_on(loop)
+    calls.add(bell)
     task = _begun(bell.ring_after(body), loop)
     cancelled: asyncio.CancelledError | None = None
     expired = False
@@ -151,6 +155,7 @@ async def supervise(
             # once: a driver that is closing a connection when a second one comes leaves it half closed
             task.cancel()
             cancelled = await settle([task]) or cancelled
+    calls.discard(bell)
     if _goes_on(task, elsewhere):
         _Straggler(task, elsewhere, Abandoned(what=what, name=name, call_id=call_id)).book(began_at, left_running)
         if cancelled is None:
@@ -232,29 +237,50 @@ else:
         return loop.create_task(body)
 
 
-class _Bell:
+class _Bell(Call):
     """
     Wakes a waiter when a body has ended or its time is over.
 
-    The body rings it in its own last step: one turn of the loop less than a callback of its task would take.
+    The body rings it in its own last step: one turn of the loop less than a callback of its task would take. For the
+    watchdog it is the call: where the body holds the loop, no bell can be heard, and the body itself is interrupted.
     """
 
-    __slots__ = ("_expiry", "_handle", "_loop", "_rung", "looks_at")
+    __slots__ = ("_expiry", "_handle", "_loop", "_name", "_rung", "looks_at")
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, expiry: Expiry) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, expiry: Expiry, name: str) -> None:
+        self.interrupted = self.in_thread = None
         self._loop = loop
         self._expiry = expiry
+        self._name = name
         self._rung: asyncio.Future[None] | None = None
         self._handle: asyncio.TimerHandle | None = None
         self.looks_at = math.inf
 
+    @property
+    def at(self) -> float:
+        return self._expiry.at
+
     async def ring_after(self, body: Coroutine[Any, Any, T]) -> T:
+        in_progress.set(self)  # in the task's own context
         try:
             return await body
-        except SystemExit as error:
-            raise BodyExited(f"SystemExit: {error}") from error
+        except asyncio.CancelledError:
+            raise
+        except BaseException as error:
+            if self.interrupted is not None:  # whatever foreign code has made of the interrupt
+                raise DeadlineExceeded(self._told()) from None
+            if isinstance(error, SystemExit):
+                raise BodyExited(f"SystemExit: {error}") from error
+            raise
         finally:
+            if self.in_thread is not None:
+                forget_in_thread(self)
             self.ring()
+
+    def _told(self) -> str:
+        if self.interrupted == "own":
+            return f"{self._expiry.why}: it blocked the event loop, and was interrupted"
+        return f"{self._name} was interrupted: it blocked the event loop, and the time of a run there was nearly over"
 
     async def wait(self) -> None:
         """Wait until it rings."""

@@ -72,6 +72,7 @@ class Job:
             error = ToolError("StopIteration")
         if error is not None:
             self._done.set_exception(error)
+            self._done.exception()  # who gave the call up hears of its end, not of its failure: no "never retrieved"
         else:
             self._done.set_result(value)
 

@@ -1,25 +1,40 @@
 """
-Who blocks the event loop: a thread that notices that a loop with runs stands still, and says where.
+Who blocks the event loop: a thread that notices that a loop stands still, says where, and sees that it goes on.
 
-While the loop is blocked nothing on it can act, no deadline either; all that can be done is to name the code. So the
-warning goes to the log at once, from the thread, and as an event to the run when the loop goes on.
+While the loop is blocked nothing on it can act, no deadline either. So the thread names the code in the log at once,
+and as an event to the run when the loop goes on. When the time of the call that blocks is over, or that of any run on
+the loop is about to be, it has the call interrupted where it stands (`rescue`).
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import sys
 import threading
 import time
 import traceback
 import weakref
+from collections.abc import Callable
 from types import FrameType
 from typing import Any, Protocol
 
+from shared_libs.atomic.deadline import Deadline
 from shared_libs.atomic.events import AgentEvent, LoopBlocked
 from shared_libs.atomic.forks import outside_the_loop
-from shared_libs.atomic.scope import Scope, scope_of
+from shared_libs.atomic.rescue import (
+    Call,
+    Signal,
+    Verdict,
+    Why,
+    call_in,
+    in_progress,
+    is_on,
+    may_be_interrupted,
+    raise_in_thread,
+)
+from shared_libs.atomic.scope import Scope, current_scope, scope_of
 
 _log = logging.getLogger(__name__)
 
@@ -32,20 +47,41 @@ BEAT_S = 0.05
 LINGER_S = 10.0
 """Seconds the thread stays when there is nothing to watch: starting one costs more than waiting."""
 
+HELD_S = 0.02
+"""Seconds a piece of code must have held the loop before it is interrupted; less harms no deadline."""
+
+EARLY_S = 0.02
+"""Seconds before the deadline of a run at which what blocks its loop is interrupted: it has to come back in time."""
+
+AGAIN_S = 0.05
+"""Seconds between two interrupts of one blockage: `finally` blocks and clean-up have so long."""
+
+MAX_INTERRUPTS = 10
+"""Interrupts of one blockage; what has kept them all is named and left to itself."""
+
+SOON_S = 0.005
+"""Seconds until the next look where the code could not be interrupted just now."""
+
 SHOWN_FRAMES = 12
 
 
 class Owner(Protocol):
     """A run: while one lives on a loop, the loop is watched."""
 
+    @property
+    def deadline(self) -> Deadline:
+        """When it has to be back."""
+
     def emit(self, event: AgentEvent) -> None:
         """Hear of a blockage that no call can be blamed for."""
 
 
 class Watchdog:
-    """One thread that watches every loop of the process that has runs."""
+    """One thread that watches every loop of the process that has runs, or calls of foreign code; if it `watches`."""
 
     def __init__(self) -> None:
+        self.watches = True
+        self._signal = Signal()
         self.begin_anew()
         outside_the_loop(self)
 
@@ -57,89 +93,207 @@ class Watchdog:
 
     def begin(self, owner: Owner) -> None:
         """Watch the running loop until `owner` is done or gone; a loop with a clock of its own is not watched."""
-        loop = asyncio.get_running_loop()
-        if abs(loop.time() - time.monotonic()) > 1:
-            return
-        with self._changed:
-            watched = self._loops.get(loop)
-            if watched is None:
-                watched = self._loops[loop] = _Watched(loop)
-                self._changed.notify()
-            watched.owners.add(owner)
-            if self._thread is None:
-                self._thread = threading.Thread(target=self._work, name="factory-watchdog", daemon=True)
-                self._thread.start()
+        watched = self._watched(asyncio.get_running_loop())
+        if watched is not None:
+            key, owners = id(owner), watched.owners
+            owners[key] = weakref.ref(owner, lambda _: owners.pop(key, None))
 
     def end(self, owner: Owner) -> None:
         """Watch for `owner` no more."""
         watched = self._loops.get(asyncio.get_running_loop())
         if watched is not None:
-            watched.owners.discard(owner)
+            watched.owners.pop(id(owner), None)
+            if watched.idle:
+                self._forget(watched.loop)
+
+    def calls_on(self, loop: asyncio.AbstractEventLoop) -> set[Call]:
+        """Where the calls in progress on the running loop are to be noted; they are watched as runs are."""
+        watched = self._loops.get(loop) or self._watched(loop)
+        return set() if watched is None else watched.calls
+
+    def _watched(self, loop: asyncio.AbstractEventLoop) -> _Watched | None:
+        watched = self._loops.get(loop)
+        if watched is None and self.watches and abs(loop.time() - time.monotonic()) < 1:
+            with self._changed:
+                signal = self._signal if self._signal.arm() else None
+                watched = self._loops[loop] = _Watched(loop, signal, self._forget)
+                self._changed.notify()
+                if self._thread is None:
+                    self._thread = threading.Thread(target=self._work, name="factory-watchdog", daemon=True)
+                    self._thread.start()
+        return watched
+
+    def _forget(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Watch the running loop, on which nothing goes on, no more."""
+        self._loops.pop(loop, None)
+        self._signal.disarm()
 
     def _work(self) -> None:
+        pause_s = BEAT_S
         while True:
             with self._changed:
-                for loop in [loop for loop, watched in self._loops.items() if not watched.owners]:
-                    del self._loops[loop]
                 if not self._loops and not self._changed.wait(LINGER_S) and not self._loops:
                     self._thread = None
                     return
-                loops = list(self._loops.values())
             before = time.monotonic()
-            time.sleep(BEAT_S)
+            time.sleep(pause_s)
             now = time.monotonic()
-            for watched in loops:
-                watched.look(now, blind=now - before > BLOCKED_S)
-            del loops
+            # where this thread stood still too, so perhaps did the machine
+            pause_s = self._look(now, blind=now - before > pause_s + BLOCKED_S)
+
+    def _look(self, now: float, *, blind: bool) -> float:
+        """Look at every loop; return the seconds until the next time."""
+        until = now + BEAT_S
+        for loop, watched in [*self._loops.items()]:
+            try:
+                if watched.is_gone:
+                    self._loops.pop(loop, None)
+                else:
+                    until = min(until, watched.look(now, blind=blind))
+            except Exception:  # noqa: BLE001 - the next look may be better; nobody else would watch
+                _log.exception("the watchdog failed at one look; it goes on")
+        return max(until - now, SOON_S)
 
 
 class _Watched:
     """A loop, and the question to it that it has not answered yet."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self.owners: weakref.WeakSet[Any] = weakref.WeakSet()
-        self._loop = loop
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        signal: Signal | None,
+        forget: Callable[[asyncio.AbstractEventLoop], None],
+    ) -> None:
+        self.loop = loop
+        self.owners: dict[int, weakref.ref[Any]] = {}
+        self.calls: set[Call] = set()
+        self._signal = signal
+        self._forget = forget
         self._thread_id = threading.get_ident()
-        self._asked = False
+        self._asked = 0
+        self._answered = 0
         self._suspect: object = None
         self._since = 0.0
         self._told: list[tuple[Any, LoopBlocked]] = []
         self._found = False
+        self._interrupts = 0
+        self._interrupted_at = -math.inf
+        self._blamed: Call | None = None
+        self._who = "something"
+        self._stood_at: tuple[FrameType, int] | None = None
 
-    def look(self, now: float, *, blind: bool) -> None:
-        """See whether the loop has answered; `blind` when this thread, and so perhaps the machine, stood still too."""
-        if not self._asked:
-            self._asked, self._suspect, self._found = True, None, False
-            try:
-                self._loop.call_soon_threadsafe(self._answer)
-            except RuntimeError:  # closed
-                self.owners.clear()
-            return
+    @property
+    def idle(self) -> bool:
+        """Whether nothing goes on here."""
+        return not self.owners and not self.calls
+
+    @property
+    def is_gone(self) -> bool:
+        """Whether the loop is closed, or stands still by itself with nothing to do."""
+        return self.loop.is_closed() or (self.idle and not self.loop.is_running())
+
+    def look(self, now: float, *, blind: bool) -> float:
+        """See whether the loop has answered; return when to look again."""
+        if self._asked == self._answered or not self.loop.is_running():
+            self._ask(now)
+            return self._due(None)
         frame = sys._current_frames().get(self._thread_id)  # noqa: SLF001 - the one way to see another thread's stack
-        task = asyncio.current_task(self._loop)
+        task = asyncio.current_task(self.loop)
         suspect = task if task is not None else frame and frame.f_code
         # many short pieces in one turn of the loop are a crowd, not a blockage: it must be one and the same
         if blind or self._suspect is not suspect or suspect is None:
             self._suspect, self._since = suspect, now
-        elif now - self._since >= BLOCKED_S and not self._found:
-            self._found = True
+            return now + HELD_S
+        if now - self._since >= BLOCKED_S and not self._found:
             self._tell(frame, task, now - self._since)
-        del frame
+        if not is_on() or self._interrupts > MAX_INTERRUPTS:
+            return math.inf
+        call = call_in(frame) or _call_of(task) or self._blamed
+        due = max(self._due(call), self._since + HELD_S, self._interrupted_at + AGAIN_S)
+        return self._interrupt(frame, task, call) if now >= due else due
 
-    def _answer(self) -> None:
+    def _ask(self, now: float) -> None:
+        self._asked += 1
+        self._suspect, self._since = asyncio.current_task(self.loop), now
+        self._found, self._interrupts, self._interrupted_at = False, 0, -math.inf
+        self._blamed = self._stood_at = None
+        self.loop.call_soon_threadsafe(self._answer, self._asked)
+
+    def _answer(self, question: int) -> None:
         """Tell, on the loop, that it goes on, and to whom it matters that it did not."""
-        told, self._told, self._asked = self._told, [], False
+        told, self._told, self._answered = self._told, [], question
+        held_s = time.monotonic() - self._since
         for emit, event in told:
-            event.blocked_s = time.monotonic() - self._since
+            event.blocked_s = held_s
             emit(event)
+        if self._interrupts:
+            _log.warning("%s was interrupted after %.2f s; give it isolation 'thread' or 'process'", self._who, held_s)
+        if self.idle:
+            self._forget(self.loop)
+
+    def _due(self, call: Call | None) -> float:
+        """When `call`, or whichever call it is, is to be interrupted: at its own time, or before that of any run."""
+        calls = [*self.calls]
+        own = min([each.at for each in calls if call is None or each is call], default=math.inf)
+        return min(own, self._pressing())
+
+    def _pressing(self) -> float:
+        owners = [owner for ref in [*self.owners.values()] if (owner := ref()) is not None]
+        return min([owner.deadline.at for owner in owners], default=math.inf) - EARLY_S
+
+    def _interrupt(self, frame: FrameType | None, task: asyncio.Task[Any] | None, call: Call | None) -> float:
+        """Have what blocks interrupted, if it stands where it may be; return when to look again."""
+        if not may_be_interrupted(frame, task):
+            return 0
+        if self._interrupts == MAX_INTERRUPTS:
+            _log.error("%s goes on after %d interrupts; isolation 'process' can end it", self._who, MAX_INTERRUPTS)
+            self._interrupts += 1
+            return math.inf
+        if not self._found:
+            self._tell(frame, task, time.monotonic() - self._since)
+        verdict = self._verdict(self._asked, task)
+        if self._signal is not None:
+            self._signal.send(verdict)
+        elif call is not None:
+            time.sleep(0)  # a fresh turn of this thread: the other does not move between the look and the error
+            frame = sys._current_frames().get(self._thread_id)  # noqa: SLF001 - as above
+            if frame is not None and self._stood_at != (frame, frame.f_lasti) and may_be_interrupted(frame, task):
+                self._stood_at = (frame, frame.f_lasti)  # what stands there still has yet to hear of it
+                raise_in_thread(self._thread_id, frame, call, verdict)
+        return 0
+
+    def _verdict(self, question: int, task: asyncio.Task[Any] | None) -> Verdict:
+        """Whether, at the moment of the interrupt, the loop still is where it was seen, and the call's time is up."""
+
+        def verdict(call: Call) -> Why | None:
+            now = time.monotonic()
+            if self._asked != question or self._answered == question or asyncio.current_task(self.loop) is not task:
+                return None
+            self._blamed = call
+            why: Why | None = None
+            if call in self.calls and now >= call.at:
+                why = "own"
+            elif now >= self._pressing():
+                why = "others"
+            if why is not None:
+                self._interrupts, self._interrupted_at = self._interrupts + 1, now
+                if tool := current_scope().tool:  # known in the handler, for tasks of the tool too
+                    self._who = f"tool {tool}"
+            return why
+
+        return verdict
 
     def _tell(self, frame: FrameType | None, task: asyncio.Task[Any] | None, blocked_s: float) -> None:
+        self._found = True
         stack = "".join(traceback.format_list(traceback.extract_stack(frame)[-SHOWN_FRAMES:]))
         scope = _scope_in(frame) or scope_of(task)
         tool, call_id = (scope.tool, scope.call_id) if scope is not None else ("", "")
-        who = f"tool {tool}" if tool else "something"
-        _log.warning("%s has blocked the event loop for %.2f s and still does; it stands at\n%s", who, blocked_s, stack)
-        hearers = [scope.emit] if scope is not None and scope.run_id else [owner.emit for owner in self.owners]
+        self._who = f"tool {tool}" if tool else "something"
+        _log.warning(
+            "%s has blocked the event loop for %.2f s and still does; it stands at\n%s", self._who, blocked_s, stack
+        )
+        runs = [owner for ref in [*self.owners.values()] if (owner := ref()) is not None]
+        hearers = [scope.emit] if scope is not None and scope.run_id else [owner.emit for owner in runs]
         self._told = [
             (emit, LoopBlocked(tool=tool, call_id=call_id, blocked_s=blocked_s, stack=stack)) for emit in hearers
         ]
@@ -152,6 +306,12 @@ def _scope_in(frame: FrameType | None) -> Scope | None:
             return scope
         frame = frame.f_back
     return None
+
+
+def _call_of(task: asyncio.Task[Any] | None) -> Call | None:
+    """The call another thread's task belongs to; None where Python does not tell (before 3.12)."""
+    get_context = getattr(task, "get_context", None)
+    return None if get_context is None else get_context().get(in_progress)
 
 
 WATCHDOG = Watchdog()

@@ -16,6 +16,9 @@ from shared_libs.atomic.errors import ConfigError
 from shared_libs.atomic.events import EventSink
 from shared_libs.atomic.llms.base import BaseLLMWrapper
 from shared_libs.atomic.memory.base import BaseMemory
+from shared_libs.atomic.tools.base import BaseTool
+from shared_libs.atomic.tools.blocking import caution_for
+from shared_libs.atomic.tools.placement import is_async
 from shared_libs.factory import chain, storage, toolbox
 from shared_libs.factory.draft import Draft, kind_of
 from shared_libs.factory.environment import Environment
@@ -95,6 +98,7 @@ def check_file(path: str | FilePath, *, on_note: OnNote = _log.warning) -> list[
         return list(error.problems)
     parts = _Parts.of(written, problems, prices, _only_checked(Origin(FilePath(path), (), _inner_checked)))
     _note_unpriced(parts, prices, on_note)
+    _note_blocking(parts, on_note)
     return problems.lines()
 
 
@@ -215,6 +219,15 @@ def _agent(written: Any, problems: Problems, prices: Prices, brought: _Brought) 
         observers=brought.observers,
     )
     return agent, spec.description
+
+
+def _note_blocking(parts: _Parts, on_note: OnNote) -> None:
+    """Tell of async tools that are known to block the event loop."""
+    for made in parts.tools:
+        if isinstance(made, BaseTool) and made.isolation in (None, "loop") and is_async(made.execute):
+            caution = caution_for(made.name, made.execute)
+            if caution:
+                on_note(caution)
 
 
 def _note_unpriced(parts: _Parts, prices: Prices, on_note: OnNote) -> None:

@@ -9,6 +9,8 @@ import msgspec
 
 from shared_libs.atomic.errors import MisuseError
 from shared_libs.atomic.results import AgentResult
+from shared_libs.atomic.scope import current_deadline
+from shared_libs.atomic.supervise import Expiry, supervise
 from shared_libs.atomic.threads import Threads
 
 
@@ -47,11 +49,15 @@ class BaseEvaluator:
         Judge one answer; a sync `evaluate` runs in a thread.
 
         Raises:
+            DeadlineExceeded: the time of whoever asks was over, or the judge blocked the event loop too long.
             MisuseError: `evaluate` returned something that is no judgement.
 
         """
         if inspect.iscoroutinefunction(self.evaluate):
-            verdict = await self.evaluate(answer=answer, expected=expected, result=result)
+            judging = self.evaluate(answer=answer, expected=expected, result=result)
+            why = f"evaluator {self.name} did not finish before the time was over"
+            expiry = Expiry(current_deadline().at, why)
+            verdict = await supervise(judging, expiry, what="evaluator", name=self.name)
         else:
             if self._threads is None:
                 self._threads = Threads(self.name)

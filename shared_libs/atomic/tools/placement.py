@@ -16,6 +16,7 @@ from shared_libs.atomic.errors import MisuseError
 from shared_libs.atomic.scope import Scope, current_scope, use_scope
 from shared_libs.atomic.supervise import BodyCancelled
 from shared_libs.atomic.threads import Job, Threads
+from shared_libs.atomic.tools.blocking import suspicious, warn_of_blocking
 from shared_libs.atomic.tools.exchange import Call
 from shared_libs.atomic.tools.plan import Plan
 from shared_libs.atomic.tools.processes import ProcessCall, Workers
@@ -40,6 +41,7 @@ class Placement:
         self.isolation = isolation
         self.threads = threads
         self.workers = workers
+        self._looked_at = False
 
     @classmethod
     def of(cls, tool: Placed, isolation: Isolation | None, plan: Callable[[], Plan]) -> Placement:
@@ -76,6 +78,8 @@ class Placement:
             )
             return call.answer(), call
         if self.isolation == "loop":
+            if not self._looked_at:
+                self._look_at(tool)
             return _run_on_loop(tool, arguments, scope), None
         if self.threads is None:
             self.threads = Threads(tool.name)
@@ -83,6 +87,12 @@ class Placement:
         with use_scope(scope):
             job = self.threads.submit(partial(_run_here, tool) if own is None else own.run, arguments)
         return _awaited(tool, job, scope) if own is None else own.awaited(job), job
+
+    def _look_at(self, tool: Placed) -> None:
+        """At the first call, warn of what is known to block; its source is read in a thread, for that is a file."""
+        self._looked_at = True
+        if suspicious(tool.execute):
+            Threads(f"{tool.name}-source", 1).submit(warn_of_blocking, {"name": tool.name, "execute": tool.execute})
 
     async def warm(self, tool: Placed) -> None:
         """Have a worker process ready, or a thread, where the tool runs in one."""

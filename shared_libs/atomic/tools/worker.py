@@ -19,6 +19,7 @@ from shared_libs.atomic.tools.base import BaseTool
 from shared_libs.atomic.tools.exchange import Answer, Call, receive, send
 from shared_libs.atomic.tools.function_tool import FunctionTool
 from shared_libs.atomic.tools.plan import Plan
+from shared_libs.atomic.watchdog import WATCHDOG
 
 
 def serve(channel: socket.socket) -> None:
@@ -27,6 +28,7 @@ def serve(channel: socket.socket) -> None:
     if plan_text is None:
         return
     try:
+        WATCHDOG.watches = False  # the caller ends this process when it blocks; a thread takes memory of the calls'
         plan = msgspec.json.decode(plan_text, type=Plan)
         tool = _made(plan)
         _limit_memory(plan.memory_limit_mb)

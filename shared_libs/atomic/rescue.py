@@ -1,0 +1,170 @@
+"""
+Interrupting what holds the event loop, where it stands.
+
+A deadline on the loop cannot act while something holds the loop. A signal can: Python runs its handler between two
+instructions of the main thread, and a system call that waits returns for it. The handler raises `Interrupted`, but only
+where that is as harmless as any error of the foreign code itself: in frames of that code, below a place where we call
+it. Never in asyncio, in our own code, in an import, or at a debugger's prompt; then nothing happens, and the watchdog
+asks again in a moment.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import dis
+import os
+import signal
+import threading
+from collections.abc import Callable
+from contextvars import ContextVar
+from types import FrameType
+from typing import Any, Literal
+
+SIGNAL = getattr(signal, "SIGURG", None)
+"""Ignored where nobody handles it, so that one that comes too late is harmless; hardly a program uses it."""
+
+SWITCH = "FACTORY_RESCUE"
+"""The environment variable that switches all this off (`off`)."""
+
+_OURS = frozenset({"shared_libs", "genai_factory"})
+_DOORS = frozenset(
+    {
+        ("shared_libs.atomic.supervise", "_Bell.ring_after"),
+        ("shared_libs.atomic.tools.placement", "_run_on_loop"),
+        ("shared_libs.atomic.tools.placement", "_outcome"),
+    }
+)
+"""Our functions that only hand on what foreign code raises: the places where we call it."""
+
+_LOOPS = frozenset({"asyncio", "uvloop"})
+_UNTOUCHED = frozenset({"importlib", "_frozen_importlib", "_frozen_importlib_external", "logging"})
+"""Code that holds locks of the whole process; an import that is broken off cannot always be made again."""
+
+_DEBUGGERS = frozenset({"bdb", "pdb", "pudb", "pydevd", "_pydevd_bundle", "debugpy", "ipdb"})
+
+
+Why = Literal["own", "others"]
+"""Why a call is interrupted: its own time is over, or that of a run on its loop is about to be."""
+
+
+class Interrupted(BaseException):
+    """Raised in foreign code that holds the event loop; no `except Exception` keeps it."""
+
+
+class Call:
+    """A call of foreign code on an event loop: until when it may take, and why it was interrupted, if it was."""
+
+    __slots__ = ("in_thread", "interrupted")
+
+    interrupted: Why | None
+    in_thread: int | None
+
+    @property
+    def at(self) -> float:
+        """The moment its time is over, in loop seconds."""
+        raise NotImplementedError
+
+
+Verdict = Callable[[Call], Why | None]
+"""Asked at the moment of the interrupt, with the call that is on then; None where it is to be left alone."""
+
+in_progress: ContextVar[Call | None] = ContextVar("in_progress", default=None)
+"""The innermost call that the running code belongs to; tasks and callbacks it has made belong to it too."""
+
+
+def may_be_interrupted(frame: FrameType | None, task: asyncio.Task[Any] | None) -> bool:
+    """Whether an error raised in `frame`, the innermost of a stack, passes foreign code only until it is caught."""
+    coroutine_frame = getattr(task.get_coro(), "cr_frame", None) if task is not None else None
+    foreign = False
+    while frame is not None:
+        module = str(frame.f_globals.get("__name__", ""))
+        package = module.partition(".")[0]
+        name = frame.f_code.co_qualname
+        if package in _OURS:
+            return foreign and (module, name) in _DOORS
+        if package in _UNTOUCHED or package in _DEBUGGERS:
+            return False
+        if package not in _LOOPS:
+            foreign = True
+        elif not foreign:
+            return False
+        elif name == "Handle._run":  # a callback: the loop reports what it raises
+            return True
+        if frame is coroutine_frame:  # a task that the foreign code has made
+            return foreign
+        frame = frame.f_back
+    return False
+
+
+def call_in(frame: FrameType | None) -> Call | None:
+    """The innermost call that stands in a stack."""
+    while frame is not None:
+        if frame.f_code.co_name == "ring_after" and isinstance(call := frame.f_locals.get("self"), Call):
+            return call
+        frame = frame.f_back
+    return None
+
+
+class Signal:
+    """The way to the main thread, while one of its loops is watched."""
+
+    def __init__(self) -> None:
+        self._verdict: Verdict | None = None
+
+    def arm(self) -> bool:
+        """Take the signal, on the main thread, if nobody has it and nobody has switched this off."""
+        if SIGNAL is None or threading.get_ident() != threading.main_thread().ident or not is_on():
+            return False
+        if signal.getsignal(SIGNAL) is signal.SIG_DFL:
+            signal.signal(SIGNAL, self._handle)
+        return signal.getsignal(SIGNAL) == self._handle
+
+    def disarm(self) -> None:
+        """Give the signal back, on the main thread."""
+        if (
+            SIGNAL is not None
+            and threading.get_ident() == threading.main_thread().ident
+            and signal.getsignal(SIGNAL) == self._handle
+        ):
+            signal.signal(SIGNAL, signal.SIG_DFL)
+
+    def send(self, verdict: Verdict) -> None:
+        """Interrupt the main thread, from another."""
+        assert SIGNAL is not None
+        self._verdict = verdict
+        signal.pthread_kill(threading.main_thread().ident or 0, SIGNAL)
+
+    def _handle(self, _number: int, frame: FrameType | None) -> None:
+        verdict, self._verdict = self._verdict, None
+        call = in_progress.get()
+        if verdict is None or call is None or asyncio._get_running_loop() is None:  # noqa: SLF001 - cheap, never raises
+            return
+        if may_be_interrupted(frame, asyncio.current_task()) and (why := verdict(call)) is not None:
+            call.interrupted = why
+            raise Interrupted
+
+
+def raise_in_thread(thread_id: int, frame: FrameType, call: Call, verdict: Verdict) -> None:
+    """
+    Raise in another thread, where no signal reaches: at the instruction that it stands at, or not at all.
+
+    CPython looks for such an error where it may switch threads: at the head of loops and functions, and after calls.
+    In any other place it could come after the foreign code has been left. A system call that waits is not woken.
+    """
+    at = dis.opname[frame.f_code.co_code[frame.f_lasti]] if frame.f_lasti >= 0 else ""
+    if at.startswith(("CALL", "JUMP_BACKWARD", "RESUME", "PRECALL")) and (why := verdict(call)) is not None:
+        call.interrupted, call.in_thread = why, thread_id
+        ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread_id), ctypes.py_object(Interrupted))
+
+
+def forget_in_thread(call: Call) -> None:
+    """Take back what `raise_in_thread` has not raised yet."""
+    if call.in_thread is not None:
+        ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(call.in_thread), None)
+        call.in_thread = None
+
+
+def is_on() -> bool:
+    """Whether blocked loops are to be rescued."""
+    return os.environ.get(SWITCH, "").lower() not in {"off", "0", "false", "no"}

@@ -1,0 +1,388 @@
+"""What holds the event loop is interrupted where it stands: the loop goes on, and so does the run."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import signal
+import socket
+import subprocess
+import sys
+import threading
+
+import pytest
+
+from shared_libs.agents import ReActAgent
+from shared_libs.atomic import BaseEvaluator, BaseMemory, tool
+from shared_libs.atomic.errors import DeadlineExceeded
+from shared_libs.atomic.llms import ScriptedLLM, Turn
+from shared_libs.atomic.rescue import SIGNAL, SWITCH, Call, Interrupted, Signal, in_progress, may_be_interrupted
+from shared_libs.atomic.watchdog import WATCHDOG
+from shared_libs.tools.agent import AgentTool
+
+pytestmark = pytest.mark.skipif(SIGNAL is None, reason="the system has no such signal")
+
+WAIT_S = 20
+LIMIT_S = 0.2
+"""Far below WAIT_S, for which what is not interrupted would block."""
+
+OVER = f"blocking did not finish within its {LIMIT_S} s: it blocked the event loop, and was interrupted"
+ENDED = []
+
+
+LOOPS = [pytest.param(asyncio.new_event_loop, id="asyncio")]
+with contextlib.suppress(ImportError):
+    import uvloop
+
+    LOOPS.append(pytest.param(uvloop.new_event_loop, id="uvloop"))
+
+
+def on(new_loop, main):
+    with asyncio.Runner(loop_factory=new_loop) as runner:
+        return runner.run(main)
+
+
+def waits():
+    threading.Event().wait(WAIT_S)
+
+
+def reads():
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        ours.settimeout(WAIT_S)
+        ours.recv(1)
+
+
+def spins():
+    until = asyncio.get_running_loop().time() + WAIT_S
+    while asyncio.get_running_loop().time() < until:
+        sum(range(100))
+
+
+def runs():
+    subprocess.run([sys.executable, "-c", f"import time; time.sleep({WAIT_S})"], check=False)
+
+
+def pieces():
+    for _ in range(1000):
+        threading.Event().wait(WAIT_S / 1000)
+        yield 1
+
+
+@tool
+async def polite() -> None:
+    await asyncio.sleep(WAIT_S)
+
+
+def blocking_by(block, **declarations):
+    async def blocking() -> str:
+        try:
+            block()
+        except Exception:
+            return "kept"
+        ENDED.append(block)
+        return "ended"
+
+    return tool(timeout_s=LIMIT_S, **declarations)(blocking)
+
+
+def run_with(*tools, **options):
+    calls = [(each.name, {"question": "?"} if isinstance(each, AgentTool) else {}) for each in tools]
+    agent = ReActAgent(llm=ScriptedLLM([Turn(calls=calls), "done"]), tools=tools)
+    return agent.async_run("go", **options)
+
+
+def told(result):
+    return [observation.content for observation in result.steps[0].observations]
+
+
+@pytest.mark.promise("loop-rescued")
+@pytest.mark.parametrize("new_loop", LOOPS)
+@pytest.mark.parametrize("block", [waits, reads, spins, runs])
+def test_an_async_tool_that_blocks_is_interrupted_at_its_limit(block, new_loop):
+    ENDED.clear()
+    result = on(new_loop, run_with(blocking_by(block)))
+    assert (result.status, told(result), result.still_running, ENDED) == ("answered", [OVER], (), [])
+
+
+@pytest.mark.promise("loop-rescued")
+def test_a_call_outside_any_run_is_rescued_too():
+    result = asyncio.run(blocking_by(waits).async_run({}))
+    assert (result.content, result.is_error, result.still_running) == (OVER, True, False)
+
+
+@pytest.mark.promise("loop-rescued")
+def test_generators_and_tasks_of_a_tool_are_interrupted_as_the_tool_is():
+    @tool(name="blocking", timeout_s=LIMIT_S)
+    async def yields():
+        for piece in pieces():
+            yield piece
+
+    @tool(name="blocking", timeout_s=LIMIT_S)
+    async def has_tasks() -> None:
+        async def part():
+            waits()
+
+        await asyncio.gather(part(), part())
+
+    for made in (yields, has_tasks):
+        assert told(asyncio.run(run_with(made))) == [OVER]
+
+
+@pytest.mark.promise("loop-rescued")
+@pytest.mark.parametrize("new_loop", LOOPS)
+def test_a_neighbour_comes_back_by_its_deadline(new_loop):
+    @tool
+    async def hog() -> None:
+        waits()
+
+    async def main():
+        return await asyncio.gather(run_with(hog, timeout=WAIT_S), run_with(polite, timeout=0.5))
+
+    first, second = on(new_loop, main())
+    why = "hog was interrupted: it blocked the event loop, and the time of a run there was nearly over"
+    assert (first.status, told(first)) == ("answered", [why])
+    assert (second.status, second.stop_reason) == ("partial", "deadline")
+
+
+@pytest.mark.promise("loop-rescued")
+def test_what_keeps_the_interrupt_is_interrupted_again_and_cleans_up_first():
+    cleaned = []
+
+    @tool(timeout_s=LIMIT_S)
+    async def stubborn() -> str:
+        for _ in range(3):
+            try:
+                waits()
+            except BaseException:
+                cleaned.append("kept")
+            finally:
+                cleaned.append("cleaned")
+        return "at last"
+
+    result = asyncio.run(run_with(stubborn))
+    assert told(result) == ["at last"]
+    assert cleaned == ["kept", "cleaned"] * 3
+
+
+@pytest.mark.promise("loop-rescued")
+def test_what_keeps_every_interrupt_is_named_and_left(caplog):
+    kept = []
+
+    @tool(timeout_s=LIMIT_S)
+    async def immune() -> str:
+        while len(kept) < 30 and not any("after 10 interrupts" in text for text in caplog.messages):
+            try:
+                threading.Event().wait(WAIT_S / 10)
+            except BaseException:
+                kept.append(1)
+        return "at last"
+
+    with caplog.at_level(logging.ERROR):
+        assert told(asyncio.run(run_with(immune))) == ["at last"]
+    assert len(kept) == 10
+    assert "tool immune goes on after 10 interrupts; isolation 'process' can end it" in caplog.messages
+
+
+@pytest.mark.promise("loop-rescued")
+def test_whatever_foreign_code_makes_of_the_interrupt_it_is_told_as_one():
+    @tool(timeout_s=LIMIT_S)
+    async def blocking() -> None:
+        try:
+            waits()
+        except BaseException as error:
+            raise ValueError("the driver is broken") from error
+
+    assert told(asyncio.run(run_with(blocking))) == [OVER]
+
+
+@pytest.mark.promise("loop-rescued")
+def test_the_innermost_call_is_blamed():
+    inner = ReActAgent(
+        llm=ScriptedLLM([Turn(calls=[("blocking", {})]), "I tried"]), tools=[blocking_by(waits)], name="inner"
+    )
+    result = asyncio.run(run_with(AgentTool(inner, description="Asks another.")))
+    assert (result.status, told(result)) == ("answered", ["I tried"])
+
+
+@pytest.mark.promise("loop-rescued")
+def test_a_memory_that_blocks_is_interrupted():
+    class Store(BaseMemory):
+        name = "slow"
+
+        async def _store(self, session_id, messages):
+            waits()
+            ENDED.append("store")
+
+        async def _load(self, session_id, limit):
+            return []
+
+    ENDED.clear()
+    agent = ReActAgent(llm=ScriptedLLM(["done"]), memory=Store())
+    result = asyncio.run(agent.async_run("go", session_id="s", timeout=2))
+    assert (result.answer, ENDED) == ("done", [])
+    assert "it blocked the event loop" in result.error
+
+
+@pytest.mark.promise("loop-rescued")
+def test_an_evaluator_that_blocks_is_interrupted_for_the_runs_beside_it():
+    class Judge(BaseEvaluator):
+        name = "judge"
+
+        async def evaluate(self, answer, expected=None, result=None):
+            waits()
+
+    async def main():
+        run = asyncio.create_task(run_with(polite, timeout=0.5))
+        await asyncio.sleep(0)
+        with pytest.raises(DeadlineExceeded, match="judge was interrupted: it blocked the event loop"):
+            await Judge().async_evaluate("x")
+        return await run
+
+    assert asyncio.run(main()).stop_reason == "deadline"
+
+
+@pytest.mark.promise("loop-rescued")
+def test_a_loop_in_another_thread_is_rescued_from_python_code():
+    results = []
+    thread = threading.Thread(target=lambda: results.append(asyncio.run(run_with(blocking_by(spins)))))
+    thread.start()
+    thread.join(2 * WAIT_S)
+    assert told(results[0]) == [OVER]
+
+
+def test_the_signal_is_taken_only_from_nobody_and_given_back(monkeypatch):
+    def seen():
+        holders = []
+
+        @tool
+        async def look() -> None:
+            holders.append(signal.getsignal(SIGNAL))
+
+        asyncio.run(run_with(look))
+        return holders[0], signal.getsignal(SIGNAL)
+
+    during, after = seen()
+    assert (callable(during), after) == (True, signal.SIG_DFL)
+
+    def theirs(*_):
+        pass
+
+    before = signal.signal(SIGNAL, theirs)
+    try:
+        assert seen() == (theirs, theirs)
+        assert told(asyncio.run(run_with(blocking_by(spins)))) == [OVER]  # the other way
+    finally:
+        signal.signal(SIGNAL, before)
+    monkeypatch.setenv(SWITCH, "off")
+    assert seen() == (signal.SIG_DFL, signal.SIG_DFL)
+
+
+def test_it_can_be_switched_off(monkeypatch):
+    monkeypatch.setenv(SWITCH, "off")
+    ENDED.clear()
+
+    def short():
+        threading.Event().wait(2 * LIMIT_S)
+
+    assert told(asyncio.run(run_with(blocking_by(short)))) == ["ended"]
+    assert [short] == ENDED
+
+
+@pytest.mark.promise("loop-rescued")
+def test_an_interrupt_that_comes_too_late_is_harmless():
+    async def main():
+        line = Signal()
+        assert line.arm()
+        try:
+            line.send(lambda call: None)  # by the time it comes the call is left alone
+            for _ in range(1000):
+                sum(range(100))
+            await asyncio.sleep(0)
+        finally:
+            line.disarm()
+        return True
+
+    assert asyncio.run(main())
+
+
+def framed(name, block):
+    """Call `block` from a frame of a module of that name."""
+    exec(compile("def call(): return block()", name, "exec"), {"__name__": name, "block": block}, found := {})
+    return found["call"]
+
+
+class Nested(Call):
+    at = 0.0
+
+
+@pytest.mark.parametrize(
+    ("name", "may"),
+    [
+        ("their_library", True),
+        ("importlib._bootstrap", False),
+        ("logging", False),
+        ("pdb", False),
+        ("shared_libs.agents.run", False),
+    ],
+)
+def test_where_an_interrupt_may_be_raised(name, may):
+    async def main():
+        async def theirs():
+            return framed(name, lambda: may_be_interrupted(sys._getframe(), asyncio.current_task()))()
+
+        return await asyncio.create_task(theirs())
+
+    assert asyncio.run(main()) is may
+
+
+def test_code_of_the_application_itself_is_never_interrupted():
+    async def main():
+        run = asyncio.create_task(run_with(polite, timeout=LIMIT_S))
+        await asyncio.sleep(0)
+        assert in_progress.get() is None
+        threading.Event().wait(2 * LIMIT_S)
+        return await run
+
+    assert asyncio.run(main()).stop_reason == "deadline"
+
+
+def test_an_observer_that_blocks_is_not_interrupted():
+    ended = []
+
+    def hold(event):
+        if event.seq == 1:
+            threading.Event().wait(2 * LIMIT_S)
+            ended.append(event)
+
+    agent = ReActAgent(llm=ScriptedLLM(["done"]), observers=[hold])
+    asyncio.run(agent.async_run("go", timeout=LIMIT_S))
+    assert len(ended) == 1
+
+
+def test_the_watchdog_outlives_its_own_mistakes(caplog):
+    class Broken:
+        failed = threading.Event()
+
+        @property
+        def deadline(self):
+            self.failed.set()
+            raise RuntimeError("no deadline today")
+
+        def emit(self, event):
+            pass
+
+    async def main():
+        broken = Broken()
+        WATCHDOG.begin(broken)
+        assert await asyncio.to_thread(broken.failed.wait, WAIT_S)
+        WATCHDOG.end(broken)
+        return await run_with(blocking_by(waits))
+
+    assert told(asyncio.run(main())) == [OVER]
+    assert "the watchdog failed at one look; it goes on" in caplog.messages
+
+
+def test_interrupts_are_no_exceptions():
+    assert not issubclass(Interrupted, Exception)

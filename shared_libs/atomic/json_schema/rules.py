@@ -2,8 +2,8 @@
 The keywords of JSON Schema, each a small check of one value.
 
 The rules are those of draft 2020-12 and, where they differ, of the drafts before it (`items` as a list,
-`additionalItems`, `dependencies`, the boolean `exclusiveMinimum` of draft 4). `contentEncoding`, `contentMediaType` and unknown words say
-nothing of whether a value is valid.
+`additionalItems`, `dependencies`, the boolean `exclusiveMinimum` of draft 4). Unknown words say nothing of
+whether a value is valid.
 """
 
 from __future__ import annotations

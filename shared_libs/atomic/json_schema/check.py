@@ -16,8 +16,8 @@ import msgspec
 
 from shared_libs.atomic.errors import MisuseError
 from shared_libs.atomic.json_schema.plan import Plan, SchemaProblem
-from shared_libs.atomic.json_schema.rules import Enough, TooMuchWork, Visit
 from shared_libs.atomic.json_schema.values import MAX_PROBLEMS
+from shared_libs.atomic.json_schema.visit import Enough, TooMuchWork, Visit
 
 MAX_BYTES = 256 * 1024
 """Bytes of the largest schema, as JSON: all of it goes to the model with every call."""

@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from typing import Any
 from urllib.parse import unquote, urljoin
 
-from shared_libs.atomic.json_schema.rules import LAST, RULES, Node, Path, Visit
+from shared_libs.atomic.json_schema.rules import LAST, RULES
 from shared_libs.atomic.json_schema.values import shown
+from shared_libs.atomic.json_schema.visit import Node, Path, Visit
 
 MAX_NODES = 5_000
 """Schemas in one schema, the values of its `enum`s counted with them."""

@@ -77,6 +77,10 @@ REQUIREMENTS: dict[str, Requirement] = {
     "work-bounded": Requirement(
         "what comes from outside, and what grows, has a bound on its size and on the work it makes", "house rule"
     ),
+    "schema-bounded": Requirement(
+        "no JSON Schema and no value, whoever wrote them, raises in a run or keeps the event loop for 50 ms",
+        "letta #3285; hermes-agent #101804; security review H1",
+    ),
     "retry-once": Requirement("attempts on the wire equal the configured attempts", "code_puppy #317"),
     "retry-fit": Requirement(
         "a Retry-After that does not fit the remaining time fails over at once", "eight peers, measured"

@@ -305,4 +305,4 @@ def _complaints(case: Case, heard: Heard, requests: Sequence[Seen], others: Sequ
         if isinstance(value, Mapping) and isinstance(told, Mapping):
             told = {key: told.get(key) for key in value}
         if told != value:
-            yield f"{name}: {told!r}, expected {value!r}"
+            yield f"{name}: {told!r}, expected {value!r} {heard.words}".rstrip()

@@ -25,19 +25,19 @@ PROVIDERS = {
 
 
 @tool
-def get_weather(city: str) -> str:
+async def get_weather(city: str) -> str:
     """Tells the weather of a city."""
     return f"weather of {city}"
 
 
 @tool
-def get_time(tz: str) -> str:
+async def get_time(tz: str) -> str:
     """Tells the time of a zone."""
     return f"time of {tz}"
 
 
 @tool
-def weather_here(city: str = "home") -> str:
+async def weather_here(city: str = "home") -> str:
     """Tells the weather here, or in a city."""
     return f"weather of {city}"
 

@@ -54,6 +54,10 @@ REQUIREMENTS: dict[str, Requirement] = {
         "three parallel approvals are three decisions, and a resume never runs a finished tool again",
         "langgraph #6624, #6208, #5952",
     ),
+    "wire-read": Requirement(
+        "whatever real model servers put on the wire is read right, or is an error that says what came",
+        "contract; tests/wire_cases",
+    ),
     "attempt-moment": Requirement(
         "an attempt ends at the moment that the reason it tells names", "core review: idle under first token"
     ),

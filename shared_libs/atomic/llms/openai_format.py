@@ -15,7 +15,7 @@ from shared_libs.atomic.errors import (
     ProviderUnavailable,
     StreamInterrupted,
 )
-from shared_libs.atomic.llms.faults import error_event
+from shared_libs.atomic.llms.faults import error_event, no_answer
 from shared_libs.atomic.llms.payload import decode, portable_id
 from shared_libs.atomic.types import (
     FinishReason,
@@ -225,13 +225,13 @@ class OpenAIAnswer:
         """Take an answer that came in one piece."""
         completion = self._read(body)
         if not completion.choices or completion.choices[0].message is None:
-            raise MalformedResponse("the answer has no choices")
+            raise no_answer(body, self._secrets, "choices")
         self.ended = True
         return self._add(completion)
 
     def _read(self, payload: bytes) -> _Completion:
         completion = decode(_decoder, payload)
-        if completion.error is not None or completion.object == "error":
+        if completion.error or completion.object == "error":
             raise error_event(payload, self._secrets)
         return completion
 

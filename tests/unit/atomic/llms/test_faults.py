@@ -15,7 +15,9 @@ from shared_libs.atomic.errors import (
     ProviderUnavailable,
     RateLimited,
 )
-from shared_libs.atomic.llms.faults import MAX_REASON_CHARS, error_event, refusal, retry_after_s
+from shared_libs.atomic.llms.faults import error_event, refusal
+from shared_libs.atomic.llms.reasons import MAX_REASON_CHARS
+from shared_libs.atomic.llms.waits import retry_after_s
 
 KEY = "sk-verysecret0123456789"
 WHERE = "http://127.0.0.1:1/v1/chat/completions"
@@ -55,7 +57,7 @@ def anthropic_error(kind, message="no"):
         (402, {"error": {"message": "Insufficient Balance", "code": 402}}, RateLimited, False),
         (408, b"", ProviderUnavailable, True),
         (409, openai_error(), ProviderUnavailable, True),
-        (413, anthropic_error("request_too_large"), BadRequest, False),
+        (413, anthropic_error("request_too_large"), ContextOverflow, False),
         (422, {"detail": [{"loc": ["body"], "msg": "field required"}]}, BadRequest, False),
         (425, b"", ProviderUnavailable, True),
         (429, openai_error(code="rate_limit_exceeded"), RateLimited, True),

@@ -6,6 +6,9 @@ and databases. Printed are the longest time to return of all rounds, how the run
 it says still runs, and how often a file was still written to in the second after it had returned. Exit code 1 when one
 came back later than 1.05 s, or when something went on that the result does not name.
 
+Then async tools that block the event loop itself, in four ways, on the loops of asyncio and uvloop, beside a run with
+the same limit that only waits: how late that neighbour was is printed too.
+
 The last part times out 500 calls of a sync tool: the threads that are left, and how long the process takes to end.
 """
 
@@ -18,6 +21,7 @@ import ctypes
 import itertools
 import logging
 import os
+import socket
 import subprocess
 import sys
 import tempfile
@@ -26,6 +30,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -333,6 +338,88 @@ async def table(made: dict[str, Callable[[str], ReActAgent]], rounds: int, folde
     return kept
 
 
+async def sleeps_on_loop() -> None:
+    try:
+        time.sleep(WORK_S)  # noqa: ASYNC251 - what is measured
+    except Exception:  # noqa: BLE001 - as careful code does
+        return
+
+
+async def reads_on_loop() -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        ours.settimeout(WORK_S)
+        with contextlib.suppress(Exception):
+            ours.recv(1)
+
+
+async def waits_for_a_process_on_loop() -> None:
+    with contextlib.suppress(Exception):
+        subprocess.run(  # noqa: ASYNC221 - what is measured
+            [sys.executable, "-c", f"import time; time.sleep({WORK_S})"], check=False
+        )
+
+
+async def spins_on_loop() -> None:
+    until = time.monotonic() + WORK_S
+    while time.monotonic() < until:
+        try:
+            sum(range(100))
+        except Exception:  # noqa: BLE001 - as careful code does
+            continue
+
+
+BLOCKERS = {
+    "time.sleep": sleeps_on_loop,
+    "blocking socket": reads_on_loop,
+    "subprocess.run": waits_for_a_process_on_loop,
+    "spin in Python": spins_on_loop,
+}
+
+
+async def beside(block: Callable[[], Any], own_s: float) -> tuple[float, float, AgentResult, AgentResult]:
+    """Run a blocking tool and a waiting neighbour at once; return the seconds of both, and both results."""
+
+    @tool(name="blocks", timeout_s=own_s)
+    async def blocks() -> None:
+        await asyncio.sleep(0.1)
+        await block()
+
+    @tool
+    async def polite() -> None:
+        await asyncio.sleep(WORK_S)
+
+    async def one(made: BaseTool, timeout: float) -> tuple[float, AgentResult]:
+        began = time.perf_counter()
+        result = await ReActAgent(llm=Model(made.name, {}), tools=[made]).async_run("go", timeout=timeout)
+        return time.perf_counter() - began, result
+
+    (took, blocking), (beside_s, waiting) = await asyncio.gather(one(blocks, WORK_S), one(polite, LIMIT_S))
+    return took, beside_s, blocking, waiting
+
+
+def blocked_loops() -> bool:
+    """Print a row for each way to block, each loop, and each of the two limits that may be the first."""
+    loops = {"asyncio": asyncio.new_event_loop}
+    with contextlib.suppress(ImportError):
+        import uvloop
+
+        loops["uvloop"] = uvloop.new_event_loop
+    print(f"\n{'async tool that blocks the loop':52}{'loop':>9}{'returned':>10}  answer{'neighbour':>11}")
+    kept = True
+    for (way, block), (loop, new), own_s in itertools.product(BLOCKERS.items(), loops.items(), (LIMIT_S, WORK_S)):
+        with asyncio.Runner(loop_factory=new) as runner:
+            took, beside_s, result, _ = runner.run(beside(block, own_s))
+        own = "its own limit 1 s" if own_s == LIMIT_S else "a neighbour's deadline 1 s"
+        said = result.steps[0].observations[0].content if result.steps else ""
+        fine = took <= LIMIT_S + 0.15 and beside_s <= ALLOWED_S and "blocked the event loop" in said
+        kept &= fine
+        answer = "yes" if result.answer else "no"
+        row = f"{way + ', ' + own:52}{loop:>9}{took:8.3f} s  {answer:6}{beside_s - LIMIT_S:+9.3f} s"
+        print(row + ("" if fine else "  BROKEN"))
+    return kept
+
+
 def threads() -> bool:
     """Time out 500 calls of a sync tool, and see the process end."""
     command = [sys.executable, "-c", STUCK]
@@ -356,7 +443,7 @@ def stuck() -> None:
 async def main():
     results = await asyncio.gather(*(stuck.async_run({}) for _ in range(500)))
     refused = (await stuck.async_run({})).content
-    errors, threads = sum(result.is_error for result in results), threading.active_count() - 1
+    errors, threads = sum(result.is_error for result in results), sum("stuck" in t.name for t in threading.enumerate())
     print(f"{errors} errors, {threads} threads; then: {refused}", flush=True)
 
 asyncio.run(main())
@@ -386,6 +473,8 @@ if __name__ == "__main__":
     parser.add_argument("--only", default="")
     chosen = parser.parse_args()
     kept = asyncio.run(main(chosen.rounds, chosen.only))
+    if not chosen.only or chosen.only in "blocks the loop":
+        kept &= blocked_loops()
     if not chosen.only:
         kept &= threads()
     sys.exit(0 if kept else 1)

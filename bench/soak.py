@@ -168,13 +168,17 @@ class Work(BaseTool):
     description = "Works."
     timeout_s = 0.4
 
-    def __init__(self, dice: Dice) -> None:
+    def __init__(self, dice: Dice, blocking: float) -> None:
         self._dice = dice
+        self._blocking = blocking
         self._threads_tool = ThreadWork()
 
     async def execute(self, run: str, number: int) -> Any:
         fault = self._dice.fault(TOOL_FAULTS, "tool", run, number)
         seconds = self._dice.number(0.01, 1, "tool time", run, number)
+        if self._dice.number(0, 1, "blocks", run, number) < self._blocking:
+            self._dice.thrown["tool: blocks the loop"] += 1
+            time.sleep(3600)  # noqa: ASYNC251 - until it is interrupted
         match fault:
             case "slow":
                 await asyncio.sleep(seconds)
@@ -284,7 +288,7 @@ class LoopLag:
 class Soak:
     """The runs of one seed, and what was seen of them."""
 
-    def __init__(self, seed: int, share: float, folder: Path) -> None:
+    def __init__(self, seed: int, share: float, blocking: float, folder: Path) -> None:
         self.dice = Dice(seed, share)
         policy = Resilience(
             retry={"attempts": 3, "base_s": 0.02},
@@ -294,7 +298,7 @@ class Soak:
         )
         self.models = [Model(name, self.dice) for name in ("second", "third")]
         self.models.insert(0, Model("first", self.dice, resilience=policy, fallbacks=self.models))
-        self._tool = Work(self.dice)
+        self._tool = Work(self.dice, blocking)
         stores = [None, SQLMemory(f"sqlite+aiosqlite:///{folder / 'soak.db'}")]
         self._agents = [
             ReActAgent(llm=self.models[0], tools=[self._tool], memory=Memory(self.dice, store), observers=[self.hear])
@@ -368,7 +372,7 @@ def files() -> int:
 
 async def soak(arguments: argparse.Namespace, folder: Path) -> int:
     before = (files(), threading.active_count())
-    work = Soak(arguments.seed, arguments.share, folder)
+    work = Soak(arguments.seed, arguments.share, arguments.blocking, folder)
     sleeper = asyncio.get_running_loop().create_task(work.lag.watch())
     await work.one(arguments.runs)  # everything is imported now
     gc.collect()
@@ -424,7 +428,7 @@ def report(work: Soak, arguments: argparse.Namespace, wall: float, memory: list[
 
 async def again(arguments: argparse.Namespace, folder: Path) -> int:
     """Do one run of a seed again, alone."""
-    work = Soak(arguments.seed, arguments.share, folder)
+    work = Soak(arguments.seed, arguments.share, arguments.blocking, folder)
     work._agents[arguments.only % 8 == 0].observers += (lambda event: print(f"{event.at_s:7.3f} {event}"),)  # noqa: SLF001
     print(await work.one(arguments.only))
     await work.aclose()
@@ -437,6 +441,7 @@ def main() -> None:
     parser.add_argument("--at-once", type=int, default=200)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--share", type=float, default=0.25, help="of the calls that meet a fault")
+    parser.add_argument("--blocking", type=float, default=0.001, help="share of the tool calls that block the loop")
     parser.add_argument("--only", type=int)
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:

@@ -54,6 +54,10 @@ REQUIREMENTS: dict[str, Requirement] = {
         "three parallel approvals are three decisions, and a resume never runs a finished tool again",
         "langgraph #6624, #6208, #5952",
     ),
+    "wire-read": Requirement(
+        "whatever real model servers put on the wire is read right, or is an error that says what came",
+        "contract; tests/wire_cases",
+    ),
     "attempt-moment": Requirement(
         "an attempt ends at the moment that the reason it tells names", "core review: idle under first token"
     ),
@@ -72,6 +76,10 @@ REQUIREMENTS: dict[str, Requirement] = {
     ),
     "work-bounded": Requirement(
         "what comes from outside, and what grows, has a bound on its size and on the work it makes", "house rule"
+    ),
+    "schema-bounded": Requirement(
+        "no JSON Schema and no value, whoever wrote them, raises in a run or keeps the event loop for 50 ms",
+        "letta #3285; hermes-agent #101804; security review H1",
     ),
     "retry-once": Requirement("attempts on the wire equal the configured attempts", "code_puppy #317"),
     "retry-fit": Requirement(

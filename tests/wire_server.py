@@ -15,9 +15,13 @@ Then = Literal["keep", "close", "reset", "hang"]
 
 @dataclass
 class Play:
-    """The raw bytes of one answer, piece by piece with a pause after each, and what becomes of the connection then."""
+    """
+    The raw bytes of one answer, piece by piece with a pause after each, and what becomes of the connection then.
 
-    pieces: Sequence[bytes]
+    A number among the pieces is a pause of its own, in seconds.
+    """
+
+    pieces: Sequence[bytes | float]
     then: Then = "keep"
     pause_s: float = 0.0
 
@@ -114,9 +118,10 @@ class WireServer:
                 await self._notify()
                 play = self._next(request)
                 for piece in play.pieces:
-                    writer.write(piece)
-                    await writer.drain()
-                    await asyncio.sleep(play.pause_s)
+                    if isinstance(piece, bytes):
+                        writer.write(piece)
+                        await writer.drain()
+                    await asyncio.sleep(play.pause_s if isinstance(piece, bytes) else piece)
                 if play.then == "hang":
                     await reader.read()
                 if play.then == "reset":

@@ -274,8 +274,9 @@ class Run:
             pending=ending.pending,
             state=msgspec.to_builtins(self._paused()) if ending.status == "paused" else None,
         )
+        WATCHDOG.end(self)  # what it has to tell comes before the end
         self.emit(RunFinished(result=result))
-        self.leave()
+        self._over = True
         return result
 
 

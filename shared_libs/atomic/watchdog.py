@@ -102,6 +102,7 @@ class Watchdog:
         """Watch for `owner` no more."""
         watched = self._loops.get(asyncio.get_running_loop())
         if watched is not None:
+            watched.tell()
             watched.owners.pop(id(owner), None)
             if watched.idle:
                 self._forget(watched.loop)
@@ -220,16 +221,22 @@ class _Watched:
         self.loop.call_soon_threadsafe(self._answer, self._asked)
 
     def _answer(self, question: int) -> None:
-        """Tell, on the loop, that it goes on, and to whom it matters that it did not."""
-        told, self._told, self._answered = self._told, [], question
+        """Answer, on the loop, that it goes on."""
+        self._answered = question
+        self.tell()
+        if self.idle:
+            self._forget(self.loop)
+
+    def tell(self) -> None:
+        """Tell, on the loop's own thread, to whom it matters that something has held it."""
+        told, self._told = self._told, []
         held_s = time.monotonic() - self._since
         for emit, event in told:
             event.blocked_s = held_s
             emit(event)
         if self._interrupts:
+            self._interrupts = 0
             _log.warning("%s was interrupted after %.2f s; give it isolation 'thread' or 'process'", self._who, held_s)
-        if self.idle:
-            self._forget(self.loop)
 
     def _due(self, call: Call | None) -> float:
         """When `call`, or whichever call it is, is to be interrupted: at its own time, or before that of any run."""

@@ -2,7 +2,7 @@
 A tool's arguments: one JSON Schema, from the signature or given, and the check of a call against it.
 
 Coercion is lossless only (20 becomes 20.0 where a float is due); no default is filled in, nothing is dropped.
-pydantic and jsonschema are loaded when the first tool that needs them is described.
+pydantic is loaded when the first tool that needs it is described.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from typing import Annotated, Any, Protocol
 
 from shared_libs.atomic.errors import MisuseError
-from shared_libs.atomic.json_schema import SchemaCheck
+from shared_libs.atomic.json_schema import SchemaCheck, shown
 
 
 class InvalidArguments(Exception):
@@ -135,7 +135,7 @@ def _problems(error: Any, model: Any) -> str:
         elif problem["type"] == "missing":
             lines.append(f"{place}: missing")
         else:
-            lines.append(f"{place}: {problem['msg']}, got {problem['input']!r:.200}")
+            lines.append(f"{place}: {problem['msg']}, got {shown(problem['input'])}")
     return "; ".join(lines)
 
 
@@ -152,15 +152,21 @@ def _by_schema(name: str, schema: dict[str, Any]) -> _Check:
 
 
 def _lossless(value: Any, schema: Any) -> Any:
-    """Give a number the Python type its schema names; JSON itself does not tell 20 from 20.0."""
-    kind = schema.get("type") if isinstance(schema, Mapping) else None
+    """
+    Copy a value, each number in the Python type its schema names; JSON itself does not tell 20 from 20.0.
+
+    A copy: a tool may change its arguments, and what the model said stays as it was.
+    """
+    given = schema if isinstance(schema, Mapping) else {}
+    if isinstance(value, list):
+        items = given.get("items")
+        return [_lossless(item, items) for item in value]
+    if isinstance(value, dict):
+        inner = given.get("properties") or {}
+        return {key: _lossless(item, inner.get(key)) for key, item in value.items()}
+    kind = given.get("type")
     if kind == "number" and isinstance(value, int) and not isinstance(value, bool):
         return float(value) if abs(value) <= 2**53 else value
     if kind == "integer" and isinstance(value, float):
         return int(value)
-    if kind == "array" and isinstance(value, list) and isinstance(schema.get("items"), Mapping):
-        return [_lossless(item, schema["items"]) for item in value]
-    if kind == "object" and isinstance(value, dict):
-        inner = schema.get("properties", {})
-        return {key: _lossless(item, inner.get(key)) for key, item in value.items()}
     return value

@@ -135,6 +135,7 @@ def test_generators_and_tasks_of_a_tool_are_interrupted_as_the_tool_is():
 def test_a_neighbour_comes_back_by_its_deadline(new_loop):
     @tool
     async def hog() -> None:
+        await asyncio.sleep(0.05)  # the other run has begun
         waits()
 
     async def main():

@@ -377,7 +377,7 @@ def test_a_body_that_never_waits_costs_no_turn_of_the_loop():
     async def main():
         turns = []
         asyncio.get_running_loop().call_soon(turns.append, 1)
-        return await Ledger().supervise(at_once()), turns
+        return await Ledger().supervise(at_once()), [*turns]
 
     async def at_once():
         return "done"

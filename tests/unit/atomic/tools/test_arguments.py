@@ -251,25 +251,15 @@ def test_a_schema_that_is_none_is_misuse():
         arguments(None, {"type": "nothing"})
 
 
-def test_a_reference_is_never_fetched_from_the_network():
-    import asyncio
+def test_a_reference_is_never_fetched_and_one_that_leads_out_is_misuse():
+    with pytest.raises(MisuseError, match="leads out of the schema"):
+        arguments(None, {"type": "object", "properties": {"a": {"$ref": "http://127.0.0.1:9/a.json"}}})
 
-    async def main():
-        asked = []
-        server = await asyncio.start_server(lambda reader, writer: asked.append(writer.close()), "127.0.0.1", 0)
-        port = server.sockets[0].getsockname()[1]
 
-        class Remote(BaseTool):
-            name = "remote"
-
-            async def execute(self, a):
-                return a
-
-        remote = Remote()
-        remote.parameters = {"type": "object", "properties": {"a": {"$ref": f"http://127.0.0.1:{port}/a.json"}}}
-        result = await remote.async_run({"a": 1})
-        server.close()
-        await server.wait_closed()
-        return asked, result.is_error
-
-    assert run(main()) == ([], True)
+@pytest.mark.parametrize("schema", [{}, {"rows": {}}, {"rows": {"anyOf": [{"type": "array"}, {"type": "null"}]}}])
+def test_a_tool_changes_a_copy_of_its_arguments(schema):
+    given = {"rows": [1, {"a": [2]}]}
+    got = arguments(None, {"type": "object", "properties": schema}).check(given)
+    got["rows"][1]["a"].clear()
+    got["rows"].clear()
+    assert given == {"rows": [1, {"a": [2]}]}

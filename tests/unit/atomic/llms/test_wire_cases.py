@@ -1,0 +1,127 @@
+"""What model servers put on the wire, read by our adapters: the cases of tests/wire_cases."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from shared_libs.agents import ReActAgent
+from shared_libs.atomic import Resilience, tool
+from shared_libs.atomic.errors import LLMError
+from shared_libs.atomic.llms.anthropic_llm import AnthropicLLM
+from shared_libs.atomic.llms.ollama_llm import OllamaLLM
+from shared_libs.atomic.llms.openai_llm import OpenAILLM
+from tests.support import run_virtual
+from tests.wire_case import Case, Heard, cases, judged
+
+KEY = "sk-test-0123456789"
+PROVIDERS = {
+    "chat": OpenAILLM,
+    "responses": lambda *args, **options: OpenAILLM(*args, api="responses", **options),
+    "anthropic": AnthropicLLM,
+    "ollama": OllamaLLM,
+}
+
+
+@tool
+async def get_weather(city: str) -> str:
+    """Tells the weather of a city."""
+    return f"weather of {city}"
+
+
+@tool
+async def get_time(tz: str) -> str:
+    """Tells the time of a zone."""
+    return f"time of {tz}"
+
+
+@tool
+async def weather_here(city: str = "home") -> str:
+    """Tells the weather here, or in a city."""
+    return f"weather of {city}"
+
+
+TOOLS = {made.name: made for made in (get_weather, get_time, weather_here)}
+
+
+def wrapper(case: Case, base_url: str, second: str | None):
+    fallbacks = []
+    if second is not None:
+        api = case.fallback if isinstance(case.fallback, str) else case.api
+        fallbacks = [PROVIDERS[api]("second", api_key=KEY, base_url=second)]
+    arguments = {"api_key": KEY, "options": case.options, "resilience": Resilience(**case.resilience)} | case.arguments
+    return PROVIDERS[case.api]("m", base_url=base_url, fallbacks=fallbacks, **arguments)
+
+
+async def ours(case: Case, base_url: str, second: str | None) -> Heard:
+    """What our adapters, and an agent of them, make of a case."""
+    began = asyncio.get_running_loop().time()
+    heard = Heard(error="")
+    try:
+        async with wrapper(case, base_url, second) as llm:
+            if case.ask == "agent":
+                await by_agent(case, llm, heard)
+            elif case.ask == "embed":
+                heard.vectors = (await llm.async_embed(case.texts, timeout=case.timeout)).tolist()
+            else:
+                await by_model(case, llm, heard)
+    except LLMError as error:
+        heard.error, heard.words = type(error).__name__, str(error)
+        heard.error = type(error.causes[-1]).__name__ if error.causes and heard.error == "LLMError" else heard.error
+    except Exception as error:
+        heard.error, heard.words = type(error).__name__, str(error)
+    heard.took_s = asyncio.get_running_loop().time() - began
+    return heard
+
+
+async def by_model(case: Case, llm, heard: Heard) -> None:
+    chunks = []
+    response = await llm.async_chat(
+        case.messages,
+        [TOOLS[name] for name in case.tools],
+        timeout=case.timeout,
+        on_chunk=chunks.append if case.ask == "stream" else None,
+        output_schema=case.output_schema,
+    )
+    heard.text, heard.finish, heard.model = response.text, response.finish_reason, response.model
+    heard.thinking = "".join(block.text for block in response.thinking)
+    heard.calls = [[call.name, call.input] for call in response.tool_calls]
+    usage = response.usage
+    heard.usage = {
+        "input": usage.input_tokens,
+        "output": usage.output_tokens,
+        "cached": usage.cached_input_tokens,
+        "total": usage.total_tokens,
+    }
+    heard.parsed = response.parsed
+    if case.ask == "stream":
+        heard.deltas = {
+            kind: "".join(chunk.text for chunk in chunks if chunk.kind == kind) for kind in ("text", "thinking")
+        }
+
+
+async def by_agent(case: Case, llm, heard: Heard) -> None:
+    agent = ReActAgent(llm=llm, tools=[TOOLS[name] for name in case.tools], limits=case.limits, protocol=case.protocol)
+    deltas = {"text": "", "thinking": ""}
+    kinds = {"TextDelta": "text", "ThinkingDelta": "thinking"}
+    question = case.messages if isinstance(case.messages, str) else case.messages[-1]["content"]
+    async for event in agent.async_stream(question, timeout=case.timeout, stream=case.streams):
+        if (kind := kinds.get(type(event).__name__)) is not None:
+            deltas[kind] += event.text
+        last = event
+    result = last.result
+    heard.answer, heard.status, heard.deltas = result.answer, result.status, deltas
+    heard.actions = [[action.tool, action.input] for step in result.steps for action in step.actions]
+    heard.words = result.error or ""
+
+
+@pytest.mark.promise("wire-read")
+@pytest.mark.parametrize("case", cases(), ids=lambda case: case.id)
+def test_a_case(case):
+    assert run_virtual(judged(case, ours)) == []
+
+
+def test_ids_are_unique():
+    ids = [case.id for case in cases()]
+    assert len(ids) == len(set(ids))

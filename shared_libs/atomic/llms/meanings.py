@@ -177,7 +177,7 @@ _MODEL = Meaning(
         "model_decommissioned model_not_active deploymentnotfound unsupported_model base_resp/1211 1211 1220"
     ),
     _words(
-        r"invalid model name|not a valid model|unknown model|no such model|not exist.{0,20}model",
+        r"invalid model name|not a valid model|unknown model|no such model|model not (exist|found)",
         r"model .{1,200} (not found|does not exist|(is|was|has been) (not available|decommissioned|deprecated|retired))",
         r"(no|any) (allowed |healthy )?(deployments?|providers?|endpoints?) (available|found)",
         r"no endpoints found",

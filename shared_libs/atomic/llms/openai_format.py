@@ -91,6 +91,7 @@ class _Choice(msgspec.Struct):
     message: _Message | None = None
     delta: _Message | None = None
     finish_reason: str | None = None
+    error: Any = None
 
 
 class _InputDetails(msgspec.Struct):
@@ -231,7 +232,8 @@ class OpenAIAnswer:
 
     def _read(self, payload: bytes) -> _Completion:
         completion = decode(_decoder, payload)
-        if completion.error or completion.object == "error":
+        inside = completion.choices and any(choice.error for choice in completion.choices)
+        if completion.error or inside or completion.object == "error":
             raise error_event(payload, self._secrets)
         return completion
 

@@ -137,7 +137,8 @@ _MONEY = Meaning(
         r"credits? balance",
         r"\b(no|any|more|of|your|enough|all available|insufficient|purchase|prepaid|remaining) credits?\b",
         r"insufficient[ _](balance|funds|quota|account)",
-        r"(spend(ing)?|billing|budget|usage|monthly|weekly|daily|plan('s)?|subscription|credit)( hard)?[ _-](usage )?(limit|cap|quota)s?\b",
+        r"(spend(ing)?|billing|budget|usage|monthly|weekly|daily|plan('s)?|subscription|credit)"
+        r"( hard)?[ _-](usage )?(limit|cap|quota)s?\b",
         r"budget (has been |is |was )?exceeded|exceeded (your |its |the )?(team |key |user |max )?budget",
         r"payment (is )?required|overdue|in good standing|余额不足|欠费",
         r"extra usage is required|upgrade (your |to a )?(plan|account|subscription|paid)",
@@ -162,7 +163,8 @@ _KEY = Meaning(
     ),
     _words(
         r"api[ _-]?key\b.{0,40}(invalid|not valid|incorrect|wrong|missing|expired|not found|required|revoked|disabled)",
-        r"(invalid|incorrect|wrong|missing|no|expired|unknown) (api[ _-]?key|(auth\w*|access|proxy) (key|token)|credential)",
+        r"(invalid|incorrect|wrong|missing|no|expired|unknown) "
+        r"(api[ _-]?key|(auth\w*|access|proxy) (key|token)|credential)",
         r"authentication (error|fail)|not authenticated|unauthorized|login fail",
         r"(organization|account|project|user|team|workspace)\b.{0,40}(disabled|suspended|deactivated|restricted|banned)",
         r"(country|region|location)\b.{0,40}not (supported|available|allowed)",
@@ -178,7 +180,8 @@ _MODEL = Meaning(
     ),
     _words(
         r"invalid model name|not a valid model|unknown model|no such model|model not (exist|found)",
-        r"model .{1,200} (not found|does not exist|(is|was|has been) (not available|decommissioned|deprecated|retired))",
+        r"model .{1,200} (not found|does not exist|(is|was|has been) "
+        r"(not available|decommissioned|deprecated|retired))",
         r"(no|any) (allowed |healthy )?(deployments?|providers?|endpoints?) (available|found)",
         r"no endpoints found",
         r"unexpected endpoint|unknown (endpoint|url)|invalid url|no route|cannot post",
@@ -230,11 +233,13 @@ _THIS_MODEL = Meaning(
         "failed_precondition"
     ),
     _words(
-        r"(not|n't|never|isn't|un|only)[ _-]?(yet )?(be )?(support|permitt|enabled|implemented|available|allowed for|accept)",
+        r"(not|n't|never|isn't|un|only)[ _-]?(yet )?(be )?"
+        r"(support|permitt|enabled|implemented|available|allowed for|accept)",
         r"(unknown|unrecognized|unexpected|unrecognised|deprecated|extra|additional) "
         r"(field|param|argument|request arg|key|input|value|keyword|name|propert)",
         r"(this|the|your|selected|chosen|requested) (\S+ )?model\b",
-        r"(maximum|max|valid range|at most|greater than|less than|up to|between)\b.{0,60}(tokens?|max_tokens|temperature|top_p)",
+        r"(maximum|max|valid range|at most|greater than|less than|up to|between)\b"
+        r".{0,60}(tokens?|max_tokens|temperature|top_p)",
         r"(max_tokens|max_completion_tokens|temperature|top_p|top_k|n_predict|reasoning_effort|budget_tokens)\b",
         r"signature|thought|thinking|reasoning",
         r"roles?\b.{0,60}(alternat|after|must|expected|order)|alternat|unexpected role|after role",

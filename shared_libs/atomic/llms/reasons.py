@@ -58,8 +58,8 @@ class Reason(NamedTuple):
     What the provider itself says.
 
     `codes` are in lower case; those of a list that is no HTTP's stand behind its name: `base_resp/1004`. `status` is
-    the HTTP status that the body tells, the innermost. `field` is the field of the request it names, `wait_told` the wait
-    as it stands in the body.
+    the HTTP status that the body tells, the innermost. `field` is the field of the request it names, `wait_told` the
+    wait as it stands in the body.
     """
 
     text: str

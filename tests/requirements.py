@@ -82,6 +82,10 @@ REQUIREMENTS: dict[str, Requirement] = {
     "work-bounded": Requirement(
         "what comes from outside, and what grows, has a bound on its size and on the work it makes", "house rule"
     ),
+    "secrets-masked": Requirement(
+        "a secret of a known shape or under a telling name is in no log, record or picture of a run",
+        "security review M5, M6",
+    ),
     "schema-bounded": Requirement(
         "no JSON Schema and no value, whoever wrote them, raises in a run or keeps the event loop for 50 ms",
         "letta #3285; hermes-agent #101804; security review H1",

@@ -15,7 +15,7 @@ from shared_libs.atomic.errors import (
     ProviderUnavailable,
     StreamInterrupted,
 )
-from shared_libs.atomic.llms.faults import error_event
+from shared_libs.atomic.llms.faults import error_event, no_answer
 from shared_libs.atomic.llms.payload import decode, portable_id
 from shared_libs.atomic.types import (
     FinishReason,
@@ -91,6 +91,7 @@ class _Choice(msgspec.Struct):
     message: _Message | None = None
     delta: _Message | None = None
     finish_reason: str | None = None
+    error: Any = None
 
 
 class _InputDetails(msgspec.Struct):
@@ -225,13 +226,14 @@ class OpenAIAnswer:
         """Take an answer that came in one piece."""
         completion = self._read(body)
         if not completion.choices or completion.choices[0].message is None:
-            raise MalformedResponse("the answer has no choices")
+            raise no_answer(body, self._secrets, "choices")
         self.ended = True
         return self._add(completion)
 
     def _read(self, payload: bytes) -> _Completion:
         completion = decode(_decoder, payload)
-        if completion.error is not None or completion.object == "error":
+        inside = completion.choices and any(choice.error for choice in completion.choices)
+        if completion.error or inside or completion.object == "error":
             raise error_event(payload, self._secrets)
         return completion
 

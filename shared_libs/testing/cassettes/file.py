@@ -17,6 +17,7 @@ from typing import Any, cast
 import msgspec
 
 from shared_libs.atomic.errors import MisuseError
+from shared_libs.atomic.secrets import private
 from shared_libs.atomic.types import Usage
 from shared_libs.testing.cassettes import pieces
 from shared_libs.testing.cassettes.data import Asked, Came, Cassette, Entry, Line, Tool
@@ -114,7 +115,8 @@ def write_cassette(path: str | Path, cassette: Cassette) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        partial.write_text(text_of(cassette), "utf-8")
+        with open(partial, "w", encoding="utf-8", opener=private) as file:
+            file.write(text_of(cassette))
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)

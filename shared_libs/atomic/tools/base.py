@@ -15,7 +15,7 @@ from shared_libs.atomic.tools.exchange import Answer
 from shared_libs.atomic.tools.outcome import as_text, cut, words_of
 from shared_libs.atomic.tools.placement import Isolation, Placement
 from shared_libs.atomic.tools.plan import Plan, plan_of
-from shared_libs.atomic.types import ToolResult, ToolSpec
+from shared_libs.atomic.types import TOOL_NAME, ToolResult, ToolSpec
 
 
 class BaseTool:
@@ -241,6 +241,11 @@ class BaseTool:
         if self._arguments is None:
             if not self.name:
                 raise MisuseError(f"{type(self).__name__} has no name")
+            if not TOOL_NAME.fullmatch(self.name):
+                raise MisuseError(
+                    f"a tool is named {self.name!r}, which model providers refuse; allowed: 1 to 64 letters, digits, "
+                    "`_` and `-`"
+                )
             if self._placed().isolation != "process" and (
                 self.memory_limit_mb is not None or self.cpu_limit_s is not None
             ):

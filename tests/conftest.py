@@ -29,9 +29,8 @@ def _refuse_outside(event: str, arguments: tuple[Any, ...]) -> None:
 sys.addaudithook(_refuse_outside)
 
 
-@pytest.fixture(autouse=True)
-def _nothing_learnt() -> None:
-    """Servers on loopback get the ports of earlier ones, and are none of them."""
+def pytest_runtest_setup() -> None:
+    """Forget what was learnt: servers on loopback get the ports of earlier ones, and are none of them."""
     forget()
 
 

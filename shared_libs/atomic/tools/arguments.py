@@ -142,7 +142,7 @@ def _made(name: str, fields: dict[str, Any], extra: Any, parameters: Sequence[in
                 break
         else:
             where, why = "its signature", error
-        raise MisuseError(f"tool {name}: {where} has no JSON Schema: {str(why).splitlines()[0]}") from error
+        raise MisuseError(f"tool {name}: {where} has no JSON Schema: {' '.join(str(why).split()):.300}") from error
 
 
 def _schema_of(model: Any) -> dict[str, Any]:

@@ -37,6 +37,9 @@ _LABEL = re.compile(
     re.IGNORECASE | re.MULTILINE,
 )
 _FENCE = re.compile(r"^\s*```[\w-]*[ \t]*\n?(?P<body>.*?)(?:\n?```\s*)?$", re.DOTALL)
+MAX_DEPTH = 200
+"""How deep an object may be nested; what Python itself takes differs from version to version."""
+
 _CALL = re.compile(r"^[`*]*(?P<name>[\w.-]+)[`*]*(?:\s*[(\[](?P<input>.*))?$", re.DOTALL)
 _NO_ACTION = ("none", "null", "n/a", "no action", "none needed", "not needed")
 _ANSWER_ACTION = re.compile(
@@ -233,7 +236,7 @@ def _plain(value: Any) -> dict[str, Any] | None:
 
 
 def _balanced(text: str) -> tuple[str, str]:
-    """Return the first whole object of the text, or all of the text and what would close it."""
+    """Return the first whole object of the text, or all of the text and what would close it; nothing if too deep."""
     open_brackets: list[str] = []
     quote = ""
     escaped = False
@@ -247,6 +250,8 @@ def _balanced(text: str) -> tuple[str, str]:
             quote = char
         elif char in "{[":
             open_brackets.append("}" if char == "{" else "]")
+            if len(open_brackets) > MAX_DEPTH:
+                return "", ""
         elif char in "}]" and open_brackets:
             open_brackets.pop()
             if not open_brackets:

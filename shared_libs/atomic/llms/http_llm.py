@@ -18,6 +18,7 @@ from shared_libs.atomic.errors import (
 )
 from shared_libs.atomic.llms.base import BaseLLMWrapper
 from shared_libs.atomic.llms.payload import Doubles
+from shared_libs.atomic.loading import load
 from shared_libs.atomic.resilience.health import ModelHealth, health_of
 from shared_libs.atomic.resilience.policy import Resilience
 from shared_libs.atomic.types import LLMChunk, LLMResponse, Price
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
 
 COMPLETE_WAIT_S = 0.5
 """How long the usage and the end marker may take after the model's last word."""
+
+_OURS = f"{__name__.rpartition('.')[0]}."
 
 END_WAIT_S = 0.05
 """How long the connection's end may take after the end marker; reading it lets the connection be used again."""
@@ -92,6 +95,7 @@ class HttpLLM(BaseLLMWrapper):
         self._opened: Connections | None = None
         self._refused: set[str] = set()
         super().__init__(model, resilience=resilience, fallbacks=fallbacks, price=price, options=options)
+        self.obeys = type(self).__module__.startswith(_OURS)  # a subclass of a user's is foreign code
 
     def _address_in_environment(self) -> str | None:
         return os.environ.get(self.base_url_variable)
@@ -169,6 +173,9 @@ class HttpLLM(BaseLLMWrapper):
             yield LLMChunk("tool_call", tool_call=call)
         yield LLMChunk("finished", response=response)
 
+    async def _open(self) -> None:
+        await load("shared_libs.atomic.llms.wire")
+
     async def _close(self) -> None:
         if self._opened is not None:
             await self._opened.aclose()
@@ -228,6 +235,10 @@ class VendorLLM(HttpLLM):
             price=price,
             options=options,
         )
+        self.obeys = self.obeys and client is None
+
+    async def _open(self) -> None:
+        await (super()._open() if self._client is None else load("shared_libs.atomic.llms.sdk_client"))
 
     def _connect(self) -> Connections:
         if self._client is None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import functools
-import re
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, final
 
@@ -248,17 +247,7 @@ class BaseTool:
 
     def _checked_arguments(self) -> Arguments:
         if self._arguments is None:
-<<<<<<< HEAD
-            if not self.name:
-                raise MisuseError(f"{type(self).__name__} has no name")
-            if not TOOL_NAME.fullmatch(self.name):
-                raise MisuseError(
-                    f"a tool is named {self.name!r}, which model providers refuse; allowed: 1 to 64 letters, digits, "
-                    "`_` and `-`"
-                )
-=======
             self._check_declarations()
->>>>>>> main
             if self._placed().isolation != "process" and (
                 self.memory_limit_mb is not None or self.cpu_limit_s is not None
             ):
@@ -273,7 +262,7 @@ def _is_amount(value: Any) -> bool:
 
 _DECLARED: Mapping[str, tuple[Callable[[Any], bool], str]] = {
     "name": (
-        lambda value: isinstance(value, str) and re.fullmatch(r"[a-zA-Z0-9_-]{1,64}", value) is not None,
+        lambda value: isinstance(value, str) and TOOL_NAME.fullmatch(value) is not None,
         "1 to 64 letters, digits, '_' and '-', as every provider takes it; give it another one with name=…",
     ),
     "description": (lambda value: isinstance(value, str), "a text"),

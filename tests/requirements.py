@@ -18,6 +18,11 @@ class Requirement(NamedTuple):
 
 
 REQUIREMENTS: dict[str, Requirement] = {
+    "asks-as-told": Requirement(
+        "what a server does not take is learnt from its refusal: asked at once otherwise, booked as a request of its "
+        "own, and no failure of the model",
+        "issue: real model servers",
+    ),
     "time-total": Requirement(
         "the total time is bounded by the deadline, whatever the retries",
         "openai-python #3828; litellm, two hung models",
@@ -85,6 +90,10 @@ REQUIREMENTS: dict[str, Requirement] = {
     "secrets-masked": Requirement(
         "a secret of a known shape or under a telling name is in no log, record or picture of a run",
         "security review M5, M6",
+    ),
+    "tools-own": Requirement(
+        "functions, methods and types as people have them become tools, or are refused with the reason at construction",
+        "PraisonAI #402, llama_index #17324, fastmcp #3036, google-adk #6488, #6877, #7190",
     ),
     "schema-bounded": Requirement(
         "no JSON Schema and no value, whoever wrote them, raises in a run or keeps the event loop for 50 ms",

@@ -8,6 +8,7 @@ state between two steps is plain data that can be stored, journaled and sent els
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal, Protocol, runtime_checkable
 
@@ -18,6 +19,10 @@ from shared_libs.atomic.errors import MisuseError
 Role = Literal["system", "user", "assistant", "tool"]
 FinishReason = Literal["stop", "length", "tool_calls", "content_filter"]
 ChunkKind = Literal["text", "thinking", "tool_call", "restarted", "finished"]
+
+
+TOOL_NAME = re.compile(r"[a-zA-Z0-9_-]{1,64}")
+"""The names of tools that every provider takes; the strictest are OpenAI's and Anthropic's."""
 
 
 class ToolCall(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):

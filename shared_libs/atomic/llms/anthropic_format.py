@@ -9,7 +9,7 @@ import msgspec
 
 from shared_libs.atomic.errors import ContentFiltered, MalformedResponse
 from shared_libs.atomic.llms.faults import error_event
-from shared_libs.atomic.llms.payload import decode, inline_image, portable_id
+from shared_libs.atomic.llms.payload import decode, inline_image, portable_id, portable_name, portable_parameters
 from shared_libs.atomic.types import (
     FinishReason,
     LLMChunk,
@@ -129,7 +129,13 @@ def request_messages(messages: Sequence[Message]) -> tuple[str, list[dict[str, A
 
 def request_tool(tool: ToolSpec) -> dict[str, Any]:
     """A tool as the API takes it."""
-    return {"name": tool.name, "description": tool.description, "input_schema": tool.parameters}
+    return {"name": tool.name, "description": tool.description, "input_schema": portable_parameters(tool.parameters)}
+
+
+def tools_of(turns: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The tools that the turns have called: the API wants to be told of them while they stand there."""
+    names = {block["name"]: None for turn in turns for block in turn["content"] if block["type"] == "tool_use"}
+    return [{"name": name, "input_schema": {"type": "object", "properties": {}}} for name in names]
 
 
 class _Open(Exception):
@@ -202,7 +208,14 @@ def _assistant_blocks(message: Message) -> list[dict[str, Any]]:
     said = _text_blocks(message.text)
     for call in message.tool_calls:
         given = call.arguments if call.malformed is None else {"not_json": call.malformed}
-        said.append({"type": "tool_use", "id": portable_id(call.id, _MAX_ID_CHARS), "name": call.name, "input": given})
+        said.append(
+            {
+                "type": "tool_use",
+                "id": portable_id(call.id, _MAX_ID_CHARS),
+                "name": portable_name(call.name),
+                "input": given,
+            }
+        )
     if not said:
         return []  # a turn must not end in thinking
     own = [block for block in message.thinking if block.provider == PROVIDER]

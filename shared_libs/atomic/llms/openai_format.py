@@ -16,7 +16,7 @@ from shared_libs.atomic.errors import (
     StreamInterrupted,
 )
 from shared_libs.atomic.llms.faults import error_event, no_answer
-from shared_libs.atomic.llms.payload import decode, portable_id
+from shared_libs.atomic.llms.payload import decode, portable_id, portable_parameters
 from shared_libs.atomic.types import (
     FinishReason,
     ImagePart,
@@ -176,7 +176,11 @@ def request_tool(tool: ToolSpec) -> dict[str, Any]:
     """A tool as the API takes it."""
     return {
         "type": "function",
-        "function": {"name": tool.name, "description": tool.description, "parameters": tool.parameters},
+        "function": {
+            "name": tool.name,
+            "description": tool.description,
+            "parameters": portable_parameters(tool.parameters),
+        },
     }
 
 

@@ -8,8 +8,15 @@ from contextlib import aclosing
 from typing import Any
 
 from shared_libs.atomic.errors import BadRequest
-from shared_libs.atomic.llms.anthropic_format import AnthropicAnswer, closed_schema, request_messages, request_tool
-from shared_libs.atomic.llms.http_llm import VendorLLM
+from shared_libs.atomic.llms.anthropic_format import (
+    AnthropicAnswer,
+    closed_schema,
+    request_messages,
+    request_tool,
+    signatures,
+    thinks_on,
+)
+from shared_libs.atomic.llms.http_llm import VendorLLM, worth_again
 from shared_libs.atomic.llms.payload import encode
 from shared_libs.atomic.types import LLMChunk, LLMResponse, Message, ToolSpec
 
@@ -52,22 +59,22 @@ class AnthropicLLM(VendorLLM):
     async def _chat(self, messages: list[Message], tools: tuple[ToolSpec, ...], **options: Any) -> LLMResponse:
         body = encode(self._request(messages, tools, options))
         try:
-            return await self._ask("/v1/messages", body, AnthropicAnswer(self._wire().secrets))
+            return await self._ask("/v1/messages", body, AnthropicAnswer(self._wire().secrets, self._made_by))
         except BadRequest as error:
-            self._learn_from(error, options)
+            self._learn_from(error, messages, options)
             raise
 
     async def _stream(
         self, messages: list[Message], tools: tuple[ToolSpec, ...], **options: Any
     ) -> AsyncGenerator[LLMChunk, None]:
         body = encode(self._request(messages, tools, options) | {"stream": True})
-        answer = AnthropicAnswer(self._wire().secrets)
+        answer = AnthropicAnswer(self._wire().secrets, self._made_by)
         try:
             async with aclosing(self._follow("/v1/messages", body, answer)) as chunks:
                 async for chunk in chunks:
                     yield chunk
         except BadRequest as error:
-            self._learn_from(error, options)
+            self._learn_from(error, messages, options)
             raise
 
     def _request(self, messages: list[Message], tools: tuple[ToolSpec, ...], options: dict[str, Any]) -> dict[str, Any]:
@@ -75,7 +82,7 @@ class AnthropicLLM(VendorLLM):
         schema = None if output is None else closed_schema(output.schema)
         if output is not None and schema is None:
             messages = output.instruct(messages)
-        system, turns = request_messages(messages)
+        system, turns = request_messages(messages, self._made_by, self._stale)
         request: dict[str, Any] = {"model": self.model, "max_tokens": MAX_TOKENS, "messages": turns}
         if system:
             request["system"] = system
@@ -83,12 +90,18 @@ class AnthropicLLM(VendorLLM):
             request["tools"] = [request_tool(tool) for tool in tools]
         request.update(options)
         request.pop("output_schema", None)
+        if not thinks_on(turns):
+            request.pop("thinking", None)
         if schema is not None:
             form = {"type": "json_schema", "schema": schema}
             request["output_config"] = request.get("output_config", {}) | {"format": form}
         return request
 
-    def _learn_from(self, error: BadRequest, options: dict[str, Any]) -> None:
-        """Tell the schema in words where the model does not know the mode, or its schemas are narrower."""
+    def _learn_from(self, error: BadRequest, messages: list[Message], options: dict[str, Any]) -> None:
+        """Leave out what the server cannot read; tell the schema in words where its mode is not known, or narrower."""
         if "output_schema" in options and self._leave_out("output_config", error):
             self.structured_output = False
+        sent = [name for name in signatures(messages, self._made_by) if name not in self._stale]
+        if sent and "signature" in str(error):
+            self._stale.extend(sent)
+            worth_again(error, "the thinking it cannot read is left out from now on")

@@ -133,6 +133,11 @@ def error_event(payload: bytes, secrets: Iterable[str]) -> LLMError:
     return failure
 
 
+def says_error(value: Any) -> bool:
+    """Whether an `error` field of a successful answer says anything: some servers always send one, empty."""
+    return any(value.values()) if isinstance(value, dict) else bool(value)
+
+
 def retry_after_s(headers: Mapping[str, str]) -> float | None:
     """Seconds the provider asks to wait (`retry-after-ms`, `retry-after` as seconds or as a date), or None."""
     for name, unit in (("retry-after-ms", 1000.0), ("retry-after", 1.0)):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import os
-from collections import deque
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Any, Literal
@@ -12,8 +11,15 @@ from typing import TYPE_CHECKING, Any, Literal
 from shared_libs.atomic.errors import BadRequest, MalformedResponse, MisuseError
 from shared_libs.atomic.llms.base import BaseLLMWrapper
 from shared_libs.atomic.llms.faults import error_event
+from shared_libs.atomic.llms.given import missed_in
 from shared_libs.atomic.llms.http_llm import VendorLLM, worth_again
-from shared_libs.atomic.llms.openai_format import OpenAIAnswer, embeddings_decoder, request_message, request_tool
+from shared_libs.atomic.llms.openai_format import (
+    OpenAIAnswer,
+    embeddings_decoder,
+    given_fields,
+    request_messages,
+    request_tool,
+)
 from shared_libs.atomic.llms.openai_responses import (
     ENCRYPTED_REASONING,
     ResponsesAnswer,
@@ -21,7 +27,7 @@ from shared_libs.atomic.llms.openai_responses import (
     request_items,
 )
 from shared_libs.atomic.llms.openai_responses import request_tool as responses_tool
-from shared_libs.atomic.llms.payload import decode, encode
+from shared_libs.atomic.llms.payload import decode_strictly, encode
 from shared_libs.atomic.llms.strict_schema import strict_schema
 from shared_libs.atomic.resilience.policy import Resilience
 from shared_libs.atomic.types import LLMChunk, LLMResponse, Message, Price, ToolSpec
@@ -37,9 +43,6 @@ Api = Literal["chat", "responses"]
 
 MAX_TEXTS = 2048
 """How many texts the API takes in one request for embeddings."""
-
-MAX_STALE = 1000
-"""How many reasoning items that a server could not read are remembered."""
 
 _STRICT = "strict mode"
 _PATHS: dict[str, str] = {"chat": "/chat/completions", "responses": "/responses"}
@@ -86,7 +89,7 @@ class OpenAILLM(VendorLLM):
         if api not in _PATHS:
             raise MisuseError(f"api {api!r} is none of OpenAI's; allowed: {', '.join(_PATHS)}")
         self._api = api
-        self._stale: deque[str] = deque(maxlen=MAX_STALE)
+        self._missed: set[str] = set()
         super().__init__(
             model,
             api_key=api_key,
@@ -149,7 +152,7 @@ class OpenAILLM(VendorLLM):
         except BadRequest as error:
             self._leave_out("encoding_format", error)
             raise
-        answer = decode(embeddings_decoder, body)
+        answer = decode_strictly(embeddings_decoder, body)
         if answer.error is not None:
             raise error_event(body, wire.secrets)
         rows = answer.data or []
@@ -159,19 +162,17 @@ class OpenAILLM(VendorLLM):
             rows.sort(key=lambda row: row.index or 0)
         return _matrix([row.embedding for row in rows])
 
-    @property
-    def _made_by(self) -> list[str]:
-        """Whose reasoning this model can read."""
-        return [self.base_url, self.model]
-
     def _answer(self) -> Answer:
         secrets = self._wire().secrets
-        return OpenAIAnswer(secrets) if self._api == "chat" else ResponsesAnswer(secrets, self._made_by)
+        return OpenAIAnswer(secrets, self._made_by) if self._api == "chat" else ResponsesAnswer(secrets, self._made_by)
 
     def _request(self, messages: list[Message], tools: tuple[ToolSpec, ...], options: dict[str, Any]) -> dict[str, Any]:
         if self._api == "responses":
             return self._responses_request(messages, tools, options)
-        request: dict[str, Any] = {"model": self.model, "messages": [request_message(message) for message in messages]}
+        request: dict[str, Any] = {
+            "model": self.model,
+            "messages": request_messages(messages, self._made_by, self._refused, self._missed),
+        }
         if tools:
             request["tools"] = [request_tool(tool) for tool in tools]
         request.update(options)
@@ -215,8 +216,15 @@ class OpenAILLM(VendorLLM):
         if output is not None and self._leave_out("response_format", error, "text.format"):
             self.structured_output = False
         elif self._api == "chat":
-            if "stream_options" not in options:
-                self._leave_out("stream_options", error)
+            if "stream_options" not in options and self._leave_out("stream_options", error):
+                return
+            missed = missed_in(str(error))
+            if missed is not None and missed not in self._missed:
+                self._missed.add(missed)
+                worth_again(error, f"{missed} is sent with every call from now on")
+            elif missed is None:
+                for name in given_fields(messages, self._made_by):
+                    self._leave_out(name, error)
         elif not self._leave_out(ENCRYPTED_REASONING, error, "ncrypted content is not supported"):
             sent = [item for item in reasoning_ids(messages, self._made_by) if item not in self._stale]
             if sent and any(word in str(error) for word in ("ncrypted content", *sent)):

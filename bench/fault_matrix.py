@@ -56,9 +56,9 @@ from shared_libs.testing import (
     UntrustedCertificate,
     WrongShape,
 )
-from shared_libs.testing.fault_server import Script
-from shared_libs.testing.faults import Exchange
-from shared_libs.testing.formats import FORMATS as WIRE_FORMATS
+from shared_libs.testing.faults.catalogue import Exchange
+from shared_libs.testing.faults.formats import FORMATS as WIRE_FORMATS
+from shared_libs.testing.faults.server import Script
 
 QUESTION = "Say these twelve words again, one by one, and not one more."
 FORMATS = {

@@ -17,16 +17,15 @@ import sys
 import time
 from collections.abc import Iterable
 
-import looptime
-
 from bench.fault_matrix import CASES, FORMATS, Case, Row, Want, all_rows, run_cuts, run_flapping, run_row
+from shared_libs.testing.clock import VirtualLoop
 
 Cell = tuple[str, bool]
 """A format, and whether it is streamed."""
 
 
 def run(main, *, virtual=True):
-    factory = (lambda: looptime.new_event_loop(start=0.0)) if virtual else None
+    factory = VirtualLoop if virtual else None
     with asyncio.Runner(loop_factory=factory) as runner:
         return runner.run(main)
 

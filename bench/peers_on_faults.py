@@ -21,11 +21,10 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from importlib.util import find_spec
 
-import looptime
-
 from bench.fault_matrix import CASES, QUESTION, Case, heard
 from shared_libs.atomic.llms import OpenAILLM
 from shared_libs.testing import FaultServer, Healthy
+from shared_libs.testing.clock import VirtualLoop
 
 LIMIT_S = 3600.0
 MESSAGES = [{"role": "user", "content": QUESTION}]
@@ -171,7 +170,7 @@ def _judged(text: str | None, wanted: str) -> str:
 
 
 def run(main, *, virtual: bool):
-    factory = (lambda: looptime.new_event_loop(start=0.0)) if virtual else None
+    factory = VirtualLoop if virtual else None
     with asyncio.Runner(loop_factory=factory) as runner:
         # what a client leaves behind complains to the loop when it is collected
         runner.get_loop().set_exception_handler(lambda *_: None)

@@ -74,8 +74,17 @@ REQUIREMENTS: dict[str, Requirement] = {
         "what a journal has recorded of a run is never done again, and what was in flight has the same key",
         "docs/journal.md",
     ),
+    "opened": Requirement(
+        "`aopen` makes model, memory and tools ready; nothing large is loaded on the event loop, and a store that is "
+        "down shows there",
+        "tried as new users would",
+    ),
     "work-bounded": Requirement(
         "what comes from outside, and what grows, has a bound on its size and on the work it makes", "house rule"
+    ),
+    "secrets-masked": Requirement(
+        "a secret of a known shape or under a telling name is in no log, record or picture of a run",
+        "security review M5, M6",
     ),
     "schema-bounded": Requirement(
         "no JSON Schema and no value, whoever wrote them, raises in a run or keeps the event loop for 50 ms",

@@ -7,11 +7,11 @@ from collections.abc import Coroutine, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
-import looptime
 import pydantic
 from blockbuster import blockbuster_ctx
 
 from shared_libs.atomic.types import Message
+from shared_libs.testing.clock import VirtualLoop
 
 T = TypeVar("T")
 
@@ -26,10 +26,7 @@ def run(main: Coroutine[Any, Any, T]) -> T:
 
 def run_virtual(main: Coroutine[Any, Any, T]) -> T:
     """Run on a clock that jumps to the next timer when nothing else is to do: minutes cost no time."""
-    with (
-        _blocking_is_an_error(),
-        asyncio.Runner(loop_factory=lambda: looptime.new_event_loop(start=0.0)) as runner,
-    ):
+    with _blocking_is_an_error(), asyncio.Runner(loop_factory=VirtualLoop) as runner:
         return runner.run(main)
 
 

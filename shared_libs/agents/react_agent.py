@@ -195,7 +195,10 @@ class ReActAgent:
         return Reply(events, live=not self.tools or self.protocol.name == "text")
 
     async def aopen(self) -> None:
-        """Get the tools ready, before a run's clock starts; optional, and safe to repeat."""
+        """Get model, memory and tools ready before a run's clock starts, or raise what is wrong; safe to repeat."""
+        await self.llm.aopen()
+        if self.memory is not None:
+            await self.memory.async_open()
         for tool in self.tools:
             await tool.aopen()
 

@@ -137,8 +137,13 @@ class LLMError(FactoryError):
 
     kind: ClassVar[str] = "error"
     default_retryable: ClassVar[bool] = False
-    another_may_answer: ClassVar[bool] = True
-    """Whether a fallback is worth asking: what one provider refuses as such, the next refuses too."""
+    another_may_answer: bool = True
+    """
+    Whether a fallback is worth asking: what one provider refuses as such, the next refuses too. Set on an error where
+    only this model, its server or its key is meant.
+    """
+    learnt: bool = False
+    """Whether the adapter has learnt from it how to ask: the next request is another one, and worth sending at once."""
 
     def __init__(
         self,
@@ -222,17 +227,24 @@ class ModelNotFound(LLMError):
 
 
 class BadRequest(LLMError):
-    """The provider refuses the request as such (400, 413, 422)."""
+    """The provider refuses the request as such (400, 422). `field` is the part of the request that it names, if any."""
 
     kind = "bad_request"
     another_may_answer = False
+    field: str = ""
 
 
 class ContextOverflow(BadRequest):
-    """The conversation is longer than the model's context; only another model can help."""
+    """
+    The conversation is longer than the model's context; only another model can help.
+
+    `of_the_window` is False where a limit of the server is meant (tokens a minute, bytes), which says nothing of how
+    much the model itself takes.
+    """
 
     kind = "context_overflow"
     another_may_answer = True
+    of_the_window: bool = True
 
 
 class ContentFiltered(LLMError):

@@ -18,6 +18,9 @@ import msgspec
 MAX_CHARS = 256 * 1024
 """The longest text that is read in other ways than as JSON: those cost more."""
 
+MAX_DEPTH = 200
+"""How deep an object may be nested; what Python itself takes differs from version to version."""
+
 _MAX_WRAPPED = 3
 """How many times over a text may be encoded as JSON."""
 
@@ -167,7 +170,7 @@ def without_comments(text: str) -> str:
 
 
 def balanced(text: str) -> tuple[str, str]:
-    """Return the first whole object of the text, or all of the text and what would close it."""
+    """Return the first whole object of the text, or all of the text and what would close it; nothing if too deep."""
     open_brackets: list[str] = []
     quote = ""
     escaped = False
@@ -181,6 +184,8 @@ def balanced(text: str) -> tuple[str, str]:
             quote = char
         elif char in "{[":
             open_brackets.append("}" if char == "{" else "]")
+            if len(open_brackets) > MAX_DEPTH:
+                return "", ""
         elif char in "}]" and open_brackets:
             open_brackets.pop()
             if not open_brackets:

@@ -35,12 +35,12 @@ GRACE_S = 0.02
 class Expiry:
     """A moment that may be moved while it is waited for (`at`, loop seconds), and what it means (`why`)."""
 
-    __slots__ = ("_bell", "_why", "at")
+    __slots__ = ("_why", "at", "waiter")
 
     def __init__(self, at: float, why: str) -> None:
         self.at = at
         self._why = why
-        self._bell: _Bell | None = None
+        self.waiter: Waiter | None = None
 
     @property
     def why(self) -> str:
@@ -50,8 +50,17 @@ class Expiry:
     def move(self, at: float) -> None:
         """Move it: later costs nothing until the old moment comes, earlier sets whoever waits for it anew."""
         self.at = at
-        if self._bell is not None and at < self._bell.looks_at:
-            self._bell.look_at(at)
+        if self.waiter is not None and at < self.waiter.looks_at:
+            self.waiter.look_at(at)
+
+
+class Waiter(Protocol):
+    """Whoever waits for an expiry; `looks_at` is when it will see whether the moment has come."""
+
+    looks_at: float
+
+    def look_at(self, moment: float) -> None:
+        """Look at another moment instead."""
 
 
 class Elsewhere(Protocol):
@@ -285,7 +294,7 @@ class _Bell(Call):
     async def wait(self) -> None:
         """Wait until it rings."""
         self._rung = self._loop.create_future()
-        self._expiry._bell = self  # noqa: SLF001 - its own other half
+        self._expiry.waiter = self
         if self._expiry.at != math.inf:
             self.look_at(self._expiry.at)
         await self._rung
@@ -296,7 +305,7 @@ class _Bell(Call):
 
     def stop(self) -> None:
         """Look at the time no more."""
-        self._expiry._bell = None  # noqa: SLF001 - its own other half
+        self._expiry.waiter = None
         if self._handle is not None:
             self._handle.cancel()
 

@@ -17,10 +17,10 @@ from shared_libs.cli.loop import CommandLoop, Terminated
 from shared_libs.cli.report_view import ReportView
 from shared_libs.observability.printable import presentable
 from shared_libs.observability.redact import redact_data
-from shared_libs.testing.comparison import compare
-from shared_libs.testing.evaluation import Report, Row
-from shared_libs.testing.junit import write_junit
-from shared_libs.testing.suite import Candidate, load_suite
+from shared_libs.testing.evaluation.comparison import compare
+from shared_libs.testing.evaluation.evaluation import Report, Row
+from shared_libs.testing.evaluation.junit import write_junit
+from shared_libs.testing.evaluation.suite import Candidate, load_suite
 
 
 def evaluate(arguments: argparse.Namespace) -> int:

@@ -14,10 +14,10 @@ from shared_libs.cli.exits import ExitCode
 from shared_libs.cli.loop import CommandLoop, Terminated
 from shared_libs.factory.problems import choices
 from shared_libs.observability.printable import printable
-from shared_libs.testing.fault_script import load_fault_script
-from shared_libs.testing.fault_server import ANY, FaultServer, Happening, Script, SeenRequest
-from shared_libs.testing.faults import CATALOGUE, AddressFault, Fault, Healthy
-from shared_libs.testing.formats import FORMATS
+from shared_libs.testing.faults.catalogue import CATALOGUE, AddressFault, Fault, Healthy
+from shared_libs.testing.faults.formats import FORMATS
+from shared_libs.testing.faults.script import load_fault_script
+from shared_libs.testing.faults.server import ANY, FaultServer, Happening, Script, SeenRequest
 
 
 def faults(arguments: argparse.Namespace) -> int:

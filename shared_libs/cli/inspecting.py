@@ -11,6 +11,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from shared_libs.atomic.errors import MisuseError
+from shared_libs.atomic.secrets import private
 from shared_libs.cli.exits import ExitCode
 
 _KEYS = {"openai": "OPENAI_API_KEY", "anthropic": "ANTHROPIC_API_KEY"}
@@ -156,7 +157,8 @@ def trace(arguments: argparse.Namespace) -> int:
     if arguments.html.exists() and arguments.html.samefile(arguments.file):
         raise MisuseError(f"{arguments.html} is the run record itself; name another file for the page")
     try:
-        arguments.html.write_text(timeline_page(runs), encoding="utf-8")
+        with open(arguments.html, "w", encoding="utf-8", opener=private) as page:
+            page.write(timeline_page(runs))
     except OSError as error:
         raise MisuseError(f"{arguments.html} cannot be written: {error.strerror or error}") from error
     print(arguments.html)

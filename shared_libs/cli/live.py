@@ -89,4 +89,4 @@ class LiveView(Viewer):
         footer = Spinner("dots", Text(f"{self._doing} · {left:.1f} s left", style="dim"))
         if not self._saying:
             return footer
-        return Group(Text(presentable(self._saying)[-TAIL:], style="italic dim"), footer)
+        return Group(Text(presentable(self._saying[-10 * TAIL :])[-TAIL:], style="italic dim"), footer)

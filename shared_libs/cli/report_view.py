@@ -12,8 +12,8 @@ from rich.table import Table
 from rich.text import Text
 
 from shared_libs.observability.printable import presentable
-from shared_libs.testing.comparison import compare
-from shared_libs.testing.evaluation import Report, Row
+from shared_libs.testing.evaluation.comparison import compare
+from shared_libs.testing.evaluation.evaluation import Report, Row
 
 SHOWN = 300
 """Characters of an answer that are shown."""

@@ -13,7 +13,7 @@ from shared_libs.cli.exits import ExitCode
 
 def simulate(arguments: argparse.Namespace) -> int:
     """Play the scenarios of a seed; one line per promise that was broken, and a file that breaks it again."""
-    from shared_libs.testing.simulation import Simulation, Violation
+    from shared_libs.testing.simulation.simulation import Simulation, Violation
 
     simulation = Simulation(arguments.config, arguments.seed)
     found: dict[str, Violation] = {}

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from shared_libs.atomic.secrets import names_a_secret
 from shared_libs.factory.environment import Environment
 from shared_libs.factory.ports import OUTSIDE, Ports
 from shared_libs.factory.problems import Path, Problems, printable
-
-_SECRET = re.compile(r"(^|[_-])(api_?key|key|token|secret|password|passwd|authorization|credentials?)$", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +57,7 @@ class Draft:
         """Describe a value as it is written, for an error; secrets and addresses only by their kind."""
         value = self.at(path)
         kind = kind_of(value)
-        secret = any(isinstance(part, str) and _SECRET.search(part) for part in path)
+        secret = any(isinstance(part, str) and (part == "key" or names_a_secret(part)) for part in path)
         if isinstance(value, str) and not secret and "://" not in value and "@" not in value:
             return f"{kind} '{printable(value)}'"
         if isinstance(value, int | float) and not isinstance(value, bool) and not secret:

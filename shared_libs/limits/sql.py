@@ -175,7 +175,8 @@ class SQLLimitStore:
         loop = asyncio.get_running_loop()
         engine = self._engines.get(loop)
         if engine is None:
-            engine = self._engines[loop] = self._connect()
+            made = await asyncio.to_thread(self._connect)  # the driver and the dialect take their time to load
+            engine = self._engines.setdefault(loop, made)
         if not self._ready:
             async with engine.begin() as connection:
                 now = await _locked(connection, "")

@@ -97,6 +97,10 @@ class SQLMemory(BaseMemory):
         self._databases: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Database] = weakref.WeakKeyDictionary()
         self._ready = False
 
+    async def _open(self) -> None:
+        async with self._reading() as connection:
+            await connection.execute(select(1))
+
     async def aclose(self) -> None:
         """Close this event loop's connections; using the memory afterwards opens them again."""
         await super().aclose()
@@ -257,7 +261,9 @@ class SQLMemory(BaseMemory):
         loop = asyncio.get_running_loop()
         database = self._databases.get(loop)
         if database is None:
-            database = self._databases[loop] = Database(self._url, self._pool_size)
+            # the driver and the dialect take their time to load
+            made = await asyncio.to_thread(Database, self._url, self._pool_size)
+            database = self._databases.setdefault(loop, made)
         if not self._ready:
             await open_tables(database)
             self._ready = True

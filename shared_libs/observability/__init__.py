@@ -1,6 +1,8 @@
 """What listens to a run: logs, the run record, and the timelines drawn from it."""
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from shared_libs.lazy import lazy
 
 if TYPE_CHECKING:
     from shared_libs.observability.html import timeline_page
@@ -39,10 +41,4 @@ __all__ = [
     "timelines",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from importlib import import_module
-
-    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+__getattr__ = lazy(__name__, _HOMES)

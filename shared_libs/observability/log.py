@@ -17,7 +17,7 @@ from shared_libs.atomic import events
 from shared_libs.atomic.errors import MisuseError
 from shared_libs.atomic.events import AgentEvent, EventSink
 from shared_libs.atomic.results import AgentResult
-from shared_libs.observability.redact import redact_data
+from shared_libs.observability.redact import redact_data, redact_start
 
 LEVELS = ("debug", "info", "warning", "error")
 
@@ -91,11 +91,24 @@ def log_events() -> EventSink:
         told = _tell(event)
         if told is not None:
             level, text, facts = told
+            if not _is_wanted(logger, level):
+                return
             # masked here too: a process with a configuration of its own need not know of our secrets
             given = {key: redact_data(value) for key, value in facts.items() if value is not None}
             logger.log(level, text, run_id=event.run_id, at_s=round(event.at_s, 3), **given)
 
     return log
+
+
+def _is_wanted(logger: Any, level: int) -> bool:
+    """Whether a level is logged at all; a logger that cannot tell gets everything."""
+    bound = logger.bind()
+    for name in ("isEnabledFor", "is_enabled_for"):
+        try:
+            return bool(getattr(bound, name)(level))
+        except AttributeError:
+            continue
+    return True
 
 
 def _masked(_: Any, __: str, event_dict: structlog.typing.EventDict) -> structlog.typing.EventDict:
@@ -157,7 +170,7 @@ def _tell_tool(event: events.ToolStarted | events.ApprovalRequested | events.Too
             return logging.INFO, "approval requested", facts | {"call_id": call_id}
     facts |= {"call_id": event.call_id, "elapsed_s": round(event.elapsed_s, 3)}
     if event.is_error:
-        return logging.WARNING, "tool failed", facts | {"why": event.content[:LONGEST_WHY]}
+        return logging.WARNING, "tool failed", facts | {"why": redact_start(event.content, LONGEST_WHY)}
     return logging.INFO, "tool finished", facts
 
 

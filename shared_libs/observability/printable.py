@@ -10,14 +10,32 @@ from shared_libs.observability.redact import redact_text
 _ESCAPE = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?|[@-Z\\^_])|\r(?=\n)")
 
 
+_JOINERS = "\N{ZERO WIDTH NON-JOINER}\N{ZERO WIDTH JOINER}"
+
+
 def printable(text: str) -> str:
-    """Return a text without control characters (lines and tabs are kept) and without what is no Unicode."""
-    return "".join(
-        char if char in "\n\t" or unicodedata.category(char) not in ("Cc", "Cs") else "\N{REPLACEMENT CHARACTER}"
-        for char in _ESCAPE.sub("", text)
-    )
+    """
+    Return a text as a terminal may show it.
+
+    Control characters are taken out (lines and tabs are kept), and so is what is no Unicode. What is not seen, or turns
+    the direction of what is, stands as its escape; joiners stay between letters that are joined by them.
+    """
+    text = _ESCAPE.sub("", text)
+    return text if text.isprintable() else "".join(_shown(text, index) for index in range(len(text)))
 
 
 def presentable(text: str) -> str:
     """Return a text as it may be shown to whoever watches a run: printable, its secrets masked."""
     return printable(redact_text(text))
+
+
+def _shown(text: str, index: int) -> str:
+    char = text[index]
+    if char in "\n\t" or char.isprintable():
+        return char
+    category = unicodedata.category(char)
+    if category in ("Cc", "Cs"):
+        return "\N{REPLACEMENT CHARACTER}"
+    if category == "Cf" and not (char in _JOINERS and not text[index - 1 : index + 2].replace(char, "x", 1).isascii()):
+        return char.encode("unicode_escape").decode()
+    return char

@@ -12,6 +12,7 @@ import msgspec
 
 from shared_libs.atomic.errors import FactoryError, MisuseError
 from shared_libs.atomic.events import AgentEvent, TextDelta, ThinkingDelta, decode_event
+from shared_libs.atomic.secrets import private
 from shared_libs.observability.redact import redact_data
 from shared_libs.observability.spool import Spool
 
@@ -42,7 +43,7 @@ class RunRecorder:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             if not _may_overwrite(self.path):
                 raise MisuseError(f"{self.path} holds something that is no run record; name another file")
-            self._file: IO[bytes] = self.path.open("ab")
+            self._file: IO[bytes] = open(self.path, "ab", opener=private)  # noqa: SIM115 - closed by `close`
         except (OSError, ValueError) as error:
             if isinstance(error, MisuseError):
                 raise

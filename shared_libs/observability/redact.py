@@ -2,50 +2,93 @@
 Secrets out of whatever leaves the process: one redactor for logs, run records and what is shown of a run.
 
 It knows secrets by their shape (keys of the known vendors, bearer tokens, JSON web tokens, passwords in URLs, private
-keys) and by the name they stand under. A secret without a known shape and without a telling name cannot be known.
+keys) and by the name they stand under (`atomic/secrets.py`). A secret without a known shape and without a telling name
+cannot be known.
+
+Its work grows with the text and no faster: no pattern can be begun again within what it has read, and a long text is
+masked piece by piece, so that the other threads of the process come to their turn.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
+
+from shared_libs.atomic.secrets import LOUD, STRONG, WEAK, names_a_secret
 
 MASK = "[redacted]"
 MAX_DEPTH = 100
 
-_NAMES = (
-    r"api[_-]?key|access[_-]?key|private[_-]?key|passw(?:or)?d|passphrase|secret|token"
-    r"|authorization|credentials?|cookie"
+PIECE = 1 << 15
+"""Characters that are masked at once; a longer text is cut between two words."""
+
+INVISIBLE = re.compile(
+    r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?|[@-Z\\^_])?"
+    r"|[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\xad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f"
+    r"\u202a-\u202e\u2060-\u206f\u3164\ufe00-\ufe0f\ufeff\uffa0\ufff9-\ufffb\U000e0000-\U000e0fff]"
 )
-_NAME = re.compile(rf".*(?:{_NAMES})", re.IGNORECASE | re.DOTALL)
+"""What nobody sees and what may stand in the middle of a secret: escape codes, control and format characters."""
 
 _SHAPES = re.compile(
     r"""
       \bsk-[A-Za-z0-9_-]{10,}
     | \b[spr]k_(?:live|test)_[A-Za-z0-9]{8,}
-    | \b(?:gh[pousr]_|github_pat_|glpat-|hf_|gsk_|xai-|pplx-|npm_|pypi-)[A-Za-z0-9_-]{16,}
+    | \b(?:gh[pousr]_|github_pat_|glpat-|hf_|gsk_|xai-|pplx-|npm_|pypi-|do[por]_v1_|r8_|ya29\.|whsec_
+        |shp(?:at|ca|pa|ss)_|dckr_pat_|lin_api_|tvly-|nvapi-|sntrys_|ATATT3)[A-Za-z0-9_-]{12,}
     | \bxox[abeprs]-[A-Za-z0-9-]{10,}
     | \b(?:AKIA|ASIA)[A-Z0-9]{16}\b
     | \bAIza[A-Za-z0-9_-]{30,}
-    | \beyJ[A-Za-z0-9_-]{5,}\.[A-Za-z0-9_-]{5,}(?:\.[A-Za-z0-9_-]*)?
-    | -----BEGIN[ ][A-Z ]*PRIVATE[ ]KEY-----.*?(?:-----END[ ][A-Z ]*PRIVATE[ ]KEY-----|\Z)
+    | (?<![A-Za-z0-9_-])eyJ[A-Za-z0-9_-]{5,}\.[A-Za-z0-9_-]{5,}(?:\.[A-Za-z0-9_-]*)?
+    | (?<![A-Za-z0-9_-])SG\.[A-Za-z0-9_-]{10,64}\.[A-Za-z0-9_-]{10,}
+    | (?<=hooks\.slack\.com/)(?:services|workflows|triggers)/[A-Za-z0-9/_-]{8,}
+    | (?<=/api/webhooks/)\d{5,25}/[A-Za-z0-9_-]{20,}
+    | -----BEGIN[ ][A-Z ]{0,40}PRIVATE[ ]KEY(?:[ ]BLOCK)?-----.*?(?:-----END[ ][A-Z ]{0,40}KEY(?:[ ]BLOCK)?-----|\Z)
     """,
     re.VERBOSE | re.DOTALL,
 )
-_SCHEME = re.compile(
-    # a token has digits or mixed case; "basic arithmetic" is no secret
-    r"\b(?P<scheme>(?i:Bearer|Basic))\s+(?=\S*(?:[0-9=]|[a-z][A-Z]))[A-Za-z0-9+/_.~=-]{8,}"
+_SHAPE_HINTS = (
+    *("sk-", "k_live_", "k_test_", "gh", "glpat-", "hf_", "gsk_", "xai-", "pplx-", "npm_", "pypi-", "_v1_", "r8_"),
+    *("ya29.", "whsec_", "shp", "dckr_pat_", "lin_api_", "tvly-", "nvapi-", "sntrys_", "ATATT3", "xox", "AKIA", "ASIA"),
+    *("AIza", "eyJ", "SG.", "hooks.slack.com/", "/api/webhooks/", "-----BEGIN "),
 )
-_URL = re.compile(r"(?P<start>\b[A-Za-z][A-Za-z0-9+.-]{1,30}://[^\s/?#:@\"'<>]{0,200}:)[^\s/?#\"'<>]+(?=@)")
+_SCHEME = re.compile(
+    # a token has digits or mixed case, or is long; "basic arithmetic" is no secret
+    r"\b(?P<scheme>(?i:Bearer|Basic))\s{1,8}"
+    r"(?:(?=[^\s]{0,512}(?:[0-9=]|[a-z][A-Z]))[A-Za-z0-9+/_.~=-]{8,}"
+    r"|(?<=Bearer )(?!auth|token|cred|certif|instrum)[a-z]{12,})"
+)
+_PASSWORD_IN_URL = re.compile(
+    r"""
+      (?P<start>\bhttps?://[^\s/?#:@"'<>\[]{0,200}:)[^\s/?#"'<>]{1,512}(?=@)
+    | (?P<other>\b(?!https?:)[A-Za-z][A-Za-z0-9+.-]{1,30}://[^\s/?#:@"'<>\[]{0,200}:)(?!\d{1,5}[/?#,])[^\s"'<>]{1,512}(?=@)
+    | (?P<alone>\bhttps?://)[^\s/?#:@"'<>]{8,512}(?=@)
+    """,
+    re.VERBOSE | re.IGNORECASE,
+)
 _NAMED = re.compile(
     rf"""
-      (?P<start>(?:{_NAMES})\\*["']?\s*(?:[:=]|=>)\s*(?:(?:bearer|basic)\s+)?)
-      (?: (?P<open>\\*["'])(?P<quoted>(?:\\.|.)*?)(?:(?P=open)|\Z) | (?P<bare>[^\s"'\\,;&<>(){{}}\[\]]+) )
+      (?P<start>(?:(?P<weak>{WEAK})|{STRONG}|{LOUD})
+        (?P<quote>\\{{0,9}}["'])?\s{{0,99}}(?:[:=]|=>|,\s{{0,9}}\\{{0,9}}["']value\\{{0,9}}["']\s{{0,9}}:)\s{{0,99}}
+        (?:(?:bearer|basic)\s{{1,9}})?)
+      (?: (?P<open>\\{{0,9}}["'])(?P<quoted>(?:\\.|.)*?)(?:(?P=open)|\Z) | (?P<bare>[^\s"'\\,;&<>(){{}}\[\]]+) )
     """,
     re.VERBOSE | re.IGNORECASE | re.DOTALL,
 )
+_OPTION_NAME = rf"(?<![\w-])--?(?:[a-z0-9]{{1,30}}[-_]){{0,6}}(?:{STRONG}|{WEAK}|key)"
+_OPTION = re.compile(
+    rf"(?P<start>{_OPTION_NAME}\s{{1,9}})(?:(?P<open>[\"'])(?P<quoted>[^\"']*)[\"']|(?P<bare>[^\s\"'-][^\s\"']*))",
+    re.IGNORECASE,
+)
+_AN_OPTION = re.compile(_OPTION_NAME, re.IGNORECASE)
+_NAME_HINTS = (
+    *("pass", "pwd", "secret", "token", "authorization", "credential", "cookie", "sess", "connect.sid", "key", "auth"),
+    *("creds", "dsn", "sig"),
+)
 _NO_SECRETS = ("", "none", "null", "true", "false", MASK)
+_LOOKS_SECRET = re.compile(r"(?=.*[0-9])(?=.*[A-Za-z!#$%&*+/=^~]).{6,}|.{24,}", re.DOTALL)
+_NAMERS = ("name", "key", "header", "param", "field")
+"""Keys of data under which a name stands, beside the `value` that it names."""
 
 
 def redact_data(value: Any) -> Any:
@@ -54,11 +97,55 @@ def redact_data(value: Any) -> Any:
 
 
 def redact_text(text: str) -> str:
-    """Return a text with its secrets masked."""
-    text = _SHAPES.sub(MASK, text)
-    text = _URL.sub(rf"\g<start>{MASK}", text)
-    text = _NAMED.sub(_masked, text)
-    return _SCHEME.sub(rf"\g<scheme> {MASK}", text)
+    """
+    Return a text with its secrets masked.
+
+    Characters nobody sees hide no secret: where one is found behind them, they are taken out of the whole text.
+    """
+    if INVISIBLE.search(text) is None:
+        return _without_secrets(text)
+    seen = INVISIBLE.sub("", text)
+    masked = _without_secrets(seen)
+    return masked if masked != seen else _without_secrets(text)
+
+
+def redact_start(text: str, limit: int) -> str:
+    """Return at most `limit` characters of a text, masked before it is cut; the rest costs no work."""
+    return redact_text(text[: limit + PIECE])[:limit]
+
+
+def _without_secrets(text: str) -> str:
+    if any(hint in text for hint in _SHAPE_HINTS):
+        text = _replaced(_SHAPES, lambda match: MASK, text)
+    if "://" in text and "@" in text:
+        text = _replaced(_PASSWORD_IN_URL, _masked_in_url, text)
+    lower = text.lower()
+    if any(hint in lower for hint in _NAME_HINTS):
+        text = _replaced(_NAMED, _masked, text)
+        if "-" in text:
+            text = _replaced(_OPTION, _masked_option, text)
+    if "bearer" in lower or "basic" in lower:
+        text = _replaced(_SCHEME, lambda match: f"{match['scheme']} {MASK}", text)
+    return text
+
+
+def _replaced(pattern: re.Pattern[str], replace: Callable[[re.Match[str]], str], text: str) -> str:
+    """As `pattern.sub`, in pieces: the interpreter is let go between them, and the result is the same."""
+    if len(text) <= PIECE:
+        return pattern.sub(replace, text)
+    parts: list[str] = []
+    done = at = 0
+    while at < len(text):
+        most = at + PIECE
+        found = pattern.search(text, at, most + PIECE)
+        if found is not None and found.end() == most + PIECE:
+            found = pattern.search(text, found.start())
+        if found is None or found.start() >= most:
+            at = most
+            continue
+        parts += (text[done : found.start()], replace(found))
+        done = at = max(found.end(), at + 1)
+    return "".join([*parts, text[done:]])
 
 
 def _redacted(value: Any, depth: int) -> Any:
@@ -69,18 +156,59 @@ def _redacted(value: Any, depth: int) -> Any:
     if not depth:
         return MASK
     if isinstance(value, Mapping):
-        return {key: MASK if _is_secret(key, item) else _redacted(item, depth - 1) for key, item in value.items()}
-    return [_redacted(item, depth - 1) for item in value]
+        return _redacted_mapping(value, depth)
+    return [*_redacted_items(value, depth)]
+
+
+def _redacted_mapping(value: Mapping[Any, Any], depth: int) -> dict[Any, Any]:
+    named = next((value[key] for key in _NAMERS if key in value), None) if "value" in value else None
+    masked: dict[Any, Any] = {}
+    for key, item in value.items():
+        shown = redact_text(key) if isinstance(key, str) else key
+        while shown in masked:  # two secrets as keys
+            shown = f"{shown}'"
+        secret = _is_secret(key, item) or (key == "value" and _is_secret(named, item))
+        masked[shown] = MASK if secret else _redacted(item, depth - 1)
+    return masked
+
+
+def _redacted_items(items: Sequence[Any], depth: int) -> Iterator[Any]:
+    """Mask what stands behind an option in a list of a program's arguments, and in pairs of names and values."""
+    before: Any = None
+    for item in items:
+        if isinstance(item, str) and isinstance(before, str) and item[:1] != "-" and _AN_OPTION.fullmatch(before):
+            yield MASK
+        elif isinstance(item, list | tuple) and len(item) == 2 and isinstance(item[1], str) and _is_secret(*item):
+            yield [item[0], MASK]
+        else:
+            yield _redacted(item, depth - 1)
+        before = item
 
 
 def _is_secret(name: Any, value: Any) -> bool:
     """Whether the name tells that the value is a secret; nothing, and what is only a switch, is none."""
     if value is None or value == "" or isinstance(value, bool) or not isinstance(name, str):
         return False
-    return _NAME.fullmatch(name) is not None
+    return names_a_secret(name)
+
+
+def _masked_in_url(match: re.Match[str]) -> str:
+    return f"{match['start'] or match['other'] or match['alone']}{MASK}"
 
 
 def _masked(match: re.Match[str]) -> str:
     quote = match["open"] or ""
     value = match["quoted"] if quote else match["bare"]
-    return match[0] if value.lower() in _NO_SECRETS else f"{match['start']}{quote}{MASK}{quote}"
+    if value.lower() in _NO_SECRETS:
+        return match[0]
+    in_prose = match["weak"] and not match["quote"] and match.string[max(match.start() - 1, 0)] not in "?&"
+    if in_prose and not _LOOKS_SECRET.fullmatch(value[:200]):
+        return match[0]
+    return f"{match['start']}{quote}{MASK}{quote}"
+
+
+def _masked_option(match: re.Match[str]) -> str:
+    quote = match["open"] or ""
+    if not quote and not re.search(r"[^a-z]", match["bare"][:200]):
+        return match[0]  # an ordinary word: prose about the option
+    return f"{match['start']}{quote}{MASK}{quote}"

@@ -1,15 +1,22 @@
 """What tests of agents need: scenarios and their players, a virtual clock, and a server that fails as providers do."""
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from shared_libs.lazy import lazy
 
 if TYPE_CHECKING:
-    from shared_libs.testing.background import BackgroundFaultServer
-    from shared_libs.testing.cassette import Cassette, CassetteMismatch, Player, Recorder, read_cassette, write_cassette
+    from shared_libs.testing.cassettes import (
+        Cassette,
+        CassetteMismatch,
+        Player,
+        Recorder,
+        read_cassette,
+        write_cassette,
+    )
     from shared_libs.testing.clock import VirtualClock, real_time, run_virtual
-    from shared_libs.testing.evaluation import Judgement, Question, Report, Row, evaluate
-    from shared_libs.testing.fault_script import load_fault_script
-    from shared_libs.testing.fault_server import FaultServer, SeenRequest, UnexpectedRequest
-    from shared_libs.testing.faults import (
+    from shared_libs.testing.evaluation.evaluation import Judgement, Question, Report, Row, evaluate
+    from shared_libs.testing.faults.background import BackgroundFaultServer
+    from shared_libs.testing.faults.catalogue import (
         CleanCut,
         ConnectionRefused,
         ContentFilter,
@@ -41,74 +48,76 @@ if TYPE_CHECKING:
         UntrustedCertificate,
         WrongShape,
     )
-    from shared_libs.testing.playing import Played, play
-    from shared_libs.testing.ports import FaultPlan, PortFault
-    from shared_libs.testing.scenario import Scenario, load_scenarios, scenarios_of
-    from shared_libs.testing.schema import scenario_schema
-    from shared_libs.testing.scripts import Outcome, Turn
-    from shared_libs.testing.stage import Stage
+    from shared_libs.testing.faults.script import load_fault_script
+    from shared_libs.testing.faults.server import FaultServer, SeenRequest, UnexpectedRequest
+    from shared_libs.testing.scenarios.play import Played, play
+    from shared_libs.testing.scenarios.port_faults import FaultPlan, PortFault
+    from shared_libs.testing.scenarios.scenario import Scenario, load_scenarios, scenarios_of
+    from shared_libs.testing.scenarios.schema import scenario_schema
+    from shared_libs.testing.scenarios.stage import Stage
+    from shared_libs.testing.scenarios.turns import Outcome, Turn
 
 _HOMES = {
-    "BackgroundFaultServer": "background",
-    "Cassette": "cassette",
-    "CassetteMismatch": "cassette",
-    "CleanCut": "faults",
-    "ConnectionRefused": "faults",
-    "ContentFilter": "faults",
-    "ContextTooLong": "faults",
-    "Cut": "faults",
-    "Drip": "faults",
-    "DuplicateChunks": "faults",
-    "EmptyAnswer": "faults",
-    "Fault": "faults",
-    "FaultPlan": "ports",
-    "FaultServer": "fault_server",
-    "Flapping": "faults",
-    "Garbage": "faults",
-    "Healthy": "faults",
-    "HtmlPage": "faults",
-    "HugeChunk": "faults",
-    "Judgement": "evaluation",
-    "MalformedBody": "faults",
-    "MalformedChunk": "faults",
-    "ModelMissing": "faults",
-    "NameNotResolved": "faults",
-    "NoEndMarker": "faults",
-    "Outcome": "scripts",
-    "Played": "playing",
-    "Player": "cassette",
-    "PortFault": "ports",
-    "PrefillRejected": "faults",
-    "Question": "evaluation",
-    "RateLimited": "faults",
-    "Recorder": "cassette",
-    "Report": "evaluation",
-    "ResetBeforeHeaders": "faults",
-    "Row": "evaluation",
-    "Scenario": "scenario",
-    "SeenRequest": "fault_server",
-    "ServerError": "faults",
-    "Silence": "faults",
-    "SlowFirstToken": "faults",
-    "Stage": "stage",
-    "Stall": "faults",
-    "TlsFailure": "faults",
-    "Turn": "scripts",
-    "Unauthorized": "faults",
-    "UnexpectedRequest": "fault_server",
-    "UntrustedCertificate": "faults",
+    "BackgroundFaultServer": "faults.background",
+    "Cassette": "cassettes",
+    "CassetteMismatch": "cassettes",
+    "CleanCut": "faults.catalogue",
+    "ConnectionRefused": "faults.catalogue",
+    "ContentFilter": "faults.catalogue",
+    "ContextTooLong": "faults.catalogue",
+    "Cut": "faults.catalogue",
+    "Drip": "faults.catalogue",
+    "DuplicateChunks": "faults.catalogue",
+    "EmptyAnswer": "faults.catalogue",
+    "Fault": "faults.catalogue",
+    "FaultPlan": "scenarios.port_faults",
+    "FaultServer": "faults.server",
+    "Flapping": "faults.catalogue",
+    "Garbage": "faults.catalogue",
+    "Healthy": "faults.catalogue",
+    "HtmlPage": "faults.catalogue",
+    "HugeChunk": "faults.catalogue",
+    "Judgement": "evaluation.evaluation",
+    "MalformedBody": "faults.catalogue",
+    "MalformedChunk": "faults.catalogue",
+    "ModelMissing": "faults.catalogue",
+    "NameNotResolved": "faults.catalogue",
+    "NoEndMarker": "faults.catalogue",
+    "Outcome": "scenarios.turns",
+    "Played": "scenarios.play",
+    "Player": "cassettes",
+    "PortFault": "scenarios.port_faults",
+    "PrefillRejected": "faults.catalogue",
+    "Question": "evaluation.evaluation",
+    "RateLimited": "faults.catalogue",
+    "Recorder": "cassettes",
+    "Report": "evaluation.evaluation",
+    "ResetBeforeHeaders": "faults.catalogue",
+    "Row": "evaluation.evaluation",
+    "Scenario": "scenarios.scenario",
+    "SeenRequest": "faults.server",
+    "ServerError": "faults.catalogue",
+    "Silence": "faults.catalogue",
+    "SlowFirstToken": "faults.catalogue",
+    "Stage": "scenarios.stage",
+    "Stall": "faults.catalogue",
+    "TlsFailure": "faults.catalogue",
+    "Turn": "scenarios.turns",
+    "Unauthorized": "faults.catalogue",
+    "UnexpectedRequest": "faults.server",
+    "UntrustedCertificate": "faults.catalogue",
     "VirtualClock": "clock",
-    "WrongShape": "faults",
-    "load_fault_script": "fault_script",
-    "evaluate": "evaluation",
-    "load_scenarios": "scenario",
-    "play": "playing",
-    "read_cassette": "cassette",
+    "WrongShape": "faults.catalogue",
+    "load_fault_script": "faults.script",
+    "evaluate": "evaluation.evaluation",
+    "load_scenarios": "scenarios.scenario",
+    "play": "scenarios.play",
+    "read_cassette": "cassettes",
     "real_time": "clock",
     "run_virtual": "clock",
-    "scenario_schema": "schema",
-    "scenarios_of": "scenario",
-    "write_cassette": "cassette",
+    "scenario_schema": "scenarios.schema",
+    "scenarios_of": "scenarios.scenario",
+    "write_cassette": "cassettes",
 }
 
 __all__ = [
@@ -174,10 +183,4 @@ __all__ = [
     "write_cassette",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from importlib import import_module
-
-    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+__getattr__ = lazy(__name__, _HOMES)

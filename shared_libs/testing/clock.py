@@ -74,13 +74,16 @@ class VirtualLoop(asyncio.SelectorEventLoop):
             RuntimeError: the clock would run away from the other side.
 
         """
-        if not self.held and not self._serves(address):
-            where = ":".join(map(str, address[:2])) if isinstance(address, tuple) else str(address)
-            raise RuntimeError(
-                f"a connection to {where} on the virtual clock, whose time would run away from it: use the real one "
-                "(`clock: real`), or connect inside `shared_libs.testing.real_time()`"
-            )
-        await super().sock_connect(sock, address)
+        if self.held or self._serves(address):
+            await super().sock_connect(sock, address)
+            return
+        with real_time():
+            await super().sock_connect(sock, address)  # where nobody listens, that is all there is to say
+        where = ":".join(map(str, address[:2])) if isinstance(address, tuple) else str(address)
+        raise RuntimeError(
+            f"a connection to {where} on the virtual clock, whose time would run away from it: use the real one "
+            "(`clock: real`), or connect inside `shared_libs.testing.real_time()`"
+        )
 
     def _serves(self, address: Any) -> bool:
         ports = {own.getsockname()[1] for server in self._servers for own in server.sockets if own.family != _UNIX}

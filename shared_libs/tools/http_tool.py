@@ -23,6 +23,7 @@ from yarl import URL
 from shared_libs.atomic.deadline import Deadline
 from shared_libs.atomic.errors import MisuseError, ToolError
 from shared_libs.atomic.scope import current_deadline, current_scope
+from shared_libs.atomic.secrets import names_a_secret
 from shared_libs.atomic.threads import Threads
 from shared_libs.atomic.tools.base import BaseTool
 from shared_libs.tools.http_guard import AllowList, Pinned
@@ -46,7 +47,6 @@ _TEXT = re.compile(
     r"|x-www-form-urlencoded|graphql.*)|image/svg\+xml|message/.*"
 )
 _UNKNOWN = {"", "application/octet-stream", "binary/octet-stream"}
-_SECRET = re.compile(r"auth|key|token|secret|cookie|passw|credential|signature|session", re.IGNORECASE)
 _OURS = {"host", "connection", "content-length", "content-type", "transfer-encoding", "x-request-timeout"}
 
 
@@ -288,7 +288,7 @@ def _secrets_of(headers: Mapping[str, str]) -> list[str]:
     """Every form in which an answer may repeat the secrets of the headers; the longest first."""
     found: set[str] = set()
     for name, value in headers.items():
-        if _SECRET.search(name):
+        if names_a_secret(name):
             for part in (value, *value.split()[1:]):
                 found |= {part, msgspec.json.encode(part).decode()[1:-1]}
                 found |= {quote(part, safe=safe) for safe in ("", "/", "!$&'()*+,/:;=?@")}

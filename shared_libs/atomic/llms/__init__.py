@@ -1,8 +1,9 @@
 """Providers. Each is loaded when it is first named, and its SDK when it is first used."""
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from shared_libs.atomic.llms.base import BaseLLMWrapper
+from shared_libs.lazy import lazy
 
 if TYPE_CHECKING:
     from shared_libs.atomic.llms.anthropic_llm import AnthropicLLM
@@ -33,10 +34,4 @@ __all__ = [
     "Turn",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from importlib import import_module
-
-    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+__getattr__ = lazy(__name__, _HOMES)

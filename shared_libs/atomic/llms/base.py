@@ -14,6 +14,7 @@ from shared_libs.atomic.errors import MisuseError, StreamInterrupted
 from shared_libs.atomic.llms.fitting import fitted
 from shared_libs.atomic.llms.request import Request, checked_response
 from shared_libs.atomic.llms.structured import OutputSchema
+from shared_libs.atomic.loading import load
 from shared_libs.atomic.resilience.attempt import ChunkSink, Listener, ModelCall, Watch
 from shared_libs.atomic.resilience.chain import run_chain
 from shared_libs.atomic.resilience.health import ModelHealth
@@ -69,6 +70,8 @@ class BaseLLMWrapper:
     """Whether `_chat` and `_stream` take an `OutputSchema` as the option `output_schema`; else it is told in words."""
     context_window: int | None = None
     """How many tokens the model takes, where that is told: a conversation too long for it is not sent to a smaller."""
+    obeys: bool = False
+    """Whether a request is known to end when it is cancelled: then it needs no task of its own to be left behind."""
     rehearsal: ClassVar[bool] = False
     """Whether this is the labelled stand-in and not a model."""
 
@@ -90,6 +93,7 @@ class BaseLLMWrapper:
         self.options = dict(options or {})
         self.health = self._health()
         self._chain: list[tuple[BaseLLMWrapper, Resilience]] | None = None
+        self._is_open = False
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
@@ -209,6 +213,7 @@ class BaseLLMWrapper:
             raise MisuseError(f"{type(self).__name__} has no embeddings")
 
         async def send(model: BaseLLMWrapper, _: Watch) -> np.ndarray:
+            await model._ready()
             return await model._embed(list(texts), **options)
 
         call = ModelCall(send, _deadline(timeout), Listener())
@@ -220,6 +225,16 @@ class BaseLLMWrapper:
         """Whether this provider has embeddings."""
         return type(self)._embed is not BaseLLMWrapper._embed  # noqa: SLF001 - its own method
 
+    async def aopen(self) -> None:
+        """
+        Get ready what takes long, of this wrapper and its fallbacks, before a clock starts; optional, safe to repeat.
+
+        The first request does it as well. Nothing is asked of a model.
+        """
+        await self._ready()
+        for fallback in self.fallbacks:
+            await fallback.aopen()
+
     async def aclose(self) -> None:
         """Close the connections of this wrapper and its fallbacks; using it afterwards opens them again."""
         await self._close()
@@ -229,6 +244,7 @@ class BaseLLMWrapper:
             await fallback.aclose()
 
     async def __aenter__(self) -> Self:
+        await self.aopen()
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -253,6 +269,9 @@ class BaseLLMWrapper:
         """Make one request for embeddings."""
         raise NotImplementedError
 
+    async def _open(self) -> None:
+        """Load what the provider's requests need."""
+
     async def _close(self) -> None:
         """Close the provider's own connections."""
 
@@ -271,8 +290,16 @@ class BaseLLMWrapper:
             routes += [(model, policy if model.resilience else own) for model, policy in theirs]
         return routes
 
+    async def _ready(self) -> None:
+        if not self._is_open:
+            await load("tenacity")  # what goes wrong first should not wait for it
+            await self._open()
+            self._is_open = True
+
     async def _send(self, request: Request, watch: Watch, *, stream: bool) -> LLMResponse:
         """Make one attempt, streamed or not."""
+        if not self._is_open:
+            await self._ready()
         messages, options = request.messages, self.options | request.options
         if request.output is not None and self.structured_output:
             options["output_schema"] = request.output

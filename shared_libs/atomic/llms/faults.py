@@ -1,92 +1,41 @@
 """
 What a provider's refusal means: HTTP status, error object and headers become the `LLMError` that states the facts.
 
-The formats of OpenAI, Anthropic, Ollama and the servers that imitate them are read alike.
+The formats of OpenAI, Anthropic, Ollama and the servers that imitate them are read alike: `reasons.py` gathers what is
+said, `meanings.py` says what it means, `waits.py` how long to wait.
 """
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Iterable, Mapping
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
-from typing import Any, NamedTuple
-
-import msgspec
+from typing import Any
+from urllib.parse import urlsplit
 
 from shared_libs.atomic.errors import (
-    AuthenticationFailed,
     BadRequest,
     ContentFiltered,
-    ContextOverflow,
     LLMError,
+    MalformedResponse,
     ModelNotFound,
     ProviderUnavailable,
     RateLimited,
 )
-from shared_libs.atomic.llms.payload import page_title
+from shared_libs.atomic.llms.meanings import meaning_of
+from shared_libs.atomic.llms.reasons import MAX_REASON_CHARS, Reason, read_reason
+from shared_libs.atomic.llms.waits import wait_told
 
-MAX_REASON_CHARS = 500
-
-_OVERFLOW_CODES = {"context_length_exceeded", "exceed_context_size_error", "model_context_window_exceeded"}
-# most servers that imitate OpenAI, and Anthropic itself, have no code for it: vLLM, llama.cpp, LiteLLM, SGLang
-_OVERFLOW_WORDS = re.compile(
-    r"maximum context length|context[ _]?(length|window|size|limit)|prompt is too long|input is too long", re.IGNORECASE
+_KEY_LIKE = re.compile(
+    r"\b(?:(?:sk|pk|gsk|xai|nvapi|pplx)-[\w*.-]{6,}|gsk_\w{6,}|hf_\w{10,}|AIza[\w-]{20,}|eyJ[\w-]{10,}\.[\w-]+\.[\w-]+)"
 )
-_FILTER_CODES = {
-    *("content_filter", "content_policy_violation", "data_inspection_failed", "moderation_blocked"),
-    *("bio_policy", "misalignment_policy_violation", "image_content_policy_violation"),
-}
-_QUOTA_CODES = {"insufficient_quota", "billing_hard_limit_reached", "billing_not_active", "billing_error"}
-_QUOTA_WORDS = re.compile(r"credit balance is too low|insufficient balance", re.IGNORECASE)
-_MODEL_CODES = {"model_not_found", "model_not_available", "invalid_model"}
-_MODEL_WORDS = re.compile(
-    r"invalid model name|not a valid model|model .{1,200} (not found|does not exist)", re.IGNORECASE
-)
+_MASK = "[key]"
+_LONG_ENOUGH = 8
+"""A shorter key is a placeholder ("x", "none", "ollama", "test"): its letters stand in ordinary words."""
 
-_STATUS_OF = {
-    "invalid_request_error": 400,
-    "invalid_prompt": 400,
-    "data_residency_mismatch": 400,
-    **dict.fromkeys(
-        (
-            *(
-                "invalid_image",
-                "invalid_image_format",
-                "invalid_base64_image",
-                "invalid_image_url",
-                "invalid_image_mode",
-            ),
-            *("image_too_large", "image_too_small", "image_parse_error", "image_file_too_large", "empty_image_file"),
-            *("unsupported_image_media_type", "failed_to_download_image", "image_file_not_found"),
-        ),
-        400,
-    ),
-    "authentication_error": 401,
-    "invalid_api_key": 401,
-    "permission_error": 403,
-    "not_found_error": 404,
-    "request_too_large": 413,
-    "rate_limit_error": 429,
-    "rate_limit_exceeded": 429,
-    "tokens": 429,
-    "requests": 429,
-    "timeout_error": 504,
-    "overloaded_error": 529,
-}
-"""What an error without an HTTP status of its own would have had; the types of OpenAI and Anthropic."""
+_MAY_TELL_A_WAIT = frozenset({429, 503, 529})
+"""The statuses whose words may tell how long to wait: in others a number of seconds means something else."""
 
-_RETRYABLE_4XX = {408, 409, 425}
-_KEY_LIKE = re.compile(r"\b(sk|pk|gsk|xai)-[\w*.-]{6,}")
-
-
-class Reason(NamedTuple):
-    """What the provider itself says."""
-
-    text: str
-    codes: frozenset[str] = frozenset()
-    status: int | None = None
+_HAS_VERSION = re.compile(r"/v\d")
 
 
 def refusal(status: int, headers: Mapping[str, str], body: bytes, secrets: Iterable[str], where: str) -> LLMError:
@@ -108,29 +57,26 @@ def refusal(status: int, headers: Mapping[str, str], body: bytes, secrets: Itera
             status_code=status,
             retryable=False,
         )
-    reason = _read(body)
-    error = _classified(status, reason, f"HTTP {status}: {_clean(reason.text, secrets) or 'without a reason'}")
-    if status in {404, 405}:
-        error.args = (f"{error} (asked at {where})",)
-    error.status_code = status
-    error.retry_after_s = retry_after_s(headers)
+    reason = read_reason(body)
+    error = _said(status, reason, headers, f"HTTP {status}: {_clean(reason, secrets) or 'without a reason'}")
+    if isinstance(error, ModelNotFound):
+        error.args = (f"{error} (asked at {where}{_missing_version(where)})",)
     told = headers.get("x-should-retry")
-    if told in {"true", "false"} and error.another_may_answer:
-        error.retryable = told == "true"
+    if told == "false":
+        error.retryable = False
+    elif told == "true" and not isinstance(error, BadRequest | ContentFiltered | RateLimited):
+        error.retryable = True  # those say by themselves whether a wait can help
     return error
 
 
 def error_event(payload: bytes, secrets: Iterable[str]) -> LLMError:
     """The error for an error object that came as an answer, or inside one, after its status was already 200."""
-    reason = _read(payload)
-    status = reason.status
-    for code in () if status else reason.codes:
-        status = _STATUS_OF.get(code, status)
-    failure = _classified(
-        status or 500, reason, f"the provider broke off: {_clean(reason.text, secrets) or reason.codes}"
-    )
-    failure.status_code = reason.status
-    return failure
+    reason = read_reason(payload)
+    text = _clean(reason, secrets) or ", ".join(sorted(reason.codes)) or "without a reason"
+    error = _said(reason.status, reason, {}, f"the provider broke off: {text}")
+    if isinstance(error, ModelNotFound):
+        error.args = (f"{error} (is base_url right? It usually ends in /v1)",)
+    return error
 
 
 def says_error(value: Any) -> bool:
@@ -138,95 +84,44 @@ def says_error(value: Any) -> bool:
     return any(value.values()) if isinstance(value, dict) else bool(value)
 
 
-def retry_after_s(headers: Mapping[str, str]) -> float | None:
-    """Seconds the provider asks to wait (`retry-after-ms`, `retry-after` as seconds or as a date), or None."""
-    for name, unit in (("retry-after-ms", 1000.0), ("retry-after", 1.0)):
-        value = headers.get(name)
-        if value is None:
-            continue
-        try:
-            seconds = float(value) / unit
-        except ValueError:
-            seconds = _until(value, headers.get("date"))
-        if math.isfinite(seconds) and seconds >= 0:
-            return seconds
-    return None
+def no_answer(payload: bytes, secrets: Iterable[str], missing: str) -> LLMError:
+    """
+    The error for a document that came in the place of an answer: what it says, or that something is missing.
+
+    Servers say with status 200, and without an `error`, that they refuse.
+    """
+    reason = read_reason(payload)
+    if reason.text and (reason.codes or reason.status):
+        return error_event(payload, secrets)
+    return MalformedResponse(f"the answer has no {missing}{f': {_clean(reason, secrets)}' if reason.text else ''}")
 
 
 def redacted(text: str, secrets: Iterable[str]) -> str:
     """The text without the secrets, and without whatever else looks like a key."""
     for secret in secrets:
-        text = text.replace(secret, "[key]")
-    return _KEY_LIKE.sub("[key]", text)
+        if len(secret) >= _LONG_ENOUGH:
+            text = text.replace(secret, _MASK)
+    return _KEY_LIKE.sub(_MASK, text)
 
 
-def _until(date: str, now: str | None) -> float:
-    """Seconds to an HTTP date; by the server's own clock where it tells it, so that a wrong one here does no harm."""
-    try:
-        then = parsedate_to_datetime(date)
-        since = parsedate_to_datetime(now) if now else datetime.now(UTC)
-        return max(0.0, (then - since).total_seconds())
-    except (TypeError, ValueError):
-        return math.nan
+def _said(status: int | None, reason: Reason, headers: Mapping[str, str], text: str) -> LLMError:
+    wait_s = wait_told(headers, reason.wait_told)
+    if wait_s is None and (status is None or status in _MAY_TELL_A_WAIT):
+        wait_s = wait_told({}, words=reason.text)
+    error = meaning_of(status, reason, wait_s).says(text, status)
+    error.retry_after_s = wait_s
+    if isinstance(error, BadRequest):
+        error.field = reason.field
+    return error
 
 
-def _classified(status: int, reason: Reason, text: str) -> LLMError:
-    kind, retryable = _kind(status, reason)
-    return kind(text, retryable=retryable)
+def _missing_version(where: str) -> str:
+    return "" if _HAS_VERSION.search(urlsplit(where).path) else "; does base_url lack its /v1?"
 
 
-def _kind(status: int, reason: Reason) -> tuple[type[LLMError], bool | None]:
-    """The class of an error, and whether it is retryable where that is not the class's own answer."""
-    codes = reason.codes
-    if codes & _QUOTA_CODES or status == 402 or (status < 500 and _QUOTA_WORDS.search(reason.text)):
-        return RateLimited, False
-    if codes & _FILTER_CODES:
-        return ContentFiltered, None
-    if codes & _OVERFLOW_CODES or (status in {400, 413, 422} and _OVERFLOW_WORDS.search(reason.text)):
-        return ContextOverflow, None
-    if codes & _MODEL_CODES or status in {404, 405} or (status == 400 and _MODEL_WORDS.search(reason.text)):
-        return ModelNotFound, None
-    if status in {401, 403, 407}:
-        return AuthenticationFailed, None
-    if status == 429:
-        return RateLimited, None
-    if status >= 500 or status in _RETRYABLE_4XX:
-        return ProviderUnavailable, status != 501
-    return BadRequest, None
-
-
-def _read(body: bytes) -> Reason:
-    """What an error body says: JSON in one of its many shapes, an HTML page, or plain text."""
-    try:
-        return _reason(msgspec.json.decode(body))
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        title = page_title(body)
-        if title is not None:
-            return Reason(title or "an HTML page without a title")
-        return Reason(body[: 4 * MAX_REASON_CHARS].decode("utf-8", "replace"))
-
-
-def _reason(data: Any) -> Reason:
-    if isinstance(data, list) and data:
-        return _reason(data[0])
-    if not isinstance(data, dict):
-        return Reason("" if data is None else str(data))
-    inner = data.get("error")
-    if isinstance(inner, dict | list):
-        return _reason(inner)
-    text = inner or data.get("message") or data.get("detail") or data.get("msg") or ""
-    codes = [data.get("code"), data.get("type"), inner]
-    deeper = data.get("innererror")
-    if isinstance(deeper, dict):
-        codes.append(deeper.get("code"))
-    numbers = [int(code) for code in map(str, codes) if code.isdecimal() and 400 <= int(code) < 600]
-    return Reason(
-        text if isinstance(text, str) else msgspec.json.encode(text).decode(),
-        frozenset(code.lower() for code in codes if isinstance(code, str)),
-        numbers[0] if numbers else None,
-    )
-
-
-def _clean(text: str, secrets: Iterable[str]) -> str:
+def _clean(reason: Reason, secrets: Iterable[str]) -> str:
+    text = reason.text
+    if reason.field and reason.field not in text:
+        text = f"{text} ({reason.field})"
     text = redacted(" ".join(text.split()), secrets)
     return text if len(text) <= MAX_REASON_CHARS else f"{text[:MAX_REASON_CHARS]} ..."

@@ -21,6 +21,7 @@ from shared_libs.atomic.llms.base import BaseLLMWrapper
 from shared_libs.atomic.llms.event_stream import END_WAIT_S, Completeness
 from shared_libs.atomic.llms.framing import Doubles, streamed_events
 from shared_libs.atomic.llms.given import maker
+from shared_libs.atomic.loading import load
 from shared_libs.atomic.resilience.health import ModelHealth, health_of
 from shared_libs.atomic.resilience.policy import Resilience
 from shared_libs.atomic.types import LLMChunk, LLMResponse, Price
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
 
 MAX_STALE = 1000
 """How many pieces of reasoning that a server could not read are remembered."""
+
+_OURS = f"{__name__.rpartition('.')[0]}."
 
 
 class Connections(Protocol):
@@ -94,6 +97,7 @@ class HttpLLM(BaseLLMWrapper):
         self._refused: set[str] = set()
         self._stale: deque[str] = deque(maxlen=MAX_STALE)
         super().__init__(model, resilience=resilience, fallbacks=fallbacks, price=price, options=options)
+        self.obeys = type(self).__module__.startswith(_OURS)  # a subclass of a user's is foreign code
 
     def _address_in_environment(self) -> str | None:
         return os.environ.get(self.base_url_variable)
@@ -179,6 +183,9 @@ class HttpLLM(BaseLLMWrapper):
             yield LLMChunk("tool_call", tool_call=call)
         yield LLMChunk("finished", response=response)
 
+    async def _open(self) -> None:
+        await load("shared_libs.atomic.llms.wire")
+
     async def _close(self) -> None:
         if self._opened is not None:
             await self._opened.aclose()
@@ -238,6 +245,10 @@ class VendorLLM(HttpLLM):
             price=price,
             options=options,
         )
+        self.obeys = self.obeys and client is None
+
+    async def _open(self) -> None:
+        await (super()._open() if self._client is None else load("shared_libs.atomic.llms.sdk_client"))
 
     def _connect(self) -> Connections:
         if self._client is None:

@@ -7,9 +7,9 @@ from typing import Any
 
 import msgspec
 
-from shared_libs.atomic.errors import LLMError, MalformedResponse
+from shared_libs.atomic.errors import LLMError
 from shared_libs.atomic.llms.event_stream import Completeness
-from shared_libs.atomic.llms.faults import error_event, says_error
+from shared_libs.atomic.llms.faults import error_event, no_answer, says_error
 from shared_libs.atomic.llms.finish import finish_of, told
 from shared_libs.atomic.llms.given import Returned, beside, keep, merged, needs_keeping, returned, wire_ids
 from shared_libs.atomic.llms.lenient import parsed
@@ -152,7 +152,6 @@ class _Groq(msgspec.Struct):
 
 class _Status(msgspec.Struct):
     status_code: int = 0
-    status_msg: str = ""
 
 
 class _Completion(msgspec.Struct):
@@ -304,18 +303,16 @@ class OpenAIAnswer:
         completion = self._read(body)
         choice = completion.choices[0] if completion.choices else None
         if choice is None or (choice.message or choice.delta or choice.text) is None:
-            raise MalformedResponse("the answer has no choices")
+            raise no_answer(body, self._secrets, "choices")
         choice.index = 0
         self.ended = True
         return self._add(completion, body)
 
     def _read(self, payload: bytes) -> _Completion:
         completion = decode(_decoder, payload)
-        if completion.object == "error" or says_error(completion.error):
+        failed = completion.base_resp is not None and completion.base_resp.status_code
+        if failed or completion.object == "error" or says_error(completion.error):
             raise error_event(payload, self._secrets)
-        failed = completion.base_resp
-        if failed is not None and failed.status_code:
-            raise self._error({"code": str(failed.status_code), "message": failed.status_msg})
         if completion.x_groq is not None and says_error(completion.x_groq.error):
             raise self._error(completion.x_groq.error)
         return completion

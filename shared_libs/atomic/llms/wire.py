@@ -12,6 +12,7 @@ import socket
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
+from urllib.parse import parse_qsl
 from urllib.request import getproxies, proxy_bypass
 from weakref import WeakKeyDictionary
 
@@ -50,15 +51,19 @@ class Wire:
 
     Args:
         base_url: the address that paths are appended to.
-        headers: sent with every request; the values of those that authenticate are kept out of every error text.
+        headers: sent with every request; the values of those that authenticate, and those in the query of `base_url`,
+            are kept out of every error text.
 
     """
 
     def __init__(self, base_url: str, headers: Mapping[str, str]) -> None:
         self._base = URL(base_url)
         self._headers = {"Content-Type": "application/json", "Accept-Encoding": "identity", **headers}
-        self.secrets = tuple(
-            value.rpartition(" ")[2] for name, value in headers.items() if name.lower() in _SECRET_HEADERS and value
+        self.secrets = (
+            *(value.rpartition(" ")[2] for name, value in headers.items() if name.lower() in _SECRET_HEADERS and value),
+            # a gateway that quotes the line of the request quotes the query as it was sent
+            *(value for _, value in parse_qsl(self._base.query_string)),
+            *(part.partition("=")[2] for part in self._base.raw_query_string.split("&") if "=" in part),
         )
         self._targets: dict[str, tuple[URL, str]] = {}
         self._pools: WeakKeyDictionary[asyncio.AbstractEventLoop, tuple[Session, AsyncGenerator[None, None]]]

@@ -66,7 +66,7 @@ class BaseMemory:
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
-        for method in ("async_store", "async_load", "async_search", "async_recall", "async_summarise"):
+        for method in ("async_open", "async_store", "async_load", "async_search", "async_recall", "async_summarise"):
             if method in vars(cls):
                 raise MisuseError(f"{cls.__name__} overrides {method}, which is final; write `_{method[6:]}` instead")
 
@@ -172,10 +172,24 @@ class BaseMemory:
         found: list[Message] = await self._supervised(self._search(_checked_session(session_id), query, k), "search")
         return found
 
+    @final
+    async def async_open(self) -> None:
+        """
+        Get ready what takes long, such as connecting and making tables; optional, and safe to repeat.
+
+        Raises:
+            MemoryStoreError: the store is not there, or did not answer in time.
+
+        """
+        await self._supervised(self._open(), "open")
+
     async def aclose(self) -> None:
         """Release what the store holds, its models too; using it afterwards opens it again."""
         if self.compaction is not None:
             await self.compaction.llm.aclose()
+
+    async def _open(self) -> None:
+        """Get ready what takes long."""
 
     async def _store(self, session_id: str, messages: list[Message]) -> None:
         raise NotImplementedError

@@ -17,6 +17,7 @@ from shared_libs.atomic.errors import (
     in_words,
 )
 from shared_libs.atomic.events import AttemptFinished, AttemptStarted
+from shared_libs.atomic.in_place import in_place
 from shared_libs.atomic.resilience.health import ModelHealth
 from shared_libs.atomic.resilience.policy import Resilience
 from shared_libs.atomic.scope import current_scope
@@ -45,6 +46,10 @@ class Model(Protocol):
     @property
     def health(self) -> ModelHealth:
         """What the process knows of this model."""
+
+    @property
+    def obeys(self) -> bool:
+        """Whether a request to it is known to end when it is cancelled."""
 
 
 class Listener:
@@ -231,8 +236,10 @@ async def run_attempt(
 
 async def _supervised(model: Model, call: ModelCall[T], watch: Watch) -> T:
     """Send the request under its watch; whatever an adapter ends in but an answer is an `LLMError`."""
-    name, left_running = f"{model.provider}/{model.model}", model.health.left_running
     try:
+        if model.obeys:
+            return await in_place(call.send(model, watch), watch)
+        name, left_running = f"{model.provider}/{model.model}", model.health.left_running
         return await supervise(call.send(model, watch), watch, what="model", name=name, left_running=left_running)
     except DeadlineExceeded as error:
         raise LLMTimeout(str(error)) from error

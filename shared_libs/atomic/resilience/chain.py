@@ -55,7 +55,9 @@ def _may_go_on(call: ModelCall[Any], failures: dict[int, LLMError]) -> bool:
 
 def _overflown(routes: Sequence[tuple[Model, Resilience]], failures: dict[int, LLMError]) -> int:
     """The largest context, in tokens, that this conversation is known not to fit in; 0 for none."""
-    overflowed = [index for index, error in failures.items() if isinstance(error, ContextOverflow)]
+    overflowed = [
+        index for index, error in failures.items() if isinstance(error, ContextOverflow) and error.of_the_window
+    ]
     return max((routes[index][0].context_window or 0 for index in overflowed), default=0)
 
 
@@ -101,6 +103,7 @@ def _summary(failures: Sequence[LLMError], call: ModelCall[Any]) -> LLMError:
         replay_safe=all(cause.replay_safe for cause in call.causes),
         response_started=any(cause.response_started for cause in call.causes),
     )
+    summary.another_may_answer = last.another_may_answer
     summary.attempt = last.attempt
     summary.attempts = tuple(call.attempts)
     summary.causes = tuple(call.causes) or tuple(failures)

@@ -157,3 +157,30 @@ in_child(lambda: (spool.put("child"), spool.flush(20), ran)[1:])
 spool.put("parent"); print(spool.flush(20), ran)
 """
     assert told(script) == ["True", "child True", "child (True, ['child'])", "True ['parent']"]
+
+
+@pytest.mark.promise("forks")
+def test_sql_mcp_and_memory_work_in_a_child_of_a_process_that_has_used_them(tmp_path):
+    (tmp_path / "a.db").touch()
+    script = f"""
+from shared_libs.memory.sql import SQLMemory
+from shared_libs.tools.mcp import MCPToolset
+from shared_libs.tools.sql import SQLTool
+sql = SQLTool(url="sqlite:///{tmp_path}/a.db")
+memory = SQLMemory(url="sqlite+aiosqlite:///{tmp_path}/m.db")
+mcp = MCPToolset(command=[sys.executable, "tests/mcp_raw_server.py", "echo"])
+
+def use():
+    async def main():
+        model = ScriptedLLM([Turn(calls=[("sql", {{"query": "SELECT 7 AS n"}})]), "done"])
+        agent = ReActAgent(llm=model, tools=[sql, mcp], memory=memory)
+        result = await agent.async_run("go", session_id="s", timeout=20)
+        return result.status, result.steps[0].observations[0].is_error, len(await memory.async_load("s"))
+    return asyncio.run(main())
+
+print(use()); in_child(use); print(use())
+sys.stdout.flush()
+os._exit(0)
+"""
+    lines = told(script)
+    assert lines == [f"{who}('answered', False, {count})" for who, count in (("", 4), ("child ", 8), ("", 12))]

@@ -12,7 +12,7 @@ import socket
 import openai
 import pytest
 
-from shared_libs.testing.faults import CATALOGUE
+from shared_libs.testing.faults.catalogue import CATALOGUE
 from tests.unit.cli.conftest import PATIENCE_S
 
 MESSAGES = [{"role": "user", "content": "Say it again."}]

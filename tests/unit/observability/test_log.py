@@ -64,6 +64,43 @@ def test_a_partial_run_is_a_warning_and_names_what_was_left(logged, partial):
     assert lines()[-1]["still_running"] == ["hang"]
 
 
+@pytest.mark.promise("work-bounded")
+def test_what_is_not_logged_costs_no_work_and_of_a_failure_only_its_start_is_read(logged):
+    logged("warning")
+    asked = []
+
+    class Input(dict):
+        def items(self):
+            asked.append(self)
+            return super().items()
+
+    log = log_events()
+    log(ToolStarted(step=1, tool="t", input=Input(a="b"), call_id="c"))
+    assert asked == []
+    lines = logged("warning")
+    log(
+        ToolFinished(
+            step=1, tool="t", call_id="c", content=f"{'x' * 490} sk-abcDEF1234567890", is_error=True, elapsed_s=0
+        )
+    )
+    assert lines()[-1]["why"] == f"{'x' * 490} [redacted"
+
+
+@pytest.mark.parametrize(("level", "told"), [("debug", ["here"]), ("error", [])])
+def test_a_logger_of_another_configuration_decides_by_its_own_level(level, told):
+    seen = []
+    structlog.configure(
+        processors=[lambda _, __, given: seen.append(given) or "x"],
+        wrapper_class=structlog.make_filtering_bound_logger(level),
+        logger_factory=structlog.ReturnLoggerFactory(),
+    )
+    try:
+        log_events()(Warned(message="here"))
+    finally:
+        structlog.reset_defaults()
+    assert [line["message"] for line in seen] == told
+
+
 def test_a_late_end_and_a_blocked_loop_are_told(logged):
     lines = logged("info")
     log = log_events()

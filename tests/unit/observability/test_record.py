@@ -43,6 +43,11 @@ def test_a_run_is_read_back_as_it_was(tmp_path, answered):
     assert isinstance(back[-1], RunFinished)
 
 
+def test_only_its_owner_reads_a_record(tmp_path, answered):
+    recorded(tmp_path / "run.jsonl", *answered)
+    assert (tmp_path / "run.jsonl").stat().st_mode & 0o777 == 0o600
+
+
 def test_pieces_of_text_are_joined_so_that_a_secret_in_pieces_is_masked(tmp_path):
     back = recorded(
         tmp_path / "run.jsonl",

@@ -15,7 +15,9 @@ from shared_libs.atomic.errors import (
     ProviderUnavailable,
     RateLimited,
 )
-from shared_libs.atomic.llms.faults import MAX_REASON_CHARS, error_event, refusal, retry_after_s
+from shared_libs.atomic.llms.faults import error_event, refusal
+from shared_libs.atomic.llms.reasons import MAX_REASON_CHARS
+from shared_libs.atomic.llms.waits import retry_after_s, wait_told
 
 KEY = "sk-verysecret0123456789"
 WHERE = "http://127.0.0.1:1/v1/chat/completions"
@@ -55,7 +57,7 @@ def anthropic_error(kind, message="no"):
         (402, {"error": {"message": "Insufficient Balance", "code": 402}}, RateLimited, False),
         (408, b"", ProviderUnavailable, True),
         (409, openai_error(), ProviderUnavailable, True),
-        (413, anthropic_error("request_too_large"), BadRequest, False),
+        (413, anthropic_error("request_too_large"), ContextOverflow, False),
         (422, {"detail": [{"loc": ["body"], "msg": "field required"}]}, BadRequest, False),
         (425, b"", ProviderUnavailable, True),
         (429, openai_error(code="rate_limit_exceeded"), RateLimited, True),
@@ -157,3 +159,43 @@ def test_an_error_inside_an_answer_is_read_alike(event, kind, status):
     error = error_event(json.dumps(event).encode(), ())
     assert type(error) is kind
     assert error.status_code == status
+
+
+@pytest.mark.parametrize(
+    ("words", "seconds"),
+    [
+        ("Please try again in 1.8s.", 1.8),
+        ("Please try again in 1m2s. Visit the page.", 62.0),
+        ("in 20 seconds", 20.0),
+        ("retry after 16s", 16.0),
+        ("Please retry in 34.074824224s.", 34.074824224),
+        ("Try again in 6ms", 0.006),
+        ("available again in 2 minutes and 5 seconds", 125.0),
+        ("please wait 1h2m3.5s", 3723.5),
+        ("retry_after: 7", 7.0),
+        ("10 requests in 60 seconds are allowed", None),
+        ("Try again later. Limit 300", None),
+        ("resets at 2026-12-01", None),
+        ("resets at 12:30", None),
+        ("retry 3 times", None),
+    ],
+)
+def test_the_wait_in_words(words, seconds):
+    assert wait_told({}, words=words) == seconds
+
+
+def test_a_moment_is_read_by_the_servers_own_clock():
+    date = "Thu, 26 Nov 2026 10:00:00 GMT"
+    moment = 1_795_687_200
+    assert wait_told({"x-ratelimit-reset": str(moment * 1000 + 5000), "date": date}) == 5.0
+    assert wait_told({"retry-after": str(moment + 7), "date": date}) == 7.0
+
+
+def test_a_limit_that_is_not_used_up_asks_for_no_wait():
+    assert wait_told({"x-ratelimit-remaining-tokens": "5", "x-ratelimit-reset-tokens": "9s"}) is None
+
+
+def test_only_a_limit_of_the_window_says_which_models_are_too_small():
+    assert refusal(400, {}, b"maximum context length is 4096 tokens", (), WHERE).of_the_window
+    assert not refusal(429, {}, b"Request too large. Limit 30, Requested 45", (), WHERE).of_the_window
+    assert not refusal(413, {}, b"", (), WHERE).of_the_window

@@ -1,0 +1,84 @@
+"""
+Awaiting our own code until its time is over: in the caller's task, which costs no task and no turn of the loop.
+
+For what is known to end when it is cancelled. Foreign code is awaited by `supervise`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import Coroutine
+from typing import Any, TypeVar
+
+from shared_libs.atomic.errors import DeadlineExceeded
+from shared_libs.atomic.supervise import BodyCancelled, Expiry
+
+T = TypeVar("T")
+
+
+async def in_place(body: Coroutine[Any, Any, T], expiry: Expiry) -> T:
+    """
+    Await `body` until `expiry`, which the body may move while it runs.
+
+    Raises:
+        DeadlineExceeded: time was over, and the body was cancelled.
+        BodyCancelled: the body cancelled itself.
+        asyncio.CancelledError: somebody outside cancelled the caller.
+
+    """
+    task = asyncio.current_task()
+    assert task is not None
+    alarm = _Alarm(task, expiry)
+    cancels = task.cancelling()
+    try:
+        return await body
+    except asyncio.CancelledError:
+        if alarm.rang and task.uncancel() <= cancels:
+            raise DeadlineExceeded(expiry.why) from None
+        if not alarm.rang and task.cancelling() == cancels:
+            raise BodyCancelled from None
+        raise
+    except BaseException:
+        if alarm.rang and task.uncancel() <= cancels:
+            raise DeadlineExceeded(expiry.why) from None
+        raise
+    finally:
+        alarm.stop()
+
+
+class _Alarm:
+    """Cancels a task when an expiry has come; for the expiry it is what a bell is to a supervised body."""
+
+    __slots__ = ("_expiry", "_handle", "_loop", "_task", "looks_at", "rang")
+
+    def __init__(self, task: asyncio.Task[Any], expiry: Expiry) -> None:
+        self.rang = False
+        self.looks_at = math.inf
+        self._task = task
+        self._expiry = expiry
+        self._loop = task.get_loop()
+        self._handle: asyncio.TimerHandle | None = None
+        expiry.waiter = self
+        if expiry.at != math.inf:
+            self.look_at(expiry.at)
+
+    def look_at(self, moment: float) -> None:
+        """Look whether it is time at a moment, and no more at the one planned before."""
+        if self._handle is not None:
+            self._handle.cancel()
+        self.looks_at = moment
+        self._handle = self._loop.call_at(moment, self._look)
+
+    def stop(self) -> None:
+        """Look at the time no more."""
+        self._expiry.waiter = None
+        if self._handle is not None:
+            self._handle.cancel()
+
+    def _look(self) -> None:
+        if self._loop.time() < self._expiry.at:
+            self.look_at(self._expiry.at)
+        else:
+            self.rang = True
+            self._task.cancel()

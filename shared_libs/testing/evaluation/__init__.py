@@ -1,0 +1,1 @@
+"""A suite of questions put to definitions, and how they compare."""

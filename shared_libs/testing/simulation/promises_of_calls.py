@@ -1,0 +1,299 @@
+"""What holds of every call of a model or a tool: the ledger, retries, the breaker, what is said and observed."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
+from math import nan
+
+from shared_libs.atomic.events import (
+    AttemptFinished,
+    AttemptStarted,
+    BreakerChanged,
+    ModelFinished,
+    RetryScheduled,
+    StepStarted,
+    StreamRestarted,
+    TextDelta,
+)
+from shared_libs.atomic.memory.history import valid_history
+from shared_libs.atomic.types import Message, Usage
+from shared_libs.testing.simulation.evidence import Broken, Evidence, RunRecord
+
+_CLOSE_S = 1e-6
+
+
+def _ledger(evidence: Evidence) -> Iterator[Broken]:
+    for record in evidence.by_run.values():
+        result = record.result
+        if result is None or not record.heard:
+            continue
+        told = [event.attempt for event in record.events if isinstance(event, AttemptFinished)]
+        if tuple(told) != result.attempts:
+            yield Broken("ledger", f"{record.id}: {len(told)} attempts told, {len(result.attempts)} in the result")
+        booked = Counter(f"{row.provider}/{row.model}" for row in result.attempts)
+        # one that was cancelled before its first step never reached the model
+        cancelled = Counter(f"{row.provider}/{row.model}" for row in result.attempts if row.outcome == "cancelled")
+        asked = Counter(request.model for request in record.asked)
+        for name in booked.keys() | asked.keys():
+            if not booked[name] - cancelled[name] <= asked[name] <= booked[name]:
+                how = f"{record.id}: {name} was asked {asked[name]} times, and the ledger has {booked[name]}"
+                yield Broken("ledger", how)
+
+
+def _spent(evidence: Evidence) -> Iterator[Broken]:
+    """What a run spent is what its answers cost; a caller's run, which spends its sub-agents' too, is not looked at."""
+    compacts = evidence.agent.memory is not None and evidence.agent.memory.compaction is not None
+    for record in evidence.by_run.values():
+        result = record.result
+        if (
+            result is None
+            or not record.heard
+            or record.id in evidence.callers
+            or (compacts and record.seen is not None)
+        ):
+            continue
+        answers = [event.response for event in record.events if isinstance(event, ModelFinished)]
+        usage = sum((answer.usage for answer in answers), Usage())
+        if usage != result.usage:
+            yield Broken("spent", f"{record.id} tells {result.usage} and was answered with {usage}")
+        costs = [answer.cost_usd for answer in answers]
+        known = bool(costs) and None not in costs
+        cost_usd = sum(cost or 0.0 for cost in costs)
+        if known != (result.cost_usd is not None) or abs(cost_usd - (result.cost_usd or cost_usd)) > _CLOSE_S:
+            yield Broken("spent", f"{record.id} cost {result.cost_usd}, and its answers {costs}")
+        said = [(request.model, said.usage) for request, said in evidence.chances.said if request.run_id == record.id]
+        for answer in answers:
+            if (f"{answer.provider}/{answer.requested_model}", answer.usage) not in said:
+                yield Broken("spent", f"{record.id} books {answer.usage}, and {answer.requested_model} told another")
+        limit = evidence.agent.limits.max_tokens if record.seen is not None else None
+        if limit is not None and sum(answer.usage.total_tokens for answer in answers[:-2]) >= limit:
+            yield Broken("budget", f"{record.id} went on after its {limit} tokens: {usage.total_tokens}")
+
+
+def _retries(evidence: Evidence) -> Iterator[Broken]:
+    policies = {f"{model.provider}/{model.model}": policy for model, policy in evidence.agent.llm._routes()}  # noqa: SLF001 - the chain
+    for run in evidence.runs:
+        record = evidence.by_run.get(run.id)
+        if record is None:
+            continue
+        last: dict[str, int] = {}
+        for event in record.events:
+            if isinstance(event, StepStarted):
+                last.clear()
+            elif isinstance(event, AttemptStarted):
+                name = f"{event.provider}/{event.model}"
+                allowed = policies[name].retry.attempts
+                if event.number > allowed:
+                    yield Broken("retry-once", f"{run.id}: try {event.number} of {name}, which may have {allowed}")
+                # a try that the breaker refused is counted, and no request
+                if event.number != 1 and event.number <= last.get(name, 0):
+                    yield Broken("retry-once", f"{run.id}: try {event.number} of {name} after try {last.get(name)}")
+                last[name] = event.number
+            elif isinstance(event, RetryScheduled):
+                name = f"{event.provider}/{event.model}"
+                if event.at_s + event.wait_s > run.timeout_s:
+                    yield Broken("retry-fit", f"{run.id} waits {event.wait_s:g} s at {event.at_s:g} s, past its limit")
+                policy = policies[name]
+                told = [
+                    fault.retry_after_s for fault in evidence.chances.plan.faults if fault.retry_after_s is not None
+                ]
+                refused_s = policy.breaker.reset_s if event.why.startswith("not asked") else 0.0
+                if event.wait_s > max(policy.retry.max_s, refused_s, *told) + _CLOSE_S:
+                    yield Broken("retry-wait", f"{run.id} waits {event.wait_s:g} s; {policy.retry.max_s:g} is the most")
+
+
+def _retry_after(evidence: Evidence) -> Iterator[Broken]:
+    """A provider that asks to wait is not asked again before, by the same call."""
+    waits = {
+        (played.name, played.number): played.fault.retry_after_s
+        for played in evidence.chances.plan.played
+        if played.port == "model" and played.fault.fault == "rate_limited" and played.fault.retry_after_s
+    }
+    for record in evidence.by_run.values():
+        for name in {request.model for request in record.asked}:
+            asked = [request for request in record.asked if request.model == name]
+            begun = [
+                event
+                for event in record.events
+                if isinstance(event, AttemptStarted) and f"{event.provider}/{event.model}" == name
+            ]
+            if len(asked) != len(begun):
+                continue
+            for before, request, event in zip(asked, asked[1:], begun[1:], strict=False):
+                wait_s = waits.get((name, before.number), 0.0) or 0.0
+                if event.number > 1 and request.at_s - before.at_s < wait_s - _CLOSE_S:
+                    gap_s = request.at_s - before.at_s
+                    yield Broken("retry-after", f"{record.id} asked {name} again after {gap_s:g} of {wait_s:g} s")
+
+
+def _content_filter(evidence: Evidence) -> Iterator[Broken]:
+    """What a filter refuses is not taken elsewhere within the same call."""
+    if evidence.agent.memory is not None and evidence.agent.memory.compaction is not None:
+        return  # a refused summary is no refused question
+    for record in evidence.by_run.values():
+        refused_s: float | None = None
+        for event in record.events:
+            if isinstance(event, StepStarted):
+                refused_s = None
+            elif isinstance(event, AttemptFinished):
+                attempt = event.attempt
+                # those that race begin together, and the refusal of one ends the others
+                if refused_s is not None and attempt.outcome != "cancelled" and attempt.started_s >= refused_s:
+                    how = f"{record.id} asked {attempt.provider}/{attempt.model} what a filter had refused"
+                    yield Broken("content-filter", how)
+                if attempt.outcome == "content_filter":
+                    refused_s = event.at_s
+
+
+def _breaker(evidence: Evidence) -> Iterator[Broken]:
+    """A model that failed too often is left alone, and probed by one request."""
+    policies = {f"{model.provider}/{model.model}": policy for model, policy in evidence.agent.llm._routes()}  # noqa: SLF001 - the chain
+    began = {run.id: run.began_s for run in evidence.runs}
+    states: dict[str, tuple[str, float]] = {}
+    probes: Counter[str] = Counter()
+    outcomes: dict[str, str] = {}
+    for event in evidence.events:
+        if isinstance(event, AttemptFinished):
+            outcomes[f"{event.attempt.provider}/{event.attempt.model}"] = event.attempt.outcome
+        if not isinstance(event, AttemptStarted | BreakerChanged):
+            continue
+        # the moment a sub-agent began is not known, and no time is told from it
+        name, at_s = f"{event.provider}/{event.model}", began.get(event.run_id, nan) + event.at_s
+        state, since_s = states.get(name, ("closed", nan))
+        if isinstance(event, BreakerChanged):
+            reset_s = policies[name].breaker.reset_s if name in policies else 0.0
+            if event.state == "half_open" and state == "open" and at_s < since_s + reset_s - _CLOSE_S:
+                yield Broken("breaker", f"{name} was probed after {at_s - since_s:g} of {reset_s:g} s")
+            # a probe from which nothing was learnt gives its place back, and the time runs on
+            again = event.state == "open" and state != "closed" and outcomes.get(name) in ("cancelled", "timeout")
+            states[name] = (event.state, since_s if again or event.state == "half_open" else at_s)
+            probes[name] = probes[name] if event.state == state else 0
+        elif state == "open":
+            yield Broken("breaker", f"{event.run_id} asked {name} at {event.at_s:g} s, and its breaker was open")
+        elif state == "half_open":
+            probes[name] += 1
+            if probes[name] > 1:
+                yield Broken("breaker", f"{name} got {probes[name]} probes at once")
+
+
+def _fair_weather(evidence: Evidence) -> Iterator[Broken]:
+    """When nothing goes wrong any more and every breaker has had its time, the first model is asked and answers."""
+    routes = evidence.agent.llm._routes()  # noqa: SLF001 - the chain
+    clear_s, reset_s = evidence.clear_after_s, max(policy.breaker.reset_s for _, policy in routes)
+    for run in evidence.runs:
+        record = evidence.by_run.get(run.id)
+        others_end_s = max((other.ended_s or 0.0 for other in evidence.runs if other is not run), default=0.0)
+        if clear_s is None or record is None or run.began_s < max(clear_s, others_end_s) + reset_s or not run.result:
+            continue
+        for attempt in run.result.attempts:
+            if attempt.outcome not in ("ok", "cancelled") and run.result.stop_reason != "deadline":
+                how = f"{attempt.provider}/{attempt.model} still fails {run.id}: {attempt.outcome}, {attempt.why}"
+                yield Broken("recovery", how)
+        first = routes[0][0]
+        well = any(row.model == first.model and row.outcome == "ok" for row in run.result.attempts)
+        if well and first.health.breaker.state != "closed":
+            yield Broken("recovery", f"the breaker of {first.model} is {first.health.breaker.state} after {run.id}")
+        if run.result.attempts and not any(row.model == first.model for row in run.result.attempts):
+            yield Broken("recovery", f"{run.id} was answered without {first.model}, which is well again")
+        if run.result.status == "failed":
+            yield Broken("recovery", f"{run.id} failed with nothing going wrong: {run.result.error}")
+
+
+def _whole_answers(evidence: Evidence) -> Iterator[Broken]:
+    """An answer is what a model said, to its end, to this run; and so are the words that were streamed."""
+    read = evidence.agent.protocol.read
+    for record in evidence.by_run.values():
+        result = record.result
+        if not record.heard:
+            continue
+        said = [answer for request, answer in evidence.chances.said if request.run_id == record.id]
+        for event in record.events:
+            if isinstance(event, ModelFinished) and event.response.text not in [answer.text for answer in said]:
+                yield Broken("whole-answer", f"{record.id} took {event.response.text[:80]!r}, which nobody said to it")
+        if result is None or record.seen is None or result.status != "answered":
+            continue
+        if result.answer not in [read(answer, ()).answer for answer in said]:
+            yield Broken(
+                "whole-answer", f"{record.id} answers {(result.answer or '')[:80]!r}, which no model said to it"
+            )
+        if evidence.agent.protocol.name == "native" and _streamed(record) != result.answer:
+            how = f"{record.id} streamed {_streamed(record)[:80]!r}, and answers {(result.answer or '')[:80]!r}"
+            yield Broken("whole-answer", how)
+
+
+def _streamed(record: RunRecord) -> str:
+    """What a listener has of the last turn."""
+    text = ""
+    for event in record.events:
+        if isinstance(event, StepStarted | StreamRestarted):
+            text = ""
+        elif isinstance(event, TextDelta):
+            text += event.text
+    return text
+
+
+def _observations(evidence: Evidence) -> Iterator[Broken]:
+    """What a call observed is what its tool returned to it; what was cut says so."""
+    for record in evidence.by_run.values():
+        result = record.result
+        if result is None or record.seen is None:
+            continue
+        for step in result.steps:
+            for action, seen in zip(step.actions, step.observations, strict=False):
+                returned = evidence.chances.returned.get((record.id, action.call_id))
+                if seen.is_error or not isinstance(returned, str) or seen.content == returned:
+                    continue
+                kept, noted, _ = seen.content.rpartition("\n[cut: ")
+                if not returned.startswith(kept or seen.content):
+                    said, got = returned[:80], seen.content[:80]
+                    yield Broken("no-cross", f"{record.id}: {action.call_id} observed {got!r}, its tool said {said!r}")
+                elif not noted:
+                    yield Broken("observation-cut", f"{record.id}: {action.tool} was cut without a word of it")
+
+
+def _requests(evidence: Evidence) -> Iterator[Broken]:
+    """Every conversation that is sent is one that a provider takes, and is about the question of its run."""
+    questions = {run.id: run.question for run in evidence.runs}
+    sessions = {run.id: run.session_id or run.id for run in evidence.runs}
+    for request in evidence.chances.asked:
+        spoken = [message for message in request.messages if message.role != "system"]
+        if valid_history(spoken) != spoken:
+            yield Broken(
+                "history-valid", f"{request.run_id} sent a call without its result, or a result without a call"
+            )
+        if problem := _misplaced(request.messages):
+            yield Broken("history-valid", f"{request.run_id} sent {problem}")
+        question = questions.get(request.run_id)
+        mine = sessions.get(request.run_id)
+        others = [other for run_id, other in questions.items() if sessions[run_id] != mine and other != question]
+        asked = [message.text for message in spoken if message.role == "user"]
+        if question is None or evidence.agent.protocol.name != "native":
+            continue
+        if question not in asked or any(other in asked for other in others):
+            yield Broken("no-cross", f"{request.run_id} sent a conversation that is not its own: {asked}")
+
+
+def _misplaced(messages: Sequence[Message]) -> str:
+    for before, message in pairwise(messages):
+        if before.role == message.role == "assistant":
+            return "two answers running"
+        if message.role == "system":
+            return "a system message behind others"
+    ids = [call.id for message in messages for call in message.tool_calls]
+    return "a call id twice" if len(set(ids)) < len(ids) else ""
+
+
+CHECKS = (
+    _ledger,
+    _spent,
+    _retries,
+    _retry_after,
+    _content_filter,
+    _breaker,
+    _fair_weather,
+    _whole_answers,
+    _observations,
+    _requests,
+)

@@ -1,0 +1,115 @@
+"""Ready before the first question: what takes long is done at `aopen`, in threads, and what is missing shows there."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import sys
+import textwrap
+
+import pytest
+
+from shared_libs.agents import ReActAgent
+from shared_libs.atomic import BaseLLMWrapper, BaseMemory, LLMResponse
+from shared_libs.atomic.errors import MemoryStoreError, MemoryUnavailable
+from shared_libs.atomic.llms import ScriptedLLM
+from shared_libs.memory import SQLMemory
+from tests.support import run, run_virtual
+
+FIRST_CALL = """
+    import asyncio, sys, threading
+    from shared_libs.agents import ReActAgent
+    from shared_libs.atomic import Resilience
+    from shared_libs.atomic.llms import OpenAILLM
+
+    loaded_by = {}
+
+    class Watch:
+        def find_spec(self, name, path=None, target=None):
+            loaded_by.setdefault(name, threading.current_thread() is threading.main_thread())
+
+    sys.meta_path.insert(0, Watch())
+
+    async def main():
+        once = Resilience(retry={"attempts": 1})
+        llm = OpenAILLM("m", base_url="http://127.0.0.1:9/v1", api_key="k", resilience=once)
+        agent = ReActAgent(llm=llm)
+        if OPENED:
+            await agent.aopen()
+            before = set(loaded_by)
+        result = await agent.async_run("x")
+        assert "cannot connect" in result.error, result.error
+        if OPENED:
+            heavy = {name for name in set(loaded_by) - before if "." not in name}
+            assert not heavy & {"aiohttp", "yarl", "tenacity", "multidict"}, heavy
+        await agent.aclose()
+
+    asyncio.run(main())
+    on_the_loop = {name for name, main in loaded_by.items() if main}
+    assert not on_the_loop & {"aiohttp", "yarl", "tenacity"}, on_the_loop
+"""
+
+
+@pytest.mark.promise("opened")
+@pytest.mark.parametrize("opened", [True, False])
+def test_the_first_call_of_a_process_loads_nothing_large_on_its_loop(opened):
+    program = textwrap.dedent(FIRST_CALL).replace("OPENED", str(opened))
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.promise("opened")
+def test_opening_an_agent_opens_its_models_and_its_memory():
+    opened = []
+
+    class Model(BaseLLMWrapper):
+        provider = "own"
+
+        async def _open(self):
+            opened.append(self.model)
+
+        async def _chat(self, messages, tools, **options):
+            return LLMResponse(text="x")
+
+    class Memory(BaseMemory):
+        async def _open(self):
+            opened.append("memory")
+
+    agent = ReActAgent(llm=Model("a", fallbacks=[Model("b")]), memory=Memory())
+
+    async def main():
+        async with agent:
+            await agent.aopen()
+            return await agent.async_run("x")
+
+    assert run_virtual(main()).answer == "x"
+    assert opened[:3] == ["a", "b", "memory"]
+    assert opened.count("a") == 1
+
+
+@pytest.mark.promise("opened")
+def test_a_store_that_is_down_shows_when_the_agent_is_opened(tmp_path):
+    async def main():
+        agent = ReActAgent(llm=ScriptedLLM([]), memory=SQLMemory(f"sqlite+aiosqlite:///{tmp_path}/no/file.db"))
+        with pytest.raises(MemoryStoreError, match="the folder does not exist"):
+            await agent.aopen()
+        away = ReActAgent(llm=ScriptedLLM([]), memory=SQLMemory("postgresql+asyncpg://u:p@127.0.0.1:9/d"))
+        with pytest.raises(MemoryUnavailable):
+            await away.aopen()
+
+    asyncio.run(main())  # asyncpg itself looks for its files on the loop
+
+
+@pytest.mark.promise("opened")
+def test_an_opened_memory_has_its_tables(tmp_path):
+    async def main():
+        memory = SQLMemory(f"sqlite+aiosqlite:///{tmp_path}/file.db")
+        await memory.async_open()
+        await memory.aclose()
+
+    run(main())
+    import sqlite3
+
+    with sqlite3.connect(tmp_path / "file.db") as database:
+        assert database.execute("SELECT count(*) FROM factory_messages").fetchone() == (0,)
+    database.close()

@@ -86,6 +86,10 @@ REQUIREMENTS: dict[str, Requirement] = {
         "a secret of a known shape or under a telling name is in no log, record or picture of a run",
         "security review M5, M6",
     ),
+    "tools-own": Requirement(
+        "functions, methods and types as people have them become tools, or are refused with the reason at construction",
+        "PraisonAI #402, llama_index #17324, fastmcp #3036, google-adk #6488, #6877, #7190",
+    ),
     "schema-bounded": Requirement(
         "no JSON Schema and no value, whoever wrote them, raises in a run or keeps the event loop for 50 ms",
         "letta #3285; hermes-agent #101804; security review H1",

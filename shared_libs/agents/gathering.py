@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -12,6 +13,7 @@ from shared_libs.atomic.llms.base import BaseLLMWrapper
 from shared_libs.atomic.scope import use_scope
 from shared_libs.atomic.supervise import together
 from shared_libs.atomic.tools.base import BaseTool
+from shared_libs.atomic.tools.function_tool import tool
 from shared_libs.atomic.tools.toolset import Toolset
 
 
@@ -36,22 +38,29 @@ def checked_model(llm: Any) -> BaseLLMWrapper:
 
 def checked_tools(agent: str, tools: Any) -> tuple[BaseTool | Toolset, ...]:
     """
-    Take an agent's tools.
+    Take an agent's tools; a plain function among them is made one.
 
     Raises:
-        MisuseError: they are no list, or one of them is no tool.
+        MisuseError: they are no list, or one of them is no tool; tells why.
 
     """
     if isinstance(tools, BaseTool | Toolset | str) or not isinstance(tools, Iterable):
         raise MisuseError(f"agent {agent}: tools is a list of tools, not a {type(tools).__name__}; write tools=[…]")
-    listed = tuple(tools)
-    for tool in listed:
-        if not isinstance(tool, BaseTool | Toolset):
-            what = getattr(tool, "__name__", None) or type(tool).__name__
-            raise MisuseError(
-                f"agent {agent}: {what} is no tool; allowed are functions under @tool, a BaseTool and a Toolset"
-            )
-    return listed
+    return tuple(_checked_tool(agent, given) for given in tools)
+
+
+def _checked_tool(agent: str, given: Any) -> BaseTool | Toolset:
+    if isinstance(given, BaseTool | Toolset):
+        return given
+    what = getattr(given, "__name__", None) or type(given).__name__
+    if inspect.isclass(given) and issubclass(given, BaseTool | Toolset):
+        raise MisuseError(f"agent {agent}: {what} is the class of a tool; write {what}(…)")
+    try:
+        return tool(given)
+    except MisuseError as error:
+        raise MisuseError(
+            f"agent {agent}: {what} is no tool: {error}; allowed are functions, a BaseTool and a Toolset"
+        ) from None
 
 
 def by_name(agent: str, tools: Iterable[BaseTool]) -> dict[str, BaseTool]:
@@ -63,10 +72,10 @@ def by_name(agent: str, tools: Iterable[BaseTool]) -> dict[str, BaseTool]:
 
     """
     named: dict[str, BaseTool] = {}
-    for tool in tools:
-        if tool.spec.name in named:
-            raise MisuseError(f"agent {agent}: two tools are called {tool.name}; give one of them another name")
-        named[tool.name] = tool
+    for one in tools:
+        if one.spec.name in named:
+            raise MisuseError(f"agent {agent}: two tools are called {one.name}; give one of them another name")
+        named[one.name] = one
     return named
 
 
@@ -84,13 +93,13 @@ async def gather(run: Run, own: Mapping[str, BaseTool], toolsets: Sequence[Tools
         answers = await together([_listed(run, toolset) for toolset in toolsets])
     found, homes = dict(own), dict.fromkeys(own, "the agent")
     for toolset, tools in zip(toolsets, answers, strict=True):
-        for tool in tools:
-            if tool.name in found:
+        for one in tools:
+            if one.name in found:
                 raise ToolError(
-                    f"two tools are called {tool.name}: of {homes[tool.name]} and of {toolset.name}; "
+                    f"two tools are called {one.name}: of {homes[one.name]} and of {toolset.name}; "
                     "give one of the sources a `prefix`"
                 )
-            found[tool.name], homes[tool.name] = tool, toolset.name
+            found[one.name], homes[one.name] = one, toolset.name
     return found
 
 

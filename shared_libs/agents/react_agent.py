@@ -7,7 +7,7 @@ The agent: one loop of Thought, Action and Observation under one deadline.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
 from typing import Any, Self
 
 import msgspec
@@ -57,7 +57,7 @@ class ReActAgent:
 
     Args:
         llm: the model, with its fallbacks.
-        tools: what it may do; their names differ. A `Toolset` among them is asked for its tools by every run.
+        tools: what it may do; their names differ. A plain function is made a tool; a `Toolset` is asked by every run.
         instructions: the owner's words to the model.
         memory: where sessions are kept; a run without a session id keeps nothing.
         limits: the bounds of a run; may be given as a dict.
@@ -71,7 +71,7 @@ class ReActAgent:
         self,
         *,
         llm: BaseLLMWrapper,
-        tools: Iterable[BaseTool | Toolset] = (),
+        tools: Iterable[BaseTool | Toolset | Callable[..., Any]] = (),
         instructions: str = "",
         memory: BaseMemory | None = None,
         limits: Limits | Mapping[str, Any] | None = None,

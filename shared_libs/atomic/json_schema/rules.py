@@ -270,12 +270,16 @@ RULES: Mapping[str, Rule] = {
     "exclusiveMinimum": simple.limit("exclusiveMinimum", lambda value, bound: value <= bound, "not greater than"),
     "exclusiveMaximum": simple.limit("exclusiveMaximum", lambda value, bound: value >= bound, "not less than"),
     "multipleOf": simple.multiple_of,
-    "minLength": simple.count("minLength", str, lambda size, bound: size < bound, "is shorter than"),
-    "maxLength": simple.count("maxLength", str, lambda size, bound: size > bound, "is longer than"),
-    "minItems": simple.count("minItems", list, lambda size, bound: size < bound, "has fewer items than"),
-    "maxItems": simple.count("maxItems", list, lambda size, bound: size > bound, "has more items than"),
-    "minProperties": simple.count("minProperties", dict, lambda size, bound: size < bound, "has fewer properties than"),
-    "maxProperties": simple.count("maxProperties", dict, lambda size, bound: size > bound, "has more properties than"),
+    "minLength": simple.count("minLength", str, lambda size, bound: size < bound, "is too short, at least"),
+    "maxLength": simple.count("maxLength", str, lambda size, bound: size > bound, "is too long, at most"),
+    "minItems": simple.count("minItems", list, lambda size, bound: size < bound, "has too few items, at least"),
+    "maxItems": simple.count("maxItems", list, lambda size, bound: size > bound, "has too many items, at most"),
+    "minProperties": simple.count(
+        "minProperties", dict, lambda size, bound: size < bound, "has too few properties, at least"
+    ),
+    "maxProperties": simple.count(
+        "maxProperties", dict, lambda size, bound: size > bound, "has too many properties, at most"
+    ),
     "pattern": simple.pattern_of,
     "format": simple.format_of,
     "required": simple.required,

@@ -8,11 +8,15 @@ pydantic is loaded when the first tool that needs it is described.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
-from typing import Annotated, Any, Protocol
+import types
+from collections.abc import Callable, Mapping, Sequence
+from typing import Annotated, Any, NamedTuple, Protocol
 
 from shared_libs.atomic.errors import MisuseError
 from shared_libs.atomic.json_schema import SchemaCheck, shown
+from shared_libs.atomic.tools.signature import bound_by, parameters_of, words_of
+
+_NOTHING = object()
 
 
 class InvalidArguments(Exception):
@@ -37,8 +41,8 @@ class Arguments:
         """Take the schema as given, or derive it from the signature of `execute`."""
         if parameters is not None:
             return cls(parameters, _by_schema(name, parameters))
-        model = _model_of(name, execute)
-        return cls(_schema_of(model), _by_model(model))
+        taken = _model_of(name, execute)
+        return cls(_schema_of(taken.model), _by_model(taken))
 
     def check(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
         """
@@ -53,28 +57,92 @@ class Arguments:
         return self._check(dict(arguments))
 
 
-def _model_of(name: str, execute: Callable[..., Any]) -> Any:
-    from pydantic import ConfigDict, Field, PydanticSchemaGenerationError, PydanticUserError, create_model
+class _Model(NamedTuple):
+    """A signature as a pydantic model, and how its fields lead to the function's parameters."""
+
+    model: Any
+    names: dict[str, str]
+    """The parameter of every field."""
+    filled: frozenset[str]
+    """Fields whose default the function itself does not have."""
+    bound: frozenset[str]
+    """What a partial has bound, which `**kwargs` would let through."""
+
+
+def _model_of(name: str, execute: Callable[..., Any]) -> _Model:
+    parameters = parameters_of(name, execute)
+    told = words_of(execute).parameters
+    fields: dict[str, Any] = {}
+    names: dict[str, str] = {}
+    filled: set[str] = set()
+    extra = None
+    for index, parameter in enumerate(parameters):
+        if parameter.kind is parameter.VAR_KEYWORD:
+            extra = parameter.annotation
+            continue
+        # a parameter may be called `schema` or `_x`, which a model's field may not
+        field = f"p{index}"
+        try:
+            fields[field], own_default = _field(parameter, told.get(parameter.name))
+        except (TypeError, AttributeError) as error:  # typing takes nearly anything for a type, but not all
+            raise MisuseError(f"tool {name}: {shown(parameter.annotation)} of {parameter.name} is no type") from error
+        names[field] = parameter.name
+        if own_default:
+            filled.add(field)
+    model = _made(name, fields, extra, parameters)
+    return _Model(model, names, frozenset(filled), bound_by(execute))
+
+
+def _field(parameter: inspect.Parameter, told: str | None) -> tuple[tuple[Any, Any], bool]:
+    """The field of one parameter, and whether pydantic alone knows its default."""
+    from pydantic import Field
+    from pydantic.fields import FieldInfo
+
+    annotation: Any = parameter.annotation
+    default = parameter.default
+    if parameter.kind is parameter.VAR_POSITIONAL:
+        annotation, default = types.GenericAlias(list, (annotation,)), ()
+    metadata = getattr(annotation, "__metadata__", ())
+    infos = [part for part in (*metadata, default) if isinstance(part, FieldInfo)]
+    words = next((part for part in metadata if isinstance(part, str)), None)
+    words = words or next((part.documentation for part in metadata if hasattr(part, "documentation")), None) or told
+    options: dict[str, Any] = {} if any(info.description for info in infos) or not words else {"description": words}
+    if not any(info.alias or info.validation_alias for info in infos):
+        options["alias"] = parameter.name
+    if default is parameter.empty:
+        default = ...
+    own_default = isinstance(default, FieldInfo) or (default is ... and any(not info.is_required() for info in infos))
+    if default is ... and own_default:
+        return (Annotated[annotation, Field(**options)], _NOTHING), True
+    return (Annotated[annotation, Field(**options)], default), own_default
+
+
+def _made(name: str, fields: dict[str, Any], extra: Any, parameters: Sequence[inspect.Parameter]) -> Any:
+    from pydantic import ConfigDict, create_model
+
+    def make(some: dict[str, Any]) -> Any:
+        given: dict[str, Any] = {
+            field: kind if default is _NOTHING else (kind, default) for field, (kind, default) in some.items()
+        }
+        config = ConfigDict(extra="forbid" if extra is None else "allow", arbitrary_types_allowed=False)
+        if extra is not None:
+            given["__pydantic_extra__"] = dict[str, extra]
+        model = create_model(name, __config__=config, **given)
+        model.model_json_schema()
+        return model
 
     try:
-        signature = inspect.signature(execute, eval_str=True)
-    except (NameError, TypeError) as error:
-        raise MisuseError(f"the signature of tool {name} cannot be read: {error}") from error
-    fields: dict[str, Any] = {}
-    for index, parameter in enumerate(signature.parameters.values()):
-        if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD, parameter.POSITIONAL_ONLY):
-            raise MisuseError(
-                f"tool {name}: parameter {parameter} cannot be described to a model; use named, typed parameters, "
-                "or give `parameters` as a JSON Schema"
-            )
-        annotation = Any if parameter.annotation is parameter.empty else parameter.annotation
-        default = ... if parameter.default is parameter.empty else parameter.default
-        # a parameter may be called `schema` or `_x`, which a model's field may not
-        fields[f"p{index}"] = (Annotated[annotation, Field(alias=parameter.name)], default)
-    try:
-        return create_model(name, __config__=ConfigDict(extra="forbid"), **fields)
-    except (PydanticSchemaGenerationError, PydanticUserError) as error:
-        raise MisuseError(f"tool {name}: its signature has no JSON Schema: {str(error).splitlines()[0]}") from error
+        return make(fields)
+    except Exception as error:  # the types are foreign, and what pydantic raises for them is of many kinds
+        for field, parameter in zip(fields, parameters, strict=False):
+            try:
+                make({field: fields[field]})
+            except Exception as own:  # noqa: BLE001 - as above
+                where, why = f"its parameter {parameter.name}", own
+                break
+        else:
+            where, why = "its signature", error
+        raise MisuseError(f"tool {name}: {where} has no JSON Schema: {' '.join(str(why).split()):.300}") from error
 
 
 def _schema_of(model: Any) -> dict[str, Any]:
@@ -86,11 +154,12 @@ def _schema_of(model: Any) -> dict[str, Any]:
     return schema
 
 
-def _by_model(model: Any) -> _Check:
+def _by_model(taken: _Model) -> _Check:
     from pydantic import ValidationError
     from pydantic_core import to_json
 
-    names = {field: info.alias for field, info in model.model_fields.items()}
+    model = taken.model
+    allowed = ", ".join(_schema_of(model).get("properties", {})) or "none"
 
     def validated(arguments: dict[str, Any]) -> Any:
         # as JSON, where strict still reads a date from its text and a tuple from an array
@@ -103,10 +172,19 @@ def _by_model(model: Any) -> _Check:
             try:
                 valid = validated(_whole(arguments))
             except ValidationError:
-                raise InvalidArguments(_problems(error, model)) from None
+                raise InvalidArguments(_problems(error, allowed)) from None
         except ValueError as error:
             raise InvalidArguments(str(error)) from None
-        return {names[field]: getattr(valid, field) for field in valid.model_fields_set}
+        given = valid.model_fields_set
+        found = {
+            parameter: getattr(valid, field)
+            for field, parameter in taken.names.items()
+            if field in given or field in taken.filled
+        }
+        extra = valid.model_extra or {}
+        if closed := sorted(taken.bound & {*extra}):
+            raise InvalidArguments(f"{closed[0]}: unknown argument; allowed are: {allowed}")
+        return found | extra
 
     return check
 
@@ -122,8 +200,7 @@ def _whole(value: Any) -> Any:
     return value
 
 
-def _problems(error: Any, model: Any) -> str:
-    allowed = ", ".join(info.alias for info in model.model_fields.values()) or "none"
+def _problems(error: Any, allowed: str) -> str:
     lines = []
     found = error.errors(include_url=False, include_context=False)
     for problem in sorted(

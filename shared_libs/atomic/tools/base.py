@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import re
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, final
 
 from shared_libs.atomic.errors import DeadlineExceeded, MisuseError, RunInterrupted, ToolError, in_words
+from shared_libs.atomic.json_schema import shown
 from shared_libs.atomic.scope import current_scope, use_scope
 from shared_libs.atomic.supervise import BodyCancelled, BodyExited, Expiry, LeftRunning, supervise
 from shared_libs.atomic.tools.arguments import Arguments, InvalidArguments
@@ -237,16 +239,44 @@ class BaseTool:
             self._placement = Placement.of(self, self.isolation, self._plan)
         return self._placement
 
+    def _check_declarations(self) -> None:
+        if not self.name:
+            raise MisuseError(f"{type(self).__name__} has no name")
+        for word, (fits, due) in _DECLARED.items():
+            if not fits(getattr(self, word)):
+                raise MisuseError(f"{word} of tool {self.name} is {shown(getattr(self, word))}; it has to be {due}")
+
     def _checked_arguments(self) -> Arguments:
         if self._arguments is None:
-            if not self.name:
-                raise MisuseError(f"{type(self).__name__} has no name")
+            self._check_declarations()
             if self._placed().isolation != "process" and (
                 self.memory_limit_mb is not None or self.cpu_limit_s is not None
             ):
                 raise MisuseError(f"{self.name}: memory_limit_mb and cpu_limit_s need isolation 'process'")
             self._arguments = Arguments.of(self.name, self.execute, self.parameters)
         return self._arguments
+
+
+def _is_amount(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and value > 0
+
+
+_DECLARED: Mapping[str, tuple[Callable[[Any], bool], str]] = {
+    "name": (
+        lambda value: isinstance(value, str) and re.fullmatch(r"[a-zA-Z0-9_-]{1,64}", value) is not None,
+        "1 to 64 letters, digits, '_' and '-', as every provider takes it; give it another one with name=…",
+    ),
+    "description": (lambda value: isinstance(value, str), "a text"),
+    "parameters": (
+        lambda value: value is None or (isinstance(value, Mapping) and value.get("type", "object") == "object"),
+        "a JSON Schema of type object, as a dict",
+    ),
+    "timeout_s": (_is_amount, "a positive number of seconds"),
+    "memory_limit_mb": (lambda value: value is None or _is_amount(value), "a positive number of megabytes, or None"),
+    "cpu_limit_s": (lambda value: value is None or _is_amount(value), "a positive number of seconds, or None"),
+    "max_observation_chars": (lambda value: _is_amount(value) and isinstance(value, int), "a positive whole number"),
+}
+"""What a tool may declare, and what else it is told."""
 
 
 def _remembering(init: Callable[..., None]) -> Callable[..., None]:

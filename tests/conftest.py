@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from shared_libs.atomic.llms.dialect import forget
 from tests.local_model import local_model
 from tests.postgres import own_postgres, postgres
 from tests.requirements import REQUIREMENTS
@@ -26,6 +27,11 @@ def _refuse_outside(event: str, arguments: tuple[Any, ...]) -> None:
 
 
 sys.addaudithook(_refuse_outside)
+
+
+def pytest_runtest_setup() -> None:
+    """Forget what was learnt: servers on loopback get the ports of earlier ones, and are none of them."""
+    forget()
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -18,6 +18,11 @@ class Requirement(NamedTuple):
 
 
 REQUIREMENTS: dict[str, Requirement] = {
+    "asks-as-told": Requirement(
+        "what a server does not take is learnt from its refusal: asked at once otherwise, booked as a request of its "
+        "own, and no failure of the model",
+        "issue: real model servers",
+    ),
     "time-total": Requirement(
         "the total time is bounded by the deadline, whatever the retries",
         "openai-python #3828; litellm, two hung models",

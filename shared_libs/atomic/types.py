@@ -8,6 +8,7 @@ state between two steps is plain data that can be stored, journaled and sent els
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal, Protocol, runtime_checkable
 
@@ -19,6 +20,10 @@ from shared_libs.atomic.nearly_json import object_in, whole_text
 Role = Literal["system", "user", "assistant", "tool"]
 FinishReason = Literal["stop", "length", "tool_calls", "content_filter", "pause"]
 ChunkKind = Literal["text", "thinking", "tool_call", "restarted", "finished"]
+
+
+TOOL_NAME = re.compile(r"[a-zA-Z0-9_-]{1,64}")
+"""The names of tools that every provider takes; the strictest are OpenAI's and Anthropic's."""
 
 
 class ToolCall(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):

@@ -13,7 +13,7 @@ from shared_libs.atomic.llms.faults import error_event, says_error
 from shared_libs.atomic.llms.finish import finish_of, told
 from shared_libs.atomic.llms.given import is_foreign, wire_ids
 from shared_libs.atomic.llms.lenient import parsed
-from shared_libs.atomic.llms.payload import decode, inline_image, portable_id
+from shared_libs.atomic.llms.payload import decode, inline_image, portable_id, portable_name, portable_parameters
 from shared_libs.atomic.llms.pieces import Text
 from shared_libs.atomic.nearly_json import object_in
 from shared_libs.atomic.types import (
@@ -145,7 +145,13 @@ def request_messages(
 
 def request_tool(tool: ToolSpec) -> dict[str, Any]:
     """A tool as the API takes it."""
-    return {"name": tool.name, "description": tool.description, "input_schema": tool.parameters}
+    return {"name": tool.name, "description": tool.description, "input_schema": portable_parameters(tool.parameters)}
+
+
+def tools_of(turns: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The tools that the turns have called: the API wants to be told of them while they stand there."""
+    names = {block["name"]: None for turn in turns for block in turn["content"] if block["type"] == "tool_use"}
+    return [{"name": name, "input_schema": {"type": "object", "properties": {}}} for name in names]
 
 
 class _Open(Exception):
@@ -253,7 +259,7 @@ def _assistant_blocks(
 
 def _request_call(call: ToolCall, id: str) -> dict[str, Any]:
     given = call.arguments if call.malformed is None else {"not_json": call.malformed}
-    return {"type": "tool_use", "id": id, "name": call.name, "input": given}
+    return {"type": "tool_use", "id": id, "name": portable_name(call.name), "input": given}
 
 
 def _text_blocks(text: str) -> list[dict[str, Any]]:

@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import Any
 
-from shared_libs.atomic.errors import BadRequest
+from shared_libs.atomic.errors import BadRequest, LLMError
 from shared_libs.atomic.llms.anthropic_format import (
     AnthropicAnswer,
     closed_schema,
@@ -15,8 +15,10 @@ from shared_libs.atomic.llms.anthropic_format import (
     request_tool,
     signatures,
     thinks_on,
+    tools_of,
 )
-from shared_libs.atomic.llms.http_llm import VendorLLM, worth_again
+from shared_libs.atomic.llms.http_llm import VendorLLM
+from shared_libs.atomic.llms.lessons import learn, worth_again
 from shared_libs.atomic.llms.payload import encode
 from shared_libs.atomic.types import LLMChunk, LLMResponse, Message, ToolSpec
 
@@ -57,51 +59,64 @@ class AnthropicLLM(VendorLLM):
         return headers
 
     async def _chat(self, messages: list[Message], tools: tuple[ToolSpec, ...], **options: Any) -> LLMResponse:
-        body = encode(self._request(messages, tools, options))
+        request = self._request(messages, tools, options)
         try:
-            return await self._ask("/v1/messages", body, AnthropicAnswer(self._wire().secrets, self._made_by))
-        except BadRequest as error:
-            self._learn_from(error, messages, options)
+            return await self._ask("/v1/messages", encode(request), self._answer())
+        except LLMError as error:
+            self._learn_from(error, request, messages, options)
             raise
 
     async def _stream(
         self, messages: list[Message], tools: tuple[ToolSpec, ...], **options: Any
     ) -> AsyncGenerator[LLMChunk, None]:
-        body = encode(self._request(messages, tools, options) | {"stream": True})
-        answer = AnthropicAnswer(self._wire().secrets, self._made_by)
+        request = self._request(messages, tools, options) | {"stream": True}
+        answer = self._answer()
         try:
-            async with aclosing(self._follow("/v1/messages", body, answer)) as chunks:
+            async with aclosing(self._follow("/v1/messages", encode(request), answer)) as chunks:
                 async for chunk in chunks:
                     yield chunk
-        except BadRequest as error:
-            self._learn_from(error, messages, options)
+        except LLMError as error:
+            self._learn_from(error, request, messages, options)
             raise
 
     def _request(self, messages: list[Message], tools: tuple[ToolSpec, ...], options: dict[str, Any]) -> dict[str, Any]:
         output = options.get("output_schema")
-        schema = None if output is None else closed_schema(output.schema)
+        in_words = "schema-words" in self._dialect.traits
+        schema = None if output is None or in_words else closed_schema(output.schema)
         if output is not None and schema is None:
             messages = output.instruct(messages)
         system, turns = request_messages(messages, self._made_by, self._stale)
         request: dict[str, Any] = {"model": self.model, "max_tokens": MAX_TOKENS, "messages": turns}
         if system:
             request["system"] = system
-        if tools:
-            request["tools"] = [request_tool(tool) for tool in tools]
         request.update(options)
         request.pop("output_schema", None)
         if not thinks_on(turns):
             request.pop("thinking", None)
+        if tools:
+            request["tools"] = [request_tool(tool) for tool in tools]
+        elif called := tools_of(turns):
+            request["tools"], request["tool_choice"] = called, {"type": "none"}
+        else:
+            request.pop("tool_choice", None)
         if schema is not None:
             form = {"type": "json_schema", "schema": schema}
             request["output_config"] = request.get("output_config", {}) | {"format": form}
+        self._dialect.fit(request)
         return request
 
-    def _learn_from(self, error: BadRequest, messages: list[Message], options: dict[str, Any]) -> None:
-        """Leave out what the server cannot read; tell the schema in words where its mode is not known, or narrower."""
-        if "output_schema" in options and self._leave_out("output_config", error):
-            self.structured_output = False
+    def _answer(self) -> AnthropicAnswer:
+        return AnthropicAnswer(self._wire().secrets, self._made_by)
+
+    def _learn_from(
+        self, error: LLMError, request: dict[str, Any], messages: list[Message], options: dict[str, Any]
+    ) -> None:
+        """Ask otherwise from now on, where the server says what it does not take or cannot read."""
         sent = [name for name in signatures(messages, self._made_by) if name not in self._stale]
-        if sent and "signature" in str(error):
+        if sent and isinstance(error, BadRequest) and "signature" in str(error):
             self._stale.extend(sent)
             worth_again(error, "the thinking it cannot read is left out from now on")
+            return
+        learn(self._dialect, request, error, schema="output_schema" in options)
+        if "schema-words" in self._dialect.traits:
+            self.structured_output = False

@@ -42,6 +42,17 @@ if TYPE_CHECKING:
 CALL_TIMEOUT_S = 600.0
 """How long a call may take, retries and fallbacks included, when nobody says: what the vendors' SDKs allow one try."""
 
+_ARGUMENTS = {
+    "messages": "pass them to async_chat",
+    "tools": "pass them to the agent or to async_chat",
+    "model": "it is the wrapper's first argument",
+    "stream": "async_stream streams, and so does on_chunk",
+    "timeout": "pass it to the call",
+    "on_chunk": "pass it to async_chat",
+    "output_schema": "pass it to the agent or to the call",
+}
+"""What `options` must not hold, and where it belongs."""
+
 T = TypeVar("T")
 AnyTool = ToolSpec | HasSpec | Mapping[str, Any]
 
@@ -90,7 +101,7 @@ class BaseLLMWrapper:
         self.resilience = resilience
         self.fallbacks = tuple(fallbacks)
         self.price = price
-        self.options = dict(options or {})
+        self.options = _checked_options(options or {})
         self.health = self._health()
         self._chain: list[tuple[BaseLLMWrapper, Resilience]] | None = None
         self._is_open = False
@@ -140,6 +151,8 @@ class BaseLLMWrapper:
         checked, specs = as_messages(messages), as_tool_specs(tools)
         if not checked:
             raise MisuseError("there is no message to answer")
+        if options:
+            _checked_options(options)
         request = Request(checked, specs, options, None if output_schema is None else OutputSchema(output_schema))
         streaming = stream and on_chunk is not None
 
@@ -319,6 +332,20 @@ class BaseLLMWrapper:
         if finished is None:
             raise StreamInterrupted("the stream ended without its end")
         return checked_response(finished)
+
+
+def _checked_options(options: Mapping[str, Any]) -> dict[str, Any]:
+    """
+    Take the fields that are sent with a request, if none of them is an argument of the call itself.
+
+    Raises:
+        MisuseError: one is.
+
+    """
+    if wrong := sorted(_ARGUMENTS.keys() & options.keys()):
+        told = "; ".join(f"`{name}`: {_ARGUMENTS[name]}" for name in wrong)
+        raise MisuseError(f"options hold the fields of the request that are not told otherwise; {told}")
+    return dict(options)
 
 
 def _limits_tokens(policy: Resilience) -> bool:

@@ -1,23 +1,25 @@
-"""What the providers behind an HTTP API share: address, key, connections, and what a server turned out not to know."""
+"""What the providers behind an HTTP API share: address, key, connections."""
 
 from __future__ import annotations
 
 import os
+import re
 from collections import deque
 from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 from urllib.parse import urlsplit
 
 from shared_libs.atomic.errors import (
     AuthenticationFailed,
-    BadRequest,
     LLMError,
     MalformedResponse,
     MisuseError,
     StreamInterrupted,
 )
 from shared_libs.atomic.llms.base import BaseLLMWrapper
+from shared_libs.atomic.llms.dialect import dialect_of
 from shared_libs.atomic.llms.event_stream import END_WAIT_S, Completeness
 from shared_libs.atomic.llms.framing import Doubles, streamed_events
 from shared_libs.atomic.llms.given import maker
@@ -35,6 +37,12 @@ MAX_STALE = 1000
 """How many pieces of reasoning that a server could not read are remembered."""
 
 _OURS = f"{__name__.rpartition('.')[0]}."
+
+
+_ENDPOINT = re.compile(
+    r"/(chat/completions|completions|embeddings|responses|v1/messages|messages|api/chat|api/embed)/*$"
+)
+"""What our own paths end in: an address that was copied whole would get it twice."""
 
 
 class Connections(Protocol):
@@ -94,8 +102,10 @@ class HttpLLM(BaseLLMWrapper):
         self.base_url = _checked(base_url or self._address_in_environment() or self.own_base_url)
         self._api_key = api_key
         self._opened: Connections | None = None
-        self._refused: set[str] = set()
         self._stale: deque[str] = deque(maxlen=MAX_STALE)
+        self._dialect = dialect_of(self.provider, self.base_url, model)
+        if "schema-words" in self._dialect.traits:
+            self.structured_output = False
         super().__init__(model, resilience=resilience, fallbacks=fallbacks, price=price, options=options)
         self.obeys = type(self).__module__.startswith(_OURS)  # a subclass of a user's is foreign code
 
@@ -133,6 +143,17 @@ class HttpLLM(BaseLLMWrapper):
         """The headers of every request."""
         raise NotImplementedError
 
+    def _hint(self, error: LLMError) -> None:
+        """Say which key was refused: it may come from the environment, or from the wrong variable."""
+        if isinstance(error, AuthenticationFailed) and error.status_code == HTTPStatus.UNAUTHORIZED:
+            if self._api_key:
+                whose = f"with the api_key of this {self.provider} model"
+            elif os.environ.get(self.key_variable):
+                whose = f"with the key in {self.key_variable}"
+            else:
+                whose = f"without a key: neither api_key nor {self.key_variable} is set"
+            error.args = (f"{error} (asked {self.base_url.partition('?')[0]} {whose})",)
+
     def _key(self) -> str | None:
         """The key, or None for a server that may need none."""
         key = (self._api_key or os.environ.get(self.key_variable) or "").strip()
@@ -153,6 +174,7 @@ class HttpLLM(BaseLLMWrapper):
             return answer.response()
         except LLMError as error:
             error.usage, error.text = answer.usage, answer.text
+            self._hint(error)
             raise
 
     async def _follow(
@@ -178,6 +200,7 @@ class HttpLLM(BaseLLMWrapper):
             response = answer.response()
         except LLMError as error:
             error.usage, error.text = answer.usage, answer.text
+            self._hint(error)
             raise
         for call in response.tool_calls:
             yield LLMChunk("tool_call", tool_call=call)
@@ -189,18 +212,6 @@ class HttpLLM(BaseLLMWrapper):
     async def _close(self) -> None:
         if self._opened is not None:
             await self._opened.aclose()
-
-    def _leave_out(self, field: str, error: BadRequest, *words: str) -> bool:
-        """
-        Whether a server refused a field that a request can do without: its error names it, or says one of the words.
-
-        If so, it is left out from now on, and the error says that the next try is worth it at once.
-        """
-        if field in self._refused or not any(word in str(error) for word in (field, *words)):
-            return False
-        self._refused.add(field)
-        worth_again(error, f"{field} is left out from now on")
-        return True
 
 
 class VendorLLM(HttpLLM):
@@ -258,12 +269,6 @@ class VendorLLM(HttpLLM):
         return ClientWire(self._client, self.sdk)
 
 
-def worth_again(error: BadRequest, why: str) -> None:
-    """Say that the next try, which will be another one, is worth it at once."""
-    error.args = (f"{error} ({why})",)
-    error.retryable, error.retry_after_s = True, 0.0
-
-
 def _taken(answer: Answer, payloads: list[bytes], doubles: Doubles) -> Iterator[LLMChunk]:
     """Add events to an answer and pass on what is new; where nothing is, that the server lives."""
     news = False
@@ -293,4 +298,9 @@ def _checked(base_url: str) -> str:
         raise MisuseError(f"base_url {base_url!r} is no address: it is such as https://api.example.com/v1")
     if parts.username or parts.password:
         raise MisuseError("base_url must not hold a user or a password; pass api_key")
+    if (found := _ENDPOINT.search(parts.path)) is not None:
+        raise MisuseError(
+            f"base_url {base_url!r} ends in {found[0]!r}, which is added to it; leave it out: "
+            f"{base_url[: base_url.index(found[0])]}"
+        )
     return base_url.rstrip("/")

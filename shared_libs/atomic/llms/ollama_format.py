@@ -10,7 +10,7 @@ import msgspec
 from shared_libs.atomic.errors import BadRequest, MalformedResponse
 from shared_libs.atomic.llms.faults import error_event, says_error
 from shared_libs.atomic.llms.finish import finish_of, told
-from shared_libs.atomic.llms.payload import decode, inline_image
+from shared_libs.atomic.llms.payload import decode, inline_image, portable_name, portable_parameters
 from shared_libs.atomic.llms.pieces import Calls, Text
 from shared_libs.atomic.types import (
     ImagePart,
@@ -80,7 +80,7 @@ def _request_message(message: Message, names: dict[str, str]) -> dict[str, Any]:
     said: dict[str, Any] = {"role": message.role, "content": message.text}
     if message.role == "tool":
         call_id = message.tool_call_id or ""
-        said["tool_name"] = message.name or names.get(call_id, "")
+        said["tool_name"] = portable_name(message.name or names.get(call_id, ""))
         said["tool_call_id"] = call_id
     if message.tool_calls:
         said["tool_calls"] = [_request_call(call) for call in message.tool_calls]
@@ -96,7 +96,7 @@ def _request_message(message: Message, names: dict[str, str]) -> dict[str, Any]:
 
 def _request_call(call: ToolCall) -> dict[str, Any]:
     given = call.arguments if call.malformed is None else {"not_json": call.malformed}
-    return {"id": call.id, "function": {"name": call.name, "arguments": given}}
+    return {"id": call.id, "function": {"name": portable_name(call.name), "arguments": given}}
 
 
 def _image(part: ImagePart) -> str:
@@ -110,7 +110,11 @@ def request_tool(tool: ToolSpec) -> dict[str, Any]:
     """A tool as the API takes it."""
     return {
         "type": "function",
-        "function": {"name": tool.name, "description": tool.description, "parameters": tool.parameters},
+        "function": {
+            "name": tool.name,
+            "description": tool.description,
+            "parameters": portable_parameters(tool.parameters),
+        },
     }
 
 

@@ -13,7 +13,7 @@ from shared_libs.atomic.llms.faults import error_event, no_answer, says_error
 from shared_libs.atomic.llms.finish import finish_of, told
 from shared_libs.atomic.llms.given import Returned, beside, keep, merged, needs_keeping, returned, wire_ids
 from shared_libs.atomic.llms.lenient import parsed
-from shared_libs.atomic.llms.payload import decode, portable_id
+from shared_libs.atomic.llms.payload import decode, portable_id, portable_parameters
 from shared_libs.atomic.llms.pieces import Calls, Text
 from shared_libs.atomic.types import (
     ImagePart,
@@ -257,7 +257,11 @@ def request_tool(tool: ToolSpec) -> dict[str, Any]:
     """A tool as the API takes it."""
     return {
         "type": "function",
-        "function": {"name": tool.name, "description": tool.description, "parameters": tool.parameters},
+        "function": {
+            "name": tool.name,
+            "description": tool.description,
+            "parameters": portable_parameters(tool.parameters),
+        },
     }
 
 

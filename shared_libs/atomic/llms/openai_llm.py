@@ -8,11 +8,13 @@ from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Any, Literal
 
-from shared_libs.atomic.errors import BadRequest, MalformedResponse, MisuseError
+from shared_libs.atomic.errors import BadRequest, LLMError, MalformedResponse, MisuseError
 from shared_libs.atomic.llms.base import BaseLLMWrapper
+from shared_libs.atomic.llms.chat_rules import conform, tools_of
 from shared_libs.atomic.llms.faults import error_event
 from shared_libs.atomic.llms.given import missed_in
-from shared_libs.atomic.llms.http_llm import VendorLLM, worth_again
+from shared_libs.atomic.llms.http_llm import VendorLLM
+from shared_libs.atomic.llms.lessons import learn, worth_again
 from shared_libs.atomic.llms.openai_format import (
     OpenAIAnswer,
     embeddings_decoder,
@@ -44,7 +46,7 @@ Api = Literal["chat", "responses"]
 MAX_TEXTS = 2048
 """How many texts the API takes in one request for embeddings."""
 
-_STRICT = "strict mode"
+_JSON_SCHEMA = {"type": "json_schema"}
 _PATHS: dict[str, str] = {"chat": "/chat/completions", "responses": "/responses"}
 
 
@@ -89,7 +91,6 @@ class OpenAILLM(VendorLLM):
         if api not in _PATHS:
             raise MisuseError(f"api {api!r} is none of OpenAI's; allowed: {', '.join(_PATHS)}")
         self._api = api
-        self._missed: set[str] = set()
         super().__init__(
             model,
             api_key=api_key,
@@ -111,26 +112,23 @@ class OpenAILLM(VendorLLM):
         return headers
 
     async def _chat(self, messages: list[Message], tools: tuple[ToolSpec, ...], **options: Any) -> LLMResponse:
-        body = encode(self._request(messages, tools, options))
+        request = self._request(messages, tools, options)
         try:
-            return await self._ask(_PATHS[self._api], body, self._answer())
-        except BadRequest as error:
-            self._learn_from(error, messages, options)
+            return await self._ask(_PATHS[self._api], encode(request), self._answer())
+        except LLMError as error:
+            self._learn_from(error, request, messages, options)
             raise
 
     async def _stream(
         self, messages: list[Message], tools: tuple[ToolSpec, ...], **options: Any
     ) -> AsyncGenerator[LLMChunk, None]:
-        request = self._request(messages, tools, options)
-        request["stream"] = True
-        if self._api == "chat" and "stream_options" not in self._refused:
-            request.setdefault("stream_options", {"include_usage": True})
+        request = self._request(messages, tools, options, stream=True)
         try:
             async with aclosing(self._follow(_PATHS[self._api], encode(request), self._answer())) as chunks:
                 async for chunk in chunks:
                     yield chunk
-        except BadRequest as error:
-            self._learn_from(error, messages, options)
+        except LLMError as error:
+            self._learn_from(error, request, messages, options)
             raise
 
     async def _embed(self, texts: list[str], **options: Any) -> np.ndarray:
@@ -143,14 +141,13 @@ class OpenAILLM(VendorLLM):
         return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
     async def _embed_batch(self, texts: list[str], options: dict[str, Any]) -> np.ndarray:
-        request = {"model": self.model, "input": texts, **options}
-        if "encoding_format" not in self._refused:
-            request.setdefault("encoding_format", "base64")
+        request = {"model": self.model, "input": texts, "encoding_format": "base64", **options}
+        self._dialect.fit(request)
         wire = self._wire()
         try:
             body = await wire.post("/embeddings", encode(request))
         except BadRequest as error:
-            self._leave_out("encoding_format", error)
+            learn(self._dialect, request, error)
             raise
         answer = decode_strictly(embeddings_decoder, body)
         if answer.error is not None:
@@ -166,70 +163,119 @@ class OpenAILLM(VendorLLM):
         secrets = self._wire().secrets
         return OpenAIAnswer(secrets, self._made_by) if self._api == "chat" else ResponsesAnswer(secrets, self._made_by)
 
-    def _request(self, messages: list[Message], tools: tuple[ToolSpec, ...], options: dict[str, Any]) -> dict[str, Any]:
-        if self._api == "responses":
-            return self._responses_request(messages, tools, options)
-        request: dict[str, Any] = {
-            "model": self.model,
-            "messages": request_messages(messages, self._made_by, self._refused, self._missed),
-        }
+    def _request(
+        self, messages: list[Message], tools: tuple[ToolSpec, ...], options: dict[str, Any], *, stream: bool = False
+    ) -> dict[str, Any]:
+        output: OutputSchema | None = options.get("output_schema")
+        form = None if output is None else self._form(output)
+        if output is not None and (form is None or form["type"] == "json_object"):
+            messages = output.instruct(messages)
+        write = self._responses_request if self._api == "responses" else self._chat_request
+        request = write(messages, tools, {name: value for name, value in options.items() if name != "output_schema"})
+        if form is not None and self._api == "responses":
+            request["text"] = request.get("text", {}) | {"format": form}
+        elif form is not None:
+            request["response_format"] = form
+        if stream:
+            request["stream"] = True
+            if self._api == "chat":
+                request.setdefault("stream_options", {"include_usage": True})
+        self._dialect.fit(request)
+        return request
+
+    def _chat_request(
+        self, messages: list[Message], tools: tuple[ToolSpec, ...], options: dict[str, Any]
+    ) -> dict[str, Any]:
+        dialect = self._dialect
+        told = request_messages(messages, self._made_by, dialect.not_returned, dialect.stand_ins)
+        said = conform(told, dialect)
+        request: dict[str, Any] = {"model": self.model, "messages": said, **options}
         if tools:
             request["tools"] = [request_tool(tool) for tool in tools]
-        request.update(options)
-        output = request.pop("output_schema", None)
-        if output is not None:
-            request["response_format"] = {"type": "json_schema", "json_schema": self._form(output)}
+        elif "tools-with-history" in self._dialect.traits and (called := tools_of(said)):
+            request["tools"], request["tool_choice"] = called, "none"
+        else:
+            _leave_out_tools(request)
         return request
 
     def _responses_request(
         self, messages: list[Message], tools: tuple[ToolSpec, ...], options: dict[str, Any]
     ) -> dict[str, Any]:
         items = request_items(messages, self._made_by, self._stale)
-        request: dict[str, Any] = {"model": self.model, "input": items, "store": False}
+        request: dict[str, Any] = {"model": self.model, "input": items, "store": False, **options}
         if tools:
             request["tools"] = [responses_tool(tool) for tool in tools]
-        request.update(options)
+        else:
+            _leave_out_tools(request)
         if "max_tokens" in request:
             # what the other models of a chain call it
             request.setdefault("max_output_tokens", request.pop("max_tokens"))
-        if ENCRYPTED_REASONING not in self._refused:
+        if "no-encrypted-reasoning" not in self._dialect.traits:
             request["include"] = list(dict.fromkeys([*request.get("include", ()), ENCRYPTED_REASONING]))
-        output = request.pop("output_schema", None)
-        if output is not None:
-            form = {"type": "json_schema", **self._form(output)}
-            request["text"] = request.get("text", {}) | {"format": form}
         return request
 
-    def _form(self, output: OutputSchema) -> dict[str, Any]:
-        """A structured output as the API takes it; strict, where the schema can be."""
-        strict = None if _STRICT in self._refused else strict_schema(output.schema)
-        if strict is None:
-            return {"name": output.name, "schema": output.schema}
-        return {"name": output.name, "schema": strict, "strict": True}
+    def _form(self, output: OutputSchema) -> dict[str, Any] | None:
+        """A structured output as the API takes it, strict where the schema can be; None: it is told in words."""
+        traits = self._dialect.traits
+        if "schema-words" in traits:
+            return None
+        if "schema-object" in traits and self._api == "chat":
+            return {"type": "json_object"}
+        strict = None if "schema-loose" in traits else strict_schema(output.schema)
+        form: dict[str, Any] = {"name": output.name, "schema": output.schema if strict is None else strict}
+        if strict is not None:
+            form["strict"] = True
+        return {"type": "json_schema", **form} if self._api == "responses" else _JSON_SCHEMA | {"json_schema": form}
 
-    def _learn_from(self, error: BadRequest, messages: list[Message], options: dict[str, Any]) -> None:
-        """Leave out what the server does not know, or cannot read."""
-        output = options.get("output_schema")
-        strictly = output is not None and "strict" in self._form(output)
-        if strictly and self._leave_out(_STRICT, error, "'strict'", ".strict", "Invalid schema"):
+    def _learn_from(
+        self, error: LLMError, request: dict[str, Any], messages: list[Message], options: dict[str, Any]
+    ) -> None:
+        """Ask otherwise from now on, where the server says what it does not take or cannot read."""
+        of_reasoning = self._learn_of_reasoning if self._api == "responses" else self._learn_of_given
+        if isinstance(error, BadRequest) and of_reasoning(error, messages):
             return
-        if output is not None and self._leave_out("response_format", error, "text.format"):
+        learn(self._dialect, request, error, chat=self._api == "chat", schema="output_schema" in options)
+        if "schema-words" in self._dialect.traits:
             self.structured_output = False
-        elif self._api == "chat":
-            if "stream_options" not in options and self._leave_out("stream_options", error):
-                return
-            missed = missed_in(str(error))
-            if missed is not None and missed not in self._missed:
-                self._missed.add(missed)
-                worth_again(error, f"{missed} is sent with every call from now on")
-            elif missed is None:
-                for name in given_fields(messages, self._made_by):
-                    self._leave_out(name, error)
-        elif not self._leave_out(ENCRYPTED_REASONING, error, "ncrypted content is not supported"):
-            sent = [item for item in reasoning_ids(messages, self._made_by) if item not in self._stale]
-            if sent and any(word in str(error) for word in ("ncrypted content", *sent)):
-                self._stale.extend(sent)
-                worth_again(error, "the reasoning it cannot read is left out from now on")
+
+    def _learn_of_given(self, error: BadRequest, messages: list[Message]) -> bool:
+        """Leave out what the server gave and does not take back; stand in for what it misses in calls of others."""
+        said, dialect = str(error), self._dialect
+        missed = missed_in(said)
+        if missed is not None and missed not in dialect.stand_ins:
+            dialect.stand_ins.add(missed)
+            lesson = f"{missed} is sent with every call"
+        else:
+            refused = {name for name in given_fields(messages, self._made_by) if name in said} - dialect.not_returned
+            if missed is not None or not refused:
+                return False
+            dialect.not_returned |= refused
+            lesson = f"{', '.join(sorted(refused))} is not sent back"
+        dialect.note(lesson)
+        worth_again(error, f"{lesson}, from now on")
+        return True
+
+    def _learn_of_reasoning(self, error: BadRequest, messages: list[Message]) -> bool:
+        said, traits = str(error), self._dialect.traits
+        if "ncrypted content is not supported" in said or ENCRYPTED_REASONING in said:
+            if "no-encrypted-reasoning" in traits:
+                return False
+            traits.add("no-encrypted-reasoning")
+            self._dialect.note("reasoning is not asked for in encrypted form")
+            worth_again(error, "encrypted reasoning is left out from now on")
+            return True
+        sent = [item for item in reasoning_ids(messages, self._made_by) if item not in self._stale]
+        if sent and any(word in said for word in ("ncrypted content", *sent)):
+            self._stale.extend(sent)
+            worth_again(error, "the reasoning it cannot read is left out from now on")
+            return True
+        return False
+
+
+def _leave_out_tools(request: dict[str, Any]) -> None:
+    """Without tools there is nothing to choose from, and some servers say so with a refusal."""
+    for name in ("tool_choice", "parallel_tool_calls"):
+        request.pop(name, None)
 
 
 def _matrix(vectors: list[str | list[float]]) -> np.ndarray:

@@ -16,7 +16,7 @@ import msgspec
 
 from shared_libs.atomic.errors import ContentFiltered, MalformedResponse, StreamInterrupted
 from shared_libs.atomic.llms.faults import error_event, says_error
-from shared_libs.atomic.llms.payload import decode, portable_id
+from shared_libs.atomic.llms.payload import decode, portable_id, portable_name, portable_parameters
 from shared_libs.atomic.llms.pieces import Text
 from shared_libs.atomic.types import (
     FinishReason,
@@ -165,7 +165,7 @@ def request_tool(tool: ToolSpec) -> dict[str, Any]:
         "type": "function",
         "name": tool.name,
         "description": tool.description,
-        "parameters": tool.parameters,
+        "parameters": portable_parameters(tool.parameters),
         "strict": False,
     }
 
@@ -214,7 +214,7 @@ def _request_call(call: ToolCall) -> dict[str, Any]:
     return {
         "type": "function_call",
         "call_id": portable_id(call.id, MAX_ID_CHARS),
-        "name": call.name,
+        "name": portable_name(call.name),
         "arguments": msgspec.json.encode(arguments).decode(),
     }
 

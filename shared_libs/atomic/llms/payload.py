@@ -10,9 +10,13 @@ import msgspec
 
 from shared_libs.atomic.errors import BadRequest, MalformedResponse
 from shared_libs.atomic.llms.lenient import Unfit, fitted, parsed
+from shared_libs.atomic.types import TOOL_NAME
 
 T = TypeVar("T")
 
+_MAX_NAME_CHARS = 64
+_NINE = 9
+_NOT_PORTABLE = re.compile(r"[^a-zA-Z0-9_-]")
 _PORTABLE = re.compile(r"[\w-]+", re.ASCII)
 _TITLE = re.compile(rb"<title[^>]*>(.*?)</title", re.IGNORECASE | re.DOTALL)
 
@@ -99,3 +103,28 @@ def portable_id(id: str, longest: int) -> str:
     if id and len(id) <= longest and _PORTABLE.fullmatch(id):
         return id
     return "call_" + sha256(id.encode("utf-8", "surrogatepass")).hexdigest()[:24]
+
+
+def portable_name(name: str) -> str:
+    """
+    A tool's name as every provider takes it: letters, digits, `_` and `-`, at most 64 of them.
+
+    Models invent names such as `functions.search`, and a history that holds one would be refused for ever.
+    """
+    if TOOL_NAME.fullmatch(name):
+        return name
+    return _NOT_PORTABLE.sub("_", name)[:_MAX_NAME_CHARS] or "unnamed"
+
+
+def portable_parameters(schema: dict[str, Any]) -> dict[str, Any]:
+    """A tool's parameters as every provider takes them: a schema of an object that says which properties it has."""
+    if "properties" in schema and "type" in schema:
+        return schema
+    return {"type": "object", "properties": {}, **schema}
+
+
+def id_of_nine(id: str) -> str:
+    """A tool call's id as Mistral takes it: nine letters and digits; derived from one that is not."""
+    if len(id) == _NINE and id.isascii() and id.isalnum():
+        return id
+    return sha256(id.encode("utf-8", "surrogatepass")).hexdigest()[:_NINE]

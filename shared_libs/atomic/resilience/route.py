@@ -7,7 +7,8 @@ The first attempt runs bare; tenacity is called in only when it has failed, so a
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from itertools import count
 from typing import TYPE_CHECKING, TypeVar
 
 from shared_libs.atomic.errors import CircuitOpen, LLMError, LLMTimeout, ProviderUnavailable, RateLimited
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
     import tenacity
 
 T = TypeVar("T")
+
+MAX_LESSONS = 8
+"""How many things one attempt may learn of a server before its refusal counts as one."""
 
 
 async def run_route(model: Model, policy: Resilience, call: ModelCall[T], *, others: int) -> T:
@@ -40,8 +44,9 @@ async def run_route(model: Model, policy: Resilience, call: ModelCall[T], *, oth
 
     """
     model.health.retries.earn()
+    numbers = count(1)
     try:
-        return await _guarded(model, policy, call, number=1, waited_s=0.0, share=others + 1)
+        return await _taught(model, policy, call, numbers, waited_s=0.0, share=others + 1)
     except LLMError as error:
         if policy.retry.attempts == 1 or not _worth_retrying(error, others):
             raise
@@ -56,7 +61,7 @@ async def run_route(model: Model, policy: Resilience, call: ModelCall[T], *, oth
         tries += 1
         if tries == 1:
             raise first
-        return await _guarded(model, policy, call, number=tries, waited_s=waited, share=others + 1)
+        return await _taught(model, policy, call, numbers, waited_s=waited, share=others + 1)
 
     def announce(state: tenacity.RetryCallState) -> None:
         nonlocal waited
@@ -114,6 +119,22 @@ def _error_of(state: tenacity.RetryCallState) -> LLMError:
     error = state.outcome.exception()
     assert isinstance(error, LLMError)
     return error
+
+
+async def _taught(
+    model: Model, policy: Resilience, call: ModelCall[T], numbers: Iterator[int], *, waited_s: float, share: int
+) -> T:
+    """Make one attempt; and another at once for each thing that its refusal taught: that is no retry of the same."""
+    for _ in range(MAX_LESSONS):
+        try:
+            return await _guarded(model, policy, call, number=next(numbers), waited_s=waited_s, share=share)
+        except LLMError as error:
+            if not error.learnt:
+                raise
+            waited_s = 0.0
+            call.listener.restart(str(error))
+            current_scope().emit(RetryScheduled(provider=model.provider, model=model.model, wait_s=0.0, why=str(error)))
+    return await _guarded(model, policy, call, number=next(numbers), waited_s=waited_s, share=share)
 
 
 async def _guarded(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import functools
-import re
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, final
 
@@ -17,7 +16,7 @@ from shared_libs.atomic.tools.exchange import Answer
 from shared_libs.atomic.tools.outcome import as_text, cut, words_of
 from shared_libs.atomic.tools.placement import Isolation, Placement
 from shared_libs.atomic.tools.plan import Plan, plan_of
-from shared_libs.atomic.types import ToolResult, ToolSpec
+from shared_libs.atomic.types import TOOL_NAME, ToolResult, ToolSpec
 
 
 class BaseTool:
@@ -263,7 +262,7 @@ def _is_amount(value: Any) -> bool:
 
 _DECLARED: Mapping[str, tuple[Callable[[Any], bool], str]] = {
     "name": (
-        lambda value: isinstance(value, str) and re.fullmatch(r"[a-zA-Z0-9_-]{1,64}", value) is not None,
+        lambda value: isinstance(value, str) and TOOL_NAME.fullmatch(value) is not None,
         "1 to 64 letters, digits, '_' and '-', as every provider takes it; give it another one with name=…",
     ),
     "description": (lambda value: isinstance(value, str), "a text"),

@@ -1,0 +1,107 @@
+"""
+The messages of chat completions, brought to the strictest rules that servers were seen to have.
+
+Always: neighbours of one role are one message, because chat templates of Mistral, Gemma and others insist on turns that
+alternate; an assistant that said nothing is left out; every name fits `^[a-zA-Z0-9_-]{1,64}$`. By dialect: the rest.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from shared_libs.atomic.llms.dialect import Dialect
+from shared_libs.atomic.llms.payload import id_of_nine, portable_name
+
+BRIDGE = "I have the results."
+"""What an assistant says between a tool's result and a user's message, where a server wants it to say something."""
+
+_NO_IMAGE = "[an image was here; this model takes none]"
+
+ChatMessage = dict[str, Any]
+
+
+def conform(messages: list[ChatMessage], dialect: Dialect) -> list[ChatMessage]:
+    """Bring messages, which are changed, to the rules."""
+    kept: list[ChatMessage] = []
+    traits = dialect.traits
+    for message in messages:
+        if "name" in message:
+            message["name"] = portable_name(message["name"])
+        for call in message.get("tool_calls", ()):
+            call["function"]["name"] = portable_name(call["function"]["name"])
+        if message["role"] == "assistant" and not message.get("content") and message.keys() <= {"role", "content"}:
+            continue
+        if traits:
+            _fit(message, dialect, first=not kept)
+        last = kept[-1] if kept else None
+        if last is not None and _joins(last, message):
+            last["content"] = _joined(last["content"], message["content"])
+            continue
+        if (
+            last is not None
+            and message["role"] == "user"
+            and last["role"] == "tool"
+            and "no-user-after-tool" in dialect.traits
+        ):
+            kept.append({"role": "assistant", "content": BRIDGE})
+        kept.append(message)
+    if "plain-content" in traits:
+        _make_plain(kept)
+    return kept
+
+
+def tools_of(messages: list[ChatMessage]) -> list[dict[str, Any]]:
+    """The tools that a conversation has called, as far as it tells: for a server that wants to know what was called."""
+    names = {call["function"]["name"]: None for message in messages for call in message.get("tool_calls", ())}
+    nothing = {"type": "object", "properties": {}}
+    return [{"type": "function", "function": {"name": name, "parameters": nothing}} for name in names]
+
+
+def _fit(message: ChatMessage, dialect: Dialect, *, first: bool) -> None:
+    traits = dialect.traits
+    if message["role"] == "system" and ("no-system" in traits or ("system-first" in traits and not first)):
+        message["role"] = "user"
+    if "no-null-content" in traits and message.get("content", "") is None:
+        message["content"] = ""
+    if "ids-of-nine" in traits:
+        if "tool_call_id" in message:
+            message["tool_call_id"] = id_of_nine(message["tool_call_id"])
+        for call in message.get("tool_calls", ()):
+            call["id"] = id_of_nine(call["id"])
+
+
+def _joins(last: ChatMessage, message: ChatMessage) -> bool:
+    """Whether two messages are one: the same role, and nothing but words."""
+    plain = {"role", "content"}
+    if last["role"] != message["role"] or message["role"] == "tool":
+        return False
+    return last.keys() == plain and message.keys() == plain
+
+
+def _joined(first: Any, second: Any) -> Any:
+    if isinstance(first, str) and isinstance(second, str):
+        return f"{first}\n\n{second}"
+    return [*_parts(first), *_parts(second)]
+
+
+def _parts(content: Any) -> list[Any]:
+    return [{"type": "text", "text": content}] if isinstance(content, str) else content
+
+
+def _make_plain(messages: list[ChatMessage]) -> None:
+    """
+    Write contents of several parts as one text; the images of earlier turns, which nobody can see any more, as a note.
+
+    The newest user's images stay: what is asked about them must not be answered blindly.
+    """
+    newest = max((index for index, message in enumerate(messages) if message["role"] == "user"), default=-1)
+    for index, message in enumerate(messages):
+        content = message.get("content")
+        if isinstance(content, list) and (index != newest or not has_images(message)):
+            message["content"] = "\n".join(part.get("text", _NO_IMAGE) for part in content)
+
+
+def has_images(message: ChatMessage) -> bool:
+    """Whether a message has images."""
+    content = message.get("content")
+    return isinstance(content, list) and any("image_url" in part for part in content)

@@ -1,0 +1,266 @@
+"""
+What a refusal teaches: a field that is renamed, left out or lowered, or a rule of the server, from then on.
+
+A lesson is drawn only where it changes the request that was refused, so each is drawn once, and the request that
+follows is another one.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from itertools import pairwise
+from typing import Any, NamedTuple
+
+from shared_libs.atomic.errors import BadRequest, ContextOverflow, LLMError, ProviderUnavailable
+from shared_libs.atomic.llms.chat_rules import has_images
+from shared_libs.atomic.llms.dialect import Dialect, Trait
+
+Request = dict[str, Any]
+
+_NEEDED = frozenset({"model", "messages", "input", "tools", "stream", "system", "contents"})
+"""What a request is, and what is never left out."""
+
+_UNKNOWN = re.compile(
+    r"(not|n't|never|no longer|un|only)[ _-]?(yet |be )*"
+    r"(support|recogni|permit|allow|accept|available|enabled|implement|known|expected|valid)"
+    r"|does not (support|have)|extra (inputs|fields?)|additional propert|only the default|deprecated|forbidden"
+    r"|use \S+ instead|cannot be used|incompatible|(invalid|bad) (field|param|argument|type)|remove",
+    re.IGNORECASE,
+)
+"""That a server does not take something, whatever its value."""
+_INSTEAD = re.compile(
+    r"\b(?:use|try|renamed to|replaced by) ['\"`]?([a-z][a-z_]+)['\"`]?(?: instead|\b)", re.IGNORECASE
+)
+_OTHER_NAMES = {"max_tokens": "max_completion_tokens", "max_completion_tokens": "max_tokens"}
+"""What a field is called elsewhere, where its refusal does not say so."""
+
+_TOO_MUCH = re.compile(
+    r"too (large|high|big|many)|maximum|at most|exceed|range|less than|greater than|up to|[<>]|larger", re.IGNORECASE
+)
+_NUMBER = re.compile(r"\d[\d,_]*")
+_LENGTHS = ("max_tokens", "max_completion_tokens", "max_output_tokens")
+
+_SCHEMA_FIELDS = ("response_format", "text", "output_config", "format")
+_OF_A_SCHEMA = re.compile(
+    r"response[ _-]?format|json[ _-]?schema|structured output|output_config|output format|text\.format|json mode"
+    r"|response mime type|response_schema|guided|grammar",
+    re.IGNORECASE,
+)
+_OF_STRICTNESS = re.compile(r"['\"`.]strict\b|strict mode|invalid schema|strict schema", re.IGNORECASE)
+_OF_BOTH = re.compile(
+    r"mime type|with tools|function calling|tool (use|calling)|json_object|must be .?json_schema", re.IGNORECASE
+)
+"""That the mode itself is refused, not only its schema."""
+
+
+class _Rule(NamedTuple):
+    """A rule of a server: the words that tell it, whether a request breaks it, and what is done, in words."""
+
+    trait: Trait
+    words: re.Pattern[str]
+    breaks: Callable[[Request], bool]
+    lesson: str
+
+
+def _messages(request: Request) -> list[dict[str, Any]]:
+    found = request.get("messages", [])
+    return found if isinstance(found, list) else []
+
+
+def _roles(request: Request) -> list[str]:
+    return [message["role"] for message in _messages(request)]
+
+
+def _user_after_tool(request: Request) -> bool:
+    roles = _roles(request)
+    return any(pair == ("tool", "user") for pair in pairwise(roles))
+
+
+def _words(told: str) -> re.Pattern[str]:
+    return re.compile(told, re.IGNORECASE | re.DOTALL)
+
+
+_RULES = (
+    _Rule(
+        "ids-of-nine",
+        _words(r"tool.?call.?id|length of 9|a-z, A-Z, 0-9"),
+        lambda request: any(
+            len(call["id"]) != 9 or not call["id"].isalnum()
+            for message in _messages(request)
+            for call in message.get("tool_calls", ())
+        ),
+        "ids of tool calls have nine letters and digits",
+    ),
+    _Rule(
+        "no-user-after-tool",
+        _words(r"after role|alternat|unexpected role|role .{0,40}\buser\b|expected .{0,30}assistant|order"),
+        _user_after_tool,
+        "an assistant's words stand between a tool's result and a user's message",
+    ),
+    _Rule(
+        "tools-with-history",
+        _words(r"tool"),
+        lambda request: "tools" not in request and "tool" in _roles(request),
+        "tools are sent, and closed, while the conversation has calls",
+    ),
+    _Rule(
+        "system-first",
+        _words(r"system.{0,60}(first|beginning|start|position|order)|unexpected role.{0,20}system"),
+        lambda request: "system" in _roles(request)[1:],
+        "a system message behind the first is told as the user's",
+    ),
+    _Rule(
+        "no-system",
+        _words(
+            r"(system|developer).{0,80}(support|enabled|allow|permit|invalid|unknown|unexpected|must)|alternat"
+            r"|(support|unknown|unexpected|invalid).{0,40}(system|developer)"
+        ),
+        lambda request: "system" in _roles(request),
+        "instructions are told as the user's",
+    ),
+    _Rule(
+        "no-null-content",
+        _words(r"(?=.*content)(?=.*(null|\bnone\b|nonetype|string|required|missing|empty))"),
+        lambda request: any("content" in message and message["content"] is None for message in _messages(request)),
+        "a content is never null",
+    ),
+    _Rule(
+        "plain-content",
+        _words(r"image|vision|multi-?modal|content.{0,60}(string|str\b|text)|expected (a )?string"),
+        lambda request: _has_parts(_messages(request)),
+        "contents are plain texts, and images of earlier turns a note",
+    ),
+)
+
+
+def _has_parts(messages: list[dict[str, Any]]) -> bool:
+    users = [index for index, message in enumerate(messages) if message["role"] == "user"]
+    newest = users[-1] if users else -1
+    return any(
+        isinstance(message.get("content"), list) and (index != newest or not has_images(message))
+        for index, message in enumerate(messages)
+    )
+
+
+def learn(dialect: Dialect, request: Request, error: LLMError, *, chat: bool = False, schema: bool = False) -> bool:
+    """
+    Learn from a refused request how to ask this server; say whether there was anything to learn.
+
+    Then the next request is another one, and the error says that it is worth sending at once.
+
+    Args:
+        dialect: what is known; a lesson is in it then.
+        request: what was refused.
+        error: the refusal.
+        chat: whether its messages are those of chat completions, whose rules differ most.
+        schema: whether it asks for structured output by our own schema, for which there are other ways to ask.
+
+    """
+    lesson = _lesson(dialect, request, error, chat=chat, schema=schema)
+    if not lesson:
+        return False
+    dialect.note(lesson)
+    worth_again(error, f"{lesson}, from now on")
+    return True
+
+
+def worth_again(error: LLMError, why: str) -> None:
+    """Say that the next request will be another one, and is worth sending at once."""
+    error.args = (f"{error} ({why})",)
+    error.learnt, error.retryable, error.retry_after_s = True, False, None
+
+
+def _lesson(dialect: Dialect, request: Request, error: LLMError, *, chat: bool, schema: bool) -> str:
+    """What is learnt, in words; it is in the dialect then."""
+    if isinstance(error, ContextOverflow) or not isinstance(error, BadRequest | ProviderUnavailable):
+        return ""
+    if isinstance(error, ProviderUnavailable) and error.status_code not in {500, 501}:
+        return ""  # a chat template that refuses its messages fails with 500 in some servers
+    text = str(error)
+    if isinstance(error, BadRequest):
+        if schema and (lesson := _of_schema(dialect, request, error, text)):
+            return lesson
+        if lesson := _of_length(dialect, request, error, text) or _of_field(dialect, request, error, text):
+            return lesson
+    for rule in _RULES if chat else ():
+        if rule.trait not in dialect.traits and rule.words.search(text) and rule.breaks(request):
+            dialect.traits.add(rule.trait)
+            return rule.lesson
+    return ""
+
+
+def _of_schema(dialect: Dialect, request: Request, error: BadRequest, text: str) -> str:
+    """A step down the ladder of structured output: strict, as it is, JSON alone, in words."""
+    sent = [name for name in _SCHEMA_FIELDS if _has_schema(request.get(name))]
+    named = _head(error.field)
+    if not sent or not (named in sent or _OF_A_SCHEMA.search(text) or _OF_STRICTNESS.search(text)):
+        return ""
+    if _is_strict(request[sent[0]]) and _OF_STRICTNESS.search(text):
+        dialect.traits.add("schema-loose")
+        return "schemas of structured output are not strict"
+    by_object = sent[0] == "response_format" and "schema-object" not in dialect.traits
+    if by_object and not _OF_BOTH.search(text):
+        dialect.traits.add("schema-object")
+        return "structured output is JSON whose schema is told in words"
+    if "schema-words" in dialect.traits:
+        return ""
+    dialect.traits.add("schema-words")
+    return "structured output is told in words"
+
+
+def _has_schema(value: Any) -> bool:
+    return isinstance(value, dict) and ("type" in value or "format" in value)
+
+
+def _is_strict(form: dict[str, Any]) -> bool:
+    inner = form.get("json_schema") or form.get("format") or {}
+    return bool(inner.get("strict"))
+
+
+def _of_length(dialect: Dialect, request: Request, error: BadRequest, text: str) -> str:
+    """The longest answer that the server allows."""
+    for name in _LENGTHS:
+        wanted = request.get(name)
+        if not isinstance(wanted, int) or not (_head(error.field) == name or name in text) or _UNKNOWN.search(text):
+            continue
+        numbers = [int(re.sub(r"[,_]", "", found)) for found in _NUMBER.findall(text.partition(": ")[2])]
+        lower = [number for number in numbers if 1 < number < wanted]
+        if lower and wanted in {*numbers, wanted} and _TOO_MUCH.search(text):
+            dialect.capped[name] = max(lower)
+            return f"{name} is at most {max(lower)}"
+    return ""
+
+
+def _of_field(dialect: Dialect, request: Request, error: BadRequest, text: str) -> str:
+    """A field that the server does not take: its other name, or nothing."""
+    name = _named(request, error.field, text)
+    if not name or not _UNKNOWN.search(text):
+        return ""
+    instead = _INSTEAD.search(text)
+    other = instead[1] if instead and instead[1] != name and "_" in instead[1] else _OTHER_NAMES.get(name, "")
+    if other and other not in request and other not in dialect.renamed and other not in dialect.dropped:
+        dialect.renamed[name] = other
+        return f"{name} is called {other}"
+    dialect.dropped.add(name)
+    return f"{name} is left out"
+
+
+def _named(request: Request, field: str, text: str) -> str:
+    """The field of the request that a refusal names."""
+    optional = sorted(request.keys() - _NEEDED, key=len, reverse=True)
+    if head := _head(field):
+        return head if head in optional else ""
+    instead = {found[1] for found in _INSTEAD.finditer(text)}
+    for name in optional:
+        if name in instead:
+            continue
+        quoted = rf"(?<!role )['\"`]{re.escape(name)}['\"`.]"
+        plain = rf"(?<![\w.]){re.escape(name)}(?!\w)"
+        if re.search(quoted, text) or (("_" in name or len(name) > len("model")) and re.search(plain, text)):
+            return name
+    return ""
+
+
+def _head(field: str) -> str:
+    return re.split(r"[.\[]", field, maxsplit=1)[0]

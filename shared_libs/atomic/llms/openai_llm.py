@@ -242,7 +242,8 @@ class OpenAILLM(VendorLLM):
         """Leave out what the server gave and does not take back; stand in for what it misses in calls of others."""
         said, dialect = str(error), self._dialect
         missed = missed_in(said)
-        if missed is not None and missed not in dialect.stand_ins:
+        called = any(message.tool_calls for message in messages)
+        if called and missed is not None and missed not in dialect.stand_ins:
             dialect.stand_ins.add(missed)
             lesson = f"{missed} is sent with every call"
         else:

@@ -12,7 +12,7 @@ import msgspec
 
 from shared_libs.atomic.errors import LLMError, MalformedResponse
 from shared_libs.atomic.llms.faults import error_event, no_answer
-from shared_libs.atomic.llms.payload import decode
+from shared_libs.atomic.llms.payload import decode_strictly
 
 if TYPE_CHECKING:
     import numpy as np
@@ -114,7 +114,7 @@ def _read(body: bytes) -> _Answer:
         try:
             found = json.loads(body)  # which knows NaN, as some servers write it
         except (ValueError, RecursionError):
-            return decode(_decoder, body)
+            return decode_strictly(_decoder, body)
     try:
         return msgspec.convert(found, _Answer)
     except msgspec.ValidationError as error:

@@ -42,7 +42,8 @@ _NUMBER = re.compile(r"\d[\d,_]*")
 _LENGTHS = ("max_tokens", "max_completion_tokens", "max_output_tokens")
 
 _OF_A_BATCH = re.compile(
-    r"batch|too many|per request|split|array too|(array|list|number|count|size|length) .{0,40}(input|text|document|string|item)"
+    r"batch|too many|per request|split|array too"
+    r"|(array|list|number|count|size|length) .{0,40}(input|text|document|string|item)"
     r"|(input|text|document|string|item)s? .{0,40}(limit|max|at most|larger|exceed|more than|fewer)",
     re.IGNORECASE,
 )

@@ -8,9 +8,10 @@ from contextlib import aclosing
 from typing import TYPE_CHECKING, Any
 
 from shared_libs.atomic.llms.embedding import read_embeddings
+from shared_libs.atomic.llms.framing import AnyFraming
 from shared_libs.atomic.llms.http_llm import HttpLLM
 from shared_libs.atomic.llms.ollama_format import OllamaAnswer, request_messages, request_tool
-from shared_libs.atomic.llms.payload import JsonLines, encode
+from shared_libs.atomic.llms.payload import encode
 from shared_libs.atomic.types import LLMChunk, LLMResponse, Message, ToolSpec
 
 if TYPE_CHECKING:
@@ -70,7 +71,7 @@ class OllamaLLM(HttpLLM):
     ) -> AsyncGenerator[LLMChunk, None]:
         body = encode(self._request(messages, tools, options) | {"stream": True})
         answer = OllamaAnswer(self._wire().secrets)
-        async with aclosing(self._follow("/api/chat", body, answer, JsonLines())) as chunks:
+        async with aclosing(self._follow("/api/chat", body, answer, AnyFraming(lines=True))) as chunks:
             async for chunk in chunks:
                 yield chunk
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections import deque
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Any, Literal
@@ -12,9 +11,10 @@ from shared_libs.atomic.errors import BadRequest, LLMError, MisuseError
 from shared_libs.atomic.llms.base import BaseLLMWrapper
 from shared_libs.atomic.llms.chat_rules import conform, tools_of
 from shared_libs.atomic.llms.embedding import read_embeddings
+from shared_libs.atomic.llms.given import missed_in
 from shared_libs.atomic.llms.http_llm import VendorLLM
 from shared_libs.atomic.llms.lessons import learn, learn_how_many, worth_again
-from shared_libs.atomic.llms.openai_format import OpenAIAnswer, request_message, request_tool
+from shared_libs.atomic.llms.openai_format import OpenAIAnswer, given_fields, request_messages, request_tool
 from shared_libs.atomic.llms.openai_responses import (
     ENCRYPTED_REASONING,
     ResponsesAnswer,
@@ -38,9 +38,6 @@ Api = Literal["chat", "responses"]
 
 MAX_TEXTS = 2048
 """How many texts the API takes in one request for embeddings."""
-
-MAX_STALE = 1000
-"""How many reasoning items that a server could not read are remembered."""
 
 _JSON_SCHEMA = {"type": "json_schema"}
 _PATHS: dict[str, str] = {"chat": "/chat/completions", "responses": "/responses"}
@@ -87,7 +84,6 @@ class OpenAILLM(VendorLLM):
         if api not in _PATHS:
             raise MisuseError(f"api {api!r} is none of OpenAI's; allowed: {', '.join(_PATHS)}")
         self._api = api
-        self._stale: deque[str] = deque(maxlen=MAX_STALE)
         super().__init__(
             model,
             api_key=api_key,
@@ -144,14 +140,9 @@ class OpenAILLM(VendorLLM):
         """How many texts one request for embeddings may have."""
         return self._dialect.texts_at_once or MAX_TEXTS
 
-    @property
-    def _made_by(self) -> list[str]:
-        """Whose reasoning this model can read."""
-        return [self.base_url, self.model]
-
     def _answer(self) -> Answer:
         secrets = self._wire().secrets
-        return OpenAIAnswer(secrets) if self._api == "chat" else ResponsesAnswer(secrets, self._made_by)
+        return OpenAIAnswer(secrets, self._made_by) if self._api == "chat" else ResponsesAnswer(secrets, self._made_by)
 
     def _request(
         self, messages: list[Message], tools: tuple[ToolSpec, ...], options: dict[str, Any], *, stream: bool = False
@@ -176,7 +167,9 @@ class OpenAILLM(VendorLLM):
     def _chat_request(
         self, messages: list[Message], tools: tuple[ToolSpec, ...], options: dict[str, Any]
     ) -> dict[str, Any]:
-        said = conform([request_message(message) for message in messages], self._dialect)
+        dialect = self._dialect
+        told = request_messages(messages, self._made_by, dialect.not_returned, dialect.stand_ins)
+        said = conform(told, dialect)
         request: dict[str, Any] = {"model": self.model, "messages": said, **options}
         if tools:
             request["tools"] = [request_tool(tool) for tool in tools]
@@ -219,11 +212,30 @@ class OpenAILLM(VendorLLM):
         self, error: LLMError, request: dict[str, Any], messages: list[Message], options: dict[str, Any]
     ) -> None:
         """Ask otherwise from now on, where the server says what it does not take or cannot read."""
-        if self._api == "responses" and isinstance(error, BadRequest) and self._learn_of_reasoning(error, messages):
+        of_reasoning = self._learn_of_reasoning if self._api == "responses" else self._learn_of_given
+        if isinstance(error, BadRequest) and of_reasoning(error, messages):
             return
         learn(self._dialect, request, error, chat=self._api == "chat", schema="output_schema" in options)
         if "schema-words" in self._dialect.traits:
             self.structured_output = False
+
+    def _learn_of_given(self, error: BadRequest, messages: list[Message]) -> bool:
+        """Leave out what the server gave and does not take back; stand in for what it misses in calls of others."""
+        said, dialect = str(error), self._dialect
+        missed = missed_in(said)
+        called = any(message.tool_calls for message in messages)
+        if called and missed is not None and missed not in dialect.stand_ins:
+            dialect.stand_ins.add(missed)
+            lesson = f"{missed} is sent with every call"
+        else:
+            refused = {name for name in given_fields(messages, self._made_by) if name in said} - dialect.not_returned
+            if missed is not None or not refused:
+                return False
+            dialect.not_returned |= refused
+            lesson = f"{', '.join(sorted(refused))} is not sent back"
+        dialect.note(lesson)
+        worth_again(error, f"{lesson}, from now on")
+        return True
 
     def _learn_of_reasoning(self, error: BadRequest, messages: list[Message]) -> bool:
         said, traits = str(error), self._dialect.traits

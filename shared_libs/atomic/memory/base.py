@@ -119,7 +119,7 @@ class BaseMemory:
         """
         if limit is not None and limit < 0:
             raise MisuseError(f"limit is a number of messages, not {limit}")
-        found: list[Message] = await self._supervised(self._load(_checked_session(session_id), limit), "load")
+        found = self._checked(await self._supervised(self._load(_checked_session(session_id), limit), "load"))
         return last_messages(valid_history(found), limit)
 
     @final
@@ -135,6 +135,9 @@ class BaseMemory:
         """
         limit = self.window if self.compaction is None else RECALLED
         found: Recollection = await self._supervised(self._recall(_checked_session(session_id), limit), "load")
+        if type(found) is not Recollection:
+            raise MemoryStoreError(f"memory {self.name} gave a {type(found).__name__} where a Recollection belongs")
+        self._checked(found.messages)
         counted = found.before + len(found.messages)
         found.messages = last_messages(valid_history(found.messages), limit)
         # a repair or a cut moves the count; where a message stands is told by those behind it
@@ -169,7 +172,13 @@ class BaseMemory:
             MemoryStoreError: the store failed or did not answer in time.
 
         """
-        found: list[Message] = await self._supervised(self._search(_checked_session(session_id), query, k), "search")
+        return self._checked(await self._supervised(self._search(_checked_session(session_id), query, k), "search"))
+
+    def _checked(self, found: Any) -> list[Message]:
+        """Take what a store has found: it is foreign code."""
+        wrong = found if not isinstance(found, list) else next((it for it in found if type(it) is not Message), found)
+        if wrong is not found or not isinstance(found, list):
+            raise MemoryStoreError(f"memory {self.name} gave a {type(wrong).__name__} where a list of messages belongs")
         return found
 
     @final

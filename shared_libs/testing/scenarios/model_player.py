@@ -25,7 +25,7 @@ from shared_libs.atomic.memory.base import BaseMemory, Recollection
 from shared_libs.atomic.scope import current_scope
 from shared_libs.atomic.types import LLMChunk, LLMResponse, Message, Thinking, ToolCall, ToolSpec, Usage
 from shared_libs.testing.clock import real_time
-from shared_libs.testing.scenarios.port_faults import FaultPlan, PortFault
+from shared_libs.testing.scenarios.port_faults import FaultPlan, Panic, PortFault
 from shared_libs.testing.scenarios.turns import Script, Turn
 
 _LATE_S = 12.0
@@ -52,6 +52,19 @@ _FAILURES: dict[str, tuple[type[Exception], str]] = {
     "empty_answer": (StreamInterrupted, "the answer is empty"),
     "crash": (RuntimeError, "the adapter of the scenario crashed"),
 }
+
+
+_SPEAKS_ON_S = 8.0
+"""How long one that goes on speaking ignores its cancellation: longer than its idle time, shorter than most runs."""
+
+_WRONG: tuple[Any, ...] = (
+    LLMResponse(text=None),  # type: ignore[arg-type]
+    LLMResponse(text="x", usage=None),  # type: ignore[arg-type]
+    LLMResponse(tool_calls=(ToolCall("call_1", None),)),  # type: ignore[arg-type]
+    {"text": "x"},
+    LLMResponse(text="x", finish_reason="because"),  # type: ignore[arg-type]
+)
+"""What adapters give that are wrong about our types."""
 
 
 class Asked(msgspec.Struct, frozen=True):
@@ -168,7 +181,7 @@ class PlayedLLM(BaseLLMWrapper):
         if turn.delay_s:
             await asyncio.sleep(turn.delay_s)
         async for chunk in self._spoken(turn, fault, called=bool(tools)):
-            if chunk.response is not None:
+            if chunk.response is not None and (fault is None or fault.fault != "wrong_type"):
                 self._chances.said.append((asked, chunk.response))
             yield chunk
 
@@ -189,6 +202,8 @@ class PlayedLLM(BaseLLMWrapper):
         if kind in _FAILURES:
             failure, said = _FAILURES[kind]
             raise failure(said)
+        if kind == "panic":
+            raise Panic("the adapter panicked")
         if kind == "silence":
             await asyncio.Event().wait()
         if kind == "ignore_cancel":
@@ -221,18 +236,19 @@ class PlayedLLM(BaseLLMWrapper):
         if turn.think:
             yield LLMChunk("thinking", turn.think)
         pause_s = (_PAUSE_S if fault.delay_s is None else fault.delay_s) if fault and kind == "drip" else 0.0
-        for piece in turn.pieces[: _length(turn, fault)]:
+        for position, piece in enumerate(turn.pieces[: _length(turn, fault)]):
+            if fault is not None and kind == "speak_on" and position == len(turn.pieces) // 2:
+                await self._chances.stubborn(_SPEAKS_ON_S if fault.delay_s is None else fault.delay_s, self.name)
             if pause_s or not isinstance(piece, str):
                 await asyncio.sleep(pause_s if isinstance(piece, str) else piece)
             if isinstance(piece, str):
                 yield LLMChunk("text", piece)
-        if kind == "cut":
-            raise StreamInterrupted(f"{self.name} broke off in the middle of its answer")
-        if kind == "malformed_chunk":
-            raise MalformedResponse("a part of the answer is no JSON")
-        if kind == "stall":
-            await asyncio.Event().wait()
+        await self._break_off(kind)
         if kind == "clean_cut":
+            return
+        if kind == "wrong_type":
+            wrong: Any = _WRONG[self._chances.plan.calls("model", self.name) % len(_WRONG)]
+            yield LLMChunk("finished", response=wrong)
             return
         if fault is not None:
             self._take()
@@ -240,6 +256,15 @@ class PlayedLLM(BaseLLMWrapper):
         for call in response.tool_calls:
             yield LLMChunk("tool_call", tool_call=call)
         yield LLMChunk("finished", response=response)
+
+    async def _break_off(self, kind: str) -> None:
+        """Fail in the middle of an answer, as some faults do."""
+        if kind == "cut":
+            raise StreamInterrupted(f"{self.name} broke off in the middle of its answer")
+        if kind == "malformed_chunk":
+            raise MalformedResponse("a part of the answer is no JSON")
+        if kind == "stall":
+            await asyncio.Event().wait()
 
     def _response(self, turn: Turn) -> LLMResponse:
         number = self._chances.numbered()  # as those of providers, an id is nobody else's
@@ -323,12 +348,17 @@ class PlayedMemory(BaseMemory):
                 raise RuntimeError(fault.text or "the store of the scenario crashed")
             case "conflict":
                 raise MemoryConflict("another writer of the scenario was faster; nothing was stored")
+            case "panic":
+                raise Panic(fault.text or "the store of the scenario panicked")
             case "hang":
                 await asyncio.Event().wait()
             case "delay":
                 await asyncio.sleep(_PAUSE_S if fault.delay_s is None else fault.delay_s)
             case "ignore_cancel":
                 await self._chances.stubborn(_STUBBORN_S if fault.delay_s is None else fault.delay_s, self.name)
+        if fault.fault == "wrong_type":
+            wrong: Any = [{"role": "user", "content": None}, None]
+            return wrong  # type: ignore[no-any-return]
         return [Message("tool", "an answer to no call", tool_call_id="nobody")] if fault.fault == "garbage" else []
 
 

@@ -237,7 +237,7 @@ async def _run(agent: ReActAgent, run: SeenRun, *, stream: bool) -> None:
         await asyncio.sleep(run.after_s)
     run.began_s, held_s = loop.time(), getattr(loop, "held_s", 0.0)
     task = loop.create_task(_listen(agent, run, stream=stream))
-    caller = None if run.cancel_after_s is None else loop.call_later(run.cancel_after_s, task.cancel)
+    caller = None if run.cancel_after_s is None else loop.call_later(run.cancel_after_s, _cancel, task)
     await asyncio.wait([task])
     run.ended_s = loop.time()
     run.held_s = getattr(loop, "held_s", loop.time()) - held_s
@@ -245,6 +245,13 @@ async def _run(agent: ReActAgent, run: SeenRun, *, stream: bool) -> None:
         caller.cancel()
     if not task.cancelled() and (error := task.exception()):
         run.error = f"{type(error).__name__}: {error}"
+
+
+def _cancel(task: asyncio.Task[None], times: int = 10) -> None:
+    """Cancel again and again, on every turn of the loop, as the scopes of anyio do."""
+    if times and not task.done():
+        task.cancel()
+        asyncio.get_running_loop().call_soon(_cancel, task, times - 1)
 
 
 async def _listen(agent: ReActAgent, run: SeenRun, *, stream: bool) -> None:

@@ -46,6 +46,9 @@ KINDS: Mapping[Port, Mapping[str, tuple[str, ...]]] = {
         "flapping": ("down_s", "up_s", "status"),
         "crash": (),
         "ignore_cancel": ("delay_s",),
+        "speak_on": ("delay_s",),
+        "panic": (),
+        "wrong_type": (),
     },
     "tool": {
         "error": ("text",),
@@ -56,6 +59,8 @@ KINDS: Mapping[Port, Mapping[str, tuple[str, ...]]] = {
         "wrong_result": ("text",),
         "garbage": ("chars",),
         "block": (),
+        "panic": ("text",),
+        "wrong_type": (),
     },
     "memory": {
         "error": ("text",),
@@ -65,9 +70,16 @@ KINDS: Mapping[Port, Mapping[str, tuple[str, ...]]] = {
         "delay": ("delay_s",),
         "ignore_cancel": ("delay_s",),
         "garbage": (),
+        "panic": ("text",),
+        "wrong_type": (),
     },
 }
 """What may go wrong at each port, and the parameters that each fault takes."""
+
+
+class Panic(BaseException):
+    """What a native extension raises when it panics: no `Exception`."""
+
 
 OPERATIONS = ("load", "store", "search", "summarise")
 """The calls of a memory; loading is the recall at the start of a run too."""

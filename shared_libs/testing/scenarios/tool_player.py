@@ -16,9 +16,10 @@ from shared_libs.atomic.threads import Job, Threads
 from shared_libs.atomic.tools.base import BaseTool
 from shared_libs.atomic.tools.placement import Placement
 from shared_libs.atomic.tools.toolset import Toolset
+from shared_libs.atomic.types import ToolResult
 from shared_libs.testing.clock import VirtualLoop, real_time
 from shared_libs.testing.scenarios.model_player import Chances
-from shared_libs.testing.scenarios.port_faults import PortFault
+from shared_libs.testing.scenarios.port_faults import Panic, PortFault
 from shared_libs.testing.scenarios.turns import Outcome, Script
 from shared_libs.tools.agent import AgentTool
 
@@ -217,9 +218,13 @@ def _fail(fault: PortFault) -> None:
         raise ToolError(fault.text or "the tool of the scenario failed")
     if fault.fault == "crash":
         raise RuntimeError(fault.text or "the tool of the scenario crashed")
+    if fault.fault == "panic":
+        raise Panic(fault.text or "the tool of the scenario panicked")
 
 
-def _wrong(fault: PortFault) -> str | None:
+def _wrong(fault: PortFault) -> Any | None:
+    if fault.fault == "wrong_type":
+        return ToolResult(content={"rows": [1, 2]})  # type: ignore[arg-type]
     if fault.fault == "wrong_result":
         return fault.text or ""
     if fault.fault == "garbage":

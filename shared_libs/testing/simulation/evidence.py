@@ -14,6 +14,9 @@ from shared_libs.atomic.results import AgentResult
 from shared_libs.atomic.types import Message
 from shared_libs.testing.scenarios.model_player import Asked, Chances
 
+LATE_S = 0.05
+"""How much later than its limit a run may end, in seconds."""
+
 
 class SeenRun(msgspec.Struct):
     """A run as its caller saw it: what was asked, and when it came back with what; moments by the loop's clock."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
@@ -16,12 +17,15 @@ from shared_libs.atomic.events import (
     StepStarted,
     StreamRestarted,
     TextDelta,
+    ThinkingDelta,
 )
 from shared_libs.atomic.memory.history import valid_history
 from shared_libs.atomic.types import Message, Usage
-from shared_libs.testing.simulation.evidence import Broken, Evidence, RunRecord
+from shared_libs.testing.simulation.evidence import LATE_S, Broken, Evidence, RunRecord
 
 _CLOSE_S = 1e-6
+_NOT_WITHIN = re.compile(r"^no (?:first token|answer) within ([\d.e+-]+) s$")
+_NO_TOKEN_FOR = re.compile(r"^no token for ([\d.e+-]+) s$")
 
 
 def _ledger(evidence: Evidence) -> Iterator[Broken]:
@@ -126,6 +130,25 @@ def _retry_after(evidence: Evidence) -> Iterator[Broken]:
                 if event.number > 1 and request.at_s - before.at_s < wait_s - _CLOSE_S:
                     gap_s = request.at_s - before.at_s
                     yield Broken("retry-after", f"{record.id} asked {name} again after {gap_s:g} of {wait_s:g} s")
+
+
+def _moments(evidence: Evidence) -> Iterator[Broken]:
+    """An attempt that ran out of time ends at the moment that its own reason names."""
+    for record in evidence.by_run.values():
+        spoke_s = nan
+        for event in record.events:
+            if isinstance(event, TextDelta | ThinkingDelta):
+                spoke_s = event.at_s
+            if not isinstance(event, AttemptFinished) or event.attempt.outcome != "timeout" or not record.heard:
+                continue
+            attempt, began_s = event.attempt, event.attempt.started_s
+            if named := _NO_TOKEN_FOR.search(attempt.why):
+                began_s = max(spoke_s if spoke_s >= attempt.started_s else nan, attempt.first_token_s or nan)
+            elif not (named := _NOT_WITHIN.search(attempt.why)):
+                continue
+            if attempt.ended_s - began_s > float(named[1]) * 1.01 + LATE_S:
+                how = f"{record.id}: “{attempt.why}”, {attempt.ended_s - began_s:g} s after its beginning"
+                yield Broken("attempt-moment", how)
 
 
 def _content_filter(evidence: Evidence) -> Iterator[Broken]:
@@ -290,6 +313,7 @@ CHECKS = (
     _spent,
     _retries,
     _retry_after,
+    _moments,
     _content_filter,
     _breaker,
     _fair_weather,

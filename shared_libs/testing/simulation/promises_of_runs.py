@@ -18,10 +18,7 @@ from shared_libs.atomic.events import (
     Warned,
 )
 from shared_libs.atomic.memory.history import valid_history
-from shared_libs.testing.simulation.evidence import Broken, Evidence
-
-LATE_S = 0.05
-"""How much later than its limit a run may end, in seconds."""
+from shared_libs.testing.simulation.evidence import LATE_S, Broken, Evidence
 
 CANCEL_S = 0.1
 """How long a run may take to end when its caller cancels it, in seconds."""

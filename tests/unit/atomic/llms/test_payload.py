@@ -101,7 +101,7 @@ class Body(msgspec.Struct):
         (b"<html>", "an HTML page .without a title"),
         (b'{"n": 1', "Input data was truncated"),
         (b'{"a": "\xff"}', "utf-8"),
-        (b'{"b": ' + b"[" * 100_000, "recursion"),
+        (b'{"b": ' + b"[" * 100_000, "recursion|truncated"),
         (b'{"n": "x"}', r"Expected `int`, got `str` - at `\$\.n`"),
     ],
 )

@@ -21,7 +21,9 @@ ADDRESS = "<address>"
 """What stands for the address of a server."""
 
 _AUTHORITY = re.compile(r"(?<=://)[^\s/?#'\"<>()]+")
-_NUMBERS = re.compile(
+_IPV4 = r"\d{1,3}(?:\.\d{1,3}){3}"
+_IPV6 = r"\[[0-9a-fA-F.]*(?::[0-9a-fA-F.]*){2,}\]"
+_NUMBERS = re.compile(rf"(?<![\w.])(?:{_IPV4}|{_IPV6})(?::\d+)?(?![\w.]*\w)")
     r"(?<![\w.])(?:\d{1,3}(?:\.\d{1,3}){3}|\[[0-9a-fA-F.]*(?::[0-9a-fA-F.]*){2,}\])(?::\d+)?(?![\w.]*\w)"
 )
 

@@ -24,8 +24,6 @@ _AUTHORITY = re.compile(r"(?<=://)[^\s/?#'\"<>()]+")
 _IPV4 = r"\d{1,3}(?:\.\d{1,3}){3}"
 _IPV6 = r"\[[0-9a-fA-F.]*(?::[0-9a-fA-F.]*){2,}\]"
 _NUMBERS = re.compile(rf"(?<![\w.])(?:{_IPV4}|{_IPV6})(?::\d+)?(?![\w.]*\w)")
-    r"(?<![\w.])(?:\d{1,3}(?:\.\d{1,3}){3}|\[[0-9a-fA-F.]*(?::[0-9a-fA-F.]*){2,}\])(?::\d+)?(?![\w.]*\w)"
-)
 
 _VALUES_IN_A_SCHEMA = frozenset({"default", "const", "enum", "example", "examples"})
 

@@ -95,6 +95,10 @@ REQUIREMENTS: dict[str, Requirement] = {
         "functions, methods and types as people have them become tools, or are refused with the reason at construction",
         "PraisonAI #402, llama_index #17324, fastmcp #3036, google-adk #6488, #6877, #7190",
     ),
+    "results-whole": Requirement(
+        "what a tool returned reaches the model with all it says (index, rows, text), the same for the same value",
+        "git-pandas #56, gramex #709, autogen #5900, agent-framework #2219",
+    ),
     "schema-bounded": Requirement(
         "no JSON Schema and no value, whoever wrote them, raises in a run or keeps the event loop for 50 ms",
         "letta #3285; hermes-agent #101804; security review H1",

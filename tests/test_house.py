@@ -226,6 +226,7 @@ def _signature(thing):
     except (TypeError, ValueError):
         return ""
     text = re.sub(r"<bound method (\S+) of <.*?>>", r"\1", text)  # its text holds the level of the logger
+    text = text.replace("typing.", "")  # 3.14 leaves it out
     return re.sub(r"ForwardRef\((.*?)\)", r"\1", text)
 
 

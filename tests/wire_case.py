@@ -127,6 +127,8 @@ def _case(item: dict[str, Any]) -> Case:
 def _filled(node: Any, value: Any) -> Any:
     if node == _EACH:
         return value
+    if isinstance(node, str) and node.startswith(f"{_EACH}."):
+        return _at(value, node.removeprefix(f"{_EACH}."))
     if isinstance(node, Mapping):
         filled = {key: _filled(inner, value) for key, inner in node.items() if key != _EACH}
         return filled | (value if _EACH in node else {})

@@ -20,7 +20,7 @@ ProtocolName = Literal["auto", "native", "text"]
 
 
 class Turn(msgspec.Struct, frozen=True, kw_only=True):
-    """What the model did: it called tools, or it answered, or neither (`problem` tells it so)."""
+    """What the model did: it called tools, or it answered, or neither (`problem` tells it so; "": it only paused)."""
 
     thought: str = ""
     calls: tuple[ToolCall, ...] = ()
@@ -64,6 +64,8 @@ class NativeProtocol:
         """Text beside tool calls is the thought, text alone the answer."""
         if response.tool_calls:
             return Turn(thought=response.text, calls=response.tool_calls)
+        if response.finish_reason == "pause":
+            return Turn(thought=response.text, problem="")
         if response.text.strip():
             return Turn(answer=response.text)
         return Turn(problem=prompts.NO_ANSWER)

@@ -7,15 +7,13 @@ rest is told to the model.
 
 from __future__ import annotations
 
-import ast
-import json
 import re
 from collections.abc import Sequence
-from typing import Any
 
 import msgspec
 
 from shared_libs.agents.speech import NO_ANSWER
+from shared_libs.atomic.nearly_json import keywords_in, object_in
 from shared_libs.atomic.types import ToolCall, ToolSpec
 
 _LABELS = {
@@ -37,9 +35,6 @@ _LABEL = re.compile(
     re.IGNORECASE | re.MULTILINE,
 )
 _FENCE = re.compile(r"^\s*```[\w-]*[ \t]*\n?(?P<body>.*?)(?:\n?```\s*)?$", re.DOTALL)
-MAX_DEPTH = 200
-"""How deep an object may be nested; what Python itself takes differs from version to version."""
-
 _CALL = re.compile(r"^[`*]*(?P<name>[\w.-]+)[`*]*(?:\s*[(\[](?P<input>.*))?$", re.DOTALL)
 _NO_ACTION = ("none", "null", "n/a", "no action", "none needed", "not needed")
 _ANSWER_ACTION = re.compile(
@@ -167,9 +162,9 @@ def _call(action: str, given: str | None, tools: Sequence[ToolSpec]) -> ToolCall
     text = _unfenced(given)
     if not text or text.lower() in _NO_ACTION:
         return ToolCall("", name)
-    arguments = _object(text.strip("`"))
+    arguments = object_in(text.strip("`"), to_the_end=True)
     if arguments is None:
-        arguments = _keywords(text)
+        arguments = keywords_in(text)
     if arguments is not None:
         return ToolCall("", name, arguments)
     only = _only_text_parameter(name, tools)
@@ -195,65 +190,3 @@ def _only_text_parameter(name: str, tools: Sequence[ToolSpec]) -> str | None:
             kinds = [schema.get("type"), *(option.get("type") for option in schema.get("anyOf", ()))]
             return key if "string" in kinds else None
     return None
-
-
-def _object(text: str) -> dict[str, Any] | None:
-    """Read a JSON object, also one that is cut off, followed by chatter, or written as a Python dict."""
-    if not text.startswith("{"):
-        return None
-    body, closing = _balanced(text)
-    for candidate in (body + closing, f'{body}"{closing}' if closing else ""):
-        for read in (_from_json, ast.literal_eval):
-            try:
-                value = _plain(read(candidate))
-            except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
-                continue
-            if value is not None:
-                return value
-    return None
-
-
-def _from_json(text: str) -> Any:
-    return json.loads(text, strict=False)  # not strict: a query of several lines has real line breaks in it
-
-
-def _keywords(text: str) -> dict[str, Any] | None:
-    """Read `query="cats", k=3`, the arguments of a call written as in Python."""
-    try:
-        call = ast.parse(f"f({text})", mode="eval").body
-        if not isinstance(call, ast.Call) or call.args or not call.keywords:
-            return None
-        return _plain({keyword.arg: ast.literal_eval(keyword.value) for keyword in call.keywords})
-    except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
-        return None
-
-
-def _plain(value: Any) -> dict[str, Any] | None:
-    """The value if it is a JSON object; Python's literals know more than JSON, such as `...`."""
-    if not isinstance(value, dict) or not all(isinstance(key, str) for key in value):
-        return None
-    return msgspec.json.decode(msgspec.json.encode(value), type=dict[str, Any])
-
-
-def _balanced(text: str) -> tuple[str, str]:
-    """Return the first whole object of the text, or all of the text and what would close it; nothing if too deep."""
-    open_brackets: list[str] = []
-    quote = ""
-    escaped = False
-    for index, char in enumerate(text):
-        if escaped:
-            escaped = False
-        elif quote:
-            escaped = char == "\\"
-            quote = "" if char == quote else quote
-        elif char in "\"'":
-            quote = char
-        elif char in "{[":
-            open_brackets.append("}" if char == "{" else "]")
-            if len(open_brackets) > MAX_DEPTH:
-                return "", ""
-        elif char in "}]" and open_brackets:
-            open_brackets.pop()
-            if not open_brackets:
-                return text[: index + 1], ""
-    return text.rstrip().rstrip(","), "".join(reversed(open_brackets))

@@ -98,14 +98,15 @@ def take_answer(state: RunState, turn: Turn, response: LLMResponse) -> Ending:
 
 
 def take_problem(state: RunState, turn: Turn, response: LLMResponse) -> None:
-    """Book a turn that did nothing, and tell the model so."""
+    """Book a turn that did nothing, and tell the model so; one that only paused goes on without a word."""
     assert turn.problem is not None
     state.steps.append(Step(turn.thought or response.text))
     state.marks.clear()
     state.repeats = 0
-    if response.text:
-        state.exchange.append(Message("assistant", response.text))
-    state.exchange.append(Message("user", turn.problem))
+    if response.text or not turn.problem:
+        state.exchange.append(Message("assistant", response.text, thinking=response.thinking))
+    if turn.problem:
+        state.exchange.append(Message("user", turn.problem))
 
 
 def take_observations(state: RunState, turn: OpenTurn) -> None:

@@ -129,6 +129,7 @@ class LLMError(FactoryError):
         replay_safe: sending the request again repeats no side effect.
         response_started: bytes of an answer had come before it failed.
         usage: tokens the provider had counted before it failed; None where it had said nothing.
+        text: what the model had said before it failed.
         attempts: the ledger of the whole call, filled in when every route has failed.
         causes: the error of every attempt, in order.
 
@@ -166,6 +167,7 @@ class LLMError(FactoryError):
         self.response_started = response_started
         self.attempt = 0
         self.usage: Usage | None = None
+        self.text = ""
         self.attempts: tuple[Attempt, ...] = ()
         self.causes: tuple[LLMError, ...] = ()
 

@@ -15,9 +15,10 @@ from typing import Any, Literal, Protocol, runtime_checkable
 import msgspec
 
 from shared_libs.atomic.errors import MisuseError
+from shared_libs.atomic.nearly_json import object_in, whole_text
 
 Role = Literal["system", "user", "assistant", "tool"]
-FinishReason = Literal["stop", "length", "tool_calls", "content_filter"]
+FinishReason = Literal["stop", "length", "tool_calls", "content_filter", "pause"]
 ChunkKind = Literal["text", "thinking", "tool_call", "restarted", "finished"]
 
 
@@ -40,14 +41,13 @@ class ToolCall(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
 
     @classmethod
     def from_json(cls, id: str, name: str, raw: str | bytes) -> ToolCall:
-        """Build a call from the JSON text a provider sent; empty text means no arguments."""
+        """Build a call from the JSON text a provider sent; no text means no arguments, and so does `null`."""
         text = raw.decode("utf-8", "replace") if isinstance(raw, bytes) else raw
-        if not text.strip():
-            return cls(id, name)
         try:
             return cls(id, name, msgspec.json.decode(text, type=dict[str, Any]))
         except (msgspec.DecodeError, UnicodeEncodeError, RecursionError):
-            return cls(id, name, malformed=text)
+            meant = object_in(text)
+        return cls(id, name, malformed=whole_text(text)) if meant is None else cls(id, name, meant)
 
     @property
     def input(self) -> dict[str, Any] | str:

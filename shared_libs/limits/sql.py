@@ -25,7 +25,6 @@ from sqlalchemy import (
     Text,
     cast,
     delete,
-    event,
     func,
     insert,
     select,
@@ -34,11 +33,11 @@ from sqlalchemy import (
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
-from sqlalchemy.pool import NullPool
 from sqlalchemy.schema import CreateIndex, CreateTable
 
 from shared_libs.atomic.errors import LimitStoreError, MisuseError
 from shared_libs.atomic.resilience.policy import RateLimit
+from shared_libs.atomic.sqlite import sqlite_engine
 
 MARGIN_S = 8.0
 """2 s for the store to answer, 5 s to connect to the server, and one for the way."""
@@ -193,22 +192,7 @@ class SQLLimitStore:
         if self._url.drivername == "postgresql+asyncpg":
             # each statement has to see what the holder of the lock before has committed
             return create_async_engine(self._url, pool_pre_ping=True, isolation_level="READ COMMITTED")
-        # a connection for each call: none is left to close when a run is cut off, and opening a file is cheap
-        engine = create_async_engine(self._url, poolclass=NullPool, connect_args={"timeout": BUSY_S})
-
-        @event.listens_for(engine.sync_engine, "connect")
-        def _set_up(connection: Any, _: object) -> None:
-            connection.isolation_level = None  # transactions begin below, and not with the first writing statement
-            cursor = connection.cursor()
-            cursor.execute("PRAGMA journal_mode = WAL")
-            cursor.execute("PRAGMA synchronous = NORMAL")
-            cursor.close()
-
-        @event.listens_for(engine.sync_engine, "begin")
-        def _lock(connection: Any) -> None:
-            connection.exec_driver_sql("BEGIN IMMEDIATE")
-
-        return engine
+        return sqlite_engine(self._url, _lock, busy_s=BUSY_S)
 
     def _failure(self, error: Exception) -> LimitStoreError:
         said = str(getattr(error, "orig", None) or error).splitlines()[0]
@@ -230,3 +214,7 @@ async def _locked(connection: AsyncConnection, model: str) -> float:
         clock = await connection.execute(select(cast(func.extract("epoch", func.clock_timestamp()), Double)))
         return float(clock.scalar_one())
     return time.time()
+
+
+def _lock(connection: Any) -> None:
+    connection.exec_driver_sql("BEGIN IMMEDIATE")

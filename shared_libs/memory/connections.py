@@ -8,11 +8,11 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager, nullcontext
 from typing import Any
 
-from sqlalchemy import event
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
-from sqlalchemy.pool import NullPool
+
+from shared_libs.atomic.sqlite import sqlite_engine
 
 BUSY_S = 5.0
 """Seconds a call waits for a writer of another process on SQLite."""
@@ -65,46 +65,18 @@ def _postgres(url: URL, pool_size: int) -> AsyncEngine:
 
 
 def _sqlite(url: URL) -> AsyncEngine:
-    # a connection for each call: none is left to close when a run is cut off, and opening a file is cheap; it waits for
-    # nobody, because it would do so in a thread, which no cancellation reaches
-    settings = {"timeout": 0, "async_creator_fn": _sqlite_connection}
-    engine = create_async_engine(url, poolclass=NullPool, connect_args=settings)
+    # it waits for nobody, because it would do so in a thread, which no cancellation reaches
+    return sqlite_engine(url, _begin, busy_s=0)
 
-    @event.listens_for(engine.sync_engine, "connect")
-    def _set_up(connection: Any, _: object) -> None:
-        connection.isolation_level = None  # transactions are begun below, not by the driver when it sees fit
-        cursor = connection.cursor()
-        cursor.execute("PRAGMA journal_mode = WAL")
-        cursor.execute("PRAGMA synchronous = NORMAL")
-        cursor.close()
 
-    @event.listens_for(engine.sync_engine, "begin")
-    def _begin(connection: Any) -> None:
-        if connection.get_execution_options().get("writes"):
-            # one that reads first and writes later is refused when another has written meanwhile
-            connection.exec_driver_sql("BEGIN IMMEDIATE")
-        else:
-            connection.exec_driver_sql("BEGIN")
-            connection.exec_driver_sql("SELECT 1 FROM sqlite_master LIMIT 1")  # it begins with the first read
-
-    return engine
+def _begin(connection: Any) -> None:
+    if connection.get_execution_options().get("writes"):
+        # one that reads first and writes later is refused when another has written meanwhile
+        connection.exec_driver_sql("BEGIN IMMEDIATE")
+    else:
+        connection.exec_driver_sql("BEGIN")
+        connection.exec_driver_sql("SELECT 1 FROM sqlite_master LIMIT 1")  # it begins with the first read
 
 
 def _is_busy(error: OperationalError) -> bool:
     return getattr(error.orig, "sqlite_errorcode", 0) & 0xFF in _BUSY_CODES
-
-
-def _sqlite_connection(database: str, **settings: Any) -> Any:
-    """Make a connection whose thread keeps no process alive, and that can be stopped twice."""
-    import sqlite3
-
-    import aiosqlite
-
-    class Connection(aiosqlite.Connection):
-        def stop(self) -> Any:
-            # a call that is cancelled stops it, and so does its own end: the second waited for a thread that has gone
-            return super().stop() if self._running else None
-
-    connection = Connection(lambda: sqlite3.connect(database, **settings), iter_chunk_size=64)
-    connection._thread.daemon = True  # noqa: SLF001 - as SQLAlchemy does with the connections it makes
-    return connection

@@ -18,6 +18,7 @@ import aiosqlite
 
 from shared_libs.atomic.deadline import Deadline
 from shared_libs.atomic.errors import ToolError
+from shared_libs.atomic.sqlite import sqlite_connection
 
 MAX_VALUE_BYTES = 1_000_000
 MAX_QUERY_BYTES = 100_000
@@ -68,9 +69,7 @@ class Guard:
         """
         if not await asyncio.to_thread(self._path.is_file):
             raise ToolError(f"there is no database file {self._path}")
-        connection = aiosqlite.Connection(self._open(asyncio.get_running_loop().time), 64)
-        connection._thread.daemon = True  # noqa: SLF001 - as SQLAlchemy does: a stuck query must not hold the process
-        return await connection
+        return await sqlite_connection(self._open(asyncio.get_running_loop().time))
 
     def _open(self, now: Callable[[], float]) -> Callable[[], sqlite3.Connection]:
         deadline = self.deadline

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import msgspec
 
-from shared_libs.atomic.errors import ContentFiltered, MalformedResponse
-from shared_libs.atomic.llms.faults import error_event
+from shared_libs.atomic.errors import MalformedResponse
+from shared_libs.atomic.llms.event_stream import Completeness
+from shared_libs.atomic.llms.faults import error_event, says_error
+from shared_libs.atomic.llms.finish import finish_of, told
+from shared_libs.atomic.llms.given import is_foreign, wire_ids
+from shared_libs.atomic.llms.lenient import parsed
 from shared_libs.atomic.llms.payload import decode, inline_image, portable_id, portable_name, portable_parameters
+from shared_libs.atomic.llms.pieces import Text
+from shared_libs.atomic.nearly_json import object_in
 from shared_libs.atomic.types import (
-    FinishReason,
     LLMChunk,
     LLMResponse,
     Message,
@@ -23,6 +28,9 @@ from shared_libs.atomic.types import (
 )
 
 PROVIDER = "anthropic"
+
+MAX_BLOCKS = 10_000
+"""The most content blocks of one answer; a server that sends more is at fault."""
 
 _MAX_ID_CHARS = 64
 
@@ -36,11 +44,8 @@ _BOUNDS = frozenset(
 """What the API's grammar does not know (the vendor's SDK tells the same in descriptions)."""
 _FORMATS = frozenset({"date-time", "time", "date", "duration", "email", "hostname", "uri", "ipv4", "ipv6", "uuid"})
 
-_FINISH: dict[str | None, FinishReason] = {
-    "max_tokens": "length",
-    "model_context_window_exceeded": "length",
-    "tool_use": "tool_calls",
-}
+_READ = frozenset({"text", "thinking", "redacted_thinking", "tool_use"})
+"""The content blocks that mean something here; others, of tools that the server runs itself, are handed back to it."""
 
 
 class _Block(msgspec.Struct):
@@ -87,13 +92,15 @@ class _Reply(msgspec.Struct):
     stop_reason: str | None = None
     stop_details: _StopDetails | None = None
     usage: _Usage | None = None
+    error: Any = None
 
 
 class _Event(msgspec.Struct):
     """An event of a stream."""
 
     type: str = ""
-    index: int = 0
+    index: int | None = None
+    error: Any = None
     message: _Reply | None = None
     content_block: _Block | None = None
     delta: _Delta | None = None
@@ -104,12 +111,21 @@ _reply_decoder = msgspec.json.Decoder(_Reply)
 _event_decoder = msgspec.json.Decoder(_Event)
 
 
-def request_messages(messages: Sequence[Message]) -> tuple[str, list[dict[str, Any]]]:
+def request_messages(
+    messages: Sequence[Message], made_by: Sequence[str] = (), stale: Collection[str] = ()
+) -> tuple[str, list[dict[str, Any]]]:
     """
     The conversation as the API takes it: the system prompt, and the turns.
 
     Neighbours of one role become one turn, because the results of all calls of a turn belong into the next one.
+
+    Args:
+        messages: the conversation.
+        made_by: who is asked: thinking that tells another maker is left out.
+        stale: signatures that it does not take back.
+
     """
+    ids = wire_ids(messages, made_by, _MAX_ID_CHARS)
     system: list[str] = []
     turns: list[dict[str, Any]] = []
     for message in messages:
@@ -117,7 +133,7 @@ def request_messages(messages: Sequence[Message]) -> tuple[str, list[dict[str, A
             system.append(message.text)
             continue
         role = "assistant" if message.role == "assistant" else "user"
-        blocks = _assistant_blocks(message) if role == "assistant" else _user_blocks(message)
+        blocks = _assistant_blocks(message, ids, made_by, stale) if role == "assistant" else _user_blocks(message, ids)
         if not blocks:
             continue
         if turns and turns[-1]["role"] == role:
@@ -181,11 +197,25 @@ def _closed(node: Any) -> dict[str, Any]:
     return closed
 
 
-def _user_blocks(message: Message) -> list[dict[str, Any]]:
+def signatures(messages: Sequence[Message], made_by: Sequence[str]) -> list[str]:
+    """The signatures of the thinking that goes back to who is asked."""
+    blocks = [block for message in messages for block in message.thinking if block.provider == PROVIDER]
+    return [block.signature for block in blocks if block.signature and not is_foreign(block, made_by)]
+
+
+def thinks_on(turns: Sequence[dict[str, Any]]) -> bool:
+    """Whether the API lets a model think: not in the middle of a turn that began without."""
+    if len(turns) < 2 or turns[-1]["content"][0]["type"] != "tool_result":
+        return True
+    return bool(turns[-2]["content"][0]["type"].endswith("thinking"))
+
+
+def _user_blocks(message: Message, ids: Mapping[str, str]) -> list[dict[str, Any]]:
     if message.role == "tool":
         result = {
             "type": "tool_result",
-            "tool_use_id": portable_id(message.tool_call_id or "", _MAX_ID_CHARS),
+            "tool_use_id": ids.get(message.tool_call_id or "")
+            or portable_id(message.tool_call_id or "", _MAX_ID_CHARS),
             "content": message.text,
         }
         return [result | {"is_error": True}] if message.is_error else [result]
@@ -204,27 +234,32 @@ def _user_blocks(message: Message) -> list[dict[str, Any]]:
     return blocks
 
 
-def _assistant_blocks(message: Message) -> list[dict[str, Any]]:
-    said = _text_blocks(message.text)
-    for call in message.tool_calls:
-        given = call.arguments if call.malformed is None else {"not_json": call.malformed}
-        said.append(
-            {
-                "type": "tool_use",
-                "id": portable_id(call.id, _MAX_ID_CHARS),
-                "name": portable_name(call.name),
-                "input": given,
-            }
-        )
+def _assistant_blocks(
+    message: Message, ids: Mapping[str, str], made_by: Sequence[str], stale: Collection[str]
+) -> list[dict[str, Any]]:
+    calls = [_request_call(call, ids[call.id]) for call in message.tool_calls]
+    said = [*_text_blocks(message.text), *calls]
+    own = [block for block in message.thinking if block.provider == PROVIDER and not is_foreign(block, made_by)]
+    own = [block for block in own if not block.signature or block.signature not in stale]
+    for block in own:
+        content = (block.data or {}).get("content", ())
+        if content and sum(part["type"] == "tool_use" for part in content) == len(calls):
+            going = iter(calls)
+            return [next(going) if part["type"] == "tool_use" else part for part in content]
     if not said:
         return []  # a turn must not end in thinking
-    own = [block for block in message.thinking if block.provider == PROVIDER]
     return [
-        {"type": "redacted_thinking", **block.data}
-        if block.data
+        {"type": "redacted_thinking", "data": block.data["data"]}
+        if block.data and "data" in block.data
         else {"type": "thinking", "thinking": block.text, "signature": block.signature}
         for block in own
+        if block.text or block.signature or block.data
     ] + said
+
+
+def _request_call(call: ToolCall, id: str) -> dict[str, Any]:
+    given = call.arguments if call.malformed is None else {"not_json": call.malformed}
+    return {"type": "tool_use", "id": id, "name": portable_name(call.name), "input": given}
 
 
 def _text_blocks(text: str) -> list[dict[str, Any]]:
@@ -233,50 +268,88 @@ def _text_blocks(text: str) -> list[dict[str, Any]]:
 
 
 class _OpenBlock:
-    """A content block whose pieces are still coming."""
+    """A content block whose pieces are still coming; `raw` is how it began, where only the server knows its kind."""
 
-    __slots__ = ("block", "pieces", "signature")
+    __slots__ = ("block", "pieces", "raw", "signature")
 
-    def __init__(self, block: _Block) -> None:
+    def __init__(self, block: _Block, raw: dict[str, Any] | None) -> None:
         self.block = block
+        self.raw = raw
         self.pieces = [block.text or block.thinking or ""]
         self.signature = block.signature or ""
 
-    def call(self) -> ToolCall:
-        block, raw = self.block, "".join(self.pieces)
+    @property
+    def text(self) -> str:
+        return "".join(self.pieces)
+
+    def takes(self, delta: _Delta) -> bool:
+        """Whether it is of the kind that a piece adds to."""
+        if delta.partial_json is not None:
+            return self.block.type not in {"text", "thinking", "redacted_thinking"}
+        return self.block.type == ("text" if delta.text is not None else "thinking")
+
+    def call(self, *, cut: bool) -> ToolCall:
+        """The call; one behind which the answer was cut is whole only where its own text shows it."""
+        block, raw = self.block, self.text
         if not block.id or not block.name:
             raise MalformedResponse("the answer has a tool call without an id or a name")
-        if not raw and isinstance(block.input, dict):
-            return ToolCall(block.id, block.name, block.input)
-        return ToolCall.from_json(block.id, block.name, raw)
+        if raw.strip() or not isinstance(block.input, dict):
+            return ToolCall.from_json(block.id, block.name, raw)
+        if cut:
+            return ToolCall(block.id, block.name, malformed=_json(block.input) if block.input else "")
+        return ToolCall(block.id, block.name, block.input)
 
-    def thinking(self) -> Thinking:
-        if self.block.type == "redacted_thinking":
-            return Thinking("", PROVIDER, data={"data": self.block.data})
-        return Thinking("".join(self.pieces), PROVIDER, self.signature)
+    def verbatim(self) -> dict[str, Any]:
+        """The block as it goes back."""
+        block = self.block
+        if block.type == "text":
+            return {"type": "text", "text": self.text}
+        if block.type == "thinking":
+            return {"type": "thinking", "thinking": self.text, "signature": self.signature}
+        if block.type == "redacted_thinking":
+            return {"type": "redacted_thinking", "data": block.data}
+        raw = self.raw or {"type": block.type, "id": block.id, "name": block.name, "input": block.input}
+        return raw | {"input": object_in(self.text) or {}} if self.text else raw
 
 
 class AnthropicAnswer:
-    """An answer of the messages API; `secrets` must not stand in an error's text."""
+    """
+    An answer of the messages API.
 
-    def __init__(self, secrets: Iterable[str]) -> None:
+    Args:
+        secrets: what must not stand in an error's text.
+        made_by: who makes it, and so may see its thinking again; nobody, if that is not told.
+
+    """
+
+    def __init__(self, secrets: Iterable[str], made_by: Sequence[str] = ()) -> None:
         self._secrets = secrets
-        self._blocks: dict[int, _OpenBlock] = {}
+        self._made_by = made_by
+        self._blocks: list[_OpenBlock] = []
+        self._at: dict[int, _OpenBlock] = {}
         self._model = ""
         self._usage = _Usage()
-        self._stop_reason: str | None = None
+        self._reason = ""
         self._why = ""
+        self._completeness = Completeness()
+        self._shown = Text()
         self.started = False
         self.complete = False
         self.ended = False
 
     def take(self, payload: bytes) -> list[LLMChunk]:
         """Add an event of the stream and return what is new; an empty text is only a sign of life."""
+        if payload.startswith(b"[DONE]"):
+            return []
         event = decode(_event_decoder, payload)
         if event.type == "content_block_delta" and event.delta is not None:
             return self._add(event.index, event.delta)
+        if event.type == "error" or says_error(event.error):
+            raise error_event(payload, self._secrets)
         if event.type == "content_block_start" and event.content_block is not None:
-            return self._open(event.index, event.content_block)
+            self.started = True
+            raw = None if event.content_block.type in _READ else parsed(payload)["content_block"]
+            return self._open(event.index, event.content_block, raw)
         if event.type == "message_start" and event.message is not None:
             self.started = True
             self._model = event.message.model or ""
@@ -288,23 +361,28 @@ class AnthropicAnswer:
                 return [LLMChunk("text")]
         elif event.type == "message_stop":
             self.ended = True
-        elif event.type == "error":
-            raise error_event(payload, self._secrets)
         return []
 
     def take_whole(self, body: bytes) -> list[LLMChunk]:
         """Take an answer that came in one piece."""
         reply = decode(_reply_decoder, body)
-        if reply.type == "error":
+        if reply.type == "error" or says_error(reply.error):
             raise error_event(body, self._secrets)
         if reply.content is None:
             raise MalformedResponse("the answer has no content")
         self._model = reply.model or ""
         self._count(reply.usage)
-        new = [chunk for index, block in enumerate(reply.content) for chunk in self._open(index, block)]
+        known = all(block.type in _READ for block in reply.content)
+        raw = [None] * len(reply.content) if known else parsed(body)["content"]
+        new = [chunk for block, one in zip(reply.content, raw, strict=True) for chunk in self._open(None, block, one)]
         self._stop(reply.stop_reason or "end_turn", reply.stop_details)
         self.started = self.ended = True
         return new
+
+    @property
+    def silence_s(self) -> float | None:
+        """For how long nothing may come until the answer counts as whole."""
+        return self._completeness.silence_s
 
     @property
     def usage(self) -> Usage | None:
@@ -312,57 +390,94 @@ class AnthropicAnswer:
         usage = _neutral(self._usage)
         return usage if usage.total_tokens else None
 
+    @property
+    def text(self) -> str:
+        """What the model has said so far."""
+        return "".join(block.text for block in self._blocks if block.block.type == "text")
+
     def response(self) -> LLMResponse:
         """
         The whole answer.
 
         Raises:
-            LLMError: the provider refused in the middle.
+            LLMError: the provider refused in the middle, or it ended for a reason that nobody knows.
 
         """
-        if self._stop_reason == "refusal":
-            raise ContentFiltered(f"the provider's filter refused: {self._why or 'no reason is given'}")
-        opened = [self._blocks[index] for index in sorted(self._blocks)]
-        calls = tuple(block.call() for block in opened if block.block.type == "tool_use")
-        finish = _FINISH.get(self._stop_reason, "stop")
+        opened = [block for block in self._blocks if block.block.type == "tool_use"]
+        finish = finish_of(self._reason, calls=bool(opened), why=self._why)
+        cut = finish == "length" and self._blocks[-1:] == opened[-1:]
+        calls = tuple([block.call(cut=cut and block is opened[-1]) for block in opened])
         return LLMResponse(
-            text="".join("".join(block.pieces) for block in opened if block.block.type == "text"),
+            text=self.text,
             tool_calls=calls,
-            thinking=tuple(block.thinking() for block in opened if block.block.type.endswith("thinking")),
+            thinking=tuple(self._thinking()),
             usage=self.usage or Usage(),
             model=self._model,
-            finish_reason="tool_calls" if calls and finish == "stop" else finish,
+            finish_reason=finish,
         )
 
-    def _open(self, index: int, block: _Block) -> list[LLMChunk]:
-        self._blocks[index] = _OpenBlock(block)
+    def _thinking(self) -> Iterator[Thinking]:
+        """The thinking, bound to who made it; and the whole turn, where it has more than can be told apart."""
+        maker: dict[str, Any] = {"made_by": list(self._made_by)} if self._made_by else {}
+        for opened in self._blocks:
+            if opened.block.type == "redacted_thinking":
+                yield Thinking("", PROVIDER, data={"data": opened.block.data, **maker})
+            elif opened.block.type == "thinking":
+                yield Thinking(opened.text, PROVIDER, opened.signature, maker or None)
+        if maker and any(block.raw is not None for block in self._blocks):
+            yield Thinking("", PROVIDER, data={"content": [block.verbatim() for block in self._blocks], **maker})
+
+    def _open(self, index: int | None, block: _Block, raw: dict[str, Any] | None) -> list[LLMChunk]:
+        """Begin a block; an index is where its pieces are said to go, and some servers give each the same."""
+        if len(self._blocks) == MAX_BLOCKS:
+            raise MalformedResponse(f"the answer has more than {MAX_BLOCKS} content blocks")
+        opened = _OpenBlock(block, raw)
+        self._blocks.append(opened)
+        if index is not None:
+            self._at[index] = opened
+        self._completeness.see(words=True, reason=False)
         if block.thinking:
             return [LLMChunk("thinking", block.thinking)]
-        return [LLMChunk("text", block.text or "")]
+        return [LLMChunk("text", block.text or "" if block.type == "text" else "")]
 
-    def _add(self, index: int, delta: _Delta) -> list[LLMChunk]:
-        block = self._blocks.get(index)
-        if block is None:
-            raise MalformedResponse(f"the stream adds to content block {index}, which has not started")
+    def _add(self, index: int | None, delta: _Delta) -> list[LLMChunk]:
+        block = self._block_for(index, delta)
         block.signature += delta.signature or ""
         piece = delta.text or delta.thinking or delta.partial_json
         if not piece:
             return []
+        self._completeness.see(words=True, reason=False)
+        if delta.partial_json:
+            block.pieces.append(piece)
+            return [LLMChunk("text")]
+        piece = self._shown.add(piece)
         block.pieces.append(piece)
-        if delta.thinking:
-            return [LLMChunk("thinking", piece)]
-        return [LLMChunk("text", delta.text or "")]
+        return [LLMChunk("thinking" if delta.thinking else "text", piece)]
+
+    def _block_for(self, index: int | None, delta: _Delta) -> _OpenBlock:
+        """The block that a piece belongs to: the one at its index, or the newest of its kind."""
+        at = None if index is None else self._at.get(index)
+        if at is not None and at.takes(delta):
+            return at
+        for block in reversed(self._blocks):
+            if block.takes(delta):
+                return block
+        raise MalformedResponse(f"the stream adds to content block {index}, which has not started")
 
     def _stop(self, reason: str, details: _StopDetails | None) -> None:
-        self._stop_reason, self.complete = reason, True
+        self._reason, self.complete = told(reason), True
         self._why = (details and details.explanation) or ""
+        self._completeness.see(words=False, reason=True)
 
     def _count(self, usage: _Usage | None) -> None:
-        """Take the newest count of each kind; the API counts up."""
+        """Take the newest count of each kind; the API counts up, and some servers send zeros at the end."""
         for name in usage.__struct_fields__ if usage else ():
-            value = getattr(usage, name)
-            if value is not None:
+            if value := getattr(usage, name):
                 setattr(self._usage, name, value)
+
+
+def _json(value: Any) -> str:
+    return msgspec.json.encode(value).decode()
 
 
 def _neutral(usage: _Usage) -> Usage:

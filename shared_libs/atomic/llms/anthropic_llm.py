@@ -7,16 +7,18 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import Any
 
-from shared_libs.atomic.errors import LLMError
+from shared_libs.atomic.errors import BadRequest, LLMError
 from shared_libs.atomic.llms.anthropic_format import (
     AnthropicAnswer,
     closed_schema,
     request_messages,
     request_tool,
+    signatures,
+    thinks_on,
     tools_of,
 )
 from shared_libs.atomic.llms.http_llm import VendorLLM
-from shared_libs.atomic.llms.lessons import learn
+from shared_libs.atomic.llms.lessons import learn, worth_again
 from shared_libs.atomic.llms.payload import encode
 from shared_libs.atomic.types import LLMChunk, LLMResponse, Message, ToolSpec
 
@@ -59,22 +61,22 @@ class AnthropicLLM(VendorLLM):
     async def _chat(self, messages: list[Message], tools: tuple[ToolSpec, ...], **options: Any) -> LLMResponse:
         request = self._request(messages, tools, options)
         try:
-            return await self._ask("/v1/messages", encode(request), AnthropicAnswer(self._wire().secrets))
+            return await self._ask("/v1/messages", encode(request), self._answer())
         except LLMError as error:
-            self._learn_from(error, request, options)
+            self._learn_from(error, request, messages, options)
             raise
 
     async def _stream(
         self, messages: list[Message], tools: tuple[ToolSpec, ...], **options: Any
     ) -> AsyncGenerator[LLMChunk, None]:
         request = self._request(messages, tools, options) | {"stream": True}
-        answer = AnthropicAnswer(self._wire().secrets)
+        answer = self._answer()
         try:
             async with aclosing(self._follow("/v1/messages", encode(request), answer)) as chunks:
                 async for chunk in chunks:
                     yield chunk
         except LLMError as error:
-            self._learn_from(error, request, options)
+            self._learn_from(error, request, messages, options)
             raise
 
     def _request(self, messages: list[Message], tools: tuple[ToolSpec, ...], options: dict[str, Any]) -> dict[str, Any]:
@@ -83,12 +85,14 @@ class AnthropicLLM(VendorLLM):
         schema = None if output is None or in_words else closed_schema(output.schema)
         if output is not None and schema is None:
             messages = output.instruct(messages)
-        system, turns = request_messages(messages)
+        system, turns = request_messages(messages, self._made_by, self._stale)
         request: dict[str, Any] = {"model": self.model, "max_tokens": MAX_TOKENS, "messages": turns}
         if system:
             request["system"] = system
         request.update(options)
         request.pop("output_schema", None)
+        if not thinks_on(turns):
+            request.pop("thinking", None)
         if tools:
             request["tools"] = [request_tool(tool) for tool in tools]
         elif called := tools_of(turns):
@@ -101,8 +105,18 @@ class AnthropicLLM(VendorLLM):
         self._dialect.fit(request)
         return request
 
-    def _learn_from(self, error: LLMError, request: dict[str, Any], options: dict[str, Any]) -> None:
-        """Ask otherwise from now on, where the server says what it does not take."""
+    def _answer(self) -> AnthropicAnswer:
+        return AnthropicAnswer(self._wire().secrets, self._made_by)
+
+    def _learn_from(
+        self, error: LLMError, request: dict[str, Any], messages: list[Message], options: dict[str, Any]
+    ) -> None:
+        """Ask otherwise from now on, where the server says what it does not take or cannot read."""
+        sent = [name for name in signatures(messages, self._made_by) if name not in self._stale]
+        if sent and isinstance(error, BadRequest) and "signature" in str(error):
+            self._stale.extend(sent)
+            worth_again(error, "the thinking it cannot read is left out from now on")
+            return
         learn(self._dialect, request, error, schema="output_schema" in options)
         if "schema-words" in self._dialect.traits:
             self.structured_output = False

@@ -56,11 +56,15 @@ class Dialect:
     """
     What one model behind one address wants.
 
-    `dropped`, `renamed` and `capped` are fields of the request; `texts_at_once` is how many texts one request for
-    embeddings may have. `learnt` says in words what was not in the profile.
+    `dropped`, `renamed` and `capped` are fields of the request; `not_returned` are fields of messages that it gives and
+    does not take back, `stand_ins` those it misses in what others made (`given.py`); `texts_at_once` is how many texts
+    one request for embeddings may have. `learnt` says in words what was not in the profile.
     """
 
-    __slots__ = ("capped", "dropped", "learnt", "name", "renamed", "texts_at_once", "traits")
+    __slots__ = (
+        *("capped", "dropped", "learnt", "name", "not_returned", "renamed", "stand_ins", "texts_at_once"),
+        "traits",
+    )
 
     def __init__(self, name: str, profile: Profile = Profile()) -> None:  # noqa: B008 - immutable
         self.name = name
@@ -68,6 +72,8 @@ class Dialect:
         self.dropped = set(profile.dropped)
         self.renamed = dict(profile.renamed)
         self.capped: dict[str, int] = {}
+        self.not_returned: set[str] = set()
+        self.stand_ins: set[str] = set()
         self.texts_at_once = profile.texts_at_once
         self.learnt: list[str] = []
 

@@ -4,58 +4,78 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from typing import Protocol, Self
+from typing import Final, Protocol, Self
 
-from shared_libs.atomic.errors import LLMError, MalformedResponse
-from shared_libs.atomic.llms.payload import Framing, page_title
+from shared_libs.atomic.errors import LLMError
+from shared_libs.atomic.llms.framing import Framing
 from shared_libs.atomic.types import LLMChunk, LLMResponse, Usage
 
-NO_STREAM = frozenset({"application/json", "text/html"})
-"""The content types of answers that are no stream."""
+END_WAIT_S = 0.05
+"""How long the connection's end may take after the end marker; reading it lets the connection be used again."""
+
+TOTAL_WAIT_S = 5.0
+"""How long, all in all, a server may go on after the model's last word, whatever it sends."""
 
 
 class EventStream:
     """
     The answer to a streamed request: iterate for lists of payloads, each of one complete event.
 
-    `whole` is the body where the server answered with one JSON document instead of a stream.
+    A list is empty where bytes came that complete no event: a sign of life. `whole` is the body where the server
+    answered with one JSON document instead of a stream; known at its end.
     """
 
-    __slots__ = ("_ends_within_s", "_framing", "_read", "whole")
+    __slots__ = ("_framing", "_loop", "_over", "_read", "_until", "_wait_s", "broken")
 
-    def __init__(self, read: Callable[[], Awaitable[bytes]], framing: Framing, whole: bytes | None = None) -> None:
+    def __init__(self, read: Callable[[], Awaitable[bytes]], framing: Framing) -> None:
         self._read = read
         self._framing = framing
-        self._ends_within_s: float | None = None
-        self.whole = whole
+        self._loop = asyncio.get_running_loop()
+        self._wait_s: float | None = None
+        self._until = 0.0
+        self._over = False
+        self.broken = False
+        """Whether the connection broke after the answer was said to be complete."""
 
-    def end_within(self, seconds: float) -> None:
-        """
-        Say that the answer is complete: what still comes may take `seconds`, and its loss is no failure.
+    @property
+    def whole(self) -> bytes | None:
+        """The body, where it was one JSON document."""
+        return self._framing.whole
 
-        Reading on to the end, instead of stopping here, is what lets the connection be used again.
+    def end_within(self, seconds: float | None) -> None:
         """
-        self._ends_within_s = seconds
+        Say that the answer seems complete: that nothing comes for `seconds` is its end, and its break no failure.
+
+        None takes it back. The moment at which the wait is over whatever comes is set once, by the first word. Reading
+        on to the end, instead of stopping here, is what lets the connection be used again.
+        """
+        if seconds is not None and not self._until:
+            self._until = self._loop.time() + TOTAL_WAIT_S
+        elif seconds is None:
+            self._until = 0.0
+        self._wait_s = seconds
 
     def __aiter__(self) -> Self:
         return self
 
     async def __anext__(self) -> list[bytes]:
-        while True:
-            data = await self._next_bytes()
-            if not data:
-                raise StopAsyncIteration
-            payloads = self._framing.feed(data)
-            if payloads:
-                return payloads
+        if self._over:
+            raise StopAsyncIteration
+        if data := await self._next_bytes():
+            return self._framing.feed(data)
+        self._over = True
+        return self._framing.end()
 
     async def _next_bytes(self) -> bytes:
-        if self._ends_within_s is None:
+        if self._wait_s is None:
             return await self._read()
         try:
-            async with asyncio.timeout(self._ends_within_s):
+            async with asyncio.timeout_at(min(self._loop.time() + self._wait_s, self._until)):
                 return await self._read()
-        except (TimeoutError, LLMError):
+        except TimeoutError:
+            return b""
+        except LLMError:
+            self.broken = True
             return b""
 
 
@@ -63,8 +83,9 @@ class Answer(Protocol):
     """
     An answer as a format puts it together from payloads.
 
-    `started` says that the model has begun, `complete` that it has said its last word, `ended` that the format's end
-    marker has come.
+    `started` says that the model has begun, `complete` that it has said that it is done, `ended` that the format's end
+    marker has come. `silence_s` is for how long nothing may come until `complete` is believed without that marker; None
+    where it cannot be believed.
     """
 
     started: bool
@@ -72,8 +93,16 @@ class Answer(Protocol):
     ended: bool
 
     @property
+    def silence_s(self) -> float | None:
+        """For how long nothing may come until the answer counts as whole."""
+
+    @property
     def usage(self) -> Usage | None:
         """The tokens the provider has told so far, if any."""
+
+    @property
+    def text(self) -> str:
+        """What the model has said so far."""
 
     def take(self, payload: bytes) -> list[LLMChunk]:
         """Add an event and return what is new; an empty text is only a sign of life."""
@@ -85,14 +114,36 @@ class Answer(Protocol):
         """The whole answer; raises the `LLMError` of one that the provider broke off."""
 
 
-def whole_of(content_type: str, body: bytes) -> bytes:
+class Completeness:
     """
-    The body of an answer that is no stream.
+    When a reason to stop is believed: at once by the end of the body or the format's end marker, else by silence.
 
-    Raises:
-        MalformedResponse: it is a web page.
-
+    It is one of the chunks, and some servers put it on the first of them, or on every one: so one that came with words,
+    or before others, says less than one that came alone and last, and one before the first word says nothing.
     """
-    if content_type == "application/json":
-        return body
-    raise MalformedResponse(f"the answer is an HTML page ({page_title(body) or 'without a title'}) and no stream")
+
+    __slots__ = ("_early", "_said", "_silence_s")
+
+    AFTER_THE_WORDS_S: Final = 1.0
+    WITH_WORDS_S: Final = 1.5
+
+    def __init__(self) -> None:
+        self._said = False
+        self._early = False
+        self._silence_s: float | None = None
+
+    @property
+    def silence_s(self) -> float | None:
+        """For how long nothing may come until the reason is believed; None where it is not."""
+        return self._silence_s
+
+    def see(self, *, words: bool, reason: bool) -> None:
+        """Take a chunk: whether it had something to say, and whether it told a reason to stop."""
+        if words:
+            self._early = self._early or self._silence_s is not None
+            self._said = True
+            self._silence_s = None if self._early or not reason else self.WITH_WORDS_S
+        elif reason and self._said:
+            self._silence_s = self.WITH_WORDS_S if self._early else self.AFTER_THE_WORDS_S
+        elif reason:
+            self._early = True

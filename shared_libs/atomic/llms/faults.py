@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
+from typing import Any
 from urllib.parse import urlsplit
 
 from shared_libs.atomic.errors import (
@@ -76,6 +77,11 @@ def error_event(payload: bytes, secrets: Iterable[str]) -> LLMError:
     if isinstance(error, ModelNotFound):
         error.args = (f"{error} (is base_url right? It usually ends in /v1)",)
     return error
+
+
+def says_error(value: Any) -> bool:
+    """Whether an `error` field of a successful answer says anything: some servers always send one, empty."""
+    return any(value.values()) if isinstance(value, dict) else bool(value)
 
 
 def no_answer(payload: bytes, secrets: Iterable[str], missing: str) -> LLMError:

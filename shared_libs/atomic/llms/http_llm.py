@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections import deque
+from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
@@ -19,7 +20,9 @@ from shared_libs.atomic.errors import (
 )
 from shared_libs.atomic.llms.base import BaseLLMWrapper
 from shared_libs.atomic.llms.dialect import dialect_of
-from shared_libs.atomic.llms.payload import Doubles
+from shared_libs.atomic.llms.event_stream import END_WAIT_S, Completeness
+from shared_libs.atomic.llms.framing import Doubles, streamed_events
+from shared_libs.atomic.llms.given import maker
 from shared_libs.atomic.loading import load
 from shared_libs.atomic.resilience.health import ModelHealth, health_of
 from shared_libs.atomic.resilience.policy import Resilience
@@ -27,15 +30,13 @@ from shared_libs.atomic.types import LLMChunk, LLMResponse, Price
 
 if TYPE_CHECKING:
     from shared_libs.atomic.llms.event_stream import Answer, EventStream
-    from shared_libs.atomic.llms.payload import Framing
+    from shared_libs.atomic.llms.framing import Framing
 
-COMPLETE_WAIT_S = 0.5
-"""How long the usage and the end marker may take after the model's last word."""
+
+MAX_STALE = 1000
+"""How many pieces of reasoning that a server could not read are remembered."""
 
 _OURS = f"{__name__.rpartition('.')[0]}."
-
-END_WAIT_S = 0.05
-"""How long the connection's end may take after the end marker; reading it lets the connection be used again."""
 
 
 _ENDPOINT = re.compile(
@@ -101,6 +102,7 @@ class HttpLLM(BaseLLMWrapper):
         self.base_url = _checked(base_url or self._address_in_environment() or self.own_base_url)
         self._api_key = api_key
         self._opened: Connections | None = None
+        self._stale: deque[str] = deque(maxlen=MAX_STALE)
         self._dialect = dialect_of(self.provider, self.base_url, model)
         if "schema-words" in self._dialect.traits:
             self.structured_output = False
@@ -114,6 +116,11 @@ class HttpLLM(BaseLLMWrapper):
         return health_of(
             self.provider, self.base_url, self.model, self._api_key or os.environ.get(self.key_variable, "")
         )
+
+    @property
+    def _made_by(self) -> list[str]:
+        """Who makes what this model gives with its turns, and can read it again."""
+        return maker(self.base_url, self.model)
 
     def _wire(self) -> Connections:
         """
@@ -155,12 +162,18 @@ class HttpLLM(BaseLLMWrapper):
         return key or None
 
     async def _ask(self, path: str, body: bytes, answer: Answer) -> LLMResponse:
-        """Make one request and read its answer in one piece."""
+        """Make one request and read its answer in one piece; one that came as a stream all the same is read as one."""
         try:
-            answer.take_whole(await self._wire().post(path, body))
+            whole = await self._wire().post(path, body)
+            if events := streamed_events(whole):
+                for event in events:
+                    answer.take(event)
+                _check_end(answer)
+            else:
+                answer.take_whole(whole)
             return answer.response()
         except LLMError as error:
-            error.usage = answer.usage
+            error.usage, error.text = answer.usage, answer.text
             self._hint(error)
             raise
 
@@ -171,25 +184,22 @@ class HttpLLM(BaseLLMWrapper):
         doubles = Doubles()
         try:
             async with self._wire().stream(path, body, framing) as events:
+                async for payloads in events:
+                    for chunk in _taken(answer, payloads, doubles):
+                        yield chunk
+                    if answer.ended or answer.complete:
+                        events.end_within(END_WAIT_S if answer.ended else answer.silence_s)
                 if events.whole is not None:
                     for chunk in answer.take_whole(events.whole):
                         yield chunk
-                else:
-                    async for payloads in events:
-                        for payload in payloads:
-                            doubles.see(payload)
-                            if not answer.ended:
-                                for chunk in answer.take(payload):
-                                    yield chunk
-                        if answer.ended or answer.complete:
-                            events.end_within(END_WAIT_S if answer.ended else COMPLETE_WAIT_S)
-            if not answer.started or not (answer.ended or answer.complete):
-                raise StreamInterrupted("the stream ended without its end marker")
+            if events.broken and not answer.ended and answer.silence_s != Completeness.AFTER_THE_WORDS_S:
+                raise StreamInterrupted("the connection broke off, and the answer may be longer")
+            _check_end(answer)
             if doubles.all:
                 raise MalformedResponse("every event of the stream came twice")
             response = answer.response()
         except LLMError as error:
-            error.usage = answer.usage
+            error.usage, error.text = answer.usage, answer.text
             self._hint(error)
             raise
         for call in response.tool_calls:
@@ -257,6 +267,25 @@ class VendorLLM(HttpLLM):
         from shared_libs.atomic.llms.sdk_client import ClientWire
 
         return ClientWire(self._client, self.sdk)
+
+
+def _taken(answer: Answer, payloads: list[bytes], doubles: Doubles) -> Iterator[LLMChunk]:
+    """Add events to an answer and pass on what is new; where nothing is, that the server lives."""
+    news = False
+    for payload in payloads:
+        doubles.see(payload)
+        if not answer.ended:
+            for chunk in answer.take(payload):
+                news = True
+                yield chunk
+    if not news:
+        yield LLMChunk("text")
+
+
+def _check_end(answer: Answer) -> None:
+    """Refuse an answer that nothing says is whole."""
+    if not answer.started or not (answer.ended or answer.complete):
+        raise StreamInterrupted("the stream ended without its end marker")
 
 
 def _checked(base_url: str) -> str:

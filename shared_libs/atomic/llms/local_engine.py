@@ -16,8 +16,8 @@ import msgspec
 
 from shared_libs.atomic.errors import LLMConnectionError, ProviderUnavailable, StreamInterrupted
 from shared_libs.atomic.llms.event_stream import EventStream
+from shared_libs.atomic.llms.framing import Framing
 from shared_libs.atomic.llms.local_worker import READY
-from shared_libs.atomic.llms.payload import Framing
 from shared_libs.atomic.llms.reasons import MAX_REASON_CHARS
 from shared_libs.atomic.llms.wire import Wire
 

@@ -11,7 +11,7 @@ from typing import Any
 from shared_libs.atomic.errors import MisuseError
 from shared_libs.atomic.llms.base import BaseLLMWrapper
 from shared_libs.atomic.llms.http_llm import Connections, HttpLLM
-from shared_libs.atomic.llms.openai_format import OpenAIAnswer, request_message, request_tool
+from shared_libs.atomic.llms.openai_format import OpenAIAnswer, request_messages, request_tool
 from shared_libs.atomic.llms.payload import encode
 from shared_libs.atomic.resilience.health import ModelHealth, health_of
 from shared_libs.atomic.resilience.policy import Resilience
@@ -119,7 +119,7 @@ class LocalLLM(HttpLLM):
         if output is not None and tools:
             # the grammar of a schema would keep the model from calling a tool
             messages = output.instruct(messages)
-        request: dict[str, Any] = {"model": self.model, "messages": [request_message(message) for message in messages]}
+        request: dict[str, Any] = {"model": self.model, "messages": request_messages(messages)}
         if tools:
             request["tools"] = [request_tool(tool) for tool in tools]
         request.update(options)

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 import msgspec
 
 from shared_libs.atomic.errors import BadRequest, MalformedResponse
-from shared_libs.atomic.llms.faults import error_event
+from shared_libs.atomic.llms.faults import error_event, says_error
+from shared_libs.atomic.llms.finish import finish_of, told
 from shared_libs.atomic.llms.payload import decode, inline_image, portable_name, portable_parameters
+from shared_libs.atomic.llms.pieces import Calls, Text
 from shared_libs.atomic.types import (
-    FinishReason,
     ImagePart,
     LLMChunk,
     LLMResponse,
@@ -28,11 +28,11 @@ PROVIDER = "ollama"
 
 class _Function(msgspec.Struct):
     name: str = ""
-    arguments: dict[str, Any] | str | None = None
+    arguments: Any = None
 
 
 class _ToolCall(msgspec.Struct):
-    id: str | None = None
+    id: str | int | None = None
     function: _Function = msgspec.field(default_factory=_Function)
 
 
@@ -54,14 +54,7 @@ class _Reply(msgspec.Struct):
     error: Any = None
 
 
-class Embeddings(msgspec.Struct):
-    """The answer to a request for embeddings."""
-
-    embeddings: list[list[float]] | None = None
-
-
 _decoder = msgspec.json.Decoder(_Reply)
-embeddings_decoder = msgspec.json.Decoder(Embeddings)
 
 
 def request_messages(messages: Sequence[Message]) -> list[dict[str, Any]]:
@@ -123,18 +116,21 @@ class OllamaAnswer:
 
     def __init__(self, secrets: Iterable[str]) -> None:
         self._secrets = secrets
-        self._text: list[str] = []
-        self._thinking: list[str] = []
-        self._calls: list[ToolCall] = []
+        self._text = Text()
+        self._thinking = Text()
+        self._calls = Calls()
         self._last = _Reply()
         self.started = False
         self.complete = False
         self.ended = False
 
+    silence_s: float | None = None
+    """Only its last line ends an answer."""
+
     def take(self, payload: bytes) -> list[LLMChunk]:
         """Add a line of the stream and return what is new; an empty text is only a sign of life."""
         reply = decode(_decoder, payload)
-        if reply.error is not None:
+        if says_error(reply.error):
             raise error_event(payload, self._secrets)
         if reply.done:
             self._last, self.ended = reply, True
@@ -144,13 +140,12 @@ class OllamaAnswer:
         self.started = True
         new = []
         if message.thinking:
-            self._thinking.append(message.thinking)
-            new.append(LLMChunk("thinking", message.thinking))
+            new.append(LLMChunk("thinking", self._thinking.add(message.thinking)))
         if message.content:
-            self._text.append(message.content)
-            new.append(LLMChunk("text", message.content))
+            new.append(LLMChunk("text", self._text.add(message.content)))
         for call in message.tool_calls or ():
-            self._calls.append(_call(call))
+            id = "" if call.id is None else str(call.id)  # noqa: A001 - the field's own word
+            self._calls.add(id=id, name=call.function.name, arguments=call.function.arguments, whole=True)
             new.append(LLMChunk("text"))
         return new
 
@@ -167,25 +162,26 @@ class OllamaAnswer:
         given, made = self._last.prompt_eval_count or 0, self._last.eval_count or 0
         return Usage(given, made, 0, given + made) if given or made else None
 
+    @property
+    def text(self) -> str:
+        """What the model has said so far."""
+        return str(self._text)
+
     def response(self) -> LLMResponse:
-        """The whole answer."""
-        last, calls, thinking = self._last, tuple(self._calls), "".join(self._thinking)
-        finish: FinishReason = "length" if last.done_reason == "length" else "tool_calls" if calls else "stop"
+        """
+        The whole answer.
+
+        Raises:
+            LLMError: it ended for a reason that is none of an answer's.
+
+        """
+        last, thinking = self._last, str(self._thinking)
+        finish = finish_of(told(last.done_reason), calls=bool(self._calls))
         return LLMResponse(
-            text="".join(self._text),
-            tool_calls=calls,
+            text=self.text,
+            tool_calls=self._calls.closed(),
             thinking=(Thinking(thinking, PROVIDER),) if thinking else (),
             usage=self.usage or Usage(),
             model=last.model or "",
             finish_reason=finish,
         )
-
-
-def _call(call: _ToolCall) -> ToolCall:
-    name, arguments = call.function.name, call.function.arguments
-    if not name:
-        raise MalformedResponse("the answer has a tool call without a name")
-    id = call.id or f"call_{uuid.uuid4().hex[:24]}"  # noqa: A001 - the field's own word
-    if isinstance(arguments, str):
-        return ToolCall.from_json(id, name, arguments)
-    return ToolCall(id, name, arguments or {})

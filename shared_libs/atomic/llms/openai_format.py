@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-import uuid
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import msgspec
 
-from shared_libs.atomic.errors import (
-    ContentFiltered,
-    LLMError,
-    MalformedResponse,
-    ProviderUnavailable,
-    StreamInterrupted,
-)
-from shared_libs.atomic.llms.faults import error_event, no_answer
+from shared_libs.atomic.errors import LLMError
+from shared_libs.atomic.llms.event_stream import Completeness
+from shared_libs.atomic.llms.faults import error_event, no_answer, says_error
+from shared_libs.atomic.llms.finish import finish_of, told
+from shared_libs.atomic.llms.given import Returned, beside, keep, merged, needs_keeping, returned, wire_ids
+from shared_libs.atomic.llms.lenient import parsed
 from shared_libs.atomic.llms.payload import decode, portable_id, portable_parameters
+from shared_libs.atomic.llms.pieces import Calls, Text
 from shared_libs.atomic.types import (
-    FinishReason,
     ImagePart,
     LLMChunk,
     LLMResponse,
@@ -29,69 +26,88 @@ from shared_libs.atomic.types import (
     Usage,
 )
 
+PROVIDER = "openai"
 MAX_ID_CHARS = 40
 """The API refuses a longer id of a tool call."""
 
 _END = b"[DONE]"
 
-_FINISH: dict[str | None, FinishReason] = {
-    "length": "length",
-    "max_tokens": "length",
-    "model_length": "length",
-    "tool_calls": "tool_calls",
-    "function_call": "tool_calls",
-}
-_BROKEN_OFF: dict[str | None, type[LLMError]] = {
-    "content_filter": ContentFiltered,
-    "error": ProviderUnavailable,
-    "insufficient_system_resource": ProviderUnavailable,
-    "abort": StreamInterrupted,
-}
+_THINKING = ("reasoning_content", "reasoning", "reasoning_text", "thinking")
+"""Where servers put the reasoning that can be read; what came in one goes back in it."""
+_THINKING_PARTS = frozenset({"thinking", "reasoning", "reasoning_text"})
+_CALL_FIELDS = frozenset({"index", "id", "type", "function", "name", "arguments"})
+_FUNCTION_FIELDS = frozenset({"name", "arguments", "description", "parameters"})
 
 
 class _Function(msgspec.Struct):
     name: str | None = None
-    arguments: str | dict[str, Any] | None = None
+    arguments: Any = None
 
 
 class _ToolCall(msgspec.Struct):
+    """A call, or a piece of one; some servers leave out the object around name and arguments."""
+
     index: int | None = None
-    id: str | None = None
-    function: _Function = msgspec.field(default_factory=_Function)
+    id: str | int | None = None
+    function: _Function | None = None
+    name: str | None = None
+    arguments: Any = None
 
 
 class _Part(msgspec.Struct):
     type: str = "text"
     text: str | None = None
+    thinking: Any = None
+
+    @property
+    def thought(self) -> str:
+        """What a part of reasoning says; Mistral's holds parts itself."""
+        if self.type not in _THINKING_PARTS:
+            return ""
+        inner = self.thinking
+        if isinstance(inner, list):
+            texts = [part.get("text") if isinstance(part, dict) else part for part in inner]
+            return "".join(text for text in texts if isinstance(text, str))
+        return inner if isinstance(inner, str) else self.text or ""
 
 
-class _Message(msgspec.Struct):
+class _GoesBack(msgspec.Struct):
+    """
+    The fields of a message that only the server that made them can read, and wants to see again.
+
+    A further one is one line here.
+    """
+
+    reasoning_details: Any = None  # OpenRouter
+    reasoning_opaque: Any = None  # GitHub Copilot
+    reasoning_signature: Any = None
+    thinking_blocks: Any = None  # LiteLLM, of Anthropic's models
+    provider_specific_fields: Any = None  # LiteLLM
+    extra_content: Any = None  # Gemini
+    thought_signature: Any = None
+
+
+_GOES_BACK = _GoesBack.__struct_fields__
+
+
+class _Message(_GoesBack):
     """A message, or a piece of one."""
 
     content: str | list[_Part] | None = None
     refusal: str | None = None
     reasoning_content: str | None = None
     reasoning: str | None = None
+    reasoning_text: str | None = None
+    thinking: str | None = None
     tool_calls: list[_ToolCall] | None = None
+    function_call: _Function | None = None
 
     @property
     def text(self) -> str:
         content = self.content
         if isinstance(content, list):
-            content = "".join(part.text or "" for part in content if part.type == "text")
+            content = "".join(part.text or "" for part in content if part.type not in _THINKING_PARTS)
         return content or self.refusal or ""
-
-    @property
-    def thinking(self) -> str:
-        return self.reasoning_content or self.reasoning or ""
-
-
-class _Choice(msgspec.Struct):
-    index: int = 0
-    message: _Message | None = None
-    delta: _Message | None = None
-    finish_reason: str | None = None
-    error: Any = None
 
 
 class _InputDetails(msgspec.Struct):
@@ -99,15 +115,43 @@ class _InputDetails(msgspec.Struct):
 
 
 class _Usage(msgspec.Struct):
+    """Tokens, under the names of every server; the cached ones are among those given."""
+
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
     total_tokens: int | None = None
     prompt_tokens_details: _InputDetails | None = None
+    input_tokens: int | None = None
+    output_tokens: int | None = None
+    input_tokens_details: _InputDetails | None = None
+    cached_tokens: int | None = None  # Moonshot
+    prompt_cache_hit_tokens: int | None = None  # DeepSeek
 
     def neutral(self) -> Usage:
-        given, made = self.prompt_tokens or 0, self.completion_tokens or 0
-        cached = self.prompt_tokens_details.cached_tokens if self.prompt_tokens_details else None
+        given = self.prompt_tokens or self.input_tokens or 0
+        made = self.completion_tokens or self.output_tokens or 0
+        details = self.prompt_tokens_details or self.input_tokens_details
+        cached = (details and details.cached_tokens) or self.cached_tokens or self.prompt_cache_hit_tokens
         return Usage(given, made, cached or 0, self.total_tokens or given + made)
+
+
+class _Choice(msgspec.Struct):
+    index: int | None = 0
+    message: _Message | None = None
+    delta: _Message | None = None
+    text: str | None = None
+    finish_reason: str | None = None
+    usage: _Usage | None = None
+    error: Any = None
+
+
+class _Groq(msgspec.Struct):
+    usage: _Usage | None = None
+    error: Any = None
+
+
+class _Status(msgspec.Struct):
+    status_code: int = 0
 
 
 class _Completion(msgspec.Struct):
@@ -118,36 +162,58 @@ class _Completion(msgspec.Struct):
     usage: _Usage | None = None
     error: Any = None
     object: str | None = None
-
-
-class _Embedding(msgspec.Struct):
-    embedding: str | list[float]
-    index: int | None = None
-
-
-class Embeddings(msgspec.Struct):
-    """The answer to a request for embeddings; each is a list of numbers, or base64 of little-endian float32."""
-
-    data: list[_Embedding] | None = None
-    error: Any = None
+    x_groq: _Groq | None = None
+    base_resp: _Status | None = None  # MiniMax
 
 
 _decoder = msgspec.json.Decoder(_Completion)
-embeddings_decoder = msgspec.json.Decoder(Embeddings)
 
 
-def request_message(message: Message) -> dict[str, Any]:
-    """A message as the API takes it; reasoning is left out, it has no place for it."""
+def request_messages(
+    messages: Sequence[Message],
+    made_by: Sequence[str] = (),
+    leave_out: Collection[str] = (),
+    stand_in: Collection[str] = (),
+) -> list[dict[str, Any]]:
+    """
+    The conversation as the API takes it.
+
+    Args:
+        messages: the conversation.
+        made_by: who is asked: reasoning, ids and what else it gave goes back to it as it came; that of others is left
+            out, it has no place for it.
+        leave_out: fields that it gave and does not take back.
+        stand_in: fields that it misses in what others made.
+
+    """
+    ids = wire_ids(messages, made_by, MAX_ID_CHARS)
+    return [_request_message(message, ids, returned(message, made_by, leave_out, stand_in)) for message in messages]
+
+
+def given_fields(messages: Iterable[Message], made_by: Sequence[str]) -> set[str]:
+    """The names of all that goes back to who gave it."""
+    names: set[str] = set()
+    for message in messages:
+        back = returned(message, made_by)
+        names.update(back.fields, *back.calls)
+    return names
+
+
+def _request_message(message: Message, ids: Mapping[str, str], back: Returned) -> dict[str, Any]:
     if message.role == "tool":
-        call_id = portable_id(message.tool_call_id or "", MAX_ID_CHARS)
+        call_id = message.tool_call_id or ""
+        call_id = ids.get(call_id) or portable_id(call_id, MAX_ID_CHARS)
         return {"role": "tool", "tool_call_id": call_id, "content": message.text}
     if message.role == "assistant":
         said: dict[str, Any] = {"role": "assistant", "content": message.text or None}
         if message.tool_calls:
-            said["tool_calls"] = [_request_call(call) for call in message.tool_calls]
+            given = back.calls or [{}] * len(message.tool_calls)
+            said["tool_calls"] = [
+                _request_call(call, ids[call.id], more) for call, more in zip(message.tool_calls, given, strict=True)
+            ]
         elif not message.text:
             said["content"] = ""
-        return said
+        return said | back.fields
     content: Any = message.content
     if not isinstance(content, str):
         content = [
@@ -162,13 +228,15 @@ def request_message(message: Message) -> dict[str, Any]:
     return told
 
 
-def _request_call(call: ToolCall) -> dict[str, Any]:
+def _request_call(call: ToolCall, id: str, given: Mapping[str, Any]) -> dict[str, Any]:
     # servers parse the arguments of past calls; what never was JSON is handed back as a JSON object that quotes it
     arguments = call.arguments if call.malformed is None else {"not_json": call.malformed}
+    function = {"name": call.name, "arguments": msgspec.json.encode(arguments).decode()}
     return {
-        "id": portable_id(call.id, MAX_ID_CHARS),
+        **given,
+        "id": id,
         "type": "function",
-        "function": {"name": call.name, "arguments": msgspec.json.encode(arguments).decode()},
+        "function": {**given.get("function", {}), **function},
     }
 
 
@@ -184,33 +252,28 @@ def request_tool(tool: ToolSpec) -> dict[str, Any]:
     }
 
 
-class _OpenCall:
-    """A tool call whose arguments are still coming."""
-
-    __slots__ = ("arguments", "id", "name")
-
-    def __init__(self) -> None:
-        self.id = ""
-        self.name = ""
-        self.arguments: list[str] = []
-
-    def closed(self) -> ToolCall:
-        if not self.name:
-            raise MalformedResponse("the answer has a tool call without a name")
-        return ToolCall.from_json(self.id or f"call_{uuid.uuid4().hex[:24]}", self.name, "".join(self.arguments))
-
-
 class OpenAIAnswer:
-    """An answer of chat completions; `secrets` must not stand in an error's text."""
+    """
+    An answer of chat completions.
 
-    def __init__(self, secrets: Iterable[str]) -> None:
+    Args:
+        secrets: what must not stand in an error's text.
+        made_by: who makes it, and so may see again what it gives; nobody, if that is not told.
+
+    """
+
+    def __init__(self, secrets: Iterable[str], made_by: Sequence[str] = ()) -> None:
         self._secrets = secrets
-        self._text: list[str] = []
-        self._thinking: list[str] = []
-        self._calls: dict[int, _OpenCall] = {}
+        self._made_by = made_by
+        self._text = Text()
+        self._thinking = Text()
+        self._thinking_fields: dict[str, None] = {}
+        self._fields: dict[str, Any] = {}
+        self._calls = Calls()
         self._model = ""
-        self._usage: _Usage | None = None
-        self._finish_reason: str | None = None
+        self._usage: Usage | None = None
+        self._reason = ""
+        self._completeness = Completeness()
         self.started = False
         self.complete = False
         self.ended = False
@@ -221,99 +284,153 @@ class OpenAIAnswer:
 
         A piece of a tool call, and the end, give an empty text: nothing to pass on, but the model is alive.
         """
-        if payload == _END:
+        if payload.startswith(_END):
             self.ended = True
             return []
-        return self._add(self._read(payload))
+        return self._add(self._read(payload), payload)
 
     def take_whole(self, body: bytes) -> list[LLMChunk]:
         """Take an answer that came in one piece."""
         completion = self._read(body)
-        if not completion.choices or completion.choices[0].message is None:
+        choice = completion.choices[0] if completion.choices else None
+        if choice is None or (choice.message or choice.delta or choice.text) is None:
             raise no_answer(body, self._secrets, "choices")
+        choice.index = 0
         self.ended = True
-        return self._add(completion)
+        return self._add(completion, body)
 
     def _read(self, payload: bytes) -> _Completion:
         completion = decode(_decoder, payload)
-        inside = completion.choices and any(choice.error for choice in completion.choices)
-        if completion.error or inside or completion.object == "error":
+        failed = completion.base_resp is not None and completion.base_resp.status_code
+        if failed or completion.object == "error" or says_error(completion.error):
             raise error_event(payload, self._secrets)
+        if completion.x_groq is not None and says_error(completion.x_groq.error):
+            raise self._error(completion.x_groq.error)
         return completion
 
-    def _add(self, chunk: _Completion) -> list[LLMChunk]:
+    def _error(self, said: Any) -> LLMError:
+        return error_event(msgspec.json.encode({"error": said}), self._secrets)
+
+    def _add(self, chunk: _Completion, payload: bytes) -> list[LLMChunk]:
         self._model = chunk.model or self._model
-        self._usage = chunk.usage or self._usage
+        for usage in (chunk.usage, None if chunk.x_groq is None else chunk.x_groq.usage):
+            if usage is not None:
+                self._count(usage)
         new: list[LLMChunk] = []
         for choice in chunk.choices or ():
-            if choice.index != 0:
+            if choice.index:
                 continue
             self.started = True
-            if choice.finish_reason:
-                self._finish_reason, self.complete = choice.finish_reason, True
-                new.append(LLMChunk("text"))
+            if choice.usage is not None:
+                self._count(choice.usage)
+            if says_error(choice.error):
+                raise self._error(choice.error)
             delta = choice.delta or choice.message
-            if delta is None:
-                continue
-            if thinking := delta.thinking:
-                self._thinking.append(thinking)
-                new.append(LLMChunk("thinking", thinking))
-            if text := delta.text:
-                self._text.append(text)
-                new.append(LLMChunk("text", text))
-            for position, piece in enumerate(delta.tool_calls or ()):
-                self._take_call(piece, position)
-                new.append(LLMChunk("text"))
+            if delta is not None:
+                self._take(delta, payload, new, whole=choice.delta is None)
+            elif choice.text:
+                new.append(LLMChunk("text", self._text.add(choice.text)))
+            reason = told(choice.finish_reason) if choice.finish_reason else ""
+            if reason:
+                self._reason, self.complete = reason, True
+            if new or reason:
+                self._completeness.see(words=bool(new), reason=bool(reason))
+                new = new or [LLMChunk("text")]
         return new
+
+    def _take(self, delta: _Message, payload: bytes, new: list[LLMChunk], *, whole: bool) -> None:
+        """Take what a message, or a piece of one, says."""
+        for name in _THINKING:
+            if thinking := getattr(delta, name):
+                self._thinking_fields[name] = None
+                if not new:
+                    new.append(LLMChunk("thinking", self._thinking.add(thinking)))
+        if isinstance(delta.content, list) and (thought := "".join(part.thought for part in delta.content)):
+            new.append(LLMChunk("thinking", self._thinking.add(thought)))
+        if text := delta.text:
+            new.append(LLMChunk("text", self._text.add(text)))
+        for name in _GOES_BACK:
+            if (value := getattr(delta, name)) is not None:
+                self._fields[name] = merged(self._fields.get(name), value)
+                new.append(LLMChunk("text"))
+        if delta.tool_calls:
+            self._take_calls(delta.tool_calls, payload, whole=whole)
+            new.append(LLMChunk("text"))
+        elif (function := delta.function_call) is not None:
+            self._calls.add(0, "", function.name or "", function.arguments)
+            new.append(LLMChunk("text"))
+
+    def _take_calls(self, pieces: list[_ToolCall], payload: bytes, *, whole: bool) -> None:
+        raw: list[Any] | None = None
+        for position, piece in enumerate(pieces):
+            function, id = piece.function or piece, "" if piece.id is None else str(piece.id)  # noqa: A001 - its word
+            name = function.name or ""
+            call = self._calls.add(piece.index, id, name, function.arguments, position=position, whole=whole)
+            if name or id:
+                raw = _raw_calls(payload) if raw is None else raw
+                if position < len(raw):
+                    call.given |= beside(raw[position], _CALL_FIELDS)
+                    if more := beside(raw[position].get("function"), _FUNCTION_FIELDS):
+                        call.given["function"] = more
+
+    def _count(self, usage: _Usage) -> None:
+        """Take the newest count that is one: some servers send zeros at the end."""
+        counted = usage.neutral()
+        if self._usage is None or counted.total_tokens:
+            self._usage = counted
+
+    @property
+    def silence_s(self) -> float | None:
+        """For how long nothing may come until the answer counts as whole."""
+        return self._completeness.silence_s
 
     @property
     def usage(self) -> Usage | None:
         """The tokens the provider has told so far, if any."""
-        return self._usage.neutral() if self._usage else None
+        return self._usage
+
+    @property
+    def text(self) -> str:
+        """What the model has said so far."""
+        return str(self._text)
 
     def response(self) -> LLMResponse:
         """
         The whole answer.
 
         Raises:
-            LLMError: the provider broke it off.
+            LLMError: the provider broke it off, or it ended for a reason that nobody knows.
 
         """
-        reason = self._finish_reason
-        if reason in _BROKEN_OFF:
-            raise _BROKEN_OFF[reason](f"the provider broke the answer off ({reason})")
-        calls = tuple(self._calls[index].closed() for index in sorted(self._calls))
-        finish = _FINISH.get(reason, "stop")
-        thinking = "".join(self._thinking)
+        finish = finish_of(self._reason, calls=bool(self._calls))
+        calls = self._calls.closed(cut=finish == "length")
         return LLMResponse(
-            text="".join(self._text),
+            text=self.text,
             tool_calls=calls,
-            thinking=(Thinking(thinking, "openai"),) if thinking else (),
+            thinking=self._kept(calls),
             usage=self.usage or Usage(),
             model=self._model,
-            finish_reason="tool_calls" if calls and finish == "stop" else finish,
+            finish_reason=finish,
         )
 
-    def _take_call(self, piece: _ToolCall, position: int) -> None:
-        """
-        Add a piece to the call it belongs to: by index, as OpenAI has it.
+    def _kept(self, calls: Sequence[ToolCall]) -> tuple[Thinking, ...]:
+        """The reasoning, and what else is to go back to who gave it."""
+        text, given = str(self._thinking), self._calls.given
+        back = self._fields or any(given) or needs_keeping((call.id for call in calls), MAX_ID_CHARS)
+        if not self._made_by or not (text or back):
+            return (Thinking(text, PROVIDER),) if text else ()
+        return (
+            keep(text, PROVIDER, self._made_by, text_fields=self._thinking_fields, fields=self._fields, calls=given),
+        )
 
-        Some servers leave the index out, or give each of several calls the same: then a new id with a new name is a
-        new call.
-        """
-        function, last = piece.function, max(self._calls, default=-1)
-        index = piece.index
-        if index is None:
-            index = last + 1 if function.name and piece.id else max(last, position)
-        call = self._calls.get(index)
-        if call is not None and function.name and piece.id and call.id not in {"", piece.id}:
-            index, call = last + 1, None
-        if call is None:
-            call = self._calls[index] = _OpenCall()
-        call.id = call.id or piece.id or ""
-        call.name = call.name or function.name or ""
-        arguments = function.arguments
-        if isinstance(arguments, dict):
-            arguments = msgspec.json.encode(arguments).decode()
-        if arguments:
-            call.arguments.append(arguments)
+
+def _raw_calls(payload: bytes) -> list[Any]:
+    """The calls of an event as they stand, with the fields that only their server knows."""
+    try:
+        for choice in parsed(payload)["choices"]:
+            if not choice.get("index"):
+                calls = (choice.get("delta") or choice.get("message"))["tool_calls"]
+                return calls if isinstance(calls, list) else [calls]
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        pass
+    return []

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import base64
 import os
-from collections import deque
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Any, Literal
 
-from shared_libs.atomic.errors import BadRequest, LLMError, MalformedResponse, MisuseError
+from shared_libs.atomic.errors import BadRequest, LLMError, MisuseError
 from shared_libs.atomic.llms.base import BaseLLMWrapper
 from shared_libs.atomic.llms.chat_rules import conform, tools_of
-from shared_libs.atomic.llms.faults import error_event
+from shared_libs.atomic.llms.embedding import read_embeddings
+from shared_libs.atomic.llms.given import missed_in
 from shared_libs.atomic.llms.http_llm import VendorLLM
-from shared_libs.atomic.llms.lessons import learn, worth_again
-from shared_libs.atomic.llms.openai_format import OpenAIAnswer, embeddings_decoder, request_message, request_tool
+from shared_libs.atomic.llms.lessons import learn, learn_how_many, worth_again
+from shared_libs.atomic.llms.openai_format import OpenAIAnswer, given_fields, request_messages, request_tool
 from shared_libs.atomic.llms.openai_responses import (
     ENCRYPTED_REASONING,
     ResponsesAnswer,
@@ -23,7 +22,7 @@ from shared_libs.atomic.llms.openai_responses import (
     request_items,
 )
 from shared_libs.atomic.llms.openai_responses import request_tool as responses_tool
-from shared_libs.atomic.llms.payload import decode, encode
+from shared_libs.atomic.llms.payload import encode
 from shared_libs.atomic.llms.strict_schema import strict_schema
 from shared_libs.atomic.resilience.policy import Resilience
 from shared_libs.atomic.types import LLMChunk, LLMResponse, Message, Price, ToolSpec
@@ -39,9 +38,6 @@ Api = Literal["chat", "responses"]
 
 MAX_TEXTS = 2048
 """How many texts the API takes in one request for embeddings."""
-
-MAX_STALE = 1000
-"""How many reasoning items that a server could not read are remembered."""
 
 _JSON_SCHEMA = {"type": "json_schema"}
 _PATHS: dict[str, str] = {"chat": "/chat/completions", "responses": "/responses"}
@@ -88,7 +84,6 @@ class OpenAILLM(VendorLLM):
         if api not in _PATHS:
             raise MisuseError(f"api {api!r} is none of OpenAI's; allowed: {', '.join(_PATHS)}")
         self._api = api
-        self._stale: deque[str] = deque(maxlen=MAX_STALE)
         super().__init__(
             model,
             api_key=api_key,
@@ -130,41 +125,24 @@ class OpenAILLM(VendorLLM):
             raise
 
     async def _embed(self, texts: list[str], **options: Any) -> np.ndarray:
-        import numpy as np
-
-        parts = [
-            await self._embed_batch(texts[start : start + MAX_TEXTS], options)
-            for start in range(0, len(texts), MAX_TEXTS)
-        ]
-        return parts[0] if len(parts) == 1 else np.concatenate(parts)
-
-    async def _embed_batch(self, texts: list[str], options: dict[str, Any]) -> np.ndarray:
         request = {"model": self.model, "input": texts, "encoding_format": "base64", **options}
         self._dialect.fit(request)
         wire = self._wire()
         try:
-            body = await wire.post("/embeddings", encode(request))
-        except BadRequest as error:
-            learn(self._dialect, request, error)
+            return read_embeddings(await wire.post("/embeddings", encode(request)), texts, wire.secrets)
+        except LLMError as error:
+            self._hint(error)
+            learn_how_many(self._dialect, len(texts), error) or learn(self._dialect, request, error)
             raise
-        answer = decode(embeddings_decoder, body)
-        if answer.error is not None:
-            raise error_event(body, wire.secrets)
-        rows = answer.data or []
-        if len(rows) != len(texts):
-            raise MalformedResponse(f"{len(rows)} embeddings came for {len(texts)} texts")
-        if all(row.index is not None for row in rows):
-            rows.sort(key=lambda row: row.index or 0)
-        return _matrix([row.embedding for row in rows])
 
     @property
-    def _made_by(self) -> list[str]:
-        """Whose reasoning this model can read."""
-        return [self.base_url, self.model]
+    def texts_at_once(self) -> int | None:
+        """How many texts one request for embeddings may have."""
+        return self._dialect.texts_at_once or MAX_TEXTS
 
     def _answer(self) -> Answer:
         secrets = self._wire().secrets
-        return OpenAIAnswer(secrets) if self._api == "chat" else ResponsesAnswer(secrets, self._made_by)
+        return OpenAIAnswer(secrets, self._made_by) if self._api == "chat" else ResponsesAnswer(secrets, self._made_by)
 
     def _request(
         self, messages: list[Message], tools: tuple[ToolSpec, ...], options: dict[str, Any], *, stream: bool = False
@@ -189,7 +167,9 @@ class OpenAILLM(VendorLLM):
     def _chat_request(
         self, messages: list[Message], tools: tuple[ToolSpec, ...], options: dict[str, Any]
     ) -> dict[str, Any]:
-        said = conform([request_message(message) for message in messages], self._dialect)
+        dialect = self._dialect
+        told = request_messages(messages, self._made_by, dialect.not_returned, dialect.stand_ins)
+        said = conform(told, dialect)
         request: dict[str, Any] = {"model": self.model, "messages": said, **options}
         if tools:
             request["tools"] = [request_tool(tool) for tool in tools]
@@ -232,11 +212,30 @@ class OpenAILLM(VendorLLM):
         self, error: LLMError, request: dict[str, Any], messages: list[Message], options: dict[str, Any]
     ) -> None:
         """Ask otherwise from now on, where the server says what it does not take or cannot read."""
-        if self._api == "responses" and isinstance(error, BadRequest) and self._learn_of_reasoning(error, messages):
+        of_reasoning = self._learn_of_reasoning if self._api == "responses" else self._learn_of_given
+        if isinstance(error, BadRequest) and of_reasoning(error, messages):
             return
         learn(self._dialect, request, error, chat=self._api == "chat", schema="output_schema" in options)
         if "schema-words" in self._dialect.traits:
             self.structured_output = False
+
+    def _learn_of_given(self, error: BadRequest, messages: list[Message]) -> bool:
+        """Leave out what the server gave and does not take back; stand in for what it misses in calls of others."""
+        said, dialect = str(error), self._dialect
+        missed = missed_in(said)
+        called = any(message.tool_calls for message in messages)
+        if called and missed is not None and missed not in dialect.stand_ins:
+            dialect.stand_ins.add(missed)
+            lesson = f"{missed} is sent with every call"
+        else:
+            refused = {name for name in given_fields(messages, self._made_by) if name in said} - dialect.not_returned
+            if missed is not None or not refused:
+                return False
+            dialect.not_returned |= refused
+            lesson = f"{', '.join(sorted(refused))} is not sent back"
+        dialect.note(lesson)
+        worth_again(error, f"{lesson}, from now on")
+        return True
 
     def _learn_of_reasoning(self, error: BadRequest, messages: list[Message]) -> bool:
         said, traits = str(error), self._dialect.traits
@@ -259,20 +258,3 @@ def _leave_out_tools(request: dict[str, Any]) -> None:
     """Without tools there is nothing to choose from, and some servers say so with a refusal."""
     for name in ("tool_choice", "parallel_tool_calls"):
         request.pop(name, None)
-
-
-def _matrix(vectors: list[str | list[float]]) -> np.ndarray:
-    """The embeddings as rows: base64 of little-endian float32, or lists of numbers."""
-    import numpy as np
-
-    try:
-        rows = [
-            np.frombuffer(base64.b64decode(vector, validate=True), "<f4") if isinstance(vector, str) else vector
-            for vector in vectors
-        ]
-        matrix = np.array(rows, dtype=np.float32)
-    except ValueError as error:
-        raise MalformedResponse(f"the embeddings are no matrix of numbers: {error}") from None
-    if matrix.ndim != 2 or not matrix.shape[1]:
-        raise MalformedResponse(f"the embeddings are no matrix of numbers: their shape is {matrix.shape}")
-    return matrix

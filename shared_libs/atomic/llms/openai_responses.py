@@ -15,8 +15,9 @@ from typing import Any
 import msgspec
 
 from shared_libs.atomic.errors import ContentFiltered, MalformedResponse, StreamInterrupted
-from shared_libs.atomic.llms.faults import error_event
+from shared_libs.atomic.llms.faults import error_event, says_error
 from shared_libs.atomic.llms.payload import decode, portable_id, portable_name, portable_parameters
+from shared_libs.atomic.llms.pieces import Text
 from shared_libs.atomic.types import (
     FinishReason,
     ImagePart,
@@ -33,6 +34,9 @@ PROVIDER = "openai"
 MAX_ID_CHARS = 64
 """The API refuses a longer id of a tool call."""
 
+MAX_ITEMS = 10_000
+"""The most items of one answer; a server that sends more is at fault."""
+
 ENCRYPTED_REASONING = "reasoning.encrypted_content"
 """What a request includes to get reasoning it can hand back to a server that keeps nothing."""
 
@@ -40,6 +44,7 @@ _END = b"[DONE]"
 _PARAGRAPH = "\n\n"
 _TEXT = frozenset({"response.output_text.delta", "response.refusal.delta"})
 _THINKING = frozenset({"response.reasoning_summary_text.delta", "response.reasoning_text.delta"})
+_ARGUMENTS = "response.function_call_arguments."
 _NEXT_THOUGHT = "response.reasoning_summary_part.added"
 _LAST = {
     "response.completed": "completed",
@@ -60,7 +65,7 @@ class _Item(msgspec.Struct):
     phase: str | None = None
     summary: Any = None
     encrypted_content: str | None = None
-    call_id: str | None = None
+    call_id: str | int | None = None
     name: str | None = None
     arguments: Any = None
 
@@ -108,8 +113,11 @@ class _Event(msgspec.Struct):
     """An event of a stream."""
 
     type: str = ""
-    output_index: int = 0
+    output_index: int | None = None
+    item_id: str | None = None
     summary_index: int = 0
+    arguments: Any = None
+    name: str | None = None
     item: _Item | None = None
     delta: Any = None
     response: _Response | None = None
@@ -227,11 +235,12 @@ class ResponsesAnswer:
     def __init__(self, secrets: Iterable[str], made_by: list[str]) -> None:
         self._secrets = secrets
         self._made_by = made_by
-        self._shown: list[str] = []
-        self._thought = False
+        self._shown = Text()
+        self._thought = Text()
         self._text = ""
-        self._opened: set[int] = set()
+        self._opened: dict[int, _Item] = {}
         self._done: dict[int, _Item] = {}
+        self._arguments: dict[int, list[str]] = {}
         self._items: list[_Item] = []
         self._last = _Response()
         self.started = False
@@ -240,10 +249,10 @@ class ResponsesAnswer:
 
     def take(self, payload: bytes) -> list[LLMChunk]:
         """Add an event of the stream and return what is new; an empty text is only a sign of life."""
-        if payload == _END:
+        if payload.startswith(_END):
             return []
         event = decode(_event_decoder, payload)
-        if event.type == "error" or event.error is not None:
+        if event.type == "error" or says_error(event.error):
             raise error_event(payload, self._secrets)
         if event.type in _LAST and event.response is not None:
             told = event.response.status or ""
@@ -252,21 +261,21 @@ class ResponsesAnswer:
             return self._take_item(event, event.item)
         if event.type == _NEXT_THOUGHT and event.summary_index:
             return [LLMChunk("thinking", _PARAGRAPH)]
+        if event.type.startswith(_ARGUMENTS):
+            return self._take_arguments(event)
         if not isinstance(event.delta, str) or not event.delta:
             return []
         self.started = True
         if event.type in _THINKING:
-            self._thought = True
-            return [LLMChunk("thinking", event.delta)]
+            return [LLMChunk("thinking", self._thought.add(event.delta))]
         if event.type in _TEXT:
-            self._shown.append(event.delta)
-            return [LLMChunk("text", event.delta)]
+            return [LLMChunk("text", self._shown.add(event.delta))]
         return [LLMChunk("text")]
 
     def take_whole(self, body: bytes) -> list[LLMChunk]:
         """Take an answer that came in one piece."""
         response = decode(_response_decoder, body)
-        if response.error is not None:
+        if says_error(response.error):
             raise error_event(body, self._secrets)
         if response.output is None:
             raise MalformedResponse("the answer has no output")
@@ -274,15 +283,39 @@ class ResponsesAnswer:
 
     def _take_item(self, event: _Event, item: _Item) -> list[LLMChunk]:
         self.started = True
-        if item.type == "function_call":
-            self._opened.add(event.output_index)
+        index = self._index_of(event)
         if event.type == "response.output_item.done":
-            self._done[event.output_index] = item
+            self._done[index] = item
+        else:
+            self._opened[index] = item
+        if len(self._opened) > MAX_ITEMS:
+            raise MalformedResponse(f"the answer has more than {MAX_ITEMS} items")
         return [LLMChunk("text")]
+
+    def _take_arguments(self, event: _Event) -> list[LLMChunk]:
+        """Take a piece of a call's arguments, or all of them."""
+        self.started = True
+        index = self._index_of(event)
+        if event.type.endswith(".done") and event.arguments is not None:
+            self._arguments[index] = [_arguments(event.arguments)]
+        elif isinstance(event.delta, str):
+            self._arguments.setdefault(index, []).append(event.delta)
+        return [LLMChunk("text")]
+
+    def _index_of(self, event: _Event) -> int:
+        """Where an event belongs in the output: by its index, by its item, else to the newest."""
+        if event.output_index is not None:
+            return event.output_index
+        id = event.item_id or (event.item and event.item.id)  # noqa: A001 - the field's own word
+        for index, item in (*self._opened.items(), *self._done.items()):
+            if id and item.id == id:
+                return index
+        new = event.item is not None and event.type == "response.output_item.added"
+        return max(self._opened, default=-1) + new
 
     def _finish(self, response: _Response, status: str) -> list[LLMChunk]:
         """Take the whole answer, and return what of it was not passed on yet."""
-        if response.error is not None or status == "failed":
+        if says_error(response.error) or status == "failed":
             told = response.error or {"code": "server_error", "message": "the response failed without a reason"}
             raise error_event(msgspec.json.encode({"error": told}), self._secrets)
         if status == "cancelled":
@@ -298,22 +331,38 @@ class ResponsesAnswer:
 
     def _streamed_items(self) -> list[_Item]:
         """The output of a server that does not repeat it in the last event."""
-        if self._done or not self._shown:
-            return [self._done[index] for index in sorted(self._done)]
-        return [_Item("message", content=[{"text": "".join(self._shown)}])]
+        items = self._opened | self._done
+        for index, pieces in self._arguments.items():
+            item = items.get(index)
+            if item is not None and item.type == "function_call" and not item.arguments:
+                item.arguments = "".join(pieces)
+        said = "".join(item.text for item in items.values() if item.type == "message")
+        if self._shown and not said:
+            items = {index: item for index, item in items.items() if item.type != "message"}
+            return [_Item("message", content=[{"text": str(self._shown)}]), *(items[i] for i in sorted(items))]
+        return [items[index] for index in sorted(items)]
 
     def _not_shown_yet(self) -> list[LLMChunk]:
-        shown = "".join(self._shown)
+        shown = str(self._shown)
         text = "".join(item.text for item in self._items if item.type == "message")
         calls = sum(item.type == "function_call" for item in self._items)
+        opened = sum(item.type == "function_call" for item in (self._opened | self._done).values())
         if text.strip() == shown.strip() and shown:
             text = shown  # some servers trim what they repeat
-        if not text.startswith(shown) or len(self._opened) > calls:
+        if not text.startswith(shown) or opened > calls:
             raise MalformedResponse("the end of the stream contradicts what was streamed")
         self._text = text
         thoughts = [] if self._thought else [item.thought for item in self._items if item.type == "reasoning"]
         new = [LLMChunk("thinking", thought) for thought in thoughts if thought]
         return [*new, LLMChunk("text", text[len(shown) :])]
+
+    silence_s: float | None = None
+    """Only the last event ends an answer, and repeats it."""
+
+    @property
+    def text(self) -> str:
+        """What the model has said so far."""
+        return self._text or str(self._shown)
 
     @property
     def usage(self) -> Usage | None:
@@ -340,7 +389,7 @@ class ResponsesAnswer:
             if item.type == "reasoning":
                 waiting.append(item)
             elif item.type == "function_call":
-                calls.append(_call(item))
+                calls.append(_call(item, cut=cut_short and item is self._items[-1]))
                 before = calls[-1].id
             elif item.type == "message" and item.text:
                 before = ""
@@ -374,16 +423,21 @@ class ResponsesAnswer:
         return Thinking(text, PROVIDER, data={"made_by": self._made_by, **data})
 
 
-def _call(item: _Item) -> ToolCall:
+def _call(item: _Item, *, cut: bool) -> ToolCall:
     if not item.name:
         raise MalformedResponse("the answer has a tool call without a name")
-    id = item.call_id or f"call_{uuid.uuid4().hex[:24]}"  # noqa: A001 - the field's own word
-    arguments = item.arguments or ""
-    if not isinstance(arguments, str):
-        arguments = msgspec.json.encode(arguments).decode()
-    if item.status == "incomplete":
+    id = str(item.call_id or "") or f"call_{uuid.uuid4().hex[:24]}"  # noqa: A001 - the field's own word
+    arguments = _arguments(item.arguments)
+    if item.status == "incomplete" or (cut and not arguments.strip()):
         return ToolCall(id, item.name, malformed=arguments)
     return ToolCall.from_json(id, item.name, arguments)
+
+
+def _arguments(value: Any) -> str:
+    """Arguments as JSON text; some servers send an object."""
+    if isinstance(value, str):
+        return value
+    return "" if value is None else msgspec.json.encode(value).decode()
 
 
 def _joined(parts: Any, between: str = "") -> str:

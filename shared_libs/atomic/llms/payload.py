@@ -1,26 +1,23 @@
-"""What travels: JSON bodies, and the framing of streamed ones. Bytes in, bytes out; nothing here waits."""
+"""JSON bodies: written, read, and described where they cannot be read."""
 
 from __future__ import annotations
 
 import re
 from hashlib import sha256
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar, cast
 
 import msgspec
 
 from shared_libs.atomic.errors import BadRequest, MalformedResponse
+from shared_libs.atomic.llms.lenient import Unfit, fitted, parsed
 from shared_libs.atomic.types import TOOL_NAME
 
 T = TypeVar("T")
-
-MAX_EVENT_BYTES = 16 * 1024 * 1024
-"""The longest event of a stream that is still waited for."""
 
 _MAX_NAME_CHARS = 64
 _NINE = 9
 _NOT_PORTABLE = re.compile(r"[^a-zA-Z0-9_-]")
 _PORTABLE = re.compile(r"[\w-]+", re.ASCII)
-_BOM = b"\xef\xbb\xbf"
 _TITLE = re.compile(rb"<title[^>]*>(.*?)</title", re.IGNORECASE | re.DOTALL)
 
 
@@ -42,8 +39,27 @@ def decode(decoder: msgspec.json.Decoder[T], body: bytes) -> T:
     """
     Read an answer, or one event of it.
 
+    A field of another kind than it is declared to be is as if it had not come; it does not lose the others.
+
     Raises:
         MalformedResponse: it is not what the decoder knows. The text says why and quotes nothing but a page's title.
+
+    """
+    try:
+        return decoder.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        try:
+            return cast("T", fitted(parsed(body), decoder.type))
+        except (Unfit, ValueError, RecursionError):
+            raise MalformedResponse(f"the answer is not what the protocol says: {_what(body, error)}") from None
+
+
+def decode_strictly(decoder: msgspec.json.Decoder[T], body: bytes) -> T:
+    """
+    Read an answer of which nothing may be missing, such as the numbers of a vector.
+
+    Raises:
+        MalformedResponse: it is not what the decoder knows.
 
     """
     try:
@@ -68,124 +84,6 @@ def _what(body: bytes, error: Exception) -> str:
     if title is not None:
         return f"it is an HTML page ({title or 'without a title'})"
     return str(error)
-
-
-class Framing(Protocol):
-    """Cuts a byte stream into the payloads of complete events."""
-
-    def feed(self, data: bytes) -> list[bytes]:
-        """Take the next bytes and return what is complete."""
-
-
-class _Lines:
-    """Complete lines of a byte stream cut anywhere; they end in LF, CRLF or CR."""
-
-    __slots__ = ("_after_cr", "_pieces", "_size", "_started")
-
-    def __init__(self) -> None:
-        self._pieces: list[bytes] = []
-        self._size = 0
-        self._after_cr = False
-        self._started = False
-
-    def feed(self, data: bytes) -> list[bytes]:
-        if self._after_cr and data.startswith(b"\n"):
-            data = data[1:]
-        self._after_cr = data.endswith(b"\r") if data else self._after_cr
-        if b"\n" not in data and b"\r" not in data:
-            self._keep(data)
-            return []
-        lines = b"".join((*self._pieces, data)).splitlines()
-        rest = b"" if data.endswith((b"\n", b"\r")) else lines.pop()
-        self._pieces, self._size = [], 0
-        self._keep(rest)
-        if not self._started:
-            self._started = True
-            lines[0] = lines[0].removeprefix(_BOM)
-        return lines
-
-    def _keep(self, data: bytes) -> None:
-        self._size += len(data)
-        if self._size > MAX_EVENT_BYTES:
-            raise MalformedResponse(f"a line of the stream is longer than {MAX_EVENT_BYTES} bytes")
-        if data:
-            self._pieces.append(data)
-
-
-class ServerSentEvents:
-    """
-    The `data` of server-sent events (WHATWG HTML, section 9.2).
-
-    What follows the last blank line is no complete event and never comes out.
-    """
-
-    __slots__ = ("_data", "_lines", "_size")
-
-    def __init__(self) -> None:
-        self._lines = _Lines()
-        self._data: list[bytes] = []
-        self._size = 0
-
-    def feed(self, data: bytes) -> list[bytes]:
-        """Take the next bytes and return the data of the events that are complete."""
-        payloads = []
-        for line in self._lines.feed(data):
-            if line.startswith(b"data:"):
-                self._add(line[6:] if line[5:6] == b" " else line[5:])
-            elif not line and self._data:
-                payload = b"\n".join(self._data)
-                self._data, self._size = [], 0
-                if payload:
-                    payloads.append(payload)
-        return payloads
-
-    def _add(self, data: bytes) -> None:
-        self._size += len(data)
-        if self._size > MAX_EVENT_BYTES:
-            raise MalformedResponse(f"an event of the stream is longer than {MAX_EVENT_BYTES} bytes")
-        self._data.append(data)
-
-
-class JsonLines:
-    """One JSON value a line, as Ollama streams (NDJSON); the last line needs its end as well."""
-
-    __slots__ = ("_lines",)
-
-    def __init__(self) -> None:
-        self._lines = _Lines()
-
-    def feed(self, data: bytes) -> list[bytes]:
-        """Take the next bytes and return the lines that are complete."""
-        return [line for line in self._lines.feed(data) if line.strip()]
-
-
-class Doubles:
-    """
-    Whether every event of a stream came twice, one right after the other.
-
-    Two equal pieces of a text in a row are no double, and cannot be told from one; a whole stream in pairs is.
-    """
-
-    __slots__ = ("_different", "_doubled", "_last")
-
-    def __init__(self) -> None:
-        self._last = b""
-        self._different = 0
-        self._doubled = 0
-
-    def see(self, payload: bytes) -> None:
-        """Take the next event."""
-        if payload == self._last:
-            self._last = b""
-            self._doubled += 1
-        else:
-            self._last = payload
-            self._different += 1
-
-    @property
-    def all(self) -> bool:
-        """Whether the stream so far was nothing but doubles."""
-        return 1 < self._different == self._doubled
 
 
 def inline_image(url: str) -> tuple[str, str] | None:

@@ -11,9 +11,9 @@ import httpx2
 import msgspec
 
 from shared_libs.atomic.errors import LLMConnectionError, LLMError, LLMTimeout, StreamInterrupted
-from shared_libs.atomic.llms.event_stream import NO_STREAM, EventStream, whole_of
+from shared_libs.atomic.llms.event_stream import EventStream
 from shared_libs.atomic.llms.faults import redacted, refusal
-from shared_libs.atomic.llms.payload import Framing, ServerSentEvents
+from shared_libs.atomic.llms.framing import AnyFraming, Framing
 
 
 class ClientWire:
@@ -60,12 +60,7 @@ class ClientWire:
         """
         response = await self._send(path, body, stream=True)
         try:
-            kind = response.headers.get("content-type", "").partition(";")[0].strip().lower()
-            read = _reader(response)
-            whole = None
-            if kind in NO_STREAM:
-                whole = whole_of(kind, b"".join([data async for data in response.aiter_bytes()]))
-            yield EventStream(read, framing or ServerSentEvents(), whole)
+            yield EventStream(_reader(response), framing or AnyFraming())
         finally:
             await response.aclose()
 

@@ -21,9 +21,9 @@ from aiohttp.abc import AbstractResolver, ResolveResult
 from yarl import URL
 
 from shared_libs.atomic.errors import LLMConnectionError, LLMError, LLMTimeout, MalformedResponse, StreamInterrupted
-from shared_libs.atomic.llms.event_stream import NO_STREAM, EventStream, whole_of
+from shared_libs.atomic.llms.event_stream import EventStream
 from shared_libs.atomic.llms.faults import redacted, refusal
-from shared_libs.atomic.llms.payload import Framing, ServerSentEvents
+from shared_libs.atomic.llms.framing import AnyFraming, Framing
 from shared_libs.atomic.threads import Threads
 
 CONNECT_TIMEOUT_S = 5.0
@@ -86,7 +86,7 @@ class Wire:
     @asynccontextmanager
     async def stream(self, path: str, body: bytes, framing: Framing | None = None) -> AsyncIterator[EventStream]:
         """
-        Send a request and read its answer as it comes, as server-sent events unless told otherwise.
+        Send a request and read its answer as it comes, framed as its first byte tells unless told otherwise.
 
         Raises:
             LLMError: there was no answer, or it was a refusal. Iterating raises `StreamInterrupted` when it breaks off.
@@ -94,10 +94,7 @@ class Wire:
         """
         response, where = await self._send(path, body)
         try:
-            whole = None
-            if response.content_type in NO_STREAM:
-                whole = whole_of(response.content_type, await _read_body(response, where))
-            yield EventStream(_reader(response, where), framing or ServerSentEvents(), whole)
+            yield EventStream(_reader(response, where), framing or AnyFraming())
         finally:
             response.close()
 

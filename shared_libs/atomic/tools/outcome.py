@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import io
 from typing import Any
 
 import msgspec
 
 from shared_libs.atomic.errors import ToolError, in_words
+from shared_libs.atomic.tools.plain import plain, whole_text
 from shared_libs.atomic.types import ToolResult
 
 
 def as_text(value: Any) -> str:
     """
-    Return a result as a model reads it: text verbatim, anything else as JSON.
+    Return a result as a model reads it: text verbatim (bytes too, where they are text), anything else as JSON.
 
     Raises:
         ToolError: it is a `ToolResult` that tells an error.
@@ -20,16 +22,16 @@ def as_text(value: Any) -> str:
     """
     if isinstance(value, str):
         return value
+    if isinstance(value, bytes | bytearray | memoryview | io.BytesIO | io.StringIO):
+        return str(plain(value))
     if isinstance(value, ToolResult):
         given: Any = value.content  # of foreign code, whatever its type says
         content = given if isinstance(given, str) else as_text(given)
         if value.is_error:
             raise ToolError(content)
         return content
-    try:
-        return msgspec.json.encode(value, enc_hook=_plain).decode()
-    except (TypeError, ValueError, msgspec.MsgspecError, RecursionError):
-        return str(value)
+    simple = plain(value)
+    return str(simple) if isinstance(value, type) else msgspec.json.encode(simple).decode()
 
 
 def words_of(error: ToolError) -> str:
@@ -42,17 +44,7 @@ def words_of(error: ToolError) -> str:
 
 def cut(text: str, limit: int) -> tuple[str, str]:
     """Return what is shown of a text, at most `limit` characters and a note, and the whole where that is more."""
-    if not text.isascii():
-        text = text.encode("utf-8", "replace").decode()  # a lone surrogate, as in a file name, cannot be sent
+    text = whole_text(text)
     if len(text) <= limit:
         return text, ""
     return f"{text[:limit]}\n[cut: {len(text) - limit} of {len(text)} characters are not shown]", text
-
-
-def _plain(value: Any) -> Any:
-    """JSON of what msgspec does not know: pydantic models, numpy scalars and arrays; else its text."""
-    for method, options in (("model_dump", {"mode": "json"}), ("tolist", {}), ("isoformat", {})):
-        convert = getattr(value, method, None)
-        if callable(convert):
-            return convert(**options)
-    return str(value)

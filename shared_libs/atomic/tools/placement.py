@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import inspect
+import io
 import itertools
 import threading
 import time
@@ -119,10 +120,13 @@ def is_async(execute: Callable[..., Any]) -> bool:
 def _run_here(tool: Placed, /, **arguments: Any) -> Any:
     """Run a sync tool in this thread, what it yields included; a call that was given up gets no further piece."""
     outcome = tool.execute(**arguments)
-    if not inspect.isgenerator(outcome):
+    if not isinstance(outcome, Iterator) or isinstance(outcome, io.IOBase):
         return outcome
-    with contextlib.closing(outcome):
+    try:
         return [*itertools.takewhile(lambda _: not current_scope().stale, _shown(tool, outcome))]
+    finally:
+        if inspect.isgenerator(outcome):
+            outcome.close()
 
 
 class _OwnLoop:

@@ -154,8 +154,10 @@ def _shortened(play: Play) -> Play:
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_fault_becomes_its_error_after_one_request(dialect, fault, streamed):
     play, kind = FAULTS[fault]
-    if fault == "empty" and streamed:
+    if fault in {"empty", "cut-body"} and streamed:
         kind = StreamInterrupted
+    if dialect.provider.provider == "ollama" and fault.endswith("-json") and streamed:
+        kind = StreamInterrupted  # to whom a line is an event
     with pytest.raises(kind) as caught:
         ask(dialect, [play(dialect)], streamed=streamed)
     assert len(caught.value.attempts) == 1

@@ -161,7 +161,8 @@ def test_an_answer_is_read_whole():
     assert response.tool_calls[:2] == (ToolCall("c1", "look", {"q": 1}), ToolCall("c2", "look", malformed='{"q": '))
     assert response.tool_calls[2].arguments == {"q": 2}
     assert response.tool_calls[2].id
-    assert response.thinking == (Thinking("why", "openai"),)
+    (thinking,) = response.thinking
+    assert (thinking.text, thinking.provider) == ("why", "openai")
     assert response.usage == Usage(7, 3, 4, 10)
     assert (response.model, response.requested_model, response.provider) == ("m-2026", "m", "openai")
     assert response.finish_reason == "length"
@@ -265,7 +266,7 @@ def test_a_server_that_does_not_stream_is_understood():
         (reply({"id": "1"}), MalformedResponse, "no choices"),
         (reply({"choices": []}), MalformedResponse, "no choices"),
         (reply({"choices": [{"index": 0}]}), MalformedResponse, "no choices"),
-        (reply({"choices": "x"}), MalformedResponse, "Expected `array | null`"),
+        (reply({"choices": "x"}), MalformedResponse, "no choices"),
         (reply(json.dumps(completion()).encode()[:-9]), MalformedResponse, "truncated"),
         (reply(completion()).cut(150), LLMConnectionError, "broke off in the middle"),
         (reply(completion()).cut(0), LLMConnectionError, "the server closed the connection"),
@@ -414,7 +415,7 @@ def test_embeddings_that_are_no_matrix_are_malformed(data):
         async with WireServer([reply({"data": data})]) as server, llm_at(server) as llm:
             await llm.async_embed(["a", "b"])
 
-    with pytest.raises(MalformedResponse, match="embeddings"):
+    with pytest.raises(MalformedResponse, match="embedding"):
         run(main())
 
 

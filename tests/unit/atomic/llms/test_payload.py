@@ -6,15 +6,8 @@ import msgspec
 import pytest
 
 from shared_libs.atomic.errors import BadRequest, MalformedResponse
-from shared_libs.atomic.llms.payload import (
-    MAX_EVENT_BYTES,
-    Doubles,
-    JsonLines,
-    ServerSentEvents,
-    decode,
-    encode,
-    portable_id,
-)
+from shared_libs.atomic.llms.framing import MAX_EVENT_BYTES, AnyFraming, Doubles, JsonLines, ServerSentEvents
+from shared_libs.atomic.llms.payload import decode, decode_strictly, encode, portable_id
 
 SSE = (
     b"\xef\xbb\xbfdata: one\r\n\r\n"
@@ -37,11 +30,52 @@ def test_events_come_out_whole_in_pieces_of_any_size(size):
     assert found == EXPECTED
 
 
-def test_a_line_needs_its_end():
+def test_a_line_needs_its_end_or_that_of_the_body():
     lines = JsonLines()
     assert lines.feed(b'{"a":1}\n{"b"') == [b'{"a":1}']
     assert lines.feed(b":2}") == []
     assert lines.feed(b"\n\n") == [b'{"b":2}']
+    assert lines.feed(b'{"c":3}') == []
+    assert lines.end() == [b'{"c":3}']
+    cut = JsonLines()
+    cut.feed(b'{"c":')
+    assert cut.end() == []
+
+
+BODIES = {
+    "sse": (b'data: {"a":1}\n\ndata: [DONE]\n\n', [b'{"a":1}', b"[DONE]"], None),
+    "no-blank-line": (b'data: {"a":1}\n\ndata: {"b":2}', [b'{"a":1}', b'{"b":2}'], None),
+    "one-line-end": (b'data: {"a":1}\ndata: {"b":2}\ndata: [DONE]', [b'{"a":1}', b'{"b":2}', b"[DONE]"], None),
+    "in-two-lines": (b'data: {"a":\ndata: 1}\n\n', [b'{"a":\n1}'], None),
+    "named": (b'event: a\ndata: {"a":1}\nevent: b\ndata: {"b":2}\n\n', [b'{"a":1}', b'{"b":2}'], None),
+    "error-line": (b'error: {"code":400}\n\n', [b'{"error":{"code":400}}'], None),
+    "error-words": (b"error: out of memory\n\n", [b'{"error":"out of memory"}'], None),
+    "error-event": (b'event: error\ndata: {"message":"oh"}\n\n', [b'{"error":{"message":"oh"}}'], None),
+    "error-itself": (b'event: error\ndata: {"error":{"a":1}}\n\n', [b'{"error":{"a":1}}'], None),
+    "bare-error": (b': hello\n{"error":{"a":1}}\n', [b'{"error":{"a":1}}'], None),
+    "document": (b' \n{"a":\n1}\n', [], b'{"a":\n1}\n'),
+    "lines": (b'{"a":1}\n{"b":2}\n', [b'{"a":1}', b'{"b":2}'], None),
+    "nothing": (b"\r\n", [], None),
+    "half": (b'data: {"a":1}\n\ndata: {"b":', [b'{"a":1}'], None),
+}
+
+
+@pytest.mark.promise("wire-read")
+@pytest.mark.parametrize("size", [1, 3, 1000])
+@pytest.mark.parametrize("name", BODIES)
+def test_a_body_is_what_its_first_byte_says(name, size):
+    body, events, whole = BODIES[name]
+    framing = AnyFraming()
+    found = [event for start in range(0, len(body), size) for event in framing.feed(body[start : start + size])]
+    assert [*found, *framing.end()] == events
+    assert framing.whole == whole
+
+
+def test_a_page_is_no_stream():
+    framing = AnyFraming()
+    assert framing.feed(b"\n<html><title>Log in</title>") == []
+    with pytest.raises(MalformedResponse, match="and no stream"):
+        framing.end()
 
 
 def test_an_endless_event_is_refused():
@@ -67,13 +101,26 @@ class Body(msgspec.Struct):
         (b"<html>", "an HTML page .without a title"),
         (b'{"n": 1', "Input data was truncated"),
         (b'{"a": "\xff"}', "utf-8"),
-        (b'{"b": ' + b"[" * 100_000, "recursion"),
+        (b'{"b": ' + b"[" * 100_000, "recursion|truncated"),
         (b'{"n": "x"}', r"Expected `int`, got `str` - at `\$\.n`"),
     ],
 )
 def test_what_cannot_be_read_is_described_and_not_quoted(body, why):
     with pytest.raises(MalformedResponse, match=why):
-        decode(msgspec.json.Decoder(Body), body)
+        decode_strictly(msgspec.json.Decoder(Body), body)
+
+
+@pytest.mark.promise("wire-read")
+def test_what_does_not_fit_loses_itself_and_not_the_answer():
+    decoder = msgspec.json.Decoder(Body)
+    assert decode(decoder, b'{"n": "x", "a": "b"}') == Body("b")
+    assert decode(decoder, b'{"n": "7", "a": 1}') == Body(n=7)
+    assert decode(decoder, b'{"n": 7.0, "a": false}') == Body(n=7)
+    assert decode(decoder, b'[{"n": 7}]') == Body(n=7)
+    assert decode(decoder, b'{"a": "half \\ud83d", "n": NaN}') == Body("half \ud83d")
+    for body in (b"7", b"[]", b'"text"', b"null", b'{"n": 1', b"[" * 100_000):
+        with pytest.raises(MalformedResponse):
+            decode(decoder, body)
 
 
 @pytest.mark.parametrize("value", ["\ud800", object()])

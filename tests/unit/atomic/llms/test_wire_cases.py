@@ -49,7 +49,8 @@ def wrapper(case: Case, base_url: str, second: str | None):
     fallbacks = []
     if second is not None:
         api = case.fallback if isinstance(case.fallback, str) else case.api
-        fallbacks = [PROVIDERS[api]("second", api_key=KEY, base_url=second)]
+        options = {"thinking": {"type": "enabled", "budget_tokens": 1024}} if api == "anthropic" else {}
+        fallbacks = [PROVIDERS[api]("second", api_key=KEY, base_url=second, options=options)]
     arguments = {"api_key": KEY, "options": case.options, "resilience": Resilience(**case.resilience)} | case.arguments
     return PROVIDERS[case.api]("m", base_url=base_url, fallbacks=fallbacks, **arguments)
 

@@ -1,0 +1,78 @@
+"""SQLite for all who use it: a connection that ends whole however a call on it is cut off, and an engine of such."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import aiosqlite
+    from sqlalchemy.engine import URL
+    from sqlalchemy.ext.asyncio import AsyncEngine
+
+
+def sqlite_connection(connect: Callable[[], sqlite3.Connection]) -> aiosqlite.Connection:
+    """
+    Return a connection to be awaited; `connect` opens it in its thread.
+
+    Its thread keeps no process alive. It can be stopped twice: a call that is cancelled stops it, and so does its own
+    end, and the second would wait for a thread that has gone. What was opened for a caller that had left is closed.
+    """
+    import aiosqlite
+
+    opened: list[sqlite3.Connection] = []
+
+    def open_one() -> sqlite3.Connection:
+        opened.append(connect())
+        return opened[-1]
+
+    class Connection(aiosqlite.Connection):
+        def stop(self) -> Any:
+            if not self._running:
+                return None
+            self._tx.put_nowait((None, self._close_what_nobody_took))
+            return super().stop()
+
+        def _close_what_nobody_took(self) -> None:
+            if self._connection is None:
+                for one in opened:
+                    one.close()
+
+    connection = Connection(open_one, iter_chunk_size=64)
+    connection._thread.daemon = True  # noqa: SLF001 - as SQLAlchemy does with the connections it makes
+    return connection
+
+
+def sqlite_engine(url: URL, begin: Callable[[Any], None], *, busy_s: float) -> AsyncEngine:
+    """
+    Return an engine for an SQLite file that several processes share, in WAL mode.
+
+    A connection is made for each call: none is left to close when a run is cut off, and opening a file is cheap.
+
+    Args:
+        url: the file.
+        begin: begins a transaction on a connection; the driver does not, when it sees fit.
+        busy_s: how long a statement waits for another writer, in its thread, where no cancellation reaches it.
+
+    """
+    from sqlalchemy import event
+    from sqlalchemy.ext.asyncio import create_async_engine
+    from sqlalchemy.pool import NullPool
+
+    def connection(database: str, **settings: Any) -> aiosqlite.Connection:
+        return sqlite_connection(lambda: sqlite3.connect(database, **settings))
+
+    settings = {"timeout": busy_s, "async_creator_fn": connection}
+    engine = create_async_engine(url, poolclass=NullPool, connect_args=settings)
+
+    @event.listens_for(engine.sync_engine, "connect")
+    def _set_up(connection: Any, _: object) -> None:
+        connection.isolation_level = None
+        cursor = connection.cursor()
+        cursor.execute("PRAGMA journal_mode = WAL")
+        cursor.execute("PRAGMA synchronous = NORMAL")
+        cursor.close()
+
+    event.listen(engine.sync_engine, "begin", begin)
+    return engine

@@ -1,0 +1,219 @@
+"""Results as a model reads them: complete where they are small, bounded where not, the same for the same value."""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+import datetime as dt
+import decimal
+import enum
+import io
+import itertools
+import json
+import pathlib
+import time
+import uuid
+from collections.abc import Iterator
+
+import attrs
+import numpy as np
+import pandas as pd
+import pytest
+
+from shared_libs.atomic import tool
+from shared_libs.atomic.tools.outcome import as_text
+from shared_libs.atomic.tools.plain import MAX_VALUES
+from tests.growth import assert_linear
+from tests.support import run
+
+pytestmark = pytest.mark.promise("results-whole")
+
+FRAME = pd.DataFrame({"a": [1, 2], "b": ["x", None], "t": pd.to_datetime(["2020-01-01", None])})
+
+
+@dataclasses.dataclass
+class Row:
+    a: int
+    inner: object = None
+
+
+@attrs.define
+class Made:
+    a: int
+
+
+class Silent:
+    pass
+
+
+class Anything:
+    """Answers to any name, as a mock does."""
+
+    def __getattr__(self, name):
+        return Anything()
+
+    def __repr__(self):
+        return f"<Anything id='{id(self)}'>"
+
+
+class Broken:
+    def __repr__(self):
+        raise RuntimeError("no")
+
+
+class BrokenRows:
+    def __len__(self):
+        return 3
+
+    def __contains__(self, item):
+        return False
+
+    def __iter__(self):
+        raise RuntimeError("no rows")
+
+
+class Color(enum.Enum):
+    RED = "red"
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (pd.Series([10.5, 20.25], index=["AA", "UA"], name="delay"), '{"AA":10.5,"UA":20.25}'),
+        (pd.Series([1, None]), "[1.0,null]"),
+        (pd.Series([1, 2], index=["a", "a"]), '[{"index":"a","value":1},{"index":"a","value":2}]'),
+        (
+            pd.Series([1, 2], index=pd.MultiIndex.from_tuples([("a", 1), ("b", 2)], names=["x", "y"]), name="v"),
+            '[{"x":"a","y":1,"v":1},{"x":"b","y":2,"v":2}]',
+        ),
+        (FRAME, '[{"a":1,"b":"x","t":"2020-01-01T00:00:00"},{"a":2,"b":null,"t":null}]'),
+        (FRAME[["a", "b"]].set_index("b"), '[{"b":"x","a":1},{"b":null,"a":2}]'),
+        (FRAME[["a"]].set_axis(["p", "q"]), '[{"index":"p","a":1},{"index":"q","a":2}]'),
+        (FRAME.groupby("a").agg({"b": ["first"]}), '[{"a":1,"b, first":"x"},{"a":2,"b, first":null}]'),
+        (pd.DataFrame([[1, 2]], columns=["a", "a"]), '[["a","a"],[1,2]]'),
+        (pd.DataFrame(), "[]"),
+        (pd.Index(["a", "b"]), '["a","b"]'),
+        ([pd.NaT, pd.NA, pd.Timestamp("2020-01-01")], '[null,null,"2020-01-01T00:00:00"]'),
+        (np.array([[1, 2], [3, 4]]), "[[1,2],[3,4]]"),
+        ([np.float64("nan"), np.int32(3), np.bool_(1), np.datetime64("2020-01-01")], '[null,3,true,"2020-01-01"]'),
+        (b"hello", "hello"),
+        (memoryview(b"hello"), "hello"),
+        (b"\xff\x00", "[2 bytes that are no text]"),
+        ({"out": b"hi", "raw": b"\xff"}, '{"out":"hi","raw":"[1 bytes that are no text]"}'),
+        (io.BytesIO(b"text"), "text"),
+        ([io.StringIO("text")], '["text"]'),
+        (map(str, [1, 2]), '["1","2"]'),
+        (zip([1], [2], strict=True), "[[1,2]]"),
+        (filter(None, [0, 1]), "[1]"),
+        ((n for n in range(2)), "[0,1]"),
+        ({"a": 1}.keys(), '["a"]'),
+        (collections.deque([1]), "[1]"),
+        (collections.UserDict(a=1), '{"a":1}'),
+        ({"b", "a", "c"}, '["a","b","c"]'),
+        ({"ok": True, "name": "a\ud83d", "b\ud83d": 1}, '{"ok":true,"name":"a?","b?":1}'),
+        ({"f": float("nan"), "g": float("inf")}, '{"f":null,"g":null}'),
+        ([decimal.Decimal("1.10"), decimal.Decimal("NaN")], '["1.10",null]'),
+        ([dt.timedelta(1), dt.time(1), uuid.UUID(int=1)], '["P1D","01:00:00","00000000-0000-0000-0000-000000000001"]'),
+        (dt.datetime(2020, 1, 1, tzinfo=dt.UTC), '"2020-01-01T00:00:00Z"'),
+        ([2**70, Color.RED, pathlib.PurePosixPath("/x")], '[1180591620717411303424,"red","/x"]'),
+        (Row(1, Row(2)), '{"a":1,"inner":{"a":2,"inner":null}}'),
+        (Made(1), '{"a":1}'),
+        (
+            {None: 1, True: 2, (1, 2): 3, b"k": 4, 1.5: 5, "1.5": 6},
+            '{"null":1,"true":2,"(1, 2)":3,"k":4,"1.5":5,"1.5\'":6}',
+        ),
+        ([ValueError("no")], '["ValueError: no"]'),
+        ([ExceptionGroup("g", [ValueError("a"), KeyError("b")])], "[\"ValueError: a; KeyError: 'b'\"]"),
+        ([Broken(), Silent()], f'["<Broken object>","<{__name__}.Silent object>"]'),
+        ([lambda: 1], '["<function <lambda>>"]'),
+        (Anything(), '"<Anything>"'),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_a_result_keeps_what_it_says(value, text):
+    assert as_text(value) == text
+
+
+def test_tables_of_other_libraries_are_rows():
+    polars = pytest.importorskip("polars")
+    arrow = pytest.importorskip("pyarrow")
+    rows = '[{"a":1,"b":"x"},{"a":2,"b":null}]'
+    data = {"a": [1, 2], "b": ["x", None]}
+    assert as_text(polars.DataFrame(data)) == as_text(arrow.table(data)) == rows
+    assert as_text([polars.Series([1]), arrow.array([1, None]), arrow.scalar(3)]) == "[[1],[1,null],3]"
+
+
+def nested(levels):
+    value = []
+    for _ in range(levels):
+        value = [value]
+    return value
+
+
+def shared(levels):
+    value = []
+    for _ in range(levels):
+        value = [value, value]
+    return value
+
+
+@pytest.mark.promise("work-bounded")
+@pytest.mark.parametrize(
+    "value",
+    [
+        pd.DataFrame(np.zeros((1_000_000, 5))),
+        pd.DataFrame(np.zeros((3, 100_000))),
+        pd.Series(np.zeros(1_000_000), index=np.arange(1_000_000) + 1),
+        np.zeros((1_000, 1_000)),
+        itertools.count(),
+        range(10**12),
+        list(range(1_000_000)),
+        {n: n for n in range(1_000_000)},
+        set(range(1_000_000)),
+        ["x" * 50_000_000],
+        nested(100_000),
+        shared(60),
+        10**10_000,
+        BrokenRows(),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_what_is_huge_is_shown_in_part_with_a_note_in_bounded_work(value):
+    began = time.thread_time()
+    text = as_text(value)
+    assert time.thread_time() - began < 1.0
+    assert len(text) < 2_000_000
+    json.loads(text)
+    assert (
+        "not shown" in text or "characters)" in text or "bits]" in text or "cannot be read" in text or "object" in text
+    )
+
+
+@pytest.mark.promise("work-bounded")
+def test_work_grows_with_the_result_and_then_not_at_all():
+    assert_linear(as_text, lambda n: [{"a": 1}] * min(n, MAX_VALUES))
+
+
+def test_equal_results_read_the_same_whatever_the_memory():
+    assert as_text([Silent(), object(), print, as_text]) == as_text([Silent(), object(), print, as_text])
+    assert " at 0x" not in as_text([Silent(), object(), as_text, Silent().__init__])
+
+
+def test_what_iterates_is_read_in_the_thread_of_its_tool():
+    here = []
+
+    class Rows(Iterator):
+        def __next__(self):
+            import threading
+
+            here.append(threading.current_thread() is threading.main_thread())
+            if len(here) > 2:
+                raise StopIteration
+            return len(here)
+
+    @tool
+    def rows():
+        return Rows()
+
+    assert run(rows.async_run({})).content == "[1,2]"
+    assert not any(here)

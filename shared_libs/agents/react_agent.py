@@ -50,8 +50,6 @@ from shared_libs.atomic.tools.base import BaseTool
 from shared_libs.atomic.tools.toolset import Toolset
 from shared_libs.atomic.types import LLMResponse, Message
 
-Told = tuple[LLMResponse, Turn]
-
 
 class ReActAgent:
     """
@@ -324,7 +322,9 @@ class ReActAgent:
             run.state.exchange.append(Message("assistant", answer))
         return msgspec.structs.replace(ending, answer=answer)
 
-    async def _ask(self, run: Run, step: int, *, stream: bool, last_word: str | None = None) -> Told:
+    async def _ask(
+        self, run: Run, step: int, *, stream: bool, last_word: str | None = None
+    ) -> tuple[LLMResponse, Turn]:
         """Ask the model: the one place a run passes the LLM port; return the answer, and the turn it is."""
         messages, tools = self.protocol.write(self.instructions, run.state.conversation, run.specs, last_word)
         run.listen(self.protocol.answer_start)
@@ -338,7 +338,6 @@ class ReActAgent:
             run.attempts += response.attempts
         run.budget.charge(response.usage, response.cost_usd)
         turn = self.protocol.read(response, run.specs)
-        if turn.answer:
-            run.settle(turn.answer)
+        run.settle(turn.answer)
         run.emit(ModelFinished(step=step, response=response))
         return response, turn

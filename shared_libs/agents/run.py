@@ -231,8 +231,10 @@ class Run:
             if answer:
                 self.emit(TextDelta(text=answer))
 
-    def settle(self, answer: str) -> None:
+    def settle(self, answer: str | None) -> None:
         """Tell the answer where none of it was told as it came; what was told and turned out to be none is void."""
+        if not answer:
+            return
         told = self.speech.told
         if told.strip() and told != answer and told.endswith(answer):
             self.emit(StreamRestarted(reason="what came first was reasoning"))

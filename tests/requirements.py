@@ -63,6 +63,10 @@ REQUIREMENTS: dict[str, Requirement] = {
         "whatever real model servers put on the wire is read right, or is an error that says what came",
         "contract; tests/wire_cases",
     ),
+    "written-read": Requirement(
+        "reasoning and calls that a model writes into its text are read as what they are; prose about them stays prose",
+        "hermes-agent #742; case agents A2",
+    ),
     "attempt-moment": Requirement(
         "an attempt ends at the moment that the reason it tells names", "core review: idle under first token"
     ),

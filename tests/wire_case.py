@@ -73,6 +73,8 @@ class Heard:
     answer: str | None = None
     status: str | None = None
     actions: list[list[Any]] | None = None
+    restarts: int | None = None
+    """How often a stream of an agent said that what it had told is void."""
     vectors: list[list[float]] | None = None
     error: str | None = None
     """The kind of the error; "" where there was none."""
@@ -297,6 +299,12 @@ def _complaints(case: Case, heard: Heard, requests: Sequence[Seen], others: Sequ
         why = _unmet(wanted, to[index]) if 0 <= index < len(to) else "there is no such request"
         if why:
             yield f"sent: {why}"
+    for first, second in [expect.pop("same")] if "same" in expect else []:
+        if _at(vars(heard), first) != _at(vars(heard), second):
+            yield f"{first} and {second} differ: {_at(vars(heard), first)!r}, {_at(vars(heard), second)!r}"
+    for word in _listed(expect.pop("answer_lacks", ())):
+        if word in (heard.answer or ""):
+            yield f"the answer has {word!r}: {heard.answer!r}"
     took = expect.pop("took_s", None)
     if took is not None and heard.took_s is not None and not took[0] <= heard.took_s <= took[1]:
         yield f"took {heard.took_s:g} s, expected {took[0]} to {took[1]}"

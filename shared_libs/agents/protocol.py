@@ -13,7 +13,10 @@ from typing import Literal, Protocol
 import msgspec
 
 from shared_libs.agents import prompts
-from shared_libs.agents.react_text import final_answer_start, read_react
+from shared_libs.agents.react_text import begins_with_label, final_answer_start, read_react
+from shared_libs.agents.reasoning import part
+from shared_libs.agents.speech import NO_ANSWER, UNDECIDED
+from shared_libs.agents.written_calls import may_be_calls, named_right, tool_named, written_calls
 from shared_libs.atomic.types import LLMResponse, Message, ToolCall, ToolSpec
 
 ProtocolName = Literal["auto", "native", "text"]
@@ -61,18 +64,24 @@ class NativeProtocol:
         return [*messages, Message("user", last_word)], ()
 
     def read(self, response: LLMResponse, tools: Sequence[ToolSpec]) -> Turn:
-        """Text beside tool calls is the thought, text alone the answer."""
+        """Text beside tool calls is the thought, text alone the answer; unless it is nothing but calls written out."""
+        thinking, said = part(response.text)
         if response.tool_calls:
-            return Turn(thought=response.text, calls=response.tool_calls)
+            return Turn(thought=said, calls=named_right(response.tool_calls, tools))
         if response.finish_reason == "pause":
-            return Turn(thought=response.text, problem="")
-        if response.text.strip():
-            return Turn(answer=response.text)
-        return Turn(problem=prompts.NO_ANSWER)
+            return Turn(thought=said, problem="")
+        if calls := written_calls(said, tools):
+            return Turn(calls=calls)
+        if begins_with_label(said) and (found := read_react(said, tools)).calls and _known(found.calls, tools):
+            return Turn(thought=found.thought, calls=found.calls)
+        if said.strip():
+            return Turn(thought=thinking, answer=said)
+        return Turn(thought=thinking, problem=prompts.NO_ANSWER)
 
     def answer_start(self, text: str, new: str | None = None) -> int | None:
-        """All text may be the answer; whether it is, shows at the end of the turn."""
-        return 0
+        """All text may be the answer, but for calls written out; whether it is, shows at the end of the turn."""
+        calls = may_be_calls(text)
+        return UNDECIDED if calls is None else NO_ANSWER if calls else 0
 
 
 class TextProtocol:
@@ -98,10 +107,13 @@ class TextProtocol:
 
     def read(self, response: LLMResponse, tools: Sequence[ToolSpec]) -> Turn:
         """Find the labels, forgivingly."""
-        found = read_react(response.text, tools)
+        _, said = part(response.text)
+        if calls := named_right(response.tool_calls, tools) or written_calls(said, tools):
+            return Turn(thought=said if response.tool_calls else "", calls=calls)
+        found = read_react(said, tools)
         if not found.calls and found.answer is None:
             return Turn(thought=found.thought, problem=prompts.NO_ACTION)
-        return Turn(thought=found.thought, calls=found.calls, answer=found.answer)
+        return Turn(thought=found.thought, calls=named_right(found.calls, tools), answer=found.answer)
 
     def answer_start(self, text: str, new: str | None = None) -> int | None:
         """The answer begins behind its label."""
@@ -112,6 +124,10 @@ def choose_protocol(name: ProtocolName, *, native_tools: bool) -> TurnProtocol:
     """Take the protocol asked for; "auto" goes by what the model can."""
     native = native_tools if name == "auto" else name == "native"
     return NativeProtocol() if native else TextProtocol()
+
+
+def _known(calls: Sequence[ToolCall], tools: Sequence[ToolSpec]) -> bool:
+    return all(tool_named(call.name, tools) is not None and call.malformed is None for call in calls)
 
 
 def _as_text(message: Message) -> Message:

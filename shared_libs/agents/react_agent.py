@@ -18,7 +18,7 @@ from shared_libs.agents.decisions import Decision
 from shared_libs.agents.gathering import by_name, checked_model, checked_tools, gather
 from shared_libs.agents.limits import Limits, is_seconds
 from shared_libs.agents.pause import PausedRun
-from shared_libs.agents.protocol import ProtocolName, TurnProtocol, choose_protocol
+from shared_libs.agents.protocol import ProtocolName, Turn, TurnProtocol, choose_protocol
 from shared_libs.agents.question import Asked, Question, read_question
 from shared_libs.agents.reply import Reply
 from shared_libs.agents.run import Run
@@ -291,12 +291,11 @@ class ReActAgent:
             with use_scope(run.scope(run.explore, step)):
                 await compact(run, self.memory)
                 try:
-                    response = await self._ask(run, step, stream=stream)
+                    response, turn = await self._ask(run, step, stream=stream)
                 except LLMError:
                     if run.explore.expired:
                         continue
                     raise
-                turn = self.protocol.read(response, run.specs)
                 if turn.thought:
                     run.emit(Thought(step=step, text=turn.thought))
                 if turn.answer is not None:
@@ -314,8 +313,7 @@ class ReActAgent:
         instruction = prompts.LAST_WORD.format(why=ending.why)
         try:
             with use_scope(run.scope(run.speak, step)):
-                response = await self._ask(run, step, stream=True, last_word=instruction)
-            answer = self.protocol.read(response, ()).answer
+                answer = (await self._ask(run, step, stream=True, last_word=instruction))[1].answer
         except LLMError as error:
             run.trouble = str(error)
             answer = None
@@ -324,8 +322,10 @@ class ReActAgent:
             run.state.exchange.append(Message("assistant", answer))
         return msgspec.structs.replace(ending, answer=answer)
 
-    async def _ask(self, run: Run, step: int, *, stream: bool, last_word: str | None = None) -> LLMResponse:
-        """Ask the model: the one place a run passes the LLM port."""
+    async def _ask(
+        self, run: Run, step: int, *, stream: bool, last_word: str | None = None
+    ) -> tuple[LLMResponse, Turn]:
+        """Ask the model: the one place a run passes the LLM port; return the answer, and the turn it is."""
         messages, tools = self.protocol.write(self.instructions, run.state.conversation, run.specs, last_word)
         run.listen(self.protocol.answer_start)
         name = f"model.{step}" if last_word is None else f"model.{step}.last"
@@ -337,5 +337,7 @@ class ReActAgent:
         if known:
             run.attempts += response.attempts
         run.budget.charge(response.usage, response.cost_usd)
+        turn = self.protocol.read(response, run.specs)
+        run.settle(turn.answer)
         run.emit(ModelFinished(step=step, response=response))
-        return response
+        return response, turn

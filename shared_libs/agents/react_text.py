@@ -13,6 +13,7 @@ from collections.abc import Sequence
 import msgspec
 
 from shared_libs.agents.speech import NO_ANSWER
+from shared_libs.agents.written_calls import call_in, tool_named
 from shared_libs.atomic.nearly_json import keywords_in, object_in
 from shared_libs.atomic.types import ToolCall, ToolSpec
 
@@ -21,6 +22,7 @@ _LABELS = {
     "input": "(?:action|tool)[ _]?input|aktions?[ -]?eingabe|eingabe|entrée de l['\u2019]action|"
     "entrada de (?:la )?acción|input dell['\u2019]azione|entrada da ação|входные данные|行动输入|动作输入|操作输入|"
     "行動入力|行動の入力|アクション入力|アクションの入力|행동 입력",
+    "given": "input|arguments?|args|parameters?|params",
     "action": "action|tool|aktion|handlung|acción|azione|ação|действие|行动|动作|操作|行動|アクション|행동",
     "observation": "observation|beobachtung|observación|osservazione|observação|наблюдение|观察|観察|관찰",
     "answer": "final[ _]?answer|answer|(?:endgültige |finale |abschließende )?antwort|réponse finale|respuesta final|"
@@ -29,7 +31,7 @@ _LABELS = {
 }
 _LABEL = re.compile(
     # a set of characters and no nested repetition, which a long line of dashes would make take for ever
-    r"^[#>*_ \t\-]*(?:"
+    r"^[#>*_ \t\-]*(?:\d{1,3}[.)][ \t]*[*_]*)?(?:"
     + "|".join(f"(?P<{kind}>{words})" for kind, words in _LABELS.items())
     + r")[ \t]*\d*[*_]*[ \t\u00a0\u202f]*[:\uff1a][*_]*[ \t]*",
     re.IGNORECASE | re.MULTILINE,
@@ -62,7 +64,7 @@ def read_react(text: str, tools: Sequence[ToolSpec]) -> ReactText:
     text = _unfence_whole(text)
     sections = _sections(text)
     if all(kind == "plain" for kind, _, _ in sections):
-        return ReactText(answer=text.strip() or None)
+        return ReactText(answer=_answer_in_json(_unfenced(text), tools) or text.strip() or None)
     thoughts: list[str] = []
     actions: list[tuple[str, str | None]] = []
     for kind, start, end in sections:
@@ -84,6 +86,12 @@ def read_react(text: str, tools: Sequence[ToolSpec]) -> ReactText:
     if actions and (answer := _answer_as_action(*actions[0], tools)):
         return ReactText(thought=_joined(thoughts), answer=answer)
     return ReactText(thought=_joined(thoughts), calls=tuple([_call(*action, tools) for action in actions]))
+
+
+def begins_with_label(text: str) -> bool:
+    """Whether a text begins as a turn of this format, and not as an answer."""
+    label = _LABEL.match(text.lstrip())
+    return label is not None and label.lastgroup in {"thought", "action"}
 
 
 def final_answer_start(text: str, new: str | None = None) -> int | None:
@@ -110,13 +118,14 @@ def _after_space(text: str, start: int) -> int:
 
 
 def _sections(text: str) -> list[tuple[str, int, int]]:
-    """The labelled parts of a turn: their kind, and where they begin and end."""
+    """The labelled parts of a turn: their kind, and where they begin and end; "Input:" counts behind an action."""
     sections = [("plain", 0, len(text))]
     fenced_until = 0
     for label in _LABEL.finditer(text):
         kind = label.lastgroup or "plain"
-        if label.start() < fenced_until:
+        if label.start() < fenced_until or (kind == "given" and sections[-1][0] != "action"):
             continue
+        kind = "input" if kind == "given" else kind
         if kind == "input" and (fence := _FENCED_INPUT.match(text, label.end())):
             fenced_until = fence.end()
         before, start, _ = sections[-1]
@@ -131,6 +140,8 @@ def _joined(thoughts: list[str]) -> str:
 
 def _answer_as_action(action: str, given: str | None, tools: Sequence[ToolSpec]) -> str | None:
     """The answer of a model that calls it an action: `Action: Final Answer`, `Action: Finish[...]`."""
+    if given is None and (answer := _answer_in_json(_unfenced(action), tools)):
+        return answer
     found = _ANSWER_ACTION.match(action.strip())
     if found is None or found["name"].lower() in [tool.name.lower() for tool in tools]:
         return None
@@ -138,6 +149,22 @@ def _answer_as_action(action: str, given: str | None, tools: Sequence[ToolSpec])
         given = found["answer"]
         given = given[:-1] if found["open"] and given.endswith(("]", ")")) else given
     return _unfenced(given) or None
+
+
+def _answer_in_json(text: str, tools: Sequence[ToolSpec]) -> str | None:
+    """The answer of a model that calls it an action in JSON: `{"action": "Final Answer", "action_input": ...}`."""
+    value = object_in(text, to_the_end=True) if text.startswith("{") and '"action' in text else None
+    if value is None or not isinstance(value.get("action"), str) or "action_input" not in value:
+        return None
+    if not _is_answer(value["action"], tools):
+        return None
+    answer = value["action_input"]
+    return answer if isinstance(answer, str) else msgspec.json.encode(answer).decode()
+
+
+def _is_answer(name: str, tools: Sequence[ToolSpec]) -> bool:
+    found = _ANSWER_ACTION.fullmatch(name.strip())
+    return found is not None and tool_named(name, tools) is None
 
 
 def _unfence_whole(text: str) -> str:
@@ -153,6 +180,8 @@ def _unfenced(text: str) -> str:
 
 def _call(action: str, given: str | None, tools: Sequence[ToolSpec]) -> ToolCall:
     action = _unfenced(action)
+    if given is None and action.startswith("{") and (call := _call_in_json(action, tools)) is not None:
+        return call
     found = _CALL.match(action)
     first_line, _, below = action.partition("\n")
     name = found["name"] if found else first_line.strip("`* ")
@@ -171,6 +200,14 @@ def _call(action: str, given: str | None, tools: Sequence[ToolSpec]) -> ToolCall
     if only is not None and not text.startswith("{"):
         return ToolCall("", name, {only: _unquoted(text)})
     return ToolCall("", name, malformed=text)
+
+
+def _call_in_json(text: str, tools: Sequence[ToolSpec]) -> ToolCall | None:
+    """A call as structured chat writes it: `{"action": name, "action_input": {...}}`; of a tool not there, its name."""
+    value = object_in(text, to_the_end=True)
+    call = call_in(value, tools)
+    name = (value or {}).get("action") or (value or {}).get("name")
+    return ToolCall("", name, value or {}) if call is None and isinstance(name, str) else call
 
 
 def _unquoted(text: str) -> str:

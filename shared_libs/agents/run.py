@@ -225,11 +225,22 @@ class Run:
         elif chunk.kind == "thinking" and chunk.text:
             self.emit(ThinkingDelta(text=chunk.text))
         elif chunk.kind == "text" and chunk.text:
-            answer = self.speech.hear(chunk.text)
-            if answer is None:
-                self.emit(ThinkingDelta(text=chunk.text))
-            elif answer:
+            thinking, answer = self.speech.hear(chunk.text)
+            if thinking:
+                self.emit(ThinkingDelta(text=thinking))
+            if answer:
                 self.emit(TextDelta(text=answer))
+
+    def settle(self, answer: str | None) -> None:
+        """Tell the answer where none of it was told as it came; what was told and turned out to be none is void."""
+        if not answer:
+            return
+        told = self.speech.told
+        if told.strip() and told != answer and told.endswith(answer):
+            self.emit(StreamRestarted(reason="what came first was reasoning"))
+            told = ""
+        if not told.strip():
+            self.emit(TextDelta(text=answer))
 
     @property
     def answer_so_far(self) -> str:

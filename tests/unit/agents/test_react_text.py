@@ -298,5 +298,5 @@ def test_hearing_a_turn_is_work_that_grows_with_its_text_alone(piece):
     if "\n" in piece:
         assert looked_at(2000) < 2.5 * looked_at(1000)
     native = Speech(lambda text, new: 0)
-    assert [native.hear(piece) for _ in range(3)] == [piece] * 3
+    assert [native.hear(piece) for _ in range(3)] == [("", piece)] * 3
     assert native.text == native.answer == piece * 3

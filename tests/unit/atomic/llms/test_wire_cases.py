@@ -9,6 +9,7 @@ import pytest
 from shared_libs.agents import ReActAgent
 from shared_libs.atomic import Resilience, tool
 from shared_libs.atomic.errors import LLMError
+from shared_libs.atomic.events import StreamRestarted
 from shared_libs.atomic.llms.anthropic_llm import AnthropicLLM
 from shared_libs.atomic.llms.ollama_llm import OllamaLLM
 from shared_libs.atomic.llms.openai_llm import OpenAILLM
@@ -104,15 +105,17 @@ async def by_model(case: Case, llm, heard: Heard) -> None:
 
 async def by_agent(case: Case, llm, heard: Heard) -> None:
     agent = ReActAgent(llm=llm, tools=[TOOLS[name] for name in case.tools], limits=case.limits, protocol=case.protocol)
-    deltas = {"text": "", "thinking": ""}
+    deltas, restarts = {"text": "", "thinking": ""}, 0
     kinds = {"TextDelta": "text", "ThinkingDelta": "thinking"}
     question = case.messages if isinstance(case.messages, str) else case.messages[-1]["content"]
     async for event in agent.async_stream(question, timeout=case.timeout, stream=case.streams):
         if (kind := kinds.get(type(event).__name__)) is not None:
             deltas[kind] += event.text
+        if isinstance(event, StreamRestarted):
+            restarts, deltas["text"] = restarts + 1, ""
         last = event
     result = last.result
-    heard.answer, heard.status, heard.deltas = result.answer, result.status, deltas
+    heard.answer, heard.status, heard.deltas, heard.restarts = result.answer, result.status, deltas, restarts
     heard.actions = [[action.tool, action.input] for step in result.steps for action in step.actions]
     heard.words = result.error or ""
 

@@ -1,0 +1,128 @@
+"""
+Reasoning that a model writes into its text: parted from what it says, whole or as it comes.
+
+Only what a turn begins with is reasoning: a mark further on is a word about marks. The end of it may stand alone, where
+a chat template has written its beginning into the prompt.
+"""
+
+from __future__ import annotations
+
+import re
+
+MARKS: tuple[tuple[str, str], ...] = (
+    ("<think>", "</think>"),  # DeepSeek, Qwen, and most since
+    ("<thinking>", "</thinking>"),
+    ("<thought>", "</thought>"),
+    ("<reasoning>", "</reasoning>"),
+    ("<reason>", "</reason>"),
+    ("<scratchpad>", "</scratchpad>"),
+    ("<seed:think>", "</seed:think>"),
+    ("[THINK]", "[/THINK]"),  # Magistral
+    ("\u25c1think\u25b7", "\u25c1/think\u25b7"),  # Kimi
+    ("<|START_THINKING|>", "<|END_THINKING|>"),  # Command A
+    ("<|channel|>analysis<|message|>", "<|end|>"),  # gpt-oss: harmony
+    ("<|start|>assistant<|channel|>analysis<|message|>", "<|end|>"),
+)
+"""What reasoning stands between; a further kind is one line."""
+
+ANSWER_MARKS = (
+    "<|start|>assistant<|channel|>final<|message|>",
+    "<|channel|>final<|message|>",
+    "<|START_RESPONSE|>",
+)
+"""What some models write before their answer."""
+
+END_MARKS = ("<|return|>", "<|END_RESPONSE|>", "<|im_end|>", "<|eot_id|>", "<|eom_id|>", "<|end|>", "<|call|>", "</s>")
+"""What some servers leave at the end of a turn."""
+
+_OPENINGS = tuple((opening.lower(), closing.lower()) for opening, closing in MARKS)
+_ANSWERS = tuple(mark.lower() for mark in ANSWER_MARKS)
+_BEGINNINGS = (*(opening for opening, _ in _OPENINGS), *_ANSWERS)
+_LONGEST = max(map(len, _BEGINNINGS))
+# alone on its side of a line, so that a word about it is none
+_LONE_END = re.compile(
+    r"(?:^|\n)[ \t]*(?:{0})|(?:{0})[ \t]*(?:\n|\Z)".format("|".join(re.escape(end) for _, end in MARKS[:9])),
+    re.IGNORECASE,
+)
+_WITHOUT_TOKENS = re.compile(r"analysis(?P<thinking>.*?)assistantfinal(?P<answer>.*)", re.DOTALL)
+"""Harmony as it looks where a server takes out its tokens and not its words."""
+
+
+def part(text: str) -> tuple[str, str]:
+    """What of a turn is reasoning, and what it says."""
+    stripped = _WITHOUT_TOKENS.fullmatch(text.strip())
+    if stripped:
+        return stripped["thinking"].strip(), stripped["answer"].strip()
+    opening = Opening()
+    thinking, said = opening.hear(text)
+    said += opening.end()
+    if not thinking and (lone := _LONE_END.search(said)) and said.count("```", 0, lone.start()) % 2 == 0:
+        before = said[: lone.start()].lower()
+        if not any(mark in before for mark, _ in _OPENINGS):
+            thinking, said = said[: lone.start()], said[lone.end() :].lstrip()
+    return thinking.strip(), without_end(said)
+
+
+def without_end(said: str) -> str:
+    """What was said without the marks that end a turn."""
+    for mark in END_MARKS:
+        if said.rstrip().endswith(mark):
+            return said.rstrip()[: -len(mark)]
+    return said
+
+
+class Opening:
+    """Parts what a turn begins with from what it says, piece by piece, in work that grows with the text alone."""
+
+    __slots__ = ("_closing", "_held", "_parted", "_said")
+
+    def __init__(self) -> None:
+        self._held = ""
+        self._closing = ""
+        self._parted = False
+        self._said = False
+
+    def hear(self, piece: str) -> tuple[str, str]:
+        """Take a piece; return what of it is reasoning, and what is said. What may become a mark is held."""
+        if self._said:
+            return "", piece
+        thinking: list[str] = []
+        text = self._held + piece
+        self._held = ""
+        while text:
+            if self._closing:
+                thought, text = self._until_closed(text)
+                thinking.append(thought)
+                continue
+            start = text.lstrip()
+            lower = start[:_LONGEST].lower()
+            found = next(((mark, end) for mark, end in _OPENINGS if lower.startswith(mark)), None)
+            if found is not None:
+                self._closing, text, self._parted = found[1], start[len(found[0]) :], True
+                continue
+            answer = next((mark for mark in _ANSWERS if lower.startswith(mark)), "")
+            if answer:
+                self._said = True
+                return "".join(thinking), start[len(answer) :]
+            if any(mark.startswith(lower) for mark in _BEGINNINGS):
+                self._held = text
+                return "".join(thinking), ""
+            self._said = True
+            return "".join(thinking), start if self._parted else text
+        return "".join(thinking), ""
+
+    def end(self) -> str:
+        """Take the end of the turn, and return what was held and is said after all."""
+        held, self._held = self._held, ""
+        return "" if self._closing else held
+
+    def _until_closed(self, text: str) -> tuple[str, str]:
+        """The reasoning up to its end, and what follows; what may be the beginning of the end is held."""
+        closing = self._closing
+        at = text.lower().find(closing)
+        if at >= 0:
+            self._closing = ""
+            return text[:at], text[at + len(closing) :]
+        keep = len(closing) - 1
+        self._held = text[-keep:]
+        return text[:-keep], ""

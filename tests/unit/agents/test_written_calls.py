@@ -1,0 +1,85 @@
+"""Calls and reasoning in the text of a model, told without a server; the rest is tests/wire_cases/read_written."""
+
+from __future__ import annotations
+
+import pytest
+
+from shared_libs.agents.reasoning import MARKS, Opening, part
+from shared_libs.agents.written_calls import MAX_CHARS, may_be_calls, tool_named, written_calls
+from shared_libs.atomic.types import ToolSpec
+
+TOOLS = [
+    ToolSpec(
+        "get_weather", "", {"type": "object", "properties": {"city": {"type": "string"}, "days": {"type": "integer"}}}
+    ),
+    ToolSpec("Get_Time", "", {"type": "object", "properties": {}}),
+    ToolSpec("get_time", "", {"type": "object", "properties": {}}),
+]
+
+
+@pytest.mark.promise("written-read")
+@pytest.mark.parametrize("marks", MARKS, ids=lambda marks: marks[0])
+def test_reasoning_is_parted_however_it_is_cut(marks):
+    text = f"{marks[0]}because{marks[1]}\n\nParis < Rome"
+    assert part(text) == ("because", "Paris < Rome")
+    for size in (1, 2, 5, 100):
+        opening = Opening()
+        pieces = [opening.hear(text[start : start + size]) for start in range(0, len(text), size)]
+        assert "".join(thinking for thinking, _ in pieces) == "because"
+        assert "".join(said for _, said in pieces) + opening.end() == "Paris < Rome"
+
+
+@pytest.mark.promise("written-read")
+def test_parameters_are_what_the_schema_says():
+    text = (
+        "<tool_call>\n<function=get_weather>\n<parameter=city>\n12\n</parameter>\n<parameter=days>\n3\n</parameter>\n"
+        "</function>\n</tool_call>"
+    )
+    (call,) = written_calls(text, TOOLS)
+    assert call.arguments == {"city": "12", "days": 3}
+
+
+@pytest.mark.promise("written-read")
+def test_a_name_means_one_tool_or_none():
+    assert tool_named("get_time", TOOLS).name == "get_time"
+    assert tool_named("Get_Time", TOOLS).name == "Get_Time"
+    assert tool_named("GET_TIME", TOOLS) is None  # which of the two?
+    assert tool_named("GET_WEATHER", TOOLS).name == "get_weather"
+    assert tool_named("functions.get_weather", TOOLS).name == "get_weather"
+    assert tool_named("weather", TOOLS) is None
+
+
+@pytest.mark.promise("work-bounded")
+@pytest.mark.parametrize(
+    "piece",
+    [
+        *(
+            "<tool_call>",
+            "<function=get_weather>",
+            "<tool_call>{",
+            "[TOOL_CALLS]",
+            '{"name": ',
+            "<parameter=x>",
+            "[get_time(",
+        ),
+        *(
+            "</think>",
+            "<think>",
+            "<|channel|>",
+            "```json\n",
+            "analysis",
+            "\n</think",
+            "<invoke name=",
+            "{{",
+            '{"name":"get_weather"},',
+        ),
+    ],
+)
+def test_hostile_turns_are_read_in_linear_time(piece):
+    text = piece * (MAX_CHARS // len(piece))
+    assert written_calls(text, TOOLS) == ()
+    part(text)
+    may_be_calls(text)
+    opening = Opening()
+    for start in range(0, len(text), 64):
+        opening.hear(text[start : start + 64])

@@ -9,12 +9,12 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
+import weakref
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 from urllib.parse import parse_qsl
 from urllib.request import getproxies, proxy_bypass
-from weakref import WeakKeyDictionary
 
 import aiohttp
 from aiohttp.abc import AbstractResolver, ResolveResult
@@ -66,8 +66,7 @@ class Wire:
             *(part.partition("=")[2] for part in self._base.raw_query_string.split("&") if "=" in part),
         )
         self._targets: dict[str, tuple[URL, str]] = {}
-        self._pools: WeakKeyDictionary[asyncio.AbstractEventLoop, tuple[Session, AsyncGenerator[None, None]]]
-        self._pools = WeakKeyDictionary()
+        self._pools: dict[asyncio.AbstractEventLoop, tuple[Session, AsyncGenerator[None, None]]] = {}
 
     async def post(self, path: str, body: bytes) -> bytes:
         """
@@ -104,6 +103,10 @@ class Wire:
         if pool is not None:
             await pool[1].aclose()
 
+    def forget(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Let go of a loop that ends: a session holds its loop, so that no weak key would ever do it."""
+        self._pools.pop(loop, None)
+
     async def _send(self, path: str, body: bytes) -> tuple[aiohttp.ClientResponse, str]:
         """Send a request; return the answer, its body still to be read, and the address for error texts."""
         session, proxy = await self._session()
@@ -123,8 +126,10 @@ class Wire:
         loop = asyncio.get_running_loop()
         pool = self._pools.get(loop)
         if pool is None:
+            for closed in [known for known in self._pools if known.is_closed()]:  # without closing what was open on it
+                del self._pools[closed]
             session = _open_session()
-            keeper = _keep_open(session)
+            keeper = _keep_open(session, weakref.ref(self))
             await anext(keeper)
             pool = self._pools[loop] = ((session, _proxy_for(self._base)), keeper)
         return pool[0]
@@ -145,7 +150,7 @@ class Wire:
         return LLMConnectionError(f"no answer from {where}: {why}", retryable=retryable)
 
 
-async def _keep_open(session: aiohttp.ClientSession) -> AsyncGenerator[None, None]:
+async def _keep_open(session: aiohttp.ClientSession, wire: weakref.ref[Wire]) -> AsyncGenerator[None, None]:
     """
     Hold a session open until closed.
 
@@ -155,6 +160,8 @@ async def _keep_open(session: aiohttp.ClientSession) -> AsyncGenerator[None, Non
     try:
         yield
     finally:
+        if (owner := wire()) is not None:
+            owner.forget(asyncio.get_running_loop())
         await session.close()
 
 

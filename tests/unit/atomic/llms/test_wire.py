@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import socket
+import weakref
 
 import pytest
 
@@ -90,3 +92,31 @@ def test_the_proxy_of_the_environment_is_used(monkeypatch):
             return proxy.requests[0].path
 
     assert run(main()) == "http://far-away.test/v1/chat/completions"
+
+
+@pytest.mark.promise("health-own")
+@pytest.mark.parametrize("orderly", [True, False])
+@pytest.mark.filterwarnings("ignore:.*:ResourceWarning", "ignore:.*:pytest.PytestUnraisableExceptionWarning")
+def test_a_loop_that_is_over_is_forgotten(orderly):
+    llm = OpenAILLM(
+        "m",
+        base_url=f"http://127.0.0.1:1/{orderly}",
+        resilience=Resilience(retry={"attempts": 1}, breaker={"failures": 9}),
+    )
+    loops: weakref.WeakSet[asyncio.AbstractEventLoop] = weakref.WeakSet()
+
+    async def one():
+        loops.add(asyncio.get_running_loop())
+        with pytest.raises(LLMConnectionError):
+            await llm.async_generate("Hi")
+
+    def disorderly():
+        loop = asyncio.new_event_loop()
+        loop.set_exception_handler(lambda *_: None)
+        loop.run_until_complete(one())
+        loop.close()
+
+    for _ in range(5):
+        asyncio.run(one()) if orderly else disorderly()
+    gc.collect()
+    assert len(loops) <= (0 if orderly else 1)

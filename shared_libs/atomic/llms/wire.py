@@ -9,12 +9,12 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
-import weakref
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 from urllib.parse import parse_qsl
 from urllib.request import getproxies, proxy_bypass
+from weakref import WeakKeyDictionary
 
 import aiohttp
 from aiohttp.abc import AbstractResolver, ResolveResult
@@ -66,7 +66,8 @@ class Wire:
             *(part.partition("=")[2] for part in self._base.raw_query_string.split("&") if "=" in part),
         )
         self._targets: dict[str, tuple[URL, str]] = {}
-        self._pools: dict[asyncio.AbstractEventLoop, tuple[Session, AsyncGenerator[None, None]]] = {}
+        self._pools: WeakKeyDictionary[asyncio.AbstractEventLoop, tuple[Session, AsyncGenerator[None, None]]]
+        self._pools = WeakKeyDictionary()
 
     async def post(self, path: str, body: bytes) -> bytes:
         """
@@ -103,10 +104,6 @@ class Wire:
         if pool is not None:
             await pool[1].aclose()
 
-    def forget(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Let go of a loop that ends: a session holds its loop, so that no weak key would ever do it."""
-        self._pools.pop(loop, None)
-
     async def _send(self, path: str, body: bytes) -> tuple[aiohttp.ClientResponse, str]:
         """Send a request; return the answer, its body still to be read, and the address for error texts."""
         session, proxy = await self._session()
@@ -126,13 +123,27 @@ class Wire:
         loop = asyncio.get_running_loop()
         pool = self._pools.get(loop)
         if pool is None:
-            for closed in [known for known in self._pools if known.is_closed()]:  # without closing what was open on it
-                del self._pools[closed]
+            for closed in [known for known in self._pools if known.is_closed()]:
+                self._pools.pop(closed, None)
             session = _open_session()
-            keeper = _keep_open(session, weakref.ref(self))
+            keeper = self._keep_open(session)
             await anext(keeper)
             pool = self._pools[loop] = ((session, _proxy_for(self._base)), keeper)
         return pool[0]
+
+    async def _keep_open(self, session: aiohttp.ClientSession) -> AsyncGenerator[None, None]:
+        """
+        Hold a session open until closed.
+
+        An asynchronous generator, because an event loop closes those before it closes itself: a session that nobody
+        closed ends with its loop, without a warning and without an open socket. The session holds its loop, so it must
+        not be held any longer.
+        """
+        try:
+            yield
+        finally:
+            self._pools.pop(asyncio.get_running_loop(), None)
+            await session.close()
 
     def _target(self, path: str) -> tuple[URL, str]:
         target = self._targets.get(path)
@@ -148,21 +159,6 @@ class Wire:
         retryable = not isinstance(error, aiohttp.ClientConnectorCertificateError)
         why = redacted(_why(error), self.secrets)
         return LLMConnectionError(f"no answer from {where}: {why}", retryable=retryable)
-
-
-async def _keep_open(session: aiohttp.ClientSession, wire: weakref.ref[Wire]) -> AsyncGenerator[None, None]:
-    """
-    Hold a session open until closed.
-
-    An asynchronous generator, because an event loop closes those before it closes itself: a session that nobody closed
-    ends with its loop, without a warning and without an open socket.
-    """
-    try:
-        yield
-    finally:
-        if (owner := wire()) is not None:
-            owner.forget(asyncio.get_running_loop())
-        await session.close()
 
 
 def _open_session() -> aiohttp.ClientSession:

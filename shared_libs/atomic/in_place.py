@@ -32,19 +32,20 @@ async def in_place(body: Coroutine[Any, Any, T], expiry: Expiry) -> T:
     alarm = _Alarm(task, expiry)
     cancels = task.cancelling()
     try:
-        return await body
-    except asyncio.CancelledError:
-        if alarm.rang and task.uncancel() <= cancels:
+        result = await body
+    except (asyncio.CancelledError, Exception) as error:
+        if alarm.was_last(cancels):
             raise DeadlineExceeded(expiry.why) from None
-        if not alarm.rang and task.cancelling() == cancels:
+        if task.cancelling() > cancels:  # from outside, which always wins: also over what the body made of it
+            raise asyncio.CancelledError from error
+        if isinstance(error, asyncio.CancelledError):
             raise BodyCancelled from None
-        raise
-    except BaseException:
-        if alarm.rang and task.uncancel() <= cancels:
-            raise DeadlineExceeded(expiry.why) from None
         raise
     finally:
         alarm.stop()
+    if not alarm.was_last(cancels) and task.cancelling() > cancels:
+        raise asyncio.CancelledError
+    return result
 
 
 class _Alarm:
@@ -75,6 +76,10 @@ class _Alarm:
         self._expiry.waiter = None
         if self._handle is not None:
             self._handle.cancel()
+
+    def was_last(self, cancels: int) -> bool:
+        """Take its own cancellation back; whether it rang, and nobody else has cancelled since there were `cancels`."""
+        return self.rang and self._task.uncancel() <= cancels
 
     def _look(self) -> None:
         if self._loop.time() < self._expiry.at:

@@ -245,9 +245,8 @@ def health_of(provider: str, base_url: str, model: str, key: str = "") -> ModelH
 
 
 def _forget_oldest() -> None:
-    """Forget one model: of the few that were used longest ago the first whose health is of no interest."""
-    with contextlib.suppress(RuntimeError):  # another thread has just added one
-        for name, health in islice(_known.items(), _LOOKED_AT):
-            if health.at_rest:
-                _known.pop(name, None)
-                return
+    """Forget one model: of the few that were used longest ago the first at rest, or else the very oldest."""
+    with contextlib.suppress(RuntimeError, StopIteration):  # another thread has just added or forgotten one
+        oldest = next(iter(_known))
+        few = islice(_known.items(), min(_LOOKED_AT, len(_known) - 1))  # all but the newest
+        _known.pop(next((name for name, health in few if health.at_rest), oldest), None)

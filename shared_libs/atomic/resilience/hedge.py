@@ -92,8 +92,10 @@ class _Contest(Generic[T]):
 
     def entry(self, index: int) -> ModelCall[T]:
         """The call of one model: the same ledger, and a listener only while it speaks first."""
-        entry = ModelCall(self.call.send, self.call.deadline, _Lane(self, index), stream=self.call.stream)
-        entry.attempts, entry.causes = self.call.attempts, self.call.causes
+        call = self.call
+        lane = _Lane(self, index)
+        entry = ModelCall(call.send, call.deadline, lane, stream=call.stream, about_tokens=call.about_tokens)
+        entry.attempts, entry.causes = call.attempts, call.causes
         return entry
 
     def is_heard(self, index: int) -> bool:

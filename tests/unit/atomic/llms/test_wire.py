@@ -108,3 +108,34 @@ def test_the_proxy_of_the_environment_is_used(monkeypatch):
             return proxy.requests[0].path
 
     assert run(main()) == "http://far-away.test/v1/chat/completions"
+
+
+def loops_kept(orderly):
+    """How many of five loops are still there while the wrapper that was used on them is."""
+    policy = Resilience(retry={"attempts": 1}, breaker={"failures": 9})
+    llm = OpenAILLM("m", base_url=f"http://127.0.0.1:1/{orderly}", resilience=policy)
+    loops: weakref.WeakSet[asyncio.AbstractEventLoop] = weakref.WeakSet()
+
+    async def one():
+        loops.add(asyncio.get_running_loop())
+        with pytest.raises(LLMConnectionError):
+            await llm.async_generate("Hi")
+
+    for _ in range(5):
+        if orderly:
+            asyncio.run(one())
+        else:
+            loop = asyncio.new_event_loop()
+            loop.run_until_complete(one())
+            loop.close()
+            del loop
+    gc.collect()
+    return len(loops)
+
+
+@pytest.mark.promise("health-own")
+@pytest.mark.parametrize(("orderly", "kept"), [(True, 0), (False, 1)])
+@pytest.mark.filterwarnings("ignore:.*:ResourceWarning", "ignore:.*:pytest.PytestUnraisableExceptionWarning")
+def test_a_loop_that_is_over_is_forgotten(orderly, kept):
+    assert loops_kept(orderly) <= kept
+    gc.collect()  # what the last loop has left open is told of here, not in the next test

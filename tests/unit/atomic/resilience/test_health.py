@@ -56,6 +56,37 @@ def test_what_is_known_of_models_has_a_bound(monkeypatch):
     assert health_of("p", "address", "ill") is ill  # what is known of an ill model is kept
 
 
+def test_what_is_known_has_a_bound_where_every_model_is_ill(monkeypatch):
+    monkeypatch.setattr(health, "MAX_KNOWN", 10)
+    monkeypatch.setattr(health, "_known", type(health._known)())
+    for number in range(200):
+        ill = health_of("p", f"http://host-{number}", "m")
+        for _ in range(5):
+            ill.breaker.failed(Breaker(), 1.0)
+    assert len(health._known) == 10
+    assert health_of("p", "http://host-199", "m") is ill
+
+
+@pytest.mark.promise("limit-kept")
+@pytest.mark.parametrize("strategy", ["hedged", "race"])
+def test_models_that_are_asked_at_once_reserve_their_tokens_as_one_alone_does(strategy):
+    async def main():
+        other = ScriptedLLM([Turn(text="y", delay_s=300)] * 9, model="other")
+        answer = Turn(text="x", usage=Usage(60, 40), delay_s=1)
+        policy = Resilience(retry=ONCE, strategy=strategy, rate_limit={"tokens_per_minute": 1000})
+        llm = ScriptedLLM([answer] * 9, resilience=policy, fallbacks=[other])
+        # nothing is known yet of what is usual: a request of about 900 tokens leaves no room for another
+        calls = [asyncio.ensure_future(llm.async_chat("word " * 720, timeout=100)) for _ in range(3)]
+        await asyncio.sleep(0.5)
+        asked = len(llm.requests)
+        for call in calls:
+            call.cancel()
+        await asyncio.wait(calls)
+        return asked
+
+    assert run_virtual(main()) == 1
+
+
 @pytest.mark.promise("health-own")
 def test_two_loops_in_two_threads_share_a_limit_and_both_are_served():
     llm = ScriptedLLM(

@@ -1,0 +1,55 @@
+"""Awaiting our own code in its caller's task: its time, and who cancelled it."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from shared_libs.atomic.errors import DeadlineExceeded
+from shared_libs.atomic.in_place import in_place
+from shared_libs.atomic.supervise import Expiry
+from tests.support import run_virtual
+
+
+async def closes_badly():
+    try:
+        await asyncio.sleep(100)
+    finally:
+        raise OSError("the connection does not close")
+
+
+async def closes_well():
+    try:
+        await asyncio.sleep(100)
+    except asyncio.CancelledError:
+        return "an answer all the same"
+
+
+@pytest.mark.promise("cancel-wins")
+@pytest.mark.parametrize("body", [closes_badly, closes_well])
+def test_a_cancellation_from_outside_wins_over_what_the_body_makes_of_it(body):
+    async def main():
+        task = asyncio.ensure_future(in_place(body(), Expiry(50.0, "late")))
+        await asyncio.sleep(1)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        return asyncio.get_running_loop().time()
+
+    assert run_virtual(main()) == 1
+
+
+@pytest.mark.promise("cancel-wins")
+def test_what_was_cancelled_for_its_time_leaves_its_task_as_it_was():
+    async def main():
+        task = asyncio.current_task()
+        assert await in_place(closes_well(), Expiry(1.0, "late")) == "an answer all the same"
+        with pytest.raises(DeadlineExceeded, match="late"):
+            await in_place(closes_badly(), Expiry(2.0, "late"))
+        assert task.cancelling() == 0
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(1):
+                await asyncio.sleep(100)
+
+    run_virtual(main())

@@ -15,7 +15,15 @@ import msgspec
 from shared_libs.agents import prompts
 from shared_libs.agents.acting import act
 from shared_libs.agents.decisions import Decision
-from shared_libs.agents.gathering import by_name, checked_model, checked_tools, gather
+from shared_libs.agents.gathering import (
+    by_name,
+    checked_memory,
+    checked_model,
+    checked_observers,
+    checked_tools,
+    gather,
+    is_text,
+)
 from shared_libs.agents.limits import Limits, is_seconds
 from shared_libs.agents.pause import PausedRun
 from shared_libs.agents.protocol import ProtocolName, TurnProtocol, choose_protocol
@@ -81,14 +89,16 @@ class ReActAgent:
     ) -> None:
         if protocol not in ("auto", "native", "text"):
             raise MisuseError(f"protocol {protocol!r}: allowed are 'auto', 'native' and 'text'")
+        if not is_text(name) or not (instructions == "" or is_text(instructions)):
+            raise MisuseError(f"name and instructions are texts, not {name!r:.100} and {instructions!r:.100}")
         self.llm = checked_model(llm)
         self.tools = checked_tools(name, tools)
         self.instructions = instructions or prompts.INSTRUCTIONS
-        self.memory = memory
+        self.memory = checked_memory(memory)
         self.limits = Limits.of(limits)
         self.name = name
         self.protocol: TurnProtocol = choose_protocol(protocol, native_tools=llm.native_tools)
-        self.observers = tuple(observers)
+        self.observers = checked_observers(observers)
         # a wrong declaration shows here, not in a run
         self._by_name = by_name(name, [tool for tool in self.tools if isinstance(tool, BaseTool)])
         self._toolsets = [tool for tool in self.tools if isinstance(tool, Toolset)]
@@ -221,6 +231,9 @@ class ReActAgent:
         seconds = self.limits.timeout_s if timeout is None else timeout
         if not is_seconds(seconds):
             raise MisuseError(f"timeout is a positive number of seconds, not {timeout!r}")
+        for what, given in (("run_id", run_id), ("session_id", session_id)):
+            if given is not None and not is_text(given):
+                raise MisuseError(f"{what} is a text that is not empty, not {given!r:.100}")
         if session_id is not None and self.memory is None:
             raise MisuseError(f"agent {self.name} has no memory to keep session {session_id!r} in: pass memory=…")
         stores = self.memory is not None and session_id is not None

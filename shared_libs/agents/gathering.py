@@ -18,9 +18,17 @@ from shared_libs.atomic.tools.function_tool import tool
 from shared_libs.atomic.tools.toolset import Toolset
 
 
-def is_text(value: Any) -> bool:
-    """Whether it is a text that is not empty."""
-    return isinstance(value, str) and bool(value)
+def check_texts(**given: Any) -> None:
+    """
+    Refuse what is no text; None is left out.
+
+    Raises:
+        MisuseError: one is something else, or empty.
+
+    """
+    for what, text in given.items():
+        if text is not None and not (isinstance(text, str) and text):
+            raise MisuseError(f"{what} is a text that is not empty, not {text!r:.100}")
 
 
 def checked_model(llm: Any) -> BaseLLMWrapper:

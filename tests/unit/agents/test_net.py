@@ -272,8 +272,8 @@ MISUSE = {
     "an observer, not in a list": (lambda: ReActAgent(llm=ScriptedLLM([]), observers=print), r"observers=\[…\]"),
     "an observer that is none": (lambda: ReActAgent(llm=ScriptedLLM([]), observers=[5]), "plain function"),
     "an observer to await": (lambda: ReActAgent(llm=ScriptedLLM([]), observers=[asyncio.sleep]), "plain function"),
-    "instructions as a number": (lambda: ReActAgent(llm=ScriptedLLM([]), instructions=5), "are texts"),
-    "no name": (lambda: ReActAgent(llm=ScriptedLLM([]), name=""), "are texts"),
+    "instructions as a number": (lambda: ReActAgent(llm=ScriptedLLM([]), instructions=5), "instructions is a text"),
+    "no name": (lambda: ReActAgent(llm=ScriptedLLM([]), name=""), "name is a text"),
     "no tool": (lambda: ReActAgent(llm=ScriptedLLM([]), tools=[5]), "int is no tool"),
 }
 

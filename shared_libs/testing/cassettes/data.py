@@ -68,7 +68,9 @@ class Failure(Plain, frozen=True):
     """
     A failed attempt, as the facts that its error states; `kind` is that of the error's class.
 
-    `schema_refused` says that it showed the model to have no mode for structured output, and it is told in words since.
+    `schema_refused` says that it showed the model to have no mode for structured output, and it is told in words since;
+    `learnt` that the adapter asked otherwise at once. `goes_on` is whether another model is asked, where that is not as
+    the kind has it.
     """
 
     kind: str
@@ -79,6 +81,8 @@ class Failure(Plain, frozen=True):
     replay_safe: bool = True
     usage: Usage | None = None
     schema_refused: bool = False
+    learnt: bool = False
+    goes_on: bool | None = None
 
 
 class Streamed(Plain, frozen=True):
@@ -192,6 +196,8 @@ def failed(error: Exception, secrets: Secrets, base_url: str = "") -> Failure:
         retry_after_s=None if error.retry_after_s is None else float(error.retry_after_s),
         replay_safe=error.replay_safe,
         usage=error.usage,
+        learnt=error.learnt,
+        goes_on=None if error.another_may_answer == type(error).another_may_answer else error.another_may_answer,
     )
 
 

@@ -8,13 +8,27 @@ from typing import Any
 
 from shared_libs.agents.run import Run
 from shared_libs.atomic.errors import MisuseError, ToolError
-from shared_libs.atomic.events import Warned
+from shared_libs.atomic.events import EventSink, Warned
 from shared_libs.atomic.llms.base import BaseLLMWrapper
+from shared_libs.atomic.memory.base import BaseMemory
 from shared_libs.atomic.scope import use_scope
 from shared_libs.atomic.supervise import together
 from shared_libs.atomic.tools.base import BaseTool
 from shared_libs.atomic.tools.function_tool import tool
 from shared_libs.atomic.tools.toolset import Toolset
+
+
+def check_texts(**given: Any) -> None:
+    """
+    Refuse what is no text; None is left out.
+
+    Raises:
+        MisuseError: one is something else, or empty.
+
+    """
+    for what, text in given.items():
+        if text is not None and not (isinstance(text, str) and text):
+            raise MisuseError(f"{what} is a text that is not empty, not {text!r:.100}")
 
 
 def checked_model(llm: Any) -> BaseLLMWrapper:
@@ -34,6 +48,38 @@ def checked_model(llm: Any) -> BaseLLMWrapper:
         )
     model: BaseLLMWrapper = llm
     return model
+
+
+def checked_memory(memory: Any) -> BaseMemory | None:
+    """
+    Take an agent's memory.
+
+    Raises:
+        MisuseError: it is none.
+
+    """
+    # by shape, as the model
+    if memory is not None and (inspect.isclass(memory) or not callable(getattr(memory, "async_recall", None))):
+        raise MisuseError(f"memory is a store such as InProcessMemory(), not {memory!r:.100}")
+    store: BaseMemory | None = memory
+    return store
+
+
+def checked_observers(observers: Any) -> tuple[EventSink, ...]:
+    """
+    Take an agent's observers.
+
+    Raises:
+        MisuseError: they are no list of functions that take an event.
+
+    """
+    if isinstance(observers, str) or not isinstance(observers, Iterable):
+        raise MisuseError(f"observers is a list of functions, not a {type(observers).__name__}; write observers=[…]")
+    sinks = tuple(observers)
+    for sink in sinks:
+        if not callable(sink) or inspect.iscoroutinefunction(sink):
+            raise MisuseError(f"an observer is a plain function that takes an event, not {sink!r:.100}")
+    return sinks
 
 
 def checked_tools(agent: str, tools: Any) -> tuple[BaseTool | Toolset, ...]:

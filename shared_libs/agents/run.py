@@ -19,6 +19,7 @@ from shared_libs.agents.speech import AnswerStart, Speech
 from shared_libs.agents.step import Ending, RunState
 from shared_libs.atomic.budget import Budget
 from shared_libs.atomic.deadline import Deadline
+from shared_libs.atomic.errors import RunInterrupted
 from shared_libs.atomic.events import (
     AgentEvent,
     AttemptFinished,
@@ -209,7 +210,9 @@ class Run:
         for sink in tuple(self._sinks):
             try:
                 sink(event)
-            except Exception:  # noqa: BLE001 - a listener is foreign code: it must not end the run
+            except (KeyboardInterrupt, RunInterrupted):
+                raise
+            except BaseException:  # noqa: BLE001 - a listener is foreign code: it must not end the run
                 self._sinks.remove(sink)
                 _log.exception("an event sink failed and is left out for the rest of run %s", self.id)
 

@@ -8,7 +8,17 @@ import anyio
 import pytest
 
 from shared_libs.agents import Limits, ReActAgent
-from shared_libs.atomic import BaseLLMWrapper, BaseMemory, BaseTool, LLMResponse, Message, ToolError, ToolResult, tool
+from shared_libs.atomic import (
+    BaseLLMWrapper,
+    BaseMemory,
+    BaseTool,
+    InProcessMemory,
+    LLMResponse,
+    Message,
+    ToolError,
+    ToolResult,
+    tool,
+)
 from shared_libs.atomic.errors import MisuseError
 from shared_libs.atomic.events import RunFinished
 from shared_libs.atomic.llms import ScriptedLLM, Turn
@@ -133,6 +143,21 @@ def test_whatever_a_toolset_raises_ends_in_the_result():
     assert "panicked" in result.error
 
 
+@pytest.mark.promise("run-returns")
+@pytest.mark.parametrize(
+    "error", [Panic("p"), SystemExit(3), asyncio.CancelledError(), GeneratorExit(), ValueError("v")], ids=repr
+)
+def test_whatever_an_observer_raises_the_run_and_the_other_observers_go_on(error):
+    heard = []
+
+    def broken(event):
+        raise error
+
+    result = run_virtual(ReActAgent(llm=ScriptedLLM(["done"]), observers=[broken, heard.append]).async_run("go"))
+    assert result.answer == "done"
+    assert [type(event) for event in heard].count(RunFinished) == 1
+
+
 @pytest.mark.promise("time-orphans")
 def test_a_run_that_is_cancelled_leaves_no_call_of_a_turn_behind():
     wrote = []
@@ -242,6 +267,13 @@ MISUSE = {
     "limits of a wrong key": (lambda: ReActAgent(llm=ScriptedLLM([]), limits={"timeout": 5}), "timeout_s"),
     "limits as a number": (lambda: ReActAgent(llm=ScriptedLLM([]), limits=5), "allowed is a Limits or a dict"),
     "a tool, not in a list": (lambda: ReActAgent(llm=ScriptedLLM([]), tools=acting(None)), r"write tools=\[…\]"),
+    "a memory by its address": (lambda: ReActAgent(llm=ScriptedLLM([]), memory="sqlite://"), "memory is a store"),
+    "a memory's class": (lambda: ReActAgent(llm=ScriptedLLM([]), memory=InProcessMemory), "memory is a store"),
+    "an observer, not in a list": (lambda: ReActAgent(llm=ScriptedLLM([]), observers=print), r"observers=\[…\]"),
+    "an observer that is none": (lambda: ReActAgent(llm=ScriptedLLM([]), observers=[5]), "plain function"),
+    "an observer to await": (lambda: ReActAgent(llm=ScriptedLLM([]), observers=[asyncio.sleep]), "plain function"),
+    "instructions as a number": (lambda: ReActAgent(llm=ScriptedLLM([]), instructions=5), "instructions is a text"),
+    "no name": (lambda: ReActAgent(llm=ScriptedLLM([]), name=""), "name is a text"),
     "no tool": (lambda: ReActAgent(llm=ScriptedLLM([]), tools=[5]), "int is no tool"),
 }
 
@@ -254,6 +286,10 @@ def test_misuse_is_refused_when_the_agent_is_built(make, told):
 
 ASKED = {
     "a session without a memory": ({"session_id": "s"}, "no memory"),
+    "a session of no text": ({"session_id": 5}, "session_id is a text"),
+    "an empty session": ({"session_id": ""}, "session_id is a text"),
+    "an empty run id": ({"run_id": ""}, "run_id is a text"),
+    "a run id of no text": ({"run_id": 5}, "run_id is a text"),
     "a timeout as text": ({"timeout": "5"}, "positive number"),
     "a timeout that is true": ({"timeout": True}, "positive number"),
 }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 import msgspec
@@ -151,13 +151,19 @@ class Budget:
                 return f"{why} in the run that called this agent"
         return None
 
-    def _line(self) -> Iterator[Budget]:
+    def _line(self) -> Sequence[Budget]:
         """This budget and those above it."""
-        budget: Budget | None = self
+        if self.parent is None:
+            return (self,)
+        line, budget = [self], self.parent if self._counts_above else None
         while budget is not None:
-            yield budget
-            cut_off = budget._cut_off  # noqa: SLF001 - its own kind
-            budget = None if cut_off is not None and cut_off() else budget.parent
+            line.append(budget)
+            budget = budget.parent if budget._counts_above else None  # noqa: SLF001 - its own kind
+        return line
+
+    @property
+    def _counts_above(self) -> bool:
+        return self._cut_off is None or not self._cut_off()
 
     def spent(self) -> str | None:
         """Which limit of its own is reached, the steps aside."""

@@ -258,7 +258,7 @@ def _recorder(path: Path | None) -> RunRecorder | None:
         return None
     from shared_libs.observability.record import RunRecorder
 
-    return RunRecorder(path)
+    return RunRecorder(path, mode="replace")
 
 
 def _note(*, quiet: bool) -> Callable[[str], None]:

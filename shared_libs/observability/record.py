@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
+import json
 import logging
+import os
+import weakref
 from collections.abc import Callable
+from io import FileIO
 from pathlib import Path
-from typing import IO, Any
+from typing import Any, Literal, Self
 
 import msgspec
 
@@ -27,30 +32,45 @@ class RunRecorder:
 
     Every line is whole and out of the process as soon as it is written, so that a kill costs at most the last one.
     Pieces of text are joined until something else happens: a secret is known by its shape, and a piece has none.
-    An older record in the file is replaced when the first event comes.
+    Several processes may write to one file: each writes whole lines behind what is there. What is left is written when
+    the recorder is closed, as it is at the end of a `with` block, and at the end of the program.
 
     Args:
-        path: the file; its folder is made. A file that holds anything but a run record is not overwritten.
+        path: the file; its folder is made. A file that holds anything but a run record is not touched.
+        mode: "append" goes on behind what is there; "replace" begins anew when the first event comes.
 
     Raises:
         MisuseError: the file cannot be written.
 
     """
 
-    def __init__(self, path: str | Path) -> None:
+    def __init__(self, path: str | Path, *, mode: Literal["append", "replace"] = "append") -> None:
+        if mode not in ("append", "replace"):
+            raise MisuseError(f"mode {mode!r}: allowed are 'append' and 'replace'")
         self.path = Path(path)
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             if not _may_overwrite(self.path):
                 raise MisuseError(f"{self.path} holds something that is no run record; name another file")
-            self._file: IO[bytes] = open(self.path, "ab", opener=private)  # noqa: SIM115 - closed by `close`
+            self._file: FileIO = open(  # noqa: SIM115 - closed by `close`
+                self.path, "ab", buffering=0, opener=private
+            )
         except (OSError, ValueError) as error:
             if isinstance(error, MisuseError):
                 raise
             raise MisuseError(f"the run record {self.path} cannot be written: {_reason(error)}") from error
+        self._replaces = mode == "replace"
         self._begun = False
         self._text: _Line | None = None
         self._spool: Spool[_Line | None] = Spool(self._write, name="record")
+
+        atexit.register(_close_at_exit, weakref.ref(self))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     def __call__(self, event: AgentEvent) -> None:
         """Take an event."""
@@ -82,16 +102,34 @@ class RunRecorder:
             if last is not None and _same_text(last, line):
                 line, last = last | {"text": last["text"] + line["text"]}, None
             self._text, line = line, None
-        for whole in (last, line):
-            if whole is not None:
-                self._begin()
-                self._file.write(_encoded(whole))
-        self._file.flush()
+        whole = b"".join(_encoded(each) for each in (last, line) if each is not None)
+        if whole and not self._begun:
+            self._begun = True
+            whole = self._begin() + whole
+        while whole:
+            whole = whole[self._file.write(whole) :]
 
-    def _begin(self) -> None:
-        if not self._begun and self.path.is_file():
+    def _begin(self) -> bytes:
+        """Make room for the first line; return what has to come before it."""
+        if not self.path.is_file():
+            return b""
+        if self._replaces:
             self._file.truncate(0)
-        self._begun = True
+            return b""
+        with self.path.open("rb") as file:
+            if not file.seek(0, os.SEEK_END):
+                return b""
+            file.seek(-1, os.SEEK_END)
+            return b"" if file.read() == b"\n" else b"\n"  # whoever wrote last was stopped in the middle of a line
+
+
+def _close_at_exit(recorder: weakref.ref[RunRecorder]) -> None:
+    found = recorder()
+    if found is not None:
+        try:
+            found.close()
+        except FactoryError as error:
+            _log.warning("%s", error)
 
 
 _PIECES = {kind.__struct_config__.tag for kind in (TextDelta, ThinkingDelta)}
@@ -121,13 +159,24 @@ def read_record(path: str | Path, *, on_note: Callable[[str], None] = _log.warni
         try:
             events.append(decode_event(line))
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
-            if number == len(lines) and events:
-                on_note(f"{path}:{number}: the last line is cut off and left out: its writer was stopped")
-                break
+            last = number == len(lines)
+            if events and (last or _is_cut_off(line)):
+                which = "the last line" if last else "a line"
+                on_note(f"{path}:{number}: {which} is cut off and left out: its writer was stopped")
+                continue
             raise MisuseError(f"{path}:{number}: not an event of a run record: {error}") from error
     if not events:
         raise MisuseError(f"{path}: holds no events; a run record is what `factory run --trace FILE` writes")
     return events
+
+
+def _is_cut_off(line: bytes) -> bool:
+    """Whether it is the beginning of an event and no more."""
+    try:
+        json.loads(line)
+    except ValueError:
+        return line.startswith(b'{"type":"')
+    return False
 
 
 def _may_overwrite(path: Path) -> bool:

@@ -210,7 +210,9 @@ class BaseLLMWrapper:
     @final
     async def async_embed(self, texts: Sequence[str], *, timeout: float | None = None, **options: Any) -> np.ndarray:
         """
-        Return the embeddings of the texts: float32, shape (len(texts), dimensions).
+        Return the embeddings of the texts: float32, shape (len(texts), dimensions), in their order.
+
+        More texts than a server takes at once are cut into several requests, a few of them at a time.
 
         Only fallbacks with the same model are asked: vectors of two models cannot be compared.
 
@@ -225,13 +227,24 @@ class BaseLLMWrapper:
         if not routes:
             raise MisuseError(f"{type(self).__name__} has no embeddings")
 
-        async def send(model: BaseLLMWrapper, _: Watch) -> np.ndarray:
-            await model._ready()
-            return await model._embed(list(texts), **options)
+        from shared_libs.atomic.llms.embedding import in_parts  # it reads answers, which most wrappers never do
 
-        call = ModelCall(send, _deadline(timeout), Listener())
-        vectors, _ = await run_chain(routes, call)
-        return vectors
+        if options:
+            _checked_options(options)
+        deadline = _deadline(timeout)
+
+        async def embed(part: Sequence[str]) -> np.ndarray:
+            async def send(model: BaseLLMWrapper, _: Watch) -> np.ndarray:
+                await model._ready()
+                return await model._embed(list(part), **options)
+
+            vectors, _ = await run_chain(routes, ModelCall(send, deadline, Listener()))
+            return vectors
+
+        def at_most() -> int | None:
+            return min((most for model, _ in routes if (most := model.texts_at_once)), default=None)
+
+        return await in_parts(texts, at_most, embed)
 
     @property
     def embeds(self) -> bool:
@@ -247,6 +260,11 @@ class BaseLLMWrapper:
         await self._ready()
         for fallback in self.fallbacks:
             await fallback.aopen()
+
+    @property
+    def texts_at_once(self) -> int | None:
+        """How many texts `_embed` takes in one request; None: any number. More are split."""
+        return None
 
     async def aclose(self) -> None:
         """Close the connections of this wrapper and its fallbacks; using it afterwards opens them again."""

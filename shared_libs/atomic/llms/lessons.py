@@ -41,6 +41,13 @@ _TOO_MUCH = re.compile(
 _NUMBER = re.compile(r"\d[\d,_]*")
 _LENGTHS = ("max_tokens", "max_completion_tokens", "max_output_tokens")
 
+_OF_A_BATCH = re.compile(
+    r"batch|too many|per request|split|array too"
+    r"|(array|list|number|count|size|length) .{0,40}(input|text|document|string|item)"
+    r"|(input|text|document|string|item)s? .{0,40}(limit|max|at most|larger|exceed|more than|fewer)",
+    re.IGNORECASE,
+)
+
 _SCHEMA_FIELDS = ("response_format", "text", "output_config", "format")
 _OF_A_SCHEMA = re.compile(
     r"response[ _-]?format|json[ _-]?schema|structured output|output_config|output format|text\.format|json mode"
@@ -162,6 +169,17 @@ def learn(dialect: Dialect, request: Request, error: LLMError, *, chat: bool = F
         return False
     dialect.note(lesson)
     worth_again(error, f"{lesson}, from now on")
+    return True
+
+
+def learn_how_many(dialect: Dialect, count: int, error: LLMError) -> bool:
+    """Learn how many texts one request for embeddings may have, from the refusal of one with `count`."""
+    text = str(error)
+    if count == 1 or not isinstance(error, BadRequest) or not _OF_A_BATCH.search(text):
+        return False
+    numbers = [int(re.sub(r"[,_]", "", found)) for found in _NUMBER.findall(text.partition(": ")[2])]
+    dialect.texts_at_once = max((number for number in numbers if 0 < number < count), default=count // 2)
+    dialect.note(f"a request for embeddings has at most {dialect.texts_at_once} texts")
     return True
 
 

@@ -54,14 +54,7 @@ class _Reply(msgspec.Struct):
     error: Any = None
 
 
-class Embeddings(msgspec.Struct):
-    """The answer to a request for embeddings."""
-
-    embeddings: list[list[float]] | None = None
-
-
 _decoder = msgspec.json.Decoder(_Reply)
-embeddings_decoder = msgspec.json.Decoder(Embeddings)
 
 
 def request_messages(messages: Sequence[Message]) -> list[dict[str, Any]]:

@@ -7,11 +7,11 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Any
 
-from shared_libs.atomic.errors import MalformedResponse
+from shared_libs.atomic.llms.embedding import read_embeddings
 from shared_libs.atomic.llms.framing import AnyFraming
 from shared_libs.atomic.llms.http_llm import HttpLLM
-from shared_libs.atomic.llms.ollama_format import OllamaAnswer, embeddings_decoder, request_messages, request_tool
-from shared_libs.atomic.llms.payload import decode_strictly, encode
+from shared_libs.atomic.llms.ollama_format import OllamaAnswer, request_messages, request_tool
+from shared_libs.atomic.llms.payload import encode
 from shared_libs.atomic.types import LLMChunk, LLMResponse, Message, ToolSpec
 
 if TYPE_CHECKING:
@@ -76,18 +76,9 @@ class OllamaLLM(HttpLLM):
                 yield chunk
 
     async def _embed(self, texts: list[str], **options: Any) -> np.ndarray:
-        import numpy as np
-
         request = {"model": self.model, "input": texts, **_sorted_out(options)}
-        rows = (
-            decode_strictly(embeddings_decoder, await self._wire().post("/api/embed", encode(request))).embeddings or []
-        )
-        if len(rows) != len(texts):
-            raise MalformedResponse(f"{len(rows)} embeddings came for {len(texts)} texts")
-        try:
-            return np.array(rows, dtype=np.float32)
-        except ValueError as error:
-            raise MalformedResponse(f"the embeddings are no matrix of numbers: {error}") from None
+        wire = self._wire()
+        return read_embeddings(await wire.post("/api/embed", encode(request)), texts, wire.secrets)
 
     def _request(self, messages: list[Message], tools: tuple[ToolSpec, ...], options: dict[str, Any]) -> dict[str, Any]:
         output = options.pop("output_schema", None)

@@ -166,20 +166,7 @@ class _Completion(msgspec.Struct):
     base_resp: _Status | None = None  # MiniMax
 
 
-class _Embedding(msgspec.Struct):
-    embedding: str | list[float]
-    index: int | None = None
-
-
-class Embeddings(msgspec.Struct):
-    """The answer to a request for embeddings; each is a list of numbers, or base64 of little-endian float32."""
-
-    data: list[_Embedding] | None = None
-    error: Any = None
-
-
 _decoder = msgspec.json.Decoder(_Completion)
-embeddings_decoder = msgspec.json.Decoder(Embeddings)
 
 
 def request_messages(

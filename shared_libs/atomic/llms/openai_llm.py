@@ -2,26 +2,19 @@
 
 from __future__ import annotations
 
-import base64
 import os
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Any, Literal
 
-from shared_libs.atomic.errors import BadRequest, LLMError, MalformedResponse, MisuseError
+from shared_libs.atomic.errors import BadRequest, LLMError, MisuseError
 from shared_libs.atomic.llms.base import BaseLLMWrapper
 from shared_libs.atomic.llms.chat_rules import conform, tools_of
-from shared_libs.atomic.llms.faults import error_event
+from shared_libs.atomic.llms.embedding import read_embeddings
 from shared_libs.atomic.llms.given import missed_in
 from shared_libs.atomic.llms.http_llm import VendorLLM
-from shared_libs.atomic.llms.lessons import learn, worth_again
-from shared_libs.atomic.llms.openai_format import (
-    OpenAIAnswer,
-    embeddings_decoder,
-    given_fields,
-    request_messages,
-    request_tool,
-)
+from shared_libs.atomic.llms.lessons import learn, learn_how_many, worth_again
+from shared_libs.atomic.llms.openai_format import OpenAIAnswer, given_fields, request_messages, request_tool
 from shared_libs.atomic.llms.openai_responses import (
     ENCRYPTED_REASONING,
     ResponsesAnswer,
@@ -29,7 +22,7 @@ from shared_libs.atomic.llms.openai_responses import (
     request_items,
 )
 from shared_libs.atomic.llms.openai_responses import request_tool as responses_tool
-from shared_libs.atomic.llms.payload import decode_strictly, encode
+from shared_libs.atomic.llms.payload import encode
 from shared_libs.atomic.llms.strict_schema import strict_schema
 from shared_libs.atomic.resilience.policy import Resilience
 from shared_libs.atomic.types import LLMChunk, LLMResponse, Message, Price, ToolSpec
@@ -132,32 +125,20 @@ class OpenAILLM(VendorLLM):
             raise
 
     async def _embed(self, texts: list[str], **options: Any) -> np.ndarray:
-        import numpy as np
-
-        parts = [
-            await self._embed_batch(texts[start : start + MAX_TEXTS], options)
-            for start in range(0, len(texts), MAX_TEXTS)
-        ]
-        return parts[0] if len(parts) == 1 else np.concatenate(parts)
-
-    async def _embed_batch(self, texts: list[str], options: dict[str, Any]) -> np.ndarray:
         request = {"model": self.model, "input": texts, "encoding_format": "base64", **options}
         self._dialect.fit(request)
         wire = self._wire()
         try:
-            body = await wire.post("/embeddings", encode(request))
-        except BadRequest as error:
-            learn(self._dialect, request, error)
+            return read_embeddings(await wire.post("/embeddings", encode(request)), texts, wire.secrets)
+        except LLMError as error:
+            self._hint(error)
+            learn_how_many(self._dialect, len(texts), error) or learn(self._dialect, request, error)
             raise
-        answer = decode_strictly(embeddings_decoder, body)
-        if answer.error is not None:
-            raise error_event(body, wire.secrets)
-        rows = answer.data or []
-        if len(rows) != len(texts):
-            raise MalformedResponse(f"{len(rows)} embeddings came for {len(texts)} texts")
-        if all(row.index is not None for row in rows):
-            rows.sort(key=lambda row: row.index or 0)
-        return _matrix([row.embedding for row in rows])
+
+    @property
+    def texts_at_once(self) -> int | None:
+        """How many texts one request for embeddings may have."""
+        return self._dialect.texts_at_once or MAX_TEXTS
 
     def _answer(self) -> Answer:
         secrets = self._wire().secrets
@@ -277,20 +258,3 @@ def _leave_out_tools(request: dict[str, Any]) -> None:
     """Without tools there is nothing to choose from, and some servers say so with a refusal."""
     for name in ("tool_choice", "parallel_tool_calls"):
         request.pop(name, None)
-
-
-def _matrix(vectors: list[str | list[float]]) -> np.ndarray:
-    """The embeddings as rows: base64 of little-endian float32, or lists of numbers."""
-    import numpy as np
-
-    try:
-        rows = [
-            np.frombuffer(base64.b64decode(vector, validate=True), "<f4") if isinstance(vector, str) else vector
-            for vector in vectors
-        ]
-        matrix = np.array(rows, dtype=np.float32)
-    except ValueError as error:
-        raise MalformedResponse(f"the embeddings are no matrix of numbers: {error}") from None
-    if matrix.ndim != 2 or not matrix.shape[1]:
-        raise MalformedResponse(f"the embeddings are no matrix of numbers: their shape is {matrix.shape}")
-    return matrix

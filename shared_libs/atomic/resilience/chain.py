@@ -35,7 +35,8 @@ async def run_chain(routes: Sequence[tuple[M, Resilience]], call: ModelCall[T]) 
             continue
         if failures and not _may_go_on(call, failures):
             break
-        if (window := _overflown(routes, failures)) and model.context_window and model.context_window <= window:
+        window = _overflown(routes, failures) if failures else 0
+        if window and model.context_window and model.context_window <= window:
             failures[index] = _no_larger(model, window)
             continue
         if failures:

@@ -156,9 +156,11 @@ def test_a_missing_file_is_told(tmp_path):
 def test_folders_are_made_and_an_older_record_is_replaced_only_by_a_new_run(tmp_path):
     path = tmp_path / "deep" / "er" / "run.jsonl"
     recorded(path, started(question="first"))
-    RunRecorder(path).close()
+    RunRecorder(path, mode="replace").close()
     assert read_record(path)[0].question == "first"
-    assert [event.question for event in recorded(path, started(question="second"))] == ["second"]
+    with RunRecorder(path, mode="replace") as recorder:
+        recorder(started(question="second"))
+    assert [event.question for event in read_record(path)] == ["second"]
 
 
 @pytest.mark.parametrize("make", [lambda path: path.mkdir(), lambda path: path.write_text("name: precious\n")])
@@ -200,3 +202,64 @@ def test_lines_are_plain_json(tmp_path, answered):
     assert lines[0]["type"] == "run_started"
     assert lines[-1]["type"] == "run_finished"
     assert lines[-1]["result"]["status"] == "answered"
+
+
+def test_the_runs_of_yesterday_are_still_there(tmp_path, answered, partial):
+    path = tmp_path / "runs.jsonl"
+    for events in (answered, partial, answered):
+        with RunRecorder(path) as recorder:
+            for event in events:
+                recorder(event)
+    assert sum(isinstance(event, RunFinished) for event in read_record(path)) == 3
+
+
+def test_behind_a_line_that_was_cut_off_the_next_one_begins_on_its_own(tmp_path, answered):
+    path = tmp_path / "runs.jsonl"
+    recorded(path, *answered)
+    with path.open("ab") as file:
+        file.write(b'{"type":"tool_started","run_id":"r","se')
+    notes = []
+    with RunRecorder(path) as recorder:
+        for event in answered:
+            recorder(event)
+    back = read_record(path, on_note=notes.append)
+    assert sum(isinstance(event, RunFinished) for event in back) == 2
+    assert len(notes) == 1
+    assert "cut off" in notes[0]
+
+
+AT_EXIT = """
+    import asyncio, sys
+    from shared_libs.agents import ReActAgent
+    from shared_libs.atomic.llms import ScriptedLLM
+    from shared_libs.observability import RunRecorder
+
+    agent = ReActAgent(llm=ScriptedLLM(["x"] * 20), observers=[RunRecorder(sys.argv[1])])
+
+    async def main():
+        for _ in range(20):
+            await agent.async_run("q")
+
+    asyncio.run(main())
+"""
+
+
+def test_several_processes_write_to_one_file_and_what_is_left_is_written_at_their_end(tmp_path):
+    path = tmp_path / "runs.jsonl"
+    command = [sys.executable, "-c", dedent(AT_EXIT), str(path)]
+    processes = [subprocess.Popen(command) for _ in range(3)]
+    assert [process.wait(60) for process in processes] == [0, 0, 0]
+    back = read_record(path)
+    assert sum(isinstance(event, RunStarted) for event in back) == 60
+    assert sum(isinstance(event, RunFinished) for event in back) == 60
+
+
+def test_a_record_may_begin_anew(tmp_path, answered):
+    path = tmp_path / "run.jsonl"
+    for _ in range(2):
+        with RunRecorder(path, mode="replace") as recorder:
+            for event in answered:
+                recorder(event)
+    assert sum(isinstance(event, RunFinished) for event in read_record(path)) == 1
+    with pytest.raises(MisuseError, match="allowed are"):
+        RunRecorder(path, mode="write")

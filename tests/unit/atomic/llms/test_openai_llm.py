@@ -415,7 +415,7 @@ def test_embeddings_that_are_no_matrix_are_malformed(data):
         async with WireServer([reply({"data": data})]) as server, llm_at(server) as llm:
             await llm.async_embed(["a", "b"])
 
-    with pytest.raises(MalformedResponse, match="embeddings"):
+    with pytest.raises(MalformedResponse, match="embedding"):
         run(main())
 
 

@@ -1,0 +1,182 @@
+"""Embeddings: texts cut into requests that servers take, and answers checked number by number."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from shared_libs.atomic.errors import LLMError, MalformedResponse
+from shared_libs.atomic.llms.faults import error_event, no_answer
+from shared_libs.atomic.llms.payload import decode_strictly
+
+if TYPE_CHECKING:
+    import numpy as np
+
+AT_ONCE = 4
+"""How many requests of one call are on their way at once."""
+
+_QUOTED_CHARS = 40
+
+Row = tuple[Any, Any]
+"""An embedding as it came, and its index or None."""
+
+
+class _Embedding(msgspec.Struct):
+    embedding: Any = None
+    index: Any = None
+
+
+class _Answer(msgspec.Struct):
+    data: list[_Embedding] | None = None
+    embeddings: list[Any] | None = None
+    error: Any = None
+
+
+_decoder = msgspec.json.Decoder(_Answer)
+
+
+async def in_parts(
+    texts: Sequence[str], at_most: Callable[[], int | None], embed: Callable[[Sequence[str]], Awaitable[np.ndarray]]
+) -> np.ndarray:
+    """
+    Embed texts in as many requests as it takes, a few at a time; the rows are in the order of the texts.
+
+    Args:
+        texts: what is embedded.
+        at_most: how many texts one request may have; it may get fewer when a server says so.
+        embed: makes one request.
+
+    Raises:
+        LLMError: one of the requests failed; the others are cancelled.
+
+    """
+    most = at_most() or len(texts)
+    if len(texts) <= most:
+        try:
+            return await embed(texts)
+        except LLMError:
+            if (at_most() or most) >= len(texts):
+                raise
+        return await in_parts(texts, at_most, embed)
+    import numpy as np
+
+    first = await in_parts(texts[:most], at_most, embed)  # alone: it may teach how many there may be
+    rest = texts[most:]
+    most = min(most, at_most() or most)
+    gate = asyncio.Semaphore(AT_ONCE)
+
+    async def part(start: int) -> np.ndarray:
+        async with gate:
+            return await in_parts(rest[start : start + most], at_most, embed)
+
+    tasks = [asyncio.create_task(part(start)) for start in range(0, len(rest), most)]
+    try:
+        return np.concatenate([first, *await asyncio.gather(*tasks)])
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def read_embeddings(body: bytes, texts: Sequence[str], secrets: Iterable[str]) -> np.ndarray:
+    """
+    Read the answer of a server to a request for embeddings: float32, a row for each text.
+
+    Each is a list of numbers, or base64 of little-endian float32. Without an index they stand in the order of the
+    texts; one that lacks an index where others have theirs has the place that is left.
+
+    Raises:
+        MalformedResponse: it has not one embedding a text, of the same length, of finite numbers; names the text.
+        LLMError: it is a refusal.
+
+    """
+    answer = _read(body)
+    if answer.error:
+        raise error_event(body, secrets)
+    if answer.data is None and answer.embeddings is None:
+        raise no_answer(body, secrets, "embeddings")
+    rows: list[Row] = [(row.embedding, row.index) for row in answer.data or ()]
+    rows = rows or [(embedding, None) for embedding in answer.embeddings or ()]
+    if len(rows) != len(texts):
+        raise MalformedResponse(f"{len(rows)} embeddings came for {len(texts)} texts")
+    return _matrix(_in_order(rows), texts)
+
+
+def _read(body: bytes) -> _Answer:
+    try:
+        return _decoder.decode(body)
+    except msgspec.DecodeError:
+        try:
+            found = json.loads(body)  # which knows NaN, as some servers write it
+        except (ValueError, RecursionError):
+            return decode_strictly(_decoder, body)
+    try:
+        return msgspec.convert(found, _Answer)
+    except msgspec.ValidationError as error:
+        raise MalformedResponse(f"the answer is not what the protocol says: {error}") from None
+
+
+def _in_order(rows: list[Row]) -> list[Any]:
+    """The embeddings in the order of the texts."""
+    if all(index is None for _, index in rows):
+        return [vector for vector, _ in rows]
+    placed: list[Any] = [None] * len(rows)
+    free = dict.fromkeys(range(len(rows)))
+    for vector, index in rows:
+        if index is None:
+            continue
+        if isinstance(index, bool) or not isinstance(index, int | float) or index not in free:
+            raise MalformedResponse(
+                f"an embedding has the index {index!r:.20}; each of 0 to {len(rows) - 1} comes once"
+            )
+        placed[int(index)] = vector
+        del free[int(index)]
+    for place, vector in zip(list(free), [vector for vector, index in rows if index is None], strict=True):
+        placed[place] = vector
+    return placed
+
+
+def _matrix(vectors: list[Any], texts: Sequence[str]) -> np.ndarray:
+    import numpy as np
+
+    rows: list[np.ndarray] = []
+    for number, vector in enumerate(vectors):
+        row = _row(vector, number, texts)
+        if rows and len(row) != len(rows[0]):
+            raise _wrong(number, texts, f"has {len(row)} numbers, and the first has {len(rows[0])}")
+        rows.append(row)
+    matrix: np.ndarray = np.stack(rows)
+    finite = np.isfinite(matrix)
+    if not finite.all():
+        number, place = np.argwhere(~finite)[0]
+        raise _wrong(int(number), texts, f"holds no number at place {place} (null, NaN or infinite)")
+    return matrix
+
+
+def _row(vector: Any, number: int, texts: Sequence[str]) -> np.ndarray:
+    import numpy as np
+
+    if isinstance(vector, list) and len(vector) == 1 and isinstance(vector[0], list):
+        vector = vector[0]  # a matrix of one row, as llama.cpp gives where it does not pool
+    try:
+        if isinstance(vector, str):
+            row = np.frombuffer(base64.b64decode(vector, validate=True), "<f4")
+        else:
+            row = np.array(vector, dtype=np.float32)
+    except (ValueError, TypeError, OverflowError) as error:
+        raise _wrong(number, texts, f"is no list of numbers: {error}") from None
+    if row.ndim != 1 or not len(row):
+        raise _wrong(number, texts, f"is no list of numbers: its shape is {row.shape}")
+    return row
+
+
+def _wrong(number: int, texts: Sequence[str], why: str) -> MalformedResponse:
+    """The error for one text; another try gives the same numbers."""
+    text = texts[number]
+    quoted = text if len(text) <= _QUOTED_CHARS else f"{text[:_QUOTED_CHARS]}..."
+    return MalformedResponse(f"the embedding of text {number} ({quoted!r}) {why}", retryable=False)

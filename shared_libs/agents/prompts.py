@@ -25,11 +25,14 @@ Thought: why you do what you do next
 Action: the name of one tool
 Action Input: its arguments as one JSON object
 
-The result comes back to you as "Observation: ...". Never write an observation yourself. {DATA}
+The result comes back to you as "Observation: ..."; further lines of it begin with "|". Never write an observation
+yourself. {DATA}
 When you know the answer, write this instead:
 
 Thought: why this is the answer
 Final Answer: the answer"""
+
+LINE_OF_OBSERVATION = "\n| "
 
 LAST_WORD = (
     "Stop here: {why}. Answer now, in your own words, from what has been observed so far; no more tools can be called. "

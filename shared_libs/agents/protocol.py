@@ -132,7 +132,8 @@ def _known(calls: Sequence[ToolCall], tools: Sequence[ToolSpec]) -> bool:
 
 def _as_text(message: Message) -> Message:
     if message.role == "tool":
-        return Message("user", f"Observation: {message.text}")
+        # so marked, no line of a tool's can pass for a label of the format
+        return Message("user", f"Observation: {prompts.LINE_OF_OBSERVATION.join(message.text.splitlines())}")
     if message.role == "assistant" and message.tool_calls:
         thought = [f"Thought: {message.text}"] if message.text else []
         actions = [f"Action: {call.name}\nAction Input: {call.arguments_json()}" for call in message.tool_calls]

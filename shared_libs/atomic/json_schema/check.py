@@ -61,16 +61,30 @@ class SchemaCheck:
     def problems(self, value: Any) -> str:
         """What is wrong with a value, with the place of each problem; empty where it fits."""
         visit = Visit(FUEL)
+        given_up = self._visited(value, visit)
+        found = sorted(visit.problems, key=lambda problem: list(map(str, problem[0])))
+        told = [*found, *([((), given_up)] if given_up else [])]
+        return placed(told) + ("; and more" if len(found) == MAX_PROBLEMS else "")
+
+    def too_much(self, value: Any) -> str:
+        """
+        Why another checker of this schema had better not begin with a value; empty where it will come to its end.
+
+        pydantic tries every member of a union at every level, to its end: in types that hold themselves that doubles
+        with every level, also for a value that fits.
+        """
+        return self._visited(value, Visit(FUEL, thorough=True))
+
+    def _visited(self, value: Any, visit: Visit) -> str:
         try:
             self._root.check(value, (), visit)
         except Enough:
             pass
         except TooMuchWork:
-            visit.problems.append(((), "checking it takes too much work: it is too large or too nested for its schema"))
+            return "checking it takes too much work: it is too large or too nested for its schema"
         except RecursionError:
-            visit.problems.append(((), "it is nested too deep to be checked"))
-        found = sorted(visit.problems, key=lambda problem: list(map(str, problem[0])))
-        return placed(found) + ("; and more" if len(found) == MAX_PROBLEMS else "")
+            return "it is nested too deep to be checked"
+        return ""
 
 
 def unfenced(text: str) -> str:

@@ -183,7 +183,7 @@ def _any_of(given: Any, around: Around) -> Check:
 
     def check(value: Any, path: Path, visit: Visit) -> None:
         # all of them where it matters what they have looked at
-        every = visit.seen is not None
+        every = visit.thorough or visit.seen is not None
         fits = [True for node in nodes if visit.fits(node, value, path)] if every else _first(nodes, value, path, visit)
         if not fits:
             visit.wrong(path, f"{shown(value)} is not valid under any of the given schemas")

@@ -24,13 +24,15 @@ class Enough(Exception):
 class Visit:
     """One check of one value: the work it may still do, what it found, and what was looked at of the current value."""
 
-    __slots__ = ("_most", "fuel", "problems", "seen")
+    __slots__ = ("_most", "fuel", "problems", "seen", "thorough")
 
-    def __init__(self, fuel: int) -> None:
+    def __init__(self, fuel: int, *, thorough: bool = False) -> None:
         self.fuel = fuel
+        self.thorough = thorough
+        """Whether every member of a union is looked at to its end, as some checkers do it: to know their work."""
         self.problems: list[tuple[Path, str]] = []
         self.seen: set[Any] | None = None  # for `unevaluated…`: names and indices of the current value
-        self._most = MAX_PROBLEMS
+        self._most = fuel if thorough else MAX_PROBLEMS
 
     def spend(self, work: int = 1) -> None:
         """Book work before it is done; raises `TooMuchWork`."""
@@ -54,15 +56,16 @@ class Visit:
     def fits(self, node: Node, value: Any, path: Path) -> bool:
         """Whether the current value fits; what is wrong is not told, and then nothing of it counts as seen."""
         before, seen, most = self.problems, self.seen, self._most
-        self.problems, self.seen, self._most = [], None if seen is None else set(), 1
+        self.problems, self.seen, self._most = [], None if seen is None else set(), self._most if self.thorough else 1
         try:
             node.check(value, path, self)
         except Enough:
             return False
         else:
-            if seen is not None and self.seen:
+            fits = not self.problems
+            if fits and seen is not None and self.seen:
                 seen |= self.seen
-            return True
+            return fits
         finally:
             self.problems, self.seen, self._most = before, seen, most
 

@@ -17,7 +17,7 @@ from typing import Any
 import msgspec
 
 from shared_libs.atomic.errors import MisuseError
-from shared_libs.atomic.json_schema import SchemaCheck, placed, unfenced
+from shared_libs.atomic.json_schema import MAX_PROBLEMS, SchemaCheck, placed, unfenced
 from shared_libs.atomic.types import Message
 
 INSTRUCTION = "Answer with one JSON value and nothing else. It must be valid against this JSON Schema:\n{schema}"
@@ -46,7 +46,6 @@ class OutputSchema:
 
     def __init__(self, wanted: type | Mapping[str, Any]) -> None:
         self._model: Any = None
-        self._check: SchemaCheck
         if inspect.isclass(wanted) and hasattr(wanted, "model_json_schema"):
             self._model = wanted
             self.schema: dict[str, Any] = wanted.model_json_schema()
@@ -54,9 +53,9 @@ class OutputSchema:
         elif isinstance(wanted, Mapping):
             self.schema = dict(wanted)
             name = str(self.schema.get("title", ""))
-            self._check = SchemaCheck(self.schema, "output_schema")
         else:
             raise MisuseError(f"output_schema is a pydantic model or a JSON Schema as a dict, not {wanted!r}")
+        self._check = SchemaCheck(self.schema, "output_schema")
         # OpenAI takes no other name: letters, digits, _ and -, at most 64; a generic model's has brackets
         self.name = re.sub(r"[^a-zA-Z0-9_-]", "_", name)[:64] or "output"
 
@@ -96,24 +95,26 @@ class OutputSchema:
         return fitting[0]
 
     def _parse_value(self, body: str) -> Any:
-        if self._model is not None:
-            return self._parse_model(body)
         try:
             value = msgspec.json.decode(body)
         except (msgspec.DecodeError, UnicodeEncodeError, RecursionError) as error:
             raise InvalidOutput(f"it is not JSON ({error})") from None
+        if self._model is not None:
+            return self._parse_model(body, value)
         if wrong := self._check.problems(value):
             raise InvalidOutput(wrong)
         return value
 
-    def _parse_model(self, body: str) -> Any:
+    def _parse_model(self, body: str, value: Any) -> Any:
         from pydantic import ValidationError
 
+        if too_much := self._check.too_much(value):
+            raise InvalidOutput(too_much)
         try:
             return self._model.model_validate_json(body)
         except ValidationError as error:
             found = [(problem["loc"], problem["msg"]) for problem in error.errors(include_url=False)]
-            raise InvalidOutput(placed(found)) from None
+            raise InvalidOutput(placed(found[:MAX_PROBLEMS])) from None
 
 
 def _values_in(text: str) -> Iterator[str]:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any, NamedTuple, Protocol
 
 from shared_libs.atomic.errors import MisuseError
-from shared_libs.atomic.json_schema import SchemaCheck, shown
+from shared_libs.atomic.json_schema import MAX_PROBLEMS, SchemaCheck, shown
 from shared_libs.atomic.tools.signature import bound_by, parameters_of, words_of
 
 _NOTHING = object()
@@ -159,13 +159,19 @@ def _by_model(taken: _Model) -> _Check:
     from pydantic_core import to_json
 
     model = taken.model
-    allowed = ", ".join(_schema_of(model).get("properties", {})) or "none"
+    schema = _schema_of(model)
+    allowed = ", ".join(schema.get("properties", {})) or "none"
 
     def validated(arguments: dict[str, Any]) -> Any:
         # as JSON, where strict still reads a date from its text and a tuple from an array
         return model.model_validate_json(to_json(arguments), strict=True)
 
+    # in types that hold themselves pydantic's work has no bound
+    bound = SchemaCheck(schema, f"the parameters of tool {model.__name__}") if "$defs" in schema else None
+
     def check(arguments: dict[str, Any]) -> dict[str, Any]:
+        if bound is not None and (too_much := bound.too_much(arguments)):
+            raise InvalidArguments(too_much)
         try:
             valid = validated(arguments)
         except ValidationError as error:
@@ -201,7 +207,7 @@ def _whole(value: Any) -> Any:
 
 
 def _problems(error: Any, allowed: str) -> str:
-    lines = []
+    lines: list[str] = []
     found = error.errors(include_url=False, include_context=False)
     for problem in sorted(
         found, key=lambda problem: problem["type"] == "extra_forbidden"
@@ -213,7 +219,7 @@ def _problems(error: Any, allowed: str) -> str:
             lines.append(f"{place}: missing")
         else:
             lines.append(f"{place}: {problem['msg']}, got {shown(problem['input'])}")
-    return "; ".join(lines)
+    return "; ".join(lines[:MAX_PROBLEMS]) + ("; and more" if len(lines) > MAX_PROBLEMS else "")
 
 
 def _by_schema(name: str, schema: dict[str, Any]) -> _Check:

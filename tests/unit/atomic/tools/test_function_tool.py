@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import functools
+import json
 import math
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated, ClassVar, NotRequired, Required, TypedDict
 
@@ -17,6 +19,7 @@ from shared_libs.agents import ReActAgent
 from shared_libs.atomic import BaseTool, MisuseError, tool
 from shared_libs.atomic.llms import ScriptedLLM
 from shared_libs.atomic.llms.scripted_llm import Turn
+from shared_libs.atomic.llms.structured import InvalidOutput, OutputSchema
 from shared_libs.atomic.tools.function_tool import Declarations
 from tests.support import run
 
@@ -373,6 +376,36 @@ def test_what_a_tool_does_to_its_arguments_the_history_does_not_see():
     assert result.status == "answered"
     assert result.steps[0].actions[0].input == {"rows": [1, 2], "opts": {"a": [1]}}
     assert [message.tool_calls[0].arguments for message in llm.requests[1] if message.tool_calls] == [given]
+
+
+class Left(BaseModel):
+    c: Left | Right | int
+
+
+class Right(BaseModel):
+    c: Right | Left | int
+
+
+@pytest.mark.promise("schema-bounded")
+@pytest.mark.parametrize("depth", [3, 8, 12, 16, 25, 200])
+def test_types_that_hold_themselves_are_checked_in_bounds(depth):
+    def take(x: Left | Right):
+        return "ok"
+
+    value, good = "bad", 1
+    for _ in range(depth):
+        value, good = {"c": value}, {"c": good}
+    made = tool(take)
+    _ = made.spec
+    output = OutputSchema(Left)
+    began = time.thread_time()
+    told = run(made.async_run({"x": value})).content
+    with pytest.raises(InvalidOutput) as caught:
+        output.parse(json.dumps(value))
+    assert time.thread_time() - began < 2.0
+    assert told.startswith("Invalid arguments for take")
+    assert max(len(told), len(str(caught.value))) < 20_000
+    assert called(made, x=good) == "ok" or (depth > 8 and "Invalid arguments" in called(made, x=good))
 
 
 def test_the_declarations_of_functions_are_those_of_tools():

@@ -50,6 +50,15 @@ def conform(messages: list[ChatMessage], dialect: Dialect) -> list[ChatMessage]:
     return kept
 
 
+def fit_tools(tools: list[dict[str, Any]], dialect: Dialect) -> list[dict[str, Any]]:
+    """Bring tool definitions, which are changed, to the rules."""
+    if "no-empty-parameters" in dialect.traits:
+        for tool in tools:
+            if not tool["function"]["parameters"].get("properties"):
+                del tool["function"]["parameters"]
+    return tools
+
+
 def tools_of(messages: list[ChatMessage]) -> list[dict[str, Any]]:
     """The tools that a conversation has called, as far as it tells: for a server that wants to know what was called."""
     names = {call["function"]["name"]: None for message in messages for call in message.get("tool_calls", ())}

@@ -261,6 +261,10 @@ class VendorLLM(HttpLLM):
     async def _open(self) -> None:
         await (super()._open() if self._client is None else load("shared_libs.atomic.llms.sdk_client"))
 
+    def _hint(self, error: LLMError) -> None:
+        if self._client is None:  # the client's key is the client's
+            super()._hint(error)
+
     def _connect(self) -> Connections:
         if self._client is None:
             return super()._connect()

@@ -19,35 +19,44 @@ _NO_IMAGE = "[an image was here; this model takes none]"
 
 ChatMessage = dict[str, Any]
 
+_PLAIN = frozenset({"role", "content"})
+_NOTHING: ChatMessage = {"role": ""}
+
 
 def conform(messages: list[ChatMessage], dialect: Dialect) -> list[ChatMessage]:
     """Bring messages, which are changed, to the rules."""
     kept: list[ChatMessage] = []
-    traits = dialect.traits
+    traits, last = dialect.traits, _NOTHING
     for message in messages:
         if "name" in message:
             message["name"] = portable_name(message["name"])
-        for call in message.get("tool_calls", ()):
-            call["function"]["name"] = portable_name(call["function"]["name"])
-        if message["role"] == "assistant" and not message.get("content") and message.keys() <= {"role", "content"}:
+        if "tool_calls" in message:
+            for call in message["tool_calls"]:
+                call["function"]["name"] = portable_name(call["function"]["name"])
+        elif message["role"] == "assistant" and not message.get("content") and message.keys() <= _PLAIN:
             continue
         if traits:
             _fit(message, dialect, first=not kept)
-        last = kept[-1] if kept else None
-        if last is not None and _joins(last, message):
+        before, now = last["role"], message["role"]
+        if before == now and now != "tool" and last.keys() == _PLAIN == message.keys():
             last["content"] = _joined(last["content"], message["content"])
             continue
-        if (
-            last is not None
-            and message["role"] == "user"
-            and last["role"] == "tool"
-            and "no-user-after-tool" in dialect.traits
-        ):
+        if before == "tool" and now == "user" and "no-user-after-tool" in traits:
             kept.append({"role": "assistant", "content": BRIDGE})
         kept.append(message)
+        last = message
     if "plain-content" in traits:
         _make_plain(kept)
     return kept
+
+
+def fit_tools(tools: list[dict[str, Any]], dialect: Dialect) -> list[dict[str, Any]]:
+    """Bring tool definitions, which are changed, to the rules."""
+    if "no-empty-parameters" in dialect.traits:
+        for tool in tools:
+            if not tool["function"]["parameters"].get("properties"):
+                del tool["function"]["parameters"]
+    return tools
 
 
 def tools_of(messages: list[ChatMessage]) -> list[dict[str, Any]]:
@@ -68,14 +77,6 @@ def _fit(message: ChatMessage, dialect: Dialect, *, first: bool) -> None:
             message["tool_call_id"] = id_of_nine(message["tool_call_id"])
         for call in message.get("tool_calls", ()):
             call["id"] = id_of_nine(call["id"])
-
-
-def _joins(last: ChatMessage, message: ChatMessage) -> bool:
-    """Whether two messages are one: the same role, and nothing but words."""
-    plain = {"role", "content"}
-    if last["role"] != message["role"] or message["role"] == "tool":
-        return False
-    return last.keys() == plain and message.keys() == plain
 
 
 def _joined(first: Any, second: Any) -> Any:

@@ -29,6 +29,7 @@ Trait = Literal[
     "no-null-content",
     "plain-content",
     "tools-with-history",
+    "no-empty-parameters",
     "schema-loose",
     "schema-object",
     "schema-words",
@@ -38,8 +39,9 @@ Trait = Literal[
 What a server wants beside the names of fields.
 
 Ids of nine letters and digits; an assistant between a tool and a user; no system role, or only at the front; a content
-that is never null, or always a text; tool definitions while the conversation has calls; of structured output no strict
-mode, JSON without a schema, or nothing but words. No reasoning that is encrypted.
+that is never null, or always a text; tool definitions while the conversation has calls, and no parameters of tools
+without any; of structured output no strict mode, JSON without a schema, or nothing but words. No reasoning that is
+encrypted.
 """
 
 

@@ -103,6 +103,8 @@ class HttpLLM(BaseLLMWrapper):
         self._api_key = api_key
         self._opened: Connections | None = None
         self._stale: deque[str] = deque(maxlen=MAX_STALE)
+        self._made_by = maker(self.base_url, model)
+        """Who makes what this model gives with its turns, and can read it again."""
         self._dialect = dialect_of(self.provider, self.base_url, model)
         if "schema-words" in self._dialect.traits:
             self.structured_output = False
@@ -116,11 +118,6 @@ class HttpLLM(BaseLLMWrapper):
         return health_of(
             self.provider, self.base_url, self.model, self._api_key or os.environ.get(self.key_variable, "")
         )
-
-    @property
-    def _made_by(self) -> list[str]:
-        """Who makes what this model gives with its turns, and can read it again."""
-        return maker(self.base_url, self.model)
 
     def _wire(self) -> Connections:
         """
@@ -260,6 +257,10 @@ class VendorLLM(HttpLLM):
 
     async def _open(self) -> None:
         await (super()._open() if self._client is None else load("shared_libs.atomic.llms.sdk_client"))
+
+    def _hint(self, error: LLMError) -> None:
+        if self._client is None:  # the client's key is the client's
+            super()._hint(error)
 
     def _connect(self) -> Connections:
         if self._client is None:

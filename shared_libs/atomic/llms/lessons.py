@@ -25,7 +25,8 @@ _UNKNOWN = re.compile(
     r"(not|n't|never|no longer|un|only)[ _-]?(yet |be )*"
     r"(support|recogni|permit|allow|accept|available|enabled|implement|known|expected|valid)"
     r"|does not (support|have)|extra (inputs|fields?)|additional propert|only the default|deprecated|forbidden"
-    r"|use \S+ instead|cannot be used|incompatible|(invalid|bad) (field|param|argument|type)|remove",
+    r"|input should be ['\"]|only \S+ (is|are) (support|allow|accept)|use \S+ instead|cannot be used|incompatible"
+    r"|(invalid|bad) (field|param|argument|type)|remove",
     re.IGNORECASE,
 )
 """That a server does not take something, whatever its value."""
@@ -84,6 +85,10 @@ def _user_after_tool(request: Request) -> bool:
     return any(pair == ("tool", "user") for pair in pairwise(roles))
 
 
+def _properties(tool: dict[str, Any]) -> Any:
+    return tool.get("function", {}).get("parameters", {"properties": "not told"}).get("properties")
+
+
 def _words(told: str) -> re.Pattern[str]:
     return re.compile(told, re.IGNORECASE | re.DOTALL)
 
@@ -104,6 +109,12 @@ _RULES = (
         _words(r"after role|alternat|unexpected role|role .{0,40}\buser\b|expected .{0,30}assistant|order"),
         _user_after_tool,
         "an assistant's words stand between a tool's result and a user's message",
+    ),
+    _Rule(
+        "no-empty-parameters",
+        _words(r"(parameters|properties).{0,60}(non-?empty|(must not|cannot) be empty)|non-empty for object"),
+        lambda request: any(not _properties(tool) for tool in request.get("tools", ())),
+        "parameters of tools that have none are not told",
     ),
     _Rule(
         "tools-with-history",

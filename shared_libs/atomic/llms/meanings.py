@@ -179,7 +179,7 @@ _MODEL = Meaning(
         "model_decommissioned model_not_active deploymentnotfound unsupported_model base_resp/1211 1211 1220"
     ),
     _words(
-        r"invalid model name|not a valid model|unknown model|no such model|model not (exist|found)",
+        r"invalid model name|not a valid model|model identifier|unknown model|no such model|model not (exist|found)",
         r"model .{1,200} (not found|does not exist|(is|was|has been) "
         r"(not available|decommissioned|deprecated|retired))",
         r"(no|any) (allowed |healthy )?(deployments?|providers?|endpoints?) (available|found)",
@@ -204,7 +204,12 @@ _LIMITED = Meaning(
         "throttling throttling.ratequota throttling.allocationquota too_many_requests ratelimitreached ratelimiterror "
         "1302 1303 base_resp/1002 concurrency_limit_exceeded slow_down"
     ),
-    _words(r"rate.?limit", r"too many (requests|concurrent)", r"throttl", r"concurren\w+ (request )?limit"),
+    _words(
+        r"rate.?limit|rate exceeded",
+        r"too many (requests|concurrent)",
+        r"throttl",
+        r"concurren\w+ (request )?limit",
+    ),
     frozenset({None, 400, 403, 420, 422, 424}),
     frozenset({429}),
 )
@@ -242,10 +247,12 @@ _THIS_MODEL = Meaning(
         r".{0,60}(tokens?|max_tokens|temperature|top_p)",
         r"(max_tokens|max_completion_tokens|temperature|top_p|top_k|n_predict|reasoning_effort|budget_tokens)\b",
         r"signature|thought|thinking|reasoning",
-        r"roles?\b.{0,60}(alternat|after|must|expected|order)|alternat|unexpected role|after role",
+        r"roles?\b.{0,60}(alternat|after|must|expected|order)|alternat|unexpected role|after role|last role",
         r"system (message|role|prompt|instruction)",
         r"tool.?(call|use).{0,10}id\b.{0,80}(a-z|length|pattern|format|character|long|invalid)",
         r"tool.?config|without `?tools|`?tools?`?=? (param|must be (set|defined|given))",
+        r"tool.?choice|chat template|requires --|no longer (supported|allowed)|response.?format",
+        r"should be non-empty for object",
         r"no endpoints|multimodal|image input|vision",
     ),
     _REQUEST,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from shared_libs.atomic.errors import BadRequest, LLMError, MisuseError
 from shared_libs.atomic.llms.base import BaseLLMWrapper
-from shared_libs.atomic.llms.chat_rules import conform, tools_of
+from shared_libs.atomic.llms.chat_rules import conform, fit_tools, tools_of
 from shared_libs.atomic.llms.embedding import read_embeddings
 from shared_libs.atomic.llms.given import missed_in
 from shared_libs.atomic.llms.http_llm import VendorLLM
@@ -172,7 +172,7 @@ class OpenAILLM(VendorLLM):
         said = conform(told, dialect)
         request: dict[str, Any] = {"model": self.model, "messages": said, **options}
         if tools:
-            request["tools"] = [request_tool(tool) for tool in tools]
+            request["tools"] = fit_tools([request_tool(tool) for tool in tools], self._dialect)
         elif "tools-with-history" in self._dialect.traits and (called := tools_of(said)):
             request["tools"], request["tool_choice"] = called, "none"
         else:

@@ -179,7 +179,7 @@ class _Found:
             return
         if isinstance(value, bool) or not isinstance(value, str | int):
             return
-        code = str(value).strip().lower()
+        code = str(value).strip().lower().rpartition("#")[2]  # AWS puts a namespace in front
         if len(code) > 100:
             return
         self._codes.add(code)

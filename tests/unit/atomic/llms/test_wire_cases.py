@@ -43,7 +43,13 @@ async def weather_here(city: str = "home") -> str:
     return f"weather of {city}"
 
 
-TOOLS = {made.name: made for made in (get_weather, get_time, weather_here)}
+@tool
+async def no_arguments() -> str:
+    """Tells the weather here."""
+    return "fine"
+
+
+TOOLS = {made.name: made for made in (get_weather, get_time, weather_here, no_arguments)}
 
 
 def wrapper(case: Case, base_url: str, second: str | None):

@@ -42,7 +42,7 @@ def llmock(*arguments: str) -> Iterator[str]:
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
         assert process.stdout is not None
         try:
-            if not any("startup complete" in line for line in process.stdout):
+            if not any("Uvicorn running on" in line for line in process.stdout):  # the socket listens from here on
                 raise RuntimeError(f"{program} did not start")
             # a full pipe would stop the server
             threading.Thread(target=collections.deque, args=(process.stdout, 0), daemon=True).start()

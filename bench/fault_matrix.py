@@ -33,6 +33,7 @@ from shared_libs.testing import (
     EmptyAnswer,
     Fault,
     FaultServer,
+    FieldRefused,
     Flapping,
     Garbage,
     Healthy,
@@ -45,6 +46,7 @@ from shared_libs.testing import (
     NoEndMarker,
     PrefillRejected,
     RateLimited,
+    Refused,
     ResetBeforeHeaders,
     SeenRequest,
     ServerError,
@@ -93,6 +95,7 @@ NO_FIT = "the wait asked for does not fit the time left"
 SILENT = "a silent model is not asked again while another is left"
 LASTING = "a failure that another try cannot mend"
 ELSEWHERE = "too long for this model, not for every model"
+LEARNT = "asked otherwise, at once"
 REPORTED = "reported, not routed around"
 
 
@@ -198,6 +201,17 @@ CASES = [
     at_once("context length", ContextTooLong(), "ContextOverflow", ELSEWHERE),
     Case("content filter", ContentFilter(), *[Want(1, 0, REPORTED, "ContentFiltered")] * 4),
     always("fallback that rejects prefill", Cut(), "StreamInterrupted", apart=ALONE_CUT, fallback=PrefillRejected()),
+    at_once("a quota used up, in words", Refused("money"), "RateLimited"),
+    once("429 whose wait is in words", Refused("wait"), TOLD),
+    at_once("429 larger than a minute allows", Refused("too_large"), "ContextOverflow", ELSEWHERE),
+    at_once("400 about the key", Refused("key"), "AuthenticationFailed"),
+    at_once("400 about this model", Refused("no_tools"), "BadRequest"),
+    once("a tool call the server could not read", Refused("call_not_made")),
+    healthy(
+        "a field it does not take",
+        FieldRefused("stream_options"),
+        apart={("openai", mode): Want(2, 0, LEARNT) for mode in STREAMED},
+    ),
     once("malformed 200 body", MalformedBody()),
     once("200 of another shape", WrongShape()),
     once("HTML error page", HtmlPage()),
@@ -208,7 +222,12 @@ CASES = [
     once("empty stream", EmptyAnswer()),
     once("duplicate chunks", DuplicateChunks()),
     healthy("huge chunk", HugeChunk(1_000_000), text="x" * 1_000_000),
-    silent("slow drip of one byte a second", Drip(every_s=1)),
+    Case(
+        "slow drip of one byte a second",
+        Drip(every_s=1),
+        *[Want(1, 1, SILENT)] * 2,
+        *[Want(4, 0, USED_UP, "LLMTimeout")] * 2,  # each byte is a sign of life: an attempt takes all its time
+    ),
     once("garbage instead of HTTP", Garbage()),
     always("DNS failure", NameNotResolved(), "LLMConnectionError", real_clock=True),
     always("connection refused", ConnectionRefused(), "LLMConnectionError"),
@@ -258,13 +277,13 @@ def rule_of(outcome: LLMResponse | LLMError, events: list[Event]) -> str:
     gone_on = [event for event in events if isinstance(event, FellBack)]
     retries = [event for event in events if isinstance(event, RetryScheduled)]
     if isinstance(outcome, LLMResponse) and not gone_on:
-        return TOLD if retries[0].wait_s == WAIT_S else RETRY
+        return {WAIT_S: TOLD, 0.0: LEARNT}.get(retries[0].wait_s, RETRY)
     last = failed[-1]
     if last.outcome == "timeout" and not retries:
         return SILENT
     if last.outcome == "context_overflow":
         return ELSEWHERE
-    if last.outcome == "rate_limited" and not retries:
+    if last.outcome == "rate_limited" and not retries and "usage limit" not in last.why:
         return NO_FIT
     return LASTING if not retries else USED_UP
 

@@ -7,9 +7,11 @@ way the answer is checked, and a wrong one is sent back once with what is wrong 
 
 from __future__ import annotations
 
+import contextlib
 import inspect
+import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import msgspec
@@ -20,6 +22,13 @@ from shared_libs.atomic.types import Message
 
 INSTRUCTION = "Answer with one JSON value and nothing else. It must be valid against this JSON Schema:\n{schema}"
 REPAIR = "That is not valid: {problem}\nAnswer again with the corrected JSON value alone, valid against:\n{schema}"
+
+MAX_LOOKS = 100
+"""At how many brackets of an answer a value is looked for."""
+
+_OPENS = re.compile(r"[\[{]")
+_THOUGHT = re.compile(r"<(think|thinking|thought|reasoning)>.*?</\1>|\A.*?</think(?:ing)?>", re.DOTALL | re.IGNORECASE)
+"""Reasoning as models write it into their text; its beginning may be missing."""
 
 
 class InvalidOutput(Exception):
@@ -65,11 +74,28 @@ class OutputSchema:
         """
         Read an answer: an instance of the model, or the decoded JSON.
 
+        Reasoning in tags is none of it, and words around the value are not held against it where they hold one value
+        that fits, and not two different ones.
+
         Raises:
             InvalidOutput: it is no JSON, or does not fit.
 
         """
-        body = unfenced(text)
+        said = text if _OPENS.match(text.lstrip()) else _THOUGHT.sub("", text)
+        try:
+            return self._parse_value(unfenced(said))
+        except InvalidOutput as error:
+            problem = error
+        fitting = []
+        for body in _values_in(said):
+            with contextlib.suppress(InvalidOutput):
+                value = self._parse_value(body)
+                fitting += [] if value in fitting else [value]
+        if len(fitting) != 1:
+            raise problem
+        return fitting[0]
+
+    def _parse_value(self, body: str) -> Any:
         if self._model is not None:
             return self._parse_model(body)
         try:
@@ -88,3 +114,20 @@ class OutputSchema:
         except ValidationError as error:
             found = [(problem["loc"], problem["msg"]) for problem in error.errors(include_url=False)]
             raise InvalidOutput(placed(found)) from None
+
+
+def _values_in(text: str) -> Iterator[str]:
+    """The JSON objects and lists that stand in a text, but those inside each other."""
+    decoder, at = json.JSONDecoder(), 0
+    for _ in range(MAX_LOOKS):
+        found = _OPENS.search(text, at)
+        if found is None:
+            return
+        at = found.start()
+        try:
+            _, end = decoder.raw_decode(text, at)
+        except (ValueError, RecursionError):
+            at += 1
+            continue
+        yield text[at:end]
+        at = end

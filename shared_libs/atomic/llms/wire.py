@@ -123,11 +123,27 @@ class Wire:
         loop = asyncio.get_running_loop()
         pool = self._pools.get(loop)
         if pool is None:
+            for closed in [known for known in self._pools if known.is_closed()]:
+                self._pools.pop(closed, None)
             session = _open_session()
-            keeper = _keep_open(session)
+            keeper = self._keep_open(session)
             await anext(keeper)
             pool = self._pools[loop] = ((session, _proxy_for(self._base)), keeper)
         return pool[0]
+
+    async def _keep_open(self, session: aiohttp.ClientSession) -> AsyncGenerator[None, None]:
+        """
+        Hold a session open until closed.
+
+        An asynchronous generator, because an event loop closes those before it closes itself: a session that nobody
+        closed ends with its loop, without a warning and without an open socket. The session holds its loop, so it must
+        not be held any longer.
+        """
+        try:
+            yield
+        finally:
+            self._pools.pop(asyncio.get_running_loop(), None)
+            await session.close()
 
     def _target(self, path: str) -> tuple[URL, str]:
         target = self._targets.get(path)
@@ -143,19 +159,6 @@ class Wire:
         retryable = not isinstance(error, aiohttp.ClientConnectorCertificateError)
         why = redacted(_why(error), self.secrets)
         return LLMConnectionError(f"no answer from {where}: {why}", retryable=retryable)
-
-
-async def _keep_open(session: aiohttp.ClientSession) -> AsyncGenerator[None, None]:
-    """
-    Hold a session open until closed.
-
-    An asynchronous generator, because an event loop closes those before it closes itself: a session that nobody closed
-    ends with its loop, without a warning and without an open socket.
-    """
-    try:
-        yield
-    finally:
-        await session.close()
 
 
 def _open_session() -> aiohttp.ClientSession:

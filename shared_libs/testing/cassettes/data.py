@@ -16,7 +16,7 @@ import msgspec
 from shared_libs.atomic.errors import LLMError
 from shared_libs.atomic.llms.structured import OutputSchema
 from shared_libs.atomic.types import ImagePart, LLMResponse, Message, TextPart, Thinking, ToolCall, ToolSpec, Usage
-from shared_libs.testing.cassettes.secrets import Secrets
+from shared_libs.testing.cassettes.secrets import Secrets, without_addresses
 
 MAX_URL = 200
 """Characters of an image's URL that are kept; a longer one is an image itself, and known by its digest."""
@@ -68,7 +68,9 @@ class Failure(Plain, frozen=True):
     """
     A failed attempt, as the facts that its error states; `kind` is that of the error's class.
 
-    `schema_refused` says that it showed the model to have no mode for structured output, and it is told in words since.
+    `schema_refused` says that it showed the model to have no mode for structured output, and it is told in words since;
+    `learnt` that the adapter asked otherwise at once. `goes_on` is whether another model is asked, where that is not as
+    the kind has it.
     """
 
     kind: str
@@ -79,6 +81,8 @@ class Failure(Plain, frozen=True):
     replay_safe: bool = True
     usage: Usage | None = None
     schema_refused: bool = False
+    learnt: bool = False
+    goes_on: bool | None = None
 
 
 class Streamed(Plain, frozen=True):
@@ -179,19 +183,21 @@ def answered(response: LLMResponse, numbers: Callable[[str], str], secrets: Secr
     )
 
 
-def failed(error: Exception, secrets: Secrets) -> Failure:
-    """State an error's facts; what is none of ours is an adapter's bug, and told as the onion tells it."""
+def failed(error: Exception, secrets: Secrets, base_url: str = "") -> Failure:
+    """State an error's facts but not where; what is none of ours is an adapter's bug, told as the onion tells it."""
     if not isinstance(error, LLMError):
         text = f"the adapter failed: {type(error).__name__}: {error}"
-        return Failure(kind=LLMError.kind, message=secrets.hidden_text(text))
+        return Failure(kind=LLMError.kind, message=secrets.hidden_text(without_addresses(text, base_url)))
     return Failure(
         kind=error.kind,
-        message=secrets.hidden_text(str(error)),
+        message=secrets.hidden_text(without_addresses(str(error), base_url)),
         status_code=error.status_code,
         retryable=error.retryable,
         retry_after_s=None if error.retry_after_s is None else float(error.retry_after_s),
         replay_safe=error.replay_safe,
         usage=error.usage,
+        learnt=error.learnt,
+        goes_on=None if error.another_may_answer == type(error).another_may_answer else error.another_may_answer,
     )
 
 

@@ -207,7 +207,9 @@ def _error(failure: Failure) -> LLMError:
         replay_safe=failure.replay_safe,
     )
     error.kind = failure.kind  # type: ignore[misc]  # an adapter may have a kind of its own
-    error.usage = failure.usage
+    error.usage, error.learnt = failure.usage, failure.learnt
+    if failure.goes_on is not None:
+        error.another_may_answer = failure.goes_on
     return error
 
 

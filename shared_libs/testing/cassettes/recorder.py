@@ -95,9 +95,10 @@ class Note:
         rows = [base64.b64encode(np.asarray(row, "<f4").tobytes()).decode() for row in vectors]
         self._came = Came(after_s=self._now(), vectors=rows)
 
-    def failed(self, error: Exception, *, schema_refused: bool = False) -> None:
+    def failed(self, error: Exception, *, base_url: str = "", schema_refused: bool = False) -> None:
         """Note an error; `schema_refused` where the model was found to have no mode for structured output."""
-        failure = msgspec.structs.replace(data.failed(error, self._secrets), schema_refused=schema_refused)
+        failure = data.failed(error, self._secrets, base_url)
+        failure = msgspec.structs.replace(failure, schema_refused=schema_refused)
         self._came = Came(after_s=self._now(), failure=failure)
 
     def gave_up(self) -> None:
@@ -175,7 +176,8 @@ class RecordedLLM(StandIn):
             yield
         except Exception as error:
             self.structured_output = self._real.structured_output  # the adapter learns from what is refused
-            note.failed(error, schema_refused=could and not self.structured_output)
+            base_url = getattr(self._real, "base_url", "")  # models in a process of their own have none
+            note.failed(error, base_url=base_url, schema_refused=could and not self.structured_output)
             raise
         except (asyncio.CancelledError, GeneratorExit):
             note.gave_up()

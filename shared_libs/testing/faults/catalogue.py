@@ -59,6 +59,21 @@ class Exchange(msgspec.Struct, frozen=True):
         return document(self.format.error(status, code, message), status, headers=headers)
 
 
+SAYINGS: Mapping[str, tuple[int, str, str]] = {
+    "money": (429, "rate", "You have reached your monthly usage limit, please upgrade to continue."),
+    "money_400": (400, "bad_request", "You have reached your specified API usage limits."),
+    "wait": (429, "rate", "Rate limit reached, limit 10, used 10. Please try again in 2s."),
+    "long_wait": (429, "rate", "Rate limit reached for tokens per day. Please try again in 14m24s."),
+    "too_large": (429, "rate", "Request too large on tokens per min (TPM): Limit 30000, Requested 45000."),
+    "too_long": (400, "bad_request", "Your request exceeded model token limit: 131072"),
+    "key": (400, "bad_request", "API key not valid. Please pass a valid API key."),
+    "filter": (400, "bad_request", "Content Exists Risk"),
+    "call_not_made": (400, "bad_request", "Failed to call a function. Please adjust your prompt."),
+    "no_tools": (400, "bad_request", "this model does not support tools"),
+}
+"""What servers say, by what it means: status, kind of error, words."""
+
+
 def _tag(name: str) -> str:
     return re.sub(r"(?<!^)(?=[A-Z])", "_", name).lower()
 
@@ -146,6 +161,39 @@ class ContextTooLong(Fault, frozen=True):
     def play(self, exchange: Exchange) -> Play:
         """A refusal."""
         return exchange.refused(400, "context", exchange.format.context_message())
+
+
+class Refused(Fault, frozen=True):
+    """
+    A refusal that only its words tell, as real servers send it; `says` is one of `SAYINGS`.
+
+    Raises:
+        MisuseError: it is none of them.
+
+    """
+
+    says: str = "money"
+
+    def __post_init__(self) -> None:
+        if self.says not in SAYINGS:
+            raise MisuseError(f"{self.name}: says is {self.says!r}; allowed: {', '.join(SAYINGS)}")
+
+    def play(self, exchange: Exchange) -> Play:
+        """A refusal."""
+        return exchange.refused(*SAYINGS[self.says])
+
+
+class FieldRefused(Fault, frozen=True):
+    """400 while the request has a `field` that the server does not know, else a healthy answer."""
+
+    field: str = "temperature"
+    answer: Healthy = Healthy()
+
+    def play(self, exchange: Exchange) -> Play:
+        """A refusal or a healthy answer."""
+        if self.field in exchange.body:
+            return exchange.refused(400, "bad_request", f"Unknown parameter: '{self.field}'.")
+        return exchange.answered(self.answer)
 
 
 class ContentFilter(Fault, frozen=True):
@@ -400,6 +448,7 @@ CATALOGUE: Mapping[str, type[Fault]] = {
     _tag(kind.__name__): kind
     for kind in (
         *(Healthy, RateLimited, ServerError, Unauthorized, ModelMissing, ContextTooLong, ContentFilter),
+        *(Refused, FieldRefused),
         *(PrefillRejected, HtmlPage, ResetBeforeHeaders, Silence, SlowFirstToken, Cut, CleanCut, Stall),
         *(MalformedChunk, NoEndMarker, MalformedBody, WrongShape, EmptyAnswer, DuplicateChunks, HugeChunk, Drip),
         *(Garbage, Flapping, ConnectionRefused, NameNotResolved, TlsFailure, UntrustedCertificate),

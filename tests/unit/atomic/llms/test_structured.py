@@ -67,3 +67,37 @@ def test_a_stream_that_is_repaired_says_so():
 def test_what_is_no_schema_is_misuse(wanted):
     with pytest.raises(MisuseError, match="output_schema"):
         run(ScriptedLLM([]).async_generate("?", output_schema=wanted))
+
+
+@pytest.mark.promise("output-fits")
+@pytest.mark.parametrize(
+    "text",
+    [
+        '<think>hm {"people": 1}</think>\n{"people": 5}',
+        'hm {"people": 1} or so</think>{"people": 5}',
+        'Here it is: {"people": 5}',
+        '{"people": 5}\n\nAnything else?',
+        'I see [1] that {"x": 1} is not it: {"people": 5}',
+        'Twice: {"people": 5} and {"people": 5}',
+        '<thinking>{</thinking>```json\n{"people": 5}\n```',
+    ],
+)
+def test_words_around_the_value_are_not_held_against_it(text):
+    assert run(ScriptedLLM([text]).async_generate("?", output_schema=SCHEMA)).parsed == {"people": 5}
+
+
+def test_a_value_may_hold_what_looks_like_reasoning():
+    said = '{"note": "a<think>b</think>c"}'
+    assert run(ScriptedLLM([said]).async_generate("?", output_schema={"type": "object"})).parsed == {
+        "note": "a<think>b</think>c"
+    }
+
+
+@pytest.mark.promise("output-fits")
+@pytest.mark.parametrize(
+    "text", ['Either {"people": 5} or {"people": 6}.', "<think>" + '{"people": 5}', '{"people": "5"}', "[[[[" * 10_000]
+)
+def test_nothing_is_guessed_of_several_values(text):
+    llm = ScriptedLLM([text, '{"people": 7}'])
+    parsed = run(llm.async_generate("?", output_schema=SCHEMA)).parsed
+    assert parsed == ({"people": 5} if text.startswith("<think>") else {"people": 7})

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import socket
+import weakref
 
 import pytest
 
@@ -78,6 +80,22 @@ def test_a_connection_that_is_never_accepted_is_given_up_on():
 
     with pytest.raises(LLMTimeout, match=r"no connection to .* within 5 s"):
         run_virtual(main())
+
+
+@pytest.mark.promise("loop-per-client")
+def test_a_loop_that_was_closed_is_not_kept():
+    """A loop for each request, as Flask, Celery and notebooks have it."""
+    llm, loops = OpenAILLM("m", base_url="http://127.0.0.1:9/v1", resilience=ONCE), weakref.WeakSet()
+
+    async def main():
+        loops.add(asyncio.get_running_loop())
+        with pytest.raises(LLMConnectionError):
+            await llm.async_generate("Hi")
+
+    for _ in range(5):
+        asyncio.run(main())
+    gc.collect()
+    assert len(loops) == 0
 
 
 def test_the_proxy_of_the_environment_is_used(monkeypatch):

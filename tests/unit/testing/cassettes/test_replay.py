@@ -159,6 +159,24 @@ def test_a_failure_replays_with_its_facts(error, streamed):
     assert player.differences() == []
 
 
+@pytest.mark.promise("replay-true", "asks-as-told")
+def test_a_lesson_and_a_refusal_that_lets_the_chain_go_on_replay_as_they_were():
+    def make():
+        lesson, only_here = BadRequest("learnt"), BadRequest("only this model")
+        lesson.learnt, only_here.another_may_answer = True, True
+        once = Resilience(retry={"attempts": 1})
+        return ScriptedLLM([lesson, only_here], resilience=once, fallbacks=[ScriptedLLM(["Hi"], model="second")])
+
+    async def ask(llm):
+        response = await llm.async_chat("Q")
+        return response.text, [(row.model, row.number, row.outcome) for row in response.attempts]
+
+    real, again, player = both(make, ask)
+    assert real == again
+    assert [outcome for _, _, outcome in real[1]] == ["bad_request", "bad_request", "ok"]
+    assert player.differences() == []
+
+
 @pytest.mark.promise("replay-true")
 @pytest.mark.parametrize(
     "stream",

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import json
+import socket
 
 import pytest
 
 from shared_libs.agents import ReActAgent
-from shared_libs.atomic import LLMError, tool
+from shared_libs.atomic import LLMError, Resilience, tool
 from shared_libs.atomic.errors import AuthenticationFailed
-from shared_libs.atomic.llms import ScriptedLLM
+from shared_libs.atomic.llms import OpenAILLM, ScriptedLLM
 from shared_libs.atomic.llms.scripted_llm import Turn
 from shared_libs.atomic.types import LLMResponse, Message, Thinking, ToolSpec
 from shared_libs.testing.cassettes import Player, Recorder, Secrets, text_of, variables_used
 from shared_libs.testing.cassettes.file import cassette_of
+from shared_libs.testing.cassettes.secrets import without_addresses
 from tests.support import run_virtual
 
 SHAPED = "sk-proj-" + "a1B2" * 8
@@ -118,3 +120,50 @@ def test_the_variables_of_a_definition_are_those_of_its_agents_too(tmp_path):
     (tmp_path / "me.yaml").write_text("tools: [{use: agent, path: inner.yaml}]")
     definition = {"llm": {"chain": [{"api_key": "${KEY:-}"}]}, "tools": [{"use": "agent", "path": "inner.yaml"}]}
     assert variables_used(definition, tmp_path) == {"KEY", "INNER_KEY"}
+
+
+@pytest.mark.promise("cassette-secrets")
+@pytest.mark.parametrize(
+    ("told", "shown"),
+    [
+        (
+            "no answer from http://127.0.0.1:37781/v1/chat: cannot connect (Connection refused)",
+            "no answer from http://<address>/v1/chat: cannot connect (Connection refused)",
+        ),
+        ("no answer from models.corp.internal: reset", "no answer from <address>: reset"),
+        ("the name Models.Corp.Internal cannot be resolved (?)", "the name <address> cannot be resolved (?)"),
+        ("Connect call failed ('10.1.2.3', 8443)", "Connect call failed ('<address>', 8443)"),
+        ("moved to https://other.corp.internal:8443/v1?x=1", "moved to https://<address>/v1?x=1"),
+        ("[fe80::1]:8080 and 10.0.0.9:11434.", "<address> and <address>."),
+        ("models.corp.internal:443 ssl:default", "<address> ssl:default"),
+        ("no token for 0.5 s; 3 of 1,000 left; version 1.2.3", "no token for 0.5 s; 3 of 1,000 left; version 1.2.3"),
+        ("[1] is no [a:b]; models.corp.internalised", "[1] is no [a:b]; models.corp.internalised"),
+    ],
+)
+def test_where_an_attempt_failed_is_not_told(told, shown):
+    assert without_addresses(told, "https://models.corp.internal/v1") == shown
+
+
+@pytest.mark.promise("cassette-secrets")
+@pytest.mark.parametrize("streamed", [True, False])
+def test_a_server_that_is_not_there_leaves_no_address(streamed):
+    recorder = Recorder()
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    llm = OpenAILLM(
+        "m", base_url=f"http://127.0.0.1:{port}/v1", api_key="k", resilience=Resilience(retry={"attempts": 1})
+    )
+
+    async def ask(model):
+        async with model:
+            with pytest.raises(LLMError) as told:
+                await model.async_chat("Hello?", on_chunk=print if streamed else None)
+            return str(told.value)
+
+    real = run_virtual(ask(recorder.chain(llm)))
+    text = text_of(recorder.cassette())
+    assert str(port) in real
+    assert "127.0.0.1" not in text
+    assert str(port) not in text
+    again = run_virtual(ask(Player(cassette_of(text)).chain(llm)))
+    assert again == real.replace(f"127.0.0.1:{port}", "<address>")

@@ -224,8 +224,7 @@ class ReActAgent:
         gathering.check_texts(run_id=run_id, session_id=session_id)
         if session_id is not None and self.memory is None:
             raise MisuseError(f"agent {self.name} has no memory to keep session {session_id!r} in: pass memory=…")
-        stores = self.memory is not None and session_id is not None
-        left_s = min(seconds, current_deadline().remaining())
+        left_s, stores = min(seconds, current_deadline().remaining()), session_id is not None
         listeners = [*self.observers, *sinks]
         return Run(self.name, left_s, self.limits, listeners, run_id=run_id, session_id=session_id, stores=stores)
 

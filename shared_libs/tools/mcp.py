@@ -142,11 +142,12 @@ def _name_of(command: list[str]) -> str:
 def _sent_name(name: str, taken: dict[str, BaseTool]) -> str:
     """A name that every provider takes, and that no tool of this server has."""
     plain = re.sub(r"[^A-Za-z0-9_-]", "_", name)[:MAX_NAME] or "_"
-    number = 2
-    while plain in taken:
-        plain = f"{plain[: MAX_NAME - 3]}_{number}"
+    name, number = plain, 2
+    while name in taken:
+        ending = f"_{number}"
+        name = plain[: MAX_NAME - len(ending)] + ending
         number += 1
-    return plain
+    return name
 
 
 def _as_text(result: Any) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import json
 import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -17,7 +18,7 @@ from typing import Any
 
 from mcp import Client, MCPError
 from mcp.client.subscriptions import ListenNotSupportedError
-from mcp.types import CONNECTION_CLOSED, INVALID_REQUEST, ToolListChangedNotification
+from mcp.types import CONNECTION_CLOSED, ToolListChangedNotification
 
 from shared_libs.atomic.errors import ToolError
 from shared_libs.atomic.scope import current_deadline
@@ -29,6 +30,12 @@ LONGEST_WAIT_S = 30.0
 
 MAX_PAGES = 100
 """Pages of one list of tools."""
+
+MAX_DATA = 4_000
+"""Characters of what a server says beside an error."""
+
+_CLOSED = (CONNECTION_CLOSED, "Connection closed")
+"""How the library says that a connection ended, and no more."""
 
 TIMEOUT_KEY = "genai-factory/timeout-seconds"
 """The `_meta` key of a call that tells a server how long we wait."""
@@ -125,15 +132,15 @@ class Server:
 
     async def _broken(self, connection: _Connection, error: Exception, during: str) -> ToolError:
         """Make an error of what went wrong, and give the connection up where it can no longer be used."""
-        code = error.code if isinstance(error, MCPError) else None
-        if connection.over or code in (CONNECTION_CLOSED, INVALID_REQUEST):  # the latter: its session is not known
+        if connection.over:  # the transport knows; codes do not tell, for tools use every one of them
             if connection is self._connection:
                 self._connection = None
                 self._failed(at_once=self._failures == 0)
             await connection.aclose()
             return ToolError(self._told(f"the MCP server {self.name} was lost during {during}", connection, error))
-        if code is not None:
-            return ToolError(self._hidden(f"the MCP server {self.name} refused {during}: {error}"))
+        if isinstance(error, MCPError):
+            said = "; ".join(filter(None, (_reason(error), connection.transport.said(error.code))))
+            return ToolError(self._hidden(f"the MCP server {self.name} refused {during}: {said}"))
         return ToolError(self._hidden(f"the MCP server {self.name} gave no valid answer to {during}: {error}"))
 
     def _silent(self, connection: _Connection, what: str) -> ToolError:
@@ -193,12 +200,17 @@ class _Connection:
         if self.listed is None:
             listed: list[Any] = []
             cursor: str | None = None
-            for _ in range(MAX_PAGES):
+            seen: set[str | None] = set()
+            while cursor not in seen and len(seen) < MAX_PAGES:
+                seen.add(cursor)
                 page = await self.client.list_tools(cursor=cursor)
                 listed += page.tools
                 cursor = page.next_cursor
                 if not cursor:
                     break
+            else:
+                why = "names a page again" if cursor in seen else f"has more than {MAX_PAGES} pages"
+                _log.warning("a list of MCP tools %s; %d tools of it are taken", why, len(listed))
             self.listed = listed
         return self.listed, self.listed
 
@@ -275,7 +287,9 @@ def _reason(error: BaseException | None) -> str:
     """The innermost reasons of an error, one behind the other; that a connection was closed is none."""
     if isinstance(error, BaseExceptionGroup):
         return "; ".join(dict.fromkeys(filter(None, map(_reason, error.exceptions))))
-    if error is None or (isinstance(error, MCPError) and error.code == CONNECTION_CLOSED):
+    if error is None or (isinstance(error, MCPError) and (error.code, str(error)) == _CLOSED):
         return ""
     text = str(error)
+    if isinstance(error, MCPError) and error.error.data is not None:
+        text = f"{text} {json.dumps(error.error.data, ensure_ascii=False, default=str)[:MAX_DATA]}"
     return text if text and isinstance(error, ToolError | MCPError) else f"{type(error).__name__}: {text}".rstrip(": ")

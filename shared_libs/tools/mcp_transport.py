@@ -14,7 +14,7 @@ import anyio
 import httpx2
 from mcp.client.streamable_http import streamable_http_client
 from mcp.shared.message import SessionMessage
-from mcp.types import jsonrpc_message_adapter
+from mcp.types import INTERNAL_ERROR, jsonrpc_message_adapter
 
 MAX_MESSAGE = 16 << 20
 """Bytes of one message of a server; a longer one is an error, and ends a stdio connection."""
@@ -41,6 +41,9 @@ class Transport(Protocol):
 
     def why(self) -> str:
         """What is known of its end or its silence, in words; may be empty."""
+
+    def said(self, code: int) -> str:
+        """What the answer with an error of this code said besides; may be empty."""
 
 
 class StdioTransport:
@@ -114,11 +117,16 @@ class StdioTransport:
         parts += [f"its stdout has what is no message: {self._noise}"] if self._noise else []
         return "; ".join(parts)
 
+    def said(self, code: int) -> str:
+        """Nothing: an error is all there is."""
+        del code
+        return ""
+
     async def _read(self, into: Any) -> None:
         assert self._process is not None
         assert self._process.stdout is not None
-        try:
-            async with into:
+        async with into:
+            try:
                 while line := await self._process.stdout.readline():
                     try:
                         message = jsonrpc_message_adapter.validate_json(line, by_name=False)
@@ -126,12 +134,12 @@ class StdioTransport:
                         self._noise = self._noise or repr(line.decode(errors="replace").strip()[:200])
                     else:
                         await into.send(SessionMessage(message))
-        except ValueError:
-            self._noise = f"a line of more than {MAX_MESSAGE >> 20} MiB"
-        except (anyio.BrokenResourceError, anyio.ClosedResourceError):
-            pass  # nobody listens any more
-        finally:
-            self.ended.set()
+            except ValueError:
+                self._noise = f"a line of more than {MAX_MESSAGE >> 20} MiB"
+            except (anyio.BrokenResourceError, anyio.ClosedResourceError):
+                pass  # nobody listens any more
+            finally:
+                self.ended.set()  # before the stream is closed: who hears of that looks here
 
     async def _write(self, out_of: Any) -> None:
         assert self._process is not None
@@ -171,8 +179,10 @@ class HTTPTransport:
         async with contextlib.AsyncExitStack() as stack:
             # made in a thread, for it reads certificates from the disk
             client = await asyncio.to_thread(
-                httpx2.AsyncClient,
-                headers=dict(self._headers),
+                _Client,
+                self.ended,
+                # what is compressed would be counted before it is unpacked
+                headers={"Accept-Encoding": "identity"} | dict(self._headers),
                 timeout=httpx2.Timeout(30.0, read=None),  # each call has its own limit
                 event_hooks={"response": [self._look]},
             )
@@ -190,11 +200,41 @@ class HTTPTransport:
         """The last status that was an error."""
         return self._refusal
 
+    def said(self, code: int) -> str:
+        """The status, where the library made the error of a status."""
+        return self._refusal if code == INTERNAL_ERROR else ""
+
     async def _look(self, response: Any) -> None:
-        if response.status_code >= 400:
-            self._refusal = f"HTTP {response.status_code} {response.reason_phrase}".rstrip()
+        if response.headers.get("content-encoding", "identity").lower() != "identity":
+            raise httpx2.StreamError("the answer is compressed, which was not asked for")
+        if response.request.method == "POST":  # a stream of news that is refused is no failure
+            self._note(response)
         if "json" in response.headers.get("content-type", ""):  # the events of a stream have a limit of their own
             response.stream = _Limited(response.stream)
+
+    def _note(self, response: Any) -> None:
+        status = response.status_code
+        self._refusal = f"HTTP {status} {response.reason_phrase}".rstrip() if status >= 400 else ""
+        # a session that is not known any more: 404 by the specification, 400 by many servers, whatever the body
+        if status in (400, 404) and "mcp-session-id" in response.request.headers:
+            self.ended.set()
+
+
+class _Client(httpx2.AsyncClient):
+    """Tells when the other side cannot be reached: the library ends its streams then, and says no more."""
+
+    def __init__(self, ended: asyncio.Event, **options: Any) -> None:
+        super().__init__(**options)
+        self._ended = ended
+
+    async def send(self, request: Any, **options: Any) -> Any:
+        """Send it, and tell where that is the end of the connection."""
+        try:
+            return await super().send(request, **options)
+        except (httpx2.TransportError, httpx2.StreamError):
+            if request.method == "POST":
+                self._ended.set()
+            raise
 
 
 class _Limited(httpx2.AsyncByteStream):

@@ -140,3 +140,91 @@ def test_one_source_works_in_one_loop_after_another():
             return await asyncio.to_thread(inner), await asyncio.to_thread(inner)
 
     assert run(main()) == (2, 2)
+
+
+@asynccontextmanager
+async def forgetful(status: int, body: str, code: int | None = None):
+    """A server that forgets its first session once it has been called, or whose tool fails with a code."""
+    from aiohttp import web
+
+    seen: list[str] = []
+
+    async def answer(request):
+        asked = await request.json()
+        seen.append(asked["method"])
+        started = seen.count("initialize")
+        if "id" not in asked:
+            return web.Response(status=202)
+        reply = {"jsonrpc": "2.0", "id": asked["id"]}
+        if asked["method"] == "initialize":
+            result = {"protocolVersion": "2025-06-18", "capabilities": {}, "serverInfo": {"name": "f", "version": "1"}}
+            return web.json_response(reply | {"result": result}, headers={"mcp-session-id": f"S{started}"})
+        if asked["method"] == "tools/list":
+            page = {"tools": [{"name": "a", "inputSchema": {"type": "object"}}], "nextCursor": "same"}
+            return web.json_response(reply | {"result": page})
+        if asked["method"] != "tools/call":
+            return web.json_response(reply | {"error": {"code": -32601, "message": "unknown"}})
+        if code is not None:
+            error = {"code": code, "message": "quota exceeded", "data": {"allowed": ["Rome"]}}
+            return web.json_response(reply | {"error": error})
+        if request.headers.get("mcp-session-id") == "S1":
+            return web.Response(status=status, text=body, content_type="application/json")
+        return web.json_response(reply | {"result": {"content": [{"type": "text", "text": "ok"}]}})
+
+    app = web.Application()
+    app.router.add_post("/mcp", answer)
+    runner = web.AppRunner(app)
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", 0)
+    await site.start()
+    try:
+        yield runner.addresses[0][1], seen
+    finally:
+        await runner.cleanup()
+
+
+async def three_calls(port: int):
+    source = source_at(port)
+    tool = (await listed(source))["a"]
+    said = [(await tool.async_run({})).content for _ in range(3)]
+    names = [*await listed(source)]
+    await source.aclose()
+    return said, names
+
+
+@pytest.mark.parametrize(
+    ("status", "body"),
+    [
+        (404, '{"jsonrpc":"2.0","id":null,"error":{"code":-32001,"message":"Session not found"}}'),
+        (404, ""),
+        (404, '{"error":"gone"}'),
+        (400, '{"jsonrpc":"2.0","id":null,"error":{"code":-32000,"message":"Bad Request: no valid session"}}'),
+        (400, "no"),
+    ],
+)
+def test_a_session_that_is_not_known_any_more_is_renewed_by_the_next_call(status, body):
+    async def main():
+        async with forgetful(status, body) as (port, seen):
+            said, _ = await three_calls(port)
+            return said, seen.count("initialize")
+
+    said, started = run(main())
+    assert f"HTTP {status}" in said[0]
+    assert said[1:] == ["ok", "ok"]
+    assert started == 2
+
+
+@pytest.mark.parametrize("code", [-32000, -32001, -32600, -32603, 7])
+def test_an_error_of_a_tool_is_that_tools_whatever_its_code(code):
+    async def main():
+        async with forgetful(200, "", code) as (port, seen):
+            said, names = await three_calls(port)
+            return said, names, seen.count("initialize")
+
+    said, names, started = run(main())
+    assert all(
+        text == "the MCP server " + text.split()[3] + ' refused the call of a: quota exceeded {"allowed": ["Rome"]}'
+        for text in said
+    )
+    assert started == 1
+    assert names == ["a", "a_2"]  # a cursor that names a page again ends the list

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
+from contextlib import AsyncExitStack
 from typing import Any, Self
 
 import msgspec
@@ -186,11 +187,7 @@ class ReActAgent:
         session_id: str | None = None,
         run_id: str | None = None,
     ) -> Reply:
-        """
-        Answer a question as a reply: iterate it for the words as they come, or await it for the whole text.
-
-        The same run as `async_run`, with the same arguments and errors.
-        """
+        """As `async_run`, but as a reply: iterate it for the words as they come, or await it for the whole text."""
         events = self.async_stream(question, timeout=timeout, session_id=session_id, run_id=run_id)
         return Reply(events, live=not self.tools or self.protocol.name == "text")
 
@@ -204,14 +201,16 @@ class ReActAgent:
 
     async def aclose(self) -> None:
         """Close the model, the tools and the memory; using the agent afterwards opens them again."""
-        await self.llm.aclose()
-        for tool in self.tools:
-            await tool.aclose()
-        if self.memory is not None:
-            await self.memory.aclose()
+        async with AsyncExitStack() as stack:  # what fails to close keeps nothing else open
+            for part in (self.memory, *self.tools, self.llm):
+                if part is not None:
+                    stack.push_async_callback(part.aclose)
 
     async def __aenter__(self) -> Self:
-        await self.aopen()
+        async with AsyncExitStack() as stack:
+            stack.push_async_callback(self.aclose)
+            await self.aopen()
+            stack.pop_all()
         return self
 
     async def __aexit__(self, *_: object) -> None:

@@ -117,7 +117,7 @@ class Run:
         self.attempts = list(paused.attempts)
         self.started_at -= paused.elapsed_s
         self.started_wall = paused.started_at
-        self._seq = paused.events
+        self._seq = max(self._seq, paused.events)
         self.budget.go_on_from(paused.spent)
         self.session_length, self.session_before = paused.session_length, paused.session_before
 
@@ -289,7 +289,8 @@ class Run:
             state=msgspec.to_builtins(self._paused()) if ending.status == "paused" else None,
         )
         WATCHDOG.end(self)  # what it has to tell comes before the end
-        self.emit(RunFinished(result=result))
+        if not self._over:  # told also where all the rest was a replay
+            self._tell(RunFinished(result=result))
         self._over = True
         return result
 

@@ -94,8 +94,13 @@ class Scope(msgspec.Struct, frozen=True):
         """Whether the call has been given up: what it still says or writes is not heard."""
         return self.fence is not None and self.fence.is_down
 
-    def of_call(self, tool: str, deadline: Deadline, call_id: str) -> Scope:
-        """The scope of a call of `tool` made in this one."""
+    def of_call(self, tool: str, deadline: Deadline, call_id: str, *, passes_ports: bool = False) -> Scope:
+        """
+        The scope of a call of `tool` made in this one.
+
+        The journal goes on only into what `passes_ports`, such as a sub-agent; of any other tool the call itself is the
+        fact, and what it does inside has no name of its own.
+        """
         call_id = call_id or self.call_id
         fence = Fence(self.emit, self.fence)
         return Scope(
@@ -109,7 +114,7 @@ class Scope(msgspec.Struct, frozen=True):
             self.budget,
             tool,
             fence,
-            self.journal,
+            self.journal if passes_ports else None,
         )
 
 

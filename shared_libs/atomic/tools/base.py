@@ -204,7 +204,7 @@ class BaseTool:
             self._left_running = LeftRunning()
         if self._left_running.full:
             raise ToolError(f"{self.name} was not started: {self._left_running}")
-        inner = scope.of_call(self.name, limit, call_id)
+        inner = scope.of_call(self.name, limit, call_id, passes_ports=self.passes_ports)
         own = limit.at < scope.deadline.at
         spare = f"within its {self.timeout_s:g} s" if own else "before the time of the run was over"
         expiry = Expiry(limit.at, f"{self.name} did not finish {spare}")

@@ -277,3 +277,67 @@ def test_a_store_of_the_same_name_is_the_same_store():
         return [message.text for message in await memory.async_load("s")]
 
     assert run_virtual(main()) == ["x", "y"]
+
+
+@pytest.mark.promise("journal-once")
+def test_agents_that_an_ordinary_tool_asks_have_no_facts_of_their_own():
+    def asked(name):
+        return ReActAgent(llm=ScriptedLLM([name] * 50), name=name)
+
+    left, right = asked("left"), asked("right")
+
+    @tool
+    async def both() -> str:
+        answers = [(await agent.async_run("go")).answer for agent in (left, right)]
+        return " | ".join(answers)
+
+    def agent():
+        return ReActAgent(llm=by_length(Turn(calls=[ToolCall("c", "both", {})]), "done"), tools=[both])
+
+    facts, events = Facts(), []
+
+    async def once(fuel):
+        outer = agent()
+        outer.observers = (events.append,)
+        with use_scope(Scope(journal=facts.open(fuel))):
+            return await outer.async_run("go", run_id="R")
+
+    with pytest.raises(RunInterrupted):
+        run_virtual(once(3))
+    result = run_virtual(once(None))
+    assert result.steps[0].observations[0].content == "left | right"
+    events.clear()
+    again = run_virtual(once(None))  # nothing but facts: its end is told all the same
+    assert again.answer == "done"
+    assert isinstance(events[-1], RunFinished)
+
+
+def test_what_fails_to_open_or_to_close_keeps_nothing_open():
+    closed = []
+
+    class Part(BaseTool):
+        description = "d"
+
+        def __init__(self, name, *, opens=True, closes=True):
+            self.name, self._opens, self._closes = name, opens, closes
+
+        async def execute(self) -> str:
+            return "x"
+
+        async def aopen(self):
+            if not self._opens:
+                raise RuntimeError("cannot open")
+
+        async def aclose(self):
+            closed.append(self.name)
+            if not self._closes:
+                raise RuntimeError("cannot close")
+
+    async def main():
+        agent = ReActAgent(llm=ScriptedLLM([]), tools=[Part("a"), Part("b", opens=False), Part("c", closes=False)])
+        with pytest.raises(RuntimeError):
+            async with agent:
+                raise AssertionError
+
+    run_virtual(main())
+    assert sorted(closed) == ["a", "b", "c"]

@@ -26,14 +26,14 @@ def buggy(tmp_path):
 
 
 def test_what_breaks_a_promise_is_named_made_small_and_breaks_it_again_as_a_file(buggy, tmp_path):
-    command = ["simulate", "configs/hello.yaml", "--runs", "40", "--seed", "1", "--out", str(tmp_path)]
+    command = ["simulate", "configs/hello.yaml", "--runs", "40", "--seed", "2", "--out", str(tmp_path)]
 
     told = run(buggy, "-c", f"from shared_libs.cli import main; print('exit', main({command}))")
 
     assert "exit 1" in told
-    assert "seed 1: 40 scenarios" in told
+    assert "seed 2: 40 scenarios" in told
     assert "broke promise recovery: " in told
-    [file] = tmp_path.glob("recovery-1-*.scenario.yaml")
+    [file] = tmp_path.glob("recovery-2-*.scenario.yaml")
     assert f"pytest {file}" in told
     assert f"# Play it again: pytest {file}" in file.read_text()
     assert "recovery: " in run(buggy, "-m", "pytest", "-q", str(file))

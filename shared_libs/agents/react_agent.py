@@ -13,9 +13,10 @@ from typing import Any, Self
 
 import msgspec
 
-from shared_libs.agents import gathering, prompts
+from shared_libs.agents import parts, prompts
 from shared_libs.agents.acting import act
 from shared_libs.agents.decisions import Decision
+from shared_libs.agents.gathering import gather
 from shared_libs.agents.limits import Limits, is_seconds
 from shared_libs.agents.pause import PausedRun
 from shared_libs.agents.protocol import ProtocolName, Turn, TurnProtocol, choose_protocol
@@ -81,17 +82,17 @@ class ReActAgent:
     ) -> None:
         if protocol not in ("auto", "native", "text"):
             raise MisuseError(f"protocol {protocol!r}: allowed are 'auto', 'native' and 'text'")
-        gathering.check_texts(name=name, instructions=instructions or None)
-        self.llm = gathering.checked_model(llm)
-        self.tools = gathering.checked_tools(name, tools)
+        parts.check_texts(name=name, instructions=instructions or None)
+        self.llm = parts.checked_model(llm)
+        self.tools = parts.checked_tools(name, tools)
         self.instructions = instructions or prompts.INSTRUCTIONS
-        self.memory = gathering.checked_memory(memory)
+        self.memory = parts.checked_memory(memory)
         self.limits = Limits.of(limits)
         self.name = name
         self.protocol: TurnProtocol = choose_protocol(protocol, native_tools=llm.native_tools)
-        self.observers = gathering.checked_observers(observers)
+        self.observers = parts.checked_observers(observers)
         # a wrong declaration shows here, not in a run
-        self._by_name = gathering.by_name(name, [tool for tool in self.tools if isinstance(tool, BaseTool)])
+        self._by_name = parts.by_name(name, [tool for tool in self.tools if isinstance(tool, BaseTool)])
         self._toolsets = [tool for tool in self.tools if isinstance(tool, Toolset)]
 
     async def async_run(
@@ -220,7 +221,7 @@ class ReActAgent:
         seconds = self.limits.timeout_s if timeout is None else timeout
         if not is_seconds(seconds):
             raise MisuseError(f"timeout is a positive number of seconds, not {timeout!r}")
-        gathering.check_texts(run_id=run_id, session_id=session_id)
+        parts.check_texts(run_id=run_id, session_id=session_id)
         if session_id is not None and self.memory is None:
             raise MisuseError(f"agent {self.name} has no memory to keep session {session_id!r} in: pass memory=…")
         left_s, stores = min(seconds, current_deadline().remaining()), session_id is not None
@@ -252,7 +253,7 @@ class ReActAgent:
     async def _drive(self, run: Run, asked: Asked, *, stream: bool) -> AgentResult:
         llm = self.llm
         run.start(asked.text, model=llm.model, protocol=self.protocol.name, rehearsal=llm.rehearsal)
-        run.tools = await gathering.gather(run, self._by_name, self._toolsets)
+        run.tools = await gather(run, self._by_name, self._toolsets)
         run.specs = [tool.spec for tool in run.tools.values()]
         if not run.state.exchange:
             run.state = begin(asked, *await recall(run, self.memory))

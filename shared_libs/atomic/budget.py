@@ -87,7 +87,7 @@ class Budget:
     @contextmanager
     def reserved(self) -> Iterator[None]:
         """Hold what one model call usually takes, while it is under way."""
-        line = [*self._line()]
+        line = self._line()
         for budget in line:
             budget._under_way += 1  # noqa: SLF001 - its own kind
         try:

@@ -3,7 +3,8 @@ Awaiting what may not return.
 
 `asyncio.wait_for` waits for a task that swallows its cancellation: a tool that absorbs it for six seconds holds a
 one-second limit for seven. `supervise` cancels, waits a short grace, and then leaves the task behind, booked on the
-ledger of the current scope. It is the only way this library awaits a tool, a memory store or a model.
+ledger of the current scope. It is the only way this library awaits foreign code: a tool, a memory store, a model. Its
+own requests, which obey, are awaited by `in_place`.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import sys
 from collections.abc import Callable, Collection, Coroutine, Sequence
 from typing import Any, Protocol, TypeVar
 
-from shared_libs.atomic.errors import DeadlineExceeded
+from shared_libs.atomic.errors import DeadlineExceeded, RunInterrupted
 from shared_libs.atomic.events import Abandoned, AbandonedEnded
 from shared_libs.atomic.rescue import Call, forget_in_thread, in_progress
 from shared_libs.atomic.scope import current_scope
@@ -31,6 +32,9 @@ MAX_LEFT_RUNNING = 16
 GRACE_S = 0.02
 """How long a cancelled task may take to clean up, in seconds; a part of the 50 ms a run may overrun."""
 
+NO_FAILURES = (asyncio.CancelledError, KeyboardInterrupt, GeneratorExit, RunInterrupted)
+"""What ends the caller, not only the call: whoever makes a failure of whatever foreign code raises lets these pass."""
+
 
 class Expiry:
     """A moment that may be moved while it is waited for (`at`, loop seconds), and what it means (`why`)."""
@@ -40,7 +44,7 @@ class Expiry:
     def __init__(self, at: float, why: str) -> None:
         self.at = at
         self._why = why
-        self.waiter: Waiter | None = None
+        self.waiter: Alarm | None = None
 
     @property
     def why(self) -> str:
@@ -54,13 +58,45 @@ class Expiry:
             self.waiter.look_at(at)
 
 
-class Waiter(Protocol):
-    """Whoever waits for an expiry; `looks_at` is when it will see whether the moment has come."""
+class Alarm:
+    """
+    Calls `ring` when an expiry has come, unless it is stopped before.
 
-    looks_at: float
+    A later expiry costs no new timer until the old one fires: it looks at the time then (`looks_at`), and sleeps on.
+    """
+
+    __slots__ = ("_expiry", "_handle", "_loop", "_ring", "looks_at", "rang")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, expiry: Expiry, ring: Callable[[], object]) -> None:
+        self.rang = False
+        self.looks_at = math.inf
+        self._loop = loop
+        self._expiry = expiry
+        self._ring = ring
+        self._handle: asyncio.TimerHandle | None = None
+        expiry.waiter = self
+        if expiry.at != math.inf:
+            self.look_at(expiry.at)
 
     def look_at(self, moment: float) -> None:
-        """Look at another moment instead."""
+        """Look whether it is time at a moment, and no more at the one planned before."""
+        if self._handle is not None:
+            self._handle.cancel()
+        self.looks_at = moment
+        self._handle = self._loop.call_at(moment, self._look)
+
+    def stop(self) -> None:
+        """Look at the time no more."""
+        self._expiry.waiter = None
+        if self._handle is not None:
+            self._handle.cancel()
+
+    def _look(self) -> None:
+        if self._loop.time() < self._expiry.at:
+            self.look_at(self._expiry.at)
+        else:
+            self.rang = True
+            self._ring()
 
 
 class Elsewhere(Protocol):
@@ -157,8 +193,6 @@ async def supervise(
             await bell.wait()
         except asyncio.CancelledError as error:
             cancelled = error
-        finally:
-            bell.stop()
         if not task.done():
             expired = cancelled is None
             # once: a driver that is closing a connection when a second one comes leaves it half closed
@@ -254,7 +288,7 @@ class _Bell(Call):
     watchdog it is the call: where the body holds the loop, no bell can be heard, and the body itself is interrupted.
     """
 
-    __slots__ = ("_expiry", "_handle", "_loop", "_name", "_rung", "looks_at")
+    __slots__ = ("_expiry", "_loop", "_name", "_rung")
 
     def __init__(self, loop: asyncio.AbstractEventLoop, expiry: Expiry, name: str) -> None:
         self.interrupted = self.in_thread = None
@@ -262,8 +296,6 @@ class _Bell(Call):
         self._expiry = expiry
         self._name = name
         self._rung: asyncio.Future[None] | None = None
-        self._handle: asyncio.TimerHandle | None = None
-        self.looks_at = math.inf
 
     @property
     def at(self) -> float:
@@ -294,34 +326,15 @@ class _Bell(Call):
     async def wait(self) -> None:
         """Wait until it rings."""
         self._rung = self._loop.create_future()
-        self._expiry.waiter = self
-        if self._expiry.at != math.inf:
-            self.look_at(self._expiry.at)
-        await self._rung
+        alarm = Alarm(self._loop, self._expiry, self.ring)
+        try:
+            await self._rung
+        finally:
+            alarm.stop()
 
     def ring(self) -> None:
         if self._rung is not None and not self._rung.done() and not self._loop.is_closed():
             self._rung.set_result(None)
-
-    def stop(self) -> None:
-        """Look at the time no more."""
-        self._expiry.waiter = None
-        if self._handle is not None:
-            self._handle.cancel()
-
-    def look_at(self, moment: float) -> None:
-        """Look whether it is time at a moment, and no more at the one planned before."""
-        if self._handle is not None:
-            self._handle.cancel()
-        self.looks_at = moment
-        self._handle = self._loop.call_at(moment, self._look)
-
-    def _look(self) -> None:
-        """Ring when it is time; a later expiry costs no new timer until the old one fires."""
-        if self._loop.time() < self._expiry.at:
-            self.look_at(self._expiry.at)
-        else:
-            self.ring()
 
 
 def _goes_on(task: asyncio.Task[Any], elsewhere: Elsewhere | None) -> bool:

@@ -103,7 +103,7 @@ class BaseLLMWrapper:
         self.price = price
         self.options = _checked_options(options or {})
         self.health = self._health()
-        self._chain: list[tuple[BaseLLMWrapper, Resilience]] | None = None
+        self._chain: tuple[Resilience, list[tuple[BaseLLMWrapper, Resilience]]] | None = None
         self._is_open = False
 
     def __init_subclass__(cls, **options: Any) -> None:
@@ -312,14 +312,12 @@ class BaseLLMWrapper:
 
     def _routes(self) -> list[tuple[BaseLLMWrapper, Resilience]]:
         """The chain, flat: every model with the policy that holds for it."""
-        if self._chain is not None:
-            return self._chain
-        own = self.resilience or Resilience()
-        self._chain = routes = [(self, own)]
-        for fallback in self.fallbacks:
-            theirs = fallback._routes()  # noqa: SLF001 - its own family
-            routes += [(model, policy if model.resilience else own) for model, policy in theirs]
-        return routes
+        if self._chain is None:
+            own = self.resilience or Resilience()
+            theirs = [route for fallback in self.fallbacks for route in fallback._routes()]  # noqa: SLF001 - its family
+            self._chain = own, [(model, policy if model.resilience else own) for model, policy in theirs]
+        own, others = self._chain  # without itself, which would be freed by the collector only
+        return [(self, own), *others]
 
     async def _ready(self) -> None:
         if not self._is_open:

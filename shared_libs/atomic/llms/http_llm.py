@@ -37,7 +37,7 @@ MAX_STALE = 1000
 """How many pieces of reasoning that a server could not read are remembered."""
 
 _OURS = f"{__name__.rpartition('.')[0]}."
-
+"""Where the adapters stand that obey their cancellation."""
 
 _ENDPOINT = re.compile(
     r"/(chat/completions|completions|embeddings|responses|v1/messages|messages|api/chat|api/embed)/*$"

@@ -14,7 +14,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 from urllib.parse import parse_qsl
 from urllib.request import getproxies, proxy_bypass
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, ref
 
 import aiohttp
 from aiohttp.abc import AbstractResolver, ResolveResult
@@ -41,6 +41,9 @@ _SECRET_HEADERS = {"authorization", "x-api-key", "api-key"}
 Session = tuple[aiohttp.ClientSession, str | None]
 """A session, and the proxy its requests go through."""
 
+Pools = WeakKeyDictionary[asyncio.AbstractEventLoop, tuple[Session, AsyncGenerator[None, None]]]
+"""The session of each event loop, and what keeps it open."""
+
 
 class Wire:
     """
@@ -66,8 +69,7 @@ class Wire:
             *(part.partition("=")[2] for part in self._base.raw_query_string.split("&") if "=" in part),
         )
         self._targets: dict[str, tuple[URL, str]] = {}
-        self._pools: WeakKeyDictionary[asyncio.AbstractEventLoop, tuple[Session, AsyncGenerator[None, None]]]
-        self._pools = WeakKeyDictionary()
+        self._pools: Pools = WeakKeyDictionary()
 
     async def post(self, path: str, body: bytes) -> bytes:
         """
@@ -126,24 +128,10 @@ class Wire:
             for closed in [known for known in self._pools if known.is_closed()]:
                 self._pools.pop(closed, None)
             session = _open_session()
-            keeper = self._keep_open(session)
+            keeper = _keep_open(session, ref(self._pools))
             await anext(keeper)
             pool = self._pools[loop] = ((session, _proxy_for(self._base)), keeper)
         return pool[0]
-
-    async def _keep_open(self, session: aiohttp.ClientSession) -> AsyncGenerator[None, None]:
-        """
-        Hold a session open until closed.
-
-        An asynchronous generator, because an event loop closes those before it closes itself: a session that nobody
-        closed ends with its loop, without a warning and without an open socket. The session holds its loop, so it must
-        not be held any longer.
-        """
-        try:
-            yield
-        finally:
-            self._pools.pop(asyncio.get_running_loop(), None)
-            await session.close()
 
     def _target(self, path: str) -> tuple[URL, str]:
         target = self._targets.get(path)
@@ -159,6 +147,22 @@ class Wire:
         retryable = not isinstance(error, aiohttp.ClientConnectorCertificateError)
         why = redacted(_why(error), self.secrets)
         return LLMConnectionError(f"no answer from {where}: {why}", retryable=retryable)
+
+
+async def _keep_open(session: aiohttp.ClientSession, pools: ref[Pools]) -> AsyncGenerator[None, None]:
+    """
+    Hold a session open until closed.
+
+    An asynchronous generator, because an event loop closes those before it closes itself: a session that nobody closed
+    ends with its loop, without a warning and without an open socket. The session holds its loop, so its pool must not
+    hold it any longer; and this must not hold the pools, or only the collector would free a wire that nobody closed.
+    """
+    try:
+        yield
+    finally:
+        if (known := pools()) is not None:
+            known.pop(asyncio.get_running_loop(), None)
+        await session.close()
 
 
 def _open_session() -> aiohttp.ClientSession:

@@ -15,14 +15,13 @@ from shared_libs.atomic.errors import (
     MemoryStoreError,
     MemoryUnavailable,
     MisuseError,
-    RunInterrupted,
     StaleCall,
     in_words,
 )
 from shared_libs.atomic.memory.compaction import Compaction
 from shared_libs.atomic.memory.history import last_messages, valid_history
 from shared_libs.atomic.scope import current_deadline, current_scope
-from shared_libs.atomic.supervise import BodyCancelled, Expiry, LeftRunning, supervise
+from shared_libs.atomic.supervise import NO_FAILURES, BodyCancelled, Expiry, LeftRunning, supervise
 from shared_libs.atomic.types import Message, as_messages
 
 RECALLED = 2_000
@@ -259,7 +258,7 @@ class BaseMemory:
             raise MemoryStoreError(f"memory {self.name} was cancelled from within during {verb}") from None
         except (MemoryStoreError, MisuseError):
             raise
-        except (asyncio.CancelledError, KeyboardInterrupt, GeneratorExit, RunInterrupted):
+        except NO_FAILURES:
             raise
         except BaseException as error:  # a store is foreign code: its failure has one type for the caller
             raise MemoryStoreError(f"memory {self.name} failed to {verb}: {in_words(error)}") from error

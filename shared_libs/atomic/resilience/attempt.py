@@ -21,7 +21,7 @@ from shared_libs.atomic.in_place import in_place
 from shared_libs.atomic.resilience.health import ModelHealth
 from shared_libs.atomic.resilience.policy import Resilience
 from shared_libs.atomic.scope import current_scope
-from shared_libs.atomic.supervise import BodyCancelled, BodyExited, Expiry, supervise
+from shared_libs.atomic.supervise import NO_FAILURES, BodyCancelled, BodyExited, Expiry, supervise
 from shared_libs.atomic.types import Attempt, LLMChunk, LLMResponse, Usage
 
 T = TypeVar("T")
@@ -245,7 +245,7 @@ async def _supervised(model: Model, call: ModelCall[T], watch: Watch) -> T:
         raise LLMTimeout(str(error)) from error
     except BodyCancelled:
         raise LLMConnectionError("the request was cancelled from within") from None
-    except (LLMError, asyncio.CancelledError, KeyboardInterrupt, GeneratorExit):
+    except (LLMError, *NO_FAILURES):
         raise
     except BodyExited as error:
         raise LLMError(f"the adapter failed: {error}") from error

@@ -7,10 +7,10 @@ import functools
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, final
 
-from shared_libs.atomic.errors import DeadlineExceeded, MisuseError, RunInterrupted, ToolError, in_words
+from shared_libs.atomic.errors import DeadlineExceeded, MisuseError, ToolError, in_words
 from shared_libs.atomic.json_schema import shown
 from shared_libs.atomic.scope import current_scope, use_scope
-from shared_libs.atomic.supervise import BodyCancelled, BodyExited, Expiry, LeftRunning, supervise
+from shared_libs.atomic.supervise import NO_FAILURES, BodyCancelled, BodyExited, Expiry, LeftRunning, supervise
 from shared_libs.atomic.tools.arguments import Arguments, InvalidArguments
 from shared_libs.atomic.tools.exchange import Answer
 from shared_libs.atomic.tools.outcome import as_text, cut, words_of
@@ -135,7 +135,7 @@ class BaseTool:
         except MemoryError:
             most = "" if self.memory_limit_mb is None else f"; one call may use {self.memory_limit_mb} MB"
             content, is_error, stuck = f"{self.name} ran out of memory{most}", True, False
-        except (asyncio.CancelledError, KeyboardInterrupt, GeneratorExit, RunInterrupted):
+        except NO_FAILURES:
             raise
         except BodyExited as error:
             content, is_error, stuck = str(error), True, False
@@ -169,7 +169,7 @@ class BaseTool:
         try:
             found = await supervise(body(), expiry, what="tool", name=self.name, call_id=call_id)
             shown, whole = ("", "") if found is None else cut(as_text(found), self.max_observation_chars)
-        except (asyncio.CancelledError, KeyboardInterrupt, GeneratorExit, RunInterrupted):
+        except NO_FAILURES:
             raise
         except BaseException as error:  # noqa: BLE001 - foreign code, as in `async_run`
             return ToolResult(in_words(error), is_error=True)

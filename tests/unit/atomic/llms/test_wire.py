@@ -139,3 +139,24 @@ def loops_kept(orderly):
 def test_a_loop_that_is_over_is_forgotten(orderly, kept):
     assert loops_kept(orderly) <= kept
     gc.collect()  # what the last loop has left open is told of here, not in the next test
+
+
+def test_a_wrapper_that_nobody_closes_goes_with_its_last_reference_and_closes_its_connection():
+    """A wrapper for each request, as web handlers make them: none waits for the collector, nor warns when it comes."""
+
+    async def main():
+        async with WireServer([reply(HELLO)]) as server:
+            gc.collect()
+            gc.disable()
+            try:
+                llm = OpenAILLM("m", base_url=server.url, resilience=ONCE)
+                await llm.async_generate("Hi")
+                gone = weakref.ref(llm)
+                wire = weakref.ref(llm._wire())
+                del llm
+                return gone(), wire()
+            finally:
+                gc.enable()
+
+    assert run(main()) == (None, None)
+    gc.collect()  # an unclosed session would warn now

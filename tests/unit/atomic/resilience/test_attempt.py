@@ -9,7 +9,7 @@ import threading
 import pytest
 
 from shared_libs.atomic import BaseLLMWrapper, LLMChunk, LLMError, LLMResponse, Message, Resilience, ToolCall, Usage
-from shared_libs.atomic.errors import LLMTimeout, MalformedResponse
+from shared_libs.atomic.errors import LLMTimeout, MalformedResponse, RunInterrupted
 from shared_libs.atomic.llms import ScriptedLLM, Turn
 from shared_libs.atomic.supervise import MAX_LEFT_RUNNING
 from tests.support import run_virtual
@@ -225,6 +225,18 @@ def test_whatever_an_adapter_raises_fails_its_attempt(error, told):
         return str(caught.value)
 
     assert told in run_virtual(main())
+
+
+@pytest.mark.promise("adapter-checked")
+def test_a_journal_that_stops_the_run_within_a_model_is_no_failure_of_the_model():
+    def give():
+        raise RunInterrupted("another process has the run")
+
+    async def main():
+        with pytest.raises(RunInterrupted):
+            await Adapter(give, fallbacks=[ScriptedLLM(["never asked"])]).async_chat("x")
+
+    run_virtual(main())
 
 
 def test_a_time_that_is_over_is_never_told_as_a_negative_span():

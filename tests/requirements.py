@@ -18,6 +18,13 @@ class Requirement(NamedTuple):
 
 
 REQUIREMENTS: dict[str, Requirement] = {
+    "leaves": Requirement(
+        "results, events and messages leave as json, pydantic and FastAPI take them, described, and come back",
+        "people.md A9",
+    ),
+    "shown": Requirement(
+        "what is printed of an agent and its parts says what it is, and holds no secret", "people.md B"
+    ),
     "asks-as-told": Requirement(
         "what a server does not take is learnt from its refusal: asked at once otherwise, booked as a request of its "
         "own, and no failure of the model",

@@ -18,6 +18,14 @@ class Requirement(NamedTuple):
 
 
 REQUIREMENTS: dict[str, Requirement] = {
+    "no-harm": Requirement(
+        "installed beside a project, the package changes nothing there: its own `shared_libs`, its scenario files, its "
+        "plugins and options",
+        "issue: foreign text, cases H4 and A6",
+    ),
+    "two-names": Requirement(
+        "every module is importable as `genai_factory.X`, and is the same object as `shared_libs.X`", "contract"
+    ),
     "asks-as-told": Requirement(
         "what a server does not take is learnt from its refusal: asked at once otherwise, booked as a request of its "
         "own, and no failure of the model",

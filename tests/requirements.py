@@ -200,6 +200,10 @@ REQUIREMENTS: dict[str, Requirement] = {
     "run-returns": Requirement("what happens inside a run ends in its result and is not raised", "contract"),
     "order-kept": Requirement("observations stand in the order of their calls, however the tools end", "contract"),
     "limits-exact": Requirement("every limit of a run is kept exactly", "contract"),
+    "mcp-items": Requirement(
+        "what an MCP server lists or returns is taken item by item: one odd part costs itself alone, and is told",
+        "hermes-agent #101804, claude-code #88049, agent-os #2020",
+    ),
     "time-mcp": Requirement(
         "a silent MCP server ends as a tool error within its timeout; a cancelled call tells the server",
         "strands harness-sdk #4403",

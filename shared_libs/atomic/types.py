@@ -77,7 +77,7 @@ class ImagePart(msgspec.Struct, PlainData, frozen=True, gc=False, tag_field="typ
     media_type: str = ""
 
     def __post_init__(self) -> None:
-        if not isinstance(self.url, str) or not _URL.match(self.url):
+        if not _URL.match(str(self.url)):  # a Path is none
             raise MisuseError(
                 f"an image is an https: or data: URL, not {self.url!r:.60}; ImagePart.from_bytes takes a file's bytes"
             )

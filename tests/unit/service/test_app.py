@@ -51,9 +51,8 @@ def test_a_stream_tells_every_event_with_its_number_and_ends_with_the_result(fol
 
     headers, events = run(main())
     assert headers["content-type"].startswith("text/event-stream")
-    assert {"x-request-id", "x-factory-run-id", "x-factory-deadline", "x-factory-overhead-ms"} <= {
-        *map(str.lower, headers)
-    }
+    told = {name.lower() for name in headers}
+    assert {"x-request-id", "x-factory-run-id", "x-factory-deadline", "x-factory-overhead-ms"} <= told
     assert [int(number) for number, _, _ in events] == list(range(1, len(events) + 1))
     assert (events[0][1], events[-1][1]) == ("run_started", "run_finished")
     assert json.loads(events[-1][2])["result"]["status"] == "answered"

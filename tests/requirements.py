@@ -18,6 +18,13 @@ class Requirement(NamedTuple):
 
 
 REQUIREMENTS: dict[str, Requirement] = {
+    "face-client-tools": Requirement(
+        "a client's own tools on an agent: its calls pause the run, their results go on with it, or are history",
+        "issue: the service; LibreChat #12002",
+    ),
+    "face-fields": Requirement(
+        "every model of a chain gets the fields of a request in its own provider's words", "issue: the service"
+    ),
     "asks-as-told": Requirement(
         "what a server does not take is learnt from its refusal: asked at once otherwise, booked as a request of its "
         "own, and no failure of the model",

@@ -11,7 +11,7 @@ from shared_libs.atomic.errors import MisuseError
 from shared_libs.atomic.types import ImagePart, Message, TextPart, as_messages
 
 Question = str | Message | Mapping[str, Any] | Sequence[Message | Mapping[str, Any] | TextPart | ImagePart]
-"""A text; content parts; one message; or messages, of which the last is the user's and asks; calls and results may follow."""
+"""A text; content parts; one message; or messages: the last is the user's and asks, or calls and results follow it."""
 
 IMAGE = "[image]"
 

@@ -18,12 +18,6 @@ class Requirement(NamedTuple):
 
 
 REQUIREMENTS: dict[str, Requirement] = {
-    "face-client-tools": Requirement(
-        "a client's own tools on an agent: its calls pause the run, their results go on with it, or are history",
-        "issue: the service; LibreChat #12002",
-    ),
-    "face-fields": Requirement(
-        "every model of a chain gets the fields of a request in its own provider's words", "issue: the service"
     "no-harm": Requirement(
         "installed beside a project, the package changes nothing there: its own `shared_libs`, its scenario files, its "
         "plugins and options",
@@ -213,6 +207,13 @@ REQUIREMENTS: dict[str, Requirement] = {
     "time-mcp": Requirement(
         "a silent MCP server ends as a tool error within its timeout; a cancelled call tells the server",
         "strands harness-sdk #4403",
+    ),
+    "face-client-tools": Requirement(
+        "a client's own tools on an agent: its calls pause the run, their results go on with it, or are history",
+        "issue: the service; LibreChat #12002",
+    ),
+    "face-fields": Requirement(
+        "every model of a chain gets the fields of a request in its own provider's words", "issue: the service"
     ),
     "loop-per-client": Requirement("two asyncio.run calls in a row on one object both work", "pydantic-ai #748"),
 }

@@ -63,6 +63,11 @@ REQUIREMENTS: dict[str, Requirement] = {
         "before the deadline the model gets one last word without tools; else the run is partial with what it saw",
         "contract",
     ),
+    "leaves": Requirement(
+        "results, events and messages leave as json, pydantic and FastAPI take them, described, and come back",
+        "people.md A9",
+    ),
+    "shown": Requirement("what is printed of an agent and its parts is readable, and holds no secret", "people.md B"),
     "resume-done": Requirement(
         "three parallel approvals are three decisions, and a resume never runs a finished tool again",
         "langgraph #6624, #6208, #5952",

@@ -120,6 +120,26 @@ REQUIREMENTS: dict[str, Requirement] = {
         "no JSON Schema and no value, whoever wrote them, raises in a run or keeps the event loop for 50 ms",
         "letta #3285; hermes-agent #101804; security review H1",
     ),
+    "runs-kept": Requirement(
+        "a run is in the store with all that was told of it, whichever process wrote it; none of yesterday's is lost",
+        "case people A1, A2; issue 16",
+    ),
+    "runs-found": Requirement(
+        "runs are found by who, when, how they ended and what words they hold, in pages that nothing falls between",
+        "case people A10; docs/runs.md",
+    ),
+    "runs-followed": Requirement(
+        "a run is followed until its end in whatever process it is; one whose process is gone is told from it",
+        "docs/runs.md",
+    ),
+    "runs-contents": Requirement(
+        "without contents no word of a user, a model or a tool is kept, and names, times and reasons are",
+        "docs/runs.md",
+    ),
+    "runs-never-wait": Requirement(
+        "a store that is slow or away holds up no run and grows by nothing; what it loses is counted and told",
+        "docs/runs.md",
+    ),
     "retry-once": Requirement("attempts on the wire equal the configured attempts", "code_puppy #317"),
     "retry-fit": Requirement(
         "a Retry-After that does not fit the remaining time fails over at once", "eight peers, measured"
@@ -212,6 +232,13 @@ REQUIREMENTS: dict[str, Requirement] = {
     "time-mcp": Requirement(
         "a silent MCP server ends as a tool error within its timeout; a cancelled call tells the server",
         "strands harness-sdk #4403",
+    ),
+    "face-client-tools": Requirement(
+        "a client's own tools on an agent: its calls pause the run, their results go on with it, or are history",
+        "issue: the service; LibreChat #12002",
+    ),
+    "face-fields": Requirement(
+        "every model of a chain gets the fields of a request in its own provider's words", "issue: the service"
     ),
     "loop-per-client": Requirement("two asyncio.run calls in a row on one object both work", "pydantic-ai #748"),
     "serve-answers": Requirement(

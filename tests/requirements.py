@@ -191,6 +191,10 @@ REQUIREMENTS: dict[str, Requirement] = {
     "cancel-wins": Requirement("a cancellation from outside always wins and is raised as such", "house rule 7"),
     "run-returns": Requirement("what happens inside a run ends in its result and is not raised", "contract"),
     "order-kept": Requirement("observations stand in the order of their calls, however the tools end", "contract"),
+    "metrics": Requirement(
+        "Prometheus sees runs, attempts, tools and the loop in series that nobody outside can multiply",
+        "litellm #27272",
+    ),
     "limits-exact": Requirement("every limit of a run is kept exactly", "contract"),
     "time-mcp": Requirement(
         "a silent MCP server ends as a tool error within its timeout; a cancelled call tells the server",

@@ -8,12 +8,14 @@ if TYPE_CHECKING:
     from shared_libs.observability.html import timeline_page
     from shared_libs.observability.log import configure_logging, log_events
     from shared_libs.observability.printable import presentable
+    from shared_libs.observability.prometheus import PrometheusMetrics
     from shared_libs.observability.record import RunRecorder, read_record
     from shared_libs.observability.redact import redact_data, redact_text
     from shared_libs.observability.terminal import draw_timeline
     from shared_libs.observability.timeline import Timeline, timelines
 
 _HOMES = {
+    "PrometheusMetrics": "prometheus",
     "RunRecorder": "record",
     "Timeline": "timeline",
     "configure_logging": "log",
@@ -28,6 +30,7 @@ _HOMES = {
 }
 
 __all__ = [
+    "PrometheusMetrics",
     "RunRecorder",
     "Timeline",
     "configure_logging",

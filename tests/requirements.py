@@ -18,6 +18,14 @@ class Requirement(NamedTuple):
 
 
 REQUIREMENTS: dict[str, Requirement] = {
+    "no-harm": Requirement(
+        "installed beside a project, the package changes nothing there: its own `shared_libs`, its scenario files, its "
+        "plugins and options",
+        "issue: foreign text, cases H4 and A6",
+    ),
+    "two-names": Requirement(
+        "every module is importable as `genai_factory.X`, and is the same object as `shared_libs.X`", "contract"
+    ),
     "asks-as-told": Requirement(
         "what a server does not take is learnt from its refusal: asked at once otherwise, booked as a request of its "
         "own, and no failure of the model",
@@ -196,6 +204,10 @@ REQUIREMENTS: dict[str, Requirement] = {
         "litellm #27272",
     ),
     "limits-exact": Requirement("every limit of a run is kept exactly", "contract"),
+    "mcp-items": Requirement(
+        "what an MCP server lists or returns is taken item by item: one odd part costs itself alone, and is told",
+        "hermes-agent #101804, claude-code #88049, agent-os #2020",
+    ),
     "time-mcp": Requirement(
         "a silent MCP server ends as a tool error within its timeout; a cancelled call tells the server",
         "strands harness-sdk #4403",

@@ -63,6 +63,11 @@ REQUIREMENTS: dict[str, Requirement] = {
         "before the deadline the model gets one last word without tools; else the run is partial with what it saw",
         "contract",
     ),
+    "leaves": Requirement(
+        "results, events and messages leave as json, pydantic and FastAPI take them, described, and come back",
+        "people.md A9",
+    ),
+    "shown": Requirement("what is printed of an agent and its parts is readable, and holds no secret", "people.md B"),
     "resume-done": Requirement(
         "three parallel approvals are three decisions, and a resume never runs a finished tool again",
         "langgraph #6624, #6208, #5952",
@@ -114,6 +119,26 @@ REQUIREMENTS: dict[str, Requirement] = {
     "schema-bounded": Requirement(
         "no JSON Schema and no value, whoever wrote them, raises in a run or keeps the event loop for 50 ms",
         "letta #3285; hermes-agent #101804; security review H1",
+    ),
+    "runs-kept": Requirement(
+        "a run is in the store with all that was told of it, whichever process wrote it; none of yesterday's is lost",
+        "case people A1, A2; issue 16",
+    ),
+    "runs-found": Requirement(
+        "runs are found by who, when, how they ended and what words they hold, in pages that nothing falls between",
+        "case people A10; docs/runs.md",
+    ),
+    "runs-followed": Requirement(
+        "a run is followed until its end in whatever process it is; one whose process is gone is told from it",
+        "docs/runs.md",
+    ),
+    "runs-contents": Requirement(
+        "without contents no word of a user, a model or a tool is kept, and names, times and reasons are",
+        "docs/runs.md",
+    ),
+    "runs-never-wait": Requirement(
+        "a store that is slow or away holds up no run and grows by nothing; what it loses is counted and told",
+        "docs/runs.md",
     ),
     "retry-once": Requirement("attempts on the wire equal the configured attempts", "code_puppy #317"),
     "retry-fit": Requirement(

@@ -6,10 +6,11 @@ from typing import Any
 
 import msgspec
 
+from shared_libs.atomic.plain_data import PlainData
 from shared_libs.atomic.types import Thinking, ToolCall, ToolResult
 
 
-class Decision(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class Decision(msgspec.Struct, PlainData, frozen=True, forbid_unknown_fields=True):
     """What a person says of a call: whether it may run, why not, and with which `input` instead of the model's."""
 
     approved: bool

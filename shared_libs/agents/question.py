@@ -10,8 +10,8 @@ import msgspec
 from shared_libs.atomic.errors import MisuseError
 from shared_libs.atomic.types import ImagePart, Message, TextPart, as_messages
 
-Question = str | Message | Mapping[str, Any] | Sequence[Message | Mapping[str, Any] | TextPart | ImagePart]
-"""A text; content parts; one message; or messages, of which the last is the user's and asks."""
+Question = str | Message | Mapping[str, Any] | Sequence[Message | Mapping[str, Any] | TextPart | ImagePart | str]
+"""A text; content parts (a text may stand for one); one message; or messages, of which the last is the user's."""
 
 IMAGE = "[image]"
 
@@ -42,7 +42,7 @@ def read_question(question: Question) -> Asked:
     if not isinstance(given, Message | Mapping | Sequence) or isinstance(given, bytes):
         raise MisuseError(f"a question is a text, content parts or messages, not a {type(given).__name__}")
     if isinstance(given, Sequence) and given and all(_is_part(item) for item in given):
-        given = {"role": "user", "content": list(given)}
+        given = {"role": "user", "content": [TextPart(item) if isinstance(item, str) else item for item in given]}
     messages = as_messages(given if isinstance(given, Message | Mapping) else list(given))
     if not messages:
         raise MisuseError("the question is empty")
@@ -52,7 +52,7 @@ def read_question(question: Question) -> Asked:
 
 
 def _is_part(item: Any) -> bool:
-    return isinstance(item, TextPart | ImagePart) or (
+    return isinstance(item, str | TextPart | ImagePart) or (
         isinstance(item, Mapping) and "type" in item and "role" not in item
     )
 

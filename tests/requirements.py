@@ -237,5 +237,37 @@ REQUIREMENTS: dict[str, Requirement] = {
         "a silent MCP server ends as a tool error within its timeout; a cancelled call tells the server",
         "strands harness-sdk #4403",
     ),
+    "face-client-tools": Requirement(
+        "a client's own tools on an agent: its calls pause the run, their results go on with it, or are history",
+        "issue: the service; LibreChat #12002",
+    ),
+    "face-fields": Requirement(
+        "every model of a chain gets the fields of a request in its own provider's words", "issue: the service"
+    ),
     "loop-per-client": Requirement("two asyncio.run calls in a row on one object both work", "pydantic-ai #748"),
+    "serve-answers": Requirement(
+        "`factory serve` offers every agent of a folder over HTTP, whole or as a stream, without a key, a database "
+        "or a server of anybody's",
+        "issue: the service",
+    ),
+    "serve-refuses": Requirement(
+        "what is refused says why, what is allowed and whether to come back; nothing that is sent makes a 5xx",
+        "issue: the service",
+    ),
+    "serve-deadline": Requirement(
+        "an answer leaves before its client gives up, as far as its headers tell how long that is",
+        "openai-python: read timeout 600 s, three runs of one agent",
+    ),
+    "serve-keys": Requirement(
+        "every route but four needs a key, and without keys nobody but this machine is served",
+        "CVE-2026-49468, CVE-2026-12795; litellm 1.108",
+    ),
+    "serve-reload": Requirement(
+        "definitions are reloaded as one; a broken file keeps what it gave and shows; runs keep their definition",
+        "litellm#40761, #30772, #20409",
+    ),
+    "serve-bounded": Requirement(
+        "headers, bodies and readers that are slow or without end cost a bounded time and memory",
+        "litellm#26193, sse-starlette#89",
+    ),
 }

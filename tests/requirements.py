@@ -259,6 +259,9 @@ REQUIREMENTS: dict[str, Requirement] = {
         "agents and chains are models of Anthropic's messages API, by its own SDK: tools, images, usage from the start",
         "issue: the service; litellm #39703",
     ),
+    "face-vectors": Requirement(
+        "embeddings as floats and base64, and rerankers in their shapes, in and out", "text-embeddings-inference #288"
+    ),
     "loop-per-client": Requirement("two asyncio.run calls in a row on one object both work", "pydantic-ai #748"),
     "serve-answers": Requirement(
         "`factory serve` offers every agent of a folder over HTTP, whole or as a stream, without a key, a database "

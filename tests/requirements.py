@@ -224,6 +224,10 @@ REQUIREMENTS: dict[str, Requirement] = {
     "cancel-wins": Requirement("a cancellation from outside always wins and is raised as such", "house rule 7"),
     "run-returns": Requirement("what happens inside a run ends in its result and is not raised", "contract"),
     "order-kept": Requirement("observations stand in the order of their calls, however the tools end", "contract"),
+    "metrics": Requirement(
+        "Prometheus sees runs, attempts, tools and the loop in series that nobody outside can multiply",
+        "litellm #27272",
+    ),
     "limits-exact": Requirement("every limit of a run is kept exactly", "contract"),
     "mcp-items": Requirement(
         "what an MCP server lists or returns is taken item by item: one odd part costs itself alone, and is told",

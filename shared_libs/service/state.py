@@ -16,6 +16,7 @@ from shared_libs.service.callers import Caller
 from shared_libs.service.catalogue import Catalogue
 from shared_libs.service.keys import Door
 from shared_libs.service.live import LiveRun, Runs, hear
+from shared_libs.service.paused import PausedRuns
 from shared_libs.service.repeats import Repeats
 from shared_libs.service.settings import Settings
 
@@ -40,6 +41,7 @@ class Service:
         self.runs = Runs(self.admission, orphan_grace_s=settings.orphan_grace_s)
         self.store = RunStore(settings.store, contents=settings.contents, retention_days=settings.retention_days)
         self.run_repeats: Repeats[LiveRun] = Repeats()
+        self.paused = PausedRuns()
         self.draining = False
         self._on_note = on_note
         self._stack = AsyncExitStack()

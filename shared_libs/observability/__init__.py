@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from shared_libs.observability.html import timeline_page
     from shared_libs.observability.log import configure_logging, log_events
     from shared_libs.observability.printable import presentable
+    from shared_libs.observability.prometheus import PrometheusMetrics
     from shared_libs.observability.record import RunRecorder, read_record
     from shared_libs.observability.redact import redact_data, redact_text
     from shared_libs.observability.run_store import RunStore
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from shared_libs.observability.timeline import Timeline, timelines
 
 _HOMES = {
+    "PrometheusMetrics": "prometheus",
     "RunPage": "runs.rows",
     "RunRecorder": "record",
     "RunRow": "runs.rows",
@@ -33,6 +35,7 @@ _HOMES = {
 }
 
 __all__ = [
+    "PrometheusMetrics",
     "RunPage",
     "RunRecorder",
     "RunRow",

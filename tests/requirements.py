@@ -244,6 +244,21 @@ REQUIREMENTS: dict[str, Requirement] = {
     "face-fields": Requirement(
         "every model of a chain gets the fields of a request in its own provider's words", "issue: the service"
     ),
+    "face-chat": Requirement(
+        "agents and chains are models of chat completions: streamed folds to unstreamed, a chain gets every field, an "
+        "agent names what it ignores",
+        "issue: the service; litellm #32607, vmlx #219",
+    ),
+    "face-errors": Requirement(
+        "what is refused is an error of the client's own SDK, with its status, field and wait", "issue: the service"
+    ),
+    "face-streams": Requirement(
+        "a stream never merely ends: it has the provider's end, or an error in it", "litellm #33404, bifrost #5665"
+    ),
+    "face-messages": Requirement(
+        "agents and chains are models of Anthropic's messages API, by its own SDK: tools, images, usage from the start",
+        "issue: the service; litellm #39703",
+    ),
     "loop-per-client": Requirement("two asyncio.run calls in a row on one object both work", "pydantic-ai #748"),
     "serve-answers": Requirement(
         "`factory serve` offers every agent of a folder over HTTP, whole or as a stream, without a key, a database "

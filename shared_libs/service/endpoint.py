@@ -18,7 +18,7 @@ from shared_libs.service.bodies import decode_json
 from shared_libs.service.callers import ANYONE, Caller
 from shared_libs.service.deadlines import keep_alive_s, patience
 from shared_libs.service.edge import Exchange, Message, Receive, Scope, Send
-from shared_libs.service.problems import Dialect, Problem, problem_details, problem_of
+from shared_libs.service.problems import PROBLEM_DETAILS, Dialect, Problem, problem_of
 from shared_libs.service.streams import EventStream, encode
 
 if TYPE_CHECKING:
@@ -28,8 +28,6 @@ Handler = Callable[["Call"], Awaitable[None]]
 
 ABORT = "factory.abort"
 """The extension of a scope by which a server lets a connection be broken off."""
-
-PROBLEM_JSON = "application/problem+json"
 
 
 class ClientGone(Exception):
@@ -210,7 +208,7 @@ class Endpoint:
     """
 
     def __init__(
-        self, handler: Handler, *, needs: str, dialect: Dialect = problem_details, doc: Mapping[str, Any] | None = None
+        self, handler: Handler, *, needs: str, dialect: Dialect = PROBLEM_DETAILS, doc: Mapping[str, Any] | None = None
     ) -> None:
         self.needs = needs
         self.doc = doc
@@ -241,5 +239,6 @@ class Endpoint:
             call.exchange.tell(name, value)
         if problem.kind.status in (408, 413):
             call.exchange.tell("connection", "close")  # the rest of the body is not read
-        kind = PROBLEM_JSON if self._dialect is problem_details else "application/json"
-        await call.reply(self._dialect(problem, call.exchange.request_id), status=problem.kind.status, kind=kind)
+        dialect = self._dialect
+        body = dialect.body(problem, call.exchange.request_id)
+        await call.reply(body, status=dialect.status(problem), kind=dialect.media_type)

@@ -10,6 +10,8 @@ from typing import Any
 
 import msgspec
 
+from shared_libs.agents.decisions import Decision
+from shared_libs.agents.react_agent import ReActAgent
 from shared_libs.atomic.deadline import Deadline
 from shared_libs.atomic.events import AgentEvent, EventSink, RunFinished
 from shared_libs.atomic.results import AgentResult
@@ -32,12 +34,25 @@ def hear(event: AgentEvent) -> None:
 
 
 class Asked(msgspec.Struct, frozen=True, kw_only=True):
-    """What a run is to do: `options` are further arguments of the agent's run, such as an output schema."""
+    """
+    What a run is to do: `options` are further arguments of the agent's run, such as an output schema.
+
+    `agent` is the entry's as this request wants it, where it wants more of it; `resumes` a paused run to go on with.
+    """
 
     question: Any
     session_id: str | None = None
     stream: bool = False
     options: dict[str, Any] = {}
+    agent: ReActAgent | None = None
+    resumes: Resumed | None = None
+
+
+class Resumed(msgspec.Struct, frozen=True):
+    """A paused run to go on with: its state, and what is decided about its calls."""
+
+    state: dict[str, Any]
+    decisions: dict[str, Decision]
 
 
 class LiveRun:
@@ -158,9 +173,11 @@ class LiveRun:
             self.followers -= 1
 
     async def _run(self) -> AgentResult:
-        asked, agent = self._asked, self.entry.agent
+        asked, agent = self._asked, self._asked.agent or self.entry.agent
         left_s = self.demand.deadline.remaining() or 1e-3
         given: dict[str, Any] = {"timeout": left_s, "session_id": asked.session_id, "run_id": self.id, **asked.options}
+        if (paused := asked.resumes) is not None:
+            return await agent.async_resume(paused.state, paused.decisions, timeout=given["timeout"])
         if not asked.stream:
             return await agent.async_run(asked.question, **given)
         result = None

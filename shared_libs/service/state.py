@@ -15,6 +15,7 @@ from shared_libs.service.callers import Caller
 from shared_libs.service.catalogue import Catalogue
 from shared_libs.service.keys import Door
 from shared_libs.service.live import Runs, hear
+from shared_libs.service.paused import PausedRuns
 from shared_libs.service.settings import Settings
 
 _log = logging.getLogger("shared_libs.service")
@@ -36,6 +37,7 @@ class Service:
         self.catalogue = Catalogue(settings.configs, observers=[hear])
         self.admission = Admission()
         self.runs = Runs(self.admission, orphan_grace_s=settings.orphan_grace_s)
+        self.paused = PausedRuns()
         self.draining = False
         self._on_note = on_note
         self._stack = AsyncExitStack()

@@ -15,6 +15,8 @@ The error tree.
     ├── RetrievalError            a store of documents, or a search in it, failed
     │   └── RetrievalUnavailable  it cannot be reached, or did not answer in time
     ├── LimitStoreError           the store of a shared rate limit failed
+    ├── RunStoreError             the store of runs failed
+    │   └── RunStoreUnavailable   it cannot be reached or opened for now
     └── LLMError                  a model call failed
         ├── LLMConnectionError    refused, reset, DNS, TLS
         ├── LLMTimeout            connect, first token, idle or total time was over
@@ -124,6 +126,14 @@ class RetrievalUnavailable(RetrievalError):
 
 class LimitStoreError(FactoryError):
     """The store of a shared rate limit failed; nothing was booked."""
+
+
+class RunStoreError(FactoryError):
+    """The store of runs failed; nothing of the call was kept."""
+
+
+class RunStoreUnavailable(RunStoreError):
+    """The store of runs cannot be reached or opened for now; the same call may succeed later."""
 
 
 class LLMError(FactoryError):

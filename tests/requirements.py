@@ -323,6 +323,7 @@ REQUIREMENTS: dict[str, Requirement] = {
     "citations-checked": Requirement(
         "a citation names a document and characters, its quote stands there, and what names nothing seen is taken out",
         "ragflow #7232, #8594, #12005",
+    ),
     "serve-answers": Requirement(
         "`factory serve` offers every agent of a folder over HTTP, whole or as a stream, without a key, a database "
         "or a server of anybody's",

@@ -349,4 +349,16 @@ REQUIREMENTS: dict[str, Requirement] = {
         "headers, bodies and readers that are slow or without end cost a bounded time and memory",
         "litellm#26193, sse-starlette#89",
     ),
+    "serve-resumes": Requirement(
+        "a run is followed from any event on, while it goes on, after its end and after a restart, up to its end",
+        "aegra#472, #461; agno#9893",
+    ),
+    "serve-disconnect": Requirement(
+        "a client that leaves is noticed in every phase, and what becomes of its run is a stated policy",
+        "litellm#13774, #37140; adk-python#4029",
+    ),
+    "serve-once": Requirement(
+        "a request that comes again, by an SDK's retry or under a key, is done once and answered twice",
+        "openai-python: one agent executed three times",
+    ),
 }

@@ -14,6 +14,7 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 from starlette.routing import Route
 
+from shared_libs.atomic.errors import FactoryError
 from shared_libs.service.edge import Edge
 from shared_libs.service.faces import routes
 from shared_libs.service.problems import PROBLEM_JSON, Problem, problem_details, problem_of
@@ -61,7 +62,7 @@ def create_app(settings: Settings, *, on_note: Callable[[str], None] = _log.warn
     app.router.routes.extend(_hot_routes())
     for router in (agents.router, runs.router, meta.router):
         app.include_router(router)
-    app.add_exception_handler(Problem, _answer)
+    app.add_exception_handler(FactoryError, _answer)
     app.add_exception_handler(HTTPException, _answer)
     app.add_exception_handler(RequestValidationError, _answer)
     app.add_exception_handler(Exception, _answer)

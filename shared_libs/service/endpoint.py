@@ -89,8 +89,12 @@ class Call:
             parts.append(message.get("body", b""))
             if not message.get("more_body", False):
                 break
-        self._watcher = asyncio.get_running_loop().create_task(self._watch())
+        self.watch()
         return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    def watch(self) -> None:
+        """Watch from now on whether the client leaves; reading the body does so too."""
+        self._watcher = asyncio.get_running_loop().create_task(self._watch())
 
     async def json(self) -> dict[str, Any]:
         """
@@ -101,10 +105,19 @@ class Call:
             ClientGone: the client left before its end.
 
         """
+        return self.as_object(await decode_json(await self.body()))
+
+    def as_object(self, data: Any) -> dict[str, Any]:
+        """
+        Take what a body was decoded to.
+
+        Raises:
+            Problem: it is no JSON object, or is not said to be JSON.
+
+        """
         kind = self.headers.get("content-type", "application/json").partition(";")[0].strip().lower()
         if kind != "application/json" and not kind.endswith("+json"):
             raise Problem("unsupported_media_type", f"send application/json, not {kind[:60]!r}")
-        data = await decode_json(await self.body())
         if not isinstance(data, dict):
             raise Problem("invalid_request", "the body is a JSON object")
         return data

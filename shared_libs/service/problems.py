@@ -27,6 +27,7 @@ from shared_libs.atomic.errors import (
     MisuseError,
     ModelNotFound,
     RateLimited,
+    RunStoreError,
 )
 
 _log = logging.getLogger("shared_libs.service")
@@ -179,6 +180,8 @@ def problem_of(error: Exception) -> Problem:
             return Problem("upstream_unavailable", str(error), retry_after_s=error.retry_after_s)
         case MemoryConflict():
             return Problem("conflict", str(error))
+        case RunStoreError():
+            return Problem("store_unavailable", "the store of runs does not answer; try again", retry_after_s=5.0)
         case MemoryStoreError():
             return Problem("store_unavailable", "the memory of this agent does not answer; try again")
     _log.error("a request failed in a way nobody foresaw", exc_info=error)

@@ -54,9 +54,8 @@ class Served:
 @asynccontextmanager
 async def serving(folder: Path, key: str = "", **settings) -> AsyncIterator[Served]:
     """Serve a folder of definitions until the block ends."""
-    told = (await asyncio.to_thread(load_settings, folder)).model_copy(
-        update={"drain_notice_s": 0.0, "drain_s": 1.0, **settings}
-    )
+    given = {"drain_notice_s": 0.0, "drain_s": 1.0, "store": f"sqlite:///{folder / 'runs.db'}"} | settings
+    told = (await asyncio.to_thread(load_settings, folder)).model_copy(update=given)
     notes: list[str] = []
     started = asyncio.get_running_loop().create_future()
     server = make_server(told, port=0, on_start=lambda urls: started.set_result(urls[0]), on_note=notes.append)
@@ -74,6 +73,12 @@ async def serving(folder: Path, key: str = "", **settings) -> AsyncIterator[Serv
     finally:
         server.should_exit = True
         await task
+
+
+def model_at(server, name="remote", **more) -> str:
+    """A definition whose model is at a server of the test."""
+    lines = [f"name: {name}", f"llm: {{provider: openai, model: m, base_url: '{server.url('openai')}', api_key: x}}"]
+    return "\n".join([*lines, *(f"{key}: {value}" for key, value in more.items())]) + "\n"
 
 
 def events_of(raw: bytes) -> list[tuple[str, str, str]]:
@@ -94,4 +99,4 @@ def write(folder: Path, **definitions: str) -> Path:
     return folder
 
 
-__all__ = ["ASKED", "HELLO", "Served", "Settings", "events_of", "serving", "write"]
+__all__ = ["ASKED", "HELLO", "Served", "Settings", "events_of", "model_at", "serving", "write"]

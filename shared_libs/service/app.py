@@ -14,9 +14,10 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 from starlette.routing import Route
 
+from shared_libs.atomic.errors import FactoryError
 from shared_libs.service.edge import Edge
-from shared_libs.service.endpoint import PROBLEM_JSON
-from shared_libs.service.problems import Problem, problem_details, problem_of
+from shared_libs.service.faces import routes
+from shared_libs.service.problems import PROBLEM_JSON, Problem, problem_details, problem_of
 from shared_libs.service.routers import agents, meta, runs
 from shared_libs.service.settings import Settings
 from shared_libs.service.state import Service
@@ -61,7 +62,7 @@ def create_app(settings: Settings, *, on_note: Callable[[str], None] = _log.warn
     app.router.routes.extend(_hot_routes())
     for router in (agents.router, runs.router, meta.router):
         app.include_router(router)
-    app.add_exception_handler(Problem, _answer)
+    app.add_exception_handler(FactoryError, _answer)
     app.add_exception_handler(HTTPException, _answer)
     app.add_exception_handler(RequestValidationError, _answer)
     app.add_exception_handler(Exception, _answer)
@@ -70,7 +71,7 @@ def create_app(settings: Settings, *, on_note: Callable[[str], None] = _log.warn
 
 
 def _hot_routes() -> list[Route]:
-    return [*runs.HOT]
+    return [*runs.HOT, *routes.HOT]
 
 
 async def _answer(request: Request, error: Exception) -> JSONResponse:

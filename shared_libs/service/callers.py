@@ -38,13 +38,13 @@ class Caller(msgspec.Struct, frozen=True, kw_only=True):
 
     def need(self, what: str) -> None:
         """
-        Require a scope.
+        Require a scope, or one of several: `models|agents:run`.
 
         Raises:
             Problem: the key does not have it.
 
         """
-        if not self.may_some(what):
+        if not any(map(self.may_some, what.split("|"))):
             raise Problem("forbidden", f"the key lacks the scope {what!r}", facts={"scope": what})
 
 

@@ -18,7 +18,7 @@ from shared_libs.service.bodies import decode_json
 from shared_libs.service.callers import ANYONE, Caller
 from shared_libs.service.deadlines import keep_alive_s, patience
 from shared_libs.service.edge import Exchange, Message, Receive, Scope, Send
-from shared_libs.service.problems import Dialect, Problem, problem_details, problem_of
+from shared_libs.service.problems import PROBLEM_DETAILS, Dialect, Problem, problem_of
 from shared_libs.service.streams import EventStream, encode
 
 if TYPE_CHECKING:
@@ -28,8 +28,6 @@ Handler = Callable[["Call"], Awaitable[None]]
 
 ABORT = "factory.abort"
 """The extension of a scope by which a server lets a connection be broken off."""
-
-PROBLEM_JSON = "application/problem+json"
 
 
 class ClientGone(Exception):
@@ -91,8 +89,12 @@ class Call:
             parts.append(message.get("body", b""))
             if not message.get("more_body", False):
                 break
-        self._watcher = asyncio.get_running_loop().create_task(self._watch())
+        self.watch()
         return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    def watch(self) -> None:
+        """Watch from now on whether the client leaves; reading the body does so too."""
+        self._watcher = asyncio.get_running_loop().create_task(self._watch())
 
     async def json(self) -> dict[str, Any]:
         """
@@ -103,10 +105,19 @@ class Call:
             ClientGone: the client left before its end.
 
         """
+        return self.as_object(await decode_json(await self.body()))
+
+    def as_object(self, data: Any) -> dict[str, Any]:
+        """
+        Take what a body was decoded to.
+
+        Raises:
+            Problem: it is no JSON object, or is not said to be JSON.
+
+        """
         kind = self.headers.get("content-type", "application/json").partition(";")[0].strip().lower()
         if kind != "application/json" and not kind.endswith("+json"):
             raise Problem("unsupported_media_type", f"send application/json, not {kind[:60]!r}")
-        data = await decode_json(await self.body())
         if not isinstance(data, dict):
             raise Problem("invalid_request", "the body is a JSON object")
         return data
@@ -210,7 +221,7 @@ class Endpoint:
     """
 
     def __init__(
-        self, handler: Handler, *, needs: str, dialect: Dialect = problem_details, doc: Mapping[str, Any] | None = None
+        self, handler: Handler, *, needs: str, dialect: Dialect = PROBLEM_DETAILS, doc: Mapping[str, Any] | None = None
     ) -> None:
         self.needs = needs
         self.doc = doc
@@ -241,5 +252,6 @@ class Endpoint:
             call.exchange.tell(name, value)
         if problem.kind.status in (408, 413):
             call.exchange.tell("connection", "close")  # the rest of the body is not read
-        kind = PROBLEM_JSON if self._dialect is problem_details else "application/json"
-        await call.reply(self._dialect(problem, call.exchange.request_id), status=problem.kind.status, kind=kind)
+        dialect = self._dialect
+        body = dialect.body(problem, call.exchange.request_id)
+        await call.reply(body, status=dialect.status(problem), kind=dialect.media_type)

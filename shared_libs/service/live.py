@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import uuid
+from collections import OrderedDict
 from collections.abc import AsyncIterator
 from contextvars import ContextVar
 from typing import Any
 
 import msgspec
 
+from shared_libs.agents.decisions import Decision
+from shared_libs.agents.react_agent import ReActAgent
 from shared_libs.atomic.deadline import Deadline
 from shared_libs.atomic.events import AgentEvent, EventSink, RunFinished
 from shared_libs.atomic.results import AgentResult
@@ -32,12 +35,25 @@ def hear(event: AgentEvent) -> None:
 
 
 class Asked(msgspec.Struct, frozen=True, kw_only=True):
-    """What a run is to do: `options` are further arguments of the agent's run, such as an output schema."""
+    """
+    What a run is to do: `options` are further arguments of the agent's run, such as an output schema.
+
+    `agent` is the entry's as this request wants it, where it wants more of it; `resumes` a paused run to go on with.
+    """
 
     question: Any
     session_id: str | None = None
     stream: bool = False
     options: dict[str, Any] = {}
+    agent: ReActAgent | None = None
+    resumes: Resumed | None = None
+
+
+class Resumed(msgspec.Struct, frozen=True):
+    """A paused run to go on with: its state, and what is decided about its calls."""
+
+    state: dict[str, Any]
+    decisions: dict[str, Decision]
 
 
 class LiveRun:
@@ -140,6 +156,12 @@ class LiveRun:
             return ended.result
         raise Problem("conflict", "the run was cancelled before it began")
 
+    async def cancel(self) -> None:
+        """End it, and wait for that; of one that has ended nothing changes."""
+        if not self.task.done():
+            self.task.cancel()
+            await asyncio.wait([self.task])
+
     async def follow(self, after: int = -1) -> AsyncIterator[list[AgentEvent]]:
         """Yield the events with a number above `after`, as many at once as there are, until the run is over."""
         self.followers += 1
@@ -158,9 +180,11 @@ class LiveRun:
             self.followers -= 1
 
     async def _run(self) -> AgentResult:
-        asked, agent = self._asked, self.entry.agent
+        asked, agent = self._asked, self._asked.agent or self.entry.agent
         left_s = self.demand.deadline.remaining() or 1e-3
         given: dict[str, Any] = {"timeout": left_s, "session_id": asked.session_id, "run_id": self.id, **asked.options}
+        if (paused := asked.resumes) is not None:
+            return await agent.async_resume(paused.state, paused.decisions, timeout=given["timeout"])
         if not asked.stream:
             return await agent.async_run(asked.question, **given)
         result = None
@@ -186,6 +210,11 @@ class LiveRun:
             self._changed = self._loop.create_future()
 
 
+ENDED_S = 60.0
+MOST_ENDED = 200
+"""How long, and how many, runs are kept here when they have ended; the store has them after that."""
+
+
 class Runs:
     """
     The runs of this process.
@@ -200,20 +229,21 @@ class Runs:
         self._admission = admission
         self._orphan_grace_s = orphan_grace_s
         self._live: dict[str, LiveRun] = {}
+        self._ended: OrderedDict[str, LiveRun] = OrderedDict()
 
     def __len__(self) -> int:
         return len(self._live)
 
     def get(self, run_id: str, team: str) -> LiveRun | None:
-        """Return a run under way, if it is that team's."""
-        live = self._live.get(run_id)
+        """Return a run that is under way or has just ended, if it is that team's."""
+        live = self._live.get(run_id) or self._ended.get(run_id)
         return live if live is not None and live.caller.team == team else None
 
     def begin(self, live: LiveRun) -> asyncio.Task[AgentResult]:
         """Do a run in a task of its own, which outlives the request."""
         task = live.begin(self._admission)
         self._live[live.id] = live
-        task.add_done_callback(lambda task: self._ended(live.id, task))
+        task.add_done_callback(lambda task: self._end(live, task))
         return task
 
     def leave(self, live: LiveRun) -> None:
@@ -235,10 +265,19 @@ class Runs:
             if left:
                 await asyncio.wait(left, timeout=1.0)
 
-    def _ended(self, run_id: str, task: asyncio.Task[AgentResult]) -> None:
-        self._live.pop(run_id, None)
+    def _end(self, live: LiveRun, task: asyncio.Task[AgentResult]) -> None:
+        # who reads slowly, or comes back at once, finds each piece of text as it was numbered
+        del self._live[live.id]
+        self._ended[live.id] = live
+        if len(self._ended) > MOST_ENDED:
+            self._ended.popitem(last=False)
+        asyncio.get_running_loop().call_later(ENDED_S, self._forget, live)
         if not task.cancelled():
             task.exception()  # whoever waited has it
+
+    def _forget(self, live: LiveRun) -> None:
+        if self._ended.get(live.id) is live:
+            del self._ended[live.id]
 
 
 def outside_s(result: AgentResult) -> float:

@@ -9,7 +9,8 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 from starlette.routing import Route
 
-from shared_libs.service.endpoint import PROBLEM_JSON, Endpoint
+from shared_libs.service.endpoint import Endpoint
+from shared_libs.service.problems import PROBLEM_JSON
 
 PROBLEM = {
     "type": "object",

@@ -16,6 +16,7 @@ from shared_libs.atomic.errors import (
     AuthenticationFailed,
     BadRequest,
     ContentFiltered,
+    ContextOverflow,
     DeadlineExceeded,
     FactoryError,
     LLMError,
@@ -26,6 +27,7 @@ from shared_libs.atomic.errors import (
     MisuseError,
     ModelNotFound,
     RateLimited,
+    RunStoreError,
 )
 
 _log = logging.getLogger("shared_libs.service")
@@ -41,6 +43,8 @@ class Kind(NamedTuple):
 
 KINDS: dict[str, Kind] = {
     "invalid_request": Kind(400, "The request is not valid"),
+    "unsupported_parameter": Kind(400, "This is not supported"),
+    "context_length_exceeded": Kind(400, "The conversation is too long for the model"),
     "content_filtered": Kind(400, "The provider's filter refused the content"),
     "unauthorized": Kind(401, "A valid key is needed"),
     "forbidden": Kind(403, "The key does not allow this"),
@@ -56,6 +60,8 @@ KINDS: dict[str, Kind] = {
     "budget_exhausted": Kind(429, "The budget is spent"),
     "upstream_rate_limited": Kind(429, "The provider's limit is reached", retry=True),
     "internal": Kind(500, "Something went wrong here"),
+    "run_failed": Kind(500, "The run failed"),
+    "answer_replaced": Kind(502, "The answer cannot go on", retry=True),
     "upstream_failed": Kind(502, "The model could not be asked"),
     "upstream_unavailable": Kind(503, "No model is available", retry=True),
     "overloaded": Kind(503, "There is more to do than can be done in time", retry=True),
@@ -120,8 +126,15 @@ class Problem(FactoryError):
         return told
 
 
-Dialect = Callable[[Problem, str], dict[str, Any]]
-"""Writes a problem for the clients of a face; also gets the request's id."""
+PROBLEM_JSON = "application/problem+json"
+
+
+class Dialect(NamedTuple):
+    """How problems are told to the clients of a face: `body` also gets the request's id."""
+
+    body: Callable[[Problem, str], dict[str, Any]]
+    status: Callable[[Problem], int]
+    media_type: str = "application/json"
 
 
 def problem_details(problem: Problem, request_id: str) -> dict[str, Any]:
@@ -141,6 +154,9 @@ def problem_details(problem: Problem, request_id: str) -> dict[str, Any]:
     return told | problem.facts
 
 
+PROBLEM_DETAILS = Dialect(problem_details, lambda problem: problem.kind.status, PROBLEM_JSON)
+
+
 def problem_of(error: Exception) -> Problem:
     """Say what an error means to a client; what nobody foresaw is logged, and nothing of it is told."""
     match error:
@@ -152,6 +168,8 @@ def problem_of(error: Exception) -> Problem:
             return Problem("upstream_rate_limited", str(error), retry_after_s=error.retry_after_s)
         case ContentFiltered():
             return Problem("content_filtered", str(error))
+        case ContextOverflow():
+            return Problem("context_length_exceeded", str(error))
         case BadRequest():
             return Problem("invalid_request", str(error))
         case LLMTimeout() | DeadlineExceeded():
@@ -162,6 +180,8 @@ def problem_of(error: Exception) -> Problem:
             return Problem("upstream_unavailable", str(error), retry_after_s=error.retry_after_s)
         case MemoryConflict():
             return Problem("conflict", str(error))
+        case RunStoreError():
+            return Problem("store_unavailable", "the store of runs does not answer; try again", retry_after_s=5.0)
         case MemoryStoreError():
             return Problem("store_unavailable", "the memory of this agent does not answer; try again")
     _log.error("a request failed in a way nobody foresaw", exc_info=error)

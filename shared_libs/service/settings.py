@@ -24,7 +24,11 @@ class Settings(Section):
     configs: Path = Path("configs")
     """The folder of definitions; not a key of the file, which lies in it."""
     store: Annotated[Text | None, Field(repr=False)] = None
-    """Where runs are kept: sqlite+aiosqlite:///file.db or postgresql+asyncpg://…; null: in this process's own file."""
+    """Where runs are kept: sqlite:///file.db or postgresql://…; null: where the command line keeps its own."""
+    contents: bool = True
+    """Whether the words of users, models and tools are kept with the runs."""
+    retention_days: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = 30.0
+    """How long runs are kept, in days; null: for ever."""
     keys: Annotated[Text | None, Field(repr=False)] = None
     """Where keys are kept: a file of hashes, or a URL as of `store`; null: anyone may ask, from loopback alone."""
     max_body: Count = 10 * 1024 * 1024

@@ -8,13 +8,16 @@ from collections.abc import Callable
 from contextlib import AsyncExitStack
 
 from shared_libs.atomic.deadline import Deadline
-from shared_libs.atomic.errors import ConfigError
+from shared_libs.atomic.errors import ConfigError, RunStoreError
 from shared_libs.atomic.events import EventSink
+from shared_libs.observability.run_store import RunStore
 from shared_libs.service.admission import Admission
 from shared_libs.service.callers import Caller
 from shared_libs.service.catalogue import Catalogue
 from shared_libs.service.keys import Door
-from shared_libs.service.live import Runs, hear
+from shared_libs.service.live import LiveRun, Runs, hear
+from shared_libs.service.paused import PausedRuns
+from shared_libs.service.repeats import Repeats
 from shared_libs.service.settings import Settings
 
 _log = logging.getLogger("shared_libs.service")
@@ -36,6 +39,9 @@ class Service:
         self.catalogue = Catalogue(settings.configs, observers=[hear])
         self.admission = Admission()
         self.runs = Runs(self.admission, orphan_grace_s=settings.orphan_grace_s)
+        self.store = RunStore(settings.store, contents=settings.contents, retention_days=settings.retention_days)
+        self.run_repeats: Repeats[LiveRun] = Repeats()
+        self.paused = PausedRuns()
         self.draining = False
         self._on_note = on_note
         self._stack = AsyncExitStack()
@@ -49,6 +55,8 @@ class Service:
 
         """
         async with AsyncExitStack() as stack:
+            stack.push_async_callback(self.store.aclose)
+            await self._open_store()
             stack.push_async_callback(self.catalogue.aclose)
             await self.catalogue.load()
             self._tell_problems()
@@ -64,9 +72,16 @@ class Service:
         await self.runs.drain(Deadline.after(self.settings.drain_s))
         await self._stack.aclose()
 
+    async def _open_store(self) -> None:
+        try:
+            await self.store.aopen()
+        except RunStoreError as error:  # runs are answered without it; what they tell waits until it is there
+            self._on_note(f"{error}; runs are answered, and cannot be looked at until it is there")
+
     def record(self, caller: Caller) -> EventSink:
         """Return what takes the events of a caller's run."""
-        return lambda _: None
+        store, team = self.store, caller.team
+        return lambda event: store.record(event, team, "service")
 
     async def _reload(self) -> None:
         while True:

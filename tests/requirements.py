@@ -229,7 +229,7 @@ REQUIREMENTS: dict[str, Requirement] = {
         "litellm #27272",
     ),
     "otel": Requirement(
-        "a run is spans by the GenAI conventions, with right parents in tools and requests; an early end leaves none open",
+        "a run is spans by the GenAI conventions, with right parents in tools and requests; none stays open",
         "tracing-close",
     ),
     "limits-exact": Requirement("every limit of a run is kept exactly", "contract"),

@@ -120,6 +120,26 @@ REQUIREMENTS: dict[str, Requirement] = {
         "no JSON Schema and no value, whoever wrote them, raises in a run or keeps the event loop for 50 ms",
         "letta #3285; hermes-agent #101804; security review H1",
     ),
+    "runs-kept": Requirement(
+        "a run is in the store with all that was told of it, whichever process wrote it; none of yesterday's is lost",
+        "case people A1, A2; issue 16",
+    ),
+    "runs-found": Requirement(
+        "runs are found by who, when, how they ended and what words they hold, in pages that nothing falls between",
+        "case people A10; docs/runs.md",
+    ),
+    "runs-followed": Requirement(
+        "a run is followed until its end in whatever process it is; one whose process is gone is told from it",
+        "docs/runs.md",
+    ),
+    "runs-contents": Requirement(
+        "without contents no word of a user, a model or a tool is kept, and names, times and reasons are",
+        "docs/runs.md",
+    ),
+    "runs-never-wait": Requirement(
+        "a store that is slow or away holds up no run and grows by nothing; what it loses is counted and told",
+        "docs/runs.md",
+    ),
     "retry-once": Requirement("attempts on the wire equal the configured attempts", "code_puppy #317"),
     "retry-fit": Requirement(
         "a Retry-After that does not fit the remaining time fails over at once", "eight peers, measured"
@@ -207,6 +227,10 @@ REQUIREMENTS: dict[str, Requirement] = {
     "cancel-wins": Requirement("a cancellation from outside always wins and is raised as such", "house rule 7"),
     "run-returns": Requirement("what happens inside a run ends in its result and is not raised", "contract"),
     "order-kept": Requirement("observations stand in the order of their calls, however the tools end", "contract"),
+    "metrics": Requirement(
+        "Prometheus sees runs, attempts, tools and the loop in series that nobody outside can multiply",
+        "litellm #27272",
+    ),
     "limits-exact": Requirement("every limit of a run is kept exactly", "contract"),
     "mcp-items": Requirement(
         "what an MCP server lists or returns is taken item by item: one odd part costs itself alone, and is told",
@@ -216,5 +240,128 @@ REQUIREMENTS: dict[str, Requirement] = {
         "a silent MCP server ends as a tool error within its timeout; a cancelled call tells the server",
         "strands harness-sdk #4403",
     ),
+    "face-client-tools": Requirement(
+        "a client's own tools on an agent: its calls pause the run, their results go on with it, or are history",
+        "issue: the service; LibreChat #12002",
+    ),
+    "face-fields": Requirement(
+        "every model of a chain gets the fields of a request in its own provider's words", "issue: the service"
+    ),
+    "face-chat": Requirement(
+        "agents and chains are models of chat completions: streamed folds to unstreamed, a chain gets every field, an "
+        "agent names what it ignores",
+        "issue: the service; litellm #32607, vmlx #219",
+    ),
+    "face-errors": Requirement(
+        "what is refused is an error of the client's own SDK, with its status, field and wait", "issue: the service"
+    ),
+    "face-streams": Requirement(
+        "a stream never merely ends: it has the provider's end, or an error in it", "litellm #33404, bifrost #5665"
+    ),
+    "face-messages": Requirement(
+        "agents and chains are models of Anthropic's messages API, by its own SDK: tools, images, usage from the start",
+        "issue: the service; litellm #39703",
+    ),
     "loop-per-client": Requirement("two asyncio.run calls in a row on one object both work", "pydantic-ai #748"),
+    "chunks-exact": Requirement(
+        "a chunk is what stands at its place of the stored text, nothing but white space is left out, and none is over "
+        "its budget",
+        "chonkie #29, #37, #84, #116, #629; Yuxi #634",
+    ),
+    "index-once": Requirement(
+        "indexing again doubles nothing and costs nothing, and an edit costs its own chunks",
+        "neo4j-graphrag #393, #221; ragas #2036; graphrag #741, #360",
+    ),
+    "index-partial": Requirement(
+        "a chunk or document that fails loses no other, is named, and is done by the next indexing; a document is "
+        "indexed only when all of it is in every index",
+        "LightRAG #2080, #2081, #1566; ZotSeek #53; metagraphed #2102; SocratiCode #156",
+    ),
+    "index-embedder-checked": Requirement(
+        "embeddings are checked in number, width and finiteness before any is stored", "gaia #3860"
+    ),
+    "index-delete": Requirement(
+        "what is deleted or replaced is unseen at once, and leaves every index, also after a crash",
+        "llama_index #19459, #16388, #19460; LightRAG #985, #2442, #3835",
+    ),
+    "index-model-change": Requirement(
+        "vectors of two models never meet: another model is refused, and a rebuild runs beside and switches at once",
+        "open-webui #11279; R2R #861; qmd #501; LightRAG #3213",
+    ),
+    "index-killed": Requirement(
+        "an indexing that is killed anywhere is finished by the next one: nothing lost, doubled or half seen",
+        "issue: retrieval and graph",
+    ),
+    "index-progress": Requirement(
+        "an indexing tells how far it is, and is bounded in what it does at once", "graphiti #290, #1262, #1516"
+    ),
+    "retrieval-filter": Requirement(
+        "a filter gives as many hits as there are, and none that does not fit",
+        "pgvector #751; honcho #1048; akb #212",
+    ),
+    "retrieval-tenants": Requirement(
+        "no method of a store works without a tenant, and texts of two tenants never meet",
+        "Cogtrix #317; ragflow #19389; LightRAG #2373, #3631",
+    ),
+    "retrieval-inert": Requirement(
+        "questions, filters and names are data: none of them becomes a part of a statement",
+        "LightRAG #2849; mcp-neo4j #285; graphify #84",
+    ),
+    "retrieval-languages": Requirement(
+        "texts of languages without spaces, and words typed without their marks, are found",
+        "issue: retrieval and graph",
+    ),
+    "retrieval-stages": Requirement(
+        "a branch or a reranker that fails or is late leaves the others' answer, and every answer tells its stages",
+        "ragflow #18269; hindsight #3168; gbrain #3421; nestjs-agentic #132",
+    ),
+    "retrieval-deadline": Requirement(
+        "a retrieval is back in its time whatever hangs, and steps are left out in a stated order",
+        "memory-lancedb-pro #882",
+    ),
+    "retrieval-loop": Requirement(
+        "stores of this process compute in threads, never on the event loop, and bear many at once",
+        "qdrant-client #615, #1328, #1193; aorta #444",
+    ),
+    "citations-checked": Requirement(
+        "a citation names a document and characters, its quote stands there, and what names nothing seen is taken out",
+        "ragflow #7232, #8594, #12005",
+    ),
+    "serve-answers": Requirement(
+        "`factory serve` offers every agent of a folder over HTTP, whole or as a stream, without a key, a database "
+        "or a server of anybody's",
+        "issue: the service",
+    ),
+    "serve-refuses": Requirement(
+        "what is refused says why, what is allowed and whether to come back; nothing that is sent makes a 5xx",
+        "issue: the service",
+    ),
+    "serve-deadline": Requirement(
+        "an answer leaves before its client gives up, as far as its headers tell how long that is",
+        "openai-python: read timeout 600 s, three runs of one agent",
+    ),
+    "serve-keys": Requirement(
+        "every route but four needs a key, and without keys nobody but this machine is served",
+        "CVE-2026-49468, CVE-2026-12795; litellm 1.108",
+    ),
+    "serve-reload": Requirement(
+        "definitions are reloaded as one; a broken file keeps what it gave and shows; runs keep their definition",
+        "litellm#40761, #30772, #20409",
+    ),
+    "serve-bounded": Requirement(
+        "headers, bodies and readers that are slow or without end cost a bounded time and memory",
+        "litellm#26193, sse-starlette#89",
+    ),
+    "serve-resumes": Requirement(
+        "a run is followed from any event on, while it goes on, after its end and after a restart, up to its end",
+        "aegra#472, #461; agno#9893",
+    ),
+    "serve-disconnect": Requirement(
+        "a client that leaves is noticed in every phase, and what becomes of its run is a stated policy",
+        "litellm#13774, #37140; adk-python#4029",
+    ),
+    "serve-once": Requirement(
+        "a request that comes again, by an SDK's retry or under a key, is done once and answered twice",
+        "openai-python: one agent executed three times",
+    ),
 }

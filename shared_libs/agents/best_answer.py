@@ -36,8 +36,10 @@ def in_shape(ending: Ending, shape: OutputSchema) -> Ending:
     try:
         return msgspec.structs.replace(ending, output=shape.read(answer))
     except InvalidOutput as error:
-        why = f"there is no output: the answer does not fit its output_schema: {error}"
-    part = shape.fitting_part(answer)
+        problem = str(error)
+    part, lacks = shape.fitting_part(answer)
+    why = f"there is no output: the answer does not fit its output_schema: {problem}"
+    why += f"; what fits lacks: {lacks}" if lacks and lacks != problem else ""
     if ending.status == "answered":
         return msgspec.structs.replace(ending, status="failed", stop_reason="error", why=why, partial_output=part)
     return msgspec.structs.replace(ending, unfit=why, partial_output=part)

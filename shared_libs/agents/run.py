@@ -275,7 +275,7 @@ class Run:
     def best_answer(self) -> str | None:
         """The best there is should the run end now."""
         said = self.answer_so_far
-        if not said and self.shape is not None and self.shape.fitting_part(self.speech.text) is not None:
+        if not said and self.shape is not None and self.shape.fitting_part(self.speech.text)[0] is not None:
             said = self.speech.text  # it might have become a call, written out
         return best_answer(self.state, said)
 

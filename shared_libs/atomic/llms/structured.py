@@ -148,9 +148,11 @@ class OutputSchema(Generic[T]):
             raise problem
         return fitting[0]
 
-    def fitting_part(self, text: str) -> Any:
+    def fitting_part(self, text: str) -> tuple[Any, str]:
         """
-        Return what of an answer fits that does not fit as a whole, as plain data; None where nothing does.
+        Return what of an answer fits that does not fit as a whole, as plain data, and what the rest lacks.
+
+        The part is None where nothing fits.
 
         Those are the members of its object, or the items of its list, that have no problem. An answer that is cut off
         is read up to there; of a number at its end nobody knows whether it is whole.
@@ -159,16 +161,16 @@ class OutputSchema(Generic[T]):
         if isinstance(value, dict) and isinstance(declared, Mapping):
             value = {key: item for key, item in value.items() if key in declared}
         elif not isinstance(value, list) or self.schema.get("type") != "array":
-            return None
+            return None, ""
         while value and not self._check.too_much(value):
             found = self._validated(json.dumps(value), value)[1]
             wrong = {path[0] for path, _ in found if path}
             # a checker tells so many problems at once; what is missing has its place in the value, or outside of it
             fits = _without(value, wrong)
             if len(fits) == len(value):
-                return value
+                return value, placed(found)
             value = fits
-        return None
+        return None, ""
 
     def _read_value(self, body: str) -> Output:
         try:

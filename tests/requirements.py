@@ -154,6 +154,9 @@ REQUIREMENTS: dict[str, Requirement] = {
     "cost-true": Requirement(
         "a cost sums the answers at the price of the model that gave each; unknown is unknown and not zero", "contract"
     ),
+    "output-partial": Requirement(
+        "an agent with an output_schema returns at its deadline what fits, and says what is missing", "contract"
+    ),
     "output-fits": Requirement("structured output fits its schema, is repaired once, or is an error", "contract"),
     "breaker-probe": Requirement("a half-open breaker lets exactly one probe through", "purgatory, asyncbreaker"),
     "filter-reported": Requirement("a content-filter refusal is reported, never routed around", "contract"),

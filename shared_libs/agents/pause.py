@@ -54,7 +54,7 @@ class PausedRun(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
             raise MisuseError(f"this is no state of a paused run (`AgentResult.state`, or its JSON): {error}") from None
         return paused
 
-    def decide(self, decisions: Mapping[str, bool | Decision]) -> None:
+    def decide(self, decisions: Mapping[str, bool | Decision | Mapping[str, Any]]) -> None:
         """
         Enter the decisions, by call id. What is not decided on yet stays pending.
 
@@ -71,11 +71,20 @@ class PausedRun(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
         for call_id, given in decisions.items():
             if call_id not in waiting:
                 raise MisuseError(f"no call {call_id!r} waits for a decision; waiting: {', '.join(waiting)}")
-            if not isinstance(given, bool | Decision):
-                raise MisuseError(f"the decision on {call_id!r} is True, False or a Decision, not {given!r}")
-            decision = Decision(given) if isinstance(given, bool) else given
+            decision = _decision(call_id, given)
             turn.decisions[call_id] = decision
             if decision.approved and decision.input is not None:
                 # the history says what was really done
                 call = turn.calls[waiting[call_id]]
                 turn.calls[waiting[call_id]] = msgspec.structs.replace(call, arguments=decision.input)
+
+
+def _decision(call_id: str, given: Any) -> Decision:
+    if isinstance(given, bool):
+        return Decision(given)
+    try:
+        return msgspec.convert(given, Decision)
+    except msgspec.ValidationError as error:
+        raise MisuseError(
+            f"the decision on {call_id!r} is True, False or a Decision (or its JSON), not {given!r}: {error}"
+        ) from None

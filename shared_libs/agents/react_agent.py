@@ -125,7 +125,7 @@ class ReActAgent:
     async def async_resume(
         self,
         state: Mapping[str, Any] | str | bytes,
-        decisions: Mapping[str, bool | Decision],
+        decisions: Mapping[str, bool | Decision | Mapping[str, Any]],
         *,
         timeout: float | None = None,
     ) -> AgentResult:
@@ -136,7 +136,8 @@ class ReActAgent:
 
         Args:
             state: `AgentResult.state` of the paused run, or its JSON.
-            decisions: by call id: True, False, or a `Decision` with a reason or with other arguments.
+            decisions: by call id: True, False, or a `Decision` (or its JSON) with a reason or with other
+                arguments.
             timeout: seconds of wall clock for the rest; by default what the run had left when it paused.
 
         Raises:

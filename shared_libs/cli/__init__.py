@@ -61,6 +61,10 @@ def _command(name: str) -> Callable[[argparse.Namespace], int]:
         from shared_libs.cli import running
 
         return {"run": running.run, "chat": running.chat}[name]
+    if name == "serve":
+        from shared_libs.cli.serving import serve
+
+        return serve
     if name == "faults":
         from shared_libs.cli import faulting
 
@@ -120,8 +124,24 @@ def _parser() -> argparse.ArgumentParser:
     trace.add_argument("file", type=Path, metavar="FILE", help="a run record")
     trace.add_argument("--html", type=Path, metavar="OUT", help="write one self-contained HTML file instead")
 
+    _add_service(commands)
     _add_testing(commands)
     return parser
+
+
+def _add_service(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    serve = commands.add_parser("serve", help="serve agents over HTTP", allow_abbrev=False)
+    serve.add_argument(
+        "--configs",
+        type=Path,
+        default=Path("configs"),
+        metavar="DIR",
+        help="the folder of definitions (default: configs)",
+    )
+    serve.add_argument("--host", default="127.0.0.1", help="the address to listen on (default: 127.0.0.1)")
+    serve.add_argument("--port", type=_port, default=8000, metavar="P", help="the port to listen on (default: 8000)")
+    serve.add_argument("--store", metavar="URL", help="where runs are kept (default: as service.yaml says)")
+    serve.add_argument("--keys", metavar="FILE|URL", help="where keys are kept (default: as service.yaml says)")
 
 
 def _add_testing(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
-import json
+import asyncio
 import logging
+import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+import msgspec
+
 from shared_libs.atomic.errors import MisuseError, ToolError
+from shared_libs.atomic.secrets import names_a_secret
 from shared_libs.atomic.tools.base import BaseTool
 from shared_libs.atomic.tools.toolset import Toolset
+from shared_libs.tools import mcp_listing
+from shared_libs.tools.mcp_listing import Listed
 from shared_libs.tools.mcp_server import Server
 from shared_libs.tools.mcp_transport import HTTPTransport, StdioTransport, Transport
 
@@ -66,14 +73,21 @@ class MCPToolset(Toolset):
         self.name = _name_of(command) if command else urlsplit(url or "").netloc.rpartition("@")[2]
         self._wanted = tools
         self._prefix = f"{prefix}_" if prefix else ""
-        address = urlsplit(url or "")
-        hidden = [*(env or {}).values(), *(headers or {}).values(), address.password or "", address.query]
+        given = [*(env or {}).values(), *(headers or {}).values(), *_telling(command or [])]
+        hidden = [
+            *given,
+            *(word for value in given for word in value.split()[1:]),
+            _password_in(url or ""),
+            urlsplit(url or "").query,
+        ]
 
         def dial() -> Transport:
             return StdioTransport(command, env or {}, cwd) if command else HTTPTransport(url or "", headers or {})
 
         self._server = Server(self.name, dial, hidden)
         self._token: Any = None
+        self.left_out: dict[str, str] = {}
+        """Tools of the server that are not offered, and why; as it was last listed."""
         self._tools: list[BaseTool] = []
 
     async def aclose(self) -> None:
@@ -81,53 +95,88 @@ class MCPToolset(Toolset):
         await self._server.aclose()
 
     async def _list(self) -> Sequence[BaseTool]:
-        token, listed = await self._server.tools(self.timeout_s)
+        token, items = await self._server.tools(self.timeout_s)
         if token is not self._token:
-            self._tools = self._made(listed)
+            self._tools = await self._made(items)
             self._token = token
         return self._tools
 
-    def _made(self, listed: Sequence[Any]) -> list[BaseTool]:
-        known = [tool.name for tool in listed]
+    async def _made(self, items: Sequence[Any]) -> list[BaseTool]:
+        """Make the tools one by one: a bad one costs only itself, and the loop has its turn between two."""
+        known = [*filter(None, map(mcp_listing.name_of, items))]
         missing = [name for name in self._wanted or () if name not in known]
         if missing:
-            raise ToolError(f"the MCP server {self.name} has no tool {missing[0]}; it has: {', '.join(known)}")
+            raise ToolError(f"the MCP server {self.name} has no tool {missing[0]}; it has: {', '.join(known)[:4_000]}")
         made: dict[str, BaseTool] = {}
-        for tool in listed:
-            if self._wanted is not None and tool.name not in self._wanted:
+        left_out: dict[str, str] = {}
+        seen: set[str] = set()
+        for place, item in enumerate(items, 1):
+            called = mcp_listing.name_of(item)
+            if called in seen or (self._wanted is not None and called not in self._wanted):
                 continue
-            name = _sent_name(self._prefix + tool.name, made)
+            await asyncio.sleep(0)
             try:
-                made[name] = MCPTool(self._server, tool, name, self)
+                name = _sent_name(self._prefix + called, made)
+                made[name] = self._one(mcp_listing.read(item), name)
+                seen.add(called)
             except MisuseError as error:
-                _log.warning("the tool %s of the MCP server %s is left out: %s", tool.name, self.name, error)
+                which = called[:100] or f"number {place}"
+                left_out[which] = str(error)
+                _log.warning("the tool %s of the MCP server %s is left out: %s", which, self.name, error)
+        self.left_out = left_out
         return list(made.values())
+
+    def _one(self, listed: Listed, name: str) -> MCPTool:
+        try:
+            return MCPTool(self._server, listed, name, self)
+        except MisuseError:
+            plainer = mcp_listing.plainer(listed.parameters)
+            if plainer is None:
+                raise
+            return MCPTool(self._server, msgspec.structs.replace(listed, parameters=plainer), name, self)
 
 
 class MCPTool(BaseTool):
     """One tool of an MCP server."""
 
-    def __init__(self, server: Server, listed: Any, name: str, common: Toolset) -> None:
+    def __init__(self, server: Server, listed: Listed, name: str, common: Toolset) -> None:
         self._server = server
         self._called = listed.name
         self.name = name
-        self.description = listed.description or listed.title or ""
-        self.parameters = listed.input_schema
-        hints = listed.annotations
-        self.idempotent = True if hints and (hints.read_only_hint or hints.idempotent_hint) else None
+        self.description = listed.description
+        self.parameters = listed.parameters
+        self.idempotent = True if listed.harmless else None
         self.timeout_s = common.timeout_s
         self.sequential = common.sequential
         self.needs_approval = common.needs_approval
         self.max_observation_chars = common.max_observation_chars
         _ = self.spec  # a schema that is none shows here
+        self._arguments = None  # made again at the first call: of hundreds of tools few are called, and each is large
 
     async def execute(self, /, **arguments: Any) -> str:
         """Call it at the server."""
         result = await self._server.call(self._called, arguments, self.timeout_s)
-        text = _as_text(result)
+        text = "\n".join(block.text for block in result.content)
         if result.is_error:
             raise ToolError(text or f"{self.name} failed without a word")
         return text
+
+
+def _telling(command: Sequence[str]) -> Iterator[str]:
+    """The secrets among a program's arguments: what is behind a telling name, and what came from such a variable."""
+    for before, word in pairwise(["", *command]):
+        name, _, value = re.split(r"([=:])", word, maxsplit=1) if re.search(r"[=:]", word) else (before, "", word)
+        if names_a_secret(name) and (name is not before or not word.startswith("-")):
+            yield value.strip()
+            yield _password_in(value)
+        yield from (kept for name, kept in os.environ.items() if kept and kept in word and names_a_secret(name))
+
+
+def _password_in(url: str) -> str:
+    try:
+        return urlsplit(url).password or ""
+    except ValueError:
+        return ""
 
 
 def _name_of(command: list[str]) -> str:
@@ -148,26 +197,3 @@ def _sent_name(name: str, taken: dict[str, BaseTool]) -> str:
         name = plain[: MAX_NAME - len(ending)] + ending
         number += 1
     return name
-
-
-def _as_text(result: Any) -> str:
-    """What a model reads of a result: its texts, and a note for what is none; else its structured content."""
-    parts = [_part(block) for block in result.content]
-    if not parts and result.structured_content is not None:
-        return json.dumps(result.structured_content, ensure_ascii=False)
-    return "\n".join(parts)
-
-
-def _part(block: Any) -> str:
-    if block.type == "text":
-        return str(block.text)
-    if block.type in ("image", "audio"):
-        return f"[{block.type}, {block.mime_type}, {len(block.data) * 3 // 4} bytes; it is not shown]"
-    if block.type == "resource_link":
-        return f"[resource {block.uri}: {block.title or block.name}]"
-    resource = block.resource
-    if hasattr(resource, "text"):
-        return f"[resource {resource.uri}]\n{resource.text}"
-    return (
-        f"[resource {resource.uri}, {resource.mime_type or 'binary'}, {len(resource.blob) * 3 // 4} bytes; not shown]"
-    )

@@ -12,16 +12,19 @@ import contextvars
 import json
 import logging
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack
 from typing import Any
 
 from mcp import Client, MCPError
 from mcp.client.subscriptions import ListenNotSupportedError
 from mcp.types import CONNECTION_CLOSED, ToolListChangedNotification
+from mcp_types.version import MODERN_PROTOCOL_VERSIONS
 
 from shared_libs.atomic.errors import ToolError
 from shared_libs.atomic.scope import current_deadline
+from shared_libs.tools.mcp_listing import name_of
+from shared_libs.tools.mcp_messages import MAX_TOOLS, Mended
 from shared_libs.tools.mcp_transport import TO_CLOSE_S, Transport
 
 FIRST_WAIT_S = 0.5
@@ -180,7 +183,7 @@ class _Connection:
 
     def __init__(self, transport: Transport, limit_s: float) -> None:
         loop = asyncio.get_running_loop()
-        self.transport = transport
+        self.transport = Mended(transport)
         self.ready: asyncio.Future[None] = loop.create_future()
         self.client: Any = None
         self._limit_s = limit_s
@@ -201,18 +204,28 @@ class _Connection:
             listed: list[Any] = []
             cursor: str | None = None
             seen: set[str | None] = set()
-            while cursor not in seen and len(seen) < MAX_PAGES:
+            while cursor not in seen and len(seen) < MAX_PAGES and len(listed) < MAX_TOOLS:
                 seen.add(cursor)
                 page = await self.client.list_tools(cursor=cursor)
-                listed += page.tools
+                listed += self._offered(page)
                 cursor = page.next_cursor
-                if not cursor:
+                if cursor is None or (not cursor and self.client.protocol_version not in MODERN_PROTOCOL_VERSIONS):
                     break
             else:
-                why = "names a page again" if cursor in seen else f"has more than {MAX_PAGES} pages"
+                many = f"has more than {MAX_PAGES} pages or {MAX_TOOLS} tools"
+                why = "names a page again" if cursor in seen else many
                 _log.warning("a list of MCP tools %s; %d tools of it are taken", why, len(listed))
             self.listed = listed
         return self.listed, self.listed
+
+    def _offered(self, page: Any) -> Iterator[Any]:
+        """The items of a page, but for those that the library may not call: their headers are none."""
+        called = {tool.name for tool in page.tools}
+        for item in self.transport.items(page):
+            if (name := name_of(item)) and name not in called:
+                _log.warning("the tool %s of an MCP server is left out: its x-mcp-header is none", name[:100])
+            else:
+                yield item
 
     async def aclose(self) -> None:
         """End it; whatever does not end in time is cancelled."""

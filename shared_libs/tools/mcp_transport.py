@@ -14,7 +14,9 @@ import anyio
 import httpx2
 from mcp.client.streamable_http import streamable_http_client
 from mcp.shared.message import SessionMessage
-from mcp.types import INTERNAL_ERROR, jsonrpc_message_adapter
+from mcp.types import INTERNAL_ERROR
+
+from shared_libs.tools.mcp_wire import NoMessage, messages
 
 MAX_MESSAGE = 16 << 20
 """Bytes of one message of a server; a longer one is an error, and ends a stdio connection."""
@@ -127,19 +129,31 @@ class StdioTransport:
         assert self._process.stdout is not None
         async with into:
             try:
-                while line := await self._process.stdout.readline():
+                while line := await self._line():
                     try:
-                        message = jsonrpc_message_adapter.validate_json(line, by_name=False)
-                    except ValueError:  # servers print banners too
+                        for message in messages(line):
+                            await into.send(SessionMessage(message))
+                    except NoMessage:  # servers print banners too
                         self._noise = self._noise or repr(line.decode(errors="replace").strip()[:200])
-                    else:
-                        await into.send(SessionMessage(message))
             except ValueError:
                 self._noise = f"a line of more than {MAX_MESSAGE >> 20} MiB"
             except (anyio.BrokenResourceError, anyio.ClosedResourceError):
                 pass  # nobody listens any more
             finally:
                 self.ended.set()  # before the stream is closed: who hears of that looks here
+
+    async def _line(self) -> bytes:
+        """Return the next line; an object that is laid out over lines, from `{` to `}` at their beginnings, as one."""
+        assert self._process is not None
+        assert self._process.stdout is not None
+        read = self._process.stdout.readline
+        line, laid_out = await read(), b""
+        while line.rstrip() == b"{" or (laid_out and line[:1] in (b" ", b"\t", b"]")):
+            laid_out += line
+            if len(laid_out) > MAX_MESSAGE:
+                raise ValueError
+            line = await read()
+        return laid_out + line if line.rstrip() == b"}" else line
 
     async def _write(self, out_of: Any) -> None:
         assert self._process is not None

@@ -227,4 +227,4 @@ def test_an_error_of_a_tool_is_that_tools_whatever_its_code(code):
         for text in said
     )
     assert started == 1
-    assert names == ["a", "a_2"]  # a cursor that names a page again ends the list
+    assert names == ["a"]  # a cursor that names a page again ends the list

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import re
+from pathlib import Path
 
 import pytest
 
@@ -135,3 +137,11 @@ def test_a_case(case):
 def test_ids_are_unique():
     ids = [case.id for case in cases()]
     assert len(ids) == len(set(ids))
+
+
+def test_cases_that_the_page_names_are_there():
+    known = {case.id for case in cases()} | {case.id.partition("[")[0] for case in cases()}
+    page = Path("docs/servers.md").read_text("utf-8").partition("\n## Families")[2].partition("\n## Other clients")[0]
+    named = re.findall(r"`([^`]+)`", page)
+    assert len(named) > 80
+    assert set(named) <= known

@@ -132,7 +132,7 @@ def pytest_here(folder: Path, *arguments: str) -> str:
         "-m",
         "pytest",
         "-p",
-        "shared_libs.testing.scenarios.plugin",
+        "genai_factory.pytest_plugin",
         "-p",
         "no:cacheprovider",
         *arguments,

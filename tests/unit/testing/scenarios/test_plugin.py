@@ -29,7 +29,7 @@ def run_pytest(tmp_path):
         for name, text in files.items():
             (tmp_path / name.replace("__", ".")).write_text(text)
         # the one of this checkout, whichever is installed
-        plugin = ["-p", "shared_libs.testing.scenarios.plugin", "-p", "no:genai_factory"]
+        plugin = ["-p", "genai_factory.pytest_plugin", "-p", "no:genai_factory"]
         done = subprocess.run(
             [sys.executable, "-m", "pytest", *plugin, *arguments],
             cwd=tmp_path,
@@ -122,5 +122,5 @@ def test_the_plugin_costs_nothing_without_scenarios(run_pytest):
 
 def test_installing_the_package_registers_the_plugin():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    assert project["entry-points"]["pytest11"] == {"genai_factory": "shared_libs.testing.scenarios.plugin"}
+    assert project["entry-points"]["pytest11"] == {"genai_factory": "genai_factory.pytest_plugin"}
     assert any(need.startswith("pytest") for need in project["optional-dependencies"]["testing"])

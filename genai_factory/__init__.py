@@ -1,0 +1,118 @@
+"""
+GenAI Factory under the name for applications: `genai_factory.X` is `shared_libs.X`, the very same module.
+
+A project may have a `shared_libs` of its own. There that name is the project's, and `genai_factory.X` is loaded from
+the copy of the code that a wheel holds, in which every `shared_libs` reads `genai_factory` (docs/distribution.md).
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+from importlib.abc import InspectLoader, MetaPathFinder
+from importlib.machinery import ModuleSpec, PathFinder
+from importlib.util import find_spec
+from pathlib import Path
+from types import CodeType, ModuleType
+
+_HERE = Path(__file__).parent
+_CODE = "shared_libs"
+_MARK = "GenAI Factory"
+_OWN = frozenset({"pytest_plugin"})
+"""What is no part of `shared_libs`, and must not ask whose that is: the plugin is loaded before a project's path is."""
+
+
+class _Names(MetaPathFinder):
+    """Finds `genai_factory.X`: as `shared_libs.X`, or in the copy; the first import decides which."""
+
+    def __init__(self) -> None:
+        self._shares: bool | None = None
+
+    def find_spec(
+        self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        """Find one; see the module."""
+        package, _, inner = name.partition(".")
+        if package != __name__ or not inner:
+            return None
+        if inner in _OWN:
+            return PathFinder.find_spec(name, [str(_HERE)])
+        if self._shares is None:
+            self._shares = _is_ours()
+        if self._shares:
+            return _alias(name, f"{_CODE}.{inner}")
+        if not (_HERE / "atomic" / "__init__.py").is_file():
+            raise ImportError(
+                f"{name} cannot be had: another package is called {_CODE} here, and this copy of genai-factory is a "
+                "checkout; install it as a wheel (pip install, without -e)",
+                name=name,
+            )
+        return PathFinder.find_spec(name, path or [str(_HERE)])
+
+
+class _Same(InspectLoader):
+    """Gives the module of another name."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def create_module(self, spec: ModuleSpec) -> ModuleType:
+        """Return the module, which may exist."""
+        module = import_module(self._name)
+        spec.loader_state = module.__spec__
+        return module
+
+    def exec_module(self, module: ModuleType) -> None:
+        """Give it back what it was: the import system has just written another specification into it."""
+        spec = module.__spec__
+        assert spec is not None
+        module.__spec__ = spec.loader_state
+
+    def is_package(self, fullname: str) -> bool:
+        """Tell whether it is a package."""
+        return _found(self._name).submodule_search_locations is not None
+
+    def get_code(self, fullname: str) -> CodeType | None:
+        """Return the code, for `python -m`."""
+        loader = _found(self._name).loader
+        return loader.get_code(self._name) if isinstance(loader, InspectLoader) else None
+
+    def get_source(self, fullname: str) -> str | None:
+        """Return the text."""
+        loader = _found(self._name).loader
+        return loader.get_source(self._name) if isinstance(loader, InspectLoader) else None
+
+
+def _alias(name: str, real: str) -> ModuleSpec | None:
+    found = find_spec(real)
+    if found is None:
+        return None
+    is_package = found.submodule_search_locations is not None
+    return ModuleSpec(name, _Same(real), origin=found.origin, is_package=is_package)
+
+
+def _found(name: str) -> ModuleSpec:
+    spec = find_spec(name)
+    assert spec is not None
+    return spec
+
+
+def _is_ours() -> bool:
+    """Whether `shared_libs` is the package of this distribution, all of it; the package of others is not imported."""
+    module = sys.modules.get(_CODE)
+    if module is None:
+        spec = find_spec(_CODE)
+        if spec is None or spec.origin is None or _MARK not in _beginning(Path(spec.origin)):
+            return False
+        module = import_module(_CODE)
+    return bool(getattr(module, "ALONE", False))
+
+
+def _beginning(file: Path) -> str:
+    with file.open("rb") as source:
+        return source.read(200).decode(errors="replace")
+
+
+__path__ = []  # nothing is found here past the finder; not even by a test runner that asks before it
+sys.meta_path.insert(0, _Names())

@@ -1,0 +1,93 @@
+"""What stands on the wire between us and an MCP server, read as far as can be: lines, batches, errors of any form."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import msgspec
+from mcp.types import PARSE_ERROR, JSONRPCError, jsonrpc_message_adapter
+from pydantic import ValidationError
+
+_ID = re.compile(rb'"id"\s*:\s*(\d{1,18}|"[^"\\]{1,200}")')
+_END = 1_000
+"""Bytes at either end of what cannot be read in which its `id` is looked for."""
+
+
+class NoMessage(Exception):
+    """A line that is no message of the protocol."""
+
+
+def messages(line: bytes) -> Iterator[Any]:
+    """
+    Read the messages of a line: one, or a batch of them.
+
+    Encodings other than UTF-8 and lone halves of characters are read as far as they go. What is a message by its words
+    and cannot be read is an error for whoever waits for it.
+
+    Raises:
+        NoMessage: there is none in it.
+
+    """
+    try:
+        found = _decoded(line)
+        batch = found if isinstance(found, list) else [found]
+        read = [_message(one) for one in batch]
+    except (ValueError, RecursionError) as error:
+        named = _ID.search(line[:_END]) or _ID.search(line[-_END:])
+        if b'"jsonrpc"' not in line or named is None or b'"method"' in line[:_END]:
+            raise NoMessage from error
+        yield unreadable(json.loads(named[1]), line.decode(errors="replace"))
+        return
+    yield from read
+
+
+def unreadable(identity: Any, text: str) -> JSONRPCError:
+    """Make the answer to a request whose own answer cannot be read."""
+    message = f"its answer cannot be read: {text.strip()[:200]!r}"
+    return error_of(identity, {"code": PARSE_ERROR, "message": message})
+
+
+def as_json(value: Any) -> str:
+    """Write a value of a server as JSON; a lone half of a character becomes `?`, what is no number null."""
+    return json.dumps(msgspec.json.decode(msgspec.json.encode(_whole(value))), ensure_ascii=False)
+
+
+def _decoded(line: bytes) -> Any:
+    try:
+        return msgspec.json.decode(line)
+    except (msgspec.DecodeError, UnicodeError):
+        # Python's own reader takes what is not quite JSON: NaN, lone halves of characters
+        return _whole(json.loads(line.decode("utf-8", "replace")))
+
+
+def _whole(value: Any) -> Any:
+    """Replace lone halves of characters, which nothing behind this takes."""
+    if isinstance(value, str):
+        return value if value.isascii() else value.encode("utf-8", "replace").decode()
+    if isinstance(value, dict):
+        return {_whole(key): _whole(item) for key, item in value.items()}
+    return [_whole(item) for item in value] if isinstance(value, list) else value
+
+
+def _message(found: Any) -> Any:
+    if isinstance(found, dict) and "method" not in found and found.get("error") is not None:
+        return error_of(found.get("id"), found["error"])
+    try:
+        return jsonrpc_message_adapter.validate_python({"jsonrpc": "2.0", **found}, by_name=False)
+    except (TypeError, ValidationError) as error:
+        raise ValueError("no message") from error
+
+
+def error_of(identity: Any, said: Any) -> JSONRPCError:
+    """Make an error of whatever a server wrote as one."""
+    facts = said if isinstance(said, dict) else {"message": said if isinstance(said, str) else as_json(said)}
+    code, message = facts.get("code"), facts.get("message")
+    mended = {
+        "code": code if isinstance(code, int) and not isinstance(code, bool) else PARSE_ERROR,
+        "message": message if isinstance(message, str) else as_json(message),
+        "data": facts.get("data"),
+    }
+    return JSONRPCError.model_validate({"jsonrpc": "2.0", "id": identity, "error": mended}, by_name=False)

@@ -1,0 +1,328 @@
+"""What MCP servers write that is not quite what is specified: taken item by item, or left out with a reason."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+from shared_libs.atomic import MisuseError, ToolError
+from shared_libs.tools import mcp_listing
+from shared_libs.tools.mcp import MCPToolset
+from shared_libs.tools.mcp_messages import MAX_TOOLS, as_text
+from shared_libs.tools.mcp_wire import NoMessage, messages
+from tests.growth import assert_linear
+from tests.support import run
+
+SERVER = Path(__file__).parents[2] / "mcp_scripted_server.py"
+OBJECT = {"type": "object", "properties": {}}
+
+
+def scripted(says: dict, *more: str, **options) -> MCPToolset:
+    return MCPToolset(command=[sys.executable, str(SERVER), json.dumps(says), *more], **options)
+
+
+def listed(*items):
+    """The tools made of a list, and the reasons for the others."""
+
+    async def main():
+        source = scripted({})
+        tools = await source._made(items)
+        return {tool.name: tool for tool in tools}, source.left_out
+
+    return run(main())
+
+
+def said_by_a_call(result, *more: str):
+    async def main():
+        source = scripted({"tools/list": {"tools": [{"name": "a"}]}, "tools/call": result}, *more)
+        try:
+            (tool,) = await source.async_list()
+            return await tool.async_run({})
+        finally:
+            await source.aclose()
+
+    return run(main())
+
+
+# --- lists of tools
+
+
+BAD = [
+    ({"name": "bad", "inputSchema": {"type": "string"}}, "arguments are an object"),
+    ({"name": "bad", "inputSchema": "none"}, "no object"),
+    ({"name": "bad", "inputSchema": {"properties": {"x": {"$ref": "#/components/schemas/Foo"}}}}, "leads nowhere"),
+    ({"name": "bad", "inputSchema": {"properties": {"x": {"type": "words"}}}}, "is not one of"),
+    ({"name": "bad", "execution": {"taskSupport": "required"}}, "as a task only"),
+    ({"name": 7, "inputSchema": OBJECT}, "no name"),
+    ({"inputSchema": OBJECT}, "no name"),
+    ("bad", "no description of a tool"),
+    (None, "no description of a tool"),
+    ({"name": "bad", "inputSchema": {"properties": {f"p{n}": {} for n in range(6000)}}}, "more than"),
+]
+
+
+@pytest.mark.promise("mcp-items")
+@pytest.mark.parametrize(("bad", "why"), BAD)
+def test_a_bad_item_costs_itself_alone_and_is_told(bad, why, caplog):
+    tools, left_out = listed({"name": "a", "inputSchema": OBJECT}, bad)
+    assert [*tools] == ["a"]
+    assert why in "".join(left_out.values())
+    assert why in caplog.text
+
+
+@pytest.mark.promise("mcp-items")
+@pytest.mark.parametrize(
+    "item",
+    [
+        {},
+        {"inputSchema": None},
+        {"inputSchema": []},
+        {"inputSchema": {}},
+        {"inputSchema": {"type": "object"}},
+        {"inputSchema": {"type": ["object", "null"]}},
+        {"inputSchema": {"type": "object", "properties": []}},
+        {"inputSchema": {"type": "object", "properties": None, "required": None}},
+        {"inputSchema": OBJECT, "outputSchema": {"type": "string", "pattern": "^(a+)+$"}},
+        {"inputSchema": OBJECT, "outputSchema": "none", "annotations": "none", "icons": 3, "_meta": []},
+        {"inputSchema": OBJECT, "annotations": {"readOnlyHint": "yes", "title": 5}},
+        {"inputSchema": OBJECT, "description": None, "title": 4},
+        {"inputSchema": OBJECT, "description": ["words"]},
+    ],
+)
+def test_what_is_meant_is_taken_and_fits_every_provider(item):
+    tools, left_out = listed({"name": "a", **item}, {"name": "b"})
+    assert ([*tools], left_out) == (["a", "b"], {})
+    assert tools["a"].parameters["type"] == "object"
+    assert tools["a"].parameters["properties"] == {}
+    assert not tools["a"].idempotent
+
+
+def test_a_nested_schema_that_says_nothing_is_mended():
+    schema = {"properties": {"x": {"type": "object", "properties": [], "required": None, "default": None}}}
+    tools, _ = listed({"name": "a", "inputSchema": schema})
+    assert tools["a"].parameters["properties"]["x"] == {"type": "object", "properties": {}, "default": None}
+
+
+@pytest.mark.promise("mcp-items")
+def test_a_description_has_a_limit_and_a_list_too():
+    long = mcp_listing.read({"name": "a", "description": "x" * 10_000_000})
+    assert long.description.endswith("… [cut: 9984000 characters]")
+
+
+@pytest.mark.promise("mcp-items")
+def test_a_server_with_thousands_of_tools_and_bad_ones_among_them_is_used(tmp_path):
+    items = [*(bad for bad, _ in BAD), *({"name": f"t{n}"} for n in range(MAX_TOOLS + 500))]
+    file = tmp_path / "says.json"
+    file.write_text(json.dumps({"tools/list": {"tools": items}, "tools/call": {"content": ["ok"]}}))
+    command = [sys.executable, str(SERVER), f"@{file}"]
+
+    async def main():
+        source = MCPToolset(command=command)
+        try:
+            tools = await source.async_list()
+            return len(tools), (await tools[0].async_run({})).content
+        finally:
+            await source.aclose()
+
+    assert run(main()) == (MAX_TOOLS - len(BAD), "ok")
+
+
+@pytest.mark.promise("mcp-items")
+@pytest.mark.parametrize("result", [{}, {"tools": None}, {"tools": {}}, {"tools": [], "nextCursor": 7.5}])
+def test_a_list_without_tools_is_empty(result):
+    async def main():
+        source = scripted({"tools/list": result})
+        try:
+            return await source.async_list()
+        finally:
+            await source.aclose()
+
+    assert run(main()) == []
+
+
+def test_pages_are_joined_and_a_tool_that_comes_twice_is_one():
+    pages = [
+        {"tools": [{"name": "a"}], "nextCursor": 2},
+        {"tools": [{"name": "b"}, {"name": "a"}], "nextCursor": "x"},
+        {"tools": [{"name": "c"}], "nextCursor": ""},
+    ]
+
+    async def main():
+        source = scripted({"tools/list": pages})
+        try:
+            return [tool.name for tool in await source.async_list()]
+        finally:
+            await source.aclose()
+
+    assert run(main()) == ["a", "b", "c"]
+
+
+@pytest.mark.promise("mcp-items")
+def test_the_loop_has_its_turn_between_any_two_of_hundreds_of_tools():
+    fields = {f"f{n}": {"type": "string", "enum": ["a", "b"]} for n in range(4)}
+    schema = {"properties": {f"p{n}": {"type": "object", "properties": fields} for n in range(8)}}
+    items = [{"name": f"t{n}", "inputSchema": schema} for n in range(300)]
+    turns = 0
+
+    async def main():
+        nonlocal turns
+        source = scripted({})
+        made = asyncio.ensure_future(source._made(items))
+        while not made.done():
+            turns += 1
+            await asyncio.sleep(0)
+        return await made
+
+    assert len(run(main())) == 300
+    assert turns >= 300
+
+
+def test_the_work_of_reading_a_list_grows_with_its_size():
+    assert_linear(lambda items: [mcp_listing.read(item) for item in items], lambda n: [{"name": "a"}] * n)
+    nested = lambda n: {"properties": {f"p{k}": {"properties": [], "required": None} for k in range(n)}}  # noqa: E731
+    assert_linear(mcp_listing.plainer, nested)
+
+
+# --- results
+
+
+@pytest.mark.promise("mcp-items")
+@pytest.mark.parametrize(
+    ("result", "said"),
+    [
+        ({"content": [{"type": "text", "text": "hi"}, {"type": "video", "url": "x"}]}, "hi\n[video, not shown]"),
+        ({"content": [{"type": "text", "text": "hi"}, {"type": "text"}, None, 7]}, "hi\n[text, not shown]\n7"),
+        ({"content": [{"text": "no type"}, "plain"]}, "no type\nplain"),
+        ({"content": "plain"}, "plain"),
+        ({"content": {"type": "text", "text": "alone"}}, "alone"),
+        ({"content": None, "structuredContent": {"a": 1}}, '{"a": 1}'),
+        ({"structuredContent": [1, 2]}, "[1, 2]"),
+        ({"content": [], "structuredContent": {"f": float("nan")}}, '{"f": null}'),
+        ({"content": [{"type": "image", "data": "AAAA"}]}, "[image, unknown, 3 bytes; it is not shown]"),
+        ({"content": [{"type": "resource", "resource": {}}]}, "[resource None, binary, not shown]"),
+        ({"content": [{"type": "resource_link", "uri": 3}]}, "[resource 3: ]"),
+        ({}, ""),
+    ],
+)
+def test_a_result_is_read_as_far_as_it_can_be(result, said):
+    assert as_text(result)["content"] == [{"type": "text", "text": said}]
+
+
+@pytest.mark.promise("mcp-items")
+@pytest.mark.parametrize(
+    ("result", "said", "is_error"),
+    [
+        ({"content": [{"type": "text", "text": "hi"}, {"type": "video"}], "_meta": 3}, "hi\n[video, not shown]", False),
+        ({"content": [{"type": "text", "text": "hi"}], "isError": "no", "structuredContent": "x"}, "hi", False),
+        ({"content": [{"type": "text", "text": "gone"}], "isError": True}, "gone", True),
+        ({"raw": '{"id":$ID,"result":{"content":[{"type":"text","text":"hi"}]}}'}, "hi", False),
+        ({"raw": '[{"jsonrpc":"2.0","id":$ID,"result":{"content":"batched"}}]'}, "batched", False),
+        (
+            {"raw": '{\n  "jsonrpc": "2.0",\n  "id": $ID,\n  "result": {\n    "content": "laid out"\n  }\n}'},
+            "laid out",
+            False,
+        ),
+        ({"raw": '{"jsonrpc":"2.0","id":$ID,"result":{"content":"a\\ud83d"}}'}, "a?", False),
+        (
+            {"raw": '{"jsonrpc":"2.0","id":$ID,"result":{"content":"caf\\u00e9","structuredContent":{"f":NaN}}}'},
+            "café",
+            False,
+        ),
+        ({"raw": '{"jsonrpc":"2.0","id":$ID,"error":"no such city"}'}, "no such city", True),
+        ({"raw": '{"jsonrpc":"2.0","id":$ID,"error":{"code":"E7","message":{"why":"x"}}}'}, '{"why": "x"}', True),
+        ({"raw": '{"jsonrpc":"2.0","id":$ID,"result":{"content":"cut of'}, "its answer cannot be read", True),
+        ({"raw": '{"jsonrpc":"2.0","id":$ID,"result":[1]}'}, "its answer cannot be read", True),
+    ],
+)
+def test_an_answer_that_is_nearly_right_is_read_and_one_that_is_not_is_told_at_once(result, said, is_error):
+    found = said_by_a_call(result)
+    assert said in found.content
+    assert found.is_error == is_error
+
+
+def test_an_answer_in_latin_1_is_read():
+    assert (
+        said_by_a_call({"raw": '{"jsonrpc":"2.0","id":$ID,"result":{"content":"café"}}'}, "latin-1").content
+        == "caf\ufffd"
+    )
+
+
+def test_lines_that_are_no_messages_change_nothing():
+    noise = "{\nloading\n}\n{}\n[\n"
+    good = '{"jsonrpc":"2.0","id":$ID,"result":{"content":"hi"}}'
+    assert said_by_a_call({"raw": noise + good}).content == "hi"
+    for line in (b"", b"null", b"[1]", b"{}", b'"text"', b"[" * 100_000, b'{"jsonrpc": "2.0"}', b"\xff\xfe"):
+        with pytest.raises(NoMessage):
+            [*messages(line)]
+
+
+def test_the_work_of_reading_a_line_grows_with_its_length():
+    assert_linear(lambda line: [*messages(line)], lambda n: b'{"jsonrpc":"2.0","id":1,"result":{"content":"' + b"x" * n)
+    assert_linear(as_text, lambda n: {"content": [{"type": "text", "text": "x"}, {"type": "v"}] * n})
+
+
+# --- servers that pass over what they do not know
+
+
+@pytest.mark.promise("time-mcp")
+def test_a_server_that_passes_over_discovery_is_asked_as_older_ones_are():
+    async def main():
+        source = scripted({"server/discover": None, "tools/list": {"tools": [{"name": "a"}]}})
+        source.timeout_s = 4
+        try:
+            return [tool.name for tool in await source.async_list()]
+        finally:
+            await source.aclose()
+
+    assert run(main()) == ["a"]
+
+
+def test_a_list_that_is_an_error_is_told_in_the_servers_words():
+    async def main():
+        source = scripted({"tools/list": {"raw": '{"jsonrpc":"2.0","id":$ID,"error":"licence expired"}'}})
+        try:
+            with pytest.raises(ToolError, match="licence expired"):
+                await source.async_list()
+        finally:
+            await source.aclose()
+
+    run(main())
+
+
+def test_an_item_that_is_no_tool_is_refused_with_its_reason():
+    with pytest.raises(MisuseError, match="no object"):
+        mcp_listing.read({"name": "a", "inputSchema": 3})
+
+
+@pytest.mark.promise("secrets-masked")
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--token=ARGV44SECRET"],
+        ["--api-key", "ARGV44SECRET"],
+        ["API_TOKEN=ARGV44SECRET"],
+        ["--header", "Authorization: Bearer ARGV44SECRET"],
+        ["--dsn=postgres://u:ARGV44SECRET@h/db"],
+        ["https://h/sse?x=ARGV44SECRET"],
+    ],
+)
+def test_a_secret_among_the_arguments_of_a_program_is_in_no_error(words, monkeypatch):
+    monkeypatch.setenv("OF_THE_SERVER_TOKEN", "ARGV44SECRET")
+    if "h/sse" not in words[0]:
+        monkeypatch.delenv("OF_THE_SERVER_TOKEN")
+    code = "import sys; sys.exit(f'cannot start with {sys.argv} and ARGV44SECRET')"
+
+    async def main():
+        source = MCPToolset(command=[sys.executable, "-c", code, *words])
+        with pytest.raises(ToolError) as caught:
+            await source.async_list()
+        await source.aclose()
+        return str(caught.value)
+
+    told = run(main())
+    assert "cannot start with" in told
+    assert "ARGV44SECRET" not in told

@@ -136,8 +136,7 @@ class ReActAgent:
 
         Args:
             state: `AgentResult.state` of the paused run, or its JSON.
-            decisions: by call id: True, False, or a `Decision` (or its JSON) with a reason or with other
-                arguments.
+            decisions: by call id: True, False, or a `Decision` (its JSON, too) with a reason or other arguments.
             timeout: seconds of wall clock for the rest; by default what the run had left when it paused.
 
         Raises:

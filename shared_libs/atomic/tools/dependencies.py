@@ -27,7 +27,7 @@ class _OfTheRun:
 
 Deps = Annotated[T, _OfTheRun()]
 """
-The type of a tool's parameter that gets what the run was given as `deps`: `async def stock(item: str, deps: Deps[Shop])`.
+The type of a parameter of a tool that gets what the run was given as `deps`: `shop: Deps[Shop]`.
 
 To a type checker it is the type itself. With a default it may be missing.
 """

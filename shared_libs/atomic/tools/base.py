@@ -276,8 +276,8 @@ class BaseTool:
             arguments = Arguments.of(self.name, self.execute, self.parameters)
             if arguments.dependencies and self._placed().isolation == "process":
                 raise MisuseError(
-                    f"{self.name}: {arguments.dependencies[0].parameter} is the run's own object, which cannot be taken "
-                    "to another process; use isolation 'thread', or pass what it needs as arguments"
+                    f"{self.name}: {arguments.dependencies[0].parameter} is the run's own object, which cannot be "
+                    "taken to another process; use isolation 'thread', or pass what it needs as arguments"
                 )
             self._arguments = arguments
         return self._arguments

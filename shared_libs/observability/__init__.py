@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 from shared_libs.lazy import lazy
 
 if TYPE_CHECKING:
+    from shared_libs.observability.attribution import Attribution, Part, attribute
     from shared_libs.observability.html import timeline_page
     from shared_libs.observability.log import configure_logging, log_events
     from shared_libs.observability.printable import presentable
@@ -17,12 +18,15 @@ if TYPE_CHECKING:
     from shared_libs.observability.timeline import Timeline, timelines
 
 _HOMES = {
+    "Attribution": "attribution",
+    "Part": "attribution",
     "PrometheusMetrics": "prometheus",
     "RunPage": "runs.rows",
     "RunRecorder": "record",
     "RunRow": "runs.rows",
     "RunStore": "run_store",
     "Timeline": "timeline",
+    "attribute": "attribution",
     "configure_logging": "log",
     "draw_timeline": "terminal",
     "log_events": "log",
@@ -35,12 +39,15 @@ _HOMES = {
 }
 
 __all__ = [
+    "Attribution",
+    "Part",
     "PrometheusMetrics",
     "RunPage",
     "RunRecorder",
     "RunRow",
     "RunStore",
     "Timeline",
+    "attribute",
     "configure_logging",
     "draw_timeline",
     "log_events",

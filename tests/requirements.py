@@ -194,6 +194,10 @@ REQUIREMENTS: dict[str, Requirement] = {
     "cost-true": Requirement(
         "a cost sums the answers at the price of the model that gave each; unknown is unknown and not zero", "contract"
     ),
+    "deps": Requirement(
+        "a tool that declares it gets what its run was given, in threads too; no model sees it or can give it",
+        "contract",
+    ),
     "output-partial": Requirement(
         "an agent with an output_schema returns at its deadline what fits, and says what is missing", "contract"
     ),

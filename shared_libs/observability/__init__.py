@@ -45,8 +45,8 @@ _HOMES = {
 
 __all__ = [
     "Attribution",
-    "Part",
     "OpenTelemetry",
+    "Part",
     "PrometheusMetrics",
     "RunPage",
     "RunRecorder",

@@ -112,7 +112,8 @@ async def each(installed: str, folder: str) -> None:
         began = time.perf_counter()
         try:
             tools = {tool.name: tool for tool in await source.async_list()}
-            line = f"{source.name:36} {len(tools):3} tools in {time.perf_counter() - began:.2f} s, {len(source.left_out)} left out"
+            took_s, left_out = time.perf_counter() - began, len(source.left_out)
+            line = f"{source.name:36} {len(tools):3} tools in {took_s:.2f} s, {left_out} left out"
             if called:
                 line += f"; {await fates(tools[called], arguments, command[0].rpartition('/')[2])}"
         except ToolError as error:

@@ -156,6 +156,10 @@ REQUIREMENTS: dict[str, Requirement] = {
         "no JSON Schema and no value, whoever wrote them, raises in a run or keeps the event loop for 50 ms",
         "letta #3285; hermes-agent #101804; security review H1",
     ),
+    "why-slow": Requirement(
+        "the time of every run is parted without a rest, and what it went on is said in words, as is each slow answer",
+        "case people A10, B; issue 16",
+    ),
     "runs-kept": Requirement(
         "a run is in the store with all that was told of it, whichever process wrote it; none of yesterday's is lost",
         "case people A1, A2; issue 16",

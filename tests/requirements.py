@@ -154,6 +154,9 @@ REQUIREMENTS: dict[str, Requirement] = {
     "cost-true": Requirement(
         "a cost sums the answers at the price of the model that gave each; unknown is unknown and not zero", "contract"
     ),
+    "output-partial": Requirement(
+        "an agent with an output_schema returns at its deadline what fits, and says what is missing", "contract"
+    ),
     "output-fits": Requirement("structured output fits its schema, is repaired once, or is an error", "contract"),
     "breaker-probe": Requirement("a half-open breaker lets exactly one probe through", "purgatory, asyncbreaker"),
     "filter-reported": Requirement("a content-filter refusal is reported, never routed around", "contract"),
@@ -227,6 +230,10 @@ REQUIREMENTS: dict[str, Requirement] = {
     "metrics": Requirement(
         "Prometheus sees runs, attempts, tools and the loop in series that nobody outside can multiply",
         "litellm #27272",
+    ),
+    "otel": Requirement(
+        "a run is spans by the GenAI conventions, with right parents in tools and requests; none stays open",
+        "tracing-close",
     ),
     "limits-exact": Requirement("every limit of a run is kept exactly", "contract"),
     "mcp-items": Requirement(

@@ -78,7 +78,11 @@ class BaseLLMWrapper:
     native_tools: bool = True
     """Whether the model takes tool definitions; without, an agent speaks text ReAct with it."""
     structured_output: bool = False
-    """Whether `_chat` and `_stream` take an `OutputSchema` as the option `output_schema`; else it is told in words."""
+    """
+    Whether `_chat` and `_stream` take an `OutputSchema` as the option `output_schema`; else it is told in words.
+
+    Those that take it tell it in words themselves where the server would call no tool beside it.
+    """
     context_window: int | None = None
     """How many tokens the model takes, where that is told: a conversation too long for it is not sent to a smaller."""
     obeys: bool = False
@@ -126,7 +130,8 @@ class BaseLLMWrapper:
         timeout: float | None = None,
         on_chunk: ChunkSink | None = None,
         stream: bool = True,
-        output_schema: type | Mapping[str, Any] | None = None,
+        output_schema: OutputSchema | type | Mapping[str, Any] | None = None,
+        fit: bool = True,
         **options: Any,
     ) -> LLMResponse:
         """
@@ -139,8 +144,9 @@ class BaseLLMWrapper:
                 there is neither, `CALL_TIMEOUT_S` holds.
             on_chunk: gets the chunks as they come, all but the "finished" one.
             stream: with `on_chunk`, whether to ask for a stream; else the answer comes in one piece.
-            output_schema: a pydantic model or a JSON Schema the answer has to fit; it is in `response.parsed`. A wrong
-                answer is sent back once.
+            output_schema: a pydantic model, a dataclass, a TypedDict or a JSON Schema the answer has to fit; it is in
+                `response.parsed`. A wrong answer is sent back once.
+            fit: False asks for an answer of that shape, and leaves it as it came: the caller reads it.
             options: request fields as the provider names them.
 
         Raises:
@@ -153,7 +159,8 @@ class BaseLLMWrapper:
             raise MisuseError("there is no message to answer")
         if options:
             _checked_options(options)
-        request = Request(checked, specs, options, None if output_schema is None else OutputSchema(output_schema))
+        output = None if output_schema is None else OutputSchema.of(output_schema)
+        request = Request(checked, specs, options, output)
         streaming = stream and on_chunk is not None
 
         async def send(model: BaseLLMWrapper, watch: Watch) -> LLMResponse:
@@ -164,9 +171,9 @@ class BaseLLMWrapper:
         call = ModelCall(send, _deadline(timeout), Listener(on_chunk), stream=streaming, about_tokens=about)
         response, model = await run_chain(routes, call)
         wrong_usd: float | None = 0.0
-        if request.output is not None and not response.tool_calls:
+        if output is not None and fit and not response.tool_calls:
             first_usd, asked = _cost_usd(model, response.usage), request.messages
-            response, model = await fitted(routes, request, request.output, call, (response, model))
+            response, model = await fitted(routes, request, output, call, (response, model))
             wrong_usd = 0.0 if request.messages is asked else first_usd
         cost_usd = _cost_usd(model, response.usage)
         return msgspec.structs.replace(
@@ -339,7 +346,7 @@ class BaseLLMWrapper:
         if request.output is not None and self.structured_output:
             options["output_schema"] = request.output
         elif request.output is not None:
-            messages = request.output.instruct(messages)
+            messages = request.output.instruct(messages, beside_tools=bool(request.tools))
         if not stream:
             answer = checked_response(await self._chat(messages, request.tools, **options))
             watch.whole(answer.text)

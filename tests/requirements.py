@@ -266,6 +266,9 @@ REQUIREMENTS: dict[str, Requirement] = {
         "agents and chains are models of Anthropic's messages API, by its own SDK: tools, images, usage from the start",
         "issue: the service; litellm #39703",
     ),
+    "face-vectors": Requirement(
+        "embeddings as floats and base64, and rerankers in their shapes, in and out", "text-embeddings-inference #288"
+    ),
     "loop-per-client": Requirement("two asyncio.run calls in a row on one object both work", "pydantic-ai #748"),
     "chunks-exact": Requirement(
         "a chunk is what stands at its place of the stored text, nothing but white space is left out, and none is over "

@@ -87,6 +87,7 @@ LLMS = Registry(
         "local-embeddings": Builtin("shared_libs.atomic.llms.local_embeddings", "LocalEmbeddings"),
         "ollama": Builtin("shared_libs.atomic.llms.ollama_llm", "OllamaLLM"),
         "openai": Builtin("shared_libs.atomic.llms.openai_llm", "OpenAILLM"),
+        "rerank": Builtin("shared_libs.atomic.llms.rerank_llm", "RerankLLM"),
         "rehearsal": Builtin("shared_libs.atomic.llms.rehearsal_llm", "RehearsalLLM"),
         "word-hashes": Builtin("shared_libs.atomic.llms.word_hashes", "WordHashes"),
     },

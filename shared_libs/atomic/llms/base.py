@@ -112,7 +112,7 @@ class BaseLLMWrapper:
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
-        for method in ("async_generate", "async_chat", "async_stream", "async_embed"):
+        for method in ("async_generate", "async_chat", "async_stream", "async_embed", "async_rerank"):
             if method in vars(cls):
                 raise MisuseError(f"{cls.__name__} overrides {method}, which is final; write `_{method[6:]}` instead")
 
@@ -253,6 +253,38 @@ class BaseLLMWrapper:
 
         return await in_parts(texts, at_most, embed)
 
+    @final
+    async def async_rerank(
+        self, query: str, texts: Sequence[str], *, timeout: float | None = None, **options: Any
+    ) -> list[float]:
+        """
+        Return how well each text answers the query, in their order: more is better, on the model's own scale.
+
+        Raises:
+            LLMError: nobody answered.
+            MisuseError: `texts` is one string, or empty, or this provider is no reranker.
+
+        """
+        if isinstance(texts, str) or not texts:
+            raise MisuseError("async_rerank takes a list of at least one text")
+        routes = [route for route in self._routes() if route[0].reranks]
+        if not routes:
+            raise MisuseError(f"{type(self).__name__} is no reranker")
+        if options:
+            _checked_options(options)
+
+        async def send(model: BaseLLMWrapper, _: Watch) -> list[float]:
+            await model._ready()
+            return await model._rerank(query, list(texts), **model.options | options)
+
+        scores, _ = await run_chain(routes, ModelCall(send, _deadline(timeout), Listener()))
+        return scores
+
+    @property
+    def reranks(self) -> bool:
+        """Whether this provider is a reranker."""
+        return type(self)._rerank is not BaseLLMWrapper._rerank  # noqa: SLF001 - its own method
+
     @property
     def embeds(self) -> bool:
         """Whether this provider has embeddings."""
@@ -305,6 +337,10 @@ class BaseLLMWrapper:
 
     async def _embed(self, texts: list[str], **options: Any) -> np.ndarray:
         """Make one request for embeddings."""
+        raise NotImplementedError
+
+    async def _rerank(self, query: str, texts: list[str], **options: Any) -> list[float]:
+        """Make one request for scores."""
         raise NotImplementedError
 
     def _fields_of_chat(self, fields: Mapping[str, Any]) -> dict[str, Any]:

@@ -102,7 +102,10 @@ def test_a_definition_names_collections_and_tools_search_them(tmp_path):
         ({"tools": [{"use": "retrieval", "collection": "handbook", "dataset": "python-reference"}]}, "not both"),
         ({"tools": [{"use": "retrieval", "passages": 0}]}, "1 to 50"),
         ({"collections": {"c": {"url": "mysql://x"}}}, "no collection is kept"),
-        ({"collections": {"c": {"embedder": {"provider": "rehearsal", "script": "hello"}}}}, "has no embeddings"),
+        (
+            {"collections": {"c": {"embedder": {"provider": "anthropic", "model": "m", "api_key": "k"}}}},
+            "has no embeddings",
+        ),
         ({"collections": {"c": {"chunk_tokens": 3}}}, "chunk_tokens"),
         ({"collections": {"c": {"nonsense": 3}}}, "nonsense"),
     ],

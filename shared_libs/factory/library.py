@@ -30,6 +30,9 @@ def build_collections(
         embedder = build_model(draft, given.pop("embedder", None), (*path, "embedder"), prices, on_note)
         if embedder is not None and not embedder.embeds:
             draft.problems.add((*path, "embedder"), f"{embedder.provider} has no embeddings; name a model that has")
+        reranker = build_model(draft, given.pop("reranker", None), (*path, "reranker"), prices, on_note)
+        if reranker is not None and not reranker.reranks:
+            draft.problems.add((*path, "reranker"), f"{reranker.provider} is no reranker; name a model that is")
         if draft.problems.inside(path):
             continue
         if embedder is None and not (isinstance(settings, Mapping) and "embedder" in settings):
@@ -40,6 +43,7 @@ def build_collections(
                 tenant=given.pop("tenant", "default"),
                 stores=given.pop("url", DEFAULT_URL),
                 embedder=embedder,
+                reranker=reranker,
                 **given,
             )
         except Exception as error:  # noqa: BLE001 - a store's constructor is foreign code: what it refuses has a place

@@ -89,7 +89,6 @@ LLMS = Registry(
         "openai": Builtin("shared_libs.atomic.llms.openai_llm", "OpenAILLM"),
         "rerank": Builtin("shared_libs.atomic.llms.rerank_llm", "RerankLLM"),
         "rehearsal": Builtin("shared_libs.atomic.llms.rehearsal_llm", "RehearsalLLM"),
-        "word-hashes": Builtin("shared_libs.atomic.llms.word_hashes", "WordHashes"),
     },
 )
 TOOLS = Registry(

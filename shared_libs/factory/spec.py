@@ -222,6 +222,8 @@ class CollectionSpec(Section):
     """Whose it is; collections of two tenants of the same name are two."""
     embedder: LinkSpec | None = None
     """A model with embeddings; null: searched by words only. By default local-embeddings, where that is installed."""
+    reranker: LinkSpec | None = None
+    """A model that orders the best passages anew, such as {provider: rerank, model: …}; without it nobody does."""
     chunk_tokens: Annotated[int, Field(ge=8)] = 200
     """Tokens a passage may have."""
 

@@ -19,7 +19,7 @@ def config(tmp_path):
     made = tmp_path / "agent.yaml"
     made.write_text(
         "name: a\nllm: {provider: rehearsal, script: hello}\n"
-        "collections:\n  handbook: {url: 'sqlite:///c.db', embedder: {provider: word-hashes}}\n"
+        "collections:\n  handbook: {url: 'sqlite:///c.db', embedder: {provider: rehearsal, script: hello}}\n"
     )
     return made
 

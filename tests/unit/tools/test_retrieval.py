@@ -8,8 +8,7 @@ import pytest
 
 from shared_libs.agents import ReActAgent
 from shared_libs.atomic import MisuseError
-from shared_libs.atomic.llms import ScriptedLLM, Turn
-from shared_libs.atomic.llms.word_hashes import WordHashes
+from shared_libs.atomic.llms import RehearsalLLM, ScriptedLLM, Turn
 from shared_libs.factory import agent_from_dict, load_collections
 from shared_libs.factory.library import retrieval
 from shared_libs.retrieval import Collection, Document
@@ -24,7 +23,7 @@ DOCUMENTS = [
 
 @pytest.fixture
 def collection(tmp_path):
-    return Collection("handbook", tenant="acme", stores=f"sqlite:///{tmp_path}/c.db", embedder=WordHashes())
+    return Collection("handbook", tenant="acme", stores=f"sqlite:///{tmp_path}/c.db", embedder=RehearsalLLM("hello"))
 
 
 @pytest.fixture
@@ -82,7 +81,9 @@ def definition(tmp_path, **more):
     return {
         "name": "a",
         "llm": {"provider": "rehearsal", "script": "hello"},
-        "collections": {"handbook": {"url": f"sqlite:///{tmp_path}/c.db", "embedder": {"provider": "word-hashes"}}},
+        "collections": {
+            "handbook": {"url": f"sqlite:///{tmp_path}/c.db", "embedder": {"provider": "rehearsal", "script": "hello"}}
+        },
         "tools": ["retrieval"],
     } | more
 
@@ -91,7 +92,7 @@ def test_a_definition_names_collections_and_tools_search_them(tmp_path):
     agent = agent_from_dict(definition(tmp_path))
     assert agent.tools[0].collection.name == "handbook"
     assert agent.tools[0].collection.tenant == "default"
-    assert isinstance(agent.tools[0].collection.embedder, WordHashes)
+    assert isinstance(agent.tools[0].collection.embedder, RehearsalLLM)
 
 
 @pytest.mark.parametrize(

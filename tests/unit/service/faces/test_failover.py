@@ -64,9 +64,7 @@ def test_the_catalogue_of_faults_is_rescued_or_told(tmp_path):
                 text = yaml.safe_dump(definition(upstream, name))
                 await asyncio.to_thread((tmp_path / f"{name}.yaml").write_text, text)
             async with serving(tmp_path) as served, Ground(served, upstream).openai() as client:
-                tried = [
-                    (f"{name}{kind}", stream) for name in scripts for kind in ("", "/chain") for stream in (0, 1)
-                ]
+                tried = [(f"{name}{kind}", stream) for name in scripts for kind in ("", "/chain") for stream in (0, 1)]
                 ends = await asyncio.gather(*(asked(client, name, stream=bool(stream)) for name, stream in tried))
             return tried, ends
 

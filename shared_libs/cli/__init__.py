@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from shared_libs.cli import past
 from shared_libs.cli.exits import ExitCode
 
 _EPILOG = "exit codes: 0 answered, 1 failed, 2 misuse or bad configuration, 3 partial, 130 interrupted"
@@ -57,6 +58,8 @@ def _prepare_streams() -> None:
 
 
 def _command(name: str) -> Callable[[argparse.Namespace], int]:
+    if name in ("runs", "trace"):
+        return {"runs": past.runs, "trace": past.trace}[name]
     if name in ("run", "chat"):
         from shared_libs.cli import running
 
@@ -83,7 +86,6 @@ def _command(name: str) -> Callable[[argparse.Namespace], int]:
         "check": inspecting.check,
         "schema": inspecting.schema,
         "doctor": inspecting.doctor,
-        "trace": inspecting.trace,
     }
     return commands[name]
 
@@ -104,6 +106,7 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--session", metavar="ID", help="the conversation to continue")
     run.add_argument("--json", action="store_true", help="print the result alone, as JSON")
     run.add_argument("--trace", type=Path, metavar="FILE", help="write the run record, one event a line")
+    past.add_store(run)
     run.add_argument(
         "--stream",
         action=argparse.BooleanOptionalAction,
@@ -113,6 +116,7 @@ def _parser() -> argparse.ArgumentParser:
     chat = commands.add_parser("chat", help="a conversation", allow_abbrev=False)
     chat.add_argument("config", metavar="CONFIG", help="the agent's definition, a YAML file")
     chat.add_argument("--session", metavar="ID", help="the conversation to continue")
+    past.add_store(chat)
 
     check = commands.add_parser("check", help="validate definitions", allow_abbrev=False)
     check.add_argument("paths", nargs="+", type=Path, metavar="PATH", help="files, or folders of *.yaml and *.yml")
@@ -120,9 +124,7 @@ def _parser() -> argparse.ArgumentParser:
     commands.add_parser("schema", help="print the JSON Schema of a definition", allow_abbrev=False)
     commands.add_parser("doctor", help="what is usable here, and how to get the rest", allow_abbrev=False)
 
-    trace = commands.add_parser("trace", help="draw a recorded run as a timeline", allow_abbrev=False)
-    trace.add_argument("file", type=Path, metavar="FILE", help="a run record")
-    trace.add_argument("--html", type=Path, metavar="OUT", help="write one self-contained HTML file instead")
+    past.add_words(commands)
 
     _add_service(commands)
     _add_testing(commands)

@@ -1,4 +1,4 @@
-"""`factory check`, `schema`, `doctor` and `trace`: commands that look and run nothing."""
+"""`factory check`, `schema` and `doctor`: commands that look and run nothing."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from shared_libs.atomic.errors import MisuseError
-from shared_libs.atomic.secrets import private
 from shared_libs.cli.exits import ExitCode
 
 _KEYS = {"openai": "OPENAI_API_KEY", "anthropic": "ANTHROPIC_API_KEY"}
@@ -139,27 +138,3 @@ def _stores() -> list[_Row]:
         (cached, "data flights", "loaded" if cached else "not loaded yet", "" if cached else "the first run loads it"),
         (here, "memory in SQLite", "this folder can be written" if here else "this folder cannot be written", ""),
     ]
-
-
-def trace(arguments: argparse.Namespace) -> int:
-    """Draw a recorded run: on the terminal, or as one HTML file."""
-    from shared_libs.observability import draw_timeline, read_record, timeline_page, timelines
-
-    events = read_record(arguments.file, on_note=lambda text: print(f"note: {text}", file=sys.stderr))
-    runs = timelines(events)
-    if arguments.html is None:
-        from rich.console import Console
-
-        console = Console()
-        for run in runs:
-            draw_timeline(run, console)
-        return ExitCode.ANSWERED
-    if arguments.html.exists() and arguments.html.samefile(arguments.file):
-        raise MisuseError(f"{arguments.html} is the run record itself; name another file for the page")
-    try:
-        with open(arguments.html, "w", encoding="utf-8", opener=private) as page:
-            page.write(timeline_page(runs))
-    except OSError as error:
-        raise MisuseError(f"{arguments.html} cannot be written: {error.strerror or error}") from error
-    print(arguments.html)
-    return ExitCode.ANSWERED

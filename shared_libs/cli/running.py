@@ -19,6 +19,7 @@ from shared_libs.atomic.memory.base import InProcessMemory
 from shared_libs.atomic.results import Action, AgentResult
 from shared_libs.cli.exits import ExitCode
 from shared_libs.cli.loop import CommandLoop, Terminated
+from shared_libs.cli.past import CLOSE_S, keeping
 from shared_libs.cli.plain import PlainView, Viewer
 from shared_libs.factory import load_agent
 from shared_libs.observability.otel_export import telemetry_from_environment
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
 MAX_QUESTION = 8 * 1024 * 1024
 """Bytes of a question that are read from stdin; no model takes more."""
 
-_CODES = {
+CODES = {
     "answered": ExitCode.ANSWERED,
     "partial": ExitCode.PARTIAL,
     "failed": ExitCode.FAILED,
@@ -44,7 +45,7 @@ _CODES = {
 def run(arguments: argparse.Namespace) -> int:
     """Answer one question: the answer on stdout, what happens on stderr."""
     question = _checked(_from_stdin() if arguments.question == "-" else arguments.question)
-    stage = Stage(arguments.config, quiet=arguments.json, trace=arguments.trace)
+    stage = Stage(arguments.config, quiet=arguments.json, trace=arguments.trace, store=arguments.store)
     try:
         if arguments.session is not None and stage.agent.memory is None:
             raise MisuseError(f"{arguments.config} has no `memory`, so there is no session to continue with --session")
@@ -53,7 +54,7 @@ def run(arguments: argparse.Namespace) -> int:
         if not arguments.json and sys.stdin.isatty():
             result = _decided(stage, result)
         _print_result(result, as_json=arguments.json)
-        return _CODES[result.status]
+        return CODES[result.status]
     except KeyboardInterrupt as stop:
         _print_interrupted(stage.ended, as_json=arguments.json)
         return ExitCode.TERMINATED if isinstance(stop, Terminated) else ExitCode.INTERRUPTED
@@ -64,7 +65,7 @@ def run(arguments: argparse.Namespace) -> int:
 def chat(arguments: argparse.Namespace) -> int:
     """Hold a conversation; Ctrl-C stops an answer, Ctrl-D or /exit leaves."""
     interactive = sys.stdin.isatty() and sys.stdout.isatty()
-    stage = Stage(arguments.config, quiet=False, trace=None)
+    stage = Stage(arguments.config, quiet=False, trace=None, store=arguments.store)
     if stage.agent.memory is None:
         stage.agent.memory = InProcessMemory()
     session = arguments.session or f"chat-{uuid.uuid4().hex[:8]}"
@@ -85,7 +86,7 @@ def chat(arguments: argparse.Namespace) -> int:
                 if interactive:
                     result = _decided(stage, result)
                 _print_result(result, as_json=False)
-                code = _CODES[result.status]
+                code = CODES[result.status]
             except MisuseError as error:
                 print(error, file=sys.stderr)
                 code = ExitCode.MISUSE
@@ -105,7 +106,7 @@ class Stage:
     `ended` is the result of the last run, a cancelled one included. `live` tells whether a terminal watches.
     """
 
-    def __init__(self, config: str, *, quiet: bool, trace: Path | None) -> None:
+    def __init__(self, config: str, *, quiet: bool, trace: Path | None, store: str | None) -> None:
         self.ended: AgentResult | None = None
         self.live = not quiet and sys.stderr.isatty() and os.environ.get("TERM") not in ("dumb", "unknown")
         self._view = None if quiet else _view(live=self.live)
@@ -115,6 +116,8 @@ class Stage:
         observers: list[EventSink] = [_OuterRuns(self._keep)]
         observers += [] if self._shown is None else [_OuterRuns(self._shown.put)]
         observers += [] if self._recorder is None else [self._recorder]
+        self._runs = keeping(store, _note(quiet=quiet))
+        observers += [] if self._runs is None else [self._runs.observer(source="cli")]
         telemetry = telemetry_from_environment()
         observers += [] if telemetry is None else [telemetry]
         self.agent: ReActAgent = load_agent(config, observers=observers, on_note=_note(quiet=quiet))
@@ -153,6 +156,9 @@ class Stage:
                 self._recorder.close()
             except FactoryError as error:
                 print(f"warning: {error}", file=sys.stderr)
+
+        if self._runs is not None:
+            self._runs.close(CLOSE_S)
 
     def _watch(self, run: Callable[[], Coroutine[Any, Any, AgentResult]]) -> AgentResult:
         self.ended = None

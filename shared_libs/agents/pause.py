@@ -17,7 +17,7 @@ from shared_libs.atomic.types import Attempt
 State = Mapping[str, Any] | str | bytes
 """`AgentResult.state`, or its JSON."""
 
-Decisions = Mapping[str, bool | Decision]
+Decisions = Mapping[str, bool | Decision | Mapping[str, Any]]
 """What is decided, by call id."""
 
 
@@ -79,11 +79,20 @@ class PausedRun(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
         for call_id, given in decisions.items():
             if call_id not in waiting:
                 raise MisuseError(f"no call {call_id!r} waits for a decision; waiting: {', '.join(waiting)}")
-            if not isinstance(given, bool | Decision):
-                raise MisuseError(f"the decision on {call_id!r} is True, False or a Decision, not {given!r}")
-            decision = Decision(given) if isinstance(given, bool) else given
+            decision = _decision(call_id, given)
             turn.decisions[call_id] = decision
             if decision.approved and decision.input is not None:
                 # the history says what was really done
                 call = turn.calls[waiting[call_id]]
                 turn.calls[waiting[call_id]] = msgspec.structs.replace(call, arguments=decision.input)
+
+
+def _decision(call_id: str, given: Any) -> Decision:
+    if isinstance(given, bool):
+        return Decision(given)
+    try:
+        return msgspec.convert(given, Decision)
+    except msgspec.ValidationError as error:
+        raise MisuseError(
+            f"the decision on {call_id!r} is True, False or a Decision (or its JSON), not {given!r}: {error}"
+        ) from None

@@ -163,7 +163,7 @@ class ReActAgent(parts.Parts, Generic[T]):
 
         Args:
             state: `AgentResult.state` of the paused run, or its JSON.
-            decisions: by call id: True, False, or a `Decision` with a reason or with other arguments.
+            decisions: by call id: True, False, or a `Decision` (its JSON, too) with a reason or other arguments.
             timeout: seconds of wall clock for the rest; by default what the run had left when it paused.
             output_schema: the shape of the answer; by default that of the run, as plain data where it was its own.
             deps: what tools get that declare it; they are no part of the state.

@@ -183,6 +183,7 @@ class Run:
             self.budget,
             fence=caller.fence,
             journal=self.journal,
+            deps=self.deps,
         )
 
     def start(self, question: str, *, model: str, protocol: str, rehearsal: bool) -> None:
@@ -221,7 +222,7 @@ class Run:
             return
         if isinstance(event, AttemptFinished):
             self.attempts.append(event.attempt)
-        if not self._sinks or (self.journal is not None and self.journal.replaying):
+        if not self._sinks or (self.journal is not None and self.journal.was_told(event)):
             return  # what is replayed was told before
         self._tell(event)
 

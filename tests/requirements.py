@@ -156,6 +156,10 @@ REQUIREMENTS: dict[str, Requirement] = {
         "no JSON Schema and no value, whoever wrote them, raises in a run or keeps the event loop for 50 ms",
         "letta #3285; hermes-agent #101804; security review H1",
     ),
+    "why-slow": Requirement(
+        "the time of every run is parted without a rest, and what it went on is said in words, as is each slow answer",
+        "case people A10, B; issue 16",
+    ),
     "runs-kept": Requirement(
         "a run is in the store with all that was told of it, whichever process wrote it; none of yesterday's is lost",
         "case people A1, A2; issue 16",
@@ -189,6 +193,10 @@ REQUIREMENTS: dict[str, Requirement] = {
     "limit-alone": Requirement("without its store a process keeps the limit for itself, and says so once", "contract"),
     "cost-true": Requirement(
         "a cost sums the answers at the price of the model that gave each; unknown is unknown and not zero", "contract"
+    ),
+    "deps": Requirement(
+        "a tool that declares it gets what its run was given, in threads too; no model sees it or can give it",
+        "contract",
     ),
     "output-partial": Requirement(
         "an agent with an output_schema returns at its deadline what fits, and says what is missing", "contract"
@@ -304,6 +312,11 @@ REQUIREMENTS: dict[str, Requirement] = {
     ),
     "face-vectors": Requirement(
         "embeddings as floats and base64, and rerankers in their shapes, in and out", "text-embeddings-inference #288"
+    ),
+    "face-responses": Requirement(
+        "responses follow OpenAI's event grammar whatever a run does, and can be followed, resumed, cancelled and "
+        "answered to by the team that began them",
+        "codex #24973, litellm #40243",
     ),
     "loop-per-client": Requirement("two asyncio.run calls in a row on one object both work", "pydantic-ai #748"),
     "chunks-exact": Requirement(

@@ -14,7 +14,7 @@ from shared_libs.atomic.events import EventSink
 from shared_libs.atomic.llms.base import BaseLLMWrapper
 from shared_libs.atomic.llms.structured import OutputSchema
 from shared_libs.atomic.memory.base import BaseMemory
-from shared_libs.atomic.scope import current_deadline
+from shared_libs.atomic.scope import current_deadline, current_scope
 from shared_libs.atomic.tools.base import BaseTool
 from shared_libs.atomic.tools.function_tool import tool
 from shared_libs.atomic.tools.toolset import Toolset
@@ -31,6 +31,7 @@ class Parts:
     observers: tuple[EventSink, ...]
     shape: OutputSchema | None
     deps: Any
+    _by_name: dict[str, BaseTool]
 
     async def aopen(self) -> None:
         """Get model, memory and tools ready before a run's clock starts, or raise what is wrong; safe to repeat."""
@@ -73,12 +74,15 @@ class Parts:
         check_texts(run_id=run_id, session_id=session_id)
         if session_id is not None and self.memory is None:
             raise MisuseError(f"agent {self.name} has no memory to keep session {session_id!r} in: pass memory=…")
+        deps = next((one for one in (deps, self.deps, current_scope().deps) if one is not None), None)
+        for one in self._by_name.values():
+            one.check_deps(deps)
         shape = None if wanted is None else OutputSchema.of(wanted)
         left_s, stores = min(seconds, current_deadline().remaining()), session_id is not None
         listeners = [*self.observers, *sinks]
         run = Run(self.name, left_s, self.limits, listeners, run_id=run_id, session_id=session_id, stores=stores)
         run.shape, run.own_shape = shape or self.shape, shape is not None
-        run.deps = self.deps if deps is None else deps
+        run.deps = deps
         return run
 
 

@@ -183,6 +183,7 @@ class Run:
             self.budget,
             fence=caller.fence,
             journal=self.journal,
+            deps=self.deps,
         )
 
     def start(self, question: str, *, model: str, protocol: str, rehearsal: bool) -> None:

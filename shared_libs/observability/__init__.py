@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 from shared_libs.lazy import lazy
 
 if TYPE_CHECKING:
+    from shared_libs.observability.attribution import Attribution, Part, attribute
     from shared_libs.observability.html import timeline_page
     from shared_libs.observability.log import configure_logging, log_events
     from shared_libs.observability.otel import OpenTelemetry
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     from shared_libs.observability.timeline import Timeline, timelines
 
 _HOMES = {
+    "Attribution": "attribution",
+    "Part": "attribution",
     "OpenTelemetry": "otel",
     "PrometheusMetrics": "prometheus",
     "RunPage": "runs.rows",
@@ -26,6 +29,7 @@ _HOMES = {
     "RunRow": "runs.rows",
     "RunStore": "run_store",
     "Timeline": "timeline",
+    "attribute": "attribution",
     "configure_logging": "log",
     "continued_from": "otel_export",
     "draw_timeline": "terminal",
@@ -40,13 +44,16 @@ _HOMES = {
 }
 
 __all__ = [
+    "Attribution",
     "OpenTelemetry",
+    "Part",
     "PrometheusMetrics",
     "RunPage",
     "RunRecorder",
     "RunRow",
     "RunStore",
     "Timeline",
+    "attribute",
     "configure_logging",
     "continued_from",
     "draw_timeline",

@@ -73,12 +73,14 @@ def test_a_durable_agent_runs_durably_or_says_why_not(place, capsys, monkeypatch
     assert (ran.returncode, ran.stdout.splitlines()[0]) == (0, "17 * 23 = 391.")
     with pytest.raises(MisuseError, match="nothing keeps its facts here"):
         asyncio.run(load_agent(place / "hello.yaml").async_run("x"))
-    monkeypatch.setenv("FACTORY_RUNS", f"sqlite:///{place}/nowhere/runs.db")
+    monkeypatch.setenv("FACTORY_RUNS", "postgresql://me:geheim@127.0.0.1:1/nowhere")
     ran = factory("run", str(place / "hello.yaml"), "x")
     assert (ran.returncode, ran.stdout) == (1, "")
     assert "nowhere" in ran.stderr
     assert main(["submit", str(place / "hello.yaml"), "x"]) == 1
-    assert "nowhere" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "127.0.0.1:1/nowhere" in said
+    assert "geheim" not in said + ran.stderr
 
 
 @pytest.mark.promise("durable-kept")

@@ -20,9 +20,11 @@ from shared_libs.atomic.errors import MisuseError
 from shared_libs.atomic.events import AgentEvent, EventSink
 from shared_libs.observability.record import valid_text
 from shared_libs.observability.runs.desk import Desk, Told
-from shared_libs.observability.runs.reader import RunReader
+from shared_libs.observability.runs.reader import RunReader, default_url
 from shared_libs.observability.runs.rows import Source
 from shared_libs.observability.runs.writer import Writer
+
+__all__ = ["RunStore", "default_url"]
 
 _log = logging.getLogger("shared_libs.observability")
 

@@ -297,4 +297,8 @@ REQUIREMENTS: dict[str, Requirement] = {
         "a request that comes again, by an SDK's retry or under a key, is done once and answered twice",
         "openai-python: one agent executed three times",
     ),
+    "serve-approves": Requirement(
+        "a run that waits for a person goes on with the decision, here or after a restart, and once",
+        "issue: the service; langgraph #6624",
+    ),
 }

@@ -38,10 +38,10 @@ class Service:
         self.door = Door()
         self.catalogue = Catalogue(settings.configs, observers=[hear])
         self.admission = Admission()
-        self.runs = Runs(self.admission, orphan_grace_s=settings.orphan_grace_s)
+        self.paused = PausedRuns()
+        self.runs = Runs(self.admission, self.paused, orphan_grace_s=settings.orphan_grace_s)
         self.store = RunStore(settings.store, contents=settings.contents, retention_days=settings.retention_days)
         self.run_repeats: Repeats[LiveRun] = Repeats()
-        self.paused = PausedRuns()
         self.draining = False
         self._on_note = on_note
         self._stack = AsyncExitStack()

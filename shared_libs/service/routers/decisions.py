@@ -56,8 +56,11 @@ async def _waiting(service: Service, team: str, run_id: str) -> tuple[str, dict[
     if live is not None and not live.task.done():
         raise Problem("conflict", "the run is under way and waits for nothing")
     state = service.paused.find(team, run_id)
-    if live is not None and state is not None:
+    if live is not None:  # the store may not have heard yet of what has just happened here
+        if state is None:
+            raise Problem("conflict", "the run waits for no decision: it has ended")
         return live.entry.name, state
+    await service.store.flush()
     row = await service.store.async_get(run_id, team)
     if row is None:
         raise no_such_run(run_id)

@@ -260,6 +260,70 @@ REQUIREMENTS: dict[str, Requirement] = {
         "issue: the service; litellm #39703",
     ),
     "loop-per-client": Requirement("two asyncio.run calls in a row on one object both work", "pydantic-ai #748"),
+    "chunks-exact": Requirement(
+        "a chunk is what stands at its place of the stored text, nothing but white space is left out, and none is over "
+        "its budget",
+        "chonkie #29, #37, #84, #116, #629; Yuxi #634",
+    ),
+    "index-once": Requirement(
+        "indexing again doubles nothing and costs nothing, and an edit costs its own chunks",
+        "neo4j-graphrag #393, #221; ragas #2036; graphrag #741, #360",
+    ),
+    "index-partial": Requirement(
+        "a chunk or document that fails loses no other, is named, and is done by the next indexing; a document is "
+        "indexed only when all of it is in every index",
+        "LightRAG #2080, #2081, #1566; ZotSeek #53; metagraphed #2102; SocratiCode #156",
+    ),
+    "index-embedder-checked": Requirement(
+        "embeddings are checked in number, width and finiteness before any is stored", "gaia #3860"
+    ),
+    "index-delete": Requirement(
+        "what is deleted or replaced is unseen at once, and leaves every index, also after a crash",
+        "llama_index #19459, #16388, #19460; LightRAG #985, #2442, #3835",
+    ),
+    "index-model-change": Requirement(
+        "vectors of two models never meet: another model is refused, and a rebuild runs beside and switches at once",
+        "open-webui #11279; R2R #861; qmd #501; LightRAG #3213",
+    ),
+    "index-killed": Requirement(
+        "an indexing that is killed anywhere is finished by the next one: nothing lost, doubled or half seen",
+        "issue: retrieval and graph",
+    ),
+    "index-progress": Requirement(
+        "an indexing tells how far it is, and is bounded in what it does at once", "graphiti #290, #1262, #1516"
+    ),
+    "retrieval-filter": Requirement(
+        "a filter gives as many hits as there are, and none that does not fit",
+        "pgvector #751; honcho #1048; akb #212",
+    ),
+    "retrieval-tenants": Requirement(
+        "no method of a store works without a tenant, and texts of two tenants never meet",
+        "Cogtrix #317; ragflow #19389; LightRAG #2373, #3631",
+    ),
+    "retrieval-inert": Requirement(
+        "questions, filters and names are data: none of them becomes a part of a statement",
+        "LightRAG #2849; mcp-neo4j #285; graphify #84",
+    ),
+    "retrieval-languages": Requirement(
+        "texts of languages without spaces, and words typed without their marks, are found",
+        "issue: retrieval and graph",
+    ),
+    "retrieval-stages": Requirement(
+        "a branch or a reranker that fails or is late leaves the others' answer, and every answer tells its stages",
+        "ragflow #18269; hindsight #3168; gbrain #3421; nestjs-agentic #132",
+    ),
+    "retrieval-deadline": Requirement(
+        "a retrieval is back in its time whatever hangs, and steps are left out in a stated order",
+        "memory-lancedb-pro #882",
+    ),
+    "retrieval-loop": Requirement(
+        "stores of this process compute in threads, never on the event loop, and bear many at once",
+        "qdrant-client #615, #1328, #1193; aorta #444",
+    ),
+    "citations-checked": Requirement(
+        "a citation names a document and characters, its quote stands there, and what names nothing seen is taken out",
+        "ragflow #7232, #8594, #12005",
+    ),
     "serve-answers": Requirement(
         "`factory serve` offers every agent of a folder over HTTP, whole or as a stream, without a key, a database "
         "or a server of anybody's",

@@ -22,12 +22,12 @@ from yarl import URL
 
 from shared_libs.atomic.deadline import Deadline
 from shared_libs.atomic.errors import MisuseError, ToolError
+from shared_libs.atomic.page_text import decoded, readable
 from shared_libs.atomic.scope import current_deadline, current_scope
 from shared_libs.atomic.secrets import names_a_secret
 from shared_libs.atomic.threads import Threads
 from shared_libs.atomic.tools.base import BaseTool
 from shared_libs.tools.http_guard import AllowList, Pinned
-from shared_libs.tools.page_text import decoded, readable
 
 Method = Literal["GET", "POST", "PUT", "PATCH", "DELETE"]
 

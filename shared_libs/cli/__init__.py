@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from shared_libs.cli.exits import ExitCode
+from shared_libs.cli.service_options import add_service_commands
 
 _EPILOG = "exit codes: 0 answered, 1 failed, 2 misuse or bad configuration, 3 partial, 130 interrupted"
 
@@ -65,6 +66,10 @@ def _command(name: str) -> Callable[[argparse.Namespace], int]:
         from shared_libs.cli.serving import serve
 
         return serve
+    if name == "keys":
+        from shared_libs.cli.keying import keys
+
+        return keys
     if name == "faults":
         from shared_libs.cli import faulting
 
@@ -124,24 +129,9 @@ def _parser() -> argparse.ArgumentParser:
     trace.add_argument("file", type=Path, metavar="FILE", help="a run record")
     trace.add_argument("--html", type=Path, metavar="OUT", help="write one self-contained HTML file instead")
 
-    _add_service(commands)
+    add_service_commands(commands, port=_port)
     _add_testing(commands)
     return parser
-
-
-def _add_service(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    serve = commands.add_parser("serve", help="serve agents over HTTP", allow_abbrev=False)
-    serve.add_argument(
-        "--configs",
-        type=Path,
-        default=Path("configs"),
-        metavar="DIR",
-        help="the folder of definitions (default: configs)",
-    )
-    serve.add_argument("--host", default="127.0.0.1", help="the address to listen on (default: 127.0.0.1)")
-    serve.add_argument("--port", type=_port, default=8000, metavar="P", help="the port to listen on (default: 8000)")
-    serve.add_argument("--store", metavar="URL", help="where runs are kept (default: as service.yaml says)")
-    serve.add_argument("--keys", metavar="FILE|URL", help="where keys are kept (default: as service.yaml says)")
 
 
 def _add_testing(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:

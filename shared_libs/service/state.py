@@ -14,13 +14,18 @@ from shared_libs.observability.run_store import RunStore
 from shared_libs.service.admission import Admission
 from shared_libs.service.callers import Caller
 from shared_libs.service.catalogue import Catalogue
+from shared_libs.service.key_store import KeyStore, key_store
 from shared_libs.service.keys import Door
 from shared_libs.service.live import LiveRun, Runs, hear
 from shared_libs.service.paused import PausedRuns
 from shared_libs.service.repeats import Repeats
-from shared_libs.service.settings import Settings
+from shared_libs.service.settings import FILE_NAME, KEYS_NAME, Settings
 
 _log = logging.getLogger("shared_libs.service")
+
+
+def _keys_of(settings: Settings) -> KeyStore | None:
+    return None if settings.keys is None else key_store(settings.keys, settings.configs)
 
 
 class Service:
@@ -35,8 +40,8 @@ class Service:
 
     def __init__(self, settings: Settings, on_note: Callable[[str], None] = _log.warning) -> None:
         self.settings = settings
-        self.door = Door()
-        self.catalogue = Catalogue(settings.configs, observers=[hear])
+        self.door = Door(_keys_of(settings), pepper=settings.pepper)
+        self.catalogue = Catalogue(settings.configs, [hear], apart=(FILE_NAME, KEYS_NAME, settings.keys))
         self.admission = Admission()
         self.paused = PausedRuns()
         self.runs = Runs(self.admission, self.paused, orphan_grace_s=settings.orphan_grace_s)
@@ -60,7 +65,6 @@ class Service:
             stack.push_async_callback(self.catalogue.aclose)
             await self.catalogue.load()
             self._tell_problems()
-            await self.door.aopen()
             stack.push_async_callback(self.door.aclose)
             reloading = asyncio.create_task(self._reload())
             stack.callback(reloading.cancel)

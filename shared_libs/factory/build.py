@@ -12,9 +12,10 @@ from typing import Any, NamedTuple
 from pydantic import ValidationError
 
 from shared_libs.agents import Limits, ReActAgent
-from shared_libs.atomic.errors import ConfigError
+from shared_libs.atomic.errors import ConfigError, MisuseError
 from shared_libs.atomic.events import EventSink
 from shared_libs.atomic.llms.base import BaseLLMWrapper
+from shared_libs.atomic.llms.structured import OutputSchema
 from shared_libs.atomic.memory.base import BaseMemory
 from shared_libs.atomic.tools.base import BaseTool
 from shared_libs.atomic.tools.blocking import caution_for
@@ -163,6 +164,7 @@ class _Parts(NamedTuple):
         passed = [brought.ports.tool(tool, draft.agent) for tool in brought.tools]
         tools = toolbox.build_tools(draft, toolbox.one_form(sections.get("tools")), passed)
         memory = storage.build_memory(draft, sections.get("memory"), model, prices, brought.on_note)
+        _check_shape(draft, sections.get("output_schema"))
         return cls(draft, spec, links, model, tools, memory)
 
 
@@ -217,8 +219,17 @@ def _agent(written: Any, problems: Problems, prices: Prices, brought: _Brought) 
         name=spec.name,
         protocol=spec.protocol,
         observers=brought.observers,
+        output_schema=spec.output_schema,
     )
     return agent, spec.description
+
+
+def _check_shape(draft: Draft, written: Any) -> None:
+    if isinstance(written, Mapping):
+        try:
+            OutputSchema(written)
+        except MisuseError as error:
+            draft.blame(("output_schema",), error)
 
 
 def _note_blocking(parts: _Parts, on_note: OnNote) -> None:

@@ -101,8 +101,9 @@ class Door:
         """
         if self.is_open:
             return ANYONE
-        told = presented_key(scope)
+        told = None
         try:
+            told = presented_key(scope)
             if told is None:
                 raise Problem("unauthorized", "a key is needed: `Authorization: Bearer KEY`, or `x-api-key: KEY`")
             caller = await self._caller(told, scope)

@@ -78,6 +78,10 @@ def _command(name: str) -> Callable[[argparse.Namespace], int]:
         from shared_libs.cli import evaluating
 
         return evaluating.evaluate
+    if name == "index":
+        from shared_libs.cli.indexing import index
+
+        return index
     if name == "simulate":
         from shared_libs.cli.simulating import simulate
 
@@ -130,8 +134,24 @@ def _parser() -> argparse.ArgumentParser:
     trace.add_argument("--html", type=Path, metavar="OUT", help="write one self-contained HTML file instead")
 
     add_service_commands(commands, port=_port)
+    _add_index(commands)
     _add_testing(commands)
     return parser
+
+
+def _add_index(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    index = commands.add_parser("index", help="load documents into a collection", allow_abbrev=False)
+    index.add_argument("paths", nargs="*", type=Path, metavar="PATH", help="files, or folders with all their levels")
+    index.add_argument("--collection", required=True, metavar="NAME", help="the collection; it is made if need be")
+    index.add_argument("--config", type=Path, metavar="CONFIG", help="the definition whose `collections` has it")
+    index.add_argument(
+        "--url",
+        default="sqlite:///collections.db",
+        metavar="URL",
+        help="where it is kept, without --config (default: sqlite:///collections.db)",
+    )
+    index.add_argument("--tenant", default="default", metavar="NAME", help="whose it is, without --config")
+    index.add_argument("--rebuild", action="store_true", help="embed what is there anew, with the present model")
 
 
 def _add_testing(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:

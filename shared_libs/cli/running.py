@@ -275,6 +275,7 @@ def _print_result(result: AgentResult, *, as_json: bool) -> None:
     if result.answer is not None:
         # to a file or a pipe it goes as it is; a terminal must not be steered by it
         print(printable(result.answer) if sys.stdout.isatty() else result.answer, flush=True)
+    _print_sources(result)
     if result.still_running:
         names = ", ".join(presentable(row.tool) for row in result.still_running)
         print(f"left behind, still running: {names}", file=sys.stderr)
@@ -285,6 +286,20 @@ def _print_result(result: AgentResult, *, as_json: bool) -> None:
         print(f"{result.status} ({result.stop_reason}){why and ': '}{why}", file=sys.stderr)
     elif why:
         print(f"warning: {why}", file=sys.stderr)
+
+
+def _print_sources(result: AgentResult) -> None:
+    """Say where the passages stand that the answer cites, and which of its citations name nothing it has seen."""
+    if "[" not in (result.answer or "") or not any(step.observations for step in result.steps):
+        return
+    from shared_libs.tools.retrieval import cited
+
+    found = cited(result)
+    for source in found.citations:
+        place = f"{source.source}, characters {source.start} to {source.end}"
+        print(presentable(f"[{source.key}] {source.title}: {place}"), file=sys.stderr)
+    if found.unknown and found.citations:
+        print(f"warning: cited, but never seen: {', '.join(found.unknown)}", file=sys.stderr)
 
 
 def _print_interrupted(ended: AgentResult | None, *, as_json: bool) -> None:

@@ -16,12 +16,14 @@ from shared_libs.observability.run_store import RunStore
 from shared_libs.service.admission import Admission
 from shared_libs.service.callers import Caller
 from shared_libs.service.catalogue import Catalogue
+from shared_libs.service.faces.mcp import McpFace
 from shared_libs.service.faces.responses_kept import KeptResponses
+from shared_libs.service.faces.wanted import Outcome
 from shared_libs.service.key_store import KeyStore, key_store
 from shared_libs.service.keys import Door
 from shared_libs.service.live import LiveRun, Runs, hear
 from shared_libs.service.paused import PausedRuns
-from shared_libs.service.repeats import Repeats
+from shared_libs.service.repeats import Repeats, Shared
 from shared_libs.service.settings import FILE_NAME, KEYS_NAME, Settings
 
 _log = logging.getLogger("shared_libs.service")
@@ -55,6 +57,8 @@ class Service:
         self.store = RunStore(settings.store, contents=settings.contents, retention_days=settings.retention_days)
         self.run_repeats: Repeats[LiveRun] = Repeats()
         self.responses = KeptResponses()
+        self.outcomes: Repeats[Shared[Outcome]] = Repeats()
+        self.mcp = McpFace(open_to_all=settings.keys is None)
         self.draining = False
         self._on_note = on_note
         self._stack = AsyncExitStack()
@@ -72,6 +76,8 @@ class Service:
             await self._open_store()
             await stack.enter_async_context(self.metrics.watching_the_loop())
             stack.push_async_callback(self.catalogue.aclose)
+            stack.push_async_callback(self.mcp.aclose)
+            stack.push_async_callback(self.responses.drain)
             await self.catalogue.load()
             self._tell_problems()
             stack.push_async_callback(self.door.aclose)

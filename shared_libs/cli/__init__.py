@@ -62,6 +62,10 @@ def _command(name: str) -> Callable[[argparse.Namespace], int]:
         from shared_libs.cli import running
 
         return {"run": running.run, "chat": running.chat}[name]
+    if name in ("submit", "worker"):
+        from shared_libs.cli import queueing
+
+        return {"submit": queueing.submit, "worker": queueing.worker}[name]
     if name == "serve":
         from shared_libs.cli.serving import serve
 
@@ -134,6 +138,7 @@ def _parser() -> argparse.ArgumentParser:
     trace.add_argument("--html", type=Path, metavar="OUT", help="write one self-contained HTML file instead")
 
     add_service_commands(commands, port=_port)
+    _add_durable(commands)
     _add_index(commands)
     _add_testing(commands)
     return parser
@@ -152,6 +157,33 @@ def _add_index(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     )
     index.add_argument("--tenant", default="default", metavar="NAME", help="whose it is, without --config")
     index.add_argument("--rebuild", action="store_true", help="embed what is there anew, with the present model")
+
+
+def _add_durable(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    place = "where durable runs are kept (default: FACTORY_RUNS, else a file in your data folder)"
+    submit = commands.add_parser("submit", help="put a run into the queue of durable ones", allow_abbrev=False)
+    submit.add_argument("config", metavar="CONFIG", help="the agent's definition, a YAML file")
+    submit.add_argument("question", metavar="QUESTION", help="what to answer")
+    submit.add_argument("--id", metavar="ID", help="names the run for good; submitted twice it is one run")
+    submit.add_argument("--session", metavar="ID", help="the conversation to continue")
+    submit.add_argument("--timeout", type=_seconds, metavar="S", help="seconds from when it begins")
+    submit.add_argument("--priority", type=int, metavar="N", help="the higher ones begin first (default: 0)")
+    submit.add_argument("--delay", type=_seconds, metavar="S", help="seconds until it may begin")
+    submit.add_argument("--store", metavar="URL", help=place)
+
+    worker = commands.add_parser("worker", help="do durable runs from the queue", allow_abbrev=False)
+    worker.add_argument("--concurrency", type=_count, default=8, metavar="N", help="runs at once (default: 8)")
+    worker.add_argument(
+        "--lease", type=_seconds, default=10.0, metavar="S", help="silence after which runs are another's (default: 10)"
+    )
+    worker.add_argument(
+        "--grace", type=_seconds, default=60.0, metavar="S", help="how long SIGTERM waits for a boundary (default: 60)"
+    )
+    worker.add_argument(
+        "--retention", type=_days, default=30.0, metavar="DAYS", help="forget what ended before; 0: never (default: 30)"
+    )
+    worker.add_argument("--health", type=_port, metavar="P", help="answer probes on this port: /healthz, /readyz")
+    worker.add_argument("--store", metavar="URL", help=place)
 
 
 def _add_testing(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -204,6 +236,10 @@ def _seconds(text: str) -> float:
     if not (seconds > 0 and math.isfinite(seconds)):
         raise argparse.ArgumentTypeError(f"a positive number of seconds, not {text!r}")
     return seconds
+
+
+def _days(text: str) -> float:
+    return 0.0 if text == "0" else _seconds(text)
 
 
 def _count(text: str) -> int:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from shared_libs.cli import past
 from shared_libs.cli.exits import ExitCode
+from shared_libs.cli.service_options import add_service_commands
 
 _EPILOG = "exit codes: 0 answered, 1 failed, 2 misuse or bad configuration, 3 partial, 130 interrupted"
 
@@ -72,6 +73,10 @@ def _command(name: str) -> Callable[[argparse.Namespace], int]:
         from shared_libs.cli.serving import serve
 
         return serve
+    if name == "keys":
+        from shared_libs.cli.keying import keys
+
+        return keys
     if name == "faults":
         from shared_libs.cli import faulting
 
@@ -134,7 +139,7 @@ def _parser() -> argparse.ArgumentParser:
 
     past.add_words(commands)
 
-    _add_service(commands)
+    add_service_commands(commands, port=_port)
     _add_durable(commands)
     _add_index(commands)
     _add_testing(commands)
@@ -154,21 +159,6 @@ def _add_index(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     )
     index.add_argument("--tenant", default="default", metavar="NAME", help="whose it is, without --config")
     index.add_argument("--rebuild", action="store_true", help="embed what is there anew, with the present model")
-
-
-def _add_service(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    serve = commands.add_parser("serve", help="serve agents over HTTP", allow_abbrev=False)
-    serve.add_argument(
-        "--configs",
-        type=Path,
-        default=Path("configs"),
-        metavar="DIR",
-        help="the folder of definitions (default: configs)",
-    )
-    serve.add_argument("--host", default="127.0.0.1", help="the address to listen on (default: 127.0.0.1)")
-    serve.add_argument("--port", type=_port, default=8000, metavar="P", help="the port to listen on (default: 8000)")
-    serve.add_argument("--store", metavar="URL", help="where runs are kept (default: as service.yaml says)")
-    serve.add_argument("--keys", metavar="FILE|URL", help="where keys are kept (default: as service.yaml says)")
 
 
 def _add_durable(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:

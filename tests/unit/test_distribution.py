@@ -215,7 +215,7 @@ def test_the_wheel_has_what_it_needs(wheel):
         ):
             assert (wheel / name / file).is_file(), f"{name}/{file}"
     points = (next(wheel.glob("*.dist-info")) / "entry_points.txt").read_text()
-    assert "factory = genai_factory.cli:run_as_program" in points
+    assert "factory = genai_factory.command:main" in points
     assert "genai_factory = genai_factory.pytest_plugin" in points
 
 

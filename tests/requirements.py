@@ -63,6 +63,11 @@ REQUIREMENTS: dict[str, Requirement] = {
         "before the deadline the model gets one last word without tools; else the run is partial with what it saw",
         "contract",
     ),
+    "leaves": Requirement(
+        "results, events and messages leave as json, pydantic and FastAPI take them, described, and come back",
+        "people.md A9",
+    ),
+    "shown": Requirement("what is printed of an agent and its parts is readable, and holds no secret", "people.md B"),
     "resume-done": Requirement(
         "three parallel approvals are three decisions, and a resume never runs a finished tool again",
         "langgraph #6624, #6208, #5952",
@@ -114,6 +119,26 @@ REQUIREMENTS: dict[str, Requirement] = {
     "schema-bounded": Requirement(
         "no JSON Schema and no value, whoever wrote them, raises in a run or keeps the event loop for 50 ms",
         "letta #3285; hermes-agent #101804; security review H1",
+    ),
+    "runs-kept": Requirement(
+        "a run is in the store with all that was told of it, whichever process wrote it; none of yesterday's is lost",
+        "case people A1, A2; issue 16",
+    ),
+    "runs-found": Requirement(
+        "runs are found by who, when, how they ended and what words they hold, in pages that nothing falls between",
+        "case people A10; docs/runs.md",
+    ),
+    "runs-followed": Requirement(
+        "a run is followed until its end in whatever process it is; one whose process is gone is told from it",
+        "docs/runs.md",
+    ),
+    "runs-contents": Requirement(
+        "without contents no word of a user, a model or a tool is kept, and names, times and reasons are",
+        "docs/runs.md",
+    ),
+    "runs-never-wait": Requirement(
+        "a store that is slow or away holds up no run and grows by nothing; what it loses is counted and told",
+        "docs/runs.md",
     ),
     "retry-once": Requirement("attempts on the wire equal the configured attempts", "code_puppy #317"),
     "retry-fit": Requirement(
@@ -199,6 +224,10 @@ REQUIREMENTS: dict[str, Requirement] = {
     "cancel-wins": Requirement("a cancellation from outside always wins and is raised as such", "house rule 7"),
     "run-returns": Requirement("what happens inside a run ends in its result and is not raised", "contract"),
     "order-kept": Requirement("observations stand in the order of their calls, however the tools end", "contract"),
+    "metrics": Requirement(
+        "Prometheus sees runs, attempts, tools and the loop in series that nobody outside can multiply",
+        "litellm #27272",
+    ),
     "limits-exact": Requirement("every limit of a run is kept exactly", "contract"),
     "mcp-items": Requirement(
         "what an MCP server lists or returns is taken item by item: one odd part costs itself alone, and is told",
@@ -208,5 +237,64 @@ REQUIREMENTS: dict[str, Requirement] = {
         "a silent MCP server ends as a tool error within its timeout; a cancelled call tells the server",
         "strands harness-sdk #4403",
     ),
+    "face-client-tools": Requirement(
+        "a client's own tools on an agent: its calls pause the run, their results go on with it, or are history",
+        "issue: the service; LibreChat #12002",
+    ),
+    "face-fields": Requirement(
+        "every model of a chain gets the fields of a request in its own provider's words", "issue: the service"
+    ),
+    "face-chat": Requirement(
+        "agents and chains are models of chat completions: streamed folds to unstreamed, a chain gets every field, an "
+        "agent names what it ignores",
+        "issue: the service; litellm #32607, vmlx #219",
+    ),
+    "face-errors": Requirement(
+        "what is refused is an error of the client's own SDK, with its status, field and wait", "issue: the service"
+    ),
+    "face-streams": Requirement(
+        "a stream never merely ends: it has the provider's end, or an error in it", "litellm #33404, bifrost #5665"
+    ),
+    "face-messages": Requirement(
+        "agents and chains are models of Anthropic's messages API, by its own SDK: tools, images, usage from the start",
+        "issue: the service; litellm #39703",
+    ),
     "loop-per-client": Requirement("two asyncio.run calls in a row on one object both work", "pydantic-ai #748"),
+    "serve-answers": Requirement(
+        "`factory serve` offers every agent of a folder over HTTP, whole or as a stream, without a key, a database "
+        "or a server of anybody's",
+        "issue: the service",
+    ),
+    "serve-refuses": Requirement(
+        "what is refused says why, what is allowed and whether to come back; nothing that is sent makes a 5xx",
+        "issue: the service",
+    ),
+    "serve-deadline": Requirement(
+        "an answer leaves before its client gives up, as far as its headers tell how long that is",
+        "openai-python: read timeout 600 s, three runs of one agent",
+    ),
+    "serve-keys": Requirement(
+        "every route but four needs a key, and without keys nobody but this machine is served",
+        "CVE-2026-49468, CVE-2026-12795; litellm 1.108",
+    ),
+    "serve-reload": Requirement(
+        "definitions are reloaded as one; a broken file keeps what it gave and shows; runs keep their definition",
+        "litellm#40761, #30772, #20409",
+    ),
+    "serve-bounded": Requirement(
+        "headers, bodies and readers that are slow or without end cost a bounded time and memory",
+        "litellm#26193, sse-starlette#89",
+    ),
+    "serve-resumes": Requirement(
+        "a run is followed from any event on, while it goes on, after its end and after a restart, up to its end",
+        "aegra#472, #461; agno#9893",
+    ),
+    "serve-disconnect": Requirement(
+        "a client that leaves is noticed in every phase, and what becomes of its run is a stated policy",
+        "litellm#13774, #37140; adk-python#4029",
+    ),
+    "serve-once": Requirement(
+        "a request that comes again, by an SDK's retry or under a key, is done once and answered twice",
+        "openai-python: one agent executed three times",
+    ),
 }

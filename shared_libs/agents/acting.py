@@ -65,6 +65,8 @@ async def _observe(
         result = ToolResult(
             prompts.REFUSED.format(reason=f": {decision.reason}" if decision.reason else ""), is_error=True
         )
+    elif decision is not None and decision.result is not None:
+        result = decision.result
     else:
         result = await _called(run, call, tools, allowed=allowed)
     turn.results[call.id] = result

@@ -28,6 +28,8 @@ async def gather(run: Run, own: Mapping[str, BaseTool], toolsets: Sequence[Tools
     found, homes = dict(own), dict.fromkeys(own, "the agent")
     for toolset, tools in zip(toolsets, answers, strict=True):
         for one in tools:
+            if one.name in found and toolset.gives_way:
+                continue
             if one.name in found:
                 raise ToolError(
                     f"two tools are called {one.name}: of {homes[one.name]} and of {toolset.name}; "

@@ -10,8 +10,8 @@ import msgspec
 from shared_libs.atomic.errors import MisuseError
 from shared_libs.atomic.types import ImagePart, Message, TextPart, as_messages
 
-Question = str | Message | Mapping[str, Any] | Sequence[Message | Mapping[str, Any] | TextPart | ImagePart]
-"""A text; content parts; one message; or messages, of which the last is the user's and asks."""
+Question = str | Message | Mapping[str, Any] | Sequence[Message | Mapping[str, Any] | TextPart | ImagePart | str]
+"""A text; content parts (a text may stand for one); one message; or messages: the last asks, or is a result."""
 
 IMAGE = "[image]"
 
@@ -21,11 +21,18 @@ class Asked(msgspec.Struct, frozen=True):
     A question as a run takes it.
 
     `text` is what it says, for people; `message` is the user's, and `before` the conversation the caller brought along.
+    `after` is what has been done about it already: calls, and at the end their results.
     """
 
     text: str
     message: Message
     before: tuple[Message, ...] = ()
+    after: tuple[Message, ...] = ()
+
+    @property
+    def exchange(self) -> list[Message]:
+        """What the run begins with and stores at its end."""
+        return [self.message, *self.after]
 
 
 def read_question(question: Question) -> Asked:
@@ -42,22 +49,27 @@ def read_question(question: Question) -> Asked:
     if not isinstance(given, Message | Mapping | Sequence) or isinstance(given, bytes):
         raise MisuseError(f"a question is a text, content parts or messages, not a {type(given).__name__}")
     if isinstance(given, Sequence) and given and all(_is_part(item) for item in given):
-        given = {"role": "user", "content": list(given)}
+        given = {"role": "user", "content": [TextPart(item) if isinstance(item, str) else item for item in given]}
     messages = as_messages(given if isinstance(given, Message | Mapping) else list(given))
     if not messages:
         raise MisuseError("the question is empty")
-    if messages[-1].role != "user":
-        raise MisuseError(f"the last message asks, so its role is 'user', not {messages[-1].role!r}")
-    return _checked(messages[-1], tuple(messages[:-1]))
+    asks = len(messages) - 1
+    if messages[-1].role == "tool":
+        asks = max((index for index, message in enumerate(messages) if message.role == "user"), default=asks)
+    if messages[asks].role != "user":
+        raise MisuseError(
+            f"the last message asks, or is a tool's result behind one that does; its role is {messages[-1].role!r}"
+        )
+    return _checked(messages[asks], tuple(messages[:asks]), tuple(messages[asks + 1 :]))
 
 
 def _is_part(item: Any) -> bool:
-    return isinstance(item, TextPart | ImagePart) or (
+    return isinstance(item, str | TextPart | ImagePart) or (
         isinstance(item, Mapping) and "type" in item and "role" not in item
     )
 
 
-def _checked(message: Message, before: tuple[Message, ...]) -> Asked:
+def _checked(message: Message, before: tuple[Message, ...], after: tuple[Message, ...] = ()) -> Asked:
     images = 0 if isinstance(message.content, str) else sum(isinstance(part, ImagePart) for part in message.content)
     text = " ".join(filter(None, (message.text, *[IMAGE] * images)))
     if not text.strip():
@@ -66,4 +78,4 @@ def _checked(message: Message, before: tuple[Message, ...]) -> Asked:
         text.encode()
     except UnicodeEncodeError as error:
         raise MisuseError(f"the question is not valid Unicode: {error.reason} at {error.start}") from error
-    return Asked(text, message, before)
+    return Asked(text, message, before, after)

@@ -69,8 +69,8 @@ class Ending(msgspec.Struct, frozen=True):
 def begin(asked: Asked, remembered: Sequence[Message], digest: Digest) -> RunState:
     """Begin a run with the question, what the session remembers, and what the caller brought along."""
     history = [*remembered, *asked.before]
-    used = {call.id for message in history for call in message.tool_calls}
-    return RunState(asked.text, history, [asked.message], call_ids=used, digest=digest)
+    used = {call.id for message in [*history, *asked.exchange] for call in message.tool_calls}
+    return RunState(asked.text, history, asked.exchange, call_ids=used, digest=digest)
 
 
 def take_calls(state: RunState, turn: Turn, response: LLMResponse) -> OpenTurn:

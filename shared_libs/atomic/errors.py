@@ -14,6 +14,8 @@ The error tree.
     │   ├── MemoryConflict        another writer was faster; nothing of this write was kept
     │   └── StaleCall             a tool call that was given up tried to write; nothing was kept
     ├── LimitStoreError           the store of a shared rate limit failed
+    ├── RunStoreError             the store of runs failed
+    │   └── RunStoreUnavailable   it cannot be reached or opened for now
     └── LLMError                  a model call failed
         ├── LLMConnectionError    refused, reset, DNS, TLS
         ├── LLMTimeout            connect, first token, idle or total time was over
@@ -125,6 +127,14 @@ class StaleCall(MemoryStoreError):
 
 class LimitStoreError(FactoryError):
     """The store of a shared rate limit failed; nothing was booked."""
+
+
+class RunStoreError(FactoryError):
+    """The store of runs failed; nothing of the call was kept."""
+
+
+class RunStoreUnavailable(RunStoreError):
+    """The store of runs cannot be reached or opened for now; the same call may succeed later."""
 
 
 class LLMError(FactoryError):

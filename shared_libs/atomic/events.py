@@ -1,17 +1,20 @@
 """
 What happens in a run, as it happens: one union of small records, numbered per run.
 
-Every event serialises (`msgspec.json.encode`, decoded by `decode_event`). `seq` counts from 1 within a run, `at_s` is
-seconds since the run began. Logs, traces, metrics, the terminal and the run record are all made from these.
+Every event serialises: `to_dict` and `Event.from_dict`, `msgspec.json.encode` and `decode_event`, pydantic, FastAPI.
+`seq` counts from 1 within a run, `at_s` is seconds since the run began. Logs, traces, metrics, the terminal and the run
+record are all made from these.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, Self
 
 import msgspec
 
+from shared_libs.atomic.errors import MisuseError
+from shared_libs.atomic.plain_data import PlainData
 from shared_libs.atomic.results import AgentResult
 from shared_libs.atomic.types import Attempt, LLMResponse
 
@@ -20,12 +23,23 @@ def _snake(name: str) -> str:
     return "".join(f"_{char.lower()}" if char.isupper() else char for char in name).lstrip("_")
 
 
-class Event(msgspec.Struct, kw_only=True, gc=False, tag_field="type", tag=_snake):
+class Event(msgspec.Struct, PlainData, kw_only=True, gc=False, tag_field="type", tag=_snake):
     """Base of all events; `run_id`, `seq` and `at_s` are stamped when it is emitted."""
 
     run_id: str = ""
     seq: int = 0
     at_s: float = 0.0
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Self:
+        """As `PlainData.from_dict`; `Event.from_dict` reads any event, by its `type`."""
+        if cls is not Event:
+            return super().from_dict(data)
+        try:
+            event: Self = msgspec.convert(data, AgentEvent)
+        except (msgspec.MsgspecError, RecursionError) as error:
+            raise MisuseError(f"this is no event: {error}") from None
+        return event
 
 
 class RunStarted(Event):

@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, Generic, Literal
 
 import msgspec
+from typing_extensions import TypeVar
 
 from shared_libs.atomic.errors import FactoryError
+from shared_libs.atomic.plain_data import PlainData
 from shared_libs.atomic.types import Attempt, Usage
 
 RunStatus = Literal["answered", "partial", "failed", "cancelled", "paused"]
 StopReason = Literal[
     "final_answer", "deadline", "max_steps", "budget", "loop", "error", "cancelled", "approval", "handed_over"
 ]
+
+T = TypeVar("T", default=Any)
+"""What an answer is read as."""
+
+_SHOWN = 200
+"""Characters of an answer in the `repr` of a result."""
 
 
 class RunError(FactoryError):
@@ -25,7 +33,7 @@ class RunError(FactoryError):
         self.result = result
 
 
-class Action(msgspec.Struct, frozen=True, gc=False):
+class Action(msgspec.Struct, PlainData, frozen=True, gc=False):
     """A tool call as the model made it; `input` is its arguments (the raw text where they were not a JSON object)."""
 
     tool: str
@@ -33,7 +41,7 @@ class Action(msgspec.Struct, frozen=True, gc=False):
     call_id: str
 
 
-class Observation(msgspec.Struct, frozen=True, gc=False):
+class Observation(msgspec.Struct, PlainData, frozen=True, gc=False):
     """What a tool call ended in; `elapsed_s` in seconds."""
 
     call_id: str
@@ -42,7 +50,7 @@ class Observation(msgspec.Struct, frozen=True, gc=False):
     elapsed_s: float
 
 
-class Step(msgspec.Struct, frozen=True, gc=False):
+class Step(msgspec.Struct, PlainData, frozen=True, gc=False):
     """One turn of the model; `observations` stand in the order of `actions`."""
 
     thought: str
@@ -50,7 +58,7 @@ class Step(msgspec.Struct, frozen=True, gc=False):
     observations: tuple[Observation, ...] = ()
 
 
-class StillRunning(msgspec.Struct, frozen=True, gc=False):
+class StillRunning(msgspec.Struct, PlainData, frozen=True, gc=False):
     """Something that ignored its cancellation and had not ended when the run did; it began `since_s` seconds before."""
 
     tool: str
@@ -58,7 +66,7 @@ class StillRunning(msgspec.Struct, frozen=True, gc=False):
     since_s: float
 
 
-class AgentResult(msgspec.Struct, frozen=True, gc=False, kw_only=True):
+class AgentResult(msgspec.Struct, PlainData, Generic[T], frozen=True, kw_only=True, dict=True):
     """
     How a run ended.
 
@@ -67,6 +75,9 @@ class AgentResult(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     clock of the run in seconds. `cost_usd` sums what the answers cost, each at the price of its model; None where a
     part of it is unknown.
 
+    `output` is the answer as its `output_schema` reads it, validated, or None. `output_data` is the same as plain data:
+    what is written to JSON, and what a result that was read back has as its `output`. Where the run had a schema and no
+    answer fits, `error` says what is missing or wrong, and `partial_output` holds the members that fit, as plain data.
 
     A run is "paused" when a tool needs an approval: `pending` are the calls to decide on, and `state`, plain data that
     JSON can hold, is what `ReActAgent.async_resume` goes on from.
@@ -76,6 +87,8 @@ class AgentResult(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     status: RunStatus
     stop_reason: StopReason
     answer: str | None
+    output_data: Any = msgspec.field(default=None, name="output")
+    partial_output: Any = None
     steps: tuple[Step, ...] = ()
     usage: Usage = Usage()
     cost_usd: float | None = None
@@ -86,7 +99,18 @@ class AgentResult(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     pending: tuple[Action, ...] = ()
     state: dict[str, Any] | None = None
 
-    def raise_for_status(self) -> AgentResult:
+    @property
+    def output(self) -> T | None:
+        """The validated value: an instance of the pydantic model, or the JSON value."""
+        value: T | None = self.__dict__.get("output", self.output_data)
+        return value
+
+    def with_output(self, value: T) -> AgentResult[T]:
+        """Return the result itself, with the value that `output_data` was made from."""
+        self.__dict__["output"] = value
+        return self
+
+    def raise_for_status(self) -> AgentResult[T]:
         """
         Return the result itself when it is answered.
 
@@ -98,7 +122,25 @@ class AgentResult(msgspec.Struct, frozen=True, gc=False, kw_only=True):
             raise RunError(self)
         return self
 
-    def to_dict(self) -> dict[str, Any]:
-        """The result as JSON-ready data; what `factory run --json` prints."""
-        data: dict[str, Any] = msgspec.to_builtins(self)
-        return data
+    def __str__(self) -> str:
+        calls = sum(len(step.actions) for step in self.steps)
+        cost = "" if self.cost_usd is None else f", ${self.cost_usd:.4f}"
+        spent = f"{len(self.steps)} steps, {calls} tool calls, {self.usage.total_tokens:,} tokens{cost}"
+        told = [f"{self.status} ({self.stop_reason}) in {self.elapsed_s:.2f} s: {spent}"]
+        told += [f"error: {self.error}"] if self.error else []
+        told += [f"waits for a decision: {action.tool} ({action.call_id})" for action in self.pending]
+        told += [f"still running: {left.tool} ({left.call_id})" for left in self.still_running]
+        return "\n".join([*told, *([self.answer] if self.answer is not None else [])])
+
+    def __repr__(self) -> str:
+        answer = self.answer
+        if answer is not None and len(answer) > _SHOWN:
+            answer = f"{answer[:_SHOWN]}…"
+        told = [f"run_id={self.run_id!r}", f"status={self.status!r}", f"stop_reason={self.stop_reason!r}"]
+        told += [f"answer={answer!r}", *([f"output={self.output!r:.{_SHOWN}}"] if self.output is not None else [])]
+        told += [f"error={self.error!r:.{_SHOWN}}"] if self.error else []
+        return f"AgentResult({', '.join(told)}, steps={len(self.steps)}, elapsed_s={self.elapsed_s:.3g})"
+
+    @classmethod
+    def _described(cls, of: tuple[Any, ...]) -> dict[str, Any]:
+        return {"output": of[0] | None} if of else {}

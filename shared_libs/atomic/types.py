@@ -8,6 +8,7 @@ state between two steps is plain data that can be stored, journaled and sent els
 
 from __future__ import annotations
 
+import base64
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal, Protocol, runtime_checkable
@@ -16,6 +17,7 @@ import msgspec
 
 from shared_libs.atomic.errors import MisuseError
 from shared_libs.atomic.nearly_json import object_in, whole_text
+from shared_libs.atomic.plain_data import PlainData
 
 Role = Literal["system", "user", "assistant", "tool"]
 FinishReason = Literal["stop", "length", "tool_calls", "content_filter", "pause"]
@@ -26,7 +28,10 @@ TOOL_NAME = re.compile(r"[a-zA-Z0-9_-]{1,64}")
 """The names of tools that every provider takes; the strictest are OpenAI's and Anthropic's."""
 
 
-class ToolCall(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
+_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:\S")
+
+
+class ToolCall(msgspec.Struct, PlainData, frozen=True, gc=False, omit_defaults=True):
     """
     One call the model asks for.
 
@@ -36,7 +41,7 @@ class ToolCall(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
 
     id: str
     name: str
-    arguments: dict[str, Any] = {}
+    arguments: dict[str, Any] = msgspec.field(default_factory=dict)
     malformed: str | None = None
 
     @classmethod
@@ -59,20 +64,31 @@ class ToolCall(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
         return msgspec.json.encode(self.arguments).decode() if self.malformed is None else self.malformed
 
 
-class TextPart(msgspec.Struct, frozen=True, gc=False, tag_field="type", tag="text"):
+class TextPart(msgspec.Struct, PlainData, frozen=True, gc=False, tag_field="type", tag="text"):
     """A piece of text in a message of several parts."""
 
     text: str
 
 
-class ImagePart(msgspec.Struct, frozen=True, gc=False, tag_field="type", tag="image", omit_defaults=True):
-    """An image as input: an `https:` or `data:` URL."""
+class ImagePart(msgspec.Struct, PlainData, frozen=True, gc=False, tag_field="type", tag="image", omit_defaults=True):
+    """An image as input: an `https:` or `data:` URL; `from_bytes` makes one of what is at hand."""
 
     url: str
     media_type: str = ""
 
+    def __post_init__(self) -> None:
+        if not _URL.match(str(self.url)):  # a Path is none
+            raise MisuseError(
+                f"an image is an https: or data: URL, not {self.url!r:.60}; ImagePart.from_bytes takes a file's bytes"
+            )
 
-class Thinking(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
+    @classmethod
+    def from_bytes(cls, data: bytes, media_type: str = "image/png") -> ImagePart:
+        """Make the part of an image's bytes, such as `Path("a.png").read_bytes()`."""
+        return cls(f"data:{media_type};base64,{base64.b64encode(data).decode()}", media_type)
+
+
+class Thinking(msgspec.Struct, PlainData, frozen=True, gc=False, omit_defaults=True):
     """
     A reasoning block of a model.
 
@@ -86,7 +102,7 @@ class Thinking(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     data: dict[str, Any] | None = None
 
 
-class Message(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
+class Message(msgspec.Struct, PlainData, frozen=True, gc=False, omit_defaults=True):
     """
     One message of a conversation.
 
@@ -109,7 +125,7 @@ class Message(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
         return "".join(part.text for part in self.content if isinstance(part, TextPart))
 
 
-class ToolSpec(msgspec.Struct, frozen=True, gc=False):
+class ToolSpec(msgspec.Struct, PlainData, frozen=True, gc=False):
     """What a model is told of a tool; `parameters` is a JSON Schema of type object."""
 
     name: str
@@ -126,7 +142,7 @@ class HasSpec(Protocol):
         """What a model is told."""
 
 
-class ToolResult(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
+class ToolResult(msgspec.Struct, PlainData, frozen=True, gc=False, omit_defaults=True):
     """
     The observation a tool call ended in; what `BaseTool.async_run` returns.
 
@@ -145,7 +161,7 @@ class ToolResult(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
         return self.content
 
 
-class Usage(msgspec.Struct, frozen=True, gc=False):
+class Usage(msgspec.Struct, PlainData, frozen=True, gc=False):
     """
     Tokens, as the provider counted them.
 
@@ -173,7 +189,7 @@ class Usage(msgspec.Struct, frozen=True, gc=False):
         )
 
 
-class Attempt(msgspec.Struct, frozen=True, gc=False, kw_only=True):
+class Attempt(msgspec.Struct, PlainData, frozen=True, gc=False, kw_only=True):
     """
     One request to a model: a row of the ledger that equals what the server saw.
 
@@ -195,7 +211,7 @@ class Attempt(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     usage: Usage | None = None
 
 
-class LLMResponse(msgspec.Struct, frozen=True, gc=False, kw_only=True):
+class LLMResponse(msgspec.Struct, PlainData, frozen=True, gc=False, kw_only=True):
     """
     A model's whole answer.
 
@@ -223,7 +239,7 @@ class LLMResponse(msgspec.Struct, frozen=True, gc=False, kw_only=True):
         return Message("assistant", self.text, tool_calls=self.tool_calls, thinking=self.thinking)
 
 
-class LLMChunk(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
+class LLMChunk(msgspec.Struct, PlainData, frozen=True, gc=False, omit_defaults=True):
     """
     A piece of a streamed answer.
 
@@ -238,7 +254,7 @@ class LLMChunk(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     response: LLMResponse | None = None
 
 
-class Price(msgspec.Struct, frozen=True, gc=False, forbid_unknown_fields=True):
+class Price(msgspec.Struct, PlainData, frozen=True, gc=False, forbid_unknown_fields=True):
     """
     US dollars per million tokens.
 
@@ -320,10 +336,21 @@ def _as_message(item: Message | Mapping[str, Any], index: int) -> Message:
 def _as_content(content: Any) -> Any:
     if isinstance(content, str):
         return content
-    return tuple(
-        ImagePart(part["image_url"]["url"]) if isinstance(part, Mapping) and "image_url" in part else part
-        for part in content
-    )
+    return tuple(_as_part(part) for part in content)
+
+
+def _as_part(part: Any) -> Any:
+    """A content part as OpenAI or Anthropic writes it, as ours."""
+    if not isinstance(part, Mapping):
+        return part
+    kind = part.get("type")
+    if "image_url" in part:  # an object in chat completions, a text in responses
+        url = part["image_url"]
+        return ImagePart(url if isinstance(url, str) else url["url"])
+    if kind == "image" and isinstance(source := part.get("source"), Mapping):
+        url = source.get("url") or f"data:{source['media_type']};base64,{source['data']}"
+        return ImagePart(url, source.get("media_type", ""))
+    return TextPart(part["text"]) if kind in ("input_text", "output_text") else part
 
 
 def _as_tool_call(call: Any) -> ToolCall:

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from importlib import import_module
 
-from shared_libs.cli.exits import ExitCode, end_on_interrupt
+from shared_libs.cli.exits import ExitCode, end_on_interrupt, raise_on_interrupt
 from shared_libs.cli.words import COMMANDS, parsed
 
 
@@ -25,8 +25,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     try:
         read_env_files(getattr(arguments, "config", None))
-        module, _, function = COMMANDS[arguments.command].home.partition(":")
-        return int(getattr(import_module(f"shared_libs.cli.{module}"), function)(arguments))
+        command = COMMANDS[arguments.command]
+        module, _, function = command.home.partition(":")
+        run = getattr(import_module(f"shared_libs.cli.{module}"), function)
+        if not command.at_once:
+            raise_on_interrupt()
+        return int(run(arguments))
     except MisuseError as error:
         print(error, file=sys.stderr)
         return ExitCode.MISUSE

@@ -101,7 +101,7 @@ def _scenarios(path: Path, on_note: Told, on_missing: Told) -> list[str]:
     from shared_libs.testing.scenarios.scenario import load_scenarios
 
     try:
-        found = load_scenarios(path)
+        found = load_scenarios(path, with_agents=True)
     except ConfigError as error:
         return list(error.problems)
     problems: dict[str, None] = {}

@@ -53,6 +53,8 @@ EXTRAS = {
     "mcp": "the tools of MCP servers",
     "python": "the python tool, a sandbox",
     "local": "the engine of a model on this machine",
+    "prometheus": "metrics for Prometheus",
+    "service": "the HTTP service, `factory serve`",
     "testing": "pytest, for scenarios and fixtures",
 }
 """What the extras bring; which libraries those are, the distribution's metadata says."""

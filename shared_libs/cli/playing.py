@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from shared_libs.atomic.errors import FactoryError, MisuseError
+from shared_libs.atomic.errors import ConfigError, FactoryError, MisuseError
 from shared_libs.cli.exits import ExitCode, raise_on_interrupt
 from shared_libs.observability.printable import printable
 from shared_libs.testing.evaluation.suite import is_live, judged, without_judge
@@ -20,7 +20,7 @@ from shared_libs.testing.scenarios.scenario import SUFFIX, Scenario, load_scenar
 
 def scenario(arguments: argparse.Namespace) -> int:
     """Play every scenario of the files: a line for each on stdout, and below it what is not as expected."""
-    found = [one for path in _files(arguments.paths) for one in load_scenarios(path)]
+    found = _loaded(arguments.paths)
     raise_on_interrupt()
     began = time.perf_counter()
     failed = passed = left_out = 0
@@ -44,6 +44,20 @@ def scenario(arguments: argparse.Namespace) -> int:
     ]
     print(f"{', '.join(counts) or 'nothing played'} in {time.perf_counter() - began:.1f} s", file=sys.stderr)
     return ExitCode.FAILED if failed and code == ExitCode.ANSWERED else code
+
+
+def _loaded(paths: list[Path]) -> list[Scenario]:
+    """Read all files before anything is played, and tell the problems of all of them."""
+    found: list[Scenario] = []
+    problems: list[str] = []
+    for path in _files(paths):
+        try:
+            found += load_scenarios(path, with_agents=True)
+        except ConfigError as error:
+            problems += error.problems
+    if problems:
+        raise ConfigError(problems)
+    return found
 
 
 def _files(paths: list[Path]) -> Iterator[Path]:

@@ -16,15 +16,18 @@ FILES = {"agent.yaml": "agent.yaml", "agent.scenario.yaml": "agent.scenario.yaml
 
 
 def init(arguments: argparse.Namespace) -> int:
-    """Write the files, or none where one is there already, and say what to do with them."""
+    """Write the files, or none where an agent is there already, and say what to do with them."""
     folder: Path = arguments.folder
     there = [str(folder / name) for name in FILES if (folder / name).exists() or (folder / name).is_symlink()]
-    if there:
+    own_env = str(folder / ".env") in there
+    if there != [str(folder / ".env")] * own_env:
         raise MisuseError(f"{', '.join(there)} is there already, and nothing is overwritten; name another folder")
     templates = files("shared_libs.cli") / "templates"
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for name, template in FILES.items():
+            if name == ".env" and own_env:
+                continue
             text = (templates / template).read_text("utf-8")
             with open(folder / name, "x", encoding="utf-8", opener=private if name == ".env" else None) as file:
                 file.write(text)

@@ -13,11 +13,16 @@ EPILOG = "exit codes: 0 answered, 1 failed, 2 misuse or bad configuration, 3 par
 
 
 class Command(NamedTuple):
-    """A command: what it is for, `module:function` in this package that does it, and what adds its arguments."""
+    """
+    A command: what it is for, `module:function` in this package that does it, and what adds its arguments.
+
+    `at_once`: Ctrl-C ends it without a word until it calls `raise_on_interrupt`; else it is raised from the first.
+    """
 
     help: str
     home: str
     add: Callable[[argparse.ArgumentParser], None]
+    at_once: bool = False
 
 
 class Parser(argparse.ArgumentParser):
@@ -139,6 +144,20 @@ def _scenario(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--record", action="store_true", help="ask the real models, and renew the cassettes")
 
 
+def _serve(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--configs",
+        type=Path,
+        default=Path("configs"),
+        metavar="DIR",
+        help="the folder of definitions (default: configs)",
+    )
+    parser.add_argument("--host", default="127.0.0.1", help="the address to listen on (default: 127.0.0.1)")
+    parser.add_argument("--port", type=_port, default=8000, metavar="P", help="the port to listen on (default: 8000)")
+    parser.add_argument("--store", metavar="URL", help="where runs are kept (default: as service.yaml says)")
+    parser.add_argument("--keys", metavar="FILE|URL", help="where keys are kept (default: as service.yaml says)")
+
+
 def _simulate(parser: argparse.ArgumentParser) -> None:
     _config(parser)
     parser.add_argument("--runs", type=_count, default=1000, metavar="N", help="scenarios to play (default: 1000)")
@@ -197,16 +216,21 @@ def _count(text: str) -> int:
 
 
 COMMANDS: dict[str, Command] = {
-    "init": Command("make an agent to begin with", "starting:init", _init),
-    "run": Command("answer one question", "running:run", _run),
-    "chat": Command("a conversation", "running:chat", _chat),
-    "check": Command("validate definitions, scenarios and every other file of ours", "checking:check", _check),
-    "schema": Command("print the JSON Schema of a definition", "inspecting:schema", _schema),
-    "doctor": Command("what is usable here, and how to get the rest", "examining:doctor", _doctor),
-    "trace": Command("draw a recorded run as a timeline", "inspecting:trace", _trace),
-    "scenario": Command("play scenarios, without pytest", "playing:scenario", _scenario),
-    "simulate": Command("play an agent against random faults", "simulating:simulate", _simulate),
-    "faults": Command("serve faults on loopback, for any client", "faulting:faults", _faults),
-    "eval": Command("put a suite of questions to definitions, and compare them", "evaluating:evaluate", _eval),
+    "init": Command("make an agent to begin with", "starting:init", _init, at_once=True),
+    "run": Command("answer one question", "running:run", _run, at_once=True),
+    "chat": Command("a conversation", "running:chat", _chat, at_once=True),
+    "check": Command(
+        "validate definitions, scenarios and every other file of ours", "checking:check", _check, at_once=True
+    ),
+    "schema": Command("print the JSON Schema of a definition", "inspecting:schema", _schema, at_once=True),
+    "doctor": Command("what is usable here, and how to get the rest", "examining:doctor", _doctor, at_once=True),
+    "trace": Command("draw a recorded run as a timeline", "inspecting:trace", _trace, at_once=True),
+    "serve": Command("serve agents over HTTP", "serving:serve", _serve),
+    "scenario": Command("play scenarios, without pytest", "playing:scenario", _scenario, at_once=True),
+    "simulate": Command("play an agent against random faults", "simulating:simulate", _simulate, at_once=True),
+    "faults": Command("serve faults on loopback, for any client", "faulting:faults", _faults, at_once=True),
+    "eval": Command(
+        "put a suite of questions to definitions, and compare them", "evaluating:evaluate", _eval, at_once=True
+    ),
 }
 """Every command; a new one is a line here."""

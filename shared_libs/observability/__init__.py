@@ -1,4 +1,4 @@
-"""What listens to a run: logs, the run record, and the timelines drawn from it."""
+"""What listens to a run: logs, the run record, the store of runs, and the timelines drawn from them."""
 
 from typing import TYPE_CHECKING
 
@@ -8,13 +8,20 @@ if TYPE_CHECKING:
     from shared_libs.observability.html import timeline_page
     from shared_libs.observability.log import configure_logging, log_events
     from shared_libs.observability.printable import presentable
+    from shared_libs.observability.prometheus import PrometheusMetrics
     from shared_libs.observability.record import RunRecorder, read_record
     from shared_libs.observability.redact import redact_data, redact_text
+    from shared_libs.observability.run_store import RunStore
+    from shared_libs.observability.runs.rows import RunPage, RunRow
     from shared_libs.observability.terminal import draw_timeline
     from shared_libs.observability.timeline import Timeline, timelines
 
 _HOMES = {
+    "PrometheusMetrics": "prometheus",
+    "RunPage": "runs.rows",
     "RunRecorder": "record",
+    "RunRow": "runs.rows",
+    "RunStore": "run_store",
     "Timeline": "timeline",
     "configure_logging": "log",
     "draw_timeline": "terminal",
@@ -28,7 +35,11 @@ _HOMES = {
 }
 
 __all__ = [
+    "PrometheusMetrics",
+    "RunPage",
     "RunRecorder",
+    "RunRow",
+    "RunStore",
     "Timeline",
     "configure_logging",
     "draw_timeline",

@@ -196,16 +196,16 @@ def _same_text(last: _Line, line: _Line) -> bool:
 
 
 def _encoded(line: _Line) -> bytes:
-    return msgspec.json.encode(_valid(redact_data(line))) + b"\n"
+    return msgspec.json.encode(valid_text(redact_data(line))) + b"\n"
 
 
-def _valid(value: Any) -> Any:
+def valid_text(value: Any) -> Any:
     """Replace lone surrogates, which have no place in UTF-8."""
     if isinstance(value, str):
         return value if value.isascii() else value.encode("utf-8", "replace").decode()
     if isinstance(value, dict):
-        return {_valid(key): _valid(item) for key, item in value.items()}
-    return [_valid(item) for item in value] if isinstance(value, list) else value
+        return {valid_text(key): valid_text(item) for key, item in value.items()}
+    return [valid_text(item) for item in value] if isinstance(value, list) else value
 
 
 def _reason(error: Exception) -> str:

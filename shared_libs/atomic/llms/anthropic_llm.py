@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
 from typing import Any
 
@@ -17,6 +17,7 @@ from shared_libs.atomic.llms.anthropic_format import (
     thinks_on,
     tools_of,
 )
+from shared_libs.atomic.llms.chat_fields import as_anthropic
 from shared_libs.atomic.llms.http_llm import VendorLLM
 from shared_libs.atomic.llms.lessons import learn, worth_again
 from shared_libs.atomic.llms.payload import encode
@@ -78,6 +79,9 @@ class AnthropicLLM(VendorLLM):
         except LLMError as error:
             self._learn_from(error, request, messages, options)
             raise
+
+    def _fields_of_chat(self, fields: Mapping[str, Any]) -> dict[str, Any]:
+        return as_anthropic(fields)
 
     def _request(self, messages: list[Message], tools: tuple[ToolSpec, ...], options: dict[str, Any]) -> dict[str, Any]:
         output = options.get("output_schema")

@@ -300,6 +300,10 @@ class BaseLLMWrapper:
         """Make one request for embeddings."""
         raise NotImplementedError
 
+    def _fields_of_chat(self, fields: Mapping[str, Any]) -> dict[str, Any]:
+        """The fields of a chat completions request as this provider names them; by default as they are."""
+        return dict(fields)
+
     async def _open(self) -> None:
         """Load what the provider's requests need."""
 
@@ -330,6 +334,8 @@ class BaseLLMWrapper:
         if not self._is_open:
             await self._ready()
         messages, options = request.messages, self.options | request.options
+        if "chat_fields" in options:
+            options |= self._fields_of_chat(options.pop("chat_fields"))
         if request.output is not None and self.structured_output:
             options["output_schema"] = request.output
         elif request.output is not None:

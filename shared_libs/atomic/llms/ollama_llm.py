@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Any
 
+from shared_libs.atomic.llms.chat_fields import as_ollama
 from shared_libs.atomic.llms.embedding import read_embeddings
 from shared_libs.atomic.llms.framing import AnyFraming
 from shared_libs.atomic.llms.http_llm import HttpLLM
@@ -79,6 +80,9 @@ class OllamaLLM(HttpLLM):
         request = {"model": self.model, "input": texts, **_sorted_out(options)}
         wire = self._wire()
         return read_embeddings(await wire.post("/api/embed", encode(request)), texts, wire.secrets)
+
+    def _fields_of_chat(self, fields: Mapping[str, Any]) -> dict[str, Any]:
+        return as_ollama(fields)
 
     def _request(self, messages: list[Message], tools: tuple[ToolSpec, ...], options: dict[str, Any]) -> dict[str, Any]:
         output = options.pop("output_schema", None)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from shared_libs.atomic.errors import BadRequest, LLMError, MisuseError
 from shared_libs.atomic.llms.base import BaseLLMWrapper
+from shared_libs.atomic.llms.chat_fields import as_responses
 from shared_libs.atomic.llms.chat_rules import conform, fit_tools, tools_of
 from shared_libs.atomic.llms.embedding import read_embeddings
 from shared_libs.atomic.llms.given import missed_in
@@ -134,6 +135,9 @@ class OpenAILLM(VendorLLM):
             self._hint(error)
             learn_how_many(self._dialect, len(texts), error) or learn(self._dialect, request, error)
             raise
+
+    def _fields_of_chat(self, fields: Mapping[str, Any]) -> dict[str, Any]:
+        return dict(fields) if self._api == "chat" else as_responses(fields)
 
     @property
     def texts_at_once(self) -> int | None:

@@ -16,7 +16,8 @@ class Toolset:
     A source of tools; it stands among an agent's `tools`, and every run asks it what there is.
 
     Declare `name`, which stands in errors, and write `_list`. `timeout_s`, `sequential`, `needs_approval` and
-    `max_observation_chars` are meant for each of its tools.
+    `max_observation_chars` are meant for each of its tools. One that `gives_way` leaves out a tool whose name the agent
+    has already; of any other two of one name are an error.
     """
 
     name: str = ""
@@ -24,6 +25,7 @@ class Toolset:
     sequential: bool = False
     needs_approval: bool = False
     max_observation_chars: int = 32_000
+    gives_way: bool = False
 
     @final
     async def async_list(self) -> Sequence[BaseTool]:

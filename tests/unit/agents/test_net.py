@@ -329,6 +329,11 @@ QUESTIONS = {
         "what is this [image]",
         [Message("user", (TextPart("what is this"), ImagePart("data:image/png;base64,AA")))],
     ),
+    "parts as they come": (
+        ["what is this", ImagePart("https://example.org/a.png")],
+        "what is this [image]",
+        [Message("user", (TextPart("what is this"), ImagePart("https://example.org/a.png")))],
+    ),
     "a conversation": (
         [Message("user", "I am Ann"), Message("assistant", "hi Ann"), Message("user", "who am I")],
         "who am I",

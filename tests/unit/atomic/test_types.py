@@ -53,6 +53,22 @@ def test_messages_as_openai_writes_them_are_read():
     assert as_messages(written)[1].text == "What is this?"
 
 
+def test_images_are_read_as_others_write_them():
+    data = {"type": "base64", "media_type": "image/jpeg", "data": "AA=="}
+    parts = [
+        {"type": "input_text", "text": "a"},
+        {"type": "input_image", "image_url": "https://example.org/a.png"},
+        {"type": "image", "source": {"type": "url", "url": "https://example.org/b.png"}},
+        {"type": "image", "source": data},
+    ]
+    assert as_messages([{"role": "user", "content": parts}])[0].content == (
+        TextPart("a"),
+        ImagePart("https://example.org/a.png"),
+        ImagePart("https://example.org/b.png"),
+        ImagePart.from_bytes(b"\0", "image/jpeg"),
+    )
+
+
 def test_images_are_read_in_both_forms():
     parts = [
         {"type": "text", "text": "look"},
@@ -74,7 +90,9 @@ def test_images_are_read_in_both_forms():
         ([USER, {"content": "x"}], r"message 1 .*role"),
         ([{"role": "user", "content": 3}], "message 0"),
         ([{"role": "user", "content": [{"type": "audio"}]}], "message 0"),
-        ([{"role": "user", "content": [{"image_url": "https://x"}]}], "message 0"),
+        ([{"role": "user", "content": [{"image_url": {"uri": "https://x"}}]}], "message 0"),
+        ([{"role": "user", "content": [{"type": "image", "source": {"type": "file", "file_id": "x"}}]}], "message 0"),
+        ([{"role": "user", "content": [{"type": "image", "url": "photo.png"}]}], "not 'photo.png'.*from_bytes"),
         ([{"role": "assistant", "tool_calls": [{"function": {"name": "x"}}]}], "message 0"),
         ([{"role": "assistant", "tool_calls": ["x"]}], "message 0"),
         ([None], "message 0"),

@@ -1,0 +1,258 @@
+"""
+Figures of runs for Prometheus, made from their events.
+
+Names and labels are the table of docs/observability.md. Labels come from closed sets: agents, models, providers, tools
+that ran, and the outcomes this library knows; what is beyond `max_names` of a label is counted as "other", so no
+caller, model or server can make series without end. Runs are found from a figure by its exemplar (`run_id`), which the
+OpenMetrics format shows; no identity, session or question is ever a label.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any
+
+from shared_libs.atomic import events
+from shared_libs.atomic.errors import MisuseError
+from shared_libs.atomic.events import AgentEvent
+from shared_libs.atomic.types import Attempt
+
+if TYPE_CHECKING:
+    from prometheus_client import CollectorRegistry
+    from prometheus_client.metrics import Counter, Gauge, Histogram
+
+SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 30, 60, 120, 300, 600)
+"""Buckets for anything that a model, a tool or a run takes."""
+
+SLACK = (0.05, 0.25, 1, 2.5, 5, 10, 30, 60, 300)
+"""Buckets for the seconds left at the end of a run."""
+
+LATE_S = 0.05
+"""A run that ends so much behind its deadline has missed it: the promise of docs/deadlines.md."""
+
+LAG = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 5)
+
+LAG_EVERY_S = 0.5
+"""How often the lag of the loop is looked at."""
+
+MAX_RUNS = 10_000
+"""How many runs under way are known at once; the oldest is forgotten, and counts on as an agent "other"."""
+
+_BREAKER = {"closed": 0, "half_open": 1, "open": 2}
+
+
+class PrometheusMetrics:
+    """
+    An observer of agents that counts what happens in their runs.
+
+    Give one to all agents of a process: `load_agent(…, observers=[metrics])`.
+
+    Args:
+        registry: where the figures are registered; without one they have a registry of their own.
+        max_names: how many values a label may have before what is new is counted as "other".
+
+    Raises:
+        MisuseError: the package prometheus-client is not installed, or another `PrometheusMetrics` is registered there.
+
+    """
+
+    def __init__(self, registry: CollectorRegistry | None = None, *, max_names: int = 200) -> None:
+        try:
+            from prometheus_client import CollectorRegistry
+        except ImportError:
+            raise MisuseError("metrics need prometheus-client: pip install 'genai-factory[prometheus]'") from None
+        self.registry = CollectorRegistry() if registry is None else registry
+        self._names = _Names(max_names)
+        self._runs: dict[str, tuple[str, float]] = {}
+        self._counts: dict[type[AgentEvent], Callable[[Any], None]] = {
+            events.RunStarted: self._run_started,
+            events.RunFinished: self._run_finished,
+            events.AttemptFinished: self._attempt_finished,
+            events.ModelFinished: self._model_finished,
+            events.ToolFinished: self._tool_finished,
+            events.FellBack: self._fell_back,
+            events.BreakerChanged: self._breaker_changed,
+            events.LimitReached: self._limit_reached,
+            events.StreamRestarted: self._stream_restarted,
+            events.LoopBlocked: self._loop_blocked,
+            events.Abandoned: self._was_abandoned,
+            events.MemoryLoaded: lambda event: self._memory.labels("load").observe(event.elapsed_s),
+            events.MemoryStored: lambda event: self._memory.labels("store").observe(event.elapsed_s),
+            events.MemoryCompacted: lambda event: self._memory.labels("compact").observe(event.elapsed_s),
+        }
+        try:
+            self._make()
+        except ValueError as error:
+            raise MisuseError(f"one PrometheusMetrics to a registry; share it between agents ({error})") from None
+
+    def _make(self) -> None:
+        import prometheus_client as client
+
+        def counter(name: str, text: str, *labels: str) -> Counter:
+            return client.Counter(f"factory_{name}", text, labels, registry=self.registry)
+
+        def gauge(name: str, text: str, *labels: str) -> Gauge:
+            return client.Gauge(f"factory_{name}", text, labels, registry=self.registry)
+
+        def seconds(name: str, text: str, *labels: str, buckets: Sequence[float] = SECONDS) -> Histogram:
+            return client.Histogram(f"factory_{name}_seconds", text, labels, registry=self.registry, buckets=buckets)
+
+        model = ("provider", "model")
+        self._ended = counter("runs", "Runs that ended", "agent", "status", "stop_reason")
+        self._in_progress = gauge("runs_in_progress", "Runs under way", "agent")
+        self._run_seconds = seconds("run", "Wall clock of a run", "agent", "status")
+        self._slack = seconds("deadline_slack", "Time left at a run's end", "agent", buckets=SLACK)
+        self._missed = counter("deadline_missed", "Runs that came back more than 50 ms behind it", "agent")
+        self._limits = counter("limits_reached", "Runs that had to say their last word", "agent", "stop_reason")
+        self._attempts = counter("model_attempts", "Requests to models", *model, "outcome")
+        self._attempt_seconds = seconds("model_attempt", "Wall clock of a request to a model", *model)
+        self._first_token = seconds("model_first_token", "Time to the first piece of an answer", *model)
+        self._waited = counter("model_wait_seconds", "Waits before tries: backoff, Retry-After, limits", *model)
+        self._fallbacks = counter("fallbacks", "Chains that went on to the next model", *model)
+        self._breaker = gauge("breaker_state", "0 closed, 1 half open, 2 open", *model)
+        self._restarts = counter("stream_restarts", "Streams whose text was void and came again", "agent")
+        self._tokens = counter("tokens", "Tokens that answers used", *model, "type")
+        self._cost = counter("cost_usd", "What answers cost, where prices are known", "agent", *model)
+        self._tools = counter("tool_calls", "Tool calls that ended", "tool", "outcome")
+        self._tool_seconds = seconds("tool", "Wall clock of a tool call", "tool")
+        self._memory = seconds("memory", "Wall clock of a memory call", "operation")
+        self._abandoned = counter("abandoned", "Calls that ignored their cancellation", "what")
+        self._blocked = counter("loop_blocked", "Times that something held the event loop", "tool")
+        self._blocked_seconds = counter("loop_blocked_seconds", "How long the event loop was held")
+        self._lag = seconds("loop_lag", "How late the event loop is", buckets=LAG)
+
+    def __call__(self, event: AgentEvent) -> None:
+        """Count an event; events that say nothing countable cost a look-up."""
+        count = self._counts.get(type(event))
+        if count is not None:
+            count(event)
+
+    def exposition(self, accept: str = "") -> tuple[bytes, str]:
+        """
+        The figures for a scraper.
+
+        Args:
+            accept: the `Accept` header; OpenMetrics, with exemplars, for who asks for it, else the text format.
+
+        Returns:
+            The body and its content type.
+
+        """
+        from prometheus_client.exposition import choose_encoder
+
+        encode, kind = choose_encoder(accept)
+        return encode(self.registry), kind
+
+    @asynccontextmanager
+    async def watching_the_loop(self) -> AsyncIterator[None]:
+        """Look at the lag of the running event loop every half second, as long as the context is open."""
+        loop = asyncio.get_running_loop()
+        due = loop.time() + LAG_EVERY_S
+        handle: asyncio.TimerHandle
+
+        def look() -> None:
+            nonlocal due, handle
+            self._lag.observe(max(0.0, loop.time() - due))
+            due = loop.time() + LAG_EVERY_S
+            handle = loop.call_at(due, look)
+
+        handle = loop.call_at(due, look)
+        try:
+            yield
+        finally:
+            handle.cancel()
+
+    def _agent(self, run_id: str) -> str:
+        return self._runs.get(run_id, ("other", 0.0))[0]
+
+    def _model(self, provider: str, model: str) -> tuple[str, str]:
+        return self._names("provider", provider), self._names("model", model)
+
+    def _run_started(self, event: events.RunStarted) -> None:
+        agent = self._names("agent", event.agent)
+        if event.run_id not in self._runs:
+            self._in_progress.labels(agent).inc()
+        self._runs[event.run_id] = (agent, event.at_s + event.timeout_s)
+        if len(self._runs) > MAX_RUNS:
+            lost, _ = self._runs.pop(next(iter(self._runs)))
+            self._in_progress.labels(lost).dec()
+
+    def _run_finished(self, event: events.RunFinished) -> None:
+        result, exemplar = event.result, {"run_id": event.run_id[:64]}
+        known = self._runs.pop(event.run_id, None)
+        agent, deadline_s = known or ("other", 0.0)
+        self._ended.labels(agent, result.status, result.stop_reason).inc(1, exemplar)
+        self._run_seconds.labels(agent, result.status).observe(result.elapsed_s, exemplar)
+        if known is not None:
+            self._in_progress.labels(agent).dec()
+            self._slack.labels(agent).observe(max(0.0, deadline_s - event.at_s), exemplar)
+            if event.at_s - deadline_s > LATE_S:
+                self._missed.labels(agent).inc(1, exemplar)
+
+    def _attempt_finished(self, event: events.AttemptFinished) -> None:
+        attempt: Attempt = event.attempt
+        model, exemplar = self._model(attempt.provider, attempt.model), {"run_id": event.run_id[:64]}
+        self._attempts.labels(*model, self._names("outcome", attempt.outcome)).inc(1, exemplar)
+        self._attempt_seconds.labels(*model).observe(attempt.ended_s - attempt.started_s, exemplar)
+        if attempt.first_token_s is not None:
+            self._first_token.labels(*model).observe(attempt.first_token_s - attempt.started_s, exemplar)
+        if attempt.waited_s > 0:
+            self._waited.labels(*model).inc(attempt.waited_s)
+
+    def _model_finished(self, event: events.ModelFinished) -> None:
+        response = event.response
+        model = self._model(response.provider, response.requested_model or response.model)
+        usage = response.usage
+        for kind, tokens in (
+            ("input", usage.input_tokens),
+            ("cached_input", usage.cached_input_tokens),
+            ("output", usage.output_tokens),
+        ):
+            if tokens:
+                self._tokens.labels(*model, kind).inc(tokens)
+        if response.cost_usd:
+            self._cost.labels(self._agent(event.run_id), *model).inc(response.cost_usd)
+
+    def _tool_finished(self, event: events.ToolFinished) -> None:
+        # a call that never ran may bear any name a model invented: it makes no series of its own
+        tool = self._names("tool", event.tool, known_only=event.elapsed_s == 0)
+        self._tools.labels(tool, "error" if event.is_error else "ok").inc(1, {"run_id": event.run_id[:64]})
+        self._tool_seconds.labels(tool).observe(event.elapsed_s, {"run_id": event.run_id[:64]})
+
+    def _loop_blocked(self, event: events.LoopBlocked) -> None:
+        self._blocked.labels(self._names("tool", event.tool, known_only=not event.call_id)).inc()
+        self._blocked_seconds.inc(event.blocked_s)
+
+    def _fell_back(self, event: events.FellBack) -> None:
+        self._fallbacks.labels(*self._model(event.provider, event.model)).inc()
+
+    def _breaker_changed(self, event: events.BreakerChanged) -> None:
+        self._breaker.labels(*self._model(event.provider, event.model)).set(_BREAKER.get(event.state, 2))
+
+    def _limit_reached(self, event: events.LimitReached) -> None:
+        self._limits.labels(self._agent(event.run_id), event.stop_reason).inc()
+
+    def _stream_restarted(self, event: events.StreamRestarted) -> None:
+        self._restarts.labels(self._agent(event.run_id)).inc()
+
+    def _was_abandoned(self, event: events.Abandoned) -> None:
+        self._abandoned.labels(self._names("what", event.what)).inc()
+
+
+class _Names:
+    """The values each label may have: the first so many, then "other"."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._known: dict[str, set[str]] = {}
+
+    def __call__(self, label: str, value: str, *, known_only: bool = False) -> str:
+        known = self._known.setdefault(label, set())
+        if value in known:
+            return value
+        if known_only or not value or len(value) > 200 or len(known) >= self._most:
+            return "other"
+        known.add(value)
+        return value

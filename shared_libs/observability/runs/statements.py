@@ -1,0 +1,257 @@
+"""
+The tables of the store of runs, and every statement on them: text that SQLite and PostgreSQL both take.
+
+Where the two differ a statement stands in the `Dialect`. Values are bound by name, never written into a statement.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any, TypedDict
+
+import msgspec
+
+from shared_libs.atomic.errors import MisuseError
+from shared_libs.atomic.types import Usage
+from shared_libs.observability.runs.rows import STATUSES, Order, RunRow, cursor, first_id, read_cursor
+from shared_libs.observability.runs.words import phrases_of
+
+HEAD = 300
+"""Characters of question and answer in a list."""
+
+MOST = 500
+"""Rows of one page at the most."""
+
+Params = dict[str, Any]
+
+
+class Dialect(msgspec.Struct, frozen=True):
+    """
+    What the two databases say differently.
+
+    `steps` make the tables: the statements of step n bring them from form n to n + 1. `set_words` keeps the words of a
+    run for the search, `has_words` is the condition that they match `:text`. `dropped` follows what drops run `:id`.
+    """
+
+    steps: tuple[tuple[str, ...], ...]
+    set_words: str
+    has_words: str
+    dropped: tuple[str, ...] = ()
+
+
+class Change(msgspec.Struct, frozen=True):
+    """A statement that changes something, with its values."""
+
+    statement: str
+    values: Params
+
+
+_RUNS = """
+CREATE TABLE factory_runs (
+  id %s PRIMARY KEY, run_id TEXT NOT NULL, team TEXT NOT NULL, source TEXT NOT NULL, agent TEXT NOT NULL,
+  model TEXT NOT NULL, session_id TEXT, parent_run_id TEXT, status TEXT NOT NULL, stop_reason TEXT NOT NULL DEFAULT '',
+  started_at TEXT NOT NULL, timeout_s DOUBLE PRECISION NOT NULL, ends_by DOUBLE PRECISION NOT NULL,
+  elapsed_s DOUBLE PRECISION, usage TEXT, cost_usd DOUBLE PRECISION, rehearsal INTEGER NOT NULL DEFAULT 0,
+  longest TEXT NOT NULL DEFAULT '', longest_s DOUBLE PRECISION, why TEXT NOT NULL DEFAULT '',
+  parts TEXT NOT NULL DEFAULT '[]', question TEXT NOT NULL, answer TEXT, error TEXT
+)
+"""
+_EVENTS = """
+CREATE TABLE factory_run_events (
+  run BIGINT NOT NULL, seq BIGINT NOT NULL, event TEXT NOT NULL, PRIMARY KEY (run, seq)
+)
+"""
+_TABLES = (
+    _EVENTS,
+    "CREATE INDEX factory_runs_by_name ON factory_runs (run_id)",
+    "CREATE INDEX factory_runs_by_team ON factory_runs (team, id)",
+    "CREATE INDEX factory_runs_by_session ON factory_runs (session_id, id)",
+    "CREATE INDEX factory_runs_by_agent ON factory_runs (agent, id)",
+    "CREATE INDEX factory_runs_by_status ON factory_runs (status, id)",
+    "CREATE INDEX factory_runs_by_parent ON factory_runs (parent_run_id, id)",
+    "CREATE INDEX factory_runs_by_time_taken ON factory_runs (elapsed_s, id)",
+)
+
+SQLITE = Dialect(
+    steps=(
+        (
+            _RUNS % "INTEGER",  # which makes it the row's own number
+            *_TABLES,
+            "CREATE VIRTUAL TABLE factory_run_words USING fts5(words, tokenize = 'unicode61 remove_diacritics 0')",
+        ),
+    ),
+    set_words="INSERT OR REPLACE INTO factory_run_words (rowid, words) VALUES (:id, :words)",
+    has_words="id IN (SELECT rowid FROM factory_run_words WHERE factory_run_words MATCH :text)",
+    dropped=("DELETE FROM factory_run_words WHERE rowid = :id", "PRAGMA incremental_vacuum(1000)"),
+)
+POSTGRES = Dialect(
+    steps=(
+        (
+            _RUNS % "BIGINT",
+            *_TABLES,
+            "ALTER TABLE factory_runs ADD COLUMN words tsvector",
+            "CREATE INDEX factory_runs_by_words ON factory_runs USING gin (words)",
+        ),
+    ),
+    set_words="UPDATE factory_runs SET words = to_tsvector('simple', :words) WHERE id = :id",
+    has_words="words @@ to_tsquery('simple', :text)",
+)
+
+MAKE_FORM = "CREATE TABLE factory_runs_form (form INTEGER NOT NULL)"
+FORM = "SELECT max(form) FROM factory_runs_form"
+SET_FORM = "INSERT INTO factory_runs_form (form) VALUES (:form)"
+
+BEGIN_RUN = """
+INSERT INTO factory_runs (id, run_id, team, source, agent, model, session_id, parent_run_id, status, started_at,
+  timeout_s, ends_by, rehearsal, question)
+VALUES (:id, :run_id, :team, :source, :agent, :model, :session_id, :parent_run_id, 'running', :started_at,
+  :timeout_s, :ends_by, :rehearsal, :question)
+"""
+RESUME_RUN = "UPDATE factory_runs SET status = 'running', stop_reason = '', ends_by = :ends_by WHERE id = :id"
+END_RUN = """
+UPDATE factory_runs SET status = :status, stop_reason = :stop_reason, answer = :answer, error = :error,
+  elapsed_s = :elapsed_s, usage = :usage, cost_usd = :cost_usd, longest = :longest, longest_s = :longest_s,
+  why = :why, parts = :parts
+WHERE id = :id
+"""
+ADD_EVENT = "INSERT INTO factory_run_events (run, seq, event) VALUES (:id, :seq, :event) ON CONFLICT DO NOTHING"
+DROP_EVENTS = "DELETE FROM factory_run_events WHERE run = :id"
+DROP_RUN = "DELETE FROM factory_runs WHERE id = :id"
+OLD_RUNS = "SELECT id FROM factory_runs WHERE id < :before ORDER BY id LIMIT :limit"
+EVENTS = "SELECT seq, event FROM factory_run_events WHERE run = :id AND seq > :after ORDER BY seq LIMIT :limit"
+LAST_EVENT = "SELECT event FROM factory_run_events WHERE run = :id ORDER BY seq DESC LIMIT 1"
+
+_SHORT = (
+    *("id", "run_id", "team", "source", "agent", "model", "session_id", "parent_run_id", "status", "stop_reason"),
+    *("started_at", "timeout_s", "ends_by", "elapsed_s", "usage", "cost_usd", "rehearsal", "longest", "longest_s"),
+    *("why", "parts"),
+)
+_LISTED = ", ".join([*_SHORT, *(f"substr({name}, 1, {HEAD}) AS {name}" for name in ("question", "answer", "error"))])
+_WHOLE = ", ".join([*_SHORT, "question", "answer", "error"])
+
+
+class WantedRuns(TypedDict, total=False):
+    """Which runs are wanted, as arguments."""
+
+    team: str | None
+    status: str | None
+    agent: str | None
+    session_id: str | None
+    since: datetime | None
+    until: datetime | None
+    text: str | None
+    parent: str | None
+
+
+class Wanted(msgspec.Struct, frozen=True, kw_only=True):
+    """Which runs are wanted; None leaves a thing open. `parent` is the run whose sub-agents' runs they are."""
+
+    team: str | None = None
+    status: str | None = None
+    agent: str | None = None
+    session_id: str | None = None
+    since: datetime | None = None
+    until: datetime | None = None
+    text: str | None = None
+    parent: str | None = None
+
+    def conditions(self, dialect: Dialect) -> tuple[list[str], Params]:
+        """
+        Return the conditions of a statement, and their values.
+
+        Raises:
+            MisuseError: a status nobody has, or a text without a word.
+
+        """
+        exact = {"team": self.team, "agent": self.agent, "session_id": self.session_id, "parent_run_id": self.parent}
+        values: Params = {name: value for name, value in exact.items() if value is not None}
+        conditions = [f"{name} = :{name}" for name in values]
+        if self.parent is None:
+            conditions.append("parent_run_id IS NULL")
+        for name, at, sign in (("since", self.since, ">="), ("until", self.until, "<")):
+            if at is not None:
+                conditions.append(f"id {sign} :{name}")
+                values[name] = first_id(at)
+        if self.status is not None:
+            if self.status not in STATUSES:
+                raise MisuseError(f"status {self.status!r}: allowed are {', '.join(STATUSES)}")
+            under_way = self.status in ("running", "unfinished")
+            conditions.append("status = :status")
+            values["status"] = "running" if under_way else self.status
+            if under_way:
+                conditions.append("ends_by >= :now" if self.status == "running" else "ends_by < :now")
+                values["now"] = time.time()
+        if self.text is not None:
+            conditions.append(dialect.has_words)
+            values["text"] = _searched(dialect, self.text)
+        return conditions, values
+
+
+def select_page(wanted: Wanted, order: Order, after: str | None, limit: int, dialect: Dialect) -> tuple[str, Params]:
+    """
+    Return the statement of one page, which asks for one row more than it has: so it is known whether there are more.
+
+    Raises:
+        MisuseError: an order, a limit or a cursor that cannot be.
+
+    """
+    if order not in ("newest", "slowest"):
+        raise MisuseError(f"order {order!r}: allowed are 'newest' and 'slowest'")
+    if not 1 <= limit <= MOST:
+        raise MisuseError(f"limit is a number from 1 to {MOST}, not {limit!r}")
+    conditions, values = wanted.conditions(dialect)
+    if order == "slowest":
+        conditions.append("elapsed_s IS NOT NULL")
+    if after is not None:
+        values["before"], seconds = read_cursor(order, after)
+        if order == "newest":
+            conditions.append("id < :before")
+        else:
+            conditions.append("(elapsed_s < :seconds OR (elapsed_s = :seconds AND id < :before))")
+            values["seconds"] = seconds
+    by = "id DESC" if order == "newest" else "elapsed_s DESC, id DESC"
+    where = " AND ".join(conditions) or "TRUE"
+    return f"SELECT {_LISTED} FROM factory_runs WHERE {where} ORDER BY {by} LIMIT {limit + 1}", values  # noqa: S608
+
+
+def select_run(run_id: str, team: str | None) -> tuple[str, Params]:
+    """Return the statement of the newest run of this name."""
+    its = "run_id = :run_id" + ("" if team is None else " AND team = :team")
+    values = {"run_id": run_id} | ({} if team is None else {"team": team})
+    return f"SELECT {_WHOLE} FROM factory_runs WHERE {its} ORDER BY id DESC LIMIT 1", values  # noqa: S608
+
+
+def row_of(found: Sequence[Any]) -> RunRow:
+    """Make a row of what a statement gave."""
+    values = dict(zip(_SHORT, found, strict=False))
+    question, answer, error = found[len(_SHORT) :]
+    ends_by, usage, parts = values.pop("ends_by"), values.pop("usage"), values.pop("parts")
+    del values["id"]
+    if values["status"] == "running" and ends_by < time.time():
+        values["status"] = "unfinished"
+    values["rehearsal"] = bool(values["rehearsal"])
+    return RunRow(
+        **values,
+        usage=Usage() if usage is None else msgspec.json.decode(usage, type=Usage),
+        parts=msgspec.json.decode(parts),
+        question=question,
+        answer=answer,
+        error=error,
+    )
+
+
+def cursor_behind(found: Sequence[Any], order: Order) -> str:
+    """Return the cursor behind a row as a statement gave it."""
+    return cursor(order, found[0], found[_SHORT.index("elapsed_s")])
+
+
+def _searched(dialect: Dialect, text: str) -> str:
+    """Write a query as the database wants it; its words are letters and digits alone, so nothing has to be escaped."""
+    phrases = phrases_of(text)
+    if not phrases:
+        raise MisuseError(f"text {text[:40]!r} has no word to look for")
+    if dialect is SQLITE:
+        return " AND ".join(f'"{" ".join(words)}" *' for words in phrases)
+    return " & ".join(f"({' <-> '.join([*words[:-1], f'{words[-1]}:*'])})" for words in phrases)

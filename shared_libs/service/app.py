@@ -1,0 +1,99 @@
+"""The application: routes, the layers around them, and the lifespan that owns every pool."""
+
+from __future__ import annotations
+
+import gc
+import logging
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+from starlette.routing import Route
+
+from shared_libs.atomic.errors import FactoryError
+from shared_libs.service.edge import Edge
+from shared_libs.service.faces import routes
+from shared_libs.service.problems import PROBLEM_JSON, Problem, problem_details, problem_of
+from shared_libs.service.routers import agents, meta, runs
+from shared_libs.service.settings import Settings
+from shared_libs.service.state import Service
+
+_log = logging.getLogger("shared_libs.service")
+
+OPEN_PATHS = ("/healthz", "/readyz", "/openapi.json", "/")
+"""What needs no key: the probes, the document, and the console's page, which holds nothing but itself."""
+
+
+def create_app(settings: Settings, *, on_note: Callable[[str], None] = _log.warning) -> FastAPI:
+    """
+    Make the application of a service; its lifespan opens and closes everything.
+
+    Args:
+        settings: how it runs.
+        on_note: gets what whoever started it should know.
+
+    """
+    service = Service(settings, on_note)
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        await service.aopen()
+        gc.collect()
+        gc.freeze()  # what is there now stays, and need not be looked through again
+        try:
+            yield
+        finally:
+            await service.aclose()
+
+    app = FastAPI(
+        title="GenAI Factory",
+        summary="Agents, model chains and runs that always come back in time.",
+        lifespan=lifespan,
+        docs_url=None,
+        redoc_url=None,
+        openapi_url=None,
+        telemetry={"tracing": False, "metrics": False},
+    )
+    app.state.service = service
+    app.router.routes.extend(_hot_routes())
+    for router in (agents.router, runs.router, meta.router):
+        app.include_router(router)
+    app.add_exception_handler(FactoryError, _answer)
+    app.add_exception_handler(HTTPException, _answer)
+    app.add_exception_handler(RequestValidationError, _answer)
+    app.add_exception_handler(Exception, _answer)
+    app.add_middleware(Edge, max_body=settings.max_body, body_timeout_s=settings.body_timeout_s)
+    return app
+
+
+def _hot_routes() -> list[Route]:
+    return [*runs.HOT, *routes.HOT]
+
+
+async def _answer(request: Request, error: Exception) -> JSONResponse:
+    problem = _seen_as_problem(error)
+    exchange = request.scope["factory.exchange"]
+    headers = dict(problem.headers())
+    if isinstance(error, HTTPException) and error.headers:
+        headers |= dict(error.headers)
+    content = problem_details(problem, exchange.request_id)
+    return JSONResponse(content, problem.kind.status, headers=headers, media_type=PROBLEM_JSON)
+
+
+def _seen_as_problem(error: Exception) -> Problem:
+    match error:
+        case RequestValidationError():
+            first: dict[str, Any] = dict(error.errors()[0])
+            where = ".".join(map(str, first["loc"][1:]))
+            return Problem("invalid_request", f"{where}: {first['msg']}", param=where or None)
+        case HTTPException(status_code=404):
+            return Problem("not_found", "there is nothing at this address; GET /openapi.json tells what there is")
+        case HTTPException(status_code=405):
+            return Problem("method_not_allowed", f"allowed here: {(error.headers or {}).get('Allow', 'nothing')}")
+        case HTTPException(status_code=status) if status < 500:
+            return Problem("invalid_request", str(error.detail))
+    return problem_of(error)

@@ -1,0 +1,42 @@
+"""Bodies of requests: JSON whose size, depth and number of values are bounded before anything is made of it."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import msgspec
+
+from shared_libs.service.problems import Problem
+
+MAX_VALUES = 500_000
+"""Commas and opening brackets of a body: a bound on how many objects its JSON becomes, and so on the time it takes."""
+
+OFF_LOOP_BYTES = 256 * 1024
+"""Larger bodies are decoded in a thread."""
+
+
+async def decode_json(body: bytes) -> Any:
+    """
+    Read a body as JSON.
+
+    Raises:
+        Problem: it is empty, no JSON, nested too deeply, or has too many values.
+
+    """
+    if len(body) > OFF_LOOP_BYTES:
+        return await asyncio.to_thread(_decode, body)
+    return _decode(body)
+
+
+def _decode(body: bytes) -> Any:
+    if not body.strip():
+        raise Problem("invalid_request", "the body is empty; send a JSON object")
+    if len(body) > MAX_VALUES and sum(map(body.count, (b",", b"[", b"{"))) > MAX_VALUES:
+        raise Problem("body_too_large", f"the JSON has more than {MAX_VALUES:,} values")
+    try:
+        return msgspec.json.decode(body)
+    except RecursionError:
+        raise Problem("invalid_request", "the JSON is nested too deeply") from None
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise Problem("invalid_request", f"the body is not valid JSON: {error}") from None

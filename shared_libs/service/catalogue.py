@@ -1,0 +1,269 @@
+"""What there is to ask: the agents of a folder of definitions, and their chains of models, reloaded as one."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import logging
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from time import time
+from typing import Literal, NamedTuple
+
+from shared_libs.agents import ReActAgent
+from shared_libs.atomic.errors import ConfigError, FactoryError
+from shared_libs.atomic.events import EventSink
+from shared_libs.atomic.llms.base import CALL_TIMEOUT_S, BaseLLMWrapper
+from shared_libs.factory import agent_from_dict, load_agent, load_definition
+from shared_libs.factory.prices import FILE_NAME as PRICES
+from shared_libs.factory.problems import choices
+from shared_libs.service.callers import Caller
+from shared_libs.service.problems import Problem
+from shared_libs.service.settings import FILE_NAME as SETTINGS
+
+_log = logging.getLogger("shared_libs.service")
+
+MODELS = "models.yaml"
+"""Chains of models without an agent: a mapping `models` from a name to what stands under `llm` in a definition."""
+
+OPEN_S = 10.0
+"""Seconds an agent may take to get ready before it is offered all the same; its first run does the rest."""
+
+
+class Made:
+    """What a definition has made; replaced by a reload, it is closed when its last user has gone."""
+
+    def __init__(self, agent: ReActAgent) -> None:
+        self.agent = agent
+        self._users = 0
+        self._retired = False
+
+    async def aopen(self) -> None:
+        """Get it ready; a store that is down now may be up when it is needed."""
+        try:
+            async with asyncio.timeout(OPEN_S):
+                await self.agent.aopen()
+        except Exception as error:  # noqa: BLE001 - foreign code: its run says what is wrong, and tries again
+            _log.warning("%s is not ready yet: %s", self.agent.name, error)
+
+    async def retire(self) -> None:
+        """Close it as soon as nobody uses it."""
+        self._retired = True
+        await self._close_if_done()
+
+    async def __aenter__(self) -> None:
+        self._users += 1
+
+    async def __aexit__(self, *_: object) -> None:
+        self._users -= 1
+        await self._close_if_done()
+
+    async def _close_if_done(self) -> None:
+        if self._retired and not self._users:
+            try:
+                await self.agent.aclose()
+            except Exception:  # noqa: BLE001 - foreign code: nobody is left to whom it matters
+                _log.exception("%s did not close well", self.agent.name)
+
+
+class Entry:
+    """
+    An agent, or a chain of models, under the name by which it is asked.
+
+    The chain of an agent is an entry of its own, `NAME/chain`: the bare models, without tools and instructions.
+    """
+
+    def __init__(self, name: str, made: Made, description: str, *, kind: Literal["agent", "chain"]) -> None:
+        self.name = name
+        self.description = description
+        self.kind = kind
+        self.created = int(time())
+        self._made = made
+
+    @property
+    def agent(self) -> ReActAgent:
+        """The agent; only of an entry whose kind is "agent"."""
+        assert self.kind == "agent"
+        return self._made.agent
+
+    @property
+    def llm(self) -> BaseLLMWrapper:
+        """The chain of models."""
+        return self._made.agent.llm
+
+    @property
+    def longest_s(self) -> float:
+        """Seconds that asking it may take, by its definition."""
+        return self._made.agent.limits.timeout_s if self.kind == "agent" else CALL_TIMEOUT_S
+
+    @property
+    def needs(self) -> str:
+        """The scope that asking it needs."""
+        return f"agents:run:{self.name}" if self.kind == "agent" else f"models:{self.name}"
+
+    def used(self) -> Made:
+        """Return a context that keeps it open, whatever is reloaded meanwhile."""
+        return self._made
+
+
+class _File(NamedTuple):
+    """A file of the folder: the stamp of what it was made from, what it made, and under which names."""
+
+    stamp: str
+    made: tuple[Made, ...]
+    entries: tuple[Entry, ...]
+
+
+class Catalogue:
+    """
+    The entries of a folder.
+
+    `problems` are the files that do not hold, each with its reasons; what they gave before goes on being offered.
+
+    Args:
+        folder: the definitions: `*.yaml`, but for prices, scenarios and the service's own settings.
+        observers: get the events of every run.
+
+    """
+
+    def __init__(self, folder: Path, observers: Sequence[EventSink] = ()) -> None:
+        self._folder = folder
+        self._observers = observers
+        self._files: dict[str, _File] = {}
+        self._refused: dict[str, str] = {}
+        self._entries: Mapping[str, Entry] = {}
+        self.problems: Mapping[str, Sequence[str]] = {}
+        self.notes: Mapping[str, Sequence[str]] = {}
+
+    @property
+    def size(self) -> int:
+        """How much there is to ask."""
+        return len(self._entries)
+
+    def visible(self, caller: Caller) -> list[Entry]:
+        """Return what a caller may ask, by name."""
+        return [entry for _, entry in sorted(self._entries.items()) if caller.may(entry.needs)]
+
+    def find(self, caller: Caller, name: str, *, kind: str | None = None) -> Entry:
+        """
+        Return an entry by its name.
+
+        Raises:
+            Problem: there is none, or the caller may not see it, which is the same answer.
+
+        """
+        entry = self._entries.get(name)
+        if entry is None or not caller.may(entry.needs) or kind not in (None, entry.kind):
+            names = [other.name for other in self.visible(caller) if kind in (None, other.kind)]
+            raise Problem("model_not_found", f"there is no {kind or 'model'} {name[:80]!r}; {choices(name, names)}")
+        return entry
+
+    async def load(self) -> bool:
+        """
+        Look at the folder, and offer what it holds now; returns whether anything has changed.
+
+        Everything is read and built before one reference is swapped. What has not changed stays as it is, with its
+        connections and what it remembers.
+        """
+        files, refused, problems, notes = await asyncio.to_thread(self._read)
+        if (files, refused) == (self._files, self._refused):
+            return False
+        old = {made for file in self._files.values() for made in file.made}
+        new = {made for file in files.values() for made in file.made}
+        await asyncio.gather(*(made.aopen() for made in new - old))
+        entries: dict[str, Entry] = {}
+        for name, file in files.items():
+            for entry in file.entries:
+                if entry.name in entries:
+                    problems[name] = [*problems.get(name, ()), f"{name}: {entry.name!r} is defined twice"]
+                else:
+                    entries[entry.name] = entry
+        self._entries, self._files, self._refused = entries, files, refused
+        self.problems, self.notes = problems, notes
+        for made in old - new:
+            await made.retire()
+        return True
+
+    async def aclose(self) -> None:
+        """Close everything."""
+        for file in self._files.values():
+            for made in file.made:
+                await made.retire()
+
+    def _read(self) -> tuple[dict[str, _File], dict[str, str], dict[str, list[str]], dict[str, list[str]]]:
+        found = {path.name: _read_bytes(path) for path in _definitions(self._folder)}
+        beside = _stamp([found.get(PRICES, b"")])
+        every = _stamp(found.values())
+        files: dict[str, _File] = {}
+        refused: dict[str, str] = {}
+        problems = {name: list(told) for name, told in self.problems.items() if name in found}
+        notes = {name: list(told) for name, told in self.notes.items() if name in found}
+        for name, text in found.items():
+            if name == PRICES:
+                continue
+            # one that calls others is made of all of them
+            stamp = _stamp([text]) + (every if b"path:" in text else beside)
+            before = self._files.get(name)
+            if before is not None and (before.stamp == stamp or self._refused.get(name) == stamp):
+                files[name] = before
+                if self._refused.get(name) == stamp:
+                    refused[name] = stamp
+                continue
+            if before is None and self._refused.get(name) == stamp:
+                refused[name] = stamp
+                continue
+            told: list[str] = []
+            try:
+                files[name] = self._built(self._folder / name, stamp, told)
+                problems.pop(name, None)
+            except (FactoryError, OSError) as error:
+                problems[name] = list(error.problems) if isinstance(error, ConfigError) else [str(error)]
+                refused[name] = stamp
+                if before is not None:
+                    files[name] = before
+            notes[name] = told
+        return files, refused, problems, {name: told for name, told in notes.items() if told}
+
+    def _built(self, path: Path, stamp: str, notes: list[str]) -> _File:
+        if path.name == MODELS:
+            agents = [(name, Made(agent)) for name, agent in self._chains(path, notes)]
+            entries = [Entry(name, made, "A chain of models.", kind="chain") for name, made in agents]
+            return _File(stamp, tuple(made for _, made in agents), tuple(entries))
+        agent = load_agent(path, observers=self._observers, on_note=notes.append)
+        description = str(load_definition(path).get("description", ""))
+        if agent.llm.rehearsal:
+            notes.append(f"{agent.name} rehearses: no model is usable, and its answers say so")
+        made = Made(agent)
+        chain = Entry(f"{agent.name}/chain", made, f"The models of {agent.name}.", kind="chain")
+        return _File(stamp, (made,), (Entry(agent.name, made, description, kind="agent"), chain))
+
+    def _chains(self, path: Path, notes: list[str]) -> Iterable[tuple[str, ReActAgent]]:
+        written = load_definition(path)
+        models = written.get("models")
+        if set(written) != {"models"} or not isinstance(models, dict):
+            raise ConfigError([f"{path}: allowed is one key, `models`: a mapping from names to chains"])
+        for name, llm in models.items():
+            try:
+                agent = agent_from_dict({"name": name, "llm": llm}, file=path, on_note=notes.append)
+            except ConfigError as error:
+                raise ConfigError([f"{path}: models.{name}: {problem}" for problem in error.problems]) from error
+            yield name, agent
+
+
+def _definitions(folder: Path) -> list[Path]:
+    every = (path for path in sorted(folder.iterdir()) if path.suffix in (".yaml", ".yml") and path.is_file())
+    return [path for path in every if path.name != SETTINGS and ".scenario." not in path.name and path.name[0] != "."]
+
+
+def _read_bytes(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError:
+        return b""
+
+
+def _stamp(texts: Iterable[bytes]) -> str:
+    whole = hashlib.blake2b(digest_size=16)
+    for text in texts:
+        whole.update(len(text).to_bytes(8, "big") + text)
+    return whole.hexdigest()

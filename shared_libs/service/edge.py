@@ -1,0 +1,116 @@
+"""The outermost layer: an id for every request, bounds on what comes in, and the headers that every answer has."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import uuid
+from collections.abc import Awaitable, Callable, MutableMapping
+from time import perf_counter
+from typing import Any
+
+from shared_libs.service.problems import Problem
+
+Scope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+ASGIApp = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+_SANE_ID = re.compile(rb"[A-Za-z0-9._:-]{1,128}")
+
+
+class Exchange:
+    """
+    One request and its answer, as all layers see it.
+
+    `began_at` is the loop's time at which it came; `waited_s` what of it was spent waiting for a turn, a model or a
+    tool. `out` are headers of the answer, whoever makes it.
+    """
+
+    __slots__ = ("_began", "began_at", "out", "request_id", "waited_s")
+
+    def __init__(self, request_id: str, began_at: float) -> None:
+        self.request_id = request_id
+        self.began_at = began_at
+        self._began = perf_counter()  # some loops' clocks count whole milliseconds
+        self.waited_s = 0.0
+        self.out: list[tuple[bytes, bytes]] = []
+
+    def tell(self, name: str, value: str) -> None:
+        """Put a header on the answer."""
+        self.out.append((name.encode("latin-1"), value.encode("latin-1", "replace")))
+
+    def overhead_ms(self) -> float:
+        """Return what of the time so far was ours, in milliseconds."""
+        return max(0.0, perf_counter() - self._began - self.waited_s) * 1e3
+
+
+class Edge:
+    """
+    Wraps the application: no request without an id, no body without an end, no answer without its headers.
+
+    Args:
+        app: what is wrapped.
+        max_body: bytes of a body; they are counted, whatever `content-length` says.
+        body_timeout_s: seconds a body may take to come.
+
+    """
+
+    def __init__(self, app: ASGIApp, *, max_body: int, body_timeout_s: float) -> None:
+        self._app = app
+        self._max_body = max_body
+        self._body_timeout_s = body_timeout_s
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve a request."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        loop = asyncio.get_running_loop()
+        exchange = Exchange(_request_id(scope), loop.time())
+        scope["factory.exchange"] = exchange
+
+        async def send_with_headers(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                overhead = b"%.2f" % exchange.overhead_ms()
+                told = [(b"x-request-id", exchange.request_id.encode()), (b"x-factory-overhead-ms", overhead)]
+                message["headers"] = [*message.get("headers", ()), *told, *exchange.out]
+            await send(message)
+
+        await self._app(scope, self._bounded(receive, loop), send_with_headers)
+
+    def _bounded(self, receive: Receive, loop: asyncio.AbstractEventLoop) -> Receive:
+        give_up_at = loop.time() + self._body_timeout_s
+        size = 0
+        whole = False
+
+        async def receive_bounded() -> Message:
+            nonlocal size, whole
+            if whole:
+                return await receive()
+            try:
+                async with asyncio.timeout_at(give_up_at):
+                    message = await receive()
+            except TimeoutError:
+                raise Problem("body_timeout", f"the body did not come within {self._body_timeout_s:g} s") from None
+            size += len(message.get("body", b""))
+            whole = not message.get("more_body", False)
+            if size > self._max_body:
+                raise too_large(self._max_body)
+            return message
+
+        return receive_bounded
+
+
+def too_large(max_body: int) -> Problem:
+    """Refuse a body."""
+    return Problem("body_too_large", f"a body has at most {max_body:,} bytes", facts={"max_body": max_body})
+
+
+def _request_id(scope: Scope) -> str:
+    """Take the caller's id where it is one, so that it is found in both logs; else make one."""
+    for name, value in scope["headers"]:
+        if name == b"x-request-id" and _SANE_ID.fullmatch(value):
+            return str(value, "ascii")
+    return f"req_{uuid.uuid4().hex}"

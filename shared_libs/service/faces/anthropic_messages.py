@@ -1,0 +1,194 @@
+"""Anthropic's messages as clients send them: https://docs.anthropic.com/en/api/messages."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from shared_libs.atomic.types import ImagePart, Message, TextPart, Thinking, ToolCall, ToolSpec
+from shared_libs.service.faces.openai_chat import image
+from shared_libs.service.faces.wanted import Body, Wanted, tool_spec
+
+PROVIDER = "anthropic"
+
+_KNOWN = frozenset(
+    {
+        *("model", "messages", "max_tokens", "system", "tools", "tool_choice", "temperature", "top_p", "top_k"),
+        *("stop_sequences", "stream", "metadata", "thinking", "output_config", "service_tier", "cache_control"),
+    }
+)
+
+_CHOICES = {"auto": "auto", "any": "required", "none": "none"}
+
+_EFFORTS = ((2048, "low"), (12000, "medium"))
+"""Up to how many tokens of thinking a budget is called what; a larger one is high."""
+
+_EFFORT_WORDS = {"low": "low", "medium": "medium", "high": "high", "max": "xhigh", "xhigh": "xhigh"}
+
+_HANDED_BACK = frozenset({"server_tool_use", "web_search_tool_result", "web_fetch_tool_result", "container_upload"})
+"""Blocks of tools that the vendor runs itself; nobody here can read them."""
+
+
+def read_request(data: Any, *, counting: bool = False) -> Wanted:
+    """
+    Read a request.
+
+    Args:
+        data: the body.
+        counting: whether it is only counted, and needs no `max_tokens`.
+
+    Raises:
+        Problem: it is not valid; names the field.
+
+    """
+    body = Body(data)
+    model = body.text("model")
+    if not counting and body.data.get("max_tokens") is None:
+        raise body.wrong("max_tokens", "a number, which must be there")
+    body.number_or_none("max_tokens", 1, 2**31)
+    body.number_or_none("temperature", 0, 1)
+    body.number_or_none("top_p", 0, 1)
+    tools, ignored = _tools(body)
+    ignored += [name for name, value in body.data.items() if name not in _KNOWN and value not in (None, [], {})]
+    messages = [Message("system", text)] if (text := _system(body)) else []
+    for one in body.objects("messages"):
+        messages += _messages(one)
+    if not any(message.role != "system" for message in messages):
+        raise body.wrong("messages", "a list of at least one message")
+    form = body.object_or("output_config").get("format")
+    schema = form.get("schema") if isinstance(form, dict) else None
+    return Wanted(
+        model=model,
+        messages=messages,
+        tools=tools,
+        fields=_fields(body, schema),
+        stream=body.flag("stream"),
+        schema=schema if isinstance(schema, dict) else None,
+        ignored=ignored,
+    )
+
+
+def wants_thinking(data: Any) -> bool:
+    """Whether the answer is to tell how it was thought."""
+    return Body(data).object_or("thinking").get("type") in ("enabled", "adaptive")
+
+
+def _fields(body: Body, schema: Any) -> dict[str, Any]:
+    """The fields, as chat completions name them."""
+    data = body.data
+    fields = {
+        name: data[name] for name in ("max_tokens", "temperature", "top_p", "top_k") if data.get(name) is not None
+    }
+    if (stop := data.get("stop_sequences")) is not None:
+        fields["stop"] = stop
+    if isinstance(user := body.object_or("metadata").get("user_id"), str):
+        fields["user"] = user
+    if choice := body.object_or("tool_choice"):
+        if choice.get("type") == "tool":
+            fields["tool_choice"] = {"type": "function", "function": {"name": str(choice.get("name", ""))}}
+        elif choice.get("type") in _CHOICES:
+            fields["tool_choice"] = _CHOICES[choice["type"]]
+        else:
+            raise body.wrong("tool_choice.type", f"one of tool, {', '.join(_CHOICES)}")
+        if choice.get("disable_parallel_tool_use"):
+            fields["parallel_tool_calls"] = False
+    effort = _EFFORT_WORDS.get(str(body.object_or("output_config").get("effort")))
+    budget = body.object_or("thinking").get("budget_tokens")
+    if effort is None and isinstance(budget, int):
+        effort = next((word for most, word in _EFFORTS if budget <= most), "high")
+    if effort is not None:
+        fields["reasoning_effort"] = effort
+    if isinstance(schema, dict):
+        fields["response_format"] = {"type": "json_schema", "json_schema": {"name": "output", "schema": schema}}
+    return fields
+
+
+def _system(body: Body) -> str:
+    system = body.data.get("system")
+    if system is None or isinstance(system, str):
+        return system or ""
+    return "\n\n".join(one.text_or("text") for one in body.objects("system"))
+
+
+def _tools(body: Body) -> tuple[tuple[ToolSpec, ...], list[str]]:
+    specs, ignored = [], []
+    for one in body.objects("tools"):
+        kind = one.text_or("type", "custom")
+        if kind == "custom":
+            specs.append(tool_spec(one, "input_schema"))
+        else:
+            ignored.append(f"tools:{kind}")
+    return tuple(specs), ignored
+
+
+def _messages(body: Body) -> list[Message]:
+    role = body.text("role")
+    if role not in ("user", "assistant", "system"):
+        raise body.wrong("role", "'user' or 'assistant'")
+    content = body.data.get("content")
+    if isinstance(content, str):
+        return [Message("user" if role == "user" else "assistant" if role == "assistant" else "system", content)]
+    if not isinstance(content, list):
+        raise body.wrong("content", "a text or a list of blocks")
+    blocks = body.objects("content")
+    if role == "assistant":
+        return [_assistant(blocks)]
+    if role == "system":
+        return [Message("system", "\n\n".join(block.text_or("text") for block in blocks))]
+    results: list[Message] = []
+    parts: list[TextPart | ImagePart] = []
+    for block in blocks:
+        if block.text("type") == "tool_result":
+            results.append(_result(block, parts))
+        else:
+            parts.append(_part(block))
+    plain = all(isinstance(part, TextPart) for part in parts)
+    said = "\n\n".join(part.text for part in parts if isinstance(part, TextPart)) if plain else tuple(parts)
+    return [*results, *([Message("user", said)] if said else [])]
+
+
+def _result(block: Body, parts: list[TextPart | ImagePart]) -> Message:
+    """A tool's result; its images stand in the message behind it, because only texts are results everywhere."""
+    content = block.data.get("content")
+    text = content if isinstance(content, str) else ""
+    if isinstance(content, list):
+        inner = [_part(one) for one in block.objects("content")]
+        text = "\n".join(part.text for part in inner if isinstance(part, TextPart))
+        parts += [part for part in inner if isinstance(part, ImagePart)]
+    return Message("tool", text, tool_call_id=block.text("tool_use_id"), is_error=block.flag("is_error"))
+
+
+def _part(block: Body) -> TextPart | ImagePart:
+    kind = block.text("type")
+    if kind == "text":
+        return TextPart(block.text_or("text"))
+    source = Body(block.data.get("source"), block.at("source")) if kind in ("image", "document") else None
+    if kind == "image" and source is not None:
+        if source.text("type") == "url":
+            return image(source.text("url"), source.at("url"))
+        media_type = source.text("media_type")
+        return image(f"data:{media_type};base64,{source.text('data')}", source.at("media_type"))
+    if source is not None and source.text("type") == "text":
+        return TextPart(source.text("data"))
+    if kind in _HANDED_BACK:
+        return TextPart("")
+    raise block.wrong("type", f"'text', 'image' or 'tool_result'; {kind!r:.40} is not supported")
+
+
+def _assistant(blocks: list[Body]) -> Message:
+    texts: list[str] = []
+    calls: list[ToolCall] = []
+    thinking: list[Thinking] = []
+    for block in blocks:
+        kind = block.text("type")
+        if kind == "text":
+            texts.append(block.text_or("text"))
+        elif kind == "tool_use":
+            given = msgspec.json.encode(block.data.get("input"))
+            calls.append(ToolCall.from_json(block.text("id"), block.text("name"), given))
+        elif kind == "thinking" and block.text_or("signature"):  # without, no API takes it back
+            thinking.append(Thinking(block.text_or("thinking"), PROVIDER, block.text_or("signature")))
+        elif kind == "redacted_thinking":
+            thinking.append(Thinking("", PROVIDER, data={"data": block.text("data")}))
+    return Message("assistant", "".join(texts), tool_calls=tuple(calls), thinking=tuple(thinking))

@@ -1,0 +1,64 @@
+"""Anthropic's messages API: agents and chains are models."""
+
+from __future__ import annotations
+
+import uuid
+from datetime import UTC, datetime
+
+from shared_libs.atomic.llms.chat_fields import schema_of
+from shared_libs.atomic.types import BYTES_PER_TOKEN, estimate_tokens
+from shared_libs.service.endpoint import Call
+from shared_libs.service.faces.anthropic_answer import MessageAnswer
+from shared_libs.service.faces.anthropic_messages import read_request, wants_thinking
+from shared_libs.service.faces.converse import converse
+from shared_libs.service.faces.openai_chat import for_agent
+from shared_libs.service.faces.wanted import Wanted
+from shared_libs.service.streams import encode
+
+
+async def messages(call: Call) -> None:
+    """Answer a request for a message."""
+    call.exchange.tell("request-id", call.exchange.request_id)
+    data = await call.json()
+    wanted = read_request(data)
+    entry = call.service.catalogue.find(call.caller, wanted.model)
+    wanted.session_id = call.headers.get("x-session-id") or None
+    wanted.schema = schema_of(wanted.fields)
+    if entry.kind == "agent":
+        for_agent(wanted)
+    answer = MessageAnswer(uuid.uuid4().hex, wanted.model, input_tokens=_tokens(wanted), thinking=wants_thinking(data))
+    await converse(call, entry, wanted, answer)
+
+
+async def count_tokens(call: Call) -> None:
+    """
+    Tell about how many tokens a request has.
+
+    An estimate by its length: no model of a chain has the same tokens as another, and none is asked.
+    """
+    call.exchange.tell("request-id", call.exchange.request_id)
+    wanted = read_request(await call.json(), counting=True)
+    call.service.catalogue.find(call.caller, wanted.model)
+    await call.reply({"input_tokens": _tokens(wanted)})
+
+
+async def models(call: Call) -> None:
+    """List what the key may ask, as this vendor's SDK reads it."""
+    entries = call.service.catalogue.visible(call.caller)
+    listed = [
+        {
+            "type": "model",
+            "id": entry.name,
+            "display_name": entry.name,
+            "created_at": datetime.fromtimestamp(entry.created, UTC).isoformat(),
+        }
+        for entry in entries
+    ]
+    names = [entry.name for entry in entries]
+    ends = {"first_id": names[0] if names else None, "last_id": names[-1] if names else None}
+    await call.reply({"data": listed, "has_more": False, **ends})
+
+
+def _tokens(wanted: Wanted) -> int:
+    tools = sum(len(encode(spec)) for spec in wanted.tools)
+    return estimate_tokens(wanted.messages) + tools // BYTES_PER_TOKEN

@@ -1,0 +1,57 @@
+"""The routes of all faces."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from starlette.routing import Route
+
+from shared_libs.service.endpoint import Endpoint, Handler
+from shared_libs.service.faces import chat, messages
+from shared_libs.service.faces.anthropic_answer import anthropic_error, anthropic_status
+from shared_libs.service.faces.openai_answer import openai_error, openai_status
+from shared_libs.service.problems import Dialect
+
+
+def _doc(tag: str, name: str, summary: str, *, streams: bool = False, body: bool = True) -> dict[str, Any]:
+    """What the OpenAPI document says of a route whose format is another vendor's, and described there."""
+    content: dict[str, Any] = {"application/json": {"schema": {"type": "object"}}}
+    answer = content | ({"text/event-stream": {"schema": {"type": "string"}}} if streams else {})
+    told = {
+        "tags": [tag],
+        "operationId": name,
+        "summary": summary,
+        "responses": {"200": {"description": summary, "content": answer}},
+    }
+    return told | ({"requestBody": {"required": True, "content": content}} if body else {})
+
+
+OPENAI = Dialect(openai_error, openai_status)
+ANTHROPIC = Dialect(anthropic_error, anthropic_status)
+
+ASK = "models|agents:run"
+"""What a key needs at the least; what it asks in particular, the catalogue decides."""
+
+
+def _route(method: str, path: str, handler: Handler, doc: dict[str, Any], dialect: Dialect = OPENAI) -> Route:
+    return Route(path, Endpoint(handler, needs=ASK, dialect=dialect, doc=doc), methods=[method])
+
+
+HOT = [
+    _route(
+        "POST", "/v1/chat/completions", chat.chat, _doc("openai", "chat_completions", "A chat completion", streams=True)
+    ),
+    _route("GET", "/v1/models", chat.models, _doc("openai", "models", "What may be asked", body=False)),
+    _route("GET", "/v1/models/{name:path}", chat.model, _doc("openai", "model", "One of them", body=False)),
+    _route(
+        "POST", "/v1/messages", messages.messages, _doc("anthropic", "messages", "A message", streams=True), ANTHROPIC
+    ),
+    _route(
+        "POST",
+        "/v1/messages/count_tokens",
+        messages.count_tokens,
+        _doc("anthropic", "count_tokens", "About how many tokens a request has"),
+        ANTHROPIC,
+    ),
+]
+"""Plain ASGI, as all that is asked often."""

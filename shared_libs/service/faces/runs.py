@@ -1,0 +1,264 @@
+"""An agent's run as a client sees it: its answer in pieces, and the calls that are the client's to make."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import msgspec
+
+from shared_libs.agents.decisions import Decision
+from shared_libs.agents.pause import PausedRun
+from shared_libs.agents.react_agent import ReActAgent
+from shared_libs.agents.variant import ClientTools, variant
+from shared_libs.atomic.events import (
+    AgentEvent,
+    RunFinished,
+    StepStarted,
+    StreamRestarted,
+    TextDelta,
+    ThinkingDelta,
+    ToolFinished,
+    ToolStarted,
+)
+from shared_libs.atomic.llms.base import BaseLLMWrapper
+from shared_libs.atomic.results import AgentResult
+from shared_libs.atomic.types import LLMResponse, Message, ToolCall, ToolResult
+from shared_libs.service.faces.wanted import (
+    Began,
+    Called,
+    Ended,
+    Finish,
+    Outcome,
+    Piece,
+    Said,
+    Thought,
+    Voided,
+    Wanted,
+)
+from shared_libs.service.live import Resumed
+from shared_libs.service.problems import Problem
+
+_CALL_ID = re.compile(r"call_([0-9a-f]{32})_(\d{1,3})")
+
+HEADING = "Instructions of the client that asks:"
+
+WAITS = "This waits for a decision on {tools}. Decide at POST /v1/runs/{run_id}/decisions."
+
+_FIRST_CALL_ONLY = ("tool_choice", "parallel_tool_calls")
+
+_PROBLEMS = {
+    "rate_limited": "upstream_rate_limited",
+    "content_filter": "content_filtered",
+    "timeout": "deadline_exceeded",
+    "bad_request": "invalid_request",
+    "context_overflow": "context_length_exceeded",
+    "authentication": "upstream_failed",
+    "model_not_found": "upstream_failed",
+    "malformed": "upstream_failed",
+}
+"""What the last attempt of a failed run means to a client; anything else is an upstream that is not there."""
+
+
+class AskedModel:
+    """
+    Stands before an agent's model in one request, and adds the fields that the client sent.
+
+    What a client says of the choice of tools is meant for the first answer: an agent that had to call a tool in each
+    turn would never end.
+    """
+
+    def __init__(self, llm: BaseLLMWrapper, fields: Mapping[str, Any], *, stream: bool) -> None:
+        self._llm = llm
+        self._fields = dict(fields)
+        self._stream = stream
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._llm, name)
+
+    async def async_chat(self, messages: Any, tools: Any = (), *, stream: bool = True, **given: Any) -> LLMResponse:
+        """Ask the model, as its own method does."""
+        fields = dict(self._fields)
+        for name in _FIRST_CALL_ONLY:
+            self._fields.pop(name, None)
+        if fields:
+            given["chat_fields"] = fields
+        return await self._llm.async_chat(messages, tools, stream=stream or self._stream, **given)
+
+
+def prepared(agent: ReActAgent, wanted: Wanted, *, stream: bool) -> ReActAgent:
+    """Return the agent as this request wants it."""
+    system = "\n\n".join(message.text for message in wanted.messages if message.role == "system")
+    asked: Any = AskedModel(agent.llm, wanted.fields, stream=stream) if wanted.fields or stream else None
+    return variant(
+        agent,
+        llm=asked,
+        client_tools=ClientTools(wanted.tools) if wanted.tools else None,
+        instructions=f"{HEADING}\n{system}" if system else "",
+    )
+
+
+def shadowed(agent: ReActAgent, wanted: Wanted) -> list[str]:
+    """Name the client's tools that give way to the agent's own of the same name."""
+    own = {getattr(tool, "name", "") for tool in agent.tools}
+    return [f"tools:{spec.name}" for spec in wanted.tools if spec.name in own]
+
+
+def conversation(wanted: Wanted) -> list[Message]:
+    """
+    Return the messages that a run begins with; with a session, those that the agent does not remember.
+
+    Raises:
+        Problem: nothing asks.
+
+    """
+    messages = [message for message in wanted.messages if message.role != "system"]
+    if wanted.session_id is not None:
+        answered = max((index for index, one in enumerate(messages) if one.role == "assistant"), default=-1)
+        messages = messages[answered + 1 :]
+    if not messages or messages[-1].role == "assistant":
+        raise Problem("invalid_request", "the last message asks: its role is 'user' or 'tool'", param="messages")
+    return messages
+
+
+def paused_run_of(messages: Sequence[Message]) -> str | None:
+    """Return the id of the run that waits for the results at the end of a conversation, if they tell one."""
+    found = {match[1] if (match := _CALL_ID.fullmatch(one.tool_call_id or "")) else "" for one in _results(messages)}
+    return found.pop() if len(found) == 1 and "" not in found else None
+
+
+def resumed(state: dict[str, Any], messages: Sequence[Message]) -> Resumed | None:
+    """Bring the results at the end of a conversation into the state of the run that waits for them."""
+    paused = PausedRun.read(state)
+    turn = paused.state.open_turn
+    if turn is None:
+        return None
+    decisions: dict[str, Decision] = {}
+    for one in _results(messages):
+        match = _CALL_ID.fullmatch(one.tool_call_id or "")
+        number = int(match[2]) if match else -1
+        if match is None or match[1] != paused.run_id or number >= len(turn.calls):
+            return None
+        decisions[turn.calls[number].id] = Decision(approved=True, result=ToolResult(one.text, one.is_error))
+    waiting = {call.id for call in turn.calls} - turn.results.keys()
+    return Resumed(state, decisions) if decisions.keys() <= waiting else None
+
+
+def _results(messages: Sequence[Message]) -> list[Message]:
+    """The tools' results at the end of a conversation."""
+    count = 0
+    while count < len(messages) and messages[-1 - count].role == "tool":
+        count += 1
+    return list(messages[len(messages) - count :])
+
+
+class RunReader:
+    """
+    Reads the events of a run as pieces of its answer.
+
+    A turn that ends in tool calls was a thought and no answer, and that shows only at its end: where the agent has
+    tools the words are told at the end, else as they come.
+
+    Args:
+        agent: whose run it is, as it was prepared.
+        wanted: what was asked.
+
+    """
+
+    def __init__(self, agent: ReActAgent, wanted: Wanted) -> None:
+        self._always_live = not agent.tools or agent.protocol.name == "text"
+        self._client_tools = {spec.name for spec in wanted.tools}
+        self._live = self._always_live
+        self._thinking: list[str] = []
+
+    def take(self, event: AgentEvent) -> list[Piece]:
+        """
+        Read an event.
+
+        Raises:
+            Problem: the run has failed.
+
+        """
+        match event:
+            case StepStarted():
+                self._live = self._always_live or event.final
+            case TextDelta() if self._live:
+                return [Said(event.text)]
+            case StreamRestarted() if self._live:
+                return [Voided(event.reason)]
+            case ThinkingDelta():
+                self._thinking.append(event.text)
+                return [Thought(event.text)]
+            case ToolStarted() if event.tool not in self._client_tools:
+                return [Began(event.call_id, event.tool, event.input)]
+            case ToolFinished() if event.tool not in self._client_tools:
+                return [Ended(event.call_id, event.content, event.is_error)]
+            case RunFinished():
+                outcome = self.outcome(event.result)
+                return [*map(Called, outcome.calls), outcome]
+        return []
+
+    def outcome(self, result: AgentResult) -> Outcome:
+        """
+        Read a result.
+
+        Raises:
+            Problem: the run has failed.
+
+        """
+        if result.status in ("failed", "cancelled"):
+            raise problem_of_run(result)
+        calls = self._calls(result)
+        text, finish = result.answer or "", _finish(result)
+        if result.status == "paused" and not calls:
+            tools = ", ".join(action.tool for action in result.pending)
+            text, finish = WAITS.format(tools=tools, run_id=result.run_id), "stop"
+        return Outcome(text=text, calls=calls, finish=finish, usage=result.usage, facts=facts_of(result))
+
+    def _calls(self, result: AgentResult) -> tuple[ToolCall, ...]:
+        """The calls that wait for the client, under ids that tell the run."""
+        if result.state is None:
+            return ()
+        turn = PausedRun.read(result.state).state.open_turn
+        numbers = {call.id: number for number, call in enumerate(turn.calls)} if turn else {}
+        return tuple(
+            ToolCall(
+                f"call_{result.run_id}_{numbers[action.call_id]}",
+                action.tool,
+                action.input if isinstance(action.input, dict) else {},
+                action.input if isinstance(action.input, str) else None,
+            )
+            for action in result.pending
+            if action.tool in self._client_tools
+        )
+
+
+def facts_of(result: AgentResult) -> dict[str, Any]:
+    """What the clients of any wire are told of a run, beside its answer."""
+    facts: dict[str, Any] = {
+        "run_id": result.run_id,
+        "status": result.status,
+        "stop_reason": result.stop_reason,
+        "elapsed_s": round(result.elapsed_s, 3),
+        "attempts": len(result.attempts),
+        "still_running": [msgspec.to_builtins(one) for one in result.still_running],
+    }
+    if result.error:
+        facts["error"] = result.error
+    if result.pending:
+        facts["pending"] = [msgspec.to_builtins(one) for one in result.pending]
+    return facts
+
+
+def problem_of_run(result: AgentResult) -> Problem:
+    """Say why a run failed."""
+    last = result.attempts[-1].outcome if result.attempts else ""
+    code = _PROBLEMS.get(last, "upstream_unavailable" if last not in ("", "ok") else "run_failed")
+    return Problem(code, result.error or "the run failed", facts=facts_of(result) | {"error": result.error})
+
+
+def _finish(result: AgentResult) -> Finish:
+    if result.status == "paused":
+        return "tool_calls"
+    return "stop" if result.status == "answered" else "length"

@@ -1,0 +1,184 @@
+"""What a client asks of a model or an agent, whatever wire it speaks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import msgspec
+
+from shared_libs.atomic.types import Message, Thinking, ToolCall, ToolSpec, Usage
+from shared_libs.service.problems import Problem
+
+Finish = Literal["stop", "length", "tool_calls", "content_filter"]
+
+CHAT_FIELDS_OF_AGENTS = (
+    *("temperature", "top_p", "seed", "stop", "max_completion_tokens", "max_tokens", "reasoning_effort"),
+    *("tool_choice", "parallel_tool_calls"),
+)
+"""The fields of a request that reach an agent's model; those of a chain all do."""
+
+
+class Wanted(msgspec.Struct, kw_only=True):
+    """
+    One request.
+
+    Args:
+        model: the agent or chain that is asked.
+        messages: the conversation; its system texts are the client's, beside an agent's own instructions.
+        tools: what the client can do itself.
+        fields: further fields, as chat completions name them.
+        stream: whether the answer comes in pieces.
+        schema: the JSON Schema that the answer has to fit.
+        session_id: the conversation that the agent remembers.
+        ignored: what of the request means nothing here; told to the client in a header.
+
+    """
+
+    model: str
+    messages: list[Message]
+    tools: tuple[ToolSpec, ...] = ()
+    fields: dict[str, Any] = {}
+    stream: bool = False
+    schema: dict[str, Any] | None = None
+    session_id: str | None = None
+    ignored: list[str] = []
+
+
+class Said(msgspec.Struct, frozen=True):
+    """A piece of the answer."""
+
+    text: str
+
+
+class Thought(msgspec.Struct, frozen=True):
+    """A piece of the reasoning."""
+
+    text: str
+
+
+class Voided(msgspec.Struct, frozen=True):
+    """What was said is void; another answer comes."""
+
+    reason: str
+
+
+class Called(msgspec.Struct, frozen=True):
+    """The client is to call a tool of its own."""
+
+    call: ToolCall
+
+
+class Began(msgspec.Struct, frozen=True):
+    """The agent calls a tool of its own."""
+
+    call_id: str
+    tool: str
+    input: dict[str, Any] | str
+
+
+class Ended(msgspec.Struct, frozen=True):
+    """A tool of the agent's has ended."""
+
+    call_id: str
+    content: str
+    is_error: bool
+
+
+class Outcome(msgspec.Struct, frozen=True, kw_only=True):
+    """
+    How it ended; always the last piece.
+
+    `text`, `calls` and `thinking` are the whole answer, what came in pieces included. `facts` go into the client's
+    answer as its member `factory`.
+    """
+
+    text: str = ""
+    calls: tuple[ToolCall, ...] = ()
+    thinking: tuple[Thinking, ...] = ()
+    finish: Finish = "stop"
+    usage: Usage = Usage()
+    facts: dict[str, Any] = {}
+
+
+Piece = Said | Thought | Voided | Called | Began | Ended | Outcome
+
+
+class Body:
+    """A JSON object of a request, read field by field; what is wrong is refused with the path of the field."""
+
+    __slots__ = ("data", "path")
+
+    def __init__(self, data: Any, path: str = "") -> None:
+        if not isinstance(data, dict):
+            raise Problem("invalid_request", f"{path or 'the body'} is a JSON object", param=path or None)
+        self.data: dict[str, Any] = data
+        self.path = path
+
+    def at(self, name: str) -> str:
+        """The path of a field."""
+        return f"{self.path}.{name}" if self.path else name
+
+    def wrong(self, name: str, expected: str) -> Problem:
+        """The refusal of a field."""
+        return Problem("invalid_request", f"{self.at(name)} is {expected}", param=self.at(name))
+
+    def text(self, name: str) -> str:
+        """A text that must be there."""
+        value = self.data.get(name)
+        if not isinstance(value, str) or not value:
+            raise self.wrong(name, "a text that is not empty")
+        return value
+
+    def text_or(self, name: str, otherwise: str = "") -> str:
+        """A text that may be left out."""
+        value = self.data.get(name)
+        if value is None:
+            return otherwise
+        if not isinstance(value, str):
+            raise self.wrong(name, "a text")
+        return value
+
+    def flag(self, name: str) -> bool:
+        """A boolean; null and nothing are false."""
+        value = self.data.get(name)
+        if value is not None and not isinstance(value, bool):
+            raise self.wrong(name, "true or false")
+        return bool(value)
+
+    def objects(self, name: str) -> list[Body]:
+        """A list of objects; null and nothing are an empty one."""
+        value = self.data.get(name)
+        if value is None:
+            return []
+        if not isinstance(value, list):
+            raise self.wrong(name, "a list")
+        return [Body(item, f"{self.at(name)}[{index}]") for index, item in enumerate(value)]
+
+    def object_or(self, name: str) -> Mapping[str, Any]:
+        """An object that may be left out."""
+        value = self.data.get(name)
+        if value is None:
+            return {}
+        if not isinstance(value, dict):
+            raise self.wrong(name, "an object")
+        return value
+
+    def number_or_none(self, name: str, least: float, most: float) -> None:
+        """Refuse a field that is no number within bounds; null and nothing are none."""
+        value = self.data.get(name)
+        if value is None:
+            return
+        if isinstance(value, bool) or not isinstance(value, int | float) or not least <= value <= most:
+            raise self.wrong(name, f"a number from {least:g} to {most:g}")
+
+
+NO_PARAMETERS: dict[str, Any] = {"type": "object", "properties": {}}
+
+
+def tool_spec(body: Body, schema_field: str) -> ToolSpec:
+    """Read a function tool: its name, description, and the schema of its arguments."""
+    parameters = body.data.get(schema_field)
+    if parameters is not None and not isinstance(parameters, dict):
+        raise body.wrong(schema_field, "a JSON Schema")
+    return ToolSpec(body.text("name"), body.text_or("description"), parameters or NO_PARAMETERS)

@@ -1,0 +1,291 @@
+"""Runs under way in this process: who follows them, what becomes of them when nobody does, and their end."""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from collections import OrderedDict
+from collections.abc import AsyncIterator
+from contextvars import ContextVar
+from typing import Any
+
+import msgspec
+
+from shared_libs.agents.decisions import Decision
+from shared_libs.agents.react_agent import ReActAgent
+from shared_libs.atomic.deadline import Deadline
+from shared_libs.atomic.events import AgentEvent, EventSink, RunFinished
+from shared_libs.atomic.results import AgentResult
+from shared_libs.service.admission import Admission, Demand
+from shared_libs.service.callers import Caller
+from shared_libs.service.catalogue import Entry
+from shared_libs.service.problems import Problem
+
+
+def _nobody(event: AgentEvent) -> None:
+    """Drop the events of runs that the service did not begin."""
+
+
+_listener: ContextVar[EventSink] = ContextVar("listener", default=_nobody)
+
+
+def hear(event: AgentEvent) -> None:
+    """Take an event of any agent, and give it to the run of the service in which it happened; an observer."""
+    _listener.get()(event)
+
+
+class Asked(msgspec.Struct, frozen=True, kw_only=True):
+    """
+    What a run is to do: `options` are further arguments of the agent's run, such as an output schema.
+
+    `agent` is the entry's as this request wants it, where it wants more of it; `resumes` a paused run to go on with.
+    """
+
+    question: Any
+    session_id: str | None = None
+    stream: bool = False
+    options: dict[str, Any] = {}
+    agent: ReActAgent | None = None
+    resumes: Resumed | None = None
+
+
+class Resumed(msgspec.Struct, frozen=True):
+    """A paused run to go on with: its state, and what is decided about its calls."""
+
+    state: dict[str, Any]
+    decisions: dict[str, Decision]
+
+
+class LiveRun:
+    """
+    A run of an agent.
+
+    Its events are kept while it is under way, so that whoever comes late, or reads slowly, misses nothing and is
+    waited for by nobody.
+    """
+
+    def __init__(self, entry: Entry, asked: Asked, demand: Demand, *, record: EventSink, run_id: str = "") -> None:
+        self.id = run_id or uuid.uuid4().hex
+        self.entry = entry
+        self.demand = demand
+        self.events: list[AgentEvent] = []
+        self.followers = 0
+        self.queued_s = 0.0
+        self._task: asyncio.Task[AgentResult] | None = None
+        self._asked = asked
+        self._record = record
+        self._loop = asyncio.get_running_loop()
+        self._changed = self._loop.create_future()
+        self._accepted = self._loop.create_future()
+        self._over = False
+
+    @property
+    def told_its_end(self) -> bool:
+        """Whether its last event is its end; one that was not admitted has none."""
+        return bool(self.events) and isinstance(self.events[-1], RunFinished)
+
+    @property
+    def caller(self) -> Caller:
+        """Whose it is."""
+        return self.demand.caller
+
+    @property
+    def task(self) -> asyncio.Task[AgentResult]:
+        """The task it runs in, where that is its own (`Runs.begin`)."""
+        assert self._task is not None
+        return self._task
+
+    def begin(self, admission: Admission) -> asyncio.Task[AgentResult]:
+        """Do it in a task of its own."""
+        self._task = self._loop.create_task(self.perform(admission))
+        return self._task
+
+    async def perform(self, admission: Admission) -> AgentResult:
+        """
+        Wait for a slot, and do it, in the task of the caller.
+
+        Raises:
+            Problem: it was not admitted.
+            MisuseError: the question is not valid.
+
+        """
+        try:
+            async with self.entry.used(), admission.enter(self.demand, self._accept) as grant:
+                self.queued_s = grant.queued_s
+                token = _listener.set(self._hear)
+                try:
+                    result = await self._run()
+                finally:
+                    _listener.reset(token)
+                grant.settle(result.usage, result.cost_usd)
+                return result
+        finally:
+            self._over = True
+            self._accept()
+            self._wake()
+
+    async def accepted(self) -> None:
+        """
+        Wait until it is certain that it is not refused at once.
+
+        Raises:
+            Problem: it was.
+
+        """
+        await asyncio.shield(self._accepted)
+        if self.task.done() and not self.task.cancelled():
+            self.task.result()
+
+    async def result(self) -> AgentResult:
+        """
+        Wait for its end, in whatever task it runs; whoever is cancelled here leaves it running.
+
+        Raises:
+            Problem: it was not admitted.
+
+        """
+        self.followers += 1
+        try:
+            await asyncio.wait([self.task])
+        finally:
+            self.followers -= 1
+        if not self.task.cancelled():
+            return self.task.result()
+        if self.told_its_end:
+            ended: RunFinished = self.events[-1]  # type: ignore[assignment]
+            return ended.result
+        raise Problem("conflict", "the run was cancelled before it began")
+
+    async def cancel(self) -> None:
+        """End it, and wait for that; of one that has ended nothing changes."""
+        if not self.task.done():
+            self.task.cancel()
+            await asyncio.wait([self.task])
+
+    async def follow(self, after: int = -1) -> AsyncIterator[list[AgentEvent]]:
+        """Yield the events with a number above `after`, as many at once as there are, until the run is over."""
+        self.followers += 1
+        place = 0
+        try:
+            while True:
+                ready = [event for event in self.events[place:] if event.seq > after]
+                place = len(self.events)
+                if ready:
+                    yield ready
+                elif self._over:
+                    return
+                else:
+                    await asyncio.shield(self._changed)
+        finally:
+            self.followers -= 1
+
+    async def _run(self) -> AgentResult:
+        asked, agent = self._asked, self._asked.agent or self.entry.agent
+        left_s = self.demand.deadline.remaining() or 1e-3
+        given: dict[str, Any] = {"timeout": left_s, "session_id": asked.session_id, "run_id": self.id, **asked.options}
+        if (paused := asked.resumes) is not None:
+            return await agent.async_resume(paused.state, paused.decisions, timeout=given["timeout"])
+        if not asked.stream:
+            return await agent.async_run(asked.question, **given)
+        result = None
+        async for event in agent.async_stream(asked.question, **given):
+            if isinstance(event, RunFinished):
+                result = event.result
+        assert result is not None
+        return result
+
+    def _hear(self, event: AgentEvent) -> None:
+        self._record(event)
+        if event.run_id == self.id:  # not those of agents that it calls
+            self.events.append(event)
+            self._wake()
+
+    def _accept(self) -> None:
+        if not self._accepted.done():
+            self._accepted.set_result(None)
+
+    def _wake(self) -> None:
+        if not self._changed.done():
+            self._changed.set_result(None)
+            self._changed = self._loop.create_future()
+
+
+ENDED_S = 60.0
+MOST_ENDED = 200
+"""How long, and how many, runs are kept here when they have ended; the store has them after that."""
+
+
+class Runs:
+    """
+    The runs of this process.
+
+    Args:
+        admission: lets them begin.
+        orphan_grace_s: how long a run goes on that nobody follows any more.
+
+    """
+
+    def __init__(self, admission: Admission, *, orphan_grace_s: float) -> None:
+        self._admission = admission
+        self._orphan_grace_s = orphan_grace_s
+        self._live: dict[str, LiveRun] = {}
+        self._ended: OrderedDict[str, LiveRun] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._live)
+
+    def get(self, run_id: str, team: str) -> LiveRun | None:
+        """Return a run that is under way or has just ended, if it is that team's."""
+        live = self._live.get(run_id) or self._ended.get(run_id)
+        return live if live is not None and live.caller.team == team else None
+
+    def begin(self, live: LiveRun) -> asyncio.Task[AgentResult]:
+        """Do a run in a task of its own, which outlives the request."""
+        task = live.begin(self._admission)
+        self._live[live.id] = live
+        task.add_done_callback(lambda task: self._end(live, task))
+        return task
+
+    def leave(self, live: LiveRun) -> None:
+        """Say that a client has gone: where nobody follows the run by the end of the grace, it is cancelled."""
+
+        def look() -> None:
+            if not live.followers:
+                live.task.cancel()
+
+        asyncio.get_running_loop().call_later(self._orphan_grace_s, look)
+
+    async def drain(self, deadline: Deadline) -> None:
+        """Let runs end until the deadline, and cancel the rest."""
+        tasks = [live.task for live in self._live.values()]
+        if tasks:
+            _, left = await asyncio.wait(tasks, timeout=deadline.remaining())
+            for task in left:
+                task.cancel()
+            if left:
+                await asyncio.wait(left, timeout=1.0)
+
+    def _end(self, live: LiveRun, task: asyncio.Task[AgentResult]) -> None:
+        # who reads slowly, or comes back at once, finds each piece of text as it was numbered
+        del self._live[live.id]
+        self._ended[live.id] = live
+        if len(self._ended) > MOST_ENDED:
+            self._ended.popitem(last=False)
+        asyncio.get_running_loop().call_later(ENDED_S, self._forget, live)
+        if not task.cancelled():
+            task.exception()  # whoever waited has it
+
+    def _forget(self, live: LiveRun) -> None:
+        if self._ended.get(live.id) is live:
+            del self._ended[live.id]
+
+
+def outside_s(result: AgentResult) -> float:
+    """Return how long a run waited for models and tools, in seconds; what is left of its time was ours."""
+    total = reached = 0.0
+    for attempt in sorted(result.attempts, key=lambda attempt: attempt.started_s):
+        begins = max(reached, attempt.started_s - attempt.waited_s)  # those of a hedge run side by side
+        total += max(0.0, attempt.ended_s - begins)
+        reached = max(reached, attempt.ended_s)
+    total += sum(max((seen.elapsed_s for seen in step.observations), default=0.0) for step in result.steps)
+    return min(result.elapsed_s, total)

@@ -1,0 +1,148 @@
+"""
+Requests that are sent twice: by an SDK that gave up too early, or under an `Idempotency-Key`.
+
+The second one joins the first: the work is done once, and both get its outcome. An SDK sends no key; it counts its
+retries, so that a retry with the same body and the same key of ours is known as what it is.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable
+from typing import Any, Generic, TypeVar
+
+from shared_libs.service.endpoint import Call
+from shared_libs.service.problems import Problem
+
+T = TypeVar("T")
+
+FRESH_S = 600.0
+"""Seconds an outcome is kept for those who ask again."""
+
+MOST = 500
+"""How many are kept; the oldest give way."""
+
+_LONGEST_KEY = 255
+
+
+class Asked:
+    """What names a request that may come again, and tells whether this is the second time."""
+
+    __slots__ = ("again", "body", "name")
+
+    def __init__(self, call: Call, body: bytes) -> None:
+        whose = f"{call.caller.team}\n{call.caller.key_id}\n{call.scope['path']}\n"
+        self.body = hashlib.blake2b(body, digest_size=16).hexdigest()
+        key = call.headers.get("idempotency-key")
+        if key is not None and not (0 < len(key) <= _LONGEST_KEY and key.isprintable()):
+            told = f"Idempotency-Key is a text of 1 to {_LONGEST_KEY} printable characters"
+            raise Problem("invalid_request", told, param="idempotency-key")
+        retry = call.headers.get("x-stainless-retry-count")
+        self.again = key is not None or (retry is not None and retry != "0")
+        self.name = "" if key is None and retry is None else whose + (f"key\n{key}" if key else f"body\n{self.body}")
+
+    @property
+    def run_id(self) -> str:
+        """A run's id that is the same whenever and wherever this request comes, where it has a key of its own."""
+        return hashlib.blake2b(f"{self.name}\n{self.body}".encode(), digest_size=16).hexdigest()
+
+    @property
+    def has_key(self) -> bool:
+        """Whether the client named the request itself."""
+        return "\nkey\n" in self.name
+
+
+class Repeats(Generic[T]):
+    """Keeps what became of requests that may come again."""
+
+    def __init__(self, fresh_s: float = FRESH_S, most: int = MOST) -> None:
+        self._fresh_s = fresh_s
+        self._most = most
+        self._kept: OrderedDict[str, tuple[float, str, T]] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._kept)
+
+    def find(self, asked: Asked) -> T | None:
+        """
+        Return what became of a request the first time; None where this is the first.
+
+        Raises:
+            Problem: its key belongs to a request with another body.
+
+        """
+        found = self._kept.get(asked.name) if asked.again else None
+        if found is None or found[0] <= asyncio.get_running_loop().time():
+            return None
+        if found[1] != asked.body:
+            raise Problem(
+                "idempotency_mismatch",
+                "this Idempotency-Key came with another body before; a new request needs a new key",
+                param="idempotency-key",
+            )
+        return found[2]
+
+    def keep(self, asked: Asked, outcome: T) -> None:
+        """Keep what becomes of a request."""
+        if not asked.name:
+            return
+        now = asyncio.get_running_loop().time()
+        self._kept.pop(asked.name, None)
+        self._kept[asked.name] = now + self._fresh_s, asked.body, outcome
+        while len(self._kept) > self._most or next(iter(self._kept.values()))[0] <= now:
+            self._kept.popitem(last=False)
+
+    def forget(self, asked: Asked) -> None:
+        """Let the next request be the first again: what became of this one is nothing to go by."""
+        self._kept.pop(asked.name, None)
+
+
+class Shared(Generic[T]):
+    """Work that several requests wait for; it is cancelled when the last of them has gone."""
+
+    def __init__(self, work: Callable[[], Awaitable[T]]) -> None:
+        self._waiting = 0
+        self._task: asyncio.Task[T] = asyncio.ensure_future(_awaited(work))
+
+    async def result(self) -> T:
+        """Wait for it."""
+        self._waiting += 1
+        try:
+            return await asyncio.shield(self._task)
+        finally:
+            self._waiting -= 1
+            if not self._waiting:
+                self._task.cancel()
+
+
+async def _awaited(work: Callable[[], Awaitable[T]]) -> T:
+    return await work()
+
+
+async def answered_once(repeats: Repeats[Shared[Any]], call: Call, body: bytes, work: Callable[[], Awaitable[T]]) -> T:
+    """
+    Return the outcome of work that is done once, however often the request comes.
+
+    A failure is told to all who wait, and forgotten: who asks after it begins anew.
+
+    Args:
+        repeats: of the face.
+        call: the request.
+        body: its body as it came.
+        work: what is to be done; gives what is to be answered.
+
+    """
+    asked = Asked(call, body)
+    if not asked.name:
+        return await work()
+    shared: Shared[T] | None = repeats.find(asked)
+    if shared is None:
+        shared = Shared(work)
+        repeats.keep(asked, shared)
+    try:
+        return await shared.result()
+    except BaseException:
+        repeats.forget(asked)
+        raise

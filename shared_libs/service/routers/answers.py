@@ -1,0 +1,111 @@
+"""How a run is answered: with its result, with its events, or at once."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterable
+from typing import Any
+
+from starlette.responses import Response
+
+from shared_libs.atomic.events import AgentEvent
+from shared_libs.service.callers import Caller
+from shared_libs.service.endpoint import Call
+from shared_libs.service.live import LiveRun, outside_s
+from shared_libs.service.problems import Problem, problem_details, problem_of
+from shared_libs.service.streams import encode, sse
+
+MAX_SESSION_ID = 200
+"""Characters of a session's name."""
+
+
+class Json(Response):
+    """An answer in JSON, for FastAPI's routes: what the store gives is encoded as it is."""
+
+    media_type = "application/json"
+
+    def render(self, content: Any) -> bytes:
+        """Encode it."""
+        return encode(content)
+
+
+async def answer_at_once(call: Call, live: LiveRun) -> None:
+    """Say where the run is found, as soon as it is certain that it is not refused."""
+    await live.accepted()
+    call.exchange.tell("location", f"/v1/runs/{live.id}")
+    call.exchange.tell("preference-applied", "respond-async")
+    await call.reply({"run_id": live.id, "status": "running"}, status=202)
+
+
+async def answer_with_result(call: Call, live: LiveRun) -> None:
+    """Wait for the run's end."""
+    result = await live.result()
+    call.exchange.waited_s += live.queued_s + outside_s(result)
+    await call.reply(result)
+
+
+async def answer_with_events(call: Call, live: LiveRun, after: int = -1) -> None:
+    """Tell what happens as it happens."""
+    stream = call.events()
+    async for events in live.follow(after):
+        call.exchange.waited_s = asyncio.get_running_loop().time() - call.exchange.began_at
+        await stream.write(*map(as_sse, events))
+    if not live.told_its_end:
+        try:
+            await live.result()
+        except Exception as error:
+            if not stream.started:
+                raise
+            await stream.write(sse(problem_details(problem_of(error), call.exchange.request_id), event="error"))
+    await stream.close()
+
+
+async def answer_with_record(call: Call, events: AsyncIterator[dict[str, Any]]) -> None:
+    """Tell what the store knows, and what it learns until the run's end."""
+    stream = call.events()
+    async for event in events:
+        call.exchange.waited_s = asyncio.get_running_loop().time() - call.exchange.began_at
+        await stream.write(sse(event, event=event["type"], id=event["seq"]))
+    await stream.close()
+
+
+def as_sse(event: AgentEvent) -> bytes:
+    """Write an event of a run for a stream; its number is the id that a client comes back with."""
+    return sse(event, event=str(type(event).__struct_config__.tag), id=event.seq)
+
+
+def session_of(caller: Caller, session_id: Any) -> str | None:
+    """
+    Name a session as it is kept; that of one team is never another's.
+
+    Raises:
+        Problem: it is no name.
+
+    """
+    if session_id is None:
+        return None
+    if not isinstance(session_id, str) or not 0 < len(session_id) <= MAX_SESSION_ID or not session_id.isprintable():
+        told = f"session_id is a text of 1 to {MAX_SESSION_ID} printable characters"
+        raise Problem("invalid_request", told, param="session_id")
+    return f"{caller.team}/{session_id}" if caller.team else session_id
+
+
+def shown_session(caller: Caller, session_id: str | None) -> str | None:
+    """Name a session as its team knows it."""
+    return session_id.removeprefix(f"{caller.team}/") if session_id and caller.team else session_id
+
+
+def check_fields(body: dict[str, Any], fields: Iterable[str]) -> None:
+    """
+    Refuse a field that nobody knows.
+
+    Raises:
+        Problem: there is one; tells the nearest name.
+
+    """
+    from shared_libs.factory.problems import choices
+
+    allowed = list(fields)
+    for key in body:
+        if key not in allowed:
+            raise Problem("invalid_request", f"unknown field {key[:60]!r}; {choices(key, allowed)}", param=key[:60])

@@ -1,0 +1,302 @@
+"""Runs of agents: begun, looked at, followed and ended over HTTP."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+import msgspec
+from fastapi import APIRouter, Depends, Query, Request
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+from starlette.routing import Route
+
+from shared_libs.agents.limits import is_seconds
+from shared_libs.agents.question import read_question
+from shared_libs.observability.runs.rows import RunRow
+from shared_libs.service.admission import Demand
+from shared_libs.service.bodies import decode_json
+from shared_libs.service.callers import Caller
+from shared_libs.service.catalogue import Entry
+from shared_libs.service.endpoint import Call, Endpoint
+from shared_libs.service.keys import require_key
+from shared_libs.service.live import Asked, LiveRun
+from shared_libs.service.problems import Problem
+from shared_libs.service.repeats import Asked as AskedBefore
+from shared_libs.service.routers.answers import (
+    MAX_SESSION_ID,
+    Json,
+    answer_at_once,
+    answer_with_events,
+    answer_with_record,
+    answer_with_result,
+    check_fields,
+    session_of,
+    shown_session,
+)
+from shared_libs.service.state import Service
+
+router = APIRouter(prefix="/v1/runs", tags=["runs"], default_response_class=Json)
+
+_FIELDS = ("question", "session_id", "timeout", "output_schema")
+
+
+class WantedRuns(BaseModel):
+    """Which runs are wanted; what is left out is left open."""
+
+    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
+
+    status: Literal["running", "answered", "partial", "failed", "cancelled", "paused", "unfinished"] | None = None
+    """How they stand."""
+    agent: str | None = None
+    """Whose runs."""
+    session_id: Annotated[str, Field(min_length=1, max_length=MAX_SESSION_ID)] | None = None
+    """Of which conversation."""
+    since: AwareDatetime | None = None
+    """Those that began then or later."""
+    until: AwareDatetime | None = None
+    """Those that began before."""
+    text: Annotated[str, Field(min_length=1, max_length=1000)] | None = None
+    """Words of question, answer or error; all of them."""
+    order: Literal["newest", "slowest"] = "newest"
+    """Which come first."""
+    after: str | None = None
+    """The `next` of the page before."""
+    limit: Annotated[int, Field(ge=1, le=500)] = 50
+    """Runs of a page."""
+
+
+async def begin(call: Call) -> None:
+    """Run an agent: answer with its result, with its events, or at once where it is to go on in the background."""
+    entry = call.service.catalogue.find(call.caller, call.path["name"], kind="agent")
+    raw = await call.body()
+    body = _checked(call.as_object(await decode_json(raw)), entry)
+    streams, background = _streams(call), _in_background(call)
+    asked_before = AskedBefore(call, raw)
+    stays = background or call.stays_when_gone("continue")
+    live = call.service.run_repeats.find(asked_before)
+    if live is None and asked_before.has_key:
+        row = await call.service.store.async_get(asked_before.run_id, call.caller.team)
+        if row is not None:
+            await _answer_from_store(call, row, streams=streams)
+            return
+        live = call.service.run_repeats.find(asked_before)  # another of its kind may have come meanwhile
+    if live is None:
+        longest_s = min(entry.longest_s, body.get("timeout") or entry.longest_s)
+        deadline = call.deadline(longest_s, streams=streams or background)
+        asked = Asked(
+            question=body["question"],
+            session_id=session_of(call.caller, body.get("session_id")),
+            stream=streams or background,
+            options={key: body[key] for key in ("output_schema",) if body.get(key) is not None},
+        )
+        # an agent can always answer with what it has
+        demand = Demand(caller=call.caller, target=entry.name, deadline=deadline, need_s=0.0)
+        run_id = asked_before.run_id if asked_before.has_key else ""
+        live = LiveRun(entry, asked, demand, record=call.service.record(call.caller), run_id=run_id)
+        call.service.runs.begin(live)
+        call.service.run_repeats.keep(asked_before, live)
+    call.exchange.tell("x-factory-run-id", live.id)
+    await _answer(call, live, streams=streams, background=background, stays=stays)
+
+
+async def events(call: Call) -> None:
+    """Follow a run, from its beginning or behind an event, also when it has long ended."""
+    run_id = call.path["run_id"]
+    after = _after(call)
+    call.watch()
+    live = call.service.runs.get(run_id, call.caller.team)
+    if live is not None:
+        await answer_with_events(call, live, after)
+        return
+    if await call.service.store.async_get(run_id, call.caller.team) is None:
+        raise _no_such(run_id)
+    await answer_with_record(call, call.service.store.follow(run_id, after, team=call.caller.team))
+
+
+@router.get("")
+async def list_runs(
+    request: Request,
+    caller: Annotated[Caller, Depends(require_key("runs:read"))],
+    wanted: Annotated[WantedRuns, Query()],
+) -> Json:
+    """List runs, a page at a time: `next` is the `after` of the page behind it."""
+    store = _service(request).store
+    which = wanted.model_dump(exclude={"order", "after", "limit"})
+    which["session_id"] = session_of(caller, wanted.session_id)
+    page = await store.async_list(team=caller.team, order=wanted.order, after=wanted.after, limit=wanted.limit, **which)
+    return Json({"runs": [_shown(row, caller) for row in page.rows], "next": page.next})
+
+
+@router.get("/{run_id}")
+async def get_run(request: Request, run_id: str, caller: Annotated[Caller, Depends(require_key("runs:read"))]) -> Json:
+    """Return a run: how it stands, and its result when it has ended."""
+    return Json(_shown(await _found(_service(request), run_id, caller), caller))
+
+
+@router.delete("/{run_id}")
+async def cancel_run(
+    request: Request, run_id: str, caller: Annotated[Caller, Depends(require_key("runs:cancel"))]
+) -> Json:
+    """Cancel a run; of one that has ended nothing changes. Returns how it stands then."""
+    service = _service(request)
+    live = service.runs.get(run_id, caller.team)
+    if live is not None:
+        await live.cancel()
+    row = await _found(service, run_id, caller)
+    if row.status == "running":
+        raise Problem("conflict", "another process has this run; it ends by its deadline at the latest")
+    return Json(_shown(row, caller))
+
+
+async def _answer(call: Call, live: LiveRun, *, streams: bool, background: bool, stays: bool) -> None:
+    if background:
+        await answer_at_once(call, live)
+        return
+    try:
+        await (answer_with_events(call, live) if streams else answer_with_result(call, live))
+    finally:
+        if not live.task.done():
+            if stays:
+                call.service.runs.leave(live)
+            elif not live.followers:
+                live.task.cancel()
+
+
+async def _answer_from_store(call: Call, row: RunRow, *, streams: bool) -> None:
+    """Answer a request that came before, to another process or to one that is no more."""
+    call.exchange.tell("x-factory-run-id", row.run_id)
+    events = call.service.store.follow(row.run_id, team=call.caller.team)
+    if streams:
+        await answer_with_record(call, events)
+        return
+    async for _ in events:
+        pass
+    ended = await call.service.store.async_get(row.run_id, call.caller.team)
+    if ended is None or ended.result is None:
+        raise Problem("conflict", "the run of this Idempotency-Key was lost with its process; ask with a new key")
+    await call.reply(ended.result)
+
+
+async def _found(service: Service, run_id: str, caller: Caller) -> RunRow:
+    row = await service.store.async_get(run_id, caller.team)
+    if service.runs.get(run_id, caller.team) is not None and (row is None or row.status == "running"):
+        await service.store.flush()
+        row = await service.store.async_get(run_id, caller.team)
+    if row is None:
+        raise _no_such(run_id)
+    return row
+
+
+def _no_such(run_id: str) -> Problem:
+    return Problem("not_found", f"there is no run {run_id[:80]!r}")
+
+
+def _service(request: Request) -> Service:
+    service: Service = request.app.state.service
+    return service
+
+
+def _shown(row: RunRow, caller: Caller) -> dict[str, Any]:
+    told: dict[str, Any] = msgspec.to_builtins(row)
+    told["session_id"] = shown_session(caller, row.session_id)
+    return told
+
+
+def _after(call: Call) -> int:
+    told = call.headers.get("last-event-id", call.query.get("after", "-1"))
+    try:
+        return max(-1, int(told))
+    except ValueError:
+        detail = f"Last-Event-ID is the number of an event, not {told[:40]!r}"
+        raise Problem("invalid_request", detail, param="last-event-id") from None
+
+
+def _streams(call: Call) -> bool:
+    return "text/event-stream" in call.headers.get("accept", "")
+
+
+def _checked(body: dict[str, Any], entry: Entry) -> dict[str, Any]:
+    check_fields(body, _FIELDS)
+    if "question" not in body:
+        raise Problem("invalid_request", "`question` is missing: a text, content parts or messages", param="question")
+    read_question(body["question"])
+    if (timeout := body.get("timeout")) is not None and not is_seconds(timeout):
+        raise Problem("invalid_request", "timeout is a positive number of seconds", param="timeout")
+    if not isinstance(body.get("output_schema", {}), dict | None):
+        raise Problem("invalid_request", "output_schema is a JSON Schema, an object", param="output_schema")
+    if body.get("session_id") is not None and entry.agent.memory is None:
+        raise Problem("invalid_request", f"{entry.name} has no memory to keep a session in", param="session_id")
+    return body
+
+
+def _in_background(call: Call) -> bool:
+    told = call.query.get("background", "false").lower()
+    if told not in ("", "true", "1", "false", "0"):
+        raise Problem("invalid_request", "background is true or false", param="background")
+    return told in ("", "true", "1") or "respond-async" in call.headers.get("prefer", "").lower()
+
+
+_BEGIN_DOC: Mapping[str, Any] = {
+    "tags": ["runs"],
+    "operationId": "begin_run",
+    "summary": "Run an agent",
+    "parameters": [
+        {"name": "name", "in": "path", "required": True, "schema": {"type": "string"}},
+        {"name": "background", "in": "query", "schema": {"type": "boolean", "default": False}},
+        {"name": "X-Request-Timeout", "in": "header", "schema": {"type": "number", "exclusiveMinimum": 0}},
+    ],
+    "requestBody": {
+        "required": True,
+        "content": {
+            "application/json": {
+                "schema": {
+                    "type": "object",
+                    "required": ["question"],
+                    "additionalProperties": False,
+                    "properties": {
+                        "question": {
+                            "description": "A text, content parts, a message or messages.",
+                            "oneOf": [{"type": "string"}, {"type": "array"}, {"type": "object"}],
+                        },
+                        "session_id": {"type": ["string", "null"], "maxLength": MAX_SESSION_ID},
+                        "timeout": {"type": ["number", "null"], "exclusiveMinimum": 0},
+                        "output_schema": {"type": ["object", "null"]},
+                    },
+                }
+            }
+        },
+    },
+    "responses": {
+        "200": {
+            "description": "How the run ended, or its events.",
+            "content": {
+                "application/json": {"schema": {"type": "object"}},
+                "text/event-stream": {"schema": {"type": "string"}},
+            },
+        },
+        "202": {
+            "description": "The run goes on in the background.",
+            "content": {"application/json": {"schema": {"type": "object"}}},
+        },
+    },
+}
+
+_EVENTS_DOC: Mapping[str, Any] = {
+    "tags": ["runs"],
+    "operationId": "run_events",
+    "summary": "Follow a run",
+    "parameters": [
+        {"name": "run_id", "in": "path", "required": True, "schema": {"type": "string"}},
+        {"name": "Last-Event-ID", "in": "header", "schema": {"type": "integer", "minimum": -1}},
+        {"name": "after", "in": "query", "schema": {"type": "integer", "minimum": -1, "default": -1}},
+    ],
+    "responses": {
+        "200": {"description": "The events.", "content": {"text/event-stream": {"schema": {"type": "string"}}}},
+    },
+}
+
+HOT = [
+    Route("/v1/agents/{name}/runs", Endpoint(begin, needs="agents:run", doc=_BEGIN_DOC), methods=["POST"]),
+    Route("/v1/runs/{run_id}/events", Endpoint(events, needs="runs:read", doc=_EVENTS_DOC), methods=["GET"]),
+]
+"""Plain ASGI: what is asked often, or answers with a stream."""

@@ -1,0 +1,169 @@
+"""The server: uvicorn with bounds on what it waits for, and a stop that loses nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ipaddress
+import socket
+from collections.abc import Callable
+from types import FrameType
+from typing import Any
+
+import uvicorn
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from shared_libs.atomic.errors import MisuseError
+from shared_libs.service.app import create_app
+from shared_libs.service.endpoint import ABORT
+from shared_libs.service.settings import Settings
+
+KEEP_ALIVE_S = 75
+"""Seconds an idle connection stays open: longer than a load balancer's 60, which must be the one to close it."""
+
+
+class Protocol(HttpToolsProtocol):
+    """
+    HTTP/1.1 with a bound on how long headers may take, and a way to break a connection off.
+
+    One timer a connection: it runs while headers are due, and not during a request.
+    """
+
+    header_timeout_s = 10.0
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Begin to wait for the first headers."""
+        super().connection_made(transport)
+        self._headers_due: asyncio.TimerHandle | None = None
+        self._expect_headers()
+
+    def data_received(self, data: bytes) -> None:
+        """Take bytes; the first of a further request begin to be waited for."""
+        if self._headers_due is None and self._is_idle():
+            self._expect_headers()
+        super().data_received(data)
+
+    def on_headers_complete(self) -> None:
+        """Take a request."""
+        self._stop_waiting()
+        self.scope["extensions"] = {ABORT: {"abort": self.transport.abort}}
+        super().on_headers_complete()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Forget a connection."""
+        self._stop_waiting()
+        super().connection_lost(exc)
+
+    def _is_idle(self) -> bool:
+        cycle: Any = self.cycle  # None before the first request
+        return cycle is None or cycle.response_complete
+
+    def _expect_headers(self) -> None:
+        self._headers_due = self.loop.call_later(self.header_timeout_s, self.transport.abort)
+
+    def _stop_waiting(self) -> None:
+        if self._headers_due is not None:
+            self._headers_due.cancel()
+            self._headers_due = None
+
+
+class Server(uvicorn.Server):
+    """
+    A server that goes on taking connections for a while after the signal to stop.
+
+    `on_start` gets the addresses when it listens.
+    """
+
+    def __init__(self, config: uvicorn.Config, settings: Settings, on_start: Callable[[list[str]], None]) -> None:
+        super().__init__(config)
+        self._settings = settings
+        self._on_start = on_start
+        self._hurry = asyncio.Event()
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Listen, and tell where."""
+        await super().startup(sockets)
+        if self.started:
+            found = [bound.getsockname() for server in self.servers for bound in server.sockets]
+            self._on_start([f"http://{_in_url(host)}:{port}" for host, port, *_ in found])
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Take a signal; a second one ends the notice."""
+        if self.should_exit:
+            self._hurry.set()
+        super().handle_exit(sig, frame)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Be unready at once, stop taking connections after the notice, and let what is under way end."""
+        service = self.config.app.state.service  # type: ignore[union-attr]
+        service.draining = True
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self._settings.drain_notice_s):
+                await self._hurry.wait()
+        await super().shutdown(sockets)
+
+
+def make_server(
+    settings: Settings,
+    *,
+    host: str = "127.0.0.1",
+    port: int = 8000,
+    on_start: Callable[[list[str]], None] = lambda _: None,
+    on_note: Callable[[str], None] = lambda _: None,
+) -> Server:
+    """
+    Make a server that is ready to `run`, or to `serve` on a loop of the caller's.
+
+    Raises:
+        MisuseError: it would be reachable by others without a key.
+
+    """
+    if settings.keys is None and not is_loopback(host):
+        raise MisuseError(
+            f"--host {host} is reachable by others, and no keys are kept: set `keys` in service.yaml (or --keys) and "
+            "make one with `factory keys new`, or listen on 127.0.0.1"
+        )
+    app = create_app(settings, on_note=on_note)
+    protocol = type("Protocol", (Protocol,), {"header_timeout_s": settings.header_timeout_s})
+    config = uvicorn.Config(
+        app,
+        host=host,
+        port=port,
+        http=protocol,
+        ws="none",
+        loop="auto",
+        lifespan="on",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        timeout_keep_alive=KEEP_ALIVE_S,
+        timeout_graceful_shutdown=max(1, round(settings.drain_s - settings.drain_notice_s)),
+    )
+    return Server(config, settings, on_start)
+
+
+def serve(settings: Settings, **options: Any) -> bool:
+    """
+    Serve until a signal comes; returns whether it had begun. Takes the arguments of `make_server`.
+
+    Raises:
+        MisuseError: it would be reachable by others without a key.
+
+    """
+    server = make_server(settings, **options)
+    server.run()
+    return server.started
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine reaches an address to listen on."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _in_url(host: str) -> str:
+    return f"[{host}]" if ":" in host else host

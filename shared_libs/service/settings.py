@@ -1,0 +1,77 @@
+"""What a service is told: the keys of `service.yaml` in the folder of definitions; every one has a default."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field, ValidationError
+
+from shared_libs.factory.draft import Draft
+from shared_libs.factory.environment import Environment
+from shared_libs.factory.ports import OUTSIDE
+from shared_libs.factory.source import read_source
+from shared_libs.factory.spec import Count, Duration, Seconds, Section, Text
+from shared_libs.factory.subagent import Origin
+from shared_libs.factory.wording import note_errors
+
+FILE_NAME = "service.yaml"
+
+
+class Settings(Section):
+    """How a service runs."""
+
+    configs: Path = Path("configs")
+    """The folder of definitions; not a key of the file, which lies in it."""
+    store: Annotated[Text | None, Field(repr=False)] = None
+    """Where runs are kept: sqlite:///file.db or postgresql://…; null: where the command line keeps its own."""
+    contents: bool = True
+    """Whether the words of users, models and tools are kept with the runs."""
+    retention_days: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = 30.0
+    """How long runs are kept, in days; null: for ever."""
+    keys: Annotated[Text | None, Field(repr=False)] = None
+    """Where keys are kept: a file of hashes, or a URL as of `store`; null: anyone may ask, from loopback alone."""
+    max_body: Count = 10 * 1024 * 1024
+    """Bytes of a body."""
+    body_timeout_s: Seconds = 10.0
+    """Seconds a body may take to come."""
+    header_timeout_s: Seconds = 10.0
+    """Seconds the headers of a request may take to come."""
+    max_timeout_s: Seconds = 600.0
+    """The longest a run may take, in seconds, whatever its client or its definition says."""
+    orphan_grace_s: Duration = 30.0
+    """Seconds a run goes on when its client has gone and nobody else follows it."""
+    drain_notice_s: Duration = 5.0
+    """Seconds from the signal to stop until no more connections are taken: so that balancers notice."""
+    drain_s: Seconds = 30.0
+    """Seconds in which what is under way may end, the notice included."""
+    reload_s: Seconds = 2.0
+    """How often the folder of definitions is looked at, in seconds."""
+
+
+def load_settings(configs: Path) -> Settings:
+    """
+    Read `service.yaml` of a folder; without one all is at its default.
+
+    Raises:
+        ConfigError: it does not hold; every problem has its place.
+
+    """
+    path = configs / FILE_NAME
+    if not path.is_file():
+        return Settings(configs=configs)
+    written, problems = read_source(path)
+    if written is None:
+        written = {}
+    environment = Environment(problems)
+    data = environment.expanded(written)
+    draft = Draft(written, data, problems, environment, Origin(path, (), lambda *_: (None, "")), OUTSIDE)
+    if not isinstance(data, dict) or "configs" in data:
+        problems.add(("configs",) if isinstance(data, dict) else (), "allowed are the keys of a service's settings")
+        problems.raise_if_any()
+    try:
+        return Settings(**data, configs=configs)
+    except ValidationError as error:
+        note_errors(draft, error, Settings, data)
+    problems.raise_if_any()
+    raise AssertionError("a validation error without a problem")

@@ -1,0 +1,101 @@
+"""What one service holds: opened and closed by the application's lifespan, and found by every route."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from contextlib import AsyncExitStack
+
+from shared_libs.atomic.deadline import Deadline
+from shared_libs.atomic.errors import ConfigError, RunStoreError
+from shared_libs.atomic.events import EventSink
+from shared_libs.observability.run_store import RunStore
+from shared_libs.service.admission import Admission
+from shared_libs.service.callers import Caller
+from shared_libs.service.catalogue import Catalogue
+from shared_libs.service.keys import Door
+from shared_libs.service.live import LiveRun, Runs, hear
+from shared_libs.service.paused import PausedRuns
+from shared_libs.service.repeats import Repeats
+from shared_libs.service.settings import Settings
+
+_log = logging.getLogger("shared_libs.service")
+
+
+class Service:
+    """
+    The parts of a service.
+
+    Args:
+        settings: how it runs.
+        on_note: gets what whoever started it should know, such as an agent that is left out.
+
+    """
+
+    def __init__(self, settings: Settings, on_note: Callable[[str], None] = _log.warning) -> None:
+        self.settings = settings
+        self.door = Door()
+        self.catalogue = Catalogue(settings.configs, observers=[hear])
+        self.admission = Admission()
+        self.runs = Runs(self.admission, orphan_grace_s=settings.orphan_grace_s)
+        self.store = RunStore(settings.store, contents=settings.contents, retention_days=settings.retention_days)
+        self.run_repeats: Repeats[LiveRun] = Repeats()
+        self.paused = PausedRuns()
+        self.draining = False
+        self._on_note = on_note
+        self._stack = AsyncExitStack()
+
+    async def aopen(self) -> None:
+        """
+        Open everything.
+
+        Raises:
+            ConfigError: the folder holds nothing that can be asked.
+
+        """
+        async with AsyncExitStack() as stack:
+            stack.push_async_callback(self.store.aclose)
+            await self._open_store()
+            stack.push_async_callback(self.catalogue.aclose)
+            await self.catalogue.load()
+            self._tell_problems()
+            await self.door.aopen()
+            stack.push_async_callback(self.door.aclose)
+            reloading = asyncio.create_task(self._reload())
+            stack.callback(reloading.cancel)
+            self._stack = stack.pop_all()
+
+    async def aclose(self) -> None:
+        """Let what is under way end within `drain_s`, and close everything."""
+        self.draining = True
+        await self.runs.drain(Deadline.after(self.settings.drain_s))
+        await self._stack.aclose()
+
+    async def _open_store(self) -> None:
+        try:
+            await self.store.aopen()
+        except RunStoreError as error:  # runs are answered without it; what they tell waits until it is there
+            self._on_note(f"{error}; runs are answered, and cannot be looked at until it is there")
+
+    def record(self, caller: Caller) -> EventSink:
+        """Return what takes the events of a caller's run."""
+        store, team = self.store, caller.team
+        return lambda event: store.record(event, team, "service")
+
+    async def _reload(self) -> None:
+        while True:
+            await asyncio.sleep(self.settings.reload_s)
+            try:
+                if await self.catalogue.load():
+                    self._tell_problems()
+            except Exception:  # noqa: BLE001 - whatever it is, the service goes on with what it has
+                _log.exception("the definitions could not be looked at; what there was stays")
+
+    def _tell_problems(self) -> None:
+        for told in (self.catalogue.problems, self.catalogue.notes):
+            for name, lines in told.items():
+                for line in lines:
+                    self._on_note(line if name in line else f"{name}: {line}")
+        if not self.catalogue.size and self.catalogue.problems:
+            raise ConfigError([line for lines in self.catalogue.problems.values() for line in lines])

@@ -1,0 +1,60 @@
+"""The fields of a chat completions request in the words of every provider of a chain."""
+
+from __future__ import annotations
+
+import pytest
+
+from shared_libs.atomic import Resilience
+from shared_libs.atomic.llms import AnthropicLLM, OllamaLLM, OpenAILLM
+from shared_libs.atomic.types import ToolSpec
+from shared_libs.testing import FaultServer, Healthy, ServerError
+from tests.support import run
+
+SCHEMA = {"type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"], "additionalProperties": False}
+FIELDS = {
+    "temperature": 1.5,
+    "max_completion_tokens": 99,
+    "stop": "END",
+    "tool_choice": "required",
+    "parallel_tool_calls": False,
+    "frequency_penalty": 0.5,
+    "user": "ann",
+    "made_up": 1,
+    "response_format": {"type": "json_schema", "json_schema": {"name": "number", "schema": SCHEMA}},
+}
+TOOLS = [ToolSpec("look", "Look.", {"type": "object", "properties": {}})]
+
+
+@pytest.mark.promise("face-fields")
+def test_a_fallback_of_another_provider_gets_what_it_has_a_field_for():
+    async def main():
+        once = Resilience(retry={"attempts": 1})
+        async with FaultServer(
+            {"a": ServerError(), "b": ServerError(), "c": ServerError(), "d": Healthy('{"n": 1}')}
+        ) as up:
+            chain = OpenAILLM(
+                "a",
+                base_url=up.url("openai"),
+                resilience=once,
+                fallbacks=[
+                    OpenAILLM("b", base_url=up.url("openai-responses"), api="responses"),
+                    AnthropicLLM("c", base_url=up.url("anthropic"), api_key="k"),
+                    OllamaLLM("d", base_url=up.url("ollama")),
+                ],
+            )
+            async with chain:
+                answer = await chain.async_chat("Say 1.", TOOLS, chat_fields=FIELDS)
+            assert answer.text == '{"n": 1}'
+            chat, responses, messages, ollama = (request.body for request in up.requests)
+        assert {name: chat.get(name) for name in FIELDS} == FIELDS
+        assert responses["max_output_tokens"] == 99
+        assert responses["text"]["format"] == {"type": "json_schema", "name": "number", "schema": SCHEMA}
+        assert not {"stop", "frequency_penalty", "made_up", "max_completion_tokens"} & responses.keys()
+        assert (messages["max_tokens"], messages["temperature"], messages["stop_sequences"]) == (99, 1.0, ["END"])
+        assert messages["tool_choice"] == {"type": "any", "disable_parallel_tool_use": True}
+        assert messages["metadata"] == {"user_id": "ann"}
+        assert messages["output_config"]["format"]["schema"]["required"] == ["n"]
+        assert not {"made_up", "frequency_penalty", "response_format"} & messages.keys()
+        assert ollama["options"] == {"temperature": 1.5, "num_predict": 99, "stop": ["END"], "frequency_penalty": 0.5}
+
+    run(main())

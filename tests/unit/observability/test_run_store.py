@@ -1,0 +1,449 @@
+"""The store of runs: what was done is found again, whoever wrote it, and no run waits for it or fails for it."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import json
+import sqlite3
+import subprocess
+import sys
+from contextlib import closing
+from datetime import UTC, datetime, timedelta
+from textwrap import dedent
+
+import pytest
+
+from shared_libs.agents import ReActAgent
+from shared_libs.atomic import tool
+from shared_libs.atomic.errors import MisuseError, RunStoreError
+from shared_libs.atomic.events import RunFinished, RunStarted, TextDelta, ToolFinished, ToolStarted, Warned
+from shared_libs.atomic.llms import ScriptedLLM
+from shared_libs.atomic.llms.scripted_llm import Turn
+from shared_libs.atomic.results import AgentResult
+from shared_libs.observability import RunStore
+from tests.support import run
+
+SECRET = "sk-abcdefghijklmnopqrst"
+NOW = datetime(2026, 11, 26, 12, tzinfo=UTC)
+
+
+@pytest.fixture
+def url(tmp_path):
+    return f"sqlite:///{tmp_path}/kept/runs.db"
+
+
+def told(name="r", *, question="q", answer="a", status="answered", at=NOW, seconds=1.0, error=None, **more):
+    """The first and the last event of a run."""
+    reason = {"answered": "final_answer", "partial": "deadline", "failed": "error", "paused": "approval"}.get(
+        status, status
+    )
+    given = {"agent": "scout", "model": "m", "protocol": "native", "timeout_s": 60.0} | more
+    yield RunStarted(run_id=name, seq=1, question=question, started_at=at.isoformat(), **given)
+    result = AgentResult(run_id=name, status=status, stop_reason=reason, answer=answer, error=error, elapsed_s=seconds)
+    yield RunFinished(run_id=name, seq=9, at_s=seconds, result=result)
+
+
+def record(store, *events, **whose):
+    for event in events:
+        store.record(event, **whose)
+
+
+def names(page):
+    return [row.run_id for row in page.rows]
+
+
+def in_store(url, use, **options):
+    """Open a store, and use it."""
+
+    async def main():
+        async with RunStore(url, **options) as store:
+            return await use(store)
+
+    return run(main())
+
+
+@tool
+async def look(place: str) -> str:
+    """Look something up."""
+    return f"seen {place}"
+
+
+@pytest.mark.promise("runs-kept")
+def test_a_run_of_an_agent_is_a_row_and_its_events(url):
+    async def use(store):
+        script = [Turn(text="I look.", calls=[("look", {"place": "here"})]), "It is there."]
+        seen = []
+        agent = ReActAgent(llm=ScriptedLLM(script), tools=[look], observers=[store.observer("blue"), seen.append])
+        result = await agent.async_run("Where is it?", run_id="r-1")
+        assert await store.flush()
+        row = await store.async_get("r-1")
+        assert (row.agent, row.team, row.source, row.question) == ("agent", "blue", "library", "Where is it?")
+        assert (row.status, row.stop_reason, row.answer) == ("answered", "final_answer", "It is there.")
+        assert (row.elapsed_s, row.usage, row.result) == (
+            result.elapsed_s,
+            result.usage,
+            json.loads(json.dumps(result.to_dict())),
+        )
+        events = await store.async_events("r-1")
+        assert [event["type"] for event in events] == [type(event).__struct_config__.tag for event in seen]
+        assert [event["seq"] for event in events] == [event.seq for event in seen]
+        some = await store.async_events("r-1", after=3, limit=2)
+        assert [event["seq"] for event in some] == [4, 5]
+        assert await store.async_get("r-1", team="red") is None
+        assert await store.async_events("r-1", team="red") == []
+
+    in_store(url, use)
+
+
+@pytest.mark.promise("runs-found")
+def test_pages_hold_what_is_wanted_and_go_on_where_they_ended(url):
+    async def use(store):
+        for number in range(5):
+            at = NOW + timedelta(minutes=number)
+            kind = "partial" if number % 2 else "answered"
+            record(store, *told(f"r{number}", at=at, seconds=10.0 - number, status=kind, session_id=f"s{number % 2}"))
+        record(store, *told("other", agent="clerk"), team="red")
+        record(store, *told("inner", parent_run_id="r4", parent_call_id="c"))
+        await store.flush()
+        first = await store.async_list(limit=2)
+        second = await store.async_list(limit=2, after=first.next)
+        third = await store.async_list(limit=2, after=second.next)
+        assert [*names(first), *names(second), *names(third)][:4] == ["r4", "r3", "r2", "r1"]
+        assert {*names(third)} | {*names(second)} >= {"r0", "other"}
+        assert third.next is None
+        slow = await store.async_list(order="slowest", limit=3)
+        rest = await store.async_list(order="slowest", limit=3, after=slow.next)
+        assert [*names(slow), *names(rest)] == ["r0", "r1", "r2", "r3", "r4", "other"]
+        for wanted, expected in [
+            ({"status": "partial"}, ["r3", "r1"]),
+            ({"session_id": "s1"}, ["r3", "r1"]),
+            ({"agent": "clerk"}, ["other"]),
+            ({"team": "red"}, ["other"]),
+            ({"team": "red", "status": "partial"}, []),
+            ({"since": NOW + timedelta(minutes=3)}, ["r4", "r3"]),
+            ({"since": NOW + timedelta(minutes=1), "until": NOW + timedelta(minutes=3)}, ["r2", "r1"]),
+            ({"parent": "r4"}, ["inner"]),
+        ]:
+            assert names(await store.async_list(**wanted)) == expected, wanted
+        for wrong in ({"status": "done"}, {"limit": 0}, {"order": "oldest"}, {"after": "x"}, {"text": "?!"}):
+            with pytest.raises(MisuseError):
+                await store.async_list(**wrong)
+        with pytest.raises(MisuseError, match="no cursor of this list"):
+            await store.async_list(order="slowest", after=first.next)
+
+    in_store(url, use)
+
+
+@pytest.mark.promise("runs-found")
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("delay", "ab"),
+        ("DELAYS at", "a"),
+        ("naive", "b"),
+        ("Naïve", "b"),
+        ("\u822a\u73ed", "c"),
+        ("\u73ed", "c"),
+        ("4711-x", "c"),
+        ("x-4711", ""),
+        ('delay" OR "b', ""),
+        ("timeo", "b"),
+        ("* AND NOT", ""),
+    ],
+)
+def test_words_are_found_in_every_alphabet_and_mean_only_themselves(url, text, found):
+    async def use(store):
+        record(store, *told("a", question="Which delays at EWR?", answer="None."))
+        record(store, *told("b", question="A na\u00efve delay?", answer=None, status="failed", error="timeout of m"))
+        record(store, *told("c", question="\u4eca\u65e5\u822a\u73ed\u5ef6\u8bef", answer="order 4711-x"))
+        await store.flush()
+        assert sorted(names(await store.async_list(text=text))) == [*found]
+
+    in_store(url, use)
+
+
+@pytest.mark.promise("secrets-masked")
+def test_no_secret_is_in_the_file_and_only_its_owner_reads_it(url, tmp_path):
+    async def use(store):
+        first, last = told("r", question=f"use {SECRET}", answer=f"with {SECRET}")
+        given = {"password": "hunter2", "url": "postgres://u:hunter2@h/d"}
+        record(
+            store,
+            first,
+            ToolStarted(run_id="r", seq=2, step=1, tool="t", input=given, call_id="c"),
+            ToolFinished(run_id="r", seq=3, step=1, tool="t", call_id="c", content=SECRET, is_error=False, elapsed_s=0),
+            TextDelta(run_id="r", seq=4, text="it is sk-abcdef"),
+            TextDelta(run_id="r", seq=5, text="ghijklmnopqrst"),
+            last,
+        )
+        await store.flush()
+        files = [*(tmp_path / "kept").iterdir()]
+        assert len(files) == 3  # with the log of writes, and its index
+        assert {file.stat().st_mode & 0o777 for file in files} == {0o600}
+        events = await store.async_events("r")
+        assert [event["seq"] for event in events] == [1, 2, 3, 4, 9]
+        assert events[3]["text"] == "it is [redacted]"
+
+    in_store(url, use)
+    kept = (tmp_path / "kept" / "runs.db").read_bytes()
+    assert SECRET.encode() not in kept
+    assert b"hunter2" not in kept
+
+
+@pytest.mark.promise("runs-contents")
+def test_without_contents_there_are_names_times_and_reasons(url, tmp_path):
+    async def use(store):
+        words = "the words of people"
+        script = [Turn(text=words, calls=[("look", {"place": words})], delay_s=0.01), words]
+        agent = ReActAgent(llm=ScriptedLLM(script), tools=[look], observers=[store.observer()])
+        await agent.async_run(words, run_id="r")
+        record(store, *told("f", question=words, status="failed", answer=None, error="HTTP 500: out of order"))
+        await store.flush()
+        row = await store.async_get("r")
+        assert (row.question, row.answer, row.status) == ("", None, "answered")
+        assert row.result["steps"][0]["actions"][0]["tool"] == "look"
+        assert names(await store.async_list(text="order")) == ["f"]
+
+    in_store(url, use, contents=False)
+    assert b"words of people" not in (tmp_path / "kept" / "runs.db").read_bytes()
+
+
+@pytest.mark.promise("runs-kept")
+def test_what_no_database_takes_is_kept_as_far_as_it_goes(url):
+    async def use(store):
+        first, last = told("r", question="broken \ud800 \0 text", answer="\x1b[31m<script>")
+        record(store, first, Warned(run_id="r", seq=2, message="nul \0"), last)
+        record(store, Warned(run_id="nobody", seq=1, message="whose run began before anybody listened"))
+        assert await store.flush()
+        row = await store.async_get("r")
+        assert (row.question, row.answer) == ("broken ?   text", "\x1b[31m<script>")
+        assert len(await store.async_events("r")) == 3
+        assert await store.async_get("nobody") is None
+        assert store.lost == 0
+
+    in_store(url, use)
+
+
+@pytest.mark.promise("runs-kept")
+def test_a_name_that_is_used_again_is_another_run(url):
+    async def use(store):
+        record(store, *told("r", answer="first"), *told("r", answer="second", at=NOW + timedelta(seconds=1)))
+        await store.flush()
+        assert (await store.async_get("r")).answer == "second"
+        assert [row.answer for row in (await store.async_list()).rows] == ["second", "first"]
+
+    in_store(url, use)
+
+
+@pytest.mark.promise("runs-kept")
+def test_a_run_that_pauses_goes_on_in_another_process_and_is_one_run(url):
+    began, paused = told("r", status="paused", answer=None)
+
+    async def first(store):
+        record(store, began, paused)
+        await store.flush()
+        assert (await store.async_get("r")).status == "paused"
+
+    async def second(store):
+        again = RunStarted(
+            **{name: getattr(began, name) for name in began.__struct_fields__} | {"resumed": True, "seq": 10}
+        )
+        record(store, again)
+        await store.flush()
+        assert [row.status for row in (await store.async_list()).rows] == ["running"]
+        _, end = told("r", answer="done")
+        end.seq = 20
+        record(store, end)
+        await store.flush()
+        assert [(row.status, row.answer) for row in (await store.async_list()).rows] == [("answered", "done")]
+        assert [event["seq"] for event in await store.async_events("r")] == [1, 9, 10, 20]
+
+    in_store(url, first)
+    in_store(url, second)
+
+
+@pytest.mark.promise("runs-followed")
+def test_a_run_is_followed_until_it_ends(url):
+    async def use(store):
+        first, last = told("r", at=datetime.now(UTC))
+        seen = []
+
+        async def follow(after):
+            async for event in store.follow("r", after=after):
+                seen.append(event["seq"])
+                if event["seq"] == 1:
+                    record(store, Warned(run_id="r", seq=5, message="news"))
+                elif event["seq"] == 5:
+                    record(store, last)
+
+        with pytest.raises(MisuseError, match="there is no run 'r'"):
+            await follow(-1)
+        record(store, first)
+        async with asyncio.timeout(30):
+            await follow(-1)
+            await follow(5)
+        assert seen == [1, 5, 9, 9]
+
+    in_store(url, use)
+
+
+_PROGRAM = f"""
+import os
+import sys
+from datetime import UTC, datetime
+from shared_libs.atomic.events import RunFinished, RunStarted
+from shared_libs.atomic.results import AgentResult
+from shared_libs.observability.run_store import RunStore
+
+NOW = datetime(2026, 11, 26, 12, tzinfo=UTC)
+
+{inspect.getsource(told)}
+{inspect.getsource(record)}
+url, name = sys.argv[1:]
+"""
+
+
+def program(url, how, name="p", **options):
+    """Start a process that records, as its code says."""
+    return subprocess.Popen([sys.executable, "-c", _PROGRAM + dedent(how), url, name], text=True, **options)
+
+
+@pytest.mark.promise("runs-kept")
+def test_processes_write_to_one_file_and_what_is_left_is_written_at_the_end_of_the_program(url):
+    how = """
+    store = RunStore(url)
+    for number in range(100):
+        record(store, *told(f"{name}-{number}"))
+    """
+    writers = [program(url, how, name) for name in ("one", "two")]
+    assert [writer.wait(60) for writer in writers] == [0, 0]
+
+    async def use(store):
+        page = await store.async_list(limit=500)
+        assert sorted(names(page)) == sorted(f"{name}-{number}" for name in ("one", "two") for number in range(100))
+
+    in_store(url, use)
+
+
+@pytest.mark.promise("runs-followed")
+def test_a_run_of_another_process_is_followed_and_one_that_was_killed_is_told_from_one_under_way(url):
+    how = """
+    store = RunStore(url)
+    first, last = told("live", at=datetime.now(UTC))
+    record(store, first, *told("old"), [*told("gone")][0])
+    store.close()
+    print("begun", flush=True)
+    input()
+    record(store, last)
+    """
+    with program(url, how, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as writer:
+        assert writer.stdout.readline() == "begun\n"
+
+        async def use(store):
+            assert names(await store.async_list(status="running")) == ["live"]
+            assert names(await store.async_list(status="unfinished")) == ["gone"]
+            assert (await store.async_get("gone")).status == "unfinished"
+            seen = []
+            async with asyncio.timeout(30):
+                async for event in store.follow("live"):
+                    seen.append(event["type"])
+                    if len(seen) == 1:
+                        await asyncio.to_thread(writer.communicate, "go on\n")
+            assert seen == ["run_started", "run_finished"]
+
+        in_store(url, use)
+
+
+@pytest.mark.promise("runs-never-wait")
+def test_while_another_process_holds_the_file_runs_go_on_and_are_kept_afterwards(url, tmp_path, caplog):
+    async def use(store):
+        with closing(sqlite3.connect(tmp_path / "kept" / "runs.db")) as other:
+            other.execute("BEGIN IMMEDIATE")
+            agent = ReActAgent(llm=ScriptedLLM(["yes"]), observers=[store.observer()])
+            result = await agent.async_run("Does it wait?", run_id="r")
+            assert result.answer == "yes"
+            assert not await store.flush(0.1)
+            other.rollback()
+        assert await store.flush(30)
+        assert names(await store.async_list()) == ["r"]
+
+    in_store(url, use)
+
+
+@pytest.mark.promise("runs-never-wait")
+def test_a_store_that_is_away_costs_no_more_than_its_queue_and_what_is_lost_is_told(tmp_path, caplog):
+    (tmp_path / "file").write_text("no folder")
+    store = RunStore(f"sqlite:///{tmp_path}/file/runs.db")
+    for number in range(20_600):
+        store.record(Warned(run_id="r", seq=number, message="m"))
+    assert store.lost >= 10
+    assert store.close(10)
+    assert store.lost == 20_600
+    assert any("what is recorded waits, up to 20000 events" in message for message in caplog.messages)
+    assert "is not complete: " in caplog.messages[-1]
+    assert str(tmp_path) in caplog.messages[-1]
+    with pytest.raises(RunStoreError, match=r"runs\.db: "):
+        run(store.aopen())
+
+
+@pytest.mark.promise("runs-kept")
+def test_a_forked_child_writes_its_own(url):
+    how = """
+    store = RunStore(url)
+    record(store, *told("parent"))
+    store._writer.flush(10)
+    if child := os.fork():
+        os.waitpid(child, 0)
+        record(store, *told("again"))
+    else:
+        record(store, *told("child"))
+    """
+    with program(url, how) as forking:
+        assert forking.wait(60) == 0
+
+    async def use(store):
+        assert sorted(names(await store.async_list())) == ["again", "child", "parent"]
+
+    in_store(url, use)
+
+
+@pytest.mark.promise("runs-kept")
+def test_what_is_too_old_is_forgotten_and_nothing_else(url, tmp_path):
+    today = datetime.now(UTC)
+
+    async def fill(store):
+        for days in (1, 29, 31, 300):
+            record(store, *told(f"{days}", at=today - timedelta(days=days), question=f"words{days}"))
+        await store.flush()
+        assert len(names(await store.async_list())) == 4
+
+    async def use(store):
+        assert await store.prune() == 2
+        assert names(await store.async_list()) == ["1", "29"]
+        assert await store.prune() == 0
+
+    in_store(url, fill, retention_days=None)
+    in_store(url, use, retention_days=30)
+    with closing(sqlite3.connect(tmp_path / "kept" / "runs.db")) as db:
+        assert db.execute("SELECT count(*) FROM factory_run_events").fetchone() == (4,)
+        assert db.execute("SELECT count(*) FROM factory_run_words").fetchone() == (2,)
+
+
+@pytest.mark.parametrize("url", ["runs.db", "sqlite://runs.db", "sqlite:///", "sqlite:///:memory:", "mysql://h/d", ""])
+def test_a_url_of_another_kind_is_refused_with_those_that_are_allowed(url):
+    with pytest.raises(MisuseError, match="allowed are sqlite:///"):
+        RunStore(url)
+
+
+def test_a_file_that_is_something_else_is_left_alone(tmp_path):
+    (tmp_path / "notes.db").write_text("dear diary" * 100)
+    with pytest.raises(RunStoreError, match="this file is something else"):
+        run(RunStore(f"sqlite:///{tmp_path}/notes.db").aopen())
+    assert (tmp_path / "notes.db").read_text() == "dear diary" * 100
+
+
+def test_reading_makes_no_file(tmp_path):
+    with pytest.raises(RunStoreError, match="there is no such file"):
+        run(RunStore(f"sqlite:///{tmp_path}/none.db").async_list())
+    assert [*tmp_path.iterdir()] == []

@@ -1,0 +1,195 @@
+"""OpenAI's chat completions: agents and chains as the vendor's SDK, unmodified, meets them."""
+
+from __future__ import annotations
+
+import pytest
+from openai import APIError, BadRequestError, NotFoundError
+
+from shared_libs.atomic.types import ToolCall
+from shared_libs.testing import Cut, Healthy, RateLimited
+from tests.support import run
+from tests.unit.service.faces.ground import ground
+
+TOOL = {
+    "type": "function",
+    "function": {
+        "name": "get_weather",
+        "description": "The weather of a city.",
+        "parameters": {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]},
+    },
+}
+ASK = [{"role": "user", "content": "hello there"}]
+
+
+async def folded(stream):
+    """Fold a stream as a client does."""
+    text, calls, finish, usage, ids = "", {}, None, None, set()
+    async for chunk in stream:
+        ids.add((chunk.id, chunk.created, chunk.model))
+        usage = chunk.usage or usage
+        for choice in chunk.choices:
+            text += choice.delta.content or ""
+            finish = choice.finish_reason or finish
+            for call in choice.delta.tool_calls or ():
+                kept = calls.setdefault(call.index, [call.id, call.function.name, ""])
+                kept[2] += call.function.arguments or ""
+    assert len(ids) == 1
+    return text, list(calls.values()), finish, usage
+
+
+@pytest.mark.promise("face-chat")
+@pytest.mark.parametrize("model", ["bot", "bot/chain"])
+def test_an_answer_streamed_is_the_answer_unstreamed(tmp_path, model):
+    async def main():
+        async with ground(tmp_path, {"m": Healthy("One two three.")}, bot={}) as at, at.openai() as client:
+            whole = await client.chat.completions.create(model=model, messages=ASK)
+            stream = await client.chat.completions.create(
+                model=model, messages=ASK, stream=True, stream_options={"include_usage": True}
+            )
+            text, calls, finish, usage = await folded(stream)
+        choice = whole.choices[0]
+        assert (choice.message.content, choice.finish_reason) == (text, finish) == ("One two three.", "stop")
+        assert not calls
+        assert whole.model == model
+        assert usage.total_tokens == whole.usage.total_tokens > 0
+
+    run(main())
+
+
+@pytest.mark.promise("face-client-tools")
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_client_s_tool_on_an_agent_pauses_the_run_and_its_result_goes_on_with_it(tmp_path, stream):
+    call = ToolCall("up_1", "get_weather", {"city": "Rome"})
+    own = ToolCall("up_2", "calculator", {"expression": "6*7"})
+
+    async def main():
+        scripts = {"m": [Healthy("I look.", (own, call)), Healthy("Rome is sunny, and 42.")]}
+        async with ground(tmp_path, scripts, bot={"tools": ["calculator"]}) as at, at.openai() as client:
+            create = client.chat.completions.create
+            if stream:
+                _, calls, finish, _ = await folded(await create(model="bot", messages=ASK, tools=[TOOL], stream=True))
+                [(call_id, name, arguments)] = calls
+            else:
+                choice = (await create(model="bot", messages=ASK, tools=[TOOL])).choices[0]
+                finish, [made] = choice.finish_reason, choice.message.tool_calls
+                call_id, name, arguments = made.id, made.function.name, made.function.arguments
+            assert (finish, name, arguments) == ("tool_calls", "get_weather", '{"city":"Rome"}')
+            asked = {"id": call_id, "type": "function", "function": {"name": name, "arguments": arguments}}
+            messages = [
+                *ASK,
+                {"role": "assistant", "content": None, "tool_calls": [asked]},
+                {"role": "tool", "tool_call_id": call_id, "content": "sunny"},
+            ]
+            answer = await create(model="bot", messages=messages, tools=[TOOL])
+            assert answer.choices[0].message.content == "Rome is sunny, and 42."
+            assert answer.factory["run_id"] in call_id
+            said = at.upstream.requests[-1].body["messages"]
+            assert [one["content"] for one in said if one["role"] == "tool"] == ["42", "sunny"]
+
+    run(main())
+
+
+@pytest.mark.promise("face-client-tools")
+def test_results_for_a_run_that_nobody_knows_are_the_history_of_a_new_one(tmp_path):
+    call_id = f"call_{'0' * 32}_0"
+
+    async def main():
+        async with ground(tmp_path, {"m": Healthy("Sunny.")}, bot={}) as at:
+            asked = {"id": call_id, "type": "function", "function": {"name": "get_weather", "arguments": "{}"}}
+            messages = [
+                *ASK,
+                {"role": "assistant", "content": None, "tool_calls": [asked]},
+                {"role": "tool", "tool_call_id": call_id, "content": "sunny"},
+            ]
+            status, headers, told = await at.post(
+                "/v1/chat/completions", {"model": "bot", "messages": messages, "tools": [TOOL]}
+            )
+            assert (status, headers["x-factory-resumed"]) == (200, "no")
+            assert told["choices"][0]["message"]["content"] == "Sunny."
+            assert [one["role"] for one in at.upstream.requests[-1].body["messages"]][-3:] == [
+                "user",
+                "assistant",
+                "tool",
+            ]
+
+    run(main())
+
+
+@pytest.mark.promise("face-chat")
+def test_fields_reach_a_chain_and_an_agent_names_what_it_ignores(tmp_path):
+    fields = {"temperature": 0.5, "logit_bias": {"5": 1}, "seed": 7, "made_up": [1], "presence_penalty": 0}
+
+    async def main():
+        async with ground(tmp_path, {"m": Healthy("Hi.")}, bot={}) as at:
+            body = {"messages": ASK, **fields}
+            await at.post("/v1/chat/completions", body | {"model": "bot/chain"})
+            sent = at.upstream.requests[-1].body
+            assert {name: sent.get(name) for name in fields} == fields
+            _, headers, _ = await at.post("/v1/chat/completions", body | {"model": "bot"})
+            assert headers["x-factory-ignored"] == "logit_bias, made_up"
+            sent = at.upstream.requests[-1].body
+            assert (sent["temperature"], sent["seed"]) == (0.5, 7)
+            assert "made_up" not in sent
+
+    run(main())
+
+
+@pytest.mark.promise("face-errors")
+def test_what_is_refused_is_an_error_of_the_sdk(tmp_path):
+    async def main():
+        async with ground(tmp_path, {"m": Healthy("Hi.")}, bot={}) as at, at.openai() as client:
+            create = client.chat.completions.create
+            with pytest.raises(NotFoundError) as missing:
+                await create(model="nobody", messages=ASK)
+            assert missing.value.code == "model_not_found"
+            for wrong, param in (
+                ({"n": 2}, "n"),
+                ({"messages": []}, "messages"),
+                ({"messages": [{"role": "king", "content": "x"}]}, "messages[0].role"),
+                ({"temperature": 9}, "temperature"),
+            ):
+                with pytest.raises(BadRequestError) as refused:
+                    await create(**({"model": "bot", "messages": ASK} | wrong))
+                assert refused.value.param == param
+
+    run(main())
+
+
+@pytest.mark.promise("face-streams")
+def test_a_stream_that_breaks_ends_in_an_error_and_never_merely_ends(tmp_path):
+    long = "word " * 200
+
+    async def main():
+        scripts = {"m": Cut(answer=Healthy(long))}
+        async with ground(tmp_path, scripts, bot={}) as at, at.openai() as client:
+            stream = await client.chat.completions.create(model="bot/chain", messages=ASK, stream=True)
+            with pytest.raises(APIError):
+                await folded(stream)
+            lines = await at.lines("/v1/chat/completions", {"model": "bot/chain", "messages": ASK, "stream": True})
+            assert lines[-1] == "data: [DONE]"
+            assert '"error"' in lines[-2]
+
+    run(main())
+
+
+@pytest.mark.promise("face-streams")
+def test_a_refusal_keeps_its_wait_and_its_status(tmp_path):
+    async def main():
+        async with ground(tmp_path, {"m": [RateLimited(7)] * 2}, bot={}) as at:
+            for stream in (False, True):
+                status, headers, told = await at.post(
+                    "/v1/chat/completions", {"model": "bot/chain", "messages": ASK, "stream": stream}
+                )
+                assert (status, headers["retry-after"], told["error"]["code"]) == (429, "7", "rate_limit_exceeded")
+
+    run(main())
+
+
+@pytest.mark.promise("face-chat")
+def test_models_are_listed_and_found_by_names_with_slashes(tmp_path):
+    async def main():
+        async with ground(tmp_path, {"m": Healthy("Hi.")}, bot={}) as at, at.openai() as client:
+            assert [one.id async for one in client.models.list()] == ["bot", "bot/chain"]
+            assert (await client.models.retrieve("bot/chain")).id == "bot/chain"
+
+    run(main())

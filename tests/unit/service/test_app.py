@@ -1,0 +1,321 @@
+"""The service over real HTTP: what every answer has, what is refused and how, and what is bounded."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from io import BytesIO
+
+import pytest
+from starlette.routing import Route
+
+from shared_libs.atomic.errors import ConfigError, MisuseError
+from shared_libs.service.app import OPEN_PATHS
+from shared_libs.service.endpoint import Endpoint
+from shared_libs.service.keys import RequireKey
+from shared_libs.service.server import make_server
+from shared_libs.service.settings import Settings, load_settings
+from tests.service import ASKED, HELLO, events_of, serving, write
+from tests.support import run
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return write(tmp_path, hello=HELLO)
+
+
+@pytest.mark.promise("serve-answers")
+def test_an_agent_answers_over_http_without_a_key_a_database_or_a_server(folder):
+    async def main():
+        async with serving(folder) as served:
+            return await served.get("/v1/agents"), await served.run(), served.notes
+
+    (status, _, told), (run_status, headers, result), notes = run(main())
+    assert (status, [agent["name"] for agent in told["agents"]]) == (200, ["hello"])
+    assert run_status == 200
+    assert (result["status"], result["run_id"]) == ("answered", headers["x-factory-run-id"])
+    assert result["answer"].startswith("17 * 23 = 391.")
+    assert headers["x-request-id"].startswith("req_")
+    assert float(headers["x-factory-overhead-ms"]) >= 0
+    assert (headers["x-factory-deadline"], headers["x-factory-deadline-from"]) == ("60.000", "limits")
+    assert any("hello rehearses" in note for note in notes)
+
+
+@pytest.mark.promise("serve-answers")
+def test_a_stream_tells_every_event_with_its_number_and_ends_with_the_result(folder):
+    async def main():
+        async with serving(folder) as served:
+            headers = {"accept": "text/event-stream"}
+            async with served.http.post("/v1/agents/hello/runs", json=ASKED, headers=headers) as answer:
+                return answer.headers, events_of(await answer.read())
+
+    headers, events = run(main())
+    assert headers["content-type"].startswith("text/event-stream")
+    told = {name.lower() for name in headers}
+    assert {"x-request-id", "x-factory-run-id", "x-factory-deadline", "x-factory-overhead-ms"} <= told
+    assert [int(number) for number, _, _ in events] == list(range(1, len(events) + 1))
+    assert (events[0][1], events[-1][1]) == ("run_started", "run_finished")
+    assert json.loads(events[-1][2])["result"]["status"] == "answered"
+
+
+def test_a_session_is_remembered_and_belongs_to_the_agent(folder):
+    async def main():
+        async with serving(folder) as served:
+            await served.run(body=ASKED | {"session_id": "s"})
+            return await served.run(body={"question": "And again?", "session_id": "s"})
+
+    _, _, result = run(main())
+    assert result["status"] in ("answered", "failed")  # the rehearsal knows one question; it was asked in a session
+
+
+BODIES = [
+    (b"", "invalid_request", "the body is empty"),
+    (b"{", "invalid_request", "not valid JSON"),
+    (b"[]", "invalid_request", "a JSON object"),
+    (b"\xff", "invalid_request", "not valid JSON"),
+    (b"[" * 100_000, "invalid_request", "nested too deeply"),
+    (b"[" + b"1," * 600_000 + b"1]", "body_too_large", "500,000 values"),
+    (b'{"question": "x", "pad": "' + b"x" * 2**21 + b'"}', "body_too_large", "2,097,152 bytes"),
+    (b"{}", "invalid_request", "`question` is missing"),
+    (b'{"question": ""}', "invalid_request", "empty"),
+    (b'{"question": 3}', "invalid_request", "a text, content parts or messages"),
+    (b'{"question": "x", "questio": 1}', "invalid_request", "did you mean 'question'?"),
+    (b'{"question": "x", "timeout": 0}', "invalid_request", "positive number"),
+    (b'{"question": "x", "timeout": true}', "invalid_request", "positive number"),
+    (b'{"question": "x", "session_id": "a\\u0000b"}', "invalid_request", "printable"),
+    (b'{"question": "x", "session_id": 3}', "invalid_request", "printable"),
+    (b'{"question": "x", "output_schema": []}', "invalid_request", "JSON Schema"),
+]
+REQUESTS = [
+    ("GET", "/nowhere", {}, 404, "not_found"),
+    ("PUT", "/v1/agents", {}, 405, "method_not_allowed"),
+    ("POST", "/v1/agents/helo/runs", {}, 404, "model_not_found"),
+    ("POST", "/v1/agents/hello%2Fchain/runs", {}, 404, "not_found"),
+    ("POST", "/v1/agents/hello/runs", {"x-request-timeout": "nan"}, 400, "invalid_request"),
+    ("POST", "/v1/agents/hello/runs", {"x-request-timeout": "-1"}, 400, "invalid_request"),
+    ("POST", "/v1/agents/hello/runs", {"x-request-timeout": "soon"}, 400, "invalid_request"),
+    ("POST", "/v1/agents/hello/runs", {"x-on-disconnect": "explode"}, 400, "invalid_request"),
+    ("POST", "/v1/agents/hello/runs?background=perhaps", {}, 400, "invalid_request"),
+    ("POST", "/v1/agents/hello/runs", {"content-type": "text/plain"}, 415, "unsupported_media_type"),
+]
+
+
+@pytest.mark.promise("serve-refuses")
+def test_a_body_that_is_not_valid_is_a_problem_that_says_why(folder):
+    async def main():
+        async with serving(folder, max_body=2**21) as served:
+            told = []
+            for body, _, _ in BODIES:
+                headers = {"content-type": "application/json"}
+                async with served.http.post("/v1/agents/hello/runs", data=BytesIO(body), headers=headers) as answer:
+                    told.append((answer.status, answer.headers, await answer.json(content_type=None)))
+            return told
+
+    for (status, headers, told), (body, code, says) in zip(run(main()), BODIES, strict=True):
+        assert (status, told["code"]) == ({"invalid_request": 400, "body_too_large": 413}[code], code), body[:50]
+        assert says in told["detail"]
+        assert headers["content-type"] == "application/problem+json"
+        assert told["request_id"] == headers["x-request-id"]
+        assert told["type"] == f"urn:genai-factory:problem:{code}"
+
+
+@pytest.mark.promise("serve-refuses")
+def test_a_request_that_is_not_valid_is_a_problem(folder):
+    async def main():
+        async with serving(folder) as served:
+            told = []
+            for method, path, headers, _, _ in REQUESTS:
+                given = {"content-type": "application/json"} | headers
+                body = json.dumps(ASKED).encode()
+                async with served.http.request(method, path, data=body, headers=given) as answer:
+                    told.append((answer.status, await answer.json(content_type=None)))
+            return told
+
+    for (got, told), (_, path, _, status, code) in zip(run(main()), REQUESTS, strict=True):
+        assert (got, told["code"], told["status"]) == (status, code, status), path
+
+
+DEADLINES = [
+    ({"x-request-timeout": "2.5"}, "2.500", "x-request-timeout"),
+    ({"x-request-timeout": "1e6"}, "60.000", "limits"),
+    ({"x-envoy-expected-rq-timeout-ms": "1500"}, "1.500", "x-envoy-expected-rq-timeout-ms"),
+    ({"x-stainless-read-timeout": "1"}, "0.750", "x-stainless-read-timeout"),
+    ({"x-stainless-read-timeout": "50"}, "49.000", "x-stainless-read-timeout"),
+    ({"x-stainless-read-timeout": "0.2"}, "0.100", "x-stainless-read-timeout"),
+    ({"x-stainless-read-timeout": "NOT_GIVEN"}, "60.000", "limits"),
+    ({"x-stainless-read-timeout": "1", "x-request-timeout": "0.5"}, "0.500", "x-request-timeout"),
+    ({"x-stainless-read-timeout": "1", "accept": "text/event-stream"}, "60.000", "limits"),
+]
+
+
+@pytest.mark.promise("serve-deadline")
+def test_the_deadline_is_the_least_that_anybody_gave(folder):
+    async def main():
+        async with serving(folder) as served:
+            told = []
+            for headers, _, _ in DEADLINES:
+                async with served.http.post("/v1/agents/hello/runs", json=ASKED, headers=headers) as answer:
+                    told.append((answer.status, answer.headers))
+            return told
+
+    for (status, told), (headers, seconds, source) in zip(run(main()), DEADLINES, strict=True):
+        got = status, told["x-factory-deadline"], told["x-factory-deadline-from"]
+        assert got == (200, seconds, source), headers
+
+
+def test_a_sane_request_id_is_kept_and_another_replaced(folder):
+    async def main():
+        async with serving(folder) as served:
+            return [(await served.get("/healthz", x_request_id=name))[1]["x-request-id"] for name in ("a-1.b", "a b")]
+
+    kept, replaced = run(main())
+    assert kept == "a-1.b"
+    assert replaced.startswith("req_")
+
+
+@pytest.mark.promise("serve-keys")
+def test_every_route_needs_a_key_but_four(folder):
+    async def main():
+        async with serving(folder) as served:
+            return served.server.config.app
+
+    app = run(main())
+    open_paths = set()
+    for path, needs in routes_of(app.routes):
+        if needs is None:
+            open_paths.add(path)
+    assert open_paths <= set(OPEN_PATHS)
+
+
+def routes_of(routes):
+    for route in routes:
+        if hasattr(route, "original_router"):
+            yield from routes_of(route.original_router.routes)
+        elif isinstance(route, Route) and isinstance(route.endpoint, Endpoint):
+            yield route.path, route.endpoint.needs
+        else:
+            keys = [used.call.needs for used in route.dependant.dependencies if isinstance(used.call, RequireKey)]
+            yield route.path, keys[0] if keys else None
+
+
+@pytest.mark.promise("serve-keys")
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1", "example.com"])
+def test_a_server_that_others_reach_does_not_start_without_keys(folder, host):
+    with pytest.raises(MisuseError, match="reachable by others"):
+        make_server(Settings(configs=folder), host=host)
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("drain: 3", r"service\.yaml:1:1: drain: unknown key; .* did you mean 'drain_s'\?"),
+        ("drain_s: soon", r"service\.yaml:1:10: drain_s: .*number"),
+        ("configs: x", "settings"),
+        ("- 1", "settings"),
+    ],
+)
+def test_settings_that_do_not_hold_are_told_with_their_place(tmp_path, text, says):
+    (tmp_path / "service.yaml").write_text(text)
+    with pytest.raises(ConfigError, match=says):
+        load_settings(tmp_path)
+
+
+def test_settings_are_read_and_variables_expanded(tmp_path, monkeypatch):
+    monkeypatch.setenv("STORE", "sqlite+aiosqlite:///x.db")
+    (tmp_path / "service.yaml").write_text('store: "${STORE}"\ndrain_s: 3\n')
+    told = load_settings(tmp_path)
+    assert (told.store, told.drain_s, told.configs) == ("sqlite+aiosqlite:///x.db", 3, tmp_path)
+    assert "x.db" not in repr(told)
+
+
+@pytest.mark.promise("serve-reload")
+def test_a_broken_file_keeps_what_it_gave_and_shows(folder):
+    async def main():
+        async with serving(folder, reload_s=600.0) as served:
+            catalogue = served.service.catalogue
+            before = catalogue.find(caller(), "hello")
+            (folder / "hello.yaml").write_text("name: hello\nllm: {provider: nonsense}\n")
+            (folder / "second.yaml").write_text(HELLO.replace("hello\n", "second\n", 1))
+            changed = [await catalogue.load(), await catalogue.load()]
+            broken = (await served.get("/readyz"), [entry.name for entry in catalogue.visible(caller())])
+            same = catalogue.find(caller(), "hello") is before
+            (folder / "hello.yaml").write_text(HELLO + "# mended\n")
+            (folder / "second.yaml").unlink()
+            await catalogue.load()
+            mended = (await served.get("/readyz"), [entry.name for entry in catalogue.visible(caller())])
+            return changed, broken, same, mended, (await served.run())[2]["status"]
+
+    changed, ((status, _, ready), names), same, ((_, _, mended), after), answered = run(main())
+    assert changed == [True, False]
+    assert same
+    assert (status, ready["status"]) == (200, "ready")
+    assert "provider" in ready["problems"]["hello.yaml"][0]
+    assert names == ["hello", "hello/chain", "second", "second/chain"]
+    assert (mended["problems"], after, answered) == ({}, ["hello", "hello/chain"], "answered")
+
+
+def caller():
+    from shared_libs.service.callers import ANYONE
+
+    return ANYONE
+
+
+@pytest.mark.promise("serve-reload")
+def test_what_is_replaced_closes_when_its_last_user_has_gone(folder):
+    async def main():
+        async with serving(folder, reload_s=600.0) as served:
+            catalogue, closed = served.service.catalogue, []
+            old = catalogue.find(caller(), "hello")
+            close = old.agent.llm._close
+
+            async def noted():
+                closed.append("closed")
+                await close()
+
+            old.agent.llm._close = noted
+            async with old.used():
+                (folder / "hello.yaml").write_text(HELLO + "# changed\n")
+                await catalogue.load()
+                during = list(closed)
+            return during, closed
+
+    assert run(main()) == ([], ["closed"])
+
+
+def test_a_folder_where_nothing_holds_does_not_start(tmp_path):
+    write(tmp_path, broken="name: broken\n")
+
+    async def main():
+        async with serving(tmp_path):
+            pass
+
+    with pytest.raises((AssertionError, SystemExit)):
+        run(main())
+
+
+@pytest.mark.promise("serve-bounded")
+def test_headers_and_bodies_that_do_not_come_end_the_connection(folder):
+    async def main():
+        async with serving(folder, header_timeout_s=0.2, body_timeout_s=0.2) as served:
+            ends = []
+            for said in (b"", b"GET /healthz HT", b"POST /v1/agents/hello/runs HTTP/1.1\r\nhost: x\r\nx-slow: "):
+                reader, writer = await asyncio.open_connection("127.0.0.1", served.port)
+                writer.write(said)
+                async with asyncio.timeout(5):
+                    with pytest.raises((ConnectionError, asyncio.IncompleteReadError)):
+                        await reader.readexactly(1)
+                writer.close()
+                ends.append(said)
+            reader, writer = await asyncio.open_connection("127.0.0.1", served.port)
+            writer.write(
+                b"POST /v1/agents/hello/runs HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n"
+                b"content-length: 90\r\n\r\n{"
+            )
+            async with asyncio.timeout(5):
+                answer = await reader.read(4096)
+            writer.close()
+            return len(ends), answer
+
+    ended, answer = run(main())
+    assert ended == 3
+    assert answer.startswith(b"HTTP/1.1 408")

@@ -96,6 +96,42 @@ REQUIREMENTS: dict[str, Requirement] = {
         "what a journal has recorded of a run is never done again, and what was in flight has the same key",
         "docs/journal.md",
     ),
+    "durable-once": Requirement(
+        "of a durable run nothing is lost and nothing that is recorded is done again, whenever its worker is killed; "
+        "what was in flight is done once more for each death, by the same key",
+        "docs/durable.md; dbos-transact-py #688, #714; langgraph #8039, #8764",
+    ),
+    "durable-fence": Requirement(
+        "a worker that has lost a run writes nothing, begins no effect, and tells nobody that the run has ended",
+        "docs/durable.md; procrastinate #1518",
+    ),
+    "durable-takeover": Requirement(
+        "the runs of a worker that is dead or stopped are another's after its lease; one that only blocks its loop "
+        "keeps them",
+        "docs/durable.md; langgraph #7213, deer-flow #1087",
+    ),
+    "durable-queue": Requirement(
+        "priorities, delays and limits hold over all workers, and what none of them can do tells why", "docs/durable.md"
+    ),
+    "durable-approval": Requirement(
+        "a decision is taken by run id alone, by any process, at any time, and counts once; what waits holds no slot",
+        "docs/durable.md; temporal sdk-python #1660, langgraph #6208",
+    ),
+    "durable-cancel": Requirement(
+        "a run is cancelled from any process within two seconds, and its result says what was done", "pydantic-ai #7197"
+    ),
+    "durable-drain": Requirement(
+        "a worker told to end claims nothing more, cuts nothing off that ends in time, and hands its runs over",
+        "docs/durable.md",
+    ),
+    "durable-away": Requirement(
+        "a store that is not there is told before a model is asked; one that goes away and comes back costs no run",
+        "docs/durable.md; pydantic-ai #6620, dbos-transact-py #716",
+    ),
+    "durable-kept": Requirement(
+        "the store grows by what is new, holds nothing but JSON, and lets go of what ended long ago",
+        "docs/durable.md; temporal sdk-python #1890, langgraph #6661",
+    ),
     "opened": Requirement(
         "`aopen` makes model, memory and tools ready; nothing large is loaded on the event loop, and a store that is "
         "down shows there",
@@ -119,6 +155,10 @@ REQUIREMENTS: dict[str, Requirement] = {
     "schema-bounded": Requirement(
         "no JSON Schema and no value, whoever wrote them, raises in a run or keeps the event loop for 50 ms",
         "letta #3285; hermes-agent #101804; security review H1",
+    ),
+    "why-slow": Requirement(
+        "the time of every run is parted without a rest, and what it went on is said in words, as is each slow answer",
+        "case people A10, B; issue 16",
     ),
     "runs-kept": Requirement(
         "a run is in the store with all that was told of it, whichever process wrote it; none of yesterday's is lost",
@@ -153,6 +193,13 @@ REQUIREMENTS: dict[str, Requirement] = {
     "limit-alone": Requirement("without its store a process keeps the limit for itself, and says so once", "contract"),
     "cost-true": Requirement(
         "a cost sums the answers at the price of the model that gave each; unknown is unknown and not zero", "contract"
+    ),
+    "deps": Requirement(
+        "a tool that declares it gets what its run was given, in threads too; no model sees it or can give it",
+        "contract",
+    ),
+    "output-partial": Requirement(
+        "an agent with an output_schema returns at its deadline what fits, and says what is missing", "contract"
     ),
     "output-fits": Requirement("structured output fits its schema, is repaired once, or is an error", "contract"),
     "breaker-probe": Requirement("a half-open breaker lets exactly one probe through", "purgatory, asyncbreaker"),
@@ -228,6 +275,10 @@ REQUIREMENTS: dict[str, Requirement] = {
         "Prometheus sees runs, attempts, tools and the loop in series that nobody outside can multiply",
         "litellm #27272",
     ),
+    "otel": Requirement(
+        "a run is spans by the GenAI conventions, with right parents in tools and requests; none stays open",
+        "tracing-close",
+    ),
     "limits-exact": Requirement("every limit of a run is kept exactly", "contract"),
     "mcp-items": Requirement(
         "what an MCP server lists or returns is taken item by item: one odd part costs itself alone, and is told",
@@ -259,7 +310,74 @@ REQUIREMENTS: dict[str, Requirement] = {
         "agents and chains are models of Anthropic's messages API, by its own SDK: tools, images, usage from the start",
         "issue: the service; litellm #39703",
     ),
+    "face-vectors": Requirement(
+        "embeddings as floats and base64, and rerankers in their shapes, in and out", "text-embeddings-inference #288"
+    ),
     "loop-per-client": Requirement("two asyncio.run calls in a row on one object both work", "pydantic-ai #748"),
+    "chunks-exact": Requirement(
+        "a chunk is what stands at its place of the stored text, nothing but white space is left out, and none is over "
+        "its budget",
+        "chonkie #29, #37, #84, #116, #629; Yuxi #634",
+    ),
+    "index-once": Requirement(
+        "indexing again doubles nothing and costs nothing, and an edit costs its own chunks",
+        "neo4j-graphrag #393, #221; ragas #2036; graphrag #741, #360",
+    ),
+    "index-partial": Requirement(
+        "a chunk or document that fails loses no other, is named, and is done by the next indexing; a document is "
+        "indexed only when all of it is in every index",
+        "LightRAG #2080, #2081, #1566; ZotSeek #53; metagraphed #2102; SocratiCode #156",
+    ),
+    "index-embedder-checked": Requirement(
+        "embeddings are checked in number, width and finiteness before any is stored", "gaia #3860"
+    ),
+    "index-delete": Requirement(
+        "what is deleted or replaced is unseen at once, and leaves every index, also after a crash",
+        "llama_index #19459, #16388, #19460; LightRAG #985, #2442, #3835",
+    ),
+    "index-model-change": Requirement(
+        "vectors of two models never meet: another model is refused, and a rebuild runs beside and switches at once",
+        "open-webui #11279; R2R #861; qmd #501; LightRAG #3213",
+    ),
+    "index-killed": Requirement(
+        "an indexing that is killed anywhere is finished by the next one: nothing lost, doubled or half seen",
+        "issue: retrieval and graph",
+    ),
+    "index-progress": Requirement(
+        "an indexing tells how far it is, and is bounded in what it does at once", "graphiti #290, #1262, #1516"
+    ),
+    "retrieval-filter": Requirement(
+        "a filter gives as many hits as there are, and none that does not fit",
+        "pgvector #751; honcho #1048; akb #212",
+    ),
+    "retrieval-tenants": Requirement(
+        "no method of a store works without a tenant, and texts of two tenants never meet",
+        "Cogtrix #317; ragflow #19389; LightRAG #2373, #3631",
+    ),
+    "retrieval-inert": Requirement(
+        "questions, filters and names are data: none of them becomes a part of a statement",
+        "LightRAG #2849; mcp-neo4j #285; graphify #84",
+    ),
+    "retrieval-languages": Requirement(
+        "texts of languages without spaces, and words typed without their marks, are found",
+        "issue: retrieval and graph",
+    ),
+    "retrieval-stages": Requirement(
+        "a branch or a reranker that fails or is late leaves the others' answer, and every answer tells its stages",
+        "ragflow #18269; hindsight #3168; gbrain #3421; nestjs-agentic #132",
+    ),
+    "retrieval-deadline": Requirement(
+        "a retrieval is back in its time whatever hangs, and steps are left out in a stated order",
+        "memory-lancedb-pro #882",
+    ),
+    "retrieval-loop": Requirement(
+        "stores of this process compute in threads, never on the event loop, and bear many at once",
+        "qdrant-client #615, #1328, #1193; aorta #444",
+    ),
+    "citations-checked": Requirement(
+        "a citation names a document and characters, its quote stands there, and what names nothing seen is taken out",
+        "ragflow #7232, #8594, #12005",
+    ),
     "serve-answers": Requirement(
         "`factory serve` offers every agent of a folder over HTTP, whole or as a stream, without a key, a database "
         "or a server of anybody's",

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+from shared_libs.cli.examining import EXTRAS
 from tests.requirements import REQUIREMENTS
 
 ROOT = Path(__file__).parent.parent
@@ -30,6 +31,7 @@ HEAVY = {
 MUTABLE = {
     "atomic/forks.py: _all": "the hooks of a fork are the process's; it holds everything weakly",
     "atomic/llms/dialect.py: _known": "what was learnt of a server is the process's, and bounded",
+    "atomic/propagation.py: _carriers": "a tracer is the process's, as its providers are",
     "atomic/resilience/health.py: _known": "what the process knows of its models is kept per process, by contract",
 }
 """State that lives in a module, with the reason why it may."""
@@ -209,6 +211,7 @@ def test_all_is_every_extra_a_user_may_want_and_has_no_linters():
     inside = (entry.removeprefix("genai-factory[").removesuffix("]") for entry in extras["all"])
     assert {name for names in inside for name in names.split(",")} == extras_for_users()
     assert "genai-factory[all]" in extras["dev"]
+    assert set(EXTRAS) == extras_for_users(), "`factory doctor` says what each brings"
 
 
 def surface():

@@ -4,15 +4,86 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterable
-from typing import Any
+from contextlib import AsyncExitStack
+from typing import Any, Self, Unpack
 
+from shared_libs.agents.limits import Limits, is_seconds
+from shared_libs.agents.run import Run, RunOptions
 from shared_libs.atomic.errors import MisuseError
 from shared_libs.atomic.events import EventSink
 from shared_libs.atomic.llms.base import BaseLLMWrapper
+from shared_libs.atomic.llms.structured import OutputSchema
 from shared_libs.atomic.memory.base import BaseMemory
+from shared_libs.atomic.scope import current_deadline, current_scope
 from shared_libs.atomic.tools.base import BaseTool
 from shared_libs.atomic.tools.function_tool import tool
 from shared_libs.atomic.tools.toolset import Toolset
+
+
+class Parts:
+    """What an agent is made of, opened and closed together, and what a run takes of it."""
+
+    name: str
+    llm: BaseLLMWrapper
+    tools: tuple[BaseTool | Toolset, ...]
+    memory: BaseMemory | None
+    limits: Limits
+    observers: tuple[EventSink, ...]
+    shape: OutputSchema | None
+    deps: Any
+    _by_name: dict[str, BaseTool]
+
+    async def aopen(self) -> None:
+        """Get model, memory and tools ready before a run's clock starts, or raise what is wrong; safe to repeat."""
+        await self.llm.aopen()
+        if self.memory is not None:
+            await self.memory.async_open()
+        for one in self.tools:
+            await one.aopen()
+
+    async def aclose(self) -> None:
+        """Close the model, the tools and the memory; using the agent afterwards opens them again."""
+        async with AsyncExitStack() as stack:  # what fails to close keeps nothing else open
+            for part in (self.memory, *self.tools, self.llm):
+                if part is not None:
+                    stack.push_async_callback(part.aclose)
+
+    async def __aenter__(self) -> Self:
+        async with AsyncExitStack() as stack:
+            stack.push_async_callback(self.aclose)
+            await self.aopen()
+            stack.pop_all()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.aclose()
+
+    def _new_run(self, *sinks: EventSink, **options: Unpack[RunOptions]) -> Run:
+        """
+        Begin a run, its clock first.
+
+        Raises:
+            MisuseError: an option is not valid.
+
+        """
+        timeout, session_id = options.get("timeout"), options.get("session_id")
+        seconds = self.limits.timeout_s if timeout is None else timeout
+        if not is_seconds(seconds):
+            raise MisuseError(f"timeout is a positive number of seconds, not {timeout!r}")
+        run_id, wanted, deps = options.get("run_id"), options.get("output_schema"), options.get("deps")
+        check_texts(run_id=run_id, session_id=session_id)
+        if session_id is not None and self.memory is None:
+            raise MisuseError(f"agent {self.name} has no memory to keep session {session_id!r} in: pass memory=…")
+        deps = next((one for one in (deps, self.deps, current_scope().deps) if one is not None), None)
+        for one in self._by_name.values():
+            one.check_deps(deps)
+        shape = None if wanted is None else OutputSchema.of(wanted)
+        left_s, stores = min(seconds, current_deadline().remaining()), session_id is not None
+        listeners = [*self.observers, *sinks]
+        run = Run(self.name, left_s, self.limits, listeners, run_id=run_id, session_id=session_id, stores=stores)
+        run.shape, run.own_shape = shape or self.shape, shape is not None
+        run.deps = deps
+        return run
 
 
 def check_texts(**given: Any) -> None:

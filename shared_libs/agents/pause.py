@@ -14,12 +14,19 @@ from shared_libs.atomic.budget import Spent
 from shared_libs.atomic.errors import MisuseError
 from shared_libs.atomic.types import Attempt
 
+State = Mapping[str, Any] | str | bytes
+"""`AgentResult.state`, or its JSON."""
+
+Decisions = Mapping[str, bool | Decision | Mapping[str, Any]]
+"""What is decided, by call id."""
+
 
 class PausedRun(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     """
     Everything a run needs to go on, in this process or another one.
 
     `elapsed_s` is the time it has used and `left_s` what it had left of its own; the pause itself counts as neither.
+    `output_schema` is the shape of its answer, where that is the run's own and not its agent's.
     """
 
     version: Literal[1] = 1
@@ -35,9 +42,10 @@ class PausedRun(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     attempts: list[Attempt]
     session_length: int | None = None
     session_before: int = 0
+    output_schema: dict[str, Any] | None = None
 
     @classmethod
-    def read(cls, state: Mapping[str, Any] | str | bytes) -> PausedRun:
+    def read(cls, state: State) -> PausedRun:
         """
         Read `AgentResult.state`, or its JSON.
 
@@ -54,7 +62,7 @@ class PausedRun(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
             raise MisuseError(f"this is no state of a paused run (`AgentResult.state`, or its JSON): {error}") from None
         return paused
 
-    def decide(self, decisions: Mapping[str, bool | Decision]) -> None:
+    def decide(self, decisions: Decisions) -> None:
         """
         Enter the decisions, by call id. What is not decided on yet stays pending.
 
@@ -71,11 +79,20 @@ class PausedRun(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
         for call_id, given in decisions.items():
             if call_id not in waiting:
                 raise MisuseError(f"no call {call_id!r} waits for a decision; waiting: {', '.join(waiting)}")
-            if not isinstance(given, bool | Decision):
-                raise MisuseError(f"the decision on {call_id!r} is True, False or a Decision, not {given!r}")
-            decision = Decision(given) if isinstance(given, bool) else given
+            decision = _decision(call_id, given)
             turn.decisions[call_id] = decision
             if decision.approved and decision.input is not None:
                 # the history says what was really done
                 call = turn.calls[waiting[call_id]]
                 turn.calls[waiting[call_id]] = msgspec.structs.replace(call, arguments=decision.input)
+
+
+def _decision(call_id: str, given: Any) -> Decision:
+    if isinstance(given, bool):
+        return Decision(given)
+    try:
+        return msgspec.convert(given, Decision)
+    except msgspec.ValidationError as error:
+        raise MisuseError(
+            f"the decision on {call_id!r} is True, False or a Decision (or its JSON), not {given!r}: {error}"
+        ) from None

@@ -39,6 +39,15 @@ LAST_WORD = (
     "Say what is still missing."
 )
 
+LAST_WORD_OF_SHAPE = (
+    "Stop here: {why}. Give the final answer now, in its shape, from what has been observed so far; no more tools can "
+    "be called. Invent nothing: what is not known is left out, or null, where the shape allows it."
+)
+
+SHAPE_TEXT = (
+    'What follows "Final Answer:" is one JSON value and nothing else, valid against this JSON Schema:\n{schema}'
+)
+
 LAST_WORD_TEXT = " Begin with: Final Answer:"
 
 NO_ANSWER = "Your last message had neither an answer nor a tool call. Give one of them."

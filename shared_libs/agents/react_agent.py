@@ -8,21 +8,20 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
-from contextlib import AsyncExitStack
-from typing import Any, Self
+from typing import Any, Generic, Unpack, overload
 
 import msgspec
+from typing_extensions import TypeVar
 
-from shared_libs.agents import parts, prompts
+from shared_libs.agents import parts, prompts, shape
 from shared_libs.agents.acting import act
-from shared_libs.agents.decisions import Decision
 from shared_libs.agents.gathering import gather
-from shared_libs.agents.limits import Limits, is_seconds
-from shared_libs.agents.pause import PausedRun
+from shared_libs.agents.limits import Limits
+from shared_libs.agents.pause import Decisions, PausedRun, State
 from shared_libs.agents.protocol import ProtocolName, Turn, TurnProtocol, choose_protocol
 from shared_libs.agents.question import Asked, Question, read_question
-from shared_libs.agents.reply import Reply
-from shared_libs.agents.run import Run
+from shared_libs.agents.reply import Reply, events_of
+from shared_libs.agents.run import OtherOptions, Run, RunOptions
 from shared_libs.agents.session import compact, recall, remember
 from shared_libs.agents.step import (
     Ending,
@@ -43,16 +42,20 @@ from shared_libs.atomic.events import (
     Thought,
 )
 from shared_libs.atomic.llms.base import BaseLLMWrapper
+from shared_libs.atomic.llms.structured import OutputSchema, Wanted
 from shared_libs.atomic.memory.base import BaseMemory
 from shared_libs.atomic.results import AgentResult
-from shared_libs.atomic.scope import current_deadline, use_scope
-from shared_libs.atomic.supervise import GRACE_S, settle
+from shared_libs.atomic.scope import use_scope
 from shared_libs.atomic.tools.base import BaseTool
 from shared_libs.atomic.tools.toolset import Toolset
 from shared_libs.atomic.types import LLMResponse, Message
 
+T = TypeVar("T", default=Any)
+R = TypeVar("R")
+"""What the answers of an agent, and of one run of it, are read as."""
 
-class ReActAgent:
+
+class ReActAgent(parts.Parts, Generic[T]):
     """
     An agent: a model, tools, instructions, memory and limits. Immutable, and shared by any number of runs at once.
 
@@ -65,20 +68,25 @@ class ReActAgent:
         name: the agent's name, in events and logs.
         protocol: "native" tool calling, "text" ReAct, or "auto": what the model can.
         observers: get every event of every run, at once; they must not block.
+        output_schema: the shape of every answer (`AgentResult.output`): a pydantic model, a dataclass, a TypedDict, or
+            a JSON Schema as a dict.
+        deps: what tools get that declare it (`Deps`); a run's own take its place.
 
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - the model, the tools and eight keywords
         self,
-        *,
         llm: BaseLLMWrapper,
         tools: Iterable[BaseTool | Toolset | Callable[..., Any]] = (),
+        *,
         instructions: str = "",
         memory: BaseMemory | None = None,
         limits: Limits | Mapping[str, Any] | None = None,
         name: str = "agent",
         protocol: ProtocolName = "auto",
         observers: Sequence[EventSink] = (),
+        output_schema: Wanted[T] | None = None,
+        deps: Any = None,
     ) -> None:
         if protocol not in ("auto", "native", "text"):
             raise MisuseError(f"protocol {protocol!r}: allowed are 'auto', 'native' and 'text'")
@@ -91,10 +99,20 @@ class ReActAgent:
         self.name = name
         self.protocol: TurnProtocol = choose_protocol(protocol, native_tools=llm.native_tools)
         self.observers = parts.checked_observers(observers)
+        self.shape = None if output_schema is None else OutputSchema.of(output_schema)
+        self.deps = deps
         # a wrong declaration shows here, not in a run
         self._by_name = parts.by_name(name, [tool for tool in self.tools if isinstance(tool, BaseTool)])
         self._toolsets = [tool for tool in self.tools if isinstance(tool, Toolset)]
 
+    @overload
+    async def async_run(
+        self, question: Question, *, output_schema: type[R], **options: Unpack[OtherOptions]
+    ) -> AgentResult[R]: ...
+    @overload
+    async def async_run(
+        self, question: Question, *, output_schema: Mapping[str, Any] | None = None, **options: Unpack[OtherOptions]
+    ) -> AgentResult[T]: ...
     async def async_run(
         self,
         question: Question,
@@ -102,7 +120,9 @@ class ReActAgent:
         timeout: float | None = None,
         session_id: str | None = None,
         run_id: str | None = None,
-    ) -> AgentResult:
+        output_schema: Wanted[Any] | None = None,
+        deps: Any = None,
+    ) -> AgentResult[Any]:
         """
         Answer a question.
 
@@ -113,22 +133,29 @@ class ReActAgent:
             timeout: seconds of wall clock for everything; by default `limits.timeout_s`.
             session_id: the conversation to continue.
             run_id: a name for the run; one is made by default.
+            output_schema: the shape of the answer; by default the agent's.
+            deps: what tools get that declare it; by default the agent's.
 
         Raises:
-            MisuseError: the question is empty, or the timeout is not a positive number.
+            MisuseError: the question is empty, the timeout is not a positive number, or another argument is wrong.
             asyncio.CancelledError: the caller was cancelled.
 
         """
         asked = read_question(question)
-        return await self._run(self._new_run(timeout, run_id, session_id), asked, stream=False)
+        run = self._new_run(
+            timeout=timeout, session_id=session_id, run_id=run_id, output_schema=output_schema, deps=deps
+        )
+        return await self._run(run, asked, stream=False)
 
     async def async_resume(
         self,
-        state: Mapping[str, Any] | str | bytes,
-        decisions: Mapping[str, bool | Decision],
+        state: State,
+        decisions: Decisions,
         *,
         timeout: float | None = None,
-    ) -> AgentResult:
+        output_schema: Wanted[T] | None = None,
+        deps: Any = None,
+    ) -> AgentResult[T]:
         """
         Go on with a paused run, in this process or another one. What has been done is not done again.
 
@@ -136,8 +163,10 @@ class ReActAgent:
 
         Args:
             state: `AgentResult.state` of the paused run, or its JSON.
-            decisions: by call id: True, False, or a `Decision` with a reason or with other arguments.
+            decisions: by call id: True, False, or a `Decision` (its JSON, too) with a reason or other arguments.
             timeout: seconds of wall clock for the rest; by default what the run had left when it paused.
+            output_schema: the shape of the answer; by default that of the run, as plain data where it was its own.
+            deps: what tools get that declare it; they are no part of the state.
 
         Raises:
             MisuseError: the state or a decision is not valid, or the timeout is not a positive number.
@@ -146,18 +175,18 @@ class ReActAgent:
         """
         paused = PausedRun.read(state)
         paused.decide(decisions)
-        run = self._new_run(paused.left_s if timeout is None else timeout, paused.run_id, paused.session_id)
+        run = self._new_run(
+            timeout=paused.left_s if timeout is None else timeout,
+            session_id=paused.session_id,
+            run_id=paused.run_id,
+            output_schema=paused.output_schema if output_schema is None else output_schema,
+            deps=deps,
+        )
         run.go_on_from(paused)
         return await self._run(run, read_question(paused.state.question), stream=False)
 
-    async def async_stream(
-        self,
-        question: Question,
-        *,
-        timeout: float | None = None,
-        session_id: str | None = None,
-        run_id: str | None = None,
-        stream: bool = True,
+    def async_stream(
+        self, question: Question, *, stream: bool = True, **options: Unpack[RunOptions]
     ) -> AsyncGenerator[AgentEvent, None]:
         """
         Answer a question, and yield what happens as it happens; the last event is `RunFinished`.
@@ -165,68 +194,16 @@ class ReActAgent:
         The same run as `async_run`, with the same arguments and errors. With `stream=False` the model's answers come
         whole. Closing the iterator early cancels the run. A slow listener slows nothing down.
         """
-        events: asyncio.Queue[AgentEvent | None] = asyncio.Queue()
-        asked = read_question(question)
-        run = self._new_run(timeout, run_id, session_id, events.put_nowait)
-        task = asyncio.get_running_loop().create_task(self._run(run, asked, stream=stream))
-        task.add_done_callback(lambda _: events.put_nowait(None))
-        try:
-            while (event := await events.get()) is not None:
-                yield event
-            task.result()
-        finally:
-            if not task.done():
-                task.cancel()
-                if (cancelled := await settle([task], 3 * GRACE_S)) is not None:
-                    raise cancelled
 
-    async def chat(
-        self,
-        question: Question,
-        *,
-        timeout: float | None = None,
-        session_id: str | None = None,
-        run_id: str | None = None,
-    ) -> Reply:
+        async def run(listener: EventSink) -> AgentResult:
+            asked = read_question(question)
+            return await self._run(self._new_run(listener, **options), asked, stream=stream)
+
+        return events_of(run)
+
+    async def chat(self, question: Question, **options: Unpack[RunOptions]) -> Reply:
         """As `async_run`, but as a reply: iterate it for the words as they come, or await it for the whole text."""
-        events = self.async_stream(question, timeout=timeout, session_id=session_id, run_id=run_id)
-        return Reply(events, live=not self.tools or self.protocol.name == "text")
-
-    async def aopen(self) -> None:
-        """Get model, memory and tools ready before a run's clock starts, or raise what is wrong; safe to repeat."""
-        await self.llm.aopen()
-        if self.memory is not None:
-            await self.memory.async_open()
-        for tool in self.tools:
-            await tool.aopen()
-
-    async def aclose(self) -> None:
-        """Close the model, the tools and the memory; using the agent afterwards opens them again."""
-        async with AsyncExitStack() as stack:  # what fails to close keeps nothing else open
-            for part in (self.memory, *self.tools, self.llm):
-                if part is not None:
-                    stack.push_async_callback(part.aclose)
-
-    async def __aenter__(self) -> Self:
-        async with AsyncExitStack() as stack:
-            stack.push_async_callback(self.aclose)
-            await self.aopen()
-            stack.pop_all()
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        await self.aclose()
-
-    def _new_run(self, timeout: float | None, run_id: str | None, session_id: str | None, *sinks: EventSink) -> Run:
-        seconds = self.limits.timeout_s if timeout is None else timeout
-        if not is_seconds(seconds):
-            raise MisuseError(f"timeout is a positive number of seconds, not {timeout!r}")
-        parts.check_texts(run_id=run_id, session_id=session_id)
-        if session_id is not None and self.memory is None:
-            raise MisuseError(f"agent {self.name} has no memory to keep session {session_id!r} in: pass memory=…")
-        left_s, stores = min(seconds, current_deadline().remaining()), session_id is not None
-        listeners = [*self.observers, *sinks]
-        return Run(self.name, left_s, self.limits, listeners, run_id=run_id, session_id=session_id, stores=stores)
+        return Reply(self.async_stream(question, **options), live=not self.tools or self.protocol.name == "text")
 
     async def _run(self, run: Run, asked: Asked, *, stream: bool) -> AgentResult:
         """
@@ -261,6 +238,8 @@ class ReActAgent:
             ending = await self._explore(run, stream=stream)
             if ending.last_word:
                 ending = await self._last_word(run, ending)
+            if run.shape is not None and not llm.rehearsal:
+                ending = await shape.repaired(run, ending, run.shape, self._say)
         except LLMError:
             await remember(run, self.memory)
             raise
@@ -308,36 +287,45 @@ class ReActAgent:
     async def _last_word(self, run: Run, ending: Ending) -> Ending:
         """Let the model answer from what it has, without tools; cut off, its words so far still count."""
         run.emit(LimitReached(stop_reason=ending.stop_reason, why=ending.why))
-        step = len(run.state.steps) + 1
+        words = prompts.LAST_WORD if run.shape is None else prompts.LAST_WORD_OF_SHAPE
+        said = await self._say(run, words.format(why=ending.why))
+        if answer := said or run.best_answer:
+            run.state.exchange.append(Message("assistant", answer))
+        return msgspec.structs.replace(ending, answer=answer, last_word=bool(said))
+
+    async def _say(self, run: Run, instruction: str) -> str | None:
+        """Ask the model once more, without tools; None where nobody answers."""
+        step = len(run.state.steps) + 1 + run.last_words
+        run.last_words += 1
         run.emit(StepStarted(step=step, final=True))
-        instruction = prompts.LAST_WORD.format(why=ending.why)
         try:
             with use_scope(run.scope(run.speak, step)):
-                answer = (await self._ask(run, step, stream=True, last_word=instruction))[1].answer
+                return (await self._ask(run, step, stream=True, last_word=instruction))[1].answer
         except LLMError as error:
             run.trouble = str(error)
-            answer = None
-        answer = answer or run.best_answer
-        if answer:
-            run.state.exchange.append(Message("assistant", answer))
-        return msgspec.structs.replace(ending, answer=answer)
+            return None
 
     async def _ask(
         self, run: Run, step: int, *, stream: bool, last_word: str | None = None
     ) -> tuple[LLMResponse, Turn]:
         """Ask the model: the one place a run passes the LLM port; return the answer, and the turn it is."""
-        messages, tools = self.protocol.write(self.instructions, run.state.conversation, run.specs, last_word)
+        instructions, options = shape.asked(run.shape, self.instructions, self.protocol, run.specs)
+        messages, tools = self.protocol.write(instructions, run.state.conversation, run.specs, last_word)
         run.listen(self.protocol.answer_start)
         name = f"model.{step}" if last_word is None else f"model.{step}.last"
         known = run.knows(name)
         with run.budget.reserved():
             response = await run.once(
-                name, LLMResponse, lambda: self.llm.async_chat(messages, tools, on_chunk=run.hear, stream=stream)
+                name,
+                LLMResponse,
+                lambda: self.llm.async_chat(messages, tools, on_chunk=run.hear, stream=stream, **options),
             )
         if known:
             run.attempts += response.attempts
         run.budget.charge(response.usage, response.cost_usd)
         turn = self.protocol.read(response, run.specs)
+        if run.shape is not None:
+            turn = shape.as_answer(turn, response.text, run.shape)
         run.settle(turn.answer)
         run.emit(ModelFinished(step=step, response=response))
         return response, turn

@@ -3,10 +3,36 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Generator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Generator
+from typing import Any
 
-from shared_libs.atomic.events import AgentEvent, ModelFinished, RunFinished, StepStarted, StreamRestarted, TextDelta
+from shared_libs.atomic.events import (
+    AgentEvent,
+    EventSink,
+    ModelFinished,
+    RunFinished,
+    StepStarted,
+    StreamRestarted,
+    TextDelta,
+)
 from shared_libs.atomic.results import AgentResult
+from shared_libs.atomic.supervise import GRACE_S, settle
+
+
+async def events_of(run: Callable[[EventSink], Coroutine[Any, Any, object]]) -> AsyncGenerator[AgentEvent, None]:
+    """Yield what happens in a run, as it happens; closing the iterator early cancels the run."""
+    events: asyncio.Queue[AgentEvent | None] = asyncio.Queue()
+    task = asyncio.get_running_loop().create_task(run(events.put_nowait))
+    task.add_done_callback(lambda _: events.put_nowait(None))
+    try:
+        while (event := await events.get()) is not None:
+            yield event
+        task.result()
+    finally:
+        if not task.done():
+            task.cancel()
+            if (cancelled := await settle([task], 3 * GRACE_S)) is not None:
+                raise cancelled
 
 
 class Reply:

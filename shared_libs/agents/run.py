@@ -8,11 +8,11 @@ import time
 import uuid
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import TypeVar
+from typing import Any, TypedDict, TypeVar
 
 import msgspec
 
-from shared_libs.agents.best_answer import best_answer
+from shared_libs.agents.best_answer import best_answer, in_shape
 from shared_libs.agents.limits import Limits
 from shared_libs.agents.pause import PausedRun
 from shared_libs.agents.speech import AnswerStart, Speech
@@ -31,6 +31,7 @@ from shared_libs.atomic.events import (
     ThinkingDelta,
 )
 from shared_libs.atomic.journal import Journal, Within
+from shared_libs.atomic.llms.structured import OutputSchema, Wanted
 from shared_libs.atomic.results import AgentResult, StillRunning
 from shared_libs.atomic.scope import Scope, current_scope
 from shared_libs.atomic.supervise import GRACE_S
@@ -50,6 +51,21 @@ REPLAY_S = 0.5
 
 STORE_S = 0.5
 """Seconds kept at the end to store the exchange; at most a tenth of the time is."""
+
+
+class OtherOptions(TypedDict, total=False):
+    """What may be said of one run besides its question; `ReActAgent.async_run` tells what it means."""
+
+    timeout: float | None
+    session_id: str | None
+    run_id: str | None
+    deps: Any
+
+
+class RunOptions(OtherOptions, total=False):
+    """Everything that may be said of one run besides its question."""
+
+    output_schema: Wanted[Any] | None
 
 
 class Run:
@@ -103,6 +119,10 @@ class Run:
         self.trouble: str | None = None
         self.session_length: int | None = None
         self.session_before = 0
+        self.shape: OutputSchema | None = None
+        self.own_shape = False
+        self.deps: Any = None
+        self.last_words = 0
         self._left_behind: list[tuple[str, str, float, Callable[[], bool]]] = []
         self._sinks = list(sinks)
         self._seq = 0 if self.journal is None else self.journal.events
@@ -135,6 +155,7 @@ class Run:
             attempts=self.attempts,
             session_length=self.session_length,
             session_before=self.session_before,
+            output_schema=self.shape.schema if self.shape is not None and self.own_shape else None,
         )
 
     @property
@@ -162,6 +183,7 @@ class Run:
             self.budget,
             fence=caller.fence,
             journal=self.journal,
+            deps=self.deps,
         )
 
     def start(self, question: str, *, model: str, protocol: str, rehearsal: bool) -> None:
@@ -200,7 +222,7 @@ class Run:
             return
         if isinstance(event, AttemptFinished):
             self.attempts.append(event.attempt)
-        if not self._sinks or (self.journal is not None and self.journal.replaying):
+        if not self._sinks or (self.journal is not None and self.journal.was_told(event)):
             return  # what is replayed was told before
         self._tell(event)
 
@@ -253,7 +275,10 @@ class Run:
     @property
     def best_answer(self) -> str | None:
         """The best there is should the run end now."""
-        return best_answer(self.state, self.answer_so_far)
+        said = self.answer_so_far
+        if not said and self.shape is not None and self.shape.fitting_part(self.speech.text)[0] is not None:
+            said = self.speech.text  # it might have become a call, written out
+        return best_answer(self.state, said)
 
     def abandon(self, name: str, call_id: str, began_at: float, is_running: Callable[[], bool]) -> None:
         """Book something that ignored its cancellation, on the ledger of the run that called this one too."""
@@ -268,12 +293,18 @@ class Run:
     def finish(self, ending: Ending) -> AgentResult:
         """Make the result, and end the run for every listener."""
         now = self._loop.time()
+        if self.shape is not None:
+            ending = in_shape(ending, self.shape)
         failed = ending.status in ("failed", "cancelled")
-        result = AgentResult(
+        output = ending.output
+        trouble = "; ".join(filter(None, (self.trouble, ending.unfit)))
+        result: AgentResult = AgentResult(
             run_id=self.id,
             status=ending.status,
             stop_reason=ending.stop_reason,
             answer=ending.answer,
+            output_data=None if output is None else output.data,
+            partial_output=ending.partial_output,
             steps=tuple(self.state.steps),
             usage=self.budget.usage,
             cost_usd=self.budget.cost_usd,
@@ -284,10 +315,12 @@ class Run:
                 if is_running()
             ),
             attempts=tuple(self.attempts),
-            error=ending.why if failed else self.trouble,
+            error=ending.why if failed else trouble or None,
             pending=ending.pending,
             state=msgspec.to_builtins(self._paused()) if ending.status == "paused" else None,
         )
+        if output is not None:
+            result.with_output(output.value)
         WATCHDOG.end(self)  # what it has to tell comes before the end
         if not self._over:  # told also where all the rest was a replay
             self._tell(RunFinished(result=result))

@@ -17,6 +17,7 @@ from shared_libs.agents.limits import Limits
 from shared_libs.agents.protocol import Turn
 from shared_libs.agents.question import Asked
 from shared_libs.atomic.budget import Budget
+from shared_libs.atomic.llms.structured import Output
 from shared_libs.atomic.memory.compaction import Digest
 from shared_libs.atomic.results import Action, Observation, RunStatus, Step, StopReason
 from shared_libs.atomic.types import LLMResponse, Message, ToolCall
@@ -56,7 +57,12 @@ class RunState(msgspec.Struct):
 
 
 class Ending(msgspec.Struct, frozen=True):
-    """How a run ends. `last_word` asks for one more call without tools; `why` says in words what happened."""
+    """
+    How a run ends.
+
+    `last_word` asks for one more call without tools; `why` says in words what happened. `output` is the answer in the
+    shape that was asked for, or `unfit` says what is wrong with it, and `partial_output` is what of it fits.
+    """
 
     status: RunStatus
     stop_reason: StopReason
@@ -64,6 +70,9 @@ class Ending(msgspec.Struct, frozen=True):
     why: str = ""
     last_word: bool = False
     pending: tuple[Action, ...] = ()
+    output: Output | None = None
+    unfit: str = ""
+    partial_output: Any = None
 
 
 def begin(asked: Asked, remembered: Sequence[Message], digest: Digest) -> RunState:

@@ -18,7 +18,7 @@ from shared_libs.atomic.memory.base import BaseMemory, InProcessMemory
 from shared_libs.atomic.memory.compaction import Compaction
 from shared_libs.atomic.resilience.policy import Breaker, RateLimit, Resilience, Retry
 from shared_libs.atomic.scope import current_deadline, current_scope
-from shared_libs.atomic.tools import BaseTool, tool
+from shared_libs.atomic.tools import BaseTool, Deps, tool
 from shared_libs.atomic.types import (
     Attempt,
     ImagePart,
@@ -45,6 +45,7 @@ __all__ = [
     "Compaction",
     "ConfigError",
     "Deadline",
+    "Deps",
     "Evaluation",
     "FactoryError",
     "ImagePart",

@@ -13,6 +13,8 @@ The error tree.
     │   ├── MemoryUnavailable     it cannot be reached, or did not answer in time
     │   ├── MemoryConflict        another writer was faster; nothing of this write was kept
     │   └── StaleCall             a tool call that was given up tried to write; nothing was kept
+    ├── RetrievalError            a store of documents, or a search in it, failed
+    │   └── RetrievalUnavailable  it cannot be reached, or did not answer in time
     ├── LimitStoreError           the store of a shared rate limit failed
     ├── RunStoreError             the store of runs failed
     │   └── RunStoreUnavailable   it cannot be reached or opened for now
@@ -123,6 +125,14 @@ class MemoryConflict(MemoryStoreError):
 
 class StaleCall(MemoryStoreError):
     """A tool call whose time is over tried to write to a memory; nothing was kept."""
+
+
+class RetrievalError(FactoryError):
+    """A store of documents, or a search in it, failed; the text says which and why."""
+
+
+class RetrievalUnavailable(RetrievalError):
+    """A store of documents cannot be reached, or does not answer in time; the same call may succeed later."""
 
 
 class LimitStoreError(FactoryError):

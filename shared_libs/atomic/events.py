@@ -115,12 +115,21 @@ class AttemptFinished(Event):
 
 
 class RetryScheduled(Event):
-    """The same model is asked again after `wait_s` seconds."""
+    """The same model is asked again after `wait_s` seconds; `told` is whether it had said when (Retry-After)."""
 
     provider: str
     model: str
     wait_s: float
     why: str
+    told: bool = False
+
+
+class LimitWaited(Event):
+    """A request waited for a place within our own limit; `waited_s` in seconds, told when the wait is over."""
+
+    provider: str
+    model: str
+    waited_s: float
 
 
 class FellBack(Event):
@@ -260,6 +269,7 @@ AgentEvent = (
     | AttemptStarted
     | AttemptFinished
     | RetryScheduled
+    | LimitWaited
     | FellBack
     | BreakerChanged
     | TextDelta

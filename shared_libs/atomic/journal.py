@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import Protocol, TypeVar
 
+from shared_libs.atomic.events import AgentEvent
+
 T = TypeVar("T")
 
 
@@ -40,6 +42,9 @@ class Journal(Protocol):
     def knows(self, name: str) -> bool:
         """Whether there is a fact of this name."""
 
+    def was_told(self, event: AgentEvent) -> bool:
+        """Whether an event was told before: what a run does again without doing it is silent."""
+
     async def once(self, name: str, kind: type[T], do: Callable[[], Awaitable[T]]) -> T:
         """Return the fact of this name; where there is none, do what makes it, and keep it before it is returned."""
 
@@ -50,11 +55,12 @@ class Within:
     def __init__(self, journal: Journal, prefix: str) -> None:
         self._journal = journal
         self._prefix = prefix
+        self._replaying = any(map(self.knows, ("recall", "model.1", "model.1.last")))
 
     @property
     def replaying(self) -> bool:
-        """Whether the run is still where it has been before."""
-        return self._journal.replaying
+        """Whether the sub-agent is still where it has been before, whatever runs beside it."""
+        return self._replaying
 
     @property
     def events(self) -> int:
@@ -75,6 +81,11 @@ class Within:
         """Whether there is a fact of this name."""
         return self._journal.knows(f"{self._prefix}/{name}")
 
+    def was_told(self, event: AgentEvent) -> bool:
+        """Whether an event was told before, as far as a sub-agent's are: those of a replay."""
+        return self._replaying
+
     async def once(self, name: str, kind: type[T], do: Callable[[], Awaitable[T]]) -> T:
         """Return the fact of this name; where there is none, do what makes it, and keep it."""
+        self._replaying = self._replaying and self.knows(name)
         return await self._journal.once(f"{self._prefix}/{name}", kind, do)

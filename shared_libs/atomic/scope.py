@@ -65,7 +65,7 @@ class Scope(msgspec.Struct, frozen=True):
     so they make an idempotency key. `started_at` is the loop time the run began. `abandon(name, call_id,
     began_at, is_running)` books what ignores its cancellation. `budget` is the run's; a sub-agent's counts on it too.
     `tool` is whose call it is; `fence` shuts it off when it has been given up. `journal` keeps the facts of a durable
-    run.
+    run; `deps` is what it gives tools that declare it.
     """
 
     deadline: Deadline = NEVER
@@ -79,6 +79,7 @@ class Scope(msgspec.Struct, frozen=True):
     tool: str = ""
     fence: Fence | None = None
     journal: Journal | None = None
+    deps: Any = None
 
     @property
     def key(self) -> str:
@@ -115,6 +116,7 @@ class Scope(msgspec.Struct, frozen=True):
             tool,
             fence,
             self.journal if passes_ports else None,
+            self.deps,
         )
 
 

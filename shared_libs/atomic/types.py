@@ -28,7 +28,7 @@ TOOL_NAME = re.compile(r"[a-zA-Z0-9_-]{1,64}")
 """The names of tools that every provider takes; the strictest are OpenAI's and Anthropic's."""
 
 
-_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:\S")
+_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:\S")
 
 
 class ToolCall(msgspec.Struct, PlainData, frozen=True, gc=False, omit_defaults=True):

@@ -10,7 +10,7 @@ from shared_libs.atomic.events import AgentEvent
 from shared_libs.atomic.results import AgentResult
 from shared_libs.observability.printable import presentable
 from shared_libs.observability.redact import redact_data
-from shared_libs.observability.timeline import cost_words, usage_words
+from shared_libs.observability.wording import cost_words, usage_words
 
 SHOWN = 300
 """Characters of an observation that are shown."""
@@ -64,6 +64,8 @@ def told(event: AgentEvent) -> list[tuple[str, str]]:  # noqa: PLR0912 - one cas
             return [("error" if wrong else "observation", f"{one_line(content)}  ({tool}, {seconds:.2f} s)")]
         case e.RetryScheduled(provider=provider, model=model, wait_s=wait_s, why=why):
             return [("retry", f"{provider}/{model} again in {wait_s:.1f} s: {one_line(why)}")]
+        case e.LimitWaited(provider=provider, model=model, waited_s=waited_s):
+            return [("limit", f"waited {waited_s:.1f} s for room in our own limit of {provider}/{model}")]
         case e.FellBack(next_provider=provider, next_model=model, why=why):
             return [("fallback", f"to {provider}/{model}: {one_line(why)}")]
         case e.BreakerChanged(provider=provider, model=model, state=state):

@@ -23,6 +23,7 @@ from shared_libs.cli.exits import ExitCode
 from shared_libs.cli.loop import CommandLoop, Terminated
 from shared_libs.cli.plain import PlainView, Viewer
 from shared_libs.factory import load_agent
+from shared_libs.observability.otel_export import telemetry_from_environment
 from shared_libs.observability.printable import presentable, printable
 from shared_libs.observability.redact import redact_data
 from shared_libs.observability.spool import Spool
@@ -123,6 +124,8 @@ class Stage:
         observers: list[EventSink] = [_OuterRuns(self._keep)]
         observers += [] if self._view is None else [_OuterRuns(self._show)]
         observers += [] if self._recorder is None else [self._recorder]
+        telemetry = telemetry_from_environment()
+        observers += [] if telemetry is None else [telemetry]
         self.agent: ReActAgent = load_agent(
             arguments.config, llm=arguments.model, observers=observers, on_note=_note(quiet=quiet)
         )

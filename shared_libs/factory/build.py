@@ -12,9 +12,10 @@ from typing import Any, NamedTuple
 from pydantic import ValidationError
 
 from shared_libs.agents import Limits, ReActAgent
-from shared_libs.atomic.errors import ConfigError
+from shared_libs.atomic.errors import ConfigError, MisuseError
 from shared_libs.atomic.events import EventSink
 from shared_libs.atomic.llms.base import BaseLLMWrapper
+from shared_libs.atomic.llms.structured import OutputSchema
 from shared_libs.atomic.memory.base import BaseMemory
 from shared_libs.atomic.tools.base import BaseTool
 from shared_libs.atomic.tools.blocking import caution_for
@@ -84,7 +85,7 @@ def agent_from_dict(
 
 
 def check_file(
-    path: str | FilePath, *, on_note: OnNote = _log.warning, on_missing: Callable[[str], None] = lambda _: None
+    path: str | FilePath, *, on_note: OnNote = _log.warning, on_missing: Callable[[str], None] | None = None
 ) -> list[str]:
     """
     Check a definition, or a `prices.yaml`, and return one line per problem; none when it holds.
@@ -106,7 +107,7 @@ def check_file(
     missing, needs = problems.take_missing()
     for line in missing:
         on_note(line)
-    for name in needs:
+    for name in needs if on_missing is not None else ():
         on_missing(name)
     return problems.lines()
 
@@ -175,6 +176,7 @@ class _Parts(NamedTuple):
         passed = [brought.ports.tool(tool, draft.agent) for tool in brought.tools]
         tools = toolbox.build_tools(draft, toolbox.one_form(sections.get("tools")), passed)
         memory = storage.build_memory(draft, sections.get("memory"), model, prices, brought.on_note)
+        _check_shape(draft, sections.get("output_schema"))
         return cls(draft, spec, links, model, tools, memory)
 
 
@@ -242,8 +244,17 @@ def _agent(written: Any, problems: Problems, prices: Prices, brought: _Brought) 
         name=spec.name,
         protocol=spec.protocol,
         observers=brought.observers,
+        output_schema=spec.output_schema,
     )
     return agent, spec.description
+
+
+def _check_shape(draft: Draft, written: Any) -> None:
+    if isinstance(written, Mapping):
+        try:
+            OutputSchema(written)
+        except MisuseError as error:
+            draft.blame(("output_schema",), error)
 
 
 def _note_blocking(parts: _Parts, on_note: OnNote) -> None:

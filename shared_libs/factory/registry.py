@@ -85,6 +85,7 @@ LLMS = Registry(
         "local": Builtin("shared_libs.atomic.llms.local_llm", "LocalLLM"),
         "ollama": Builtin("shared_libs.atomic.llms.ollama_llm", "OllamaLLM"),
         "openai": Builtin("shared_libs.atomic.llms.openai_llm", "OpenAILLM"),
+        "rerank": Builtin("shared_libs.atomic.llms.rerank_llm", "RerankLLM"),
         "rehearsal": Builtin("shared_libs.atomic.llms.rehearsal_llm", "RehearsalLLM"),
     },
 )

@@ -257,5 +257,7 @@ class AgentSpec(Section):
     """Where conversations are kept; without it nothing is."""
     limits: LimitsSpec = LimitsSpec()
     """What one run may use."""
+    output_schema: dict[str, Any] | None = None
+    """A JSON Schema that every answer has to fit: it is validated, and sent back once where it does not."""
     protocol: Literal["auto", "native", "text"] = "auto"
     """native tool calling, text ReAct (Thought, Action, Observation), or auto: what the model can."""

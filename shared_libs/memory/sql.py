@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import datetime as dt
+import re
 import uuid
 import weakref
 from collections.abc import AsyncIterator, Sequence
@@ -36,12 +37,18 @@ QUEUED = 1_000
 _MATCHES = 500
 """How many messages that hold a word of the query are ranked."""
 
+_MOST_WORDS = 100
+_WORD_CHARS = 200
+"""How much of a query is looked for: a longer one is a text and no question, and too complex for a database."""
+
 _TRY_SHARE = 0.5
 """Where messages may wait, a store that does not answer is given this share of the time."""
 
 _CLOSE_S = 1.0
 
 _BATCH_CHARS = 32
+
+_NO_DATABASE = re.compile("is not a database|disk image is malformed")
 
 
 class SQLMemory(BaseMemory):
@@ -81,6 +88,11 @@ class SQLMemory(BaseMemory):
         if self._url.drivername not in ("sqlite+aiosqlite", "postgresql+asyncpg"):
             raise MisuseError(
                 "memory url: allowed are sqlite+aiosqlite:///file.db and postgresql+asyncpg://host/database"
+            )
+        if self._url.drivername == "sqlite+aiosqlite" and _is_nowhere(self._url):
+            raise MisuseError(
+                "memory url: a database in memory is another one for every connection; name a file, or take "
+                "InProcessMemory(), which keeps the sessions of this process"
             )
         if pool_size < 1:
             raise MisuseError(f"pool_size is a number from 1, not {pool_size!r}")
@@ -221,7 +233,7 @@ class SQLMemory(BaseMemory):
 
     async def _by_words(self, session_id: str, query: str, *conditions: Any) -> list[int]:
         """Return the positions of the messages that hold words of the query, the best first."""
-        words = _words(query).split()
+        words = [*dict.fromkeys(word[:_WORD_CHARS] for word in _words(query).split())][:_MOST_WORDS]
         matches = or_(*(MESSAGES.c.words.contains(word, autoescape=True) for word in words))
         mine = select(MESSAGES.c.position, MESSAGES.c.words).where(
             MESSAGES.c.session_id == session_id, matches, *conditions
@@ -282,8 +294,13 @@ class SQLMemory(BaseMemory):
             else:
                 why = f"the file cannot be opened for writing: {file}; allow it"
             return MemoryStoreError(f"memory {self._place}: {why}, or set another memory url")
-        refused = isinstance(error, DataError | IntegrityError | ProgrammingError)
+        refused = isinstance(error, DataError | IntegrityError | ProgrammingError) or _NO_DATABASE.search(said)
         return (MemoryStoreError if refused else MemoryUnavailable)(f"memory {self._place}: {said}")
+
+
+def _is_nowhere(url: URL) -> bool:
+    name = url.database or ""
+    return name in ("", ":memory:", "file::memory:") or "memory" in str(url.query.get("mode")) or "mode=memory" in name
 
 
 def _rows(batch: Batch, length: int) -> list[dict[str, Any]]:

@@ -5,8 +5,11 @@ from typing import TYPE_CHECKING
 from shared_libs.lazy import lazy
 
 if TYPE_CHECKING:
+    from shared_libs.observability.attribution import Attribution, Part, attribute
     from shared_libs.observability.html import timeline_page
     from shared_libs.observability.log import configure_logging, log_events
+    from shared_libs.observability.otel import OpenTelemetry
+    from shared_libs.observability.otel_export import continued_from, telemetry_from_environment
     from shared_libs.observability.printable import presentable
     from shared_libs.observability.prometheus import PrometheusMetrics
     from shared_libs.observability.record import RunRecorder, read_record
@@ -17,37 +20,49 @@ if TYPE_CHECKING:
     from shared_libs.observability.timeline import Timeline, timelines
 
 _HOMES = {
+    "Attribution": "attribution",
+    "Part": "attribution",
+    "OpenTelemetry": "otel",
     "PrometheusMetrics": "prometheus",
     "RunPage": "runs.rows",
     "RunRecorder": "record",
     "RunRow": "runs.rows",
     "RunStore": "run_store",
     "Timeline": "timeline",
+    "attribute": "attribution",
     "configure_logging": "log",
+    "continued_from": "otel_export",
     "draw_timeline": "terminal",
     "log_events": "log",
     "presentable": "printable",
     "read_record": "record",
     "redact_data": "redact",
     "redact_text": "redact",
+    "telemetry_from_environment": "otel_export",
     "timeline_page": "html",
     "timelines": "timeline",
 }
 
 __all__ = [
+    "Attribution",
+    "OpenTelemetry",
+    "Part",
     "PrometheusMetrics",
     "RunPage",
     "RunRecorder",
     "RunRow",
     "RunStore",
     "Timeline",
+    "attribute",
     "configure_logging",
+    "continued_from",
     "draw_timeline",
     "log_events",
     "presentable",
     "read_record",
     "redact_data",
     "redact_text",
+    "telemetry_from_environment",
     "timeline_page",
     "timelines",
 ]

@@ -12,7 +12,8 @@ from typing import Any
 import msgspec
 
 from shared_libs.observability.redact import redact_text
-from shared_libs.observability.timeline import Bar, Row, Timeline, cost_words, seconds, usage_words
+from shared_libs.observability.timeline import Bar, Row, Timeline
+from shared_libs.observability.wording import cost_words, seconds, usage_words
 
 MAX_TEXT = 60_000
 """How many characters of one text are shown; the record has them all."""

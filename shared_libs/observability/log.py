@@ -24,6 +24,9 @@ LEVELS = ("debug", "info", "warning", "error")
 LONGEST_WHY = 500
 """How many characters of a failed tool's words are logged."""
 
+SLOW_S = 2.0
+"""Seconds from which an answer of a model has its line at level info: else a slow run is a gap in the log."""
+
 _Told = tuple[int, str, dict[str, Any]]
 
 
@@ -86,9 +89,14 @@ def log_events() -> EventSink:
     It logs through structlog as the process has configured it; `configure_logging` is one way to do that.
     """
     logger = structlog.stdlib.get_logger("shared_libs.run")
+    sessions: dict[str, str] = {}
 
     def log(event: AgentEvent) -> None:
         told = _tell(event)
+        if isinstance(event, events.RunStarted) and event.session_id is not None:
+            sessions[event.run_id] = event.session_id
+        elif isinstance(event, events.RunFinished) and told is not None:
+            told[2]["session_id"] = sessions.pop(event.run_id, None)
         if told is not None:
             level, text, facts = told
             if not _is_wanted(logger, level):
@@ -127,7 +135,13 @@ def _tell(event: AgentEvent) -> _Told | None:
             return _tell_result(result)
         case events.AttemptStarted(provider=provider, model=model, number=number):
             return logging.DEBUG, "model asked", {"provider": provider, "model": model, "number": number}
-        case events.AttemptFinished() | events.RetryScheduled() | events.FellBack() | events.BreakerChanged():
+        case (
+            events.AttemptFinished()
+            | events.RetryScheduled()
+            | events.LimitWaited()
+            | events.FellBack()
+            | events.BreakerChanged()
+        ):
             return _tell_model(event)
         case events.ToolStarted() | events.ApprovalRequested() | events.ToolFinished():
             return _tell_tool(event)
@@ -175,18 +189,27 @@ def _tell_tool(event: events.ToolStarted | events.ApprovalRequested | events.Too
 
 
 def _tell_model(
-    event: events.AttemptFinished | events.RetryScheduled | events.FellBack | events.BreakerChanged,
+    event: events.AttemptFinished
+    | events.RetryScheduled
+    | events.LimitWaited
+    | events.FellBack
+    | events.BreakerChanged,
 ) -> _Told:
     match event:
         case events.AttemptFinished(attempt=attempt):
             facts = {"provider": attempt.provider, "model": attempt.model, "number": attempt.number}
             facts |= {"elapsed_s": round(attempt.ended_s - attempt.started_s, 3)}
             if attempt.outcome == "ok":
-                return logging.DEBUG, "model answered", facts
+                slow = attempt.ended_s - attempt.started_s >= SLOW_S
+                if slow and attempt.first_token_s is not None:
+                    facts |= {"first_token_s": round(attempt.first_token_s - attempt.started_s, 3)}
+                return (logging.INFO if slow else logging.DEBUG), "model answered", facts
             if attempt.outcome == "cancelled":
                 return logging.DEBUG, "attempt cancelled", facts
             facts |= {"outcome": attempt.outcome, "status_code": attempt.status_code, "why": attempt.why}
             return logging.WARNING, "attempt failed", facts
+        case events.LimitWaited():
+            return logging.INFO, "rate limit", {"model": event.model, "waited_s": round(event.waited_s, 3)}
         case events.RetryScheduled():
             return logging.WARNING, "retry", {"model": event.model, "wait_s": round(event.wait_s, 3), "why": event.why}
         case events.FellBack():

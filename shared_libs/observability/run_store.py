@@ -42,8 +42,8 @@ _log = logging.getLogger("shared_libs.observability")
 FLUSH_S = 5.0
 """Seconds a flush waits for what is not written yet."""
 
-EXIT_S = 1.0
-"""Seconds the end of the program waits for it."""
+CLOSE_S = 10.0
+"""Seconds `close` and the end of the program wait for it; a database that is away is not waited for."""
 
 LOOK_S = 0.25
 """Seconds between two looks at a run that another process writes."""
@@ -222,7 +222,7 @@ class RunStore:
         await asyncio.to_thread(self.close)
         await self._shelf.aclose()
 
-    def close(self, timeout_s: float = FLUSH_S) -> bool:
+    def close(self, timeout_s: float = CLOSE_S) -> bool:
         """Write what is left, at most so many seconds, where no event loop runs; tell whether all of it is."""
         done = self._writer.close(timeout_s)
         if not done or self.lost:
@@ -251,6 +251,10 @@ def _shelf(url: str) -> Shelf:
         from shared_libs.observability.runs.sqlite import SQLiteShelf
 
         return SQLiteShelf(rest[1:].partition("?")[0])
+    if mark and scheme in ("postgresql", "postgres", "postgresql+asyncpg"):
+        from shared_libs.observability.runs.postgres import PostgresShelf
+
+        return PostgresShelf(f"postgresql{mark}{rest}")
     raise MisuseError(
         "run store: allowed are sqlite:///file.db and postgresql://user:password@host/database"
         + ("" if mark else f", not {url[:40]!r}")
@@ -267,4 +271,4 @@ def _encoded(event: AgentEvent) -> bytes:
 def _close_at_exit(store: weakref.ref[RunStore]) -> None:
     found = store()
     if found is not None:
-        found.close(EXIT_S)
+        found.close()

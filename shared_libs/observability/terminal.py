@@ -14,11 +14,8 @@ from shared_libs.observability.timeline import (
     Outcome,
     Row,
     Timeline,
-    cost_words,
-    counted,
-    seconds,
-    usage_words,
 )
+from shared_libs.observability.wording import cost_words, counted, seconds, usage_words
 
 LABEL_COLUMNS = 25
 TIME_COLUMNS = 8

@@ -16,7 +16,9 @@ from shared_libs.atomic import events
 from shared_libs.atomic.events import AgentEvent
 from shared_libs.atomic.results import AgentResult
 from shared_libs.atomic.types import Usage
+from shared_libs.observability.attribution import Attribution, Attributor
 from shared_libs.observability.redact import redact_data
+from shared_libs.observability.wording import counted, seconds, usage_words
 
 Kind = Literal["step", "model", "wait", "tool", "memory"]
 Outcome = Literal["ok", "error", "left running", "cancelled", "cut off"]
@@ -65,7 +67,7 @@ class Note(msgspec.Struct):
 
 
 class Timeline(msgspec.Struct, kw_only=True):
-    """One run, ready to draw; `limit_s` is when a limit ended the exploration."""
+    """One run, ready to draw; `limit_s` is when a limit ended the exploration, `spent` what the time went on."""
 
     run_id: str
     agent: str = ""
@@ -87,6 +89,7 @@ class Timeline(msgspec.Struct, kw_only=True):
     limit_s: float | None = None
     rows: list[Row] = []
     notes: list[Note] = []
+    spent: Attribution = Attribution(0.0, [], "")
 
     @property
     def left_s(self) -> float | None:
@@ -121,17 +124,6 @@ def timelines(record: Iterable[AgentEvent]) -> list[Timeline]:
     return [builder.timeline() for builder in builders.values()]
 
 
-def seconds(value: float) -> str:
-    """Say a span of time in few characters: `45 ms`, `1.20 s`, `2 m 05 s`."""
-    if value < 0.0005:
-        return "0 ms"
-    if value < 0.9995:
-        return f"{value * 1000:.0f} ms"
-    if value < 99.95:
-        return f"{value:.2f} s" if value < 9.995 else f"{value:.1f} s"
-    return f"{int(value + 0.5) // 60} m {int(value + 0.5) % 60:02} s"
-
-
 class _Builder:
     """Takes the events of one run in their order."""
 
@@ -140,9 +132,11 @@ class _Builder:
         self._step: Row | None = None
         self._open: dict[object, Bar] = {}
         self._now = 0.0
+        self._attributor = Attributor()
 
     def take(self, event: AgentEvent) -> None:
         """Take the next event."""
+        self._attributor.take(event)
         self._now = max(self._now, event.at_s)
         match event:
             case events.RunStarted():
@@ -174,6 +168,7 @@ class _Builder:
         self._open.clear()
         if self._line.status == "unfinished":
             self._line.elapsed_s = self._now
+        self._line.spent = self._attributor.attribution()
         return self._line
 
     def _take_note(self, event: AgentEvent) -> None:
@@ -200,11 +195,15 @@ class _Builder:
                 self._begin((provider, model, number), "model", label, event.at_s, [("Provider", provider)])
             case events.AttemptFinished():
                 self._take_attempt(event)
+            case events.LimitWaited(model=model, waited_s=waited_s):
+                start_s = max(0.0, event.at_s - waited_s)
+                bar = self._begin(None, "wait", "rate limit", start_s, [("Then asks", model)])
+                bar.end_s, bar.note = event.at_s, "our own limit"
             case events.RetryScheduled(model=model, wait_s=wait_s, why=why):
                 self._begin(
                     "wait",
                     "wait",
-                    "backoff",
+                    "Retry-After" if event.told else "backoff",
                     event.at_s,
                     [("Planned", seconds(wait_s)), ("Then asks", model), ("Because", why)],
                 )
@@ -306,24 +305,6 @@ class _Builder:
 
     def _note(self, text: str) -> None:
         self._line.notes.append(Note(self._now, text))
-
-
-def counted(count: int, what: str) -> str:
-    """Say how many there are of something."""
-    return f"{count:,} {what}{'' if count == 1 else 's'}"
-
-
-def usage_words(usage: Usage) -> str:
-    """Say how many tokens were used."""
-    cached = f" ({usage.cached_input_tokens:,} cached)" if usage.cached_input_tokens else ""
-    return f"{usage.input_tokens:,} in{cached}, {usage.output_tokens:,} out"
-
-
-def cost_words(cost_usd: float | None) -> str:
-    """Say what was spent; a part of a cent of a cent is not nothing."""
-    if cost_usd is None:
-        return "unknown"
-    return "<$0.0001" if 0 < cost_usd < 0.0001 else f"${cost_usd:.4f}"
 
 
 def brief(input: dict[str, Any] | str) -> str:

@@ -66,7 +66,12 @@ def create_app(settings: Settings, *, on_note: Callable[[str], None] = _log.warn
     app.add_exception_handler(HTTPException, _answer)
     app.add_exception_handler(RequestValidationError, _answer)
     app.add_exception_handler(Exception, _answer)
-    app.add_middleware(Edge, max_body=settings.max_body, body_timeout_s=settings.body_timeout_s)
+    app.add_middleware(
+        Edge,
+        max_body=settings.max_body,
+        body_timeout_s=settings.body_timeout_s,
+        traced=service.telemetry is not None,
+    )
     return app
 
 

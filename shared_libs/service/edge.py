@@ -6,9 +6,11 @@ import asyncio
 import re
 import uuid
 from collections.abc import Awaitable, Callable, MutableMapping
+from contextlib import AbstractContextManager, nullcontext
 from time import perf_counter
 from typing import Any
 
+from shared_libs.observability.otel_export import continued_from
 from shared_libs.service.problems import Problem
 
 Scope = MutableMapping[str, Any]
@@ -54,13 +56,15 @@ class Edge:
         app: what is wrapped.
         max_body: bytes of a body; they are counted, whatever `content-length` says.
         body_timeout_s: seconds a body may take to come.
+        traced: whether a request goes on with the trace that its `traceparent` names.
 
     """
 
-    def __init__(self, app: ASGIApp, *, max_body: int, body_timeout_s: float) -> None:
+    def __init__(self, app: ASGIApp, *, max_body: int, body_timeout_s: float, traced: bool = False) -> None:
         self._app = app
         self._max_body = max_body
         self._body_timeout_s = body_timeout_s
+        self._traced = traced
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve a request."""
@@ -78,7 +82,13 @@ class Edge:
                 message["headers"] = [*message.get("headers", ()), *told, *exchange.out]
             await send(message)
 
-        await self._app(scope, self._bounded(receive, loop), send_with_headers)
+        with self._trace(scope):
+            await self._app(scope, self._bounded(receive, loop), send_with_headers)
+
+    def _trace(self, scope: Scope) -> AbstractContextManager[None]:
+        if not self._traced:
+            return nullcontext()
+        return continued_from({str(name, "latin-1"): str(value, "latin-1") for name, value in scope["headers"]})
 
     def _bounded(self, receive: Receive, loop: asyncio.AbstractEventLoop) -> Receive:
         give_up_at = loop.time() + self._body_timeout_s

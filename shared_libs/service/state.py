@@ -10,6 +10,8 @@ from contextlib import AsyncExitStack
 from shared_libs.atomic.deadline import Deadline
 from shared_libs.atomic.errors import ConfigError, RunStoreError
 from shared_libs.atomic.events import EventSink
+from shared_libs.observability.otel_export import telemetry_from_environment
+from shared_libs.observability.prometheus import PrometheusMetrics
 from shared_libs.observability.run_store import RunStore
 from shared_libs.service.admission import Admission
 from shared_libs.service.callers import Caller
@@ -36,7 +38,11 @@ class Service:
     def __init__(self, settings: Settings, on_note: Callable[[str], None] = _log.warning) -> None:
         self.settings = settings
         self.door = Door()
-        self.catalogue = Catalogue(settings.configs, observers=[hear])
+        self.metrics = PrometheusMetrics()
+        self.telemetry = telemetry_from_environment()
+        observers: list[EventSink] = [hear, self.metrics]
+        observers += [] if self.telemetry is None else [self.telemetry]
+        self.catalogue = Catalogue(settings.configs, observers=observers)
         self.admission = Admission()
         self.runs = Runs(self.admission, orphan_grace_s=settings.orphan_grace_s)
         self.store = RunStore(settings.store, contents=settings.contents, retention_days=settings.retention_days)
@@ -57,6 +63,7 @@ class Service:
         async with AsyncExitStack() as stack:
             stack.push_async_callback(self.store.aclose)
             await self._open_store()
+            await stack.enter_async_context(self.metrics.watching_the_loop())
             stack.push_async_callback(self.catalogue.aclose)
             await self.catalogue.load()
             self._tell_problems()

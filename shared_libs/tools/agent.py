@@ -61,7 +61,7 @@ class AgentTool(BaseTool):
         self.description = description
         self._agent = agent
 
-    async def execute(self, question: str) -> str:
+    async def execute(self, question: str) -> Any:
         """Ask the agent."""
         scope = current_scope()
         if scope.budget is not None and scope.budget.depth >= MAX_DEPTH:
@@ -71,8 +71,8 @@ class AgentTool(BaseTool):
         with use_deadline(scope.deadline.earlier_by(HAND_BACK_S)):
             result = await self._agent.async_run(question)
         if result.status == "answered" and result.answer is not None:
-            return result.answer
-        if result.answer:
+            return result.answer if result.output_data is None else result.output_data
+        if result.answer and result.status != "failed":
             return f"This answer is partial ({result.stop_reason}):\n{result.answer}"
         if result.pending:
             waiting = ", ".join(call.tool for call in result.pending)

@@ -12,8 +12,8 @@ import re
 from collections.abc import Iterator
 
 from shared_libs.atomic.errors import MisuseError, ToolError
+from shared_libs.atomic.page_text import BYTE_ORDER_MARKS
 from shared_libs.atomic.tools.base import BaseTool
-from shared_libs.tools.page_text import BYTE_ORDER_MARKS
 from shared_libs.tools.rooted import Entry, Root
 
 MAX_ENTRIES = 500

@@ -22,12 +22,13 @@ from yarl import URL
 
 from shared_libs.atomic.deadline import Deadline
 from shared_libs.atomic.errors import MisuseError, ToolError
+from shared_libs.atomic.page_text import decoded, readable
+from shared_libs.atomic.propagation import trace_headers
 from shared_libs.atomic.scope import current_deadline, current_scope
 from shared_libs.atomic.secrets import names_a_secret
 from shared_libs.atomic.threads import Threads
 from shared_libs.atomic.tools.base import BaseTool
 from shared_libs.tools.http_guard import AllowList, Pinned
-from shared_libs.tools.page_text import decoded, readable
 
 Method = Literal["GET", "POST", "PUT", "PATCH", "DELETE"]
 
@@ -190,7 +191,11 @@ class HttpTool(BaseTool):
 
     def _request_headers(self, limit: Deadline, *, with_own: bool) -> dict[str, str]:
         left = {} if limit.at == math.inf else {"X-Request-Timeout": f"{limit.remaining():.3f}"}
-        return {"Accept": _ACCEPT, "User-Agent": "genai-factory"} | (self._headers if with_own else {}) | left
+        return (
+            {"Accept": _ACCEPT, "User-Agent": "genai-factory"}
+            | (trace_headers() | self._headers if with_own else {})
+            | left
+        )
 
     async def _read(self, response: aiohttp.ClientResponse) -> _Answer:
         kind = response.headers.get("Content-Type", "").partition(";")[0].strip().lower()

@@ -1,44 +1,38 @@
 """
 The `sql` tool: one read-only statement on SQLite or PostgreSQL; without a statement, the schema.
 
-That nothing is written is the database's own doing: SQLite by `sqlite_guard`, PostgreSQL by a cursor, which takes no
-statement but a query, in a read-only transaction with a statement timeout; what the role may *read* is the owner's to
-grant.
+That nothing is written is the database's own doing (`sqlite_guard`, `postgres_guard`); what the role may *read* is the
+owner's to grant. A SQLite statement runs in a process of its own, which ends with its time and has a bound on memory.
 """
 
 from __future__ import annotations
 
 import asyncio
-import datetime as dt
-import decimal
+import logging
 import re
-from collections.abc import AsyncGenerator, Iterable
-from contextlib import aclosing
 from pathlib import Path
 from typing import Any, Literal
-
-from sqlalchemy import Dialect, Inspector, TextClause, inspect, text
-from sqlalchemy.engine import Connection, make_url
-from sqlalchemy.exc import CompileError, DBAPIError, ResourceClosedError
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
-from sqlalchemy.pool import NullPool
-from sqlalchemy.types import NullType, TypeEngine
 
 from shared_libs.atomic.deadline import Deadline
 from shared_libs.atomic.errors import MisuseError, ToolError
 from shared_libs.atomic.scope import current_deadline
 from shared_libs.atomic.tools.base import BaseTool
-from shared_libs.tools import datasets
-from shared_libs.tools.sqlite_guard import Guard
-
-MAX_CELL = 2_000
-"""Characters of one value that reach the model."""
+from shared_libs.tools import datasets, sqlite_guard
+from shared_libs.tools.sql_rows import Rows
 
 TO_STOP_S = 0.5
 """Seconds before the tool's limit when the database is to stop, so that the model is told by the tool itself."""
 
+SQLITE_MEMORY_MB = 400
+"""What a statement on SQLite may use; `memory_limit_mb` says otherwise."""
+
+TO_LOOK_S = 5.0
+"""Seconds that it may take to find out what a role may do."""
+
 _SQLITE = ("sqlite+aiosqlite://", "sqlite://")
 _POSTGRESQL = ("postgresql+asyncpg://", "postgresql://", "postgres://")
+
+_log = logging.getLogger(__name__)
 
 
 class SQLTool(BaseTool):
@@ -84,40 +78,76 @@ class SQLTool(BaseTool):
         self._dataset = dataset
         self._max_rows = max_rows
         self._max_chars = max_chars
+        if not self._is_postgres:
+            self.isolation = "process"
+            self.memory_limit_mb = SQLITE_MEMORY_MB
 
     async def aopen(self) -> None:
-        """Load the data set, if it is not there yet; may take seconds, with a progress bar."""
+        """
+        Load the data set, if it is not there yet, with a progress bar; have a worker ready; look at the role.
+
+        What a role of PostgreSQL may do besides reading is told in the log.
+        """
         if self._dataset is not None:
             await asyncio.to_thread(datasets.load, self._dataset)
+        await super().aopen()
+        if self._is_postgres:
+            await self._look_at_the_role()
 
     async def execute(self, query: str | None = None) -> dict[str, Any] | str:
         """Run the statement, or describe the schema."""
         limit = current_deadline().narrowed(self.timeout_s)
         limit = limit.earlier_by(min(TO_STOP_S, limit.remaining() / 4))
-        engine = await self._engine(limit)
+        asked = query if query and query.strip() else None
         try:
-            async with engine.connect() as connection:
-                if query is None or not query.strip():
-                    return await connection.run_sync(_schema)
-                return await self._answer(connection, query)
-        except DBAPIError as error:
-            raise ToolError(_reason(error, limit)) from error
-        except ResourceClosedError as error:
-            raise ToolError("the statement returns no rows; write one SELECT") from error
+            if self._is_postgres:
+                return await self._from_postgres(asked, limit)
+            return await self._from_sqlite(asked, limit)
+        except (ToolError, MemoryError):
+            raise
         except OSError as error:
             raise ToolError(f"the database cannot be reached: {error}") from error
-        finally:
-            await engine.dispose()
+        except Exception as error:  # each driver has errors of its own
+            raise ToolError(_reason(error, limit)) from error
 
-    async def _engine(self, limit: Deadline) -> AsyncEngine:
-        if self._url is not None and self._url.startswith(_POSTGRESQL):
-            url = make_url("postgresql+asyncpg://" + self._url.split("://", 1)[1])
-            milliseconds = max(1, int(1000 * limit.remaining()))
-            settings = {"default_transaction_read_only": "on", "statement_timeout": str(milliseconds)}
-            return create_async_engine(url, poolclass=NullPool, connect_args={"server_settings": settings})
-        guard = Guard(await asyncio.to_thread(self._file))
-        guard.deadline = limit
-        return create_async_engine("sqlite+aiosqlite://", poolclass=NullPool, async_creator=guard.connect)
+    @property
+    def _is_postgres(self) -> bool:
+        return self._url is not None and self._url.startswith(_POSTGRESQL)
+
+    async def _from_postgres(self, query: str | None, limit: Deadline) -> dict[str, Any] | str:
+        from shared_libs.tools import postgres_guard
+
+        assert self._url is not None
+        if query is None:
+            return await postgres_guard.schema(self._url, limit)
+        return await postgres_guard.answer(self._url, query, Rows(self._max_rows, self._max_chars), limit)
+
+    async def _from_sqlite(self, query: str | None, limit: Deadline) -> dict[str, Any] | str:
+        clock = asyncio.get_running_loop().time
+        rows = Rows(self._max_rows, self._max_chars)
+
+        def read() -> dict[str, Any] | str:
+            def over() -> bool:
+                return clock() >= limit.at
+
+            path = self._file()
+            return sqlite_guard.schema(path, over) if query is None else sqlite_guard.answer(path, query, rows, over)
+
+        # nothing else runs on the loop of a worker, nor on that of a thread
+        return await asyncio.to_thread(read) if self.isolation == "loop" else read()
+
+    async def _look_at_the_role(self) -> None:
+        from shared_libs.tools import postgres_guard
+
+        assert self._url is not None
+        try:
+            async with asyncio.timeout(TO_LOOK_S):
+                more = await postgres_guard.more_than_reading(self._url, Deadline.after(TO_LOOK_S))
+        except Exception as error:  # noqa: BLE001 - the first statement says what is wrong
+            _log.warning("%s: what its role may do cannot be found out: %s", self.name, _words(error))
+            return
+        if more:
+            _log.warning("%s: its role %s; give it one that may read and nothing else", self.name, ", ".join(more))
 
     def _file(self) -> Path:
         if self._dataset is not None:
@@ -125,109 +155,10 @@ class SQLTool(BaseTool):
         assert self._url is not None
         return Path(self._url.split("://", 1)[1].removeprefix("/"))
 
-    async def _answer(self, connection: AsyncConnection, query: str) -> dict[str, Any]:
-        rows: list[list[Any]] = []
-        size, more = 0, False
-        async with aclosing(_rows(connection, query, self._max_rows + 1)) as found:
-            columns = await anext(found)
-            async for row in found:
-                cells = [_cell(value) for value in row]
-                size += sum(len(str(cell)) + 4 for cell in cells)
-                more = len(rows) == self._max_rows or (bool(rows) and size > self._max_chars)
-                if more:
-                    break
-                rows.append(cells)
-        answer: dict[str, Any] = {"columns": columns, "rows": rows}
-        if more:
-            answer["note"] = f"only the first {len(rows)} rows are shown; aggregate, or add a LIMIT"
-        return answer
 
-
-async def _rows(connection: AsyncConnection, query: str, most: int) -> AsyncGenerator[list[Any], None]:
-    """Yield the columns, then up to `most` rows."""
-    if connection.dialect.name == "postgresql":
-        await connection.execute(_verbatim(f"DECLARE answer NO SCROLL CURSOR FOR {query}"))
-        fetched = await connection.execute(text(f"FETCH {most} FROM answer"))
-        yield list(fetched.keys())
-        for row in fetched:
-            yield list(row)
-        return
-    # one by one, so that a table of millions costs what is shown of it, and wide rows do not pile up
-    streamed = await connection.stream(_verbatim(query), execution_options={"max_row_buffer": 1})
-    try:
-        yield list(streamed.keys())
-        async for row in streamed:
-            yield list(row)
-    finally:
-        await streamed.close()
-
-
-def _verbatim(query: str) -> TextClause:
-    return text(query.replace(":", r"\:"))  # a colon is no parameter here
-
-
-def _cell(value: Any) -> Any:
-    """One value as the model reads it, cut where it is long."""
-    if value is None or isinstance(value, int | float | bool):
-        return value
-    if isinstance(value, bytes | memoryview):
-        return f"[{len(value)} bytes]"
-    if isinstance(value, decimal.Decimal):
-        return float(value) if decimal.Decimal(repr(float(value))) == value else str(value)
-    if isinstance(value, dt.date | dt.time):
-        return value.isoformat()
-    shown = str(value)
-    if len(shown) > MAX_CELL:
-        return f"{shown[:MAX_CELL]}… [{len(shown)} characters]"
-    return value if isinstance(value, list | dict) else shown
-
-
-def _schema(connection: Connection) -> str:
-    """List tables and views with their columns and types, one a line."""
-    inspector = inspect(connection)
-    found = [(schema, name) for schema in _schemas(inspector) for name in _tables(connection, inspector, schema)]
-    return "\n".join(_described(inspector, *table) for table in found) or "the database has no tables"
-
-
-def _schemas(inspector: Inspector) -> list[str | None]:
-    """The default schema, then the others that are not the database's own."""
-    if inspector.dialect.name != "postgresql":
-        return [None]
-    own = (inspector.default_schema_name, "information_schema")
-    return [None, *sorted(name for name in inspector.get_schema_names() if name not in own)]
-
-
-def _tables(connection: Connection, inspector: Inspector, schema: str | None) -> list[str]:
-    names = {*inspector.get_table_names(schema), *inspector.get_view_names(schema)}
-    if inspector.dialect.name == "sqlite":
-        listed = connection.exec_driver_sql("PRAGMA table_list")
-        names -= {row.name for row in listed if row.type == "shadow"}  # where full-text tables keep their index
-    else:
-        names |= {*inspector.get_materialized_view_names(schema)}
-    return sorted(names)
-
-
-def _described(inspector: Inspector, schema: str | None, name: str) -> str:
-    try:
-        columns: Iterable[Any] = inspector.get_columns(name, schema)
-    except DBAPIError as error:
-        return f"{name}: {error.orig}"
-    listed = (f"{column['name']} {_type(column['type'], inspector.dialect)}".rstrip() for column in columns)
-    return f"{f'{schema}.' if schema else ''}{name}({', '.join(listed)})"
-
-
-def _type(declared: TypeEngine[Any], dialect: Dialect) -> str:
-    if isinstance(declared, NullType):
-        return ""
-    try:
-        return str(declared.compile(dialect)).lower()
-    except CompileError:
-        return str(declared).lower()
-
-
-def _reason(error: Any, limit: Deadline) -> str:
+def _reason(error: Exception, limit: Deadline) -> str:
     """The database's own words, and what to do."""
-    said = re.sub(r"^<class '[^']*'>: ", "", str(error.orig or error)).splitlines()[0]
+    said = _words(error)
     if "interrupted" in said or "statement timeout" in said or limit.expired:
         return "the statement took too long and was stopped; narrow it down"
     if "not authorized" in said or "readonly" in said or "read-only" in said:
@@ -237,3 +168,9 @@ def _reason(error: Any, limit: Deadline) -> str:
     if "syntax error" in said:
         return f"{said}; one SELECT, WITH … SELECT or VALUES is allowed"
     return said
+
+
+def _words(error: Any) -> str:
+    """What a driver says, without its own names; the first line."""
+    said = str(getattr(error, "orig", None) or error)
+    return (re.sub(r"^<class '[^']*'>: ", "", said).splitlines() or [type(error).__name__])[0]

@@ -9,7 +9,7 @@ that would take more is an error like any other, whatever `$ref` and `anyOf` mul
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -60,11 +60,15 @@ class SchemaCheck:
 
     def problems(self, value: Any) -> str:
         """What is wrong with a value, with the place of each problem; empty where it fits."""
+        found = self.found(value)
+        return placed(found) + ("; and more" if len(found) >= MAX_PROBLEMS else "")
+
+    def found(self, value: Any) -> list[tuple[Sequence[Any], str]]:
+        """The problems of a value, each behind its path; a last one may say that the check was given up."""
         visit = Visit(FUEL)
         given_up = self._visited(value, visit)
-        found = sorted(visit.problems, key=lambda problem: list(map(str, problem[0])))
-        told = [*found, *([((), given_up)] if given_up else [])]
-        return placed(told) + ("; and more" if len(found) == MAX_PROBLEMS else "")
+        found: list[tuple[Sequence[Any], str]] = sorted(visit.problems, key=lambda problem: list(map(str, problem[0])))
+        return [*found, *([((), given_up)] if given_up else [])]
 
     def too_much(self, value: Any) -> str:
         """

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from shared_libs.atomic.llms.ollama_llm import OllamaLLM
     from shared_libs.atomic.llms.openai_llm import OpenAILLM
     from shared_libs.atomic.llms.rehearsal_llm import RehearsalLLM
+    from shared_libs.atomic.llms.rerank_llm import RerankLLM
     from shared_libs.atomic.llms.scripted_llm import ScriptedLLM, Turn
 
 _HOMES = {
@@ -19,6 +20,7 @@ _HOMES = {
     "OllamaLLM": "ollama_llm",
     "OpenAILLM": "openai_llm",
     "RehearsalLLM": "rehearsal_llm",
+    "RerankLLM": "rerank_llm",
     "ScriptedLLM": "scripted_llm",
     "Turn": "scripted_llm",
 }
@@ -30,6 +32,7 @@ __all__ = [
     "OllamaLLM",
     "OpenAILLM",
     "RehearsalLLM",
+    "RerankLLM",
     "ScriptedLLM",
     "Turn",
 ]

@@ -88,7 +88,7 @@ class AnthropicLLM(VendorLLM):
         in_words = "schema-words" in self._dialect.traits
         schema = None if output is None or in_words else closed_schema(output.schema)
         if output is not None and schema is None:
-            messages = output.instruct(messages)
+            messages = output.instruct(messages, beside_tools=bool(tools))
         system, turns = request_messages(messages, self._made_by, self._stale)
         request: dict[str, Any] = {"model": self.model, "max_tokens": MAX_TOKENS, "messages": turns}
         if system:

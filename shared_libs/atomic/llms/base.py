@@ -78,7 +78,11 @@ class BaseLLMWrapper:
     native_tools: bool = True
     """Whether the model takes tool definitions; without, an agent speaks text ReAct with it."""
     structured_output: bool = False
-    """Whether `_chat` and `_stream` take an `OutputSchema` as the option `output_schema`; else it is told in words."""
+    """
+    Whether `_chat` and `_stream` take an `OutputSchema` as the option `output_schema`; else it is told in words.
+
+    Those that take it tell it in words themselves where the server would call no tool beside it.
+    """
     context_window: int | None = None
     """How many tokens the model takes, where that is told: a conversation too long for it is not sent to a smaller."""
     obeys: bool = False
@@ -108,7 +112,7 @@ class BaseLLMWrapper:
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
-        for method in ("async_generate", "async_chat", "async_stream", "async_embed"):
+        for method in ("async_generate", "async_chat", "async_stream", "async_embed", "async_rerank"):
             if method in vars(cls):
                 raise MisuseError(f"{cls.__name__} overrides {method}, which is final; write `_{method[6:]}` instead")
 
@@ -126,7 +130,8 @@ class BaseLLMWrapper:
         timeout: float | None = None,
         on_chunk: ChunkSink | None = None,
         stream: bool = True,
-        output_schema: type | Mapping[str, Any] | None = None,
+        output_schema: OutputSchema | type | Mapping[str, Any] | None = None,
+        fit: bool = True,
         **options: Any,
     ) -> LLMResponse:
         """
@@ -139,8 +144,9 @@ class BaseLLMWrapper:
                 there is neither, `CALL_TIMEOUT_S` holds.
             on_chunk: gets the chunks as they come, all but the "finished" one.
             stream: with `on_chunk`, whether to ask for a stream; else the answer comes in one piece.
-            output_schema: a pydantic model or a JSON Schema the answer has to fit; it is in `response.parsed`. A wrong
-                answer is sent back once.
+            output_schema: a pydantic model, a dataclass, a TypedDict or a JSON Schema the answer has to fit; it is in
+                `response.parsed`. A wrong answer is sent back once.
+            fit: False asks for an answer of that shape, and leaves it as it came: the caller reads it.
             options: request fields as the provider names them.
 
         Raises:
@@ -153,7 +159,8 @@ class BaseLLMWrapper:
             raise MisuseError("there is no message to answer")
         if options:
             _checked_options(options)
-        request = Request(checked, specs, options, None if output_schema is None else OutputSchema(output_schema))
+        output = None if output_schema is None else OutputSchema.of(output_schema)
+        request = Request(checked, specs, options, output)
         streaming = stream and on_chunk is not None
 
         async def send(model: BaseLLMWrapper, watch: Watch) -> LLMResponse:
@@ -164,9 +171,9 @@ class BaseLLMWrapper:
         call = ModelCall(send, _deadline(timeout), Listener(on_chunk), stream=streaming, about_tokens=about)
         response, model = await run_chain(routes, call)
         wrong_usd: float | None = 0.0
-        if request.output is not None and not response.tool_calls:
+        if output is not None and fit and not response.tool_calls:
             first_usd, asked = _cost_usd(model, response.usage), request.messages
-            response, model = await fitted(routes, request, request.output, call, (response, model))
+            response, model = await fitted(routes, request, output, call, (response, model))
             wrong_usd = 0.0 if request.messages is asked else first_usd
         cost_usd = _cost_usd(model, response.usage)
         return msgspec.structs.replace(
@@ -246,6 +253,38 @@ class BaseLLMWrapper:
 
         return await in_parts(texts, at_most, embed)
 
+    @final
+    async def async_rerank(
+        self, query: str, texts: Sequence[str], *, timeout: float | None = None, **options: Any
+    ) -> list[float]:
+        """
+        Return how well each text answers the query, in their order: more is better, on the model's own scale.
+
+        Raises:
+            LLMError: nobody answered.
+            MisuseError: `texts` is one string, or empty, or this provider is no reranker.
+
+        """
+        if isinstance(texts, str) or not texts:
+            raise MisuseError("async_rerank takes a list of at least one text")
+        routes = [route for route in self._routes() if route[0].reranks]
+        if not routes:
+            raise MisuseError(f"{type(self).__name__} is no reranker")
+        if options:
+            _checked_options(options)
+
+        async def send(model: BaseLLMWrapper, _: Watch) -> list[float]:
+            await model._ready()
+            return await model._rerank(query, list(texts), **model.options | options)
+
+        scores, _ = await run_chain(routes, ModelCall(send, _deadline(timeout), Listener()))
+        return scores
+
+    @property
+    def reranks(self) -> bool:
+        """Whether this provider is a reranker."""
+        return type(self)._rerank is not BaseLLMWrapper._rerank  # noqa: SLF001 - its own method
+
     @property
     def embeds(self) -> bool:
         """Whether this provider has embeddings."""
@@ -300,6 +339,10 @@ class BaseLLMWrapper:
         """Make one request for embeddings."""
         raise NotImplementedError
 
+    async def _rerank(self, query: str, texts: list[str], **options: Any) -> list[float]:
+        """Make one request for scores."""
+        raise NotImplementedError
+
     def _fields_of_chat(self, fields: Mapping[str, Any]) -> dict[str, Any]:
         """The fields of a chat completions request as this provider names them; by default as they are."""
         return dict(fields)
@@ -339,7 +382,7 @@ class BaseLLMWrapper:
         if request.output is not None and self.structured_output:
             options["output_schema"] = request.output
         elif request.output is not None:
-            messages = request.output.instruct(messages)
+            messages = request.output.instruct(messages, beside_tools=bool(request.tools))
         if not stream:
             answer = checked_response(await self._chat(messages, request.tools, **options))
             watch.whole(answer.text)

@@ -33,6 +33,7 @@ Trait = Literal[
     "schema-loose",
     "schema-object",
     "schema-words",
+    "schema-beside-tools",
     "no-encrypted-reasoning",
 ]
 """
@@ -40,8 +41,8 @@ What a server wants beside the names of fields.
 
 Ids of nine letters and digits; an assistant between a tool and a user; no system role, or only at the front; a content
 that is never null, or always a text; tool definitions while the conversation has calls, and no parameters of tools
-without any; of structured output no strict mode, JSON without a schema, or nothing but words. No reasoning that is
-encrypted.
+without any; of structured output no strict mode, JSON without a schema, or nothing but words, or that it may stand
+beside tools: elsewhere its grammar keeps the model from calling any. No reasoning that is encrypted.
 """
 
 

@@ -39,6 +39,7 @@ async def fitted(
         problem = str(error)
     call.listener.restart(f"the answer does not fit its schema: {problem}")
     request.messages = [*request.messages, *output.repair(response.message, problem)]
+    request.tools = ()  # without them every provider that can holds the model to the schema
     response, model = await run_chain(routes, call)
     try:
         return msgspec.structs.replace(response, parsed=output.parse(response.text)), model

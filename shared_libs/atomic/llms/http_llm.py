@@ -40,7 +40,7 @@ _OURS = f"{__name__.rpartition('.')[0]}."
 """Where the adapters stand that obey their cancellation."""
 
 _ENDPOINT = re.compile(
-    r"/(chat/completions|completions|embeddings|responses|v1/messages|messages|api/chat|api/embed)/*$"
+    r"/(chat/completions|completions|embeddings|responses|v1/messages|messages|api/chat|api/embed|rerank)/*$"
 )
 """What our own paths end in: an address that was copied whole would get it twice."""
 

@@ -118,7 +118,7 @@ class LocalLLM(HttpLLM):
         output = options.pop("output_schema", None)
         if output is not None and tools:
             # the grammar of a schema would keep the model from calling a tool
-            messages = output.instruct(messages)
+            messages = output.instruct(messages, beside_tools=True)
         request: dict[str, Any] = {"model": self.model, "messages": request_messages(messages)}
         if tools:
             request["tools"] = [request_tool(tool) for tool in tools]

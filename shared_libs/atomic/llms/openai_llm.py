@@ -152,9 +152,9 @@ class OpenAILLM(VendorLLM):
         self, messages: list[Message], tools: tuple[ToolSpec, ...], options: dict[str, Any], *, stream: bool = False
     ) -> dict[str, Any]:
         output: OutputSchema | None = options.get("output_schema")
-        form = None if output is None else self._form(output)
+        form = None if output is None else self._form(output, beside_tools=bool(tools))
         if output is not None and (form is None or form["type"] == "json_object"):
-            messages = output.instruct(messages)
+            messages = output.instruct(messages, beside_tools=bool(tools))
         write = self._responses_request if self._api == "responses" else self._chat_request
         request = write(messages, tools, {name: value for name, value in options.items() if name != "output_schema"})
         if form is not None and self._api == "responses":
@@ -199,10 +199,10 @@ class OpenAILLM(VendorLLM):
             request["include"] = list(dict.fromkeys([*request.get("include", ()), ENCRYPTED_REASONING]))
         return request
 
-    def _form(self, output: OutputSchema) -> dict[str, Any] | None:
+    def _form(self, output: OutputSchema, *, beside_tools: bool) -> dict[str, Any] | None:
         """A structured output as the API takes it, strict where the schema can be; None: it is told in words."""
         traits = self._dialect.traits
-        if "schema-words" in traits:
+        if "schema-words" in traits or (beside_tools and "schema-beside-tools" not in traits):
             return None
         if "schema-object" in traits and self._api == "chat":
             return {"type": "json_object"}

@@ -27,8 +27,11 @@ def _row(address: str, profile: Profile, model: str = "") -> _Row:
 
 _ROWS = (
     # OpenAI and Azure: `max_tokens` is deprecated, and refused by reasoning models
-    _row(r"//api\.openai\.com", Profile(renamed=_COMPLETION_TOKENS, texts_at_once=2048)),
-    _row(r"\.(openai\.azure|cognitiveservices\.azure|services\.ai\.azure)\.com", Profile(texts_at_once=2048)),
+    _row(r"//api\.openai\.com", Profile(("schema-beside-tools",), renamed=_COMPLETION_TOKENS, texts_at_once=2048)),
+    _row(
+        r"\.(openai\.azure|cognitiveservices\.azure|services\.ai\.azure)\.com",
+        Profile(("schema-beside-tools",), texts_at_once=2048),
+    ),
     _row(r"\.azure\.com", Profile(renamed=_COMPLETION_TOKENS), r"^(o\d|gpt-5)"),
     # Gemini's compatible API: BatchEmbedContents takes 100
     _row(r"//generativelanguage\.googleapis\.com", Profile(texts_at_once=100)),

@@ -12,7 +12,8 @@ import re
 import string
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from importlib import resources
-from typing import Any
+from typing import TYPE_CHECKING, Any
+from zlib import crc32
 
 import msgspec
 
@@ -20,11 +21,18 @@ from shared_libs.atomic.errors import LLMError, MisuseError
 from shared_libs.atomic.llms.base import BaseLLMWrapper
 from shared_libs.atomic.types import LLMChunk, LLMResponse, Message, Price, ToolCall, ToolSpec
 
+if TYPE_CHECKING:
+    import numpy as np
+
 LABEL = "(Rehearsal: recorded decisions on live data; no model was asked.)"
 _CONFIGURE = (
     "For any other question configure a model: set OPENAI_API_KEY, or give the first link of `llm.chain` a `base_url`, "
     "such as http://127.0.0.1:8000/v1 of a local server."
 )
+
+
+DIMENSIONS = 256
+"""The length of a rehearsed vector where the caller names none."""
 
 
 class Decision(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -75,6 +83,13 @@ class RehearsalLLM(BaseLLMWrapper):
         for call in response.tool_calls:
             yield LLMChunk("tool_call", tool_call=call)
         yield LLMChunk("finished", response=response)
+
+    async def _embed(self, texts: list[str], **options: Any) -> np.ndarray:
+        return rehearsed_vectors(texts, int(options.get("dimensions") or DIMENSIONS))
+
+    async def _rerank(self, query: str, texts: list[str], **options: Any) -> list[float]:
+        vectors = rehearsed_vectors([query, *texts], DIMENSIONS)
+        return [round(float(score), 6) for score in vectors[1:] @ vectors[0]]
 
     def _respond(self, messages: Sequence[Message], tools: set[str]) -> LLMResponse:
         asked = [index for index, message in enumerate(messages) if message.role == "user"]
@@ -132,6 +147,22 @@ class RehearsalLLM(BaseLLMWrapper):
             f"- {scene.ask}" + (f' (after "{scene.after}")' if scene.after else "") for scene in self.scenes
         )
         return f"Without a model only these questions can be rehearsed:\n{listed}\n{_CONFIGURE}"
+
+
+def rehearsed_vectors(texts: Sequence[str], dimensions: int) -> np.ndarray:
+    """
+    Vectors without a model: texts that share words are near each other, and nothing else is meant by them.
+
+    Each word stands at a place of its own, found by its hash (feature hashing); the rows have length 1.
+    """
+    import numpy as np
+
+    rows = np.zeros((len(texts), dimensions), np.float32)
+    for row, text in zip(rows, texts, strict=True):
+        for word in re.findall(r"\w+", text.casefold()):
+            row[crc32(word.encode("utf-8", "replace")) % dimensions] += 1
+    norms = np.linalg.norm(rows, axis=1, keepdims=True)
+    return np.asarray(rows / np.where(norms == 0, 1, norms), np.float32)
 
 
 class _Observed:

@@ -1,5 +1,5 @@
 """
-Structured output: an answer that fits a JSON Schema, or a pydantic model.
+Structured output: an answer that fits a JSON Schema, a pydantic model, a dataclass or a TypedDict.
 
 A provider with a mode of its own gets the schema as the option `output_schema`; the others are told in words. Either
 way the answer is checked, and a wrong one is sent back once with what is wrong about it.
@@ -8,25 +8,45 @@ way the answer is checked, and a wrong one is sent back once with what is wrong 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import inspect
 import json
 import re
-from collections.abc import Iterator, Mapping
-from typing import Any
+import typing
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Generic
 
 import msgspec
+from typing_extensions import TypeVar, is_typeddict
 
-from shared_libs.atomic.errors import MisuseError
+from shared_libs.atomic.errors import MisuseError, in_words
 from shared_libs.atomic.json_schema import MAX_PROBLEMS, SchemaCheck, placed, unfenced
 from shared_libs.atomic.types import Message
 
 INSTRUCTION = "Answer with one JSON value and nothing else. It must be valid against this JSON Schema:\n{schema}"
-REPAIR = "That is not valid: {problem}\nAnswer again with the corrected JSON value alone, valid against:\n{schema}"
+BESIDE_TOOLS = (
+    "When you know the final answer, write it as one JSON value and nothing else; calls of tools are no part of it. "
+    "It must be valid against this JSON Schema:\n{schema}"
+)
+REPAIR = "That is not valid: {problem}\nAnswer again with the corrected JSON value alone."
+REPAIR_AGAINST = f"{REPAIR[:-1]}, valid against:\n{{schema}}"
 
 MAX_LOOKS = 100
 """At how many brackets of an answer a value is looked for."""
 
+MAX_CUT = 256 * 1024
+"""The longest answer of which the beginning is read where it is cut off."""
+
+T = TypeVar("T", default=Any)
+
+Wanted = type[T] | Mapping[str, Any]
+"""What an answer may be asked for as: a pydantic model, a dataclass, a TypedDict; or a JSON Schema."""
+
+Found = list[tuple[Sequence[Any], str]]
+"""Problems, each with its place."""
+
 _OPENS = re.compile(r"[\[{]")
+_CUT_NUMBER = re.compile(r"[-+.\deE]+\Z")
 _THOUGHT = re.compile(r"<(think|thinking|thought|reasoning)>.*?</\1>|\A.*?</think(?:ing)?>", re.DOTALL | re.IGNORECASE)
 """Reasoning as models write it into their text; its beginning may be missing."""
 
@@ -35,43 +55,77 @@ class InvalidOutput(Exception):
     """An answer does not fit the schema; the text says why."""
 
 
-class OutputSchema:
+class Output(typing.NamedTuple):
+    """An answer that fits: as the caller's own type, and as plain data."""
+
+    value: Any
+    data: Any
+
+
+class OutputSchema(Generic[T]):
     """
-    What an answer has to fit: a JSON Schema (`schema`, named `name`), from a dict or from a pydantic model.
+    What an answer has to fit: a JSON Schema (`schema`, named `name`), from a dict or from a type with fields.
 
     Raises:
-        MisuseError: it is neither.
+        MisuseError: it is neither, or the type has no JSON Schema.
 
     """
 
-    def __init__(self, wanted: type | Mapping[str, Any]) -> None:
-        self._model: Any = None
-        if inspect.isclass(wanted) and hasattr(wanted, "model_json_schema"):
-            self._model = wanted
-            self.schema: dict[str, Any] = wanted.model_json_schema()
-            name = wanted.__name__
-        elif isinstance(wanted, Mapping):
-            self.schema = dict(wanted)
+    def __init__(self, wanted: Wanted[T]) -> None:
+        self._adapter: Any = None
+        if isinstance(wanted, Mapping):
+            self.schema: dict[str, Any] = dict(wanted)
             name = str(self.schema.get("title", ""))
+        elif _has_fields(wanted):
+            from pydantic import TypeAdapter
+            from pydantic.errors import PydanticUserError
+
+            try:
+                self._adapter = TypeAdapter(wanted)
+                self.schema = self._adapter.json_schema()
+            except (PydanticUserError, NameError) as error:
+                why = " ".join(str(error).split("For further information")[0].split())
+                raise MisuseError(f"output_schema {wanted.__name__} has no JSON Schema: {why}") from error
+            name = wanted.__name__
         else:
-            raise MisuseError(f"output_schema is a pydantic model or a JSON Schema as a dict, not {wanted!r}")
+            raise MisuseError(
+                "output_schema is a pydantic model, a dataclass, a TypedDict, or a JSON Schema as a dict, "
+                f"not {wanted!r:.100}"
+            )
         self._check = SchemaCheck(self.schema, "output_schema")
         # OpenAI takes no other name: letters, digits, _ and -, at most 64; a generic model's has brackets
         self.name = re.sub(r"[^a-zA-Z0-9_-]", "_", name)[:64] or "output"
 
-    def instruct(self, messages: list[Message]) -> list[Message]:
-        """The conversation with the schema told in words."""
-        told = INSTRUCTION.format(schema=msgspec.json.encode(self.schema).decode())
-        return [*messages, Message("user", told)]
+    @classmethod
+    def of(cls, wanted: OutputSchema[T] | Wanted[T]) -> OutputSchema[T]:
+        """Take a schema, or make one of what is wanted."""
+        return wanted if isinstance(wanted, OutputSchema) else cls(wanted)
+
+    @property
+    def text(self) -> str:
+        """The schema as JSON."""
+        return msgspec.json.encode(self.schema).decode()
+
+    def instruct(self, messages: list[Message], *, beside_tools: bool = False) -> list[Message]:
+        """The conversation with the schema told in words; beside tools, as part of the instructions."""
+        if not beside_tools:
+            return [*messages, Message("user", INSTRUCTION.format(schema=self.text))]
+        told = BESIDE_TOOLS.format(schema=self.text)
+        if messages and messages[0].role == "system":
+            return [Message("system", f"{messages[0].text}\n\n{told}"), *messages[1:]]
+        return [Message("system", told), *messages]
 
     def repair(self, answer: Message, problem: str) -> list[Message]:
         """A wrong answer, sent back with what is wrong about it."""
-        schema = msgspec.json.encode(self.schema).decode()
-        return [answer, Message("user", REPAIR.format(problem=problem, schema=schema))]
+        return [answer, Message("user", REPAIR_AGAINST.format(problem=problem, schema=self.text))]
 
     def parse(self, text: str) -> Any:
+        """Read an answer, as `read` does: an instance of the type, or the decoded JSON."""
+        return self.read(text).value
+
+    def read(self, text: str) -> Output:
         """
-        Read an answer: an instance of the model, or the decoded JSON.
+        Read an answer.
 
         Reasoning in tags is none of it, and words around the value are not held against it where they hold one value
         that fits, and not two different ones.
@@ -80,41 +134,109 @@ class OutputSchema:
             InvalidOutput: it is no JSON, or does not fit.
 
         """
-        said = text if _OPENS.match(text.lstrip()) else _THOUGHT.sub("", text)
+        said = _without_thought(text)
         try:
-            return self._parse_value(unfenced(said))
+            return self._read_value(unfenced(said))
         except InvalidOutput as error:
             problem = error
-        fitting = []
+        fitting: list[Output] = []
         for body in _values_in(said):
             with contextlib.suppress(InvalidOutput):
-                value = self._parse_value(body)
-                fitting += [] if value in fitting else [value]
+                found = self._read_value(body)
+                fitting += [] if found in fitting else [found]
         if len(fitting) != 1:
             raise problem
         return fitting[0]
 
-    def _parse_value(self, body: str) -> Any:
+    def fitting_part(self, text: str) -> tuple[Any, str]:
+        """
+        Return what of an answer fits that does not fit as a whole, as plain data, and what the rest lacks.
+
+        The part is None where nothing fits.
+
+        Those are the members of its object, or the items of its list, that have no problem. An answer that is cut off
+        is read up to there; of a number at its end nobody knows whether it is whole.
+        """
+        value, declared = _begun(_without_thought(text)), self.schema.get("properties")
+        if isinstance(value, dict) and isinstance(declared, Mapping):
+            value = {key: item for key, item in value.items() if key in declared}
+        elif not isinstance(value, list) or self.schema.get("type") != "array":
+            return None, ""
+        while value and not self._check.too_much(value):
+            found = self._validated(json.dumps(value), value)[1]
+            wrong = {path[0] for path, _ in found if path}
+            # a checker tells so many problems at once; what is missing has its place in the value, or outside of it
+            fits = _without(value, wrong)
+            if len(fits) == len(value):
+                return value, placed(found)
+            value = fits
+        return None, ""
+
+    def _read_value(self, body: str) -> Output:
         try:
             value = msgspec.json.decode(body)
         except (msgspec.DecodeError, UnicodeEncodeError, RecursionError) as error:
             raise InvalidOutput(f"it is not JSON ({error})") from None
-        if self._model is not None:
-            return self._parse_model(body, value)
-        if wrong := self._check.problems(value):
-            raise InvalidOutput(wrong)
-        return value
+        made, found = self._validated(body, value)
+        if found:
+            raise InvalidOutput(placed(found[:MAX_PROBLEMS]) + ("; and more" if len(found) >= MAX_PROBLEMS else ""))
+        return Output(made, value if self._adapter is None else self._as_data(made, value))
 
-    def _parse_model(self, body: str, value: Any) -> Any:
+    def _validated(self, body: str, value: Any) -> tuple[Any, Found]:
+        """The value as the caller's type has it, and what is wrong with it."""
+        if self._adapter is None:
+            return value, self._check.found(value)
         from pydantic import ValidationError
 
         if too_much := self._check.too_much(value):
-            raise InvalidOutput(too_much)
+            return None, [((), too_much)]
         try:
-            return self._model.model_validate_json(body)
+            return self._adapter.validate_json(body), []
         except ValidationError as error:
-            found = [(problem["loc"], problem["msg"]) for problem in error.errors(include_url=False)]
-            raise InvalidOutput(placed(found[:MAX_PROBLEMS])) from None
+            return None, [(problem["loc"], problem["msg"]) for problem in error.errors(include_url=False)]
+        except Exception as error:  # noqa: BLE001 - a validator of the caller's is foreign code
+            return None, [((), in_words(error))]
+
+    def _as_data(self, made: Any, value: Any) -> Any:
+        """What was made, as JSON: with its defaults; as the model wrote it where the type cannot be written."""
+        from pydantic_core import PydanticSerializationError
+
+        try:
+            return self._adapter.dump_python(made, mode="json", by_alias=True)
+        except PydanticSerializationError:
+            return value
+
+
+def _has_fields(wanted: Any) -> bool:
+    return inspect.isclass(wanted) and (
+        hasattr(wanted, "model_json_schema") or dataclasses.is_dataclass(wanted) or is_typeddict(wanted)
+    )
+
+
+def _without(value: Any, wrong: set[Any]) -> Any:
+    if isinstance(value, list):
+        return [item for index, item in enumerate(value) if index not in wrong]
+    return {key: item for key, item in value.items() if key not in wrong}
+
+
+def _without_thought(text: str) -> str:
+    return text if _OPENS.match(text.lstrip()) else _THOUGHT.sub("", text)
+
+
+def _begun(text: str) -> Any:
+    """The JSON that a text has begun with, as far as it goes; None where there is none."""
+    from pydantic_core import from_json
+
+    found = _OPENS.search(text)
+    if found is None or len(text) > MAX_CUT:
+        return None
+    body = text[found.start() :]
+    with contextlib.suppress(ValueError, RecursionError):
+        return json.JSONDecoder().raw_decode(body)[0]
+    try:
+        return from_json(_CUT_NUMBER.sub("", body), allow_partial=True)
+    except ValueError:
+        return None
 
 
 def _values_in(text: str) -> Iterator[str]:

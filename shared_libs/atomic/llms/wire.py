@@ -24,6 +24,7 @@ from shared_libs.atomic.errors import LLMConnectionError, LLMError, LLMTimeout, 
 from shared_libs.atomic.llms.event_stream import EventStream
 from shared_libs.atomic.llms.faults import redacted, refusal
 from shared_libs.atomic.llms.framing import AnyFraming, Framing
+from shared_libs.atomic.propagation import trace_headers
 from shared_libs.atomic.threads import Threads
 
 CONNECT_TIMEOUT_S = 5.0
@@ -110,8 +111,10 @@ class Wire:
         """Send a request; return the answer, its body still to be read, and the address for error texts."""
         session, proxy = await self._session()
         url, where = self._target(path)
+        traced = trace_headers()
+        headers = {**self._headers, **traced} if traced else self._headers
         try:
-            response = await session.post(url, headers=self._headers, data=body, proxy=proxy, allow_redirects=False)
+            response = await session.post(url, headers=headers, data=body, proxy=proxy, allow_redirects=False)
         except (aiohttp.ClientError, OSError, ValueError) as error:
             raise self._unreachable(error, where) from error
         if response.status < 300:

@@ -12,7 +12,7 @@ from itertools import count
 from typing import TYPE_CHECKING, TypeVar
 
 from shared_libs.atomic.errors import CircuitOpen, LLMError, LLMTimeout, ProviderUnavailable, RateLimited
-from shared_libs.atomic.events import BreakerChanged, RetryScheduled
+from shared_libs.atomic.events import BreakerChanged, LimitWaited, RetryScheduled
 from shared_libs.atomic.resilience.attempt import Model, ModelCall, run_attempt
 from shared_libs.atomic.resilience.health import BreakerState
 from shared_libs.atomic.resilience.limiter import Place
@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     import tenacity
 
 T = TypeVar("T")
+
+TOLD_WAIT_S = 0.001
+"""Seconds from which a wait for our own limit is told: a look into a shared store takes less."""
 
 MAX_LESSONS = 8
 """How many things one attempt may learn of a server before its refusal counts as one."""
@@ -67,7 +70,10 @@ async def run_route(model: Model, policy: Resilience, call: ModelCall[T], *, oth
         nonlocal waited
         waited = state.upcoming_sleep
         error = _error_of(state).with_traceback(None)
-        current_scope().emit(RetryScheduled(provider=model.provider, model=model.model, wait_s=waited, why=str(error)))
+        told = error.retry_after_s is not None
+        current_scope().emit(
+            RetryScheduled(provider=model.provider, model=model.model, wait_s=waited, why=str(error), told=told)
+        )
         call.listener.restart(str(error))
 
     return await tenacity.AsyncRetrying(
@@ -205,8 +211,13 @@ def _tell(model: Model, state: BreakerState) -> None:
 
 
 async def _enter(model: Model, limit: RateLimit, call: ModelCall[T]) -> Place:
+    began_at = call.loop.time()
     try:
         return await model.health.enter(limit, call.deadline, call.about_tokens)
     except RateLimited as error:
         error.provider, error.model = model.provider, model.model
         raise
+    finally:
+        waited_s = call.loop.time() - began_at
+        if waited_s >= TOLD_WAIT_S:
+            current_scope().emit(LimitWaited(provider=model.provider, model=model.model, waited_s=waited_s))

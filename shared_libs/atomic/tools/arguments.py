@@ -14,7 +14,8 @@ from typing import Annotated, Any, NamedTuple, Protocol
 
 from shared_libs.atomic.errors import MisuseError
 from shared_libs.atomic.json_schema import MAX_PROBLEMS, SchemaCheck, shown
-from shared_libs.atomic.tools.signature import bound_by, parameters_of, words_of
+from shared_libs.atomic.tools.dependencies import Dependency, dependencies_in
+from shared_libs.atomic.tools.signature import bound_by, parameters_of, typed_where_read, words_of
 
 _NOTHING = object()
 
@@ -28,21 +29,26 @@ class _Check(Protocol):
 
 
 class Arguments:
-    """The schema of a tool's arguments, and the check."""
+    """The schema of a tool's arguments, and the check; `dependencies` are those the run gives, and no model."""
 
-    __slots__ = ("_check", "schema")
+    __slots__ = ("_check", "dependencies", "schema")
 
-    def __init__(self, schema: dict[str, Any], check: _Check) -> None:
+    def __init__(self, schema: dict[str, Any], check: _Check, dependencies: tuple[Dependency, ...] = ()) -> None:
         self.schema = schema
+        self.dependencies = dependencies
         self._check = check
 
     @classmethod
     def of(cls, name: str, execute: Callable[..., Any], parameters: dict[str, Any] | None) -> Arguments:
         """Take the schema as given, or derive it from the signature of `execute`."""
         if parameters is not None:
-            return cls(parameters, _by_schema(name, parameters))
-        taken = _model_of(name, execute)
-        return cls(_schema_of(taken.model), _by_model(taken))
+            given = dependencies_in(typed_where_read(name, execute))
+            return cls(parameters, _by_schema(name, parameters), given)
+        typed = parameters_of(name, execute)
+        given = dependencies_in(typed)
+        ours = {dependency.parameter for dependency in given}
+        taken = _model_of(name, execute, [parameter for parameter in typed if parameter.name not in ours], ours)
+        return cls(_schema_of(taken.model), _by_model(taken), given)
 
     def check(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
         """
@@ -66,11 +72,12 @@ class _Model(NamedTuple):
     filled: frozenset[str]
     """Fields whose default the function itself does not have."""
     bound: frozenset[str]
-    """What a partial has bound, which `**kwargs` would let through."""
+    """What a partial has bound or the run gives, which `**kwargs` would let through."""
 
 
-def _model_of(name: str, execute: Callable[..., Any]) -> _Model:
-    parameters = parameters_of(name, execute)
+def _model_of(
+    name: str, execute: Callable[..., Any], parameters: Sequence[inspect.Parameter], ours: set[str]
+) -> _Model:
     told = words_of(execute).parameters
     fields: dict[str, Any] = {}
     names: dict[str, str] = {}
@@ -90,7 +97,7 @@ def _model_of(name: str, execute: Callable[..., Any]) -> _Model:
         if own_default:
             filled.add(field)
     model = _made(name, fields, extra, parameters)
-    return _Model(model, names, frozenset(filled), bound_by(execute))
+    return _Model(model, names, frozenset(filled), bound_by(execute) | ours)
 
 
 def _field(parameter: inspect.Parameter, told: str | None) -> tuple[tuple[Any, Any], bool]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, final
 
 from shared_libs.atomic.errors import DeadlineExceeded, MisuseError, ToolError, in_words
@@ -12,6 +12,7 @@ from shared_libs.atomic.json_schema import shown
 from shared_libs.atomic.scope import current_scope, use_scope
 from shared_libs.atomic.supervise import NO_FAILURES, BodyCancelled, BodyExited, Expiry, LeftRunning, supervise
 from shared_libs.atomic.tools.arguments import Arguments, InvalidArguments
+from shared_libs.atomic.tools.dependencies import Dependency
 from shared_libs.atomic.tools.exchange import Answer
 from shared_libs.atomic.tools.outcome import as_text, cut, words_of
 from shared_libs.atomic.tools.placement import Isolation, Placement
@@ -27,7 +28,8 @@ class BaseTool:
 
     - `name`, `description`: what the model sees.
     - `execute(...)`: the work, async or sync. Typed parameters give the JSON Schema, or `parameters` is any JSON
-      Schema of type object and `execute(self, **arguments)` takes what it allows. Raise `ToolError` to tell the model
+      Schema of type object and `execute(self, **arguments)` takes what it allows. A parameter annotated `Deps[T]` gets
+      what the run was given as `deps`; no model sees it. Raise `ToolError` to tell the model
       what was wrong. A string result reaches the model verbatim, anything else as JSON, what it yields as a list.
     - `timeout_s`: seconds one call may take; the caller's deadline narrows it further.
     - `isolation`: "loop" (the default for async), "thread" (the default for sync; async code that blocks gets a loop of
@@ -110,17 +112,19 @@ class BaseTool:
 
         Raises:
             asyncio.CancelledError: the caller was cancelled.
-            MisuseError: the tool itself is declared wrongly.
+            MisuseError: the tool itself is declared wrongly, or the run has not given what it takes (`Deps`).
 
         """
         loop = asyncio.get_running_loop()
         started = loop.time()
         declared = self._checked_arguments()
+        given = self._given_by_the_run(declared.dependencies) if declared.dependencies else None
         placement = self._placed()
         if placement.workers is not None:
             placement.workers.refuse_while_loading()
         try:
-            outcome = await self._supervised(placement, declared.check(arguments), arguments, call_id)
+            checked = declared.check(arguments)
+            outcome = await self._supervised(placement, checked | given if given else checked, arguments, call_id)
             if isinstance(outcome, Answer):
                 return ToolResult(outcome.content, outcome.is_error, loop.time() - started)
             content, is_error, stuck = as_text(outcome), False, False
@@ -227,6 +231,23 @@ class BaseTool:
             if elsewhere is not None:
                 elsewhere.withdraw()
 
+    def check_deps(self, deps: Any) -> None:
+        """
+        Refuse what a run gives its tools, before it begins.
+
+        Raises:
+            MisuseError: it is not what this tool declares with `Deps`.
+
+        """
+        if self._arguments is not None:  # what has not been described yet is checked when it is called
+            for dependency in self._arguments.dependencies:
+                dependency.check(self.name, deps)
+
+    def _given_by_the_run(self, dependencies: Iterable[Dependency]) -> dict[str, Any]:
+        deps = current_scope().deps
+        self.check_deps(deps)
+        return {} if deps is None else {dependency.parameter: deps for dependency in dependencies}
+
     def _plan(self) -> Plan:
         """How a worker makes this tool again."""
         if type(self).__init__ is not object.__init__ and "_made_with" not in vars(self):
@@ -252,7 +273,13 @@ class BaseTool:
                 self.memory_limit_mb is not None or self.cpu_limit_s is not None
             ):
                 raise MisuseError(f"{self.name}: memory_limit_mb and cpu_limit_s need isolation 'process'")
-            self._arguments = Arguments.of(self.name, self.execute, self.parameters)
+            arguments = Arguments.of(self.name, self.execute, self.parameters)
+            if arguments.dependencies and self._placed().isolation == "process":
+                raise MisuseError(
+                    f"{self.name}: {arguments.dependencies[0].parameter} is the run's own object, which cannot be "
+                    "taken to another process; use isolation 'thread', or pass what it needs as arguments"
+                )
+            self._arguments = arguments
         return self._arguments
 
 

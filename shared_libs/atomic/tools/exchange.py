@@ -7,6 +7,9 @@ from typing import Any
 
 import msgspec
 
+MAX_FRAME = 64 << 20
+"""Bytes of the largest frame; who announces a larger one is taken for gone."""
+
 
 class Call(msgspec.Struct, frozen=True):
     """One call on its way to a worker; `until` is its deadline on the machine's monotonic clock."""
@@ -35,9 +38,10 @@ def send(channel: socket.socket, frame: bytes) -> None:
 
 
 def receive(channel: socket.socket) -> bytes | None:
-    """Return the next frame; None when the other end is gone."""
+    """Return the next frame; None when the other end is gone, or says what no end of ours does."""
     head = _exactly(channel, 4)
-    return None if head is None else _exactly(channel, int.from_bytes(head, "big"))
+    size = None if head is None else int.from_bytes(head, "big")
+    return None if size is None or size > MAX_FRAME else _exactly(channel, size)
 
 
 def _exactly(channel: socket.socket, size: int) -> bytes | None:

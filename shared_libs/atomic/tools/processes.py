@@ -253,7 +253,10 @@ class _Worker:
         answer = receive(self._channel)
         if answer is None:
             raise _Gone
-        return msgspec.json.decode(answer, type=Answer)
+        try:
+            return msgspec.json.decode(answer, type=Answer)
+        except msgspec.DecodeError:  # the tool's code has written to our socket
+            raise _Gone from None
 
     def kill(self) -> None:
         """Have the guard kill it, without waiting."""

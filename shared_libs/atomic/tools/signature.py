@@ -8,6 +8,7 @@ written: in its module, in the functions around it, and among what its module im
 from __future__ import annotations
 
 import ast
+import contextlib
 import functools
 import inspect
 import sys
@@ -76,6 +77,16 @@ def parameters_of(name: str, function: Callable[..., Any]) -> list[inspect.Param
             "or give `parameters` as a JSON Schema"
         )
     return [_typed(name, function, parameter) for parameter in given if parameter not in open_ended]
+
+
+def typed_where_read(name: str, function: Callable[..., Any]) -> list[inspect.Parameter]:
+    """Return those parameters of a function whose type can be read; for a function that nobody describes by them."""
+    found = []
+    with contextlib.suppress(NameError, TypeError, ValueError):
+        for parameter in _signature(function).parameters.values():
+            with contextlib.suppress(MisuseError):
+                found.append(_typed(name, function, parameter))
+    return found
 
 
 def bound_by(function: Callable[..., Any]) -> frozenset[str]:

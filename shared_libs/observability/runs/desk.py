@@ -13,13 +13,15 @@ import msgspec
 from shared_libs.atomic.errors import RunStoreError
 from shared_libs.atomic.events import RunFinished, RunStarted, TextDelta, ThinkingDelta, decode_event
 from shared_libs.atomic.results import AgentResult
-from shared_libs.observability.redact import redact_start
+from shared_libs.observability.attribution import Attributor
+from shared_libs.observability.redact import redact_start, redact_text
 from shared_libs.observability.runs.contents import kept
 from shared_libs.observability.runs.hub import Hub
 from shared_libs.observability.runs.rows import LATE_S, SHOWN, first_id, moment, new_id
 from shared_libs.observability.runs.shelf import Shelf
 from shared_libs.observability.runs.statements import (
     ADD_EVENT,
+    ALL_EVENTS,
     BEGIN_RUN,
     DROP_EVENTS,
     DROP_RUN,
@@ -50,10 +52,11 @@ class Told(msgspec.Struct, frozen=True):
 
 
 class _Run(msgspec.Struct):
-    """A run under way: its number in the tables, what was asked, and the piece of text that may go on."""
+    """A run under way: its number in the tables, what was asked, what its time went on, and the text that may go on."""
 
     id: int
     question: str
+    attributor: Attributor
     piece: dict[str, Any] | None = None
 
 
@@ -102,13 +105,14 @@ class Desk:
         if run is None or begins:
             if not isinstance(event, RunStarted):
                 return []
-            run = _Run(new_id(event.started_at), self._shown(event.question) or "")
+            run = _Run(new_id(event.started_at), self._shown(event.question) or "", Attributor())
             changes.append(Change(BEGIN_RUN, self._begun(event, told, run)))
             words = " ".join(words_of(run.question))
             changes.append(Change(self.shelf.dialect.set_words, {"id": run.id, "words": words}))
         elif isinstance(event, RunStarted):
             changes.append(Change(RESUME_RUN, {"id": run.id, "ends_by": _ends_by(datetime.now(UTC), event.timeout_s)}))
         self._remember(key, run)
+        run.attributor.take(event)
         if isinstance(event, TextDelta | ThinkingDelta):
             piece, run.piece = run.piece, data
             if piece is not None and piece["type"] == data["type"]:
@@ -174,7 +178,12 @@ class Desk:
     def _looked_up(self, team: str, run_id: str) -> _Run | None:
         """Find a run that began in another process, or long ago."""
         found = self.shelf.select(*select_run(run_id, team))
-        return _Run(found[0][0], row_of(found[0]).question) if found else None
+        if not found:
+            return None
+        run = _Run(found[0][0], row_of(found[0]).question, Attributor())
+        for (event,) in self.shelf.select(ALL_EVENTS, {"id": run.id}):
+            run.attributor.take(decode_event(event))
+        return run
 
     def _begun(self, event: RunStarted, told: Told, run: _Run) -> dict[str, Any]:
         return {
@@ -194,6 +203,8 @@ class Desk:
         }
 
     def _ended(self, run: _Run, result: AgentResult) -> list[Change]:
+        spent = run.attributor.attribution()
+        parts = spent.parts
         answer, error = self._shown(result.answer), redact_start(result.error or "", SHOWN).replace("\0", " ")
         row = {
             "id": run.id,
@@ -204,10 +215,10 @@ class Desk:
             "elapsed_s": result.elapsed_s,
             "usage": msgspec.json.encode(result.usage).decode(),
             "cost_usd": result.cost_usd,
-            "longest": "",
-            "longest_s": None,
-            "why": "",
-            "parts": "[]",
+            "longest": parts[0].label if parts else "",
+            "longest_s": parts[0].seconds if parts else None,
+            "why": redact_text(spent.why),
+            "parts": msgspec.json.encode(parts).decode(),
         }
         words = " ".join(words_of(f"{run.question} {answer or ''} {error}"))
         return [Change(END_RUN, row), Change(self.shelf.dialect.set_words, {"id": run.id, "words": words})]

@@ -9,6 +9,7 @@ from typing import Any, Literal
 import msgspec
 
 from shared_libs.atomic.errors import MisuseError
+from shared_libs.atomic.plain_data import PlainData
 from shared_libs.atomic.types import Usage
 
 Order = Literal["newest", "slowest"]
@@ -26,7 +27,7 @@ SHOWN = 8_000
 _CHANCE_BITS = 22
 
 
-class RunRow(msgspec.Struct, frozen=True, kw_only=True):
+class RunRow(msgspec.Struct, PlainData, frozen=True, kw_only=True):
     """
     One run.
 
@@ -61,7 +62,7 @@ class RunRow(msgspec.Struct, frozen=True, kw_only=True):
     result: dict[str, Any] | None = None
 
 
-class RunPage(msgspec.Struct, frozen=True):
+class RunPage(msgspec.Struct, PlainData, frozen=True):
     """Some runs; `next` is the cursor of the page behind it, None where this is the last one."""
 
     rows: list[RunRow]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Protocol
 
+from shared_libs.atomic.errors import RunStoreError
 from shared_libs.observability.runs.statements import Change, Dialect, Params
 
 
@@ -68,3 +69,11 @@ class Shelf(Protocol):
 
     async def aclose(self) -> None:
         """Close what this event loop used."""
+
+
+def newer(place: str, form: int, known: int) -> RunStoreError:
+    """Say that the tables were made by a newer version of this library."""
+    return RunStoreError(
+        f"run store {place}: its tables have form {form}, of a newer version of genai-factory; this one knows up to "
+        f"{known}. Install that version, or name another place"
+    )

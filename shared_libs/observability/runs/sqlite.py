@@ -11,6 +11,7 @@ from typing import Any
 
 from shared_libs.atomic.errors import RunStoreError, RunStoreUnavailable
 from shared_libs.atomic.secrets import private
+from shared_libs.observability.runs.shelf import newer
 from shared_libs.observability.runs.statements import FORM, MAKE_FORM, SET_FORM, SQLITE, Change, Dialect, Params
 
 BUSY_S = 5.0
@@ -148,14 +149,6 @@ class SQLiteShelf:
             said = f"another process has kept it locked for {BUSY_S:g} s"
         refused = isinstance(error, sqlite3.IntegrityError | sqlite3.ProgrammingError | sqlite3.DataError)
         return (RunStoreError if refused else RunStoreUnavailable)(f"run store {self.path}: {said}")
-
-
-def newer(place: str, form: int, known: int) -> RunStoreError:
-    """Say that the tables were made by a newer version of this library."""
-    return RunStoreError(
-        f"run store {place}: its tables have form {form}, of a newer version of genai-factory; this one knows up to "
-        f"{known}. Install that version, or name another place"
-    )
 
 
 def _form(connection: sqlite3.Connection) -> int:

@@ -121,6 +121,7 @@ DROP_EVENTS = "DELETE FROM factory_run_events WHERE run = :id"
 DROP_RUN = "DELETE FROM factory_runs WHERE id = :id"
 OLD_RUNS = "SELECT id FROM factory_runs WHERE id < :before ORDER BY id LIMIT :limit"
 EVENTS = "SELECT seq, event FROM factory_run_events WHERE run = :id AND seq > :after ORDER BY seq LIMIT :limit"
+ALL_EVENTS = "SELECT event FROM factory_run_events WHERE run = :id ORDER BY seq"
 LAST_EVENT = "SELECT event FROM factory_run_events WHERE run = :id ORDER BY seq DESC LIMIT 1"
 
 _SHORT = (

@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from starlette.routing import Route
 
 from shared_libs.service.endpoint import Endpoint, Handler
-from shared_libs.service.faces import chat, messages
+from shared_libs.service.faces import chat, messages, vectors
 from shared_libs.service.faces.anthropic_answer import anthropic_error, anthropic_status
 from shared_libs.service.faces.openai_answer import openai_error, openai_status
 from shared_libs.service.problems import Dialect
 
 
-def _doc(tag: str, name: str, summary: str, *, streams: bool = False, body: bool = True) -> dict[str, Any]:
+def _doc(tag: str, summary: str, *, streams: bool = False, body: bool = True) -> dict[str, Any]:
     """What the OpenAPI document says of a route whose format is another vendor's, and described there."""
     content: dict[str, Any] = {"application/json": {"schema": {"type": "object"}}}
     answer = content | ({"text/event-stream": {"schema": {"type": "string"}}} if streams else {})
     told = {
         "tags": [tag],
-        "operationId": name,
         "summary": summary,
         "responses": {"200": {"description": summary, "content": answer}},
     }
@@ -34,23 +34,25 @@ ASK = "models|agents:run"
 
 
 def _route(method: str, path: str, handler: Handler, doc: dict[str, Any], dialect: Dialect = OPENAI) -> Route:
-    return Route(path, Endpoint(handler, needs=ASK, dialect=dialect, doc=doc), methods=[method])
+    told = doc | {"operationId": re.sub(r"\W+", "_", f"{method}_{path}".lower()).strip("_")}
+    return Route(path, Endpoint(handler, needs=ASK, dialect=dialect, doc=told), methods=[method])
 
 
 HOT = [
-    _route(
-        "POST", "/v1/chat/completions", chat.chat, _doc("openai", "chat_completions", "A chat completion", streams=True)
+    _route("POST", "/v1/chat/completions", chat.chat, _doc("openai", "A chat completion", streams=True)),
+    _route("GET", "/v1/models", chat.models, _doc("openai", "What may be asked", body=False)),
+    _route("GET", "/v1/models/{name:path}", chat.model, _doc("openai", "One of them", body=False)),
+    _route("POST", "/v1/embeddings", vectors.embeddings, _doc("openai", "Embeddings of texts")),
+    *(  # as Jina and others have it, as Cohere's SDK asks, as text-embeddings-inference does
+        _route("POST", path, vectors.rerank, _doc("rerank", "How well texts answer a query"))
+        for path in ("/v1/rerank", "/v2/rerank", "/rerank")
     ),
-    _route("GET", "/v1/models", chat.models, _doc("openai", "models", "What may be asked", body=False)),
-    _route("GET", "/v1/models/{name:path}", chat.model, _doc("openai", "model", "One of them", body=False)),
-    _route(
-        "POST", "/v1/messages", messages.messages, _doc("anthropic", "messages", "A message", streams=True), ANTHROPIC
-    ),
+    _route("POST", "/v1/messages", messages.messages, _doc("anthropic", "A message", streams=True), ANTHROPIC),
     _route(
         "POST",
         "/v1/messages/count_tokens",
         messages.count_tokens,
-        _doc("anthropic", "count_tokens", "About how many tokens a request has"),
+        _doc("anthropic", "About how many tokens a request has"),
         ANTHROPIC,
     ),
 ]

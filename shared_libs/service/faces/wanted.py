@@ -31,6 +31,7 @@ class Wanted(msgspec.Struct, kw_only=True):
         stream: whether the answer comes in pieces.
         schema: the JSON Schema that the answer has to fit.
         session_id: the conversation that the agent remembers.
+        background: whether the client does not wait for the answer.
         ignored: what of the request means nothing here; told to the client in a header.
 
     """
@@ -42,6 +43,7 @@ class Wanted(msgspec.Struct, kw_only=True):
     stream: bool = False
     schema: dict[str, Any] | None = None
     session_id: str | None = None
+    background: bool = False
     ignored: list[str] = []
 
 

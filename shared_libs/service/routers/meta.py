@@ -1,12 +1,14 @@
-"""Probes and the document: the routes that need no key."""
+"""Probes, figures and the document: what the service says of itself."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Depends, Request, Response
 from fastapi.responses import JSONResponse
 
+from shared_libs.service.callers import Caller
+from shared_libs.service.keys import require_key
 from shared_libs.service.openapi import document
 
 router = APIRouter(tags=["meta"])
@@ -30,6 +32,13 @@ async def readyz(request: Request) -> JSONResponse:
         "problems": service.catalogue.problems,
     }
     return JSONResponse(told, 200 if ready else 503)
+
+
+@router.get("/metrics", response_class=Response, responses={200: {"content": {"text/plain": {}}}})
+async def metrics(request: Request, _: Annotated[Caller, Depends(require_key("metrics:read"))]) -> Response:
+    """Return the figures of this process for Prometheus; with exemplars for who asks for OpenMetrics."""
+    body, kind = request.app.state.service.metrics.exposition(request.headers.get("accept", ""))
+    return Response(body, media_type=kind)
 
 
 @router.get("/openapi.json", include_in_schema=False)

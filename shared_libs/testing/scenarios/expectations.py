@@ -41,6 +41,9 @@ def _found(expect: ExpectSpec, result: AgentResult, events: Sequence[AgentEvent]
     if expect.answer is not None:
         yield from _text("answer", expect.answer, result.answer)
         yield from _structured(expect.answer, result.answer)
+    if "output" in expect.model_fields_set and not _fits(expect.output, result.output_data):
+        why = f" ({result.error})" if result.error else ""
+        yield f"output: expected {_shown(expect.output)}, got {_shown(result.output_data)}{why}"
     if expect.error is not None:
         yield from _text("error", expect.error, result.error)
     actions = [action for step in result.steps for action in step.actions]

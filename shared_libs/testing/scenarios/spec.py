@@ -273,6 +273,8 @@ class ExpectSpec(Section):
     """Why the run ended."""
     answer: AnswerSpec | None = None
     """What it answered."""
+    output: Any = None
+    """What the answer is by its output_schema, as far as it is told; null: no answer fits."""
     error: TextSpec | None = None
     """What it says went wrong."""
     tools: ToolsSpec | None = None

@@ -38,6 +38,9 @@ class Facts:
     def knows(self, name):
         return name in self.kept
 
+    def was_told(self, event):
+        return self.replaying
+
     async def once(self, name, kind, do):
         if name in self.kept:
             return msgspec.json.decode(self.kept[name], type=kind)

@@ -361,7 +361,7 @@ def test_a_question_is_a_text_parts_or_a_conversation(given, told, sent):
         ("  ", "empty"),
         (5, "not a int"),
         (b"x", "not a bytes"),
-        ([Message("assistant", "x")], "role is 'user'"),
+        ([Message("assistant", "x")], "role is 'assistant'"),
         ([{"role": "nobody", "content": "x"}], "message 0 is not valid"),
     ],
 )

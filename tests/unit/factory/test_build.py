@@ -348,8 +348,8 @@ def test_an_embedder_without_its_key_is_left_out_with_a_note():
     [
         ({"on_outage": "queue"}, "memory.on_outage: memory: takes no on_outage; remove it"),
         (
-            {"url": "sqlite+aiosqlite:///s.db", "embedder": {"provider": "rehearsal", "script": "hello"}},
-            "memory.embedder: rehearsal has no embeddings; name a model that has",
+            {"url": "sqlite+aiosqlite:///s.db", "embedder": {"provider": "rerank", "model": "m"}},
+            "memory.embedder: rerank has no embeddings; name a model that has",
         ),
         ({"compact": {"keep": 0}}, "memory.compact.keep: expected a number from 1, got the number 0"),
         (

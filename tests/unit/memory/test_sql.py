@@ -11,7 +11,7 @@ import sys
 import pytest
 
 from shared_libs.agents import ReActAgent
-from shared_libs.atomic import MemoryStoreError, Message, MisuseError, ToolCall
+from shared_libs.atomic import MemoryStoreError, MemoryUnavailable, Message, MisuseError, ToolCall
 from shared_libs.atomic.llms import ScriptedLLM, Turn
 from shared_libs.atomic.memory import Compaction, Recollection
 from shared_libs.memory import SQLMemory
@@ -240,3 +240,37 @@ def test_a_password_in_the_query_of_a_url_is_never_told():
     with pytest.raises(MemoryStoreError) as caught:
         asyncio.run(memory.async_load("s"))
     assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "sqlite+aiosqlite:///:memory:",
+        "sqlite+aiosqlite://",
+        "sqlite+aiosqlite:///",
+        "sqlite+aiosqlite:///file:x?mode=memory&uri=true",
+        "sqlite+aiosqlite:///file::memory:?cache=shared&uri=true",
+    ],
+)
+def test_a_database_in_memory_is_refused_and_what_to_take_is_named(url):
+    with pytest.raises(MisuseError, match=r"InProcessMemory\(\)"):
+        SQLMemory(url)
+
+
+def test_a_file_that_is_no_database_is_no_outage(tmp_path):
+    file = tmp_path / "notes.txt"
+    file.write_text("these are no tables\n" * 100)
+    memory = SQLMemory(f"sqlite+aiosqlite:///{file}", on_outage="queue")
+    with pytest.raises(MemoryStoreError, match="not a database") as caught:
+        run(memory.async_store("s", EXCHANGE))
+    assert not isinstance(caught.value, MemoryUnavailable)
+
+
+@pytest.mark.parametrize("query", ["x" * 100_000, " ".join(f"w{n}" for n in range(20_000)), "% _ \\ ' \" \0"])
+def test_any_text_can_be_searched_for(url, query):
+    async def main():
+        memory = SQLMemory(url)
+        await memory.async_store("s", [Message("user", "w7 and more")])
+        return [message.text for message in await memory.async_search("s", query)]
+
+    assert run(main()) == (["w7 and more"] if query.startswith("w0") else [])

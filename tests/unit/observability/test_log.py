@@ -10,7 +10,17 @@ import pytest
 import structlog
 
 from shared_libs.atomic.errors import MisuseError
-from shared_libs.atomic.events import AbandonedEnded, LoopBlocked, TextDelta, ToolFinished, ToolStarted, Warned
+from shared_libs.atomic.events import (
+    AbandonedEnded,
+    AttemptFinished,
+    LimitWaited,
+    LoopBlocked,
+    TextDelta,
+    ToolFinished,
+    ToolStarted,
+    Warned,
+)
+from shared_libs.atomic.types import Attempt
 from shared_libs.observability import configure_logging, log_events
 
 
@@ -53,6 +63,29 @@ def test_a_run_is_told_by_level(logged, answered):
     assert all(line["run_id"] == "run-1" and line["logger"] == "shared_libs.run" for line in lines())
     failed = lines()[3]
     assert (failed["outcome"], failed["status_code"], failed["why"]) == ("rate_limited", 429, "slow down")
+
+
+@pytest.mark.promise("why-slow")
+def test_a_slow_answer_has_its_line_and_the_end_of_a_run_its_session_and_cost(logged, answered):
+    lines = logged("info")
+    log = log_events()
+    for event in answered:
+        log(event)
+    quick = Attempt(provider="p", model="m", number=1, outcome="ok", started_s=1, ended_s=2)
+    log(AttemptFinished(run_id="run-1", attempt=quick))
+    slow = Attempt(provider="p", model="m", number=2, outcome="ok", started_s=2, first_token_s=8, ended_s=9)
+    log(AttemptFinished(run_id="run-1", attempt=slow))
+    log(LimitWaited(run_id="run-1", provider="p", model="m", waited_s=3.21))
+    first, *_, end, answer, limit = lines()
+    assert (first["session_id"], end["session_id"]) == ("s", "s")
+    assert end["cost_usd"] > 0
+    assert (answer["event"], answer["model"], answer["elapsed_s"], answer["first_token_s"]) == (
+        "model answered",
+        "m",
+        7,
+        6,
+    )
+    assert (limit["event"], limit["waited_s"]) == ("rate limit", 3.21)
 
 
 def test_a_partial_run_is_a_warning_and_names_what_was_left(logged, partial):

@@ -12,11 +12,12 @@ from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from textwrap import dedent
 
+import asyncpg
 import pytest
 
 from shared_libs.agents import ReActAgent
 from shared_libs.atomic import tool
-from shared_libs.atomic.errors import MisuseError, RunStoreError
+from shared_libs.atomic.errors import MisuseError, RunStoreError, RunStoreUnavailable
 from shared_libs.atomic.events import RunFinished, RunStarted, TextDelta, ToolFinished, ToolStarted, Warned
 from shared_libs.atomic.llms import ScriptedLLM
 from shared_libs.atomic.llms.scripted_llm import Turn
@@ -31,6 +32,25 @@ NOW = datetime(2026, 11, 26, 12, tzinfo=UTC)
 @pytest.fixture
 def url(tmp_path):
     return f"sqlite:///{tmp_path}/kept/runs.db"
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def any_url(request, url):
+    """Give the URL of an empty store of each kind."""
+    return url if request.param == "sqlite" else request.getfixturevalue("postgres_url")
+
+
+@pytest.fixture
+def postgres_url(postgres):
+    place = f"postgresql://owner@{postgres}"
+    asyncio.run(_emptied(place))
+    return place
+
+
+async def _emptied(place):
+    connection = await asyncpg.connect(place)
+    await connection.execute("DROP TABLE IF EXISTS factory_runs, factory_run_events, factory_runs_form")
+    await connection.close()
 
 
 def told(name="r", *, question="q", answer="a", status="answered", at=NOW, seconds=1.0, error=None, **more):
@@ -60,7 +80,8 @@ def in_store(url, use, **options):
         async with RunStore(url, **options) as store:
             return await use(store)
 
-    return run(main())
+    # asyncpg looks for a password file on the loop, as it connects
+    return asyncio.run(main()) if url.startswith("postgresql") else run(main())
 
 
 @tool
@@ -70,7 +91,7 @@ async def look(place: str) -> str:
 
 
 @pytest.mark.promise("runs-kept")
-def test_a_run_of_an_agent_is_a_row_and_its_events(url):
+def test_a_run_of_an_agent_is_a_row_and_its_events(any_url):
     async def use(store):
         script = [Turn(text="I look.", calls=[("look", {"place": "here"})]), "It is there."]
         seen = []
@@ -93,11 +114,11 @@ def test_a_run_of_an_agent_is_a_row_and_its_events(url):
         assert await store.async_get("r-1", team="red") is None
         assert await store.async_events("r-1", team="red") == []
 
-    in_store(url, use)
+    in_store(any_url, use)
 
 
 @pytest.mark.promise("runs-found")
-def test_pages_hold_what_is_wanted_and_go_on_where_they_ended(url):
+def test_pages_hold_what_is_wanted_and_go_on_where_they_ended(any_url):
     async def use(store):
         for number in range(5):
             at = NOW + timedelta(minutes=number)
@@ -132,7 +153,7 @@ def test_pages_hold_what_is_wanted_and_go_on_where_they_ended(url):
         with pytest.raises(MisuseError, match="no cursor of this list"):
             await store.async_list(order="slowest", after=first.next)
 
-    in_store(url, use)
+    in_store(any_url, use)
 
 
 @pytest.mark.promise("runs-found")
@@ -152,7 +173,7 @@ def test_pages_hold_what_is_wanted_and_go_on_where_they_ended(url):
         ("* AND NOT", ""),
     ],
 )
-def test_words_are_found_in_every_alphabet_and_mean_only_themselves(url, text, found):
+def test_words_are_found_in_every_alphabet_and_mean_only_themselves(any_url, text, found):
     async def use(store):
         record(store, *told("a", question="Which delays at EWR?", answer="None."))
         record(store, *told("b", question="A na\u00efve delay?", answer=None, status="failed", error="timeout of m"))
@@ -160,7 +181,7 @@ def test_words_are_found_in_every_alphabet_and_mean_only_themselves(url, text, f
         await store.flush()
         assert sorted(names(await store.async_list(text=text))) == [*found]
 
-    in_store(url, use)
+    in_store(any_url, use)
 
 
 @pytest.mark.promise("secrets-masked")
@@ -210,7 +231,7 @@ def test_without_contents_there_are_names_times_and_reasons(url, tmp_path):
 
 
 @pytest.mark.promise("runs-kept")
-def test_what_no_database_takes_is_kept_as_far_as_it_goes(url):
+def test_what_no_database_takes_is_kept_as_far_as_it_goes(any_url):
     async def use(store):
         first, last = told("r", question="broken \ud800 \0 text", answer="\x1b[31m<script>")
         record(store, first, Warned(run_id="r", seq=2, message="nul \0"), last)
@@ -222,22 +243,22 @@ def test_what_no_database_takes_is_kept_as_far_as_it_goes(url):
         assert await store.async_get("nobody") is None
         assert store.lost == 0
 
-    in_store(url, use)
+    in_store(any_url, use)
 
 
 @pytest.mark.promise("runs-kept")
-def test_a_name_that_is_used_again_is_another_run(url):
+def test_a_name_that_is_used_again_is_another_run(any_url):
     async def use(store):
         record(store, *told("r", answer="first"), *told("r", answer="second", at=NOW + timedelta(seconds=1)))
         await store.flush()
         assert (await store.async_get("r")).answer == "second"
         assert [row.answer for row in (await store.async_list()).rows] == ["second", "first"]
 
-    in_store(url, use)
+    in_store(any_url, use)
 
 
 @pytest.mark.promise("runs-kept")
-def test_a_run_that_pauses_goes_on_in_another_process_and_is_one_run(url):
+def test_a_run_that_pauses_goes_on_in_another_process_and_is_one_run(any_url):
     began, paused = told("r", status="paused", answer=None)
 
     async def first(store):
@@ -259,12 +280,12 @@ def test_a_run_that_pauses_goes_on_in_another_process_and_is_one_run(url):
         assert [(row.status, row.answer) for row in (await store.async_list()).rows] == [("answered", "done")]
         assert [event["seq"] for event in await store.async_events("r")] == [1, 9, 10, 20]
 
-    in_store(url, first)
-    in_store(url, second)
+    in_store(any_url, first)
+    in_store(any_url, second)
 
 
 @pytest.mark.promise("runs-followed")
-def test_a_run_is_followed_until_it_ends(url):
+def test_a_run_is_followed_until_it_ends(any_url):
     async def use(store):
         first, last = told("r", at=datetime.now(UTC))
         seen = []
@@ -285,7 +306,7 @@ def test_a_run_is_followed_until_it_ends(url):
             await follow(5)
         assert seen == [1, 5, 9, 9]
 
-    in_store(url, use)
+    in_store(any_url, use)
 
 
 _PROGRAM = f"""
@@ -447,3 +468,48 @@ def test_reading_makes_no_file(tmp_path):
     with pytest.raises(RunStoreError, match="there is no such file"):
         run(RunStore(f"sqlite:///{tmp_path}/none.db").async_list())
     assert [*tmp_path.iterdir()] == []
+
+
+@pytest.mark.promise("runs-kept")
+def test_a_role_without_the_right_to_make_tables_uses_those_there_are(postgres_url, postgres):
+    async def prepare():
+        async with RunStore(postgres_url):
+            connection = await asyncpg.connect(postgres_url)
+            await connection.execute(
+                "DROP OWNED BY plain" if await _has_role(connection) else "CREATE ROLE plain LOGIN"
+            )
+            await connection.execute("GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO plain")
+            await connection.close()
+
+    async def use(store):
+        record(store, *told("r"))
+        assert await store.flush()
+        assert names(await store.async_list()) == ["r"]
+
+    asyncio.run(prepare())
+    in_store(f"postgres://plain:{SECRET}@{postgres}", use)
+
+
+async def _has_role(connection):
+    return await connection.fetchval("SELECT count(*) FROM pg_roles WHERE rolname = 'plain'")
+
+
+@pytest.mark.promise("runs-never-wait")
+def test_runs_of_a_server_that_is_down_are_kept_when_it_is_back(own_postgres, caplog):
+    async def main():
+        async with RunStore(f"postgresql://owner:{SECRET}@{own_postgres.place}") as store:
+            own_postgres.stop()
+            record(store, *told("r"))
+            assert not await store.flush(0.5)
+            with pytest.raises(RunStoreUnavailable) as caught:
+                await store.async_list()
+            own_postgres.start()
+            assert await store.flush(60)
+            assert names(await store.async_list()) == ["r"]
+            assert store.lost == 0
+            return str(caught.value)
+
+    said = asyncio.run(main())
+    assert SECRET not in said + caplog.text
+    assert [message.partition(": ")[2] for message in caplog.messages if "waits" in message] != []
+    assert "takes events again; 0 were lost meanwhile" in caplog.messages[-1]

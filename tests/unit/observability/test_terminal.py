@@ -27,7 +27,7 @@ def test_it_reads_in_80_columns_without_colour(answered):
         "Where is it & why?",
         "Step 1",
         "look",
-        "backoff",
+        "Retry-After",
         "rate limited",
         "2.00 s",
         "deadline",

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from shared_libs.atomic.events import AbandonedEnded, LoopBlocked, RunStarted, Warned
-from shared_libs.observability.timeline import brief, pretty, seconds, timelines
+from shared_libs.observability.timeline import brief, pretty, timelines
+from shared_libs.observability.wording import seconds
 
 
 def one(events):
@@ -28,7 +29,7 @@ def test_a_step_holds_its_attempts_waits_and_parallel_tools(answered):
     ]
     assert inner(timeline, 1) == [
         ("model", "m-1", 1.5, 1.5, "error"),
-        ("wait", "backoff", 1.5, 3.5, "ok"),
+        ("wait", "Retry-After", 1.5, 3.5, "ok"),
         ("model", "m-1 · try 2", 3.5, 3.5, "ok"),
         ("tool", "look", 3.5, 4.5, "error"),
     ]
@@ -81,7 +82,7 @@ def test_a_record_without_an_end_is_unfinished_and_its_open_bars_are_cut_off(ans
     timeline = one(answered[: wait + 1])
     assert timeline.status == "unfinished"
     assert timeline.elapsed_s == pytest.approx(1.5)
-    assert inner(timeline, 1)[-1] == ("wait", "backoff", 1.5, 1.5, "cut off")
+    assert inner(timeline, 1)[-1] == ("wait", "Retry-After", 1.5, 1.5, "cut off")
 
 
 def test_every_prefix_of_a_run_has_a_timeline(answered, partial):

@@ -7,7 +7,6 @@ import json
 import sqlite3
 import subprocess
 import sys
-import threading
 
 import pytest
 
@@ -18,7 +17,17 @@ from tests.support import run
 
 @pytest.fixture
 def shop(tmp_path):
-    path = tmp_path / "my shop.db"
+    return filled(tmp_path / "my shop.db")
+
+
+@pytest.fixture(scope="module")
+def the_shop(tmp_path_factory):
+    """A shop and a tool for all tests that only look at it: its worker process is started once."""
+    path = filled(tmp_path_factory.mktemp("shop") / "my shop.db")
+    return path, SQLTool(url=f"sqlite:///{path}")
+
+
+def filled(path):
     database = sqlite3.connect(path)
     database.execute("CREATE TABLE items (name TEXT, price REAL, stock INTEGER)")
     database.executemany("INSERT INTO items VALUES (?, ?, ?)", [(f"item {n}", n / 2, n) for n in range(200)])
@@ -69,8 +78,8 @@ def test_virtual_tables_can_be_read_and_their_index_is_not_listed(shop):
         ("EXPLAIN QUERY PLAN SELECT 1", [1, 0, 0, "SCAN CONSTANT ROW"]),
     ],
 )
-def test_what_only_reads_is_allowed(shop, statement, first):
-    assert json.loads(ask(shop, statement).content)["rows"][0] == first
+def test_what_only_reads_is_allowed(the_shop, statement, first):
+    assert json.loads(run(the_shop[1].async_run({"query": statement})).content)["rows"][0] == first
 
 
 def test_a_wide_table_is_read_by_its_columns(shop):
@@ -141,29 +150,90 @@ def test_long_values_are_cut(shop):
         "SELECT replace(printf('%.*c', 900000, 'x'), 'x', 'xxxxxxxxxx')",
     ],
 )
-def test_nothing_but_reading_is_done(shop, tmp_path, statement):
+def test_nothing_but_reading_is_done(the_shop, statement):
+    shop, tool = the_shop
     before = shop.read_bytes()
-    result = ask(shop, statement)
+    result = run(tool.async_run({"query": statement}))
     assert result.is_error
     assert shop.read_bytes() == before
-    assert [path.name for path in tmp_path.iterdir()] == [shop.name]
+    assert [path.name for path in shop.parent.iterdir()] == [shop.name]
+
+
+ENDLESS = "WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n)"
 
 
 @pytest.mark.promise("sql-safe", "time-threads")
-def test_a_statement_without_end_is_stopped_and_leaves_no_thread(shop):
-    async def main():
-        tool = SQLTool(url=f"sqlite:///{shop}")
-        tool.timeout_s = 0.3
-        endless = "WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n) SELECT max(x) FROM n"
-        result = await tool.async_run({"query": endless})
-        for thread in threading.enumerate():
-            if "connection_worker" in thread.name:
-                await asyncio.to_thread(thread.join, 10)
-        return result, [thread.name for thread in threading.enumerate() if "connection_worker" in thread.name]
-
-    result, left = run(main())
+def test_a_statement_without_end_is_stopped(the_shop):
+    _, tool = the_shop
+    result = run(within(tool, 0.6, f"{ENDLESS} SELECT max(x) FROM n"))
     assert result.content == "the statement took too long and was stopped; narrow it down"
-    assert left == []
+
+
+DOUBLING = ", ".join(
+    ["t0 AS (SELECT 1 x)", *(f"t{n} AS (SELECT a.x FROM t{n - 1} a, t{n - 1} b)" for n in range(1, 40))]
+)
+
+
+@pytest.mark.promise("sql-safe")
+@pytest.mark.parametrize(
+    "statement",
+    [
+        f"WITH {DOUBLING} SELECT count(*) FROM t39",  # the doubling is done while it is prepared
+        f"{ENDLESS} SELECT length(json_group_object(x, printf('%.*c', 90000, 'x'))) FROM n",
+        f"{ENDLESS} SELECT length(group_concat(printf('%.*c', 90000, 'x'))), json_group_array('x') FROM n",
+        f"{ENDLESS} SELECT count(DISTINCT x || zeroblob(100000)) FROM n",  # was temporary files
+        f"{ENDLESS} SELECT x FROM n ORDER BY printf('%.*c', 90000, x)",
+        "SELECT printf('%.*c', 2000000000, 'x')",  # one instruction, which nothing interrupts
+        f"{ENDLESS} SELECT sum(length(hex(zeroblob(400000)))) FROM n",
+        f"SELECT {'+'.join(['1'] * 20_000)}",
+        " UNION ALL ".join(["SELECT 1"] * 5_000),
+    ],
+)
+def test_no_statement_eats_the_memory_or_outlives_its_time(shop, statement):
+    """The worker's own peak is the bound of address space that it sets itself; what is left is that it is gone."""
+    tool = SQLTool(url=f"sqlite:///{shop}")
+    tool.memory_limit_mb = 150
+
+    async def main():
+        await tool.aopen()
+        result = await within(tool, 1.2, statement)
+        again = await within(tool, 5, "SELECT 1 AS a")
+        return result, again, tool.still_running
+
+    result, again, left = run(main())
+    assert result.is_error
+    assert "sql ran out of memory" in result.content or any(
+        word in result.content for word in ("too long", "did not finish", "too big", "too many", "too large", "maximum")
+    )
+    assert again.content == '{"columns":["a"],"rows":[[1]]}'
+    assert left == 0
+
+
+@pytest.mark.promise("sql-safe", "time-threads")
+def test_a_program_ends_whatever_its_statements_are_at(shop):
+    """H5: `asyncio.run` waited for a database thread that had gone; now there is no thread."""
+    slow = "SELECT printf('%.*c', 600000000, 'x')"
+    code = f"""
+import asyncio
+from shared_libs.tools.sql import SQLTool
+tools = [SQLTool(url={f"sqlite:///{shop}"!r}) for _ in range(4)]
+async def main():
+    for tool in tools:
+        tool.timeout_s = 0.5
+    return await asyncio.gather(*(tool.async_run({{"query": {slow!r}}}) for tool in tools))
+for _ in range(3):
+    print([result.is_error for result in asyncio.run(main())])
+"""
+    told = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, timeout=60, text=True)
+    assert told.stdout == "[True, True, True, True]\n" * 3
+
+
+async def within(tool, seconds, statement):
+    tool.timeout_s = seconds
+    try:
+        return await tool.async_run({"query": statement})
+    finally:
+        tool.timeout_s = 20.0
 
 
 @pytest.mark.parametrize(
@@ -177,8 +247,8 @@ def test_a_statement_without_end_is_stopped_and_leaves_no_thread(shop):
         ("-- nothing", "returns no rows"),
     ],
 )
-def test_errors_are_in_the_words_of_the_database(shop, statement, said):
-    assert said in ask(shop, statement).content
+def test_errors_are_in_the_words_of_the_database(the_shop, statement, said):
+    assert said in run(the_shop[1].async_run({"query": statement})).content
 
 
 def test_a_missing_file_is_named(tmp_path):

@@ -15,6 +15,13 @@ CREATE SCHEMA IF NOT EXISTS more;
 CREATE TABLE IF NOT EXISTS more.places (name text);
 DROP TABLE IF EXISTS items;
 CREATE TABLE items (id serial PRIMARY KEY, price numeric(8, 2), day date, tags text[], extra jsonb);
+CREATE TABLE documents (body text);
+INSERT INTO documents VALUES (repeat('x', 20000000));
+CREATE FUNCTION more.own(a int) RETURNS int LANGUAGE plpgsql AS $$ BEGIN RETURN a + 1; END $$;
+CREATE ROLE reader LOGIN;
+CREATE ROLE boss;
+CREATE ROLE clerk LOGIN IN ROLE boss;
+GRANT INSERT ON items TO clerk;
 INSERT INTO items (price, day, tags, extra) VALUES (1.5, '2013-01-01', '{x,y}', '{"k": 1}');
 """
 
@@ -44,6 +51,7 @@ def ask(url, query=None, *, timeout_s=20.0):
 
 def test_the_schema_has_every_schema_of_the_owner(url):
     assert ask(url).content.splitlines() == [
+        "documents(body text)",
         "items(id integer, price numeric(8, 2), day date, tags text[], extra jsonb)",
         "more.places(name text)",
     ]
@@ -88,10 +96,94 @@ def test_nothing_but_reading_is_done_even_by_the_owner_of_all(url, statement):
 
 
 @pytest.mark.promise("sql-safe")
-@pytest.mark.parametrize("before", ["", "set_config('statement_timeout', '0', false), "])
-def test_a_statement_without_end_is_stopped_by_the_server(url, before):
-    result = ask(url, f"SELECT {before}pg_sleep(60)", timeout_s=0.8)
+def test_a_statement_without_end_is_stopped_by_the_server(url):
+    result = ask(url, "SELECT pg_sleep(60)", timeout_s=0.8)
     assert result.content == "the statement took too long and was stopped; narrow it down"
+
+
+@pytest.mark.promise("sql-safe")
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "SELECT lo_export(1, '/tmp/pwned')",
+        "SELECT pg_create_physical_replication_slot('evil')",
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity",
+        "SELECT pg_reload_conf(), pg_switch_wal()",
+        "SELECT pg_stat_reset()",
+        "SELECT pg_logical_emit_message(false, 'a', repeat('x', 100))",
+        "SELECT 1 WHERE (SELECT pg_notify('a', 'b')) IS NULL",
+        "WITH w AS (SELECT pg_advisory_lock(1) AS l) SELECT count(l) FROM w",
+        "SELECT set_config('statement_timeout', '0', false), pg_sleep(60)",
+        "SELECT set_config('role', 'boss', false)",
+        "SELECT pg_catalog.\"pg_read_file\"('/etc/passwd')",
+        "SELECT * FROM pg_ls_dir('/')",
+        "SELECT query_to_xml('SELECT pg_reload_conf()', true, true, '')",
+        "SELECT word FROM ts_stat('SELECT ''a''::tsvector')",
+        "SELECT id FROM items ORDER BY (SELECT count(*) FROM (SELECT pg_switch_wal()) x)",
+        "VALUES (pg_notify('a', 'b'))",
+        "SELECT PG_Notify/* */\n('a', 'b')",
+        "SELECT U&\"pg\\005fnotify\"('a', 'b')",
+        "SELECT ('a'::text).pg_logical_emit_message",
+        "SELECT 1) AS answer(c0); SELECT pg_reload_conf() --",
+    ],
+)
+def test_what_acts_without_writing_to_a_table_is_refused_under_any_role(url, statement):
+    result = ask(url, statement)
+    assert result.is_error
+    assert any(word in result.content for word in ("may do more than read", "error", "are not read here"))
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "SELECT random() < 2 AS x, clock_timestamp() IS NOT NULL AS y",
+        "SELECT gen_random_uuid() IS NOT NULL AS x",
+        "SELECT pg_total_relation_size('items') > 0 AS x",
+        "SELECT 'call pg_nothing(''a'', ''b'')' AS x;",
+        "SELECT more.own(1) AS x -- a function of the owner's",
+        "TABLE items",
+        "VALUES (1, 2), (3, 4)",
+        "WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n WHERE x < 9) SELECT x, x FROM n",
+        "SELECT id, id, '{\"a\": null}'::jsonb, '\"text\"'::jsonb, 'null'::json, NULL::json, (1, 'x') FROM items",
+        "SELECT count(*) FILTER (WHERE price > 1), percentile_cont(0.5) WITHIN GROUP (ORDER BY price) FROM items",
+    ],
+)
+def test_what_only_reads_is_allowed(url, statement):
+    result = ask(url, statement)
+    assert not result.is_error, result.content
+
+
+@pytest.mark.promise("sql-safe")
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "SELECT repeat('x', 10000000) FROM generate_series(1, 51)",
+        "SELECT repeat('x', 30000000)",
+        "SELECT array_agg(repeat('x', 1000)) FROM generate_series(1, 20000)",
+        "SELECT body FROM documents",
+        "SELECT documents FROM documents",
+    ],
+)
+def test_a_row_that_is_too_large_stays_at_the_server(url, statement):
+    result = ask(url, statement)
+    assert result.is_error
+    assert "that are sent; select fewer columns, or a part of them" in result.content
+    assert json.loads(ask(url, "SELECT left(body, 3), length(body) FROM documents").content)["rows"] == [
+        ["xxx", 2 * 10**7]
+    ]
+
+
+def test_what_a_role_may_do_besides_reading_is_told_when_it_is_opened(url, caplog):
+    asyncio.run(SQLTool(url=url).aopen())
+    assert "its role is a superuser" in caplog.text
+    caplog.clear()
+    asyncio.run(SQLTool(url=url.replace("owner@", "reader@")).aopen())
+    assert caplog.text == ""
+    asyncio.run(SQLTool(url=url.replace("owner@", "clerk@")).aopen())
+    assert "its role may take the role boss, may write to tables" in caplog.text
+    caplog.clear()
+    asyncio.run(SQLTool(url=url.replace("owner@", "nobody_here@")).aopen())
+    assert 'cannot be found out: role "nobody_here" does not exist' in caplog.text
 
 
 @pytest.mark.parametrize(

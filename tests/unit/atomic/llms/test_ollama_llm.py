@@ -96,7 +96,7 @@ def test_a_schema_is_the_format_and_with_tools_it_is_told_in_words():
     _, (alone, with_tools) = with_server([answer, answer], use)
     assert alone.body["format"] == schema
     assert "format" not in with_tools.body
-    assert "JSON Schema" in with_tools.body["messages"][-1]["content"]
+    assert "JSON Schema" in with_tools.body["messages"][0]["content"]
 
 
 def test_embeddings():

@@ -119,6 +119,14 @@ def test_a_process_that_dies_is_an_observation(how, words):
 
 
 @pytest.mark.promise("time-process")
+@pytest.mark.parametrize("what", ["00000002" + "ffff", "ffffffff" + "00" * 8, "00000004" + "6e756c6c"])
+def test_a_worker_that_says_what_is_no_answer_is_ended_and_the_next_call_has_another(what):
+    first, second = call(isolated.write_to_our_socket, {"what": what}, {"what": ""})
+    assert first.is_error
+    assert "before it answered" in first.content
+    assert second.content == "done"
+
+
 def test_a_run_goes_on_after_a_tool_has_crashed():
     model = ScriptedLLM([Turn(calls=[("end", {"how": "segfault"}), ("double", {"n": 4})]), "done"])
 

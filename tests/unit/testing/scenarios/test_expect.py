@@ -16,6 +16,7 @@ RESULT = AgentResult(
     run_id="r",
     status="answered",
     stop_reason="final_answer",
+    output_data={"rows": 2, "name": "x"},
     answer='{"rows": 1234.5, "name": "x"}',
     steps=(
         Step(
@@ -51,6 +52,7 @@ def found(**expect):
         {"answer": {"number": {"value": 1234.5}}},
         {"answer": {"number": {"value": 1230, "tolerance": 5}}},
         {"answer": {"schema": {"type": "object", "required": ["rows"]}}},
+        {"output": {"rows": 2}},
         {"error": "odd"},
         {"error": {"equals": "odd"}},
         {"tools": {"exact": [{"tool": "sql", "input": {"query": "q"}}, "sum"]}},
@@ -81,6 +83,8 @@ def test_what_is_as_expected_is_no_difference(expect):
         ({"answer": {"matches": "^y"}}, 'answer: expected to match "^y", got'),
         ({"answer": {"number": {"value": 3, "tolerance": 1}}}, "answer: expected the number 3 ± 1, got"),
         ({"answer": {"schema": {"required": ["z"]}}}, "answer: expected to fit its schema, got"),
+        ({"output": {"rows": 3}}, 'output: expected {"rows": 3}, got {"rows": 2, "name"'),
+        ({"output": None}, "output: expected null, got {"),
         ({"error": "even"}, 'error: expected "even"'),
         ({"tools": {"exact": []}}, 'tools: call 1: expected no call, got sql({"query": "q"})'),
         ({"tools": {"exact": ["sql"]}}, "tools: call 2: expected no call, got sum("),

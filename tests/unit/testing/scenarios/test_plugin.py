@@ -48,7 +48,7 @@ def test_a_failing_scenario_says_what_a_person_needs(run_pytest):
     said = run_pytest(a__scenario__yaml=FAILING, b__scenario__yaml=PASSING)
     assert "2 failed, 2 passed" in said
     assert 'Difference: answer: expected the number 41, got "It is 42."' in said
-    for shown in ("What is 6 * 7?", "backoff", "gpt-5.4-mini · try 2", "calculator", "3.00 s", "Seed: 0"):
+    for shown in ("What is 6 * 7?", "Retry-After", "gpt-5.4-mini · try 2", "calculator", "3.00 s", "Seed: 0"):
         assert shown in said
     assert "call 1 of model openai/gpt-5.4-mini: rate_limited" in said
     assert "Traceback" not in said

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from shared_libs.tools.page_text import decoded, readable
+from shared_libs.atomic.page_text import decoded, readable
 
 PAGE = """<!DOCTYPE html><html><head><title>The  shop</title><style>p {color: red}</style>
 <script>if (a < b) document.write("</p>")</script></head>
@@ -78,7 +78,7 @@ HOSTILE = [
 ]
 READ = """
 import json, sys
-from shared_libs.tools.page_text import decoded, readable
+from shared_libs.atomic.page_text import decoded, readable
 for part in json.load(sys.stdin):
     many = part * (200_000 // len(part))
     for page in (many, f"<p>{many}>", f"<pre x='{many}", f"<script>{many}"):

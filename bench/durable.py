@@ -1,0 +1,364 @@
+"""
+Kills the process of a worker with SIGKILL, at every boundary or at random moments, and looks at what became of it.
+
+`python -m bench.durable --kills 300 --seed 1` does so on SQLite and on a PostgreSQL of its own (`--server ""` leaves it
+out). The agents call tools side by side, one after the other, in processes, in two sub-agents at once, ask for
+approvals, and call one that must not be called twice. Their tools write down when a body begins and ends, in a file
+outside. After the last kill a worker that nobody kills ends all runs; then nothing may be lost, nothing that was
+recorded done again, no content wrong or swapped, and no key another one.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import collections
+import importlib
+import itertools
+import json
+import os
+import random
+import signal
+import sys
+import tempfile
+import time
+import traceback
+from collections.abc import Callable, Coroutine, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+from shared_libs.agents import Limits, ReActAgent
+from shared_libs.atomic import BaseTool, InProcessMemory, LLMResponse, Message, ToolCall
+from shared_libs.atomic.events import EventSink
+from shared_libs.atomic.llms import BaseLLMWrapper
+from shared_libs.atomic.scope import current_scope
+from shared_libs.durable import Claim, JobStore, Submission, Worker
+from shared_libs.durable.holding import Holder
+from shared_libs.tools.agent import AgentTool
+
+LEASE_S = 0.4
+RUNS = 6
+"""How many runs each life has before it."""
+
+LOADED = ("aiosqlite", "asyncpg", "jsonschema", "pydantic", "shared_libs.durable.worker", "shared_libs.tools.agent")
+SHAPES = ("plain", "sequential", "subagents", "once", "approval", "process")
+NOTES = "FACTORY_BENCH_NOTES"
+LONGEST_S = 0.6
+
+
+def note(what: str, **more: Any) -> None:
+    """Write a line into the file outside; whole, whatever kills the writer next."""
+    line = json.dumps({"what": what, **more}) + "\n"
+    file = os.open(os.environ[NOTES], os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+    os.write(file, line.encode())
+    os.close(file)
+
+
+class Pay(BaseTool):
+    """Says what it was asked, a moment later."""
+
+    name, description = "pay", "pays"
+
+    async def execute(self, amount: int) -> str:
+        key = current_scope().key
+        note("begun", key=key)
+        await asyncio.sleep(0.002 * (amount % 5))
+        note("ended", key=key)
+        return f"{key.split('/')[0]} paid {amount}"
+
+
+class PayInLine(Pay):
+    name, sequential = "pay_in_line", True
+
+
+class PayOnce(Pay):
+    name, idempotent = "pay_once", False
+
+
+class PayIfAllowed(Pay):
+    name, needs_approval = "pay_if_allowed", True
+
+
+class PayApart(BaseTool):
+    """In a process of its own; told who it is by its scope."""
+
+    name, description, isolation = "pay_apart", "pays", "process"
+
+    def execute(self, amount: int) -> str:
+        key = current_scope().key
+        note("begun", key=key)
+        note("ended", key=key)
+        return f"{key.split('/')[0]} paid {amount}"
+
+
+class Model(BaseLLMWrapper):
+    """Asks two calls of `tool` a turn, for `turns` turns; answers with all it has seen. It is what it is shown."""
+
+    tool, turns = "pay", 3
+
+    async def _chat(self, messages: list[Message], tools: tuple, **options: object) -> LLMResponse:
+        done = sum(message.role == "assistant" for message in messages)
+        await asyncio.sleep(0.001)
+        if done >= self.turns:
+            return LLMResponse(text="|".join(message.text for message in messages if message.role == "tool"))
+        words = self.tool == "left"
+        names = ["left", "right"] if words else [self.tool, self.tool]
+        calls = tuple(
+            ToolCall(
+                f"c{done}{index}", name, {"question": str(10 * done + index)} if words else {"amount": done * 2 + index}
+            )
+            for index, name in enumerate(names)
+        )
+        return LLMResponse(text="", tool_calls=calls, finish_reason="tool_calls")
+
+
+class Asked(Model):
+    """A sub-agent's: it answers with its question, so that a swapped answer shows."""
+
+    async def _chat(self, messages: list[Message], tools: tuple, **options: object) -> LLMResponse:
+        question = next(message.text for message in messages if message.role == "user")
+        await asyncio.sleep(0.001 * random.random())
+        if messages[-1].role != "user":
+            return LLMResponse(text=f"{question}: {messages[-1].text}")
+        return LLMResponse(
+            text="", tool_calls=(ToolCall("p", "pay", {"amount": int(question)}),), finish_reason="tool_calls"
+        )
+
+
+def model(tool: str, turns: int = 3) -> Model:
+    made = Model("bench")
+    made.tool, made.turns = tool, turns
+    return made
+
+
+MEMORY = InProcessMemory()
+
+
+def build(claim: Claim, sinks: Sequence[EventSink]) -> ReActAgent:
+    """Make an agent of one of the shapes."""
+    shape = claim.definition["shape"]
+    if shape == "subagents":
+        inner = [
+            AgentTool(ReActAgent(llm=Asked("bench"), tools=[Pay()], name=name), description="asks")
+            for name in ("left", "right")
+        ]
+        return ReActAgent(llm=model("left", 2), tools=inner, observers=sinks, limits=Limits(max_repeats=99))
+    tool = {
+        "plain": Pay,
+        "sequential": PayInLine,
+        "once": PayOnce,
+        "approval": PayIfAllowed,
+        "process": PayApart,
+    }[shape]()
+    return ReActAgent(llm=model(tool.name), tools=[tool], observers=sinks, limits=Limits(max_repeats=99))
+
+
+def child(work: Callable[[], Coroutine[Any, Any, None]]) -> int:
+    """Fork: the parent never runs an event loop or a thread, so every child begins clean, and at once."""
+    pid = os.fork()
+    if pid == 0:
+        code = 1
+        try:
+            asyncio.run(work())
+            code = 0
+        except BaseException:  # noqa: BLE001 - the parent reads the exit code
+            traceback.print_exc()
+        finally:
+            sys.stderr.flush()
+            os._exit(code)
+    return pid
+
+
+def died(pid: int) -> bool:
+    """Wait for a child; whether a signal ended it."""
+    _, status = os.waitpid(pid, 0)
+    if not os.WIFSIGNALED(status) and status:
+        sys.exit("a worker failed by itself")
+    return os.WIFSIGNALED(status)
+
+
+async def work(url: str, boundary: int | None) -> None:
+    """Do runs until all have ended; die by SIGKILL at the write of this number, before it or after it."""
+    holder = Holder
+    if boundary is not None:
+        count = itertools.count()
+        keep, move, claim = holder.keep, holder.move, holder.claim
+
+        def deadly(write: Callable[..., Any]) -> Callable[..., Any]:
+            async def written(*arguments: Any, **more: Any) -> Any:
+                if next(count) == boundary:
+                    os.kill(os.getpid(), signal.SIGKILL)
+                done = await write(*arguments, **more)
+                if done and next(count) == boundary:
+                    os.kill(os.getpid(), signal.SIGKILL)
+                return done
+
+            return written
+
+        holder.keep, holder.move, holder.claim = deadly(keep), deadly(move), deadly(claim)  # type: ignore[method-assign]
+    kept = holder.keep
+
+    async def noted(self: Holder, claim: Claim, fact: Any, events: Any) -> bool:
+        done = await kept(self, claim, fact, events)
+        if fact is not None and done:
+            note("recorded", run=claim.run_id, name=fact.name)
+        return done
+
+    holder.keep = noted  # type: ignore[method-assign]
+    worker = Worker(url, build, concurrency=4, lease_s=LEASE_S, deaths=1000)
+    working = asyncio.create_task(worker.run())
+    store = JobStore(url)
+    await store.aopen()
+    while not working.done():
+        jobs = await store.find(statuses=("queued", "running", "waiting"), limit=1000)
+        for job in jobs:
+            if job.status == "waiting":
+                for call in job.pending:
+                    await store.decide(job.run_id, {call["call_id"]: {"approved": True}})
+        if not jobs:
+            worker.drain()
+            await working
+        await asyncio.sleep(0.02)
+    working.result()
+    await store.aclose()
+
+
+async def empty(server: str) -> None:
+    """Make a database that nobody else uses."""
+    import asyncpg
+
+    connection = await asyncpg.connect(user="owner", database="postgres", host=server.partition("host=")[2])
+    await connection.execute(f"CREATE DATABASE bench_{os.getppid()}")
+    await connection.close()
+
+
+async def submit(url: str, shapes: Sequence[str], life: int) -> None:
+    store = JobStore(url)
+    await store.aopen()
+    for number in range(RUNS):
+        shape = shapes[(life + number) % len(shapes)]
+        run_id = f"{life}-{number}-{shape}"
+        question = f"go {run_id}"
+        await store.submit(
+            Submission(run_id=run_id, agent=shape, definition={"shape": shape}, question=question), shape
+        )
+        note("submitted", run=run_id)
+    await store.aclose()
+
+
+def expected(run_id: str) -> str:
+    """What a run answers when nothing is lost and nothing swapped."""
+    if run_id.endswith("subagents"):
+        pairs = [(done, index) for done in range(2) for index in range(2)]
+        return "|".join(f"{10 * d + i}: {run_id} paid {10 * d + i}" for d, i in pairs)
+    return "|".join(f"{run_id} paid {amount}" for amount in range(6))
+
+
+async def judge(url: str, deaths: int, notes: list[dict[str, Any]]) -> None:
+    """Look at what the lives have left, and print it."""
+    store = JobStore(url)
+    submitted = [row["run"] for row in notes if row["what"] == "submitted"]
+    lost = wrong = unsure = 0
+    for run_id in submitted:
+        job = await store.get(run_id)
+        if job is None or not job.ended or job.result is None:
+            lost += 1
+            continue
+        answer = job.result["answer"]
+        if run_id.endswith("once"):
+            parts = [] if answer is None else answer.split("|")
+            unsure += sum("may have happened" in part for part in parts)
+            fits = [
+                p == due or "may have happened" in p for p, due in zip(parts, expected(run_id).split("|"), strict=True)
+            ]
+            wrong += not all(fits)
+        elif answer != expected(run_id):
+            wrong += 1
+            print(run_id, job.status, answer, job.why, file=sys.stderr)
+        events = await store.events(run_id)
+        seqs = [event["seq"] for event in events]
+        told = collections.Counter(e["call_id"] for e in events if e["type"] == "tool_finished")
+        if seqs != sorted(set(seqs)) or set(told.values()) - {1} or len(told) != len(expected(run_id).split("|")):
+            wrong += 1
+            print(f"{run_id}: events {seqs} {told}", file=sys.stderr)
+    begun = collections.Counter(row["key"] for row in notes if row["what"] == "begun")
+    ended = collections.Counter(row["key"] for row in notes if row["what"] == "ended")
+    twice = sum(count > 1 for count in begun.values())
+    once = sum(count > 1 for key, count in begun.items() if "-once/" in key)
+    again = _recorded_and_begun_again(notes)
+    calls = sum(len(expected(run_id).split("|")) for run_id in submitted)
+    print(
+        f"{deaths} kills, {len(submitted)} runs: lost {lost}, wrong or swapped {wrong}, recorded and done again {again}"
+        f", keys {len(begun)} of {calls}, bodies begun twice {twice} (most {max(begun.values())}), ended twice "
+        f"{sum(count > 1 for count in ended.values())}, of those that must not be: {once}, told as unsure {unsure}",
+        flush=True,
+    )
+    if lost or wrong or again or once or len(begun) + unsure < calls or len(begun) > calls:
+        sys.exit("not as it should be")
+    await store.aclose()
+
+
+def _recorded_and_begun_again(notes: list[dict[str, Any]]) -> int:
+    recorded: set[tuple[str, str]] = set()
+    again = 0
+    for row in notes:
+        if row["what"] == "recorded":
+            again += (row["run"], row["name"]) in recorded
+            recorded.add((row["run"], row["name"]))
+        elif row["what"] == "begun":
+            run, *inner, _, call = row["key"].split("/")
+            again += (run, "/".join([*inner, f"tool.{call}"])) in recorded
+    return again
+
+
+def kill(url: str, kills: int, seed: int, shapes: Sequence[str], *, boundaries: bool) -> None:
+    """Kill and look, again and again."""
+    chance = random.Random(seed)
+    with tempfile.NamedTemporaryFile(suffix=".notes") as file:
+        os.environ[NOTES] = file.name
+        deaths = 0
+        for life in range(kills):
+            if life % 10 == 0:
+                died(child(lambda life=life: submit(url, shapes, life)))
+            if boundaries:
+                deaths += died(child(lambda life=life: work(url, life)))
+            else:
+                pid = child(lambda: work(url, None))
+                time.sleep(chance.uniform(0, LONGEST_S) + LEASE_S)
+                os.kill(pid, signal.SIGKILL)
+                deaths += died(pid)
+        died(child(lambda: work(url, None)))
+        notes = [json.loads(line) for line in Path(file.name).read_text().splitlines()]
+        if died(child(lambda: judge(url, deaths, notes))):
+            sys.exit(1)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--kills", type=int, default=50)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--shapes", nargs="+", default=list(SHAPES), choices=SHAPES)
+    parser.add_argument("--boundaries", action="store_true", help="at each write, instead of at random moments")
+    parser.add_argument("--server", help="where a PostgreSQL listens; '' leaves it out; default: one of its own")
+    arguments = parser.parse_args()
+    for name in LOADED:
+        importlib.import_module(name)
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        urls = {"SQLite": f"sqlite+aiosqlite:///{folder}/durable.db"}
+        server = arguments.server
+        if server is None:
+            from tests.postgres import running_postgres
+
+            server = stack.enter_context(running_postgres()).place
+        if server:
+            urls["PostgreSQL"] = f"postgresql+asyncpg://owner@{server.replace('/postgres', f'/bench_{os.getpid()}')}"
+            died(child(lambda: empty(server)))
+        for name, url in urls.items():
+            print(name, end=": ", flush=True)
+            kill(url, arguments.kills, arguments.seed, arguments.shapes, boundaries=arguments.boundaries)
+
+
+if __name__ == "__main__":
+    main()

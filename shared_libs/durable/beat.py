@@ -1,0 +1,130 @@
+"""The beat of a worker, from a thread of its own: a loop that is blocked is no death."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+import threading
+import time
+from collections.abc import Callable, Sequence
+
+from shared_libs.durable.database import StoreUnavailable, open_database
+from shared_libs.durable.holding import Holder
+from shared_libs.durable.jobs import Held
+
+_log = logging.getLogger("shared_libs.durable")
+
+FRESH = 0.6
+"""The share of the lease after which a worker that could not beat begins no new effect."""
+
+SILENT_S = 120.0
+"""Seconds a loop may be blocked until its worker counts as dead."""
+
+
+def clock() -> float:
+    """Seconds that also pass while the process is stopped, and where the system tells, while the machine sleeps."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME) if hasattr(time, "CLOCK_BOOTTIME") else time.monotonic()
+
+
+class Beat:
+    """
+    Beats, reaps, and brings back what the database believes this worker to hold.
+
+    Args:
+        url: the store.
+        executor, name: the worker's id and what people call it.
+        concurrency: how many runs it does at once.
+        lease_s: seconds of silence after which its runs are another's.
+        on_beat: called in the beat's thread with what the worker holds, and when that was asked for (`clock`).
+
+    """
+
+    def __init__(
+        self,
+        url: str,
+        executor: str,
+        name: str,
+        concurrency: int,
+        lease_s: float,
+        on_beat: Callable[[Sequence[Held], float], None],
+    ) -> None:
+        self._url, self._executor, self._name = url, executor, name
+        self._concurrency, self._lease_s = concurrency, lease_s
+        self._on_beat = on_beat
+        self._loop = asyncio.get_running_loop()
+        self._beaten = asyncio.Event()
+        self._sent = self._reaps_from = -math.inf
+        self._away = False
+        self._answered = clock()
+        self._pending_answer = False
+        self._stop = threading.Event()
+        self.draining = False
+        self._thread = threading.Thread(target=self._run, name="durable-beat", daemon=True)
+
+    @property
+    def fresh(self) -> bool:
+        """Whether the last beat is young enough to begin an effect."""
+        return clock() - self._sent < FRESH * self._lease_s
+
+    async def beaten(self) -> None:
+        """Wait for the next beat that gets through."""
+        self._beaten.clear()
+        await self._beaten.wait()
+
+    async def start(self) -> None:
+        """Begin to beat; the first beat is through when this returns."""
+        self._thread.start()
+        await self.beaten()
+
+    async def stop(self) -> None:
+        """Beat no more, and say that this worker has ended."""
+        self._stop.set()
+        await asyncio.get_running_loop().run_in_executor(None, self._thread.join, 2.0)
+
+    def _run(self) -> None:
+        asyncio.run(self._beat_on())
+
+    async def _beat_on(self) -> None:
+        database = open_database(self._url, connections=1)
+        holder = Holder(database, self._executor)
+        every_s = min(1.0, self._lease_s / 5)
+        try:
+            while not self._stop.is_set():
+                began = clock()
+                if self._loop_lives():
+                    await self._once(holder)
+                await asyncio.sleep(max(0.02, every_s - (clock() - began)))
+            await holder.leave()
+        except StoreUnavailable as error:
+            _log.warning("worker %s could not sign off: %s", self._name, error)
+        finally:
+            await database.aclose()
+
+    async def _once(self, holder: Holder) -> None:
+        sent = clock()
+        try:
+            async with asyncio.timeout(self._lease_s):
+                held = await holder.beat(self._name, self._lease_s, self._concurrency, draining=self.draining)
+            self._on_beat(held, sent)  # what is lost is known to be so before the beat counts
+            self._sent = sent
+            self._loop.call_soon_threadsafe(self._beaten.set)
+            if self._away:
+                # after an outage everybody's last beat is old: nobody is dead before all had the time to beat again
+                self._away, self._reaps_from = False, sent + self._lease_s
+            if sent >= self._reaps_from and (reaped := await holder.reap()):
+                _log.warning("worker %s queued %d runs of workers that are silent", self._name, reaped)
+        except (StoreUnavailable, TimeoutError) as error:
+            self._away = True
+            _log.warning("worker %s could not beat: %s", self._name, str(error) or "no answer")
+
+    def _loop_lives(self) -> bool:
+        """Whether the worker's loop has done anything lately."""
+        if not self._pending_answer:
+            self._pending_answer = True
+            self._loop.call_soon_threadsafe(self._answer)
+        return clock() - self._answered < SILENT_S
+
+    def _answer(self) -> None:
+        self._pending_answer = False
+        self._answered = clock()

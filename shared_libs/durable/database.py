@@ -1,0 +1,317 @@
+"""
+The database of durable runs, PostgreSQL or an SQLite file, with one way to use it: a script.
+
+A script is a generator: it yields statements, is sent their rows, and returns a value. It is one transaction, so what
+stands in it happens whole or not at all, and it may be played again when the database was away.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import sqlite3
+from collections.abc import Callable, Generator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, TypeVar
+
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import ArgumentError
+
+from shared_libs.atomic.errors import FactoryError, MisuseError
+
+if TYPE_CHECKING:
+    import asyncpg
+
+T = TypeVar("T")
+
+Dialect = Literal["postgresql", "sqlite"]
+Rows = Sequence[Any]
+"""Rows as the drivers give them: each is asked by the names of its columns."""
+
+CLOCK = "CLOCK"
+"""In a statement: the time by the database's own clock, in seconds since 1970."""
+
+BUSY_S = 5.0
+"""Seconds a statement waits for another writer of an SQLite file."""
+
+STUCK_S = 3.0
+"""Seconds a process may hold a transaction open without a word; one that was stopped in it must not hold up others."""
+
+_WAITS_S = (0.05, 0.1, 0.2, 0.5, 1.0)
+_AWAY = ("cannot connect", "connection", "closed", "shutting down", "starting up", "recovery", "terminat")
+
+
+class Statement(NamedTuple):
+    """A statement with its arguments, `$1` being the first."""
+
+    text: str
+    arguments: tuple[Any, ...] = ()
+
+
+Script = Generator[Statement, Rows, T]
+
+
+def ask(text: str, *arguments: Any) -> Statement:
+    """Make a statement."""
+    return Statement(text, arguments)
+
+
+class StoreUnavailable(FactoryError):
+    """The database of durable runs does not answer."""
+
+
+class Database(Protocol):
+    """Where durable runs are kept, as one event loop uses it."""
+
+    dialect: Dialect
+    place: str
+    """The address without secrets."""
+
+    async def run(self, script: Callable[[], Script[T]]) -> T:
+        """
+        Play a script as one transaction.
+
+        Raises:
+            StoreUnavailable: the database does not answer; the script may have happened, or not.
+
+        """
+
+    async def one(self, statement: Statement) -> Rows:
+        """Play a single statement, which is a transaction of its own."""
+
+    async def listen(self, channel: str, heard: Callable[[str], None]) -> Callable[[], bool]:
+        """Hear what others `notify`; what is returned tells whether that still works. SQLite has no such thing."""
+
+    async def aclose(self) -> None:
+        """Close the connections; using it afterwards opens them again."""
+
+
+def open_database(url: str, *, connections: int = 4) -> Database:
+    """
+    Return the database at an address.
+
+    Args:
+        url: `sqlite+aiosqlite:///file.db` or `postgresql+asyncpg://user:password@host/database`.
+        connections: to PostgreSQL, at most.
+
+    Raises:
+        MisuseError: the address is none of these.
+
+    """
+    try:
+        parsed = make_url(url)
+    except ArgumentError:
+        parsed = URL.create("")
+    if parsed.drivername == "postgresql+asyncpg":
+        return _Postgres(parsed, connections)
+    if parsed.drivername == "sqlite+aiosqlite" and parsed.database not in (None, "", ":memory:"):
+        return _Sqlite(parsed)
+    raise MisuseError(
+        "store of durable runs: allowed are sqlite+aiosqlite:///file.db and postgresql+asyncpg://host/database"
+    )
+
+
+async def persistently(do: Callable[[], Any], *, while_: Callable[[], bool] = lambda: True) -> Any:
+    """Do what needs the database again and again until it answers, as long as `while_` says so."""
+    for wait_s in _waits():
+        try:
+            return await do()
+        except StoreUnavailable:
+            if not while_():
+                raise
+        await asyncio.sleep(wait_s)
+    raise AssertionError
+
+
+def _waits() -> Generator[float, None, None]:
+    yield from _WAITS_S
+    while True:
+        yield _WAITS_S[-1]
+
+
+@lru_cache(maxsize=256)
+def _in_words_of(dialect: Dialect, text: str) -> str:
+    if dialect == "postgresql":
+        text = text.replace(CLOCK, "extract(epoch from clock_timestamp())::float8")
+        return text.replace("SKIP_LOCKED", "SKIP LOCKED")
+    # `$1` would be a named parameter
+    text = text.replace("$", "?").replace(CLOCK, "((julianday('now') - 2440587.5) * 86400.0)")
+    return text.replace("FOR UPDATE OF j SKIP_LOCKED", "")
+
+
+def _place(url: URL) -> str:
+    return url.set(query={}).render_as_string(hide_password=True)  # a query may hold a password too
+
+
+class _Postgres:
+    dialect: Dialect = "postgresql"
+
+    def __init__(self, url: URL, connections: int) -> None:
+        self.place = _place(url)
+        query = dict(url.query)
+        if "ssl" in query:  # SQLAlchemy's word for it
+            query["sslmode"] = query.pop("ssl")
+        self._dsn = url.set(drivername="postgresql", query=query).render_as_string(hide_password=False)
+        self._most = connections
+        self._pool: asyncpg.Pool | None = None
+        self._opening = asyncio.Lock()
+        self._listener: asyncpg.Connection | None = None
+
+    async def run(self, script: Callable[[], Script[T]]) -> T:
+        async with self._connection() as connection, connection.transaction():
+            playing = script()
+            try:
+                statement = next(playing)
+                while True:
+                    statement = playing.send(await self._rows(connection, statement))
+            except StopIteration as end:
+                return end.value  # type: ignore[no-any-return] # what the generator returns
+
+    async def one(self, statement: Statement) -> Rows:
+        async with self._connection() as connection:
+            return await self._rows(connection, statement)
+
+    async def listen(self, channel: str, heard: Callable[[str], None]) -> Callable[[], bool]:
+        import asyncpg
+
+        try:
+            if self._listener is None or self._listener.is_closed():
+                self._listener = await asyncpg.connect(self._dsn, timeout=BUSY_S)
+            listener = self._listener
+            await listener.add_listener(channel, lambda *told: heard(told[3]))
+        except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+            raise self._unavailable(error) from error
+        return lambda: not listener.is_closed()
+
+    async def aclose(self) -> None:
+        pool, self._pool = self._pool, None
+        listener, self._listener = self._listener, None
+        if listener is not None:
+            listener.terminate()
+        if pool is not None:
+            with contextlib.suppress(TimeoutError, OSError):
+                async with asyncio.timeout(1.0):
+                    await pool.close()
+            pool.terminate()
+
+    async def _rows(self, connection: Any, statement: Statement) -> Rows:
+        rows: Rows = await connection.fetch(_in_words_of("postgresql", statement.text), *statement.arguments)
+        return rows
+
+    @contextlib.asynccontextmanager
+    async def _connection(self) -> Any:
+        import asyncpg
+
+        try:
+            pool = self._pool or await self._opened()
+            async with pool.acquire() as connection:
+                yield connection
+        except (OSError, TimeoutError, asyncpg.InterfaceError) as error:
+            raise self._unavailable(error) from error
+        except asyncpg.PostgresError as error:
+            if (error.sqlstate or "")[:2] in ("08", "53", "57", "40", "25"):
+                # connection, resources, operator intervention, deadlock, a transaction the server has ended
+                raise self._unavailable(error) from error
+            raise
+
+    async def _opened(self) -> asyncpg.Pool:
+        import asyncpg
+
+        async with self._opening:
+            if self._pool is None:
+                self._pool = await asyncpg.create_pool(
+                    self._dsn,
+                    min_size=0,
+                    max_size=self._most,
+                    timeout=BUSY_S,
+                    command_timeout=30.0,
+                    reset=_nothing_to_reset,
+                    server_settings={
+                        "application_name": "genai-factory",
+                        "idle_in_transaction_session_timeout": str(int(STUCK_S * 1000)),
+                    },
+                )
+            return self._pool
+
+    def _unavailable(self, error: BaseException) -> StoreUnavailable:
+        said = str(error).splitlines()[0] if str(error) else type(error).__name__
+        return StoreUnavailable(f"store of durable runs {self.place}: {said}")
+
+
+async def _nothing_to_reset(_: Any) -> None:
+    """A connection of ours leaves nothing behind that the next user would meet; asking costs a round trip each."""
+
+
+class _Sqlite:
+    """All statements run in one thread, a script in one go, so that a process writes without polling itself."""
+
+    dialect: Dialect = "sqlite"
+
+    def __init__(self, url: URL) -> None:
+        self.place = _place(url)
+        self._file = str(url.database)
+        self._thread: ThreadPoolExecutor | None = None
+        self._open: sqlite3.Connection | None = None
+
+    async def run(self, script: Callable[[], Script[T]]) -> T:
+        return await self._in_thread(lambda: self._play(script))
+
+    async def one(self, statement: Statement) -> Rows:
+        def alone() -> Script[Rows]:
+            return (yield statement)
+
+        if statement.text.lstrip()[:6].upper() == "SELECT":
+            return await self._in_thread(lambda: self._rows(self._connection(), statement))
+        return await self.run(alone)
+
+    async def listen(self, channel: str, heard: Callable[[str], None]) -> Callable[[], bool]:
+        del channel, heard
+        return lambda: True
+
+    async def aclose(self) -> None:
+        if self._thread is not None:
+            thread, self._thread = self._thread, None
+            await asyncio.get_running_loop().run_in_executor(thread, self._close)
+            thread.shutdown(wait=False)
+
+    async def _in_thread(self, work: Callable[[], T]) -> T:
+        if self._thread is None:
+            self._thread = ThreadPoolExecutor(1, thread_name_prefix="durable-sqlite")
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._thread, work)
+        except sqlite3.OperationalError as error:
+            raise StoreUnavailable(f"store of durable runs {self.place}: {error}") from error
+
+    def _connection(self) -> sqlite3.Connection:
+        if self._open is None:
+            connection = sqlite3.connect(self._file, timeout=BUSY_S, isolation_level=None, check_same_thread=False)
+            connection.row_factory = sqlite3.Row
+            connection.execute("PRAGMA journal_mode = WAL")
+            connection.execute("PRAGMA synchronous = FULL")  # what is recorded outlives the machine, too
+            self._open = connection
+        return self._open
+
+    def _play(self, script: Callable[[], Script[T]]) -> T:
+        connection = self._connection()
+        connection.execute("BEGIN IMMEDIATE")
+        try:
+            playing = script()
+            try:
+                statement = next(playing)
+                while True:
+                    statement = playing.send(self._rows(connection, statement))
+            except StopIteration as end:
+                connection.execute("COMMIT")
+                return end.value  # type: ignore[no-any-return] # what the generator returns
+        finally:
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")
+
+    def _rows(self, connection: sqlite3.Connection, statement: Statement) -> Rows:
+        return connection.execute(_in_words_of("sqlite", statement.text), statement.arguments).fetchall()
+
+    def _close(self) -> None:
+        if self._open is not None:
+            self._open.close()
+            self._open = None

@@ -1,0 +1,264 @@
+"""
+What a worker does with the runs it holds.
+
+Every write names the run, its epoch and the worker: from a worker that has lost the run nothing is taken.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import msgspec
+
+from shared_libs.durable.database import CLOCK, Database, Script, ask
+from shared_libs.durable.jobs import Claim, Held
+from shared_libs.durable.store import DECIDED, RUN_CHANNEL, WORKER_CHANNEL, called, read_json
+
+NOW = object()
+"""Stands for the time by the database's clock among the changes of a job."""
+
+Events = Sequence[tuple[int, str]]
+"""Events to be written: their numbers, and their JSON."""
+
+_CLAIMS = 0x6475_7262  # under this advisory lock limits are counted
+
+_HELD = "run_id = $1 AND epoch = $2 AND executor = $3 AND status = 'running'"
+
+_DUE = """
+    SELECT j.run_id, j.agent, j.team, j.agent_limit, j.team_limit,
+        COALESCE(a.going, 0) AS of_agent, COALESCE(t.going, 0) AS of_team
+    FROM factory_jobs j
+    LEFT JOIN (SELECT agent, count(*) AS going FROM factory_jobs WHERE status = 'running' GROUP BY agent) a
+        ON a.agent = j.agent
+    LEFT JOIN (SELECT team, count(*) AS going FROM factory_jobs WHERE status = 'running' GROUP BY team) t
+        ON t.team = j.team
+    WHERE j.status = 'queued' AND j.due_at <= CLOCK {not_refused}
+        AND (j.agent_limit IS NULL OR COALESCE(a.going, 0) < j.agent_limit)
+        AND (j.team_limit IS NULL OR COALESCE(t.going, 0) < j.team_limit)
+    ORDER BY j.priority DESC, j.due_at, j.submitted_at LIMIT $1 FOR UPDATE OF j SKIP_LOCKED"""
+
+_TAKE = """
+    UPDATE factory_jobs SET status = 'running', executor = $2, epoch = epoch + 1, claimed_at = CLOCK, why = NULL,
+        first_at = COALESCE(first_at, CLOCK), began_at = COALESCE(began_at, CLOCK),
+        facts_then = CASE WHEN epoch = 0 THEN 0 ELSE facts_then END
+    WHERE run_id = $1 RETURNING *, CLOCK - began_at AS elapsed_s"""
+
+_KEEP = f"""
+    WITH mine AS (
+        SELECT followed_until > CLOCK AS followed FROM factory_jobs WHERE {_HELD} FOR NO KEY UPDATE),
+    fact AS (
+        INSERT INTO factory_facts (run_id, name, segment, value)
+        SELECT $1, $5::text, $4::int, $6::text FROM mine WHERE $5::text IS NOT NULL ON CONFLICT DO NOTHING),
+    told AS (
+        INSERT INTO factory_events (run_id, seq, event)
+        SELECT $1, e.seq, e.event FROM mine, unnest($7::int[], $8::text[]) AS e (seq, event) ON CONFLICT DO NOTHING)
+    SELECT CASE WHEN followed THEN pg_notify('{RUN_CHANNEL}', $1) IS NULL END FROM mine"""
+
+_REAP = """
+    UPDATE factory_jobs SET status = 'queued', executor = NULL
+    WHERE status = 'running' AND NOT EXISTS (SELECT 1 FROM factory_workers w
+        WHERE w.executor = factory_jobs.executor AND w.beat_at > CLOCK - w.lease_s)"""
+
+_SERVER_IS_UP = """
+    AND CLOCK - extract(epoch FROM pg_postmaster_start_time())::float8
+        > COALESCE((SELECT w.lease_s FROM factory_workers w WHERE w.executor = factory_jobs.executor), 0)"""
+"""A server that has just come back has heard of nobody yet: everybody has one lease to beat again."""
+
+
+class Fact(msgspec.Struct, frozen=True):
+    """A fact to be kept, as JSON."""
+
+    name: str
+    value: str
+
+
+class Holder:
+    """
+    The runs that one worker holds.
+
+    Args:
+        database: where they are; belongs to the event loop that uses it.
+        executor: the worker's id, a new one for each start of a process.
+
+    """
+
+    def __init__(self, database: Database, executor: str) -> None:
+        self.database = database
+        self.executor = executor
+
+    async def claim(self, most: int, refused: Sequence[str] = ()) -> list[Claim]:
+        """Take up to `most` runs from the queue, but none whose definition is refused."""
+        return await self.database.run(lambda: self._claim(most, refused))
+
+    def _claim(self, most: int, refused: Sequence[str]) -> Script[list[Claim]]:
+        if self.database.dialect == "postgresql":  # on SQLite a script that writes is alone
+            yield ask("SELECT pg_advisory_xact_lock($1)", _CLAIMS)
+        not_refused = "".join(f" AND j.definition <> ${number}" for number, _ in enumerate(refused, 2))
+        going: dict[tuple[str, str], int] = {}
+        taken = []
+        for row in (yield ask(_DUE.format(not_refused=not_refused), most, *refused)):
+            lanes = [("agent", row["agent"]), ("team", row["team"])]
+            for lane in lanes:
+                going.setdefault(lane, row[f"of_{lane[0]}"])
+            limits = [row["agent_limit"], row["team_limit"]]
+            if any(limit is not None and going[lane] >= limit for lane, limit in zip(lanes, limits, strict=True)):
+                continue
+            for lane in lanes:
+                going[lane] += 1
+            taken.append((yield from self._taken(row["run_id"])))
+        return taken
+
+    def _taken(self, run_id: str) -> Script[Claim]:
+        (row,) = yield ask(_TAKE, run_id, self.executor)
+        (text,) = yield ask("SELECT definition, file FROM factory_definitions WHERE hash = $1", row["definition"])
+        facts: Any = ()
+        events: Any = ()
+        decisions: Any = ()
+        deaths = 0
+        if row["epoch"] > 1:
+            facts = yield ask(
+                "SELECT name, value FROM factory_facts WHERE run_id = $1 AND segment = $2", run_id, row["segment"]
+            )
+            events = yield ask("SELECT seq, event FROM factory_events WHERE run_id = $1 ORDER BY seq", run_id)
+            decisions = yield ask(DECIDED, run_id)
+            ((count,),) = yield ask("SELECT count(*) AS n FROM factory_facts WHERE run_id = $1", run_id)
+            deaths = row["deaths"] + 1 if count == row["facts_then"] else 0
+            yield ask("UPDATE factory_jobs SET deaths = $2, facts_then = $3 WHERE run_id = $1", run_id, deaths, count)
+        return Claim(
+            run_id=run_id,
+            epoch=row["epoch"],
+            agent=row["agent"],
+            definition_hash=row["definition"],
+            definition=read_json(text["definition"]),
+            file=text["file"],
+            question=read_json(row["question"]),
+            session_id=row["session_id"],
+            team=row["team"],
+            timeout_s=row["timeout_s"],
+            elapsed_s=max(0.0, row["elapsed_s"]),
+            segment=row["segment"],
+            state=read_json(row["state"]),
+            decisions={one["call_id"]: read_json(one["decision"]) for one in decisions},
+            facts={one["name"]: one["value"] for one in facts},
+            events=[one["event"] for one in events],
+            last_event=events[-1]["seq"] if events else 0,
+            cancelled=row["cancel_at"] is not None,
+            deaths=deaths,
+        )
+
+    async def keep(self, claim: Claim, fact: Fact | None, events: Events) -> bool:
+        """Record a fact and the events that were told until then; False where the run is not this worker's any more."""
+        if self.database.dialect == "postgresql":  # one statement, and so one round trip
+            mine = (claim.run_id, claim.epoch, self.executor, claim.segment)
+            name, value = (None, None) if fact is None else (fact.name, fact.value)
+            seqs, texts = [seq for seq, _ in events], [text for _, text in events]
+            return bool(await self.database.one(ask(_KEEP, *mine, name, value, seqs, texts)))
+        return await self.database.run(lambda: self._keep(claim, fact, events))
+
+    def _keep(self, claim: Claim, fact: Fact | None, events: Events) -> Script[bool]:
+        held = yield ask(
+            f"SELECT 1 FROM factory_jobs WHERE {_HELD}",
+            *(claim.run_id, claim.epoch, self.executor),
+        )
+        if held and fact is not None:
+            yield ask(
+                """INSERT INTO factory_facts (run_id, name, segment, value) VALUES ($1, $2, $3, $4)
+                   ON CONFLICT DO NOTHING""",
+                *(claim.run_id, fact.name, claim.segment, fact.value),
+            )
+        if held:
+            yield from _told(claim.run_id, events)
+        return bool(held)
+
+    async def move(self, claim: Claim, changes: Mapping[str, Any], events: Events = ()) -> bool:
+        """
+        Let a run end, pause, go into its next segment, or go back into the queue.
+
+        `changes` are columns of the job and their values; False where the run is not this worker's any more.
+        """
+        return await self.database.run(lambda: self._move(claim, changes, events))
+
+    def _move(self, claim: Claim, changes: Mapping[str, Any], events: Events) -> Script[bool]:
+        words, values = [], []
+        for name, value in changes.items():
+            values += [] if value is NOW else [value]
+            words.append(f"{name} = {CLOCK if value is NOW else f'${len(values) + 3}'}")
+        moved = yield ask(
+            f"UPDATE factory_jobs SET {', '.join(words)} WHERE {_HELD} RETURNING status",
+            *(claim.run_id, claim.epoch, self.executor),
+            *values,
+        )
+        if not moved:
+            return False
+        yield from _told(claim.run_id, events)
+        if moved[0]["status"] == "waiting":
+            yield from self._wait_for_nothing_decided(claim.run_id)
+        if moved[0]["status"] != "running":
+            yield from called(self.database.dialect, WORKER_CHANNEL, "queued")
+        yield from called(self.database.dialect, RUN_CHANNEL, claim.run_id)
+        return True
+
+    def _wait_for_nothing_decided(self, run_id: str) -> Script[None]:
+        """Queue a run again whose pending call has been decided while others went on, or that was cancelled."""
+        ((pending, cancel_at),) = yield ask("SELECT pending, cancel_at FROM factory_jobs WHERE run_id = $1", run_id)
+        decided = {row["call_id"] for row in (yield ask(DECIDED, run_id))}
+        if cancel_at is not None or decided & {call["call_id"] for call in read_json(pending)}:
+            yield ask("UPDATE factory_jobs SET status = 'queued' WHERE run_id = $1", run_id)
+
+    async def give_back(self, run_id: str, epoch: int) -> None:
+        """Queue again a run that the database believes this worker to hold."""
+
+        def script() -> Script[None]:
+            rows = yield ask(
+                f"UPDATE factory_jobs SET status = 'queued', executor = NULL WHERE {_HELD} RETURNING 1",
+                *(run_id, epoch, self.executor),
+            )
+            if rows:
+                yield from called(self.database.dialect, WORKER_CHANNEL, "queued")
+
+        await self.database.run(script)
+
+    async def beat(self, name: str, lease_s: float, concurrency: int, *, draining: bool) -> list[Held]:
+        """Say that this worker lives; return what the database believes it to hold."""
+
+        def script() -> Script[list[Held]]:
+            yield ask(
+                """INSERT INTO factory_workers (executor, name, started_at, beat_at, lease_s, concurrency, draining)
+                   VALUES ($1, $2, CLOCK, CLOCK, $3, $4, $5)
+                   ON CONFLICT (executor) DO UPDATE SET beat_at = excluded.beat_at, draining = excluded.draining""",
+                *(self.executor, name, float(lease_s), concurrency, int(draining)),
+            )
+            rows = yield ask(
+                """SELECT run_id, epoch, cancel_at IS NOT NULL AS cancelled, followed_until > CLOCK AS followed,
+                   CLOCK - claimed_at AS held_s FROM factory_jobs WHERE status = 'running' AND executor = $1""",
+                self.executor,
+            )
+            return [Held(row[0], row[1], bool(row[2]), bool(row[3]), row[4]) for row in rows]
+
+        return await self.database.run(script)
+
+    async def reap(self) -> int:
+        """Queue again every run whose worker has not beaten for its lease; return how many."""
+
+        def script() -> Script[int]:
+            only = _SERVER_IS_UP if self.database.dialect == "postgresql" else ""
+            rows = yield ask(f"{_REAP} {only} RETURNING run_id")
+            if rows:
+                yield from called(self.database.dialect, WORKER_CHANNEL, "queued")
+            yield ask("DELETE FROM factory_workers WHERE beat_at < CLOCK - 3600")
+            return len(rows)
+
+        return await self.database.run(script)
+
+    async def leave(self) -> None:
+        """Say that this worker has ended; what it should still hold may be taken at once."""
+        await self.database.one(ask("DELETE FROM factory_workers WHERE executor = $1", self.executor))
+
+
+def _told(run_id: str, events: Events) -> Script[None]:
+    for seq, text in events:
+        yield ask(
+            "INSERT INTO factory_events (run_id, seq, event) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING",
+            *(run_id, seq, text),
+        )

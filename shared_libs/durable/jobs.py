@@ -1,0 +1,130 @@
+"""What a durable run is to whoever submits, runs or looks at it: plain data."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import msgspec
+
+Status = Literal["queued", "running", "waiting", "answered", "partial", "failed", "cancelled"]
+
+ENDED: tuple[Status, ...] = ("answered", "partial", "failed", "cancelled")
+
+
+class Submission(msgspec.Struct, frozen=True, kw_only=True):
+    """
+    A run to be done.
+
+    Args:
+        run_id: names the run for good; submitted twice it is one run.
+        agent: the agent's name; `agent_limit` is how many runs of it go on at once, over all workers.
+        definition: the agent's definition as it is written, variables not expanded.
+        file: where that stands; files it names are looked for beside it.
+        question: a text, content parts or messages.
+        session_id: the conversation to continue.
+        timeout_s: seconds from the run's start; None: the definition's.
+        team: whose it is (a key's team); `team_limit` is how many of the team's runs go on at once.
+        priority: the higher ones are begun first.
+        delay_s: seconds until it may begin.
+
+    """
+
+    run_id: str
+    agent: str
+    definition: dict[str, Any]
+    file: str | None = None
+    question: Any
+    session_id: str | None = None
+    timeout_s: float | None = None
+    team: str = ""
+    priority: int = 0
+    delay_s: float = 0.0
+    agent_limit: int | None = None
+    team_limit: int | None = None
+
+
+class Claim(msgspec.Struct, frozen=True, kw_only=True):
+    """
+    A run that this worker holds, until its lease is over: `epoch` is the number of this execution.
+
+    `elapsed_s` is the time since this part of the run began first, by the database's clock. `state` is what an earlier
+    part left to go on from, and `decisions` what has been decided of its calls.
+    """
+
+    run_id: str
+    epoch: int
+    agent: str
+    definition_hash: str
+    definition: dict[str, Any]
+    file: str | None
+    question: Any
+    session_id: str | None
+    team: str
+    timeout_s: float | None
+    elapsed_s: float
+    segment: int
+    state: dict[str, Any] | None
+    decisions: dict[str, Any]
+    facts: dict[str, str]
+    events: list[str]
+    last_event: int
+    cancelled: bool
+    deaths: int
+
+
+class Job(msgspec.Struct, frozen=True, kw_only=True):
+    """
+    A durable run as anybody sees it. Times are seconds since 1970 by the database's clock.
+
+    `executor` holds it since `claimed_at`; `worker` is that one's name, and `beat_age_s` how long it has been silent.
+    `why` tells what keeps it, or how it ended.
+    """
+
+    run_id: str
+    status: Status
+    agent: str
+    question: Any
+    session_id: str | None
+    team: str
+    priority: int
+    submitted_at: float
+    due_at: float
+    first_at: float | None
+    ended_at: float | None
+    epoch: int
+    executor: str | None
+    worker: str | None
+    claimed_at: float | None
+    beat_age_s: float | None
+    cancelling: bool
+    pending: list[Any]
+    result: dict[str, Any] | None
+    why: str | None
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing more becomes of it."""
+        return self.status in ENDED
+
+
+class WorkerRow(msgspec.Struct, frozen=True, kw_only=True):
+    """A worker as the database knows it; `runs` are the ids of what it holds."""
+
+    executor: str
+    name: str
+    started_at: float
+    beat_age_s: float
+    alive: bool
+    draining: bool
+    concurrency: int
+    runs: list[str]
+
+
+class Held(msgspec.Struct, frozen=True):
+    """What the database says of a run that a worker holds."""
+
+    run_id: str
+    epoch: int
+    cancelled: bool
+    followed: bool
+    held_s: float

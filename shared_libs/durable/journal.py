@@ -1,0 +1,251 @@
+"""The journal of one execution of a durable run: its facts by name, its events by number, and the gate before both."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any, Protocol, TypeVar
+
+import msgspec
+
+from shared_libs.atomic.errors import RunInterrupted
+from shared_libs.atomic.events import AgentEvent, RunFinished, TextDelta, ThinkingDelta
+from shared_libs.atomic.results import AgentResult
+from shared_libs.atomic.types import LLMResponse, ToolResult
+from shared_libs.durable.beat import clock
+from shared_libs.durable.database import StoreUnavailable, persistently
+from shared_libs.durable.folding import folded
+from shared_libs.durable.holding import Events, Fact, Holder
+from shared_libs.durable.jobs import Claim
+from shared_libs.durable.store import to_json
+
+T = TypeVar("T")
+
+SEGMENT = 500
+"""Facts after which the state of a run is written down, and earlier ones are not read again."""
+
+MOST_WHOLE = 262_144
+"""Characters kept of an output that was cut for the model, which `read_rest` gives."""
+
+TELL_S = 0.25
+"""Seconds after which an event is written though no fact comes, and where somebody follows."""
+TELL_FOLLOWED_S = 0.05
+
+_PIECES = (TextDelta, ThinkingDelta)
+
+
+class Pulse(Protocol):
+    """Whether the worker may still act, as far as it knows."""
+
+    @property
+    def fresh(self) -> bool:
+        """Whether its last beat is young enough to begin an effect."""
+
+    async def beaten(self) -> None:
+        """Wait for the next beat that gets through."""
+
+
+class FactJournal:
+    """
+    Keeps the facts of a run this worker holds (`Journal` of the core).
+
+    `on_piece` gets pieces of text while somebody follows. The worker sets `lost` when the run is another's, `draining`
+    when it is to be handed over, `cancelled` when it is to end, and `followed`.
+    """
+
+    def __init__(
+        self, claim: Claim, holder: Holder, pulse: Pulse, *, on_piece: Callable[[AgentEvent], None] | None = None
+    ) -> None:
+        self.claim = claim
+        self.lost = self.draining = self.followed = False
+        self.cancelled = claim.cancelled
+        self.begun_at = clock()
+        self.result: AgentResult | None = None
+        self.contents: dict[str, str] = {}
+        self._holder, self._pulse = holder, pulse
+        self._on_piece = on_piece
+        self._facts = dict(claim.facts)
+        self._answers: dict[int, str] = {}
+        self._loop = asyncio.get_running_loop()
+        self._main = asyncio.current_task()
+        self._told = {told for text in claim.events if (told := _identity(msgspec.json.decode(text))) is not None}
+        self._untold: list[tuple[int, str]] = []
+        self._telling: asyncio.TimerHandle | None = None
+        self._writes: set[asyncio.Task[Any]] = set()
+        self._write_turn = asyncio.Lock()
+        self._made = self._in_flight = 0
+        self._settled = asyncio.Event()
+        self.events = claim.last_event
+        self._started = self._loop.time() - claim.elapsed_s
+
+    # the core's protocol
+
+    @property
+    def replaying(self) -> bool:
+        """Whether the run is still where it has been before."""
+        return bool(self.claim.facts) and self._made == 0
+
+    @property
+    def started_at(self) -> float | None:
+        """When this part of the run began first: its deadline counts from then."""
+        return time.time() - (self._loop.time() - self._started)
+
+    @property
+    def wants_pause(self) -> bool:
+        """Whether the segment is full."""
+        return self._made >= SEGMENT and not self.draining
+
+    def knows(self, name: str) -> bool:
+        """Whether there is a fact of this name."""
+        return name in self._facts
+
+    def was_told(self, event: AgentEvent) -> bool:
+        """Whether an event was told before."""
+        identity = _identity(msgspec.structs.asdict(event) | {"type": event.__struct_config__.tag})
+        return self.replaying if identity is None else identity in self._told
+
+    async def once(self, name: str, kind: type[T], do: Callable[[], Awaitable[T]]) -> T:
+        """
+        Return the fact of this name; where there is none, do what makes it, and keep it before it is returned.
+
+        Raises:
+            RunInterrupted: the run is another worker's, or is handed over.
+
+        """
+        if name in self._facts:
+            try:
+                value = msgspec.json.decode(self._facts[name], type=kind)
+            except msgspec.DecodeError as error:
+                raise TypeError(f"the fact {name!r} is no {kind.__name__}: {error}") from error
+            self._heard_of(name, value)
+            return value
+        await self._may_begin()
+        self._made += 1
+        self._in_flight += 1
+        try:
+            value = await do()
+            await self._keep(Fact(name, to_json(_cut(value))))
+        finally:
+            self._in_flight -= 1
+            if not self._in_flight:
+                self._settled.set()
+        self._heard_of(name, value)
+        return value
+
+    # what the worker does to it
+
+    def stop(self) -> None:
+        """Cancel the run in this process, wherever it is."""
+        assert self._main is not None
+        self._main.cancel()
+
+    # the gate
+
+    async def _may_begin(self) -> None:
+        """Wait until an effect may begin; nothing is awaited between its return and the effect."""
+        while True:
+            if self.lost:
+                raise RunInterrupted(f"run {self.claim.run_id} is another worker's")
+            if self.draining:
+                while self._in_flight:  # what has begun is recorded before the run is handed over
+                    self._settled.clear()
+                    await self._settled.wait()
+                raise RunInterrupted(f"run {self.claim.run_id} is handed over")
+            if self.cancelled:
+                self.stop()
+                await asyncio.Event().wait()
+            if self._pulse.fresh:
+                return
+            await self._pulse.beaten()
+
+    async def _keep(self, fact: Fact) -> None:
+        """Record a fact; a write that has begun is not cut by a cancellation."""
+        writing = self._loop.create_task(self._write(fact))
+        self._writes.add(writing)
+        writing.add_done_callback(self._writes.discard)
+        kept = await asyncio.shield(writing)
+        if not kept:
+            self.lost = True
+            raise RunInterrupted(f"run {self.claim.run_id} is another worker's")
+        self._facts[fact.name] = fact.value
+
+    async def _write(self, fact: Fact | None) -> bool:
+        async with self._write_turn:  # events are written in their order
+            events, self._untold = self._untold, []
+            if self._telling is not None:
+                self._telling.cancel()
+                self._telling = None
+            kept = await persistently(lambda: self._holder.keep(self.claim, fact, events), while_=lambda: not self.lost)
+            return bool(kept)
+
+    async def settle(self) -> Events:
+        """Wait for writes that have begun; return the events that are not written yet."""
+        while self._writes:
+            await asyncio.wait(self._writes)
+        if self._telling is not None:
+            self._telling.cancel()
+        events, self._untold = self._untold, []
+        return events
+
+    # events
+
+    def hear(self, event: AgentEvent) -> bool:
+        """Take an event of this run; it is written with the next fact, or soon. False where it is nobody's business."""
+        if isinstance(event, _PIECES):
+            if self.followed and self._on_piece is not None:
+                self._on_piece(event)
+            return True
+        if isinstance(event, RunFinished):
+            if event.result.stop_reason == "handed_over" or (event.result.status == "cancelled" and not self.cancelled):
+                return False  # it ends for this process only
+            self.result = event.result
+        self._untold.append((event.seq, to_json(folded(event, self.contents, self._answers))))
+        if self._telling is None:
+            wait_s = TELL_FOLLOWED_S if self.followed else TELL_S
+            self._telling = self._loop.call_later(wait_s, self._tell)
+        return True
+
+    def _tell(self) -> None:
+        self._telling = None
+        if self.lost or not self._untold:
+            return
+        writing = self._loop.create_task(self._write_events())
+        self._writes.add(writing)
+        writing.add_done_callback(self._writes.discard)
+
+    async def _write_events(self) -> None:
+        try:
+            if not await self._write(None):
+                self.lost = True
+        except StoreUnavailable:
+            self.lost = True
+
+    def _heard_of(self, name: str, value: Any) -> None:
+        """Remember what of the coming events stands in a fact."""
+        if isinstance(value, ToolResult):
+            self.contents[name.removeprefix("tool.")] = value.content
+        elif isinstance(value, LLMResponse) and name.startswith("model."):
+            self._answers[int(name.split(".")[1])] = name
+
+
+def _cut(value: Any) -> Any:
+    if isinstance(value, ToolResult) and len(value.whole) > MOST_WHOLE:
+        return msgspec.structs.replace(value, whole=value.whole[:MOST_WHOLE])
+    return value
+
+
+def _identity(event: dict[str, Any]) -> tuple[Any, ...] | None:
+    """
+    What makes an event of a run the one it is, where a replay brings it again.
+
+    None for what happens anew, such as a request to a model.
+    """
+    kind = event["type"]
+    if kind in ("step_started", "model_finished", "thought", "memory_compacted"):
+        return kind, event.get("step")
+    if kind in ("tool_started", "tool_finished", "approval_requested"):
+        return kind, event["call_id"]
+    if kind in ("memory_loaded", "limit_reached"):
+        return (kind,)
+    return None

@@ -1,0 +1,341 @@
+"""The store of durable runs for whoever submits, looks, decides or cancels; every change is one transaction."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Self
+
+import msgspec
+
+from shared_libs.atomic.errors import MisuseError
+from shared_libs.atomic.results import AgentResult
+from shared_libs.durable.database import Database, Dialect, Script, ask, open_database
+from shared_libs.durable.folding import holes, unfolded
+from shared_libs.durable.jobs import ENDED, Job, Submission, WorkerRow
+from shared_libs.durable.tables import open_tables
+
+RUN_CHANNEL = "factory_run"
+"""Where the ids of runs are called out of which there is something new to read."""
+
+WORKER_CHANNEL = "factory_worker"
+"""Where workers are called: `queued`, `cancel:ID`, `follow:ID`."""
+
+FOLLOWED_S = 15.0
+"""Seconds a follower counts as one, from when it was last heard of."""
+
+_encode = msgspec.json.Encoder().encode
+
+
+def to_json(value: Any) -> str:
+    """Return JSON; what has no place in UTF-8 is replaced."""
+    try:
+        return _encode(value).decode()
+    except UnicodeEncodeError:
+        return _encode(_storable(msgspec.to_builtins(value))).decode()
+
+
+class JobStore:
+    """
+    The store, as one event loop uses it.
+
+    Args:
+        url: `sqlite+aiosqlite:///file.db` or `postgresql+asyncpg://user:password@host/database`.
+        connections: to PostgreSQL, at most.
+
+    Raises:
+        MisuseError: the address is none of these.
+
+    """
+
+    def __init__(self, url: str, *, connections: int = 4) -> None:
+        self.database: Database = open_database(url, connections=connections)
+
+    async def aopen(self) -> None:
+        """
+        Make the tables where they are not.
+
+        Raises:
+            StoreUnavailable: the database does not answer.
+
+        """
+        await open_tables(self.database)
+
+    async def aclose(self) -> None:
+        """Close the connections."""
+        await self.database.aclose()
+
+    async def __aenter__(self) -> Self:
+        await self.aopen()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.aclose()
+
+    async def submit(self, submission: Submission, definition_hash: str) -> bool:
+        """
+        Put a run into the queue; False where it is there already. It is committed when this returns.
+
+        Raises:
+            MisuseError: there is another run of this id.
+
+        """
+        return await self.database.run(lambda: self._submit(submission, definition_hash))
+
+    def _submit(self, job: Submission, definition_hash: str) -> Script[bool]:
+        question = to_json(job.question)
+        yield ask(
+            """INSERT INTO factory_definitions (hash, definition, file, used_at) VALUES ($1, $2, $3, CLOCK)
+               ON CONFLICT (hash) DO UPDATE SET used_at = excluded.used_at""",
+            definition_hash,
+            to_json(job.definition),
+            job.file,
+        )
+        made = yield ask(
+            """INSERT INTO factory_jobs (run_id, status, agent, definition, question, session_id, team, timeout_s,
+                   priority, agent_limit, team_limit, submitted_at, due_at)
+               VALUES ($1, 'queued', $2, $3, $4, $5, $6, $7, $8, $9, $10, CLOCK, CLOCK + $11)
+               ON CONFLICT DO NOTHING RETURNING run_id""",
+            *(job.run_id, job.agent, definition_hash, question, job.session_id, job.team, job.timeout_s),
+            *(job.priority, job.agent_limit, job.team_limit, float(job.delay_s)),
+        )
+        if made:
+            yield from called(self.database.dialect, WORKER_CHANNEL, "queued")
+            return True
+        there = yield ask("SELECT question, agent, team FROM factory_jobs WHERE run_id = $1", job.run_id)
+        if [tuple(row) for row in there] != [(question, job.agent, job.team)]:
+            raise MisuseError(f"there is another run {job.run_id!r}: give this one an id of its own")
+        return False
+
+    async def get(self, run_id: str, team: str | None = None) -> Job | None:
+        """Return a run; None where there is none, or it is another team's."""
+        rows = await self.database.one(
+            ask(f"{_JOBS} WHERE j.run_id = $1 AND j.team = COALESCE($2, j.team)", run_id, team)
+        )
+        if not rows:
+            return None
+        job = _job(rows[0])
+        if job.result is None:
+            return job
+        return msgspec.structs.replace(job, result=(await self._whole(run_id, [job.result]))[0])
+
+    async def find(
+        self, *, team: str | None = None, statuses: Sequence[str] = (), limit: int = 50, before: float | None = None
+    ) -> list[Job]:
+        """Return runs without their results, the newest first; those submitted `before` a moment."""
+        wanted = ",".join(f"'{status}'" for status in statuses if status.isalpha())
+        rows = await self.database.one(
+            ask(
+                f"""{_JOBS} WHERE j.team = COALESCE($1, j.team) AND j.submitted_at < COALESCE($2, CLOCK + 1)
+                {f"AND j.status IN ({wanted})" if wanted else ""} ORDER BY j.submitted_at DESC LIMIT $3""",
+                *(team, before, limit),
+            )
+        )
+        return [_job(row) for row in rows]
+
+    async def decide(self, run_id: str, decisions: Mapping[str, Any], team: str | None = None) -> list[str]:
+        """
+        Enter decisions, by call id, and let the run go on; return the calls of which this was the first decision.
+
+        Raises:
+            MisuseError: there is no such run, or no such call of it ever waited.
+
+        """
+        return await self.database.run(lambda: self._decide(run_id, decisions, team))
+
+    def _decide(self, run_id: str, decisions: Mapping[str, Any], team: str | None) -> Script[list[str]]:
+        rows = yield ask(f"SELECT status, team, pending FROM factory_jobs WHERE run_id = $1 {self._for_update}", run_id)
+        if not rows or team not in (None, rows[0]["team"]):
+            raise MisuseError(f"there is no run {run_id!r}")
+        known = {row["call_id"] for row in (yield ask(DECIDED, run_id))}
+        waiting = [call["call_id"] for call in read_json(rows[0]["pending"]) or ()]
+        for call_id in decisions:
+            if call_id not in waiting and call_id not in known:
+                which = f"waiting: {', '.join(waiting)}" if waiting else f"it is {rows[0]['status']}"
+                raise MisuseError(f"no call {call_id!r} of run {run_id} waits for a decision; {which}")
+        new = []
+        for call_id, decision in decisions.items():
+            made = yield ask(
+                """INSERT INTO factory_decisions (run_id, call_id, decision, decided_at) VALUES ($1, $2, $3, CLOCK)
+                   ON CONFLICT DO NOTHING RETURNING call_id""",
+                *(run_id, call_id, to_json(decision)),
+            )
+            new += [row["call_id"] for row in made]
+        if new:
+            yield ask(
+                """UPDATE factory_jobs SET status = 'queued', due_at = CLOCK, began_at = NULL
+                   WHERE run_id = $1 AND status = 'waiting'""",
+                run_id,
+            )
+            yield from called(self.database.dialect, WORKER_CHANNEL, "queued")
+        return new
+
+    async def cancel(self, run_id: str, team: str | None = None) -> bool:
+        """
+        Cancel a run: at once where nobody holds it, else its worker is told. False where it has ended already.
+
+        Raises:
+            MisuseError: there is no such run.
+
+        """
+        return await self.database.run(lambda: self._cancel(run_id, team))
+
+    def _cancel(self, run_id: str, team: str | None) -> Script[bool]:
+        rows = yield ask(f"SELECT status, team, epoch FROM factory_jobs WHERE run_id = $1 {self._for_update}", run_id)
+        if not rows or team not in (None, rows[0]["team"]):
+            raise MisuseError(f"there is no run {run_id!r}")
+        status, epoch = rows[0]["status"], rows[0]["epoch"]
+        if status in ENDED:
+            return False
+        if epoch == 0:
+            # it has done nothing: there is nothing to tell
+            yield ask(
+                """UPDATE factory_jobs SET status = 'cancelled', cancel_at = CLOCK, ended_at = CLOCK, result = $2,
+                       why = 'cancelled before it began' WHERE run_id = $1""",
+                *(run_id, to_json(_never_begun(run_id))),
+            )
+            yield from called(self.database.dialect, RUN_CHANNEL, run_id)
+        else:
+            # whoever holds it, or takes it up next, ends it with what has been done; it waits for nothing more
+            yield ask(
+                """UPDATE factory_jobs SET cancel_at = COALESCE(cancel_at, CLOCK), due_at = CLOCK,
+                       began_at = CASE WHEN status = 'waiting' THEN NULL ELSE began_at END,
+                       status = CASE WHEN status = 'waiting' THEN 'queued' ELSE status END WHERE run_id = $1""",
+                run_id,
+            )
+            yield from called(self.database.dialect, WORKER_CHANNEL, f"cancel:{run_id}")
+        return True
+
+    async def events(self, run_id: str, after: int = 0, limit: int = 1000) -> list[dict[str, Any]]:
+        """Return what has happened in a run, whole, behind a number."""
+        rows = await self.database.one(
+            ask(
+                "SELECT event FROM factory_events WHERE run_id = $1 AND seq > $2 ORDER BY seq LIMIT $3",
+                *(run_id, after, limit),
+            )
+        )
+        events = [msgspec.json.decode(row["event"]) for row in rows]
+        if events and events[-1]["type"] == "run_finished" and events[-1]["result"] is None:
+            (end,) = await self.database.one(ask("SELECT result FROM factory_jobs WHERE run_id = $1", run_id))
+            events[-1]["result"] = read_json(end["result"])
+        return await self._whole(run_id, events)
+
+    async def _whole(self, run_id: str, written: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Fill in what stands in facts."""
+        names = sorted({name for data in written for name in holes(data)})
+        facts: dict[str, Any] = {}
+        for begin in range(0, len(names), 500):
+            some = names[begin : begin + 500]
+            places = ", ".join(f"${number}" for number, _ in enumerate(some, 2))
+            rows = await self.database.one(
+                ask(f"SELECT name, value FROM factory_facts WHERE run_id = $1 AND name IN ({places})", run_id, *some)
+            )
+            facts |= {row["name"]: read_json(row["value"]) for row in rows}
+        return [unfolded(data, facts) for data in written]
+
+    async def follow(self, run_id: str) -> None:
+        """Say that somebody follows a run: pieces of text are told for a while."""
+
+        def script() -> Script[None]:
+            yield ask(
+                "UPDATE factory_jobs SET followed_until = CLOCK + $2 WHERE run_id = $1 AND ended_at IS NULL",
+                *(run_id, FOLLOWED_S),
+            )
+            yield from called(self.database.dialect, WORKER_CHANNEL, f"follow:{run_id}")
+
+        await self.database.run(script)
+
+    async def workers(self) -> list[WorkerRow]:
+        """Return the workers and what each holds."""
+        rows = await self.database.one(ask("SELECT *, CLOCK - beat_at AS age FROM factory_workers ORDER BY started_at"))
+        held = await self.database.one(ask("SELECT run_id, executor FROM factory_jobs WHERE status = 'running'"))
+        return [
+            WorkerRow(
+                executor=row["executor"],
+                name=row["name"],
+                started_at=row["started_at"],
+                beat_age_s=row["age"],
+                alive=row["age"] < row["lease_s"],
+                draining=bool(row["draining"]),
+                concurrency=row["concurrency"],
+                runs=[one["run_id"] for one in held if one["executor"] == row["executor"]],
+            )
+            for row in rows
+        ]
+
+    async def sizes(self) -> dict[str, int]:
+        """Return how many rows each table has."""
+        rows = await self.database.one(
+            ask(
+                """SELECT (SELECT count(*) FROM factory_jobs) AS jobs, (SELECT count(*) FROM factory_facts) AS facts,
+                   (SELECT count(*) FROM factory_events) AS events"""
+            )
+        )
+        return {name: int(rows[0][name]) for name in ("jobs", "facts", "events")}
+
+    async def prune(self, older_s: float) -> int:
+        """Delete what ended so long ago; return how many runs."""
+        old = "SELECT run_id FROM factory_jobs WHERE ended_at < CLOCK - $1 ORDER BY ended_at LIMIT 500"
+
+        def script() -> Script[int]:
+            rows = yield ask(old, older_s)
+            for row in rows:
+                for table in ("facts", "events", "decisions", "jobs"):
+                    yield ask(f"DELETE FROM factory_{table} WHERE run_id = $1", row["run_id"])
+            yield ask(
+                """DELETE FROM factory_definitions WHERE used_at < CLOCK - 86400
+                   AND hash NOT IN (SELECT definition FROM factory_jobs)"""
+            )
+            return len(rows)
+
+        return await self.database.run(script)
+
+    async def listen(self, channel: str, heard: Callable[[str], None]) -> Callable[[], bool]:
+        """Hear what is called out; see `Database.listen`."""
+        return await self.database.listen(channel, heard)
+
+    @property
+    def _for_update(self) -> str:
+        return "FOR UPDATE" if self.database.dialect == "postgresql" else ""
+
+
+def called(dialect: Dialect, channel: str, text: str) -> Script[None]:
+    """Call whoever listens once this is committed, where the database can."""
+    if dialect == "postgresql":
+        yield ask("SELECT pg_notify($1, $2)", channel, text)
+
+
+def read_json(text: str | None) -> Any:
+    """Read a column that may be empty."""
+    return None if text is None else msgspec.json.decode(text)
+
+
+DECIDED = "SELECT call_id, decision FROM factory_decisions WHERE run_id = $1"
+
+_JOBS = """SELECT j.*, w.name AS worker, CLOCK - w.beat_at AS beat_age_s
+    FROM factory_jobs j LEFT JOIN factory_workers w ON w.executor = j.executor"""
+
+
+def _job(row: Any) -> Job:
+    same = set(Job.__struct_fields__) - {"question", "cancelling", "pending", "result"}
+    return Job(
+        **{name: row[name] for name in same},
+        question=read_json(row["question"]),
+        cancelling=row["cancel_at"] is not None and row["ended_at"] is None,
+        pending=read_json(row["pending"]) or [],
+        result=read_json(row["result"]),
+    )
+
+
+def _never_begun(run_id: str) -> AgentResult:
+    return AgentResult(
+        run_id=run_id, status="cancelled", stop_reason="cancelled", answer=None, error="cancelled before it began"
+    )
+
+
+def _storable(value: Any) -> Any:
+    """Replace lone surrogates, which have no place in UTF-8."""
+    if isinstance(value, str):
+        return value.encode("utf-8", "replace").decode()
+    if isinstance(value, dict):
+        return {_storable(key): _storable(item) for key, item in value.items()}
+    return [_storable(item) for item in value] if isinstance(value, list) else value

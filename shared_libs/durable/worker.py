@@ -1,0 +1,355 @@
+"""A worker: claims runs from the queue and does them, as many at once as it may, until it is told to drain."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import socket
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AsyncExitStack, suppress
+from typing import Any, Protocol
+
+import msgspec
+
+from shared_libs.atomic.errors import FactoryError, RunInterrupted, in_words
+from shared_libs.atomic.events import AgentEvent, EventSink
+from shared_libs.atomic.results import AgentResult
+from shared_libs.atomic.scope import Scope, use_scope
+from shared_libs.durable.beat import Beat
+from shared_libs.durable.database import StoreUnavailable, persistently
+from shared_libs.durable.folding import folded_result
+from shared_libs.durable.holding import NOW, Events, Holder
+from shared_libs.durable.jobs import Claim, Held
+from shared_libs.durable.journal import FactJournal
+from shared_libs.durable.store import WORKER_CHANNEL, JobStore, to_json
+
+_log = logging.getLogger("shared_libs.durable")
+
+LEASE_S = 10.0
+POLL_S = 0.5
+"""Seconds between two looks into the queue while nobody calls."""
+
+REFUSED_S = 30.0
+"""Seconds until a definition that could not be built here is tried again."""
+
+GIVE_BACK_S = 5.0
+"""Seconds after which a run that the database believes to be ours and is not is a stray, and not just being claimed."""
+
+AGENTS = 64
+"""Agents that are kept open."""
+
+
+class Agent(Protocol):
+    """What does a run: a `ReActAgent`, or whoever has its methods."""
+
+    async def async_run(
+        self, question: Any, /, *, timeout: float | None, session_id: str | None, run_id: str
+    ) -> AgentResult:
+        """Answer a question."""
+
+    async def async_resume(
+        self, state: Mapping[str, Any], decisions: Mapping[str, Any], /, *, timeout: float | None
+    ) -> AgentResult:
+        """Go on from a state."""
+
+    async def aopen(self) -> None:
+        """Get ready."""
+
+    async def aclose(self) -> None:
+        """Close."""
+
+
+Build = Callable[[Claim, Sequence[EventSink]], Agent]
+"""Makes the agent of a run, whose events go to the sinks; a `ConfigError` leaves the run to other workers."""
+
+
+class Worker:
+    """
+    Does durable runs.
+
+    Args:
+        url: the store.
+        build: makes the agent of a run.
+        concurrency: how many runs at once.
+        lease_s: seconds of silence after which its runs are another worker's.
+        deaths: how many executions of a run may die one after the other without a new fact.
+        observers: get every event of every run, sub-agents' too.
+        name: what people call it; by default host and process.
+
+    """
+
+    def __init__(
+        self,
+        url: str,
+        build: Build,
+        *,
+        concurrency: int = 8,
+        lease_s: float = LEASE_S,
+        deaths: int = 5,
+        observers: Sequence[EventSink] = (),
+        name: str = "",
+    ) -> None:
+        self.store = JobStore(url)
+        self.executor = uuid.uuid4().hex  # the name of a pod comes back; this does not
+        self.name = name or f"{socket.gethostname()}:{os.getpid()}"
+        self._url, self._build, self._lease_s = url, build, lease_s
+        self._concurrency, self._deaths = concurrency, deaths
+        self._observers = list(observers)
+        self._holder = Holder(self.store.database, self.executor)
+        self._tasks: dict[tuple[str, int], asyncio.Task[None]] = {}
+        self._journals: dict[str, FactJournal] = {}
+        self._agents: dict[tuple[str, str | None], Agent] = {}
+        self._refused: dict[str, float] = {}
+        self._awake = asyncio.Event()
+        self._draining = False
+        self.started = asyncio.Event()
+
+    async def run(self) -> None:
+        """
+        Claim and do runs until `drain` is called and all are handed over.
+
+        Raises:
+            StoreUnavailable: the store cannot be reached at the start.
+
+        """
+        await self.store.aopen()
+        self._loop = asyncio.get_running_loop()
+        self._beat = Beat(self._url, self.executor, self.name, self._concurrency, self._lease_s, self._on_beat)
+        async with AsyncExitStack() as stack:
+            stack.push_async_callback(self.store.aclose)
+            stack.push_async_callback(self._close_agents)
+            await self._beat.start()
+            stack.push_async_callback(self._beat.stop)
+            self.started.set()
+            listening = self._loop.create_task(self._listen())
+            stack.callback(listening.cancel)
+            while not self._draining:
+                await self._claim()
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(POLL_S):
+                        await self._awake.wait()
+                self._awake.clear()
+            while self._tasks:
+                await asyncio.wait(self._tasks.values())
+
+    def drain(self) -> None:
+        """Claim nothing more, begin no new effect, and hand over what is under way at its next boundary."""
+        self._draining = self._beat.draining = True
+        for journal in self._journals.values():
+            journal.draining = True
+        self._awake.set()
+
+    def cut_off(self) -> None:
+        """Hand over at once what has not been handed over yet; what is in flight is done once more elsewhere."""
+        for journal in self._journals.values():
+            journal.stop()
+
+    @property
+    def busy(self) -> int:
+        """How many runs it does."""
+        return len(self._tasks)
+
+    # the queue
+
+    async def _claim(self) -> None:
+        free = self._concurrency - len(self._tasks)
+        if free <= 0 or not self._beat.fresh:
+            return
+        now = self._loop.time()
+        self._refused = {name: until for name, until in self._refused.items() if until > now}
+        try:
+            claims = await self._holder.claim(free, list(self._refused))
+        except StoreUnavailable as error:
+            _log.warning("worker %s cannot claim: %s", self.name, error)
+            return
+        for claim in claims:
+            self._tasks[claim.run_id, claim.epoch] = self._loop.create_task(self._execute(claim))
+
+    async def _listen(self) -> None:
+        """Be called when there is something to do; where nobody calls, or the line is cut, there are the polls."""
+        works: Callable[[], bool] = lambda: False  # noqa: E731 - until there is a line
+        while True:
+            if not works():
+                with suppress(StoreUnavailable):
+                    works = await self.store.listen(WORKER_CHANNEL, self._called)
+            await asyncio.sleep(1.0)
+
+    def _called(self, text: str) -> None:
+        what, _, run_id = text.partition(":")
+        if what == "queued":
+            self._awake.set()
+        journal = self._journals.get(run_id)
+        if journal is not None and what == "cancel":
+            self._cancel(journal)
+        elif journal is not None and what == "follow":
+            journal.followed = True
+
+    def _on_beat(self, held: Sequence[Held], asked_at: float) -> None:
+        """Compare what the database believes with what is; in the beat's thread."""
+        believed = {(one.run_id, one.epoch): one for one in held}
+        for journal in list(self._journals.values()):
+            one = believed.pop((journal.claim.run_id, journal.claim.epoch), None)
+            if one is not None:
+                journal.followed = one.followed
+                if one.cancelled and not journal.cancelled:
+                    self._loop.call_soon_threadsafe(self._cancel, journal)
+            elif journal.begun_at < asked_at and not journal.lost:
+                journal.lost = True  # at once: from here on it begins no effect
+                self._loop.call_soon_threadsafe(journal.stop)
+        for stray in believed.values():
+            if stray.held_s > GIVE_BACK_S and (stray.run_id, stray.epoch) not in self._tasks:
+                asyncio.run_coroutine_threadsafe(self._give_back(stray), self._loop)
+
+    async def _give_back(self, stray: Held) -> None:
+        _log.warning("worker %s gives back run %s, which it does not run", self.name, stray.run_id)
+        with suppress(StoreUnavailable):  # the next beat brings it back again
+            await self._holder.give_back(stray.run_id, stray.epoch)
+
+    @staticmethod
+    def _cancel(journal: FactJournal) -> None:
+        if not journal.cancelled:
+            journal.cancelled = True
+            journal.stop()
+
+    # one run
+
+    async def _execute(self, claim: Claim) -> None:
+        try:
+            # what is left here of an earlier execution has lost the run, and is about to end
+            earlier = [
+                task for (run_id, epoch), task in self._tasks.items() if run_id == claim.run_id and epoch < claim.epoch
+            ]
+            if earlier:
+                await asyncio.wait(earlier)
+            await self._do(claim)
+        except Exception:  # noqa: BLE001 - one run that cannot be done ends no worker
+            _log.exception("worker %s could not do run %s", self.name, claim.run_id)
+        finally:
+            del self._tasks[claim.run_id, claim.epoch]
+            self._awake.set()
+
+    async def _do(self, claim: Claim) -> None:
+        if claim.deaths >= self._deaths:
+            last = list(claim.facts)[-1:] or ["its beginning"]
+            why = f"dead letter: {claim.deaths} executions died one after the other behind {last[0]}"
+            await self._end(claim, None, _failed(claim, why))
+            return
+        try:
+            agent = await self._agent(claim)
+        except Exception as error:  # noqa: BLE001 - whatever keeps it from being built here
+            await self._refuse(claim, in_words(error) if not isinstance(error, FactoryError) else str(error))
+            return
+        part: Claim | None = claim
+        while part is not None:
+            part = await self._part(part, agent)
+
+    async def _part(self, claim: Claim, agent: Agent) -> Claim | None:
+        """Do a run until it ends, pauses or is handed over; return the next part of it where a segment is full."""
+        journal = FactJournal(claim, self._holder, self._beat)
+        self._journals[claim.run_id] = journal
+        journal.draining = self._draining
+        try:
+            try:
+                with use_scope(Scope(journal=journal)):
+                    result = await _answer(agent, claim)
+            except (RunInterrupted, asyncio.CancelledError):
+                if journal.result is None or not journal.cancelled or journal.lost:
+                    await self._hand_over(claim, journal)
+                    return None
+                result = journal.result
+            except Exception as error:  # noqa: BLE001 - misuse that only the run shows, such as a session without a memory
+                result = _failed(claim, str(error) or in_words(error))
+            if result.status != "paused":
+                await self._end(claim, journal, result)
+                return None
+            return await self._pause(claim, journal, result)
+        finally:
+            del self._journals[claim.run_id]
+
+    async def _end(self, claim: Claim, journal: FactJournal | None, result: AgentResult) -> None:
+        contents = {} if journal is None else journal.contents
+        changes = {
+            "status": result.status,
+            "result": to_json(folded_result(result, contents)),
+            "ended_at": NOW,
+            "executor": None,
+            "pending": None,
+            "state": None,
+            "why": result.error,
+        }
+        await self._move(claim, journal, changes)
+
+    async def _pause(self, claim: Claim, journal: FactJournal, result: AgentResult) -> Claim | None:
+        """Write the state down; it waits for decisions, or goes on with an empty journal."""
+        segment = claim.segment + 1
+        kept = {"state": to_json(result.state), "segment": segment}
+        if result.stop_reason == "approval":
+            pending = to_json(result.pending)
+            await self._move(claim, journal, kept | {"status": "waiting", "executor": None, "pending": pending})
+            return None
+        if not await self._move(claim, journal, kept | {"began_at": NOW}):
+            return None
+        return msgspec.structs.replace(
+            claim, state=result.state, segment=segment, facts={}, events=[], elapsed_s=0.0, decisions={}
+        )
+
+    async def _hand_over(self, claim: Claim, journal: FactJournal) -> None:
+        if not journal.lost:
+            await self._move(claim, journal, _QUEUED)
+
+    async def _refuse(self, claim: Claim, why: str) -> None:
+        """Leave a run to workers that have what it needs."""
+        self._refused[claim.definition_hash] = self._loop.time() + REFUSED_S
+        why = f"worker {self.name} cannot do it: {why}"
+        _log.warning("run %s: %s", claim.run_id, why)
+        await self._move(claim, None, _QUEUED | {"why": why})
+
+    async def _move(self, claim: Claim, journal: FactJournal | None, changes: Mapping[str, Any]) -> bool:
+        events: Events = () if journal is None else await journal.settle()
+        moved = await persistently(
+            lambda: self._holder.move(claim, changes, events), while_=lambda: journal is None or not journal.lost
+        )
+        return bool(moved)
+
+    # agents and their events
+
+    async def _agent(self, claim: Claim) -> Agent:
+        key = claim.definition_hash, claim.file
+        agent = self._agents.get(key)
+        if agent is None:
+            agent = self._build(claim, [self._hear])
+            await agent.aopen()
+            agent = self._agents.setdefault(key, agent)
+        return agent
+
+    def _hear(self, event: AgentEvent) -> None:
+        journal = self._journals.get(event.run_id)
+        if journal is None or journal.hear(event):
+            for observer in self._observers:
+                observer(event)
+
+    async def _close_agents(self) -> None:
+        for agent in self._agents.values():
+            with suppress(Exception):
+                await agent.aclose()
+
+
+_QUEUED: dict[str, Any] = {"status": "queued", "executor": None, "facts_then": -1}
+"""Back into the queue, and no death."""
+
+
+async def _answer(agent: Agent, claim: Claim) -> AgentResult:
+    if claim.state is not None:
+        turn = claim.state["state"].get("open_turn") or {"calls": [], "results": {}}
+        open_calls = {call["id"] for call in turn["calls"]} - set(turn["results"])
+        decisions = {call_id: decision for call_id, decision in claim.decisions.items() if call_id in open_calls}
+        return await agent.async_resume(claim.state, decisions, timeout=None)
+    return await agent.async_run(
+        claim.question, timeout=claim.timeout_s, session_id=claim.session_id, run_id=claim.run_id
+    )
+
+
+def _failed(claim: Claim, why: str) -> AgentResult:
+    return AgentResult(run_id=claim.run_id, status="failed", stop_reason="error", answer=None, error=why)

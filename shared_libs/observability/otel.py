@@ -1,0 +1,438 @@
+"""
+Spans and metrics for OpenTelemetry, made from a run's events by the GenAI semantic conventions.
+
+A run is `invoke_agent NAME`; below it stand its steps, and in them each request to a model (`chat MODEL`, kind CLIENT)
+and each tool call (`execute_tool NAME`). While one of them goes on its span is the current one, so what a tool or an
+HTTP client starts is its child, and what our adapters, the http tool and MCP send carries its `traceparent`. Names are
+those of the conventions (opentelemetry-semantic-conventions 0.66b2, `gen_ai.*`, `error.type`); what they have no name
+for is `factory.*`.
+
+The current span is changed by setting the context that was there before, never by a token: a stream that its reader
+leaves, or a call that ends in another task, leaves no open span and no "failed to detach context".
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from shared_libs.atomic import events
+from shared_libs.atomic.errors import MisuseError
+from shared_libs.atomic.events import AgentEvent
+from shared_libs.atomic.propagation import carry_traces_by
+from shared_libs.atomic.types import Attempt, LLMResponse, Usage
+from shared_libs.observability.redact import redact_data
+
+if TYPE_CHECKING:
+    from opentelemetry.context import Context
+    from opentelemetry.metrics import MeterProvider
+    from opentelemetry.trace import Span, TracerProvider
+
+SCOPE = "genai-factory"
+
+CONTENTS = "OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT"
+"""The variable by which instrumentations of the field are told to record what was said."""
+
+SECONDS = (0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24, 20.48, 40.96, 81.92)
+"""Buckets of `gen_ai.client.operation.duration`, as the conventions give them."""
+
+TOKENS = tuple(4.0**power for power in range(14))
+"""Buckets of `gen_ai.client.token.usage`, as the conventions give them."""
+
+LONGEST_WHY = 500
+"""How many characters of a failure's words stand in a span's status."""
+
+_RUN = "factory-run"
+"""The key by which a context tells which run it belongs to."""
+
+MAX_RUNS = 10_000
+"""How many runs under way are known at once; the oldest is closed as it is."""
+
+
+@dataclass(slots=True)
+class _Open:
+    """A span under way, and the context that was current before it."""
+
+    span: Span
+    before: Context
+    attempt: Attempt | None = None
+    """What became of a request whose answer has not been told yet."""
+
+
+@dataclass(slots=True)
+class _Run:
+    began_ns: int
+    agent: str
+    run: _Open
+    within: Context
+    provider: str = ""
+    step: _Open | None = None
+    attempts: dict[tuple[str, str, int], list[_Open]] = field(default_factory=dict)
+    answered: _Open | None = None
+    tools: dict[str, _Open] = field(default_factory=dict)
+
+    def at(self, seconds: float) -> int:
+        return self.began_ns + int(seconds * 1e9)
+
+
+class OpenTelemetry:
+    """
+    An observer of agents that makes spans and metrics of their runs.
+
+    Without a provider that records it costs a look-up for each event. Give one to all agents of a process.
+
+    Args:
+        tracer_provider: by default the one of the process.
+        meter_provider: by default the one of the process.
+        contents: record questions, answers, arguments and observations too, with secrets masked; by default as the
+            variable OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT says.
+
+    Raises:
+        MisuseError: the extra otel is not installed.
+
+    """
+
+    def __init__(
+        self,
+        tracer_provider: TracerProvider | None = None,
+        meter_provider: MeterProvider | None = None,
+        *,
+        contents: bool | None = None,
+    ) -> None:
+        try:
+            from opentelemetry import metrics, propagate, trace
+        except ImportError:
+            raise MisuseError("OpenTelemetry needs its API: pip install 'genai-factory[otel]'") from None
+        carry_traces_by(propagate.inject)
+        self._meters = metrics.get_meter_provider if meter_provider is None else lambda: meter_provider
+        self._tracer = trace.get_tracer(SCOPE, tracer_provider=tracer_provider)
+        meter = metrics.get_meter(SCOPE, meter_provider=meter_provider)
+        self._duration = meter.create_histogram(
+            "gen_ai.client.operation.duration",
+            "s",
+            "GenAI operation duration.",
+            explicit_bucket_boundaries_advisory=SECONDS,
+        )
+        self._first = meter.create_histogram(
+            "gen_ai.client.operation.time_to_first_chunk",
+            "s",
+            "Time to the first piece of an answer.",
+            explicit_bucket_boundaries_advisory=SECONDS,
+        )
+        self._usage = meter.create_histogram(
+            "gen_ai.client.token.usage", "{token}", "Tokens used.", explicit_bucket_boundaries_advisory=TOKENS
+        )
+        said = os.environ.get(CONTENTS, "").lower()
+        self._contents = said not in {"", "false", "0", "no_content"} if contents is None else contents
+        self._runs: dict[str, _Run] = {}
+        self._tells: dict[type[AgentEvent], Callable[[_Run, Any], None]] = {
+            events.StepStarted: self._step_started,
+            events.AttemptStarted: self._attempt_started,
+            events.AttemptFinished: self._attempt_finished,
+            events.ModelFinished: self._model_finished,
+            events.ToolStarted: self._tool_started,
+            events.ToolFinished: self._tool_finished,
+            events.MemoryLoaded: self._memory,
+            events.MemoryStored: self._memory,
+            events.MemoryCompacted: self._memory,
+            events.RunFinished: self._run_finished,
+        }
+
+    def __call__(self, event: AgentEvent) -> None:
+        """Take an event of a run, in the context in which it happens."""
+        if isinstance(event, events.RunStarted):
+            self._run_started(event)
+            return
+        run = self._runs.get(event.run_id)
+        if run is None:
+            return
+        tell = self._tells.get(type(event))
+        if tell is not None:
+            tell(run, event)
+        elif (attributes := _NOTED.get(type(event))) is not None:
+            told = {f"factory.{name}": getattr(event, name) for name in attributes}
+            name = f"factory.{type(event).__struct_config__.tag}"
+            run.run.span.add_event(name, told, run.at(event.at_s))
+
+    def _run_started(self, event: events.RunStarted) -> None:
+        from opentelemetry import context, trace
+
+        attributes = _without_none(
+            {
+                "gen_ai.operation.name": "invoke_agent",
+                "gen_ai.agent.name": event.agent,
+                "gen_ai.request.model": event.model,
+                "gen_ai.conversation.id": event.session_id,
+                "factory.run_id": event.run_id,
+                "factory.timeout_s": event.timeout_s,
+                "factory.rehearsal": event.rehearsal or None,
+                "factory.resumed": event.resumed or None,
+            }
+        )
+        began_ns = time.time_ns() - int(event.at_s * 1e9)
+        before = context.get_current()
+        span = self._tracer.start_span(
+            f"invoke_agent {event.agent}", before, attributes=attributes, start_time=began_ns + int(event.at_s * 1e9)
+        )
+        if not span.is_recording() and not _records(self._meters()):
+            return  # nobody listens: the run costs a look-up an event
+        within = context.set_value(_RUN, event.run_id, trace.set_span_in_context(span, before))
+        run = _Run(began_ns, event.agent, _Open(span, before), within)
+        if self._contents and span.is_recording():
+            span.set_attribute("gen_ai.input.messages", _messages("user", event.question))
+        if len(self._runs) >= MAX_RUNS:
+            self._close(self._runs.pop(next(iter(self._runs))), None)
+        self._runs[event.run_id] = run
+        context.attach(within)
+
+    def _open(
+        self, run: _Run, name: str, at_s: float, attributes: Mapping[str, Any], *, below: Context | None = None
+    ) -> _Open:
+        """Start a span below a context, by default the current one, and make it the current span."""
+        from opentelemetry import context, trace
+
+        asks = attributes.get("gen_ai.operation.name") == "chat"
+        kind = trace.SpanKind.CLIENT if asks else trace.SpanKind.INTERNAL
+        before = context.get_current() if below is None else below
+        span = self._tracer.start_span(name, before, kind, _without_none(attributes), start_time=run.at(at_s))
+        context.attach(trace.set_span_in_context(span, before))
+        return _Open(span, before)
+
+    def _end(self, opened: _Open, at_ns: int, error: str = "", why: str = "") -> None:
+        from opentelemetry.trace import StatusCode
+
+        if error == "cancelled":  # a hedge that lost, a run that ended: nobody's fault
+            opened.span.set_attribute("factory.outcome", error)
+        elif error:
+            opened.span.set_attribute("error.type", error)
+            opened.span.set_status(StatusCode.ERROR, why[:LONGEST_WHY] or None)
+        opened.span.end(at_ns)
+        self._leave(opened)
+
+    def _leave(self, opened: _Open) -> None:
+        """Where a span is the current one, the one before it is again."""
+        from opentelemetry import context, trace
+
+        if trace.get_current_span() is opened.span:
+            context.attach(opened.before)
+
+    def _step_started(self, run: _Run, event: events.StepStarted) -> None:
+        self._settle(run)
+        if run.step is not None:
+            self._end(run.step, run.at(event.at_s))
+        attributes = {"factory.step": event.step, "factory.final": event.final or None}
+        run.step = self._open(run, f"step {event.step}", event.at_s, attributes, below=run.within)
+
+    def _attempt_started(self, run: _Run, event: events.AttemptStarted) -> None:
+        attributes = {
+            "gen_ai.operation.name": "chat",
+            "gen_ai.provider.name": event.provider,
+            "gen_ai.request.model": event.model,
+            "gen_ai.agent.name": run.agent,
+            "factory.attempt": event.number,
+        }
+        if not run.provider:
+            run.provider = event.provider
+            run.run.span.set_attribute("gen_ai.provider.name", event.provider)
+        opened = self._open(run, f"chat {event.model}", event.at_s, attributes)
+        run.attempts.setdefault((event.provider, event.model, event.number), []).append(opened)
+
+    def _attempt_finished(self, run: _Run, event: events.AttemptFinished) -> None:
+        attempt = event.attempt
+        waiting = run.attempts.get((attempt.provider, attempt.model, attempt.number))
+        if not waiting:
+            return
+        opened = waiting.pop(0)
+        failed = "" if attempt.outcome == "ok" else attempt.outcome
+        first = None if attempt.first_token_s is None else attempt.first_token_s - attempt.started_s
+        told = {
+            "gen_ai.response.time_to_first_chunk": first,
+            "http.response.status_code": attempt.status_code,
+            "factory.waited_s": attempt.waited_s or None,
+        }
+        if attempt.usage is not None:
+            told |= _usage(attempt.usage)
+        opened.span.set_attributes(_without_none(told))
+        about = _without_none(
+            {
+                "gen_ai.operation.name": "chat",
+                "gen_ai.provider.name": attempt.provider,
+                "gen_ai.request.model": attempt.model,
+                "error.type": failed or None,
+            }
+        )
+        self._duration.record(attempt.ended_s - attempt.started_s, about)
+        if first is not None:
+            self._first.record(first, about)
+        if failed:
+            self._end(opened, run.at(attempt.ended_s), failed, attempt.why)
+            return
+        self._settle(run)
+        opened.attempt, run.answered = attempt, opened
+        self._leave(opened)
+
+    def _settle(self, run: _Run) -> None:
+        """End the request that was answered and of whose answer nothing more is told."""
+        if run.answered is not None and run.answered.attempt is not None:
+            self._end(run.answered, run.at(run.answered.attempt.ended_s))
+        run.answered = None
+
+    def _model_finished(self, run: _Run, event: events.ModelFinished) -> None:
+        response = event.response
+        if run.answered is None:
+            return  # what a journal knew was asked by another process
+        span, attempt = run.answered.span, run.answered.attempt
+        told = {
+            "gen_ai.response.model": response.model or None,
+            "gen_ai.response.finish_reasons": (_FINISH.get(response.finish_reason, response.finish_reason),),
+            "factory.cost_usd": response.cost_usd,
+            **_usage(response.usage),
+        }
+        span.set_attributes(_without_none(told))
+        if self._contents and span.is_recording():
+            span.set_attribute("gen_ai.output.messages", _turn(response))
+        about = {
+            "gen_ai.operation.name": "chat",
+            "gen_ai.provider.name": response.provider or (attempt.provider if attempt else SCOPE),
+            "gen_ai.request.model": response.requested_model,
+        } | ({"gen_ai.response.model": response.model} if response.model else {})
+        for kind, count in (("input", response.usage.input_tokens), ("output", response.usage.output_tokens)):
+            if count:
+                self._usage.record(count, about | {"gen_ai.token.type": kind})
+        self._settle(run)
+
+    def _tool_started(self, run: _Run, event: events.ToolStarted) -> None:
+        attributes = {
+            "gen_ai.operation.name": "execute_tool",
+            "gen_ai.tool.name": event.tool,
+            "gen_ai.tool.call.id": event.call_id,
+            "gen_ai.tool.type": "function",
+            "gen_ai.agent.name": run.agent,
+        }
+        opened = self._open(run, f"execute_tool {event.tool}", event.at_s, attributes)
+        if self._contents and opened.span.is_recording():
+            opened.span.set_attribute("gen_ai.tool.call.arguments", _json(event.input))
+        run.tools[event.call_id] = opened
+
+    def _tool_finished(self, run: _Run, event: events.ToolFinished) -> None:
+        opened = run.tools.pop(event.call_id, None)
+        if opened is None:
+            return
+        if self._contents and opened.span.is_recording():
+            opened.span.set_attribute("gen_ai.tool.call.result", _json(event.content))
+        self._end(opened, run.at(event.at_s), "tool_error" if event.is_error else "")
+        about = {"gen_ai.operation.name": "execute_tool", "gen_ai.provider.name": run.provider or SCOPE}
+        self._duration.record(event.elapsed_s, about | ({"error.type": "tool_error"} if event.is_error else {}))
+
+    def _memory(self, run: _Run, event: events.MemoryLoaded | events.MemoryStored | events.MemoryCompacted) -> None:
+        name = _MEMORY[type(event)]
+        told: dict[str, Any] = {"factory.memory.operation": name, "factory.memory.messages": event.messages}
+        span = self._tracer.start_span(
+            f"memory {name}", run.within, attributes=told, start_time=run.at(event.at_s - event.elapsed_s)
+        )
+        span.end(run.at(event.at_s))
+
+    def _run_finished(self, run: _Run, event: events.RunFinished) -> None:
+        from opentelemetry import context
+
+        del self._runs[event.run_id]
+        result = event.result
+        span = run.run.span
+        told = {
+            "factory.status": result.status,
+            "factory.stop_reason": result.stop_reason,
+            "factory.steps": len(result.steps),
+            "factory.cost_usd": result.cost_usd,
+            "factory.still_running": tuple(left.tool for left in result.still_running) or None,
+            **_usage(result.usage),
+        }
+        span.set_attributes(_without_none(told))
+        if self._contents and span.is_recording() and result.answer is not None:
+            span.set_attribute("gen_ai.output.messages", _messages("assistant", result.answer))
+        self._close(run, event)
+        failed: dict[str, str] = {"error.type": result.stop_reason} if result.status == "failed" else {}
+        about = {
+            "gen_ai.operation.name": "invoke_agent",
+            "gen_ai.provider.name": run.provider or SCOPE,
+            "gen_ai.agent.name": run.agent,
+        }
+        self._duration.record(result.elapsed_s, about | failed)
+        # whichever span of this run was the current one, what was before it is again
+        if context.get_value(_RUN) == event.run_id:
+            context.attach(run.run.before)
+
+    def _close(self, run: _Run, last: events.RunFinished | None) -> None:
+        """End what is still open of a run, and the run."""
+        now = time.time_ns() if last is None else run.at(last.at_s)
+        self._settle(run)
+        left = [opened for waiting in run.attempts.values() for opened in waiting] + list(run.tools.values())
+        for opened in left:
+            self._end(opened, now, "cancelled")
+        if run.step is not None:
+            self._end(run.step, now)
+        failed = last is not None and last.result.status == "failed"
+        why = redact_data(last.result.error or "") if last is not None and failed else ""
+        self._end(run.run, now, last.result.stop_reason if last is not None and failed else "", str(why))
+
+
+_MEMORY = {events.MemoryLoaded: "load", events.MemoryStored: "store", events.MemoryCompacted: "compact"}
+
+_NOTED: dict[type[AgentEvent], tuple[str, ...]] = {
+    events.RetryScheduled: ("provider", "model", "wait_s", "why"),
+    events.FellBack: ("provider", "model", "next_provider", "next_model", "why"),
+    events.BreakerChanged: ("provider", "model", "state"),
+    events.StreamRestarted: ("reason",),
+    events.ApprovalRequested: ("tool", "call_id"),
+    events.Abandoned: ("what", "name", "call_id"),
+    events.AbandonedEnded: ("what", "name", "call_id", "late_s"),
+    events.LoopBlocked: ("tool", "call_id", "blocked_s"),
+    events.LimitReached: ("stop_reason", "why"),
+    events.Warned: ("message",),
+}
+"""What is told as an event of the run's span, and which of its fields."""
+
+_FINISH = {"tool_calls": "tool_call"}
+"""Finish reasons that the conventions call otherwise."""
+
+
+def _records(meters: MeterProvider) -> bool:
+    """Whether figures go anywhere: the API's own providers, in place until there is a real one, throw them away."""
+    return not type(meters).__module__.startswith("opentelemetry.metrics")
+
+
+def _without_none(attributes: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in attributes.items() if value is not None}
+
+
+def _usage(usage: Usage) -> dict[str, Any]:
+    return {
+        "gen_ai.usage.input_tokens": usage.input_tokens,
+        "gen_ai.usage.output_tokens": usage.output_tokens,
+        "gen_ai.usage.cache_read.input_tokens": usage.cached_input_tokens or None,
+    }
+
+
+def _json(value: Any) -> str:
+    masked = redact_data(value)
+    return masked if isinstance(masked, str) else json.dumps(masked, ensure_ascii=False, default=str)
+
+
+def _messages(role: str, text: str) -> str:
+    return _json_of([{"role": role, "parts": [{"type": "text", "content": text}]}])
+
+
+def _turn(response: LLMResponse) -> str:
+    parts: list[dict[str, Any]] = [{"type": "text", "content": response.text}] if response.text else []
+    parts += [
+        {"type": "tool_call", "id": call.id, "name": call.name, "arguments": call.input} for call in response.tool_calls
+    ]
+    reason = _FINISH.get(response.finish_reason, response.finish_reason)
+    return _json_of([{"role": "assistant", "parts": parts, "finish_reason": reason}])
+
+
+def _json_of(value: Any) -> str:
+    return json.dumps(redact_data(value), ensure_ascii=False, default=str)

@@ -1,0 +1,131 @@
+"""
+Files as documents: text, Markdown, HTML and PDF, and office files where `kreuzberg` is installed.
+
+A file is named by its absolute path, so the same file is the same document from wherever it is indexed.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from shared_libs.atomic.errors import MisuseError
+from shared_libs.atomic.page_text import decoded, readable
+from shared_libs.retrieval.types import Document
+
+_TEXT = {
+    **dict.fromkeys((".txt", ".text", ".log", ".csv", ".tsv", ".json", ".yaml", ".yml", ".toml"), "text/plain"),
+    **dict.fromkeys((".md", ".markdown", ".rst"), "text/markdown"),
+    **dict.fromkeys((".html", ".htm", ".xhtml"), "text/html"),
+}
+_PDF = {".pdf": "application/pdf"}
+_OFFICE = {
+    ".docx": "application/vnd.openxmlformats-officedocument.wordprocessingml.document",
+    ".pptx": "application/vnd.openxmlformats-officedocument.presentationml.presentation",
+    ".xlsx": "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet",
+    ".odt": "application/vnd.oasis.opendocument.text",
+    ".epub": "application/epub+zip",
+    ".rtf": "application/rtf",
+}
+KINDS = _TEXT | _PDF | _OFFICE
+"""The media type of each kind of file that is read, by its ending."""
+
+MAX_BYTES = 200_000_000
+"""Bytes a file may have."""
+
+_FIRST_HEADING = re.compile(r"^#{1,2}[ \t]+(\S.*?)[ \t#]*$", re.MULTILINE)
+
+
+class File:
+    """A file that is read when its turn comes."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path.absolute()
+
+    @property
+    def source(self) -> str:
+        """What names it: its absolute path."""
+        return self.path.as_posix()
+
+    def load(self) -> Document:
+        """
+        Read it; blocks.
+
+        Raises:
+            MisuseError: it is of no kind that is read, too large, or its reader is not installed.
+            OSError: it cannot be opened.
+
+        """
+        kind = self.path.suffix.lower()
+        size = self.path.stat().st_size
+        if size > MAX_BYTES:
+            raise MisuseError(f"it has {size:,} bytes, of at most {MAX_BYTES:,}")
+        if kind in _PDF:
+            text = _pdf(self.path)
+        elif kind in _OFFICE:
+            text = _office(self.path)
+        else:
+            text = _text(self.path.read_bytes(), html=_TEXT.get(kind) == "text/html")
+        heading = _FIRST_HEADING.search(text, 0, 4_000) if _TEXT.get(kind) in ("text/markdown", "text/html") else None
+        return Document(
+            source=self.source,
+            text=text,
+            title=heading[1] if heading else self.path.name,
+            media_type=KINDS.get(kind, "text/plain"),
+            metadata={"file": self.path.name, "folder": self.path.parent.as_posix(), "kind": kind.lstrip(".")},
+        )
+
+
+def find_files(paths: Iterable[Path]) -> Iterator[File]:
+    """
+    Yield the files of folders, all levels of them, by name; a file that is named itself is read whatever its ending.
+
+    What begins with a dot is left out, and so are endings that no reader knows.
+
+    Raises:
+        MisuseError: there is no such file or folder.
+
+    """
+    for path in paths:
+        if path.is_dir():
+            for found in sorted(path.rglob("*")):
+                inside = found.relative_to(path).parts
+                if found.suffix.lower() in KINDS and found.is_file() and not any(part[0] == "." for part in inside):
+                    yield File(found)
+        elif path.is_file():
+            yield File(path)
+        else:
+            raise MisuseError(f"there is no file or folder {path}")
+
+
+def _text(body: bytes, *, html: bool) -> str:
+    if not html and b"\0" in body[:4_096] and not body.startswith((b"\xff\xfe", b"\xfe\xff")):
+        raise MisuseError("it is no text; allowed are " + ", ".join(sorted(KINDS)))
+    text = decoded(body, None, is_html=html)
+    return readable(text, "") if html else text
+
+
+def _pdf(path: Path) -> str:
+    if importlib.util.find_spec("pypdfium2") is None:
+        raise MisuseError("a PDF needs the package pypdfium2: pip install 'genai-factory[retrieval]'")
+    import pypdfium2
+
+    try:
+        document = pypdfium2.PdfDocument(path)
+    except pypdfium2.PdfiumError as error:
+        raise MisuseError(f"the PDF cannot be read: {error}") from error
+    with document:
+        return "\n\n".join(page.get_textpage().get_text_bounded() for page in document)
+
+
+def _office(path: Path) -> str:
+    if importlib.util.find_spec("kreuzberg") is None:
+        raise MisuseError(f"a {path.suffix} file needs the package kreuzberg: pip install 'genai-factory[office]'")
+    import kreuzberg
+
+    try:
+        return str(kreuzberg.extract_file_sync(str(path)).content)
+    except Exception as error:
+        raise MisuseError(f"the file cannot be read: {error}") from error

@@ -1,0 +1,456 @@
+"""
+The ports of retrieval: where documents, vectors, words and a graph are kept, and who orders what was found.
+
+A store implements the small methods that begin with one underscore. One that waits (HTTP, Bolt, a database server)
+writes them as `async def`; one that computes in this process writes plain `def`, and they run in a pool of as many
+threads as there are cores, never on the event loop. The public methods are final: they bound every call by `timeout_s`
+and the current deadline, check what goes in and what comes out, and make one kind of error of every failure.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import math
+import os
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, final
+
+from shared_libs.atomic.errors import DeadlineExceeded, MisuseError, RetrievalError, RetrievalUnavailable, in_words
+from shared_libs.atomic.scope import current_deadline
+from shared_libs.atomic.supervise import NO_FAILURES, BodyCancelled, Expiry, LeftRunning, supervise
+from shared_libs.atomic.threads import Threads
+from shared_libs.retrieval.filters import Where
+from shared_libs.retrieval.types import (
+    Chunk,
+    CollectionRow,
+    DocumentRow,
+    EmbedderIdentity,
+    Expanded,
+    Found,
+    Point,
+    Space,
+    StoredChunk,
+    Words,
+)
+
+if TYPE_CHECKING:
+    import numpy as np
+
+T = TypeVar("T")
+Given: TypeAlias = T | Awaitable[T]
+"""What a store's method gives: at once, in a thread of the pool; or awaited, where it waits."""
+
+POOL = Threads("retrieval", max(2, os.cpu_count() or 1))
+"""Where stores of this process compute: more threads than cores only make each other wait."""
+
+
+class Port:
+    """What all ports have: a name for errors, a bound for every call, and what it has left running."""
+
+    name: str = "store"
+    timeout_s: float = 10.0
+
+    _left_running: LeftRunning | None = None
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        if Port in cls.__bases__:  # a port itself
+            return
+        for method in vars(cls):
+            if method.startswith("async_"):
+                raise MisuseError(f"{cls.__name__} overrides {method}, which is final; write `_{method[6:]}` instead")
+
+    @property
+    def still_running(self) -> int:
+        """How many calls of this store run on although nobody waits for them any more."""
+        return 0 if self._left_running is None else len(self._left_running)
+
+    async def aclose(self) -> None:
+        """Release what the store holds; using it afterwards opens it again."""
+
+    async def _ask(self, verb: str, method: Callable[..., Given[T]], *arguments: Any) -> T:
+        """Await a method of the store until the deadline, in a thread where it is a plain function."""
+        if self._left_running is None:
+            self._left_running = LeftRunning()
+        if self._left_running.full:
+            raise RetrievalUnavailable(f"{self.name} was not asked to {verb}: {self._left_running}")
+        limit = current_deadline().narrowed(self.timeout_s)
+        allowed = max(0.0, limit.at - asyncio.get_running_loop().time())
+        expiry = Expiry(limit.at, f"{self.name} did not {verb} within {allowed:.3g} s")
+        job = None
+        try:
+            if inspect.iscoroutinefunction(method):
+                body: Coroutine[Any, Any, T] = method(*arguments)
+            else:
+                job = POOL.submit(lambda: method(*arguments), {})
+                body = job.result()
+            return await supervise(
+                body,
+                expiry,
+                what="store",
+                name=self.name,
+                call_id=verb,
+                elsewhere=job,
+                left_running=self._left_running,
+            )
+        except DeadlineExceeded as error:
+            raise RetrievalUnavailable(str(error)) from error
+        except BodyCancelled:
+            raise RetrievalError(f"{self.name} was cancelled from within during {verb}") from None
+        except (RetrievalError, MisuseError):
+            raise
+        except NO_FAILURES:
+            raise
+        except BaseException as error:  # a store is foreign code: its failure has one type for the caller
+            raise RetrievalError(f"{self.name} failed to {verb}: {in_words(error)}") from error
+
+
+class DocumentStore(Port):
+    """
+    The owner of truth: which documents there are, their text, their chunks, and what may be seen.
+
+    A chunk is staged before any index knows it, seen when its document is committed, and doomed before it leaves the
+    indexes; so whatever an index finds that is not seen here is not there, and nothing an index holds is forgotten.
+    """
+
+    name = "document store"
+
+    @final
+    async def async_collection(self, space: Space) -> CollectionRow | None:
+        """Return what is kept of a collection; None where there is none."""
+        return await self._ask("look up a collection", self._collection, space)
+
+    @final
+    async def async_collections(self, tenant: str) -> list[CollectionRow]:
+        """Return the collections of a tenant, by name, without their sizes."""
+        return await self._ask("list collections", self._collections, tenant)
+
+    @final
+    async def async_sizes(self, space: Space) -> tuple[int, int]:
+        """Return how many documents and how many chunks of a collection may be seen."""
+        return await self._ask("count", self._sizes, space)
+
+    @final
+    async def async_create(self, space: Space, embedder: EmbedderIdentity | None) -> CollectionRow:
+        """Make a collection; one that is there stays as it is and is returned."""
+        return await self._ask("make a collection", self._create, space, embedder)
+
+    @final
+    async def async_begin_generation(self, space: Space, embedder: EmbedderIdentity | None) -> int:
+        """Return the number of the generation that another embedder builds; the same one goes on with its own."""
+        return await self._ask("begin a generation", self._begin_generation, space, embedder)
+
+    @final
+    async def async_switch(self, space: Space, generation: int) -> None:
+        """Make a generation the one that is searched, at once."""
+        await self._ask("switch generations", self._switch, space, generation)
+
+    @final
+    async def async_drop(self, space: Space) -> bool:
+        """Forget a collection with all its documents; False where there is none."""
+        return await self._ask("drop a collection", self._drop, space)
+
+    @final
+    async def async_rows(self, space: Space, ids: Sequence[str]) -> dict[str, DocumentRow]:
+        """Return those of the documents that are known."""
+        return await self._ask("look up documents", self._rows, space, list(ids)) if ids else {}
+
+    @final
+    async def async_documents(self, space: Space, *, after: str = "", limit: int = 100) -> list[DocumentRow]:
+        """Return documents by their id, those behind `after`."""
+        return await self._ask("list documents", self._documents, space, after, limit)
+
+    @final
+    async def async_text(self, space: Space, document: str) -> str | None:
+        """Return the stored text that offsets refer to; None where there is no such document."""
+        return await self._ask("read a document", self._text, space, document)
+
+    @final
+    async def async_chunks(self, space: Space, ids: Sequence[str]) -> dict[str, StoredChunk]:
+        """Return those of the chunks that may be seen."""
+        return await self._ask("read chunks", self._chunks, space, list(ids)) if ids else {}
+
+    @final
+    async def async_seen(self, space: Space, *, after: str = "", limit: int = 256) -> list[StoredChunk]:
+        """Return chunks that may be seen by their id, those behind `after`."""
+        return await self._ask("list chunks", self._seen, space, after, limit)
+
+    @final
+    async def async_stage(self, space: Space, document: DocumentRow, chunks: Sequence[Chunk]) -> None:
+        """
+        Note chunks that are about to enter the indexes; none is seen by that.
+
+        Raises:
+            RetrievalUnavailable: one of them is just being removed by another.
+
+        """
+        await self._ask("stage chunks", self._stage, space, document, list(chunks))
+
+    @final
+    async def async_commit(self, space: Space, document: DocumentRow, text: str, chunks: Sequence[Chunk]) -> bool:
+        """
+        Make this the document, at once: its chunks are seen, and what it had besides is doomed.
+
+        False, and nothing done, where another indexing has doomed one of the chunks meanwhile.
+        """
+        return await self._ask("commit a document", self._commit, space, document, text, list(chunks))
+
+    @final
+    async def async_remove(self, space: Space, document: str) -> bool:
+        """Make a document unseen at once and doom its chunks; False where there is none."""
+        return await self._ask("remove a document", self._remove, space, document)
+
+    @final
+    async def async_doomed(self, space: Space, limit: int = 1_000) -> list[str]:
+        """Return chunks that are to leave the indexes; from now on nobody may stage them."""
+        return await self._ask("list what is to go", self._doomed, space, limit)
+
+    @final
+    async def async_forget(self, space: Space, ids: Sequence[str]) -> None:
+        """Forget doomed chunks that have left every index."""
+        await self._ask("forget chunks", self._forget, space, list(ids))
+
+    def _collection(self, space: Space) -> Given[CollectionRow | None]:
+        raise NotImplementedError
+
+    def _collections(self, tenant: str) -> Given[list[CollectionRow]]:
+        raise NotImplementedError
+
+    def _sizes(self, space: Space) -> Given[tuple[int, int]]:
+        raise NotImplementedError
+
+    def _create(self, space: Space, embedder: EmbedderIdentity | None) -> Given[CollectionRow]:
+        raise NotImplementedError
+
+    def _begin_generation(self, space: Space, embedder: EmbedderIdentity | None) -> Given[int]:
+        raise NotImplementedError
+
+    def _switch(self, space: Space, generation: int) -> Given[None]:
+        raise NotImplementedError
+
+    def _drop(self, space: Space) -> Given[bool]:
+        raise NotImplementedError
+
+    def _rows(self, space: Space, ids: list[str]) -> Given[dict[str, DocumentRow]]:
+        raise NotImplementedError
+
+    def _documents(self, space: Space, after: str, limit: int) -> Given[list[DocumentRow]]:
+        raise NotImplementedError
+
+    def _text(self, space: Space, document: str) -> Given[str | None]:
+        raise NotImplementedError
+
+    def _chunks(self, space: Space, ids: list[str]) -> Given[dict[str, StoredChunk]]:
+        raise NotImplementedError
+
+    def _seen(self, space: Space, after: str, limit: int) -> Given[list[StoredChunk]]:
+        raise NotImplementedError
+
+    def _stage(self, space: Space, document: DocumentRow, chunks: list[Chunk]) -> Given[None]:
+        raise NotImplementedError
+
+    def _commit(self, space: Space, document: DocumentRow, text: str, chunks: list[Chunk]) -> Given[bool]:
+        raise NotImplementedError
+
+    def _remove(self, space: Space, document: str) -> Given[bool]:
+        raise NotImplementedError
+
+    def _doomed(self, space: Space, limit: int) -> Given[list[str]]:
+        raise NotImplementedError
+
+    def _forget(self, space: Space, ids: list[str]) -> Given[None]:
+        raise NotImplementedError
+
+
+class VectorStore(Port):
+    """Vectors by chunk id, compared by the cosine of their angle. Every write may be repeated."""
+
+    name = "vector store"
+
+    @final
+    async def async_upsert(self, space: Space, points: Sequence[Point]) -> None:
+        """
+        Store vectors, over those of the same ids.
+
+        Raises:
+            MisuseError: they are not all of one length, or hold what is no finite number.
+
+        """
+        if points:
+            width = len(points[0].vector)
+            for point in points:
+                check_vector(point.vector, width)
+            await self._ask("store vectors", self._upsert, space, list(points))
+
+    @final
+    async def async_search(self, space: Space, vector: np.ndarray, k: int, where: Where = ()) -> list[Found]:
+        """Return the `k` nearest of those that fit the filter, nearest first, equals by id."""
+        if k < 1:
+            return []
+        check_vector(vector)
+        return _checked(self.name, await self._ask("search", self._search, space, vector, k, where), k)
+
+    @final
+    async def async_tag(self, space: Space, ids: Sequence[str], metadata: Mapping[str, Any]) -> set[str]:
+        """Note metadata on those of the points that are there, and return which are."""
+        return await self._ask("note metadata", self._tag, space, list(ids), dict(metadata)) if ids else set()
+
+    @final
+    async def async_delete(self, space: Space, ids: Sequence[str]) -> None:
+        """Remove vectors; those that are not there are no error."""
+        if ids:
+            await self._ask("delete vectors", self._delete, space, list(ids))
+
+    @final
+    async def async_drop(self, space: Space) -> None:
+        """Remove a whole generation."""
+        await self._ask("drop vectors", self._drop, space)
+
+    @final
+    async def async_count(self, space: Space) -> int:
+        """Return how many vectors there are."""
+        return await self._ask("count vectors", self._count, space)
+
+    def _upsert(self, space: Space, points: list[Point]) -> Given[None]:
+        raise NotImplementedError
+
+    def _search(self, space: Space, vector: np.ndarray, k: int, where: Where) -> Given[list[Found]]:
+        raise NotImplementedError
+
+    def _tag(self, space: Space, ids: list[str], metadata: dict[str, Any]) -> Given[set[str]]:
+        raise NotImplementedError
+
+    def _delete(self, space: Space, ids: list[str]) -> Given[None]:
+        raise NotImplementedError
+
+    def _drop(self, space: Space) -> Given[None]:
+        raise NotImplementedError
+
+    def _count(self, space: Space) -> Given[int]:
+        raise NotImplementedError
+
+
+class LexicalIndex(Port):
+    """Chunks by the words they hold. Every write may be repeated; generations do not matter here."""
+
+    name = "lexical index"
+
+    @final
+    async def async_upsert(self, space: Space, texts: Sequence[Words]) -> None:
+        """Index texts, over those of the same ids."""
+        if texts:
+            await self._ask("index texts", self._upsert, space, list(texts))
+
+    @final
+    async def async_search(self, space: Space, text: str, k: int, where: Where = ()) -> list[Found]:
+        """Return up to `k` chunks that share words with the text and fit the filter, best first, equals by id."""
+        if k < 1 or not text.strip():
+            return []
+        return _checked(self.name, await self._ask("search", self._search, space, text, k, where), k)
+
+    @final
+    async def async_delete(self, space: Space, ids: Sequence[str]) -> None:
+        """Remove texts; those that are not there are no error."""
+        if ids:
+            await self._ask("delete texts", self._delete, space, list(ids))
+
+    @final
+    async def async_drop(self, space: Space) -> None:
+        """Remove the texts of a collection."""
+        await self._ask("drop texts", self._drop, space)
+
+    def _upsert(self, space: Space, texts: list[Words]) -> Given[None]:
+        raise NotImplementedError
+
+    def _search(self, space: Space, text: str, k: int, where: Where) -> Given[list[Found]]:
+        raise NotImplementedError
+
+    def _delete(self, space: Space, ids: list[str]) -> Given[None]:
+        raise NotImplementedError
+
+    def _drop(self, space: Space) -> Given[None]:
+        raise NotImplementedError
+
+
+class GraphStore(Port):
+    """What texts mention and how that is related, by tenant and collection. Every write may be repeated."""
+
+    name = "graph store"
+
+    @final
+    async def async_expand(self, space: Space, question: str, seeds: Sequence[str]) -> list[Expanded]:
+        """Return chunks that what the question names, or what the seeds mention, leads to; best first, no seed."""
+        return await self._ask("expand", self._expand, space, question, list(seeds))
+
+    @final
+    async def async_delete(self, space: Space, ids: Sequence[str]) -> None:
+        """Remove what chunks have told; what nothing else tells goes too."""
+        if ids:
+            await self._ask("delete mentions", self._delete, space, list(ids))
+
+    @final
+    async def async_drop(self, space: Space) -> None:
+        """Remove the graph of a collection."""
+        await self._ask("drop a graph", self._drop, space)
+
+    def _expand(self, space: Space, question: str, seeds: list[str]) -> Given[list[Expanded]]:
+        raise NotImplementedError
+
+    def _delete(self, space: Space, ids: list[str]) -> Given[None]:
+        raise NotImplementedError
+
+    def _drop(self, space: Space) -> Given[None]:
+        raise NotImplementedError
+
+
+class Reranker(Port):
+    """Says how well texts answer a query, on a scale of its own."""
+
+    name = "reranker"
+
+    @final
+    async def async_rerank(self, query: str, texts: Sequence[str]) -> list[float]:
+        """
+        Return a score for each text, in their order; more is better.
+
+        Raises:
+            RetrievalError: it failed, or gave not one finite number for each text.
+
+        """
+        if not texts:
+            return []
+        scores: list[float] = await self._ask("rerank", self._rerank, query, list(texts))
+        if len(scores) != len(texts):
+            raise RetrievalError(f"{self.name} gave {len(scores)} scores for {len(texts)} texts")
+        if not all(map(math.isfinite, scores)):
+            raise RetrievalError(f"{self.name} gave a score that is no finite number")
+        return [float(score) for score in scores]
+
+    def _rerank(self, query: str, texts: list[str]) -> Given[list[float]]:
+        raise NotImplementedError
+
+
+def check_vector(vector: np.ndarray, width: int | None = None) -> None:
+    """
+    Check one vector.
+
+    Raises:
+        MisuseError: it is empty, of another length, or holds what is no finite number.
+
+    """
+    import numpy as np
+
+    row = np.asarray(vector)
+    if row.ndim != 1 or not len(row) or (width is not None and len(row) != width):
+        raise MisuseError(f"a vector of shape {row.shape} where one of {width or 'any'} numbers belongs")
+    if not np.isfinite(row).all():
+        raise MisuseError("a vector holds what is no finite number (NaN or infinite)")
+
+
+def _checked(name: str, found: Any, k: int) -> list[Found]:
+    """Take what a store has found: it is foreign code."""
+    for row in found:
+        if not isinstance(row, Found) or not math.isfinite(row.score):
+            raise RetrievalError(f"{name} gave {row!r:.80} where a chunk id and a finite score belong")
+    return list(found[:k])

@@ -1,0 +1,49 @@
+"""Back ends, one file each, imported when first used; `open_stores` finds them by the scheme of a URL."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from shared_libs.atomic.errors import MisuseError
+from shared_libs.retrieval.ports import DocumentStore, GraphStore, LexicalIndex, VectorStore
+
+DEFAULT_URL = "sqlite:///collections.db"
+
+
+@dataclass(frozen=True, slots=True)
+class Stores:
+    """Where a collection is kept."""
+
+    documents: DocumentStore
+    vectors: VectorStore
+    words: LexicalIndex
+    graph: GraphStore | None = None
+
+    async def aclose(self) -> None:
+        """Close all of them; using one afterwards opens it again."""
+        for store in (self.documents, self.vectors, self.words, self.graph):
+            if store is not None:
+                await store.aclose()
+
+
+def open_stores(url: str = DEFAULT_URL) -> Stores:
+    """
+    Return the stores of a URL; nothing is opened before it is used.
+
+    Args:
+        url: `sqlite:///file.db`: everything in one file.
+
+    Raises:
+        MisuseError: no collection is kept at such an address.
+
+    """
+    scheme, _, place = url.partition("://")
+    if scheme == "sqlite":
+        from shared_libs.retrieval.stores.sqlite_database import Database
+        from shared_libs.retrieval.stores.sqlite_documents import SqliteDocuments
+        from shared_libs.retrieval.stores.sqlite_vectors import SqliteVectors
+        from shared_libs.retrieval.stores.sqlite_words import SqliteWords
+
+        database = Database(place.removeprefix("/"))
+        return Stores(SqliteDocuments(database), SqliteVectors(database), SqliteWords(database))
+    raise MisuseError(f"no collection is kept at {scheme}:…; allowed is sqlite:///file.db")

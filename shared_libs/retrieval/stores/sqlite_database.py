@@ -1,0 +1,179 @@
+"""One SQLite file for the embedded stores: connections that threads lend each other, and the tables."""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+from shared_libs.atomic.errors import MisuseError, RetrievalError, RetrievalUnavailable
+
+BUSY_S = 5.0
+"""Seconds a statement waits for a writer of another process."""
+
+FORM = 1
+"""The form of the tables; another one is refused."""
+
+MOST_PARAMETERS = 30_000
+"""How many parameters a statement may have (SQLite 3.32 and later take 32,766)."""
+
+_TABLES = """
+CREATE TABLE IF NOT EXISTS collections (
+    key INTEGER PRIMARY KEY,
+    tenant TEXT NOT NULL,
+    name TEXT NOT NULL,
+    generation INTEGER NOT NULL,
+    UNIQUE (tenant, name)
+);
+CREATE TABLE IF NOT EXISTS generations (
+    collection INTEGER NOT NULL,
+    generation INTEGER NOT NULL,
+    embedder TEXT,
+    PRIMARY KEY (collection, generation)
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS documents (
+    collection INTEGER NOT NULL,
+    id TEXT NOT NULL,
+    row TEXT NOT NULL,
+    text TEXT NOT NULL,
+    UNIQUE (collection, id)
+);
+CREATE TABLE IF NOT EXISTS chunks (
+    collection INTEGER NOT NULL,
+    id TEXT NOT NULL,
+    document TEXT NOT NULL,
+    state INTEGER NOT NULL,
+    start INTEGER NOT NULL,
+    "end" INTEGER NOT NULL,
+    heading TEXT NOT NULL,
+    tokens INTEGER NOT NULL,
+    text TEXT NOT NULL,
+    UNIQUE (collection, id)
+);
+CREATE INDEX IF NOT EXISTS chunks_of_document ON chunks (collection, document);
+CREATE INDEX IF NOT EXISTS chunks_to_go ON chunks (collection, id) WHERE state < 0;
+CREATE TABLE IF NOT EXISTS vectors (
+    seq INTEGER PRIMARY KEY AUTOINCREMENT,
+    collection INTEGER NOT NULL,
+    generation INTEGER NOT NULL,
+    id TEXT NOT NULL,
+    vector BLOB,
+    metadata TEXT NOT NULL,
+    UNIQUE (collection, generation, id)
+);
+CREATE INDEX IF NOT EXISTS vectors_in_order ON vectors (collection, generation, seq);
+CREATE TABLE IF NOT EXISTS texts (
+    rowid INTEGER PRIMARY KEY,
+    collection INTEGER NOT NULL,
+    id TEXT NOT NULL,
+    words TEXT NOT NULL,
+    metadata TEXT NOT NULL,
+    UNIQUE (collection, id)
+);
+"""
+
+
+class Database:
+    """
+    An SQLite file as the embedded stores share it; several processes may.
+
+    Everything here blocks and runs in the pool. A connection is lent to one thread at a time. Writers take turns, in
+    this process by a lock and among processes by SQLite's own.
+
+    Args:
+        path: the file; its folder has to be there. ":memory:" is none: what is indexed should outlive the process.
+
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        if str(path) in ("", ":memory:"):
+            raise MisuseError("a collection is kept in a file, such as sqlite:///collections.db")
+        self.path = Path(path)
+        self._idle: list[sqlite3.Connection] = []
+        self._guard = threading.Lock()
+        self._writer = threading.Lock()
+        self._ready = False
+
+    @contextmanager
+    def reading(self) -> Iterator[sqlite3.Connection]:
+        """Lend a connection; what is read inside one statement is of one moment."""
+        connection = self._borrow()
+        try:
+            yield connection
+        except sqlite3.Error as error:
+            raise self._failure(error) from error
+        finally:
+            self._give_back(connection)
+
+    @contextmanager
+    def writing(self) -> Iterator[sqlite3.Connection]:
+        """Lend a connection in a transaction that is kept whole or not at all."""
+        with self._writer, self.reading() as connection:
+            connection.execute("BEGIN IMMEDIATE")
+            try:
+                yield connection
+            except BaseException:
+                connection.execute("ROLLBACK")
+                raise
+            connection.execute("COMMIT")
+
+    def close(self) -> None:
+        """Close what is idle; what is lent is closed by the next call of this."""
+        with self._guard:
+            idle, self._idle = self._idle, []
+        for connection in idle:
+            connection.close()
+
+    def _borrow(self) -> sqlite3.Connection:
+        with self._guard:
+            if self._idle:
+                return self._idle.pop()
+        try:
+            connection = sqlite3.connect(
+                self.path, timeout=BUSY_S, isolation_level=None, check_same_thread=False, cached_statements=256
+            )
+        except sqlite3.Error as error:
+            raise self._failure(error) from error
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+            connection.execute("PRAGMA synchronous = NORMAL")
+            if not self._ready:
+                self._make_tables(connection)
+        except sqlite3.Error as error:
+            connection.close()
+            raise self._failure(error) from error
+        except RetrievalError:
+            connection.close()
+            raise
+        return connection
+
+    def _give_back(self, connection: sqlite3.Connection) -> None:
+        with self._guard:
+            self._idle.append(connection)
+
+    def _make_tables(self, connection: sqlite3.Connection) -> None:
+        with closing(connection.execute("PRAGMA user_version")) as cursor:
+            form = cursor.fetchone()[0]
+        if form not in (0, FORM):
+            raise RetrievalError(
+                f"{self.path} has the form {form}, of another version of genai-factory; this one knows {FORM}. Install "
+                "that version, or index into another file"
+            )
+        if form == 0:
+            connection.executescript(f"BEGIN IMMEDIATE; {_TABLES} PRAGMA user_version = {FORM}; COMMIT;")
+        self._ready = True
+
+    def _failure(self, error: sqlite3.Error) -> RetrievalError:
+        said = str(error)
+        if "unable to open" in said and not self.path.absolute().parent.is_dir():
+            return RetrievalError(f"{self.path}: the folder {self.path.absolute().parent} does not exist; make it")
+        if "locked" in said or "busy" in said:
+            return RetrievalUnavailable(f"{self.path} is in use by another process: {said}")
+        return RetrievalError(f"{self.path}: {said}")
+
+
+def marks(count: int) -> str:
+    """Return `count` parameters of a statement."""
+    return ",".join("?" * count)

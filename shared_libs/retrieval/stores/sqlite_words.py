@@ -1,0 +1,149 @@
+"""Words in SQLite's FTS5: nothing to install, at its best up to some ten thousand chunks."""
+
+from __future__ import annotations
+
+import sqlite3
+from typing import Any
+
+import msgspec
+
+from shared_libs.retrieval.filters import Where
+from shared_libs.retrieval.ports import LexicalIndex
+from shared_libs.retrieval.stores.sqlite_database import Database, marks
+from shared_libs.retrieval.stores.sqlite_documents import collection_key
+from shared_libs.retrieval.types import Found, Space, Words
+from shared_libs.retrieval.words import terms
+
+MOST_TERMS = 8
+"""Of a longer query the rarest terms are looked for; common ones cost the time and tell nothing apart."""
+
+
+class SqliteWords(LexicalIndex):
+    """
+    A full-text table of its own for each collection, so that no tenant's texts weigh the words of another's.
+
+    Ranked by BM25, English words by their stem.
+    """
+
+    def __init__(self, database: Database) -> None:
+        self.name = f"lexical index {database.path.name}"
+        self._database = database
+
+    async def aclose(self) -> None:
+        """Close the idle connections of the file."""
+        self._database.close()
+
+    def _upsert(self, space: Space, texts: list[Words]) -> None:
+        with self._database.writing() as connection:
+            key = collection_key(connection, space)
+            if key is None:
+                return
+            table = _table(connection, key)
+            for text in texts:
+                _delete(connection, table, key, [text.id])
+                words = " ".join(terms(text.text))
+                metadata = msgspec.json.encode(dict(text.metadata)).decode()
+                insert = "INSERT INTO texts (collection, id, words, metadata) VALUES (?, ?, ?, ?) RETURNING rowid"
+                (rowid,) = connection.execute(insert, (key, text.id, words, metadata)).fetchone()
+                connection.execute(f"INSERT INTO {table} (rowid, words) VALUES (?, ?)", (rowid, words))  # noqa: S608
+
+    def _search(self, space: Space, text: str, k: int, where: Where) -> list[Found]:
+        with self._database.reading() as connection:
+            key = collection_key(connection, space)
+            if key is None or not _exists(connection, f"fts_{key}"):
+                return []
+            table = f"fts_{key}"
+            wanted = _rarest(connection, table, terms(text))
+            if not wanted:
+                return []
+            match = " OR ".join(f'"{term}"' for term in wanted)  # a term has no quotes: it is letters and digits
+            fits, values = _compiled(where)
+            query = (
+                f"SELECT t.id, bm25({table}) AS rank FROM {table} JOIN texts t ON t.rowid = {table}.rowid "  # noqa: S608
+                f"WHERE {table} MATCH ?{fits} ORDER BY rank, t.id LIMIT ?"
+            )
+            rows = connection.execute(query, (match, *values, k)).fetchall()
+            return [Found(id_, -rank) for id_, rank in rows]
+
+    def _delete(self, space: Space, ids: list[str]) -> None:
+        with self._database.writing() as connection:
+            key = collection_key(connection, space)
+            if key is not None and _exists(connection, f"fts_{key}"):
+                _delete(connection, f"fts_{key}", key, ids)
+
+    def _drop(self, space: Space) -> None:
+        with self._database.writing() as connection:
+            key = collection_key(connection, space)
+            if key is not None:
+                connection.execute("DELETE FROM texts WHERE collection = ?", (key,))
+                for table in (f"fts_{key}_terms", f"fts_{key}"):
+                    connection.execute(f"DROP TABLE IF EXISTS {table}")
+
+
+def _table(connection: sqlite3.Connection, key: int) -> str:
+    table = f"fts_{key}"  # a number of ours: no name of a user is ever part of a statement
+    if not _exists(connection, table):
+        connection.execute(
+            f"CREATE VIRTUAL TABLE {table} USING fts5(words, content='', "
+            "tokenize='porter unicode61 remove_diacritics 0')"
+        )
+        connection.execute(f"CREATE VIRTUAL TABLE {table}_terms USING fts5vocab({table}, 'row')")
+    return table
+
+
+def _exists(connection: sqlite3.Connection, table: str) -> bool:
+    query = "SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = ?"
+    return connection.execute(query, (table,)).fetchone() is not None
+
+
+def _delete(connection: sqlite3.Connection, table: str, key: int, ids: list[str]) -> None:
+    for id_ in ids:
+        there = "SELECT rowid, words FROM texts WHERE collection = ? AND id = ?"
+        row = connection.execute(there, (key, id_)).fetchone()
+        if row is not None:
+            # a table without content of its own has to be told what it forgets
+            connection.execute(f"INSERT INTO {table} ({table}, rowid, words) VALUES ('delete', ?, ?)", row)  # noqa: S608
+            connection.execute("DELETE FROM texts WHERE rowid = ?", (row[0],))
+
+
+def _rarest(connection: sqlite3.Connection, table: str, wanted: list[str]) -> list[str]:
+    """Of many terms keep those that tell most apart; the vocabulary knows stems, so an unknown term counts as rare."""
+    distinct = list(dict.fromkeys(wanted))
+    if len(distinct) <= MOST_TERMS:
+        return distinct
+    query = f"SELECT term, doc FROM {table}_terms WHERE term IN ({marks(len(distinct[:500]))})"  # noqa: S608 - our own
+    count = dict(connection.execute(query, distinct[:500]).fetchall())
+    return sorted(distinct, key=lambda term: count.get(term, 0))[:MOST_TERMS]
+
+
+def _compiled(where: Where) -> tuple[str, list[Any]]:
+    """Return the conditions of a filter on `t.metadata`, and their parameters; keys and values are parameters too."""
+    text, values = "", []
+    for condition in where:
+        path = f'$."{condition.key}"'
+        if condition.kind == "in":
+            tests = []
+            for wanted in condition.values:
+                kinds = _kinds(wanted)
+                tests.append(f"(json_type(t.metadata, ?) IN ({marks(len(kinds))}) AND json_extract(t.metadata, ?) = ?)")
+                values += [path, *kinds, path, wanted]
+            test = f"({' OR '.join(tests) or 'FALSE'})"
+        else:
+            ends = [(sign, end) for sign, end in zip((">=", "<="), condition.values, strict=True) if end is not None]
+            parts = []
+            for sign, end in ends:
+                kinds = _kinds(end)
+                parts.append(f"json_type(t.metadata, ?) IN ({marks(len(kinds))})")
+                parts.append(f"json_extract(t.metadata, ?) {sign} ?")
+                values += [path, *kinds, path, end]
+            test = f"({' AND '.join(parts)})"
+        present = "json_type(t.metadata, ?) IS NOT NULL"
+        text += f" AND {test}" if not condition.negated else f" AND NOT COALESCE({test}, FALSE) AND {present}"
+        values += [path] if condition.negated else []
+    return text, values
+
+
+def _kinds(value: Any) -> tuple[str, ...]:
+    if isinstance(value, bool):
+        return ("true",) if value else ("false",)
+    return ("text",) if isinstance(value, str) else ("integer", "real")

@@ -1,0 +1,209 @@
+"""
+What is under way for one request: a chain that is asked, or a run of an agent. The same two methods for both.
+
+`whole` gives the outcome; `pieces` gives it as it comes. `close` ends what nobody waits for any more.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+
+from shared_libs.atomic.scope import use_deadline
+from shared_libs.atomic.types import LLMResponse, estimate_tokens
+from shared_libs.service.admission import Demand
+from shared_libs.service.catalogue import Entry
+from shared_libs.service.endpoint import Call
+from shared_libs.service.faces.chains import Tell, ask_chain, outcome_of
+from shared_libs.service.faces.runs import (
+    RunReader,
+    conversation,
+    paused_run_of,
+    prepared,
+    resumed,
+    shadowed,
+)
+from shared_libs.service.faces.wanted import Outcome, Piece, Wanted
+from shared_libs.service.live import Asked, LiveRun, Resumed, outside_s
+
+OUTPUT_TOKENS = 512
+"""What an answer is taken to use where the client sets no bound."""
+
+
+def begin_work(call: Call, entry: Entry, wanted: Wanted) -> ChainWork | RunWork:
+    """
+    Begin what a request asks for; a run begins at once, a chain is asked when its answer is awaited.
+
+    Raises:
+        Problem: the request is not valid.
+
+    """
+    return (RunWork if entry.kind == "agent" else ChainWork)(call, entry, wanted)
+
+
+class ChainWork:
+    """A chain of models that is asked."""
+
+    def __init__(self, call: Call, entry: Entry, wanted: Wanted) -> None:
+        self.ignored = wanted.ignored
+        self._call = call
+        self._entry = entry
+        self._wanted = wanted
+        self._demand = _demand(call, entry, wanted)
+        self._asking: asyncio.Task[LLMResponse] | None = None
+
+    async def whole(self) -> Outcome:
+        """
+        Ask, and return the answer.
+
+        Raises:
+            Problem: it was not admitted.
+            LLMError: nobody answered.
+
+        """
+        return outcome_of(await self._ask(None))
+
+    async def pieces(self) -> AsyncIterator[list[Piece]]:
+        """Ask, and yield the answer's pieces, as many at once as there are; raises as `whole` does."""
+        if not self._wanted.stream:
+            yield [await self.whole()]
+            return
+        queue = _Queue()
+        self._asking = asking = asyncio.get_running_loop().create_task(self._ask(queue.put))
+        asking.add_done_callback(lambda _: queue.wake())
+        while not asking.done() or queue.ready:
+            if batch := queue.ready:
+                queue.ready = []
+                yield batch
+            else:
+                await queue.more()
+        yield [outcome_of(asking.result())]
+
+    async def close(self, *, stays: bool) -> None:
+        """End it, unless it is to go on."""
+        if self._asking is not None and not self._asking.done() and not stays:
+            self._asking.cancel()
+            await asyncio.wait([self._asking])
+
+    async def _ask(self, tell: Tell | None) -> LLMResponse:
+        exchange, loop = self._call.exchange, asyncio.get_running_loop()
+        async with self._entry.used(), self._call.service.admission.enter(self._demand) as grant:
+            began_at = loop.time()
+            try:
+                with use_deadline(self._demand.deadline):
+                    response = await ask_chain(self._entry.llm, self._wanted, tell)
+            finally:
+                exchange.waited_s += loop.time() - began_at + grant.queued_s
+            grant.settle(response.usage, response.cost_usd)
+        return response
+
+
+class RunWork:
+    """A run of an agent: a new one, or one that has waited for this client."""
+
+    def __init__(self, call: Call, entry: Entry, wanted: Wanted) -> None:
+        going_on = _going_on(call, wanted)
+        agent = prepared(entry.agent, wanted, stream=wanted.stream and going_on is not None)
+        if wanted.session_id is not None and agent.memory is None:
+            wanted.session_id, wanted.ignored = None, [*wanted.ignored, "session_id"]
+        self.ignored = [*wanted.ignored, *shadowed(entry.agent, wanted)]
+        self._call = call
+        self._stream = wanted.stream
+        self._reader = RunReader(agent, wanted)
+        session = wanted.session_id and f"{call.caller.team}/{wanted.session_id}".lstrip("/")
+        asked = Asked(
+            question="" if going_on else conversation(wanted),
+            session_id=session,
+            stream=wanted.stream,
+            agent=agent,
+            resumes=going_on,
+        )
+        run_id = going_on.state["run_id"] if going_on else ""
+        record = call.service.record(call.caller)
+        self.live = LiveRun(entry, asked, _demand(call, entry, wanted), record=record, run_id=run_id)
+        call.exchange.tell("x-factory-run-id", self.live.id)
+        call.service.runs.begin(self.live)
+
+    async def whole(self) -> Outcome:
+        """
+        Wait for the run's end, and return its answer.
+
+        Raises:
+            Problem: it was not admitted, or failed.
+
+        """
+        result = await self.live.result()
+        self._call.exchange.waited_s += self.live.queued_s + outside_s(result)
+        return self._reader.outcome(result)
+
+    async def pieces(self) -> AsyncIterator[list[Piece]]:
+        """Yield the answer's pieces, as many at once as there are, none when it has begun; raises as `whole` does."""
+        if not self._stream:
+            yield [await self.whole()]
+            return
+        ended = False
+        async for events in self.live.follow():
+            batch = [piece for event in events for piece in self._reader.take(event)]
+            ended = ended or any(isinstance(piece, Outcome) for piece in batch)
+            yield batch
+        if not ended:
+            await self.live.result()  # which was not admitted, and says why
+
+    async def close(self, *, stays: bool) -> None:
+        """End it, unless it is to go on; keep it, where it waits for its client."""
+        live, service = self.live, self._call.service
+        if not live.task.done():
+            service.runs.leave(live) if stays else live.task.cancel()
+        elif not live.task.cancelled() and live.task.exception() is None:
+            result = live.task.result()
+            if result.state is not None:
+                service.paused.keep(live.caller.team, result.run_id, result.state)
+
+
+def _demand(call: Call, entry: Entry, wanted: Wanted) -> Demand:
+    """Say what a request is going to use."""
+    most = wanted.fields.get("max_completion_tokens") or wanted.fields.get("max_tokens") or OUTPUT_TOKENS
+    return Demand(
+        caller=call.caller,
+        target=entry.name,
+        deadline=call.deadline(entry.longest_s, streams=wanted.stream or wanted.background),
+        tokens=estimate_tokens(wanted.messages) + int(most),
+        need_s=0.0 if entry.kind == "agent" else None,  # an agent can always answer with what it has
+    )
+
+
+def _going_on(call: Call, wanted: Wanted) -> Resumed | None:
+    """
+    Find the run that waits for the results at the end of this conversation.
+
+    Without it the conversation is the history of a run of its own, and what the other one's tools said is lost.
+    """
+    run_id = paused_run_of(wanted.messages)
+    if run_id is None:
+        return None
+    state = call.service.paused.find(call.caller.team, run_id)
+    found = None if state is None else resumed(state, wanted.messages)
+    call.exchange.tell("x-factory-resumed", "no" if found is None else run_id)
+    return found
+
+
+class _Queue:
+    """Pieces on their way from the model to the client: whoever comes for them gets all there are."""
+
+    __slots__ = ("_waiter", "ready")
+
+    def __init__(self) -> None:
+        self.ready: list[Piece] = []
+        self._waiter: asyncio.Future[None] | None = None
+
+    def put(self, piece: Piece) -> None:
+        self.ready.append(piece)
+        self.wake()
+
+    def wake(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    async def more(self) -> None:
+        self._waiter = asyncio.get_running_loop().create_future()
+        await self._waiter

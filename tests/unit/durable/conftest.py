@@ -1,0 +1,26 @@
+"""A database of its own for each test of durable runs."""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+
+import pytest
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def url(request, tmp_path):
+    if request.param == "sqlite":
+        return f"sqlite+aiosqlite:///{tmp_path / 'durable.db'}"
+    place = request.getfixturevalue("postgres")
+    name = f"d{uuid.uuid4().hex}"
+
+    async def make():
+        import asyncpg
+
+        connection = await asyncpg.connect(user="owner", database="postgres", host=place.partition("host=")[2])
+        await connection.execute(f"CREATE DATABASE {name}")
+        await connection.close()
+
+    asyncio.run(make())
+    return f"postgresql+asyncpg://owner@{place.replace('/postgres', f'/{name}')}"

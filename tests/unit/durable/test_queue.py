@@ -1,0 +1,292 @@
+"""The queue: what is submitted is committed, who begins first, how many at once, and what people do to a run."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from shared_libs.agents import ReActAgent
+from shared_libs.atomic import MisuseError, tool
+from shared_libs.atomic.errors import ConfigError
+from shared_libs.durable import JobStore, StoreUnavailable, Worker
+from shared_libs.durable.database import open_database
+from shared_libs.durable.holding import NOW, Fact, Holder
+from tests.unit.durable.cast import LEASE_S, agent, answers, by_length, ended, opened, submit, turn, until, working
+
+
+def looks():
+    return by_length(turn(("a", "look", {"amount": 1})), turn(("b", "look", {"amount": 2})), "x")
+
+
+def started(events):
+    return sum(event["type"] == "tool_started" for event in events)
+
+
+@pytest.mark.promise("durable-once")
+def test_what_was_submitted_ends_and_its_events_are_told_once_in_order(url):
+    async def main():
+        async with opened(url) as store:
+            assert await submit(store, "r", session_id=None, question="wie geht's? \0 🙂")
+            assert not await submit(store, "r", question="wie geht's? \0 🙂")
+            with pytest.raises(MisuseError, match="another run 'r'"):
+                await submit(store, "r", question="another")
+            async with working(url, answers("fine")):
+                job = await until(store.get, "r", wanted=ended)
+            events = await store.events("r")
+            return job, events, await store.get("nobody"), await store.get("r", "another team")
+
+    job, events, nobody, hidden = asyncio.run(main())
+    assert (job.status, job.result["answer"], job.executor) == ("answered", "fine", None)
+    seqs = [event["seq"] for event in events]  # those of pieces of text are not kept
+    assert seqs == sorted(set(seqs))
+    assert (events[0]["type"], events[-1]["type"]) == ("run_started", "run_finished")
+    assert events[-1]["result"]["answer"] == "fine"
+    assert nobody is hidden is None
+
+
+@pytest.mark.promise("durable-queue")
+def test_the_urgent_come_first_the_delayed_later_and_no_more_at_once_than_allowed(url):
+    begun, going, most = [], {"a": 0, "b": 0}, {"a": 0, "b": 0}
+
+    class Watched(ReActAgent):
+        async def async_run(self, question, **more):
+            begun.append(more["run_id"])
+            going[self.name] += 1
+            most[self.name] = max(most[self.name], going[self.name])
+            await asyncio.sleep(0.03)
+            going[self.name] -= 1
+            return await super().async_run(question, **more)
+
+    def build(claim, sinks):
+        return Watched(llm=by_length("x"), observers=sinks, name=claim.agent)
+
+    async def main():
+        async with opened(url) as store:
+            await submit(store, "late", delay_s=0.6)
+            for number in range(6):
+                await submit(store, f"a{number}", agent_limit=2)
+            for number in range(4):
+                await submit(store, f"b{number}", agent="b", definition={"name": "b"}, team="t", team_limit=1)
+            await submit(store, "first", priority=5)
+            async with working(url, build), working(url, build):
+                for run_id in ("late", *(f"a{n}" for n in range(6)), *(f"b{n}" for n in range(4))):
+                    await until(store.get, run_id, wanted=ended)
+
+    asyncio.run(main())
+    assert begun[0] == "first"
+    assert begun[-1] == "late"
+    assert sorted(begun) == sorted({*begun})
+    assert most == {"a": 2, "b": 1}
+
+
+@pytest.mark.promise("durable-queue")
+def test_a_run_is_left_to_workers_that_have_what_it_needs(url):
+    def lacks(claim, sinks):
+        raise ConfigError(["a.yaml:3:1: tools[0].use: 'mcp' needs the extra: pip install genai-factory[mcp]"])
+
+    async def main():
+        async with opened(url) as store:
+            await submit(store, "r")
+            async with working(url, lacks):
+                job = await until(store.get, "r", wanted=lambda job: job.why)
+                assert (job.status, job.executor) == ("queued", None)
+                assert "needs the extra" in job.why
+                async with working(url, answers()):
+                    return await until(store.get, "r", wanted=ended)
+
+    assert asyncio.run(main()).status == "answered"
+
+
+@pytest.mark.promise("durable-fence")
+def test_of_a_worker_that_has_lost_a_run_nothing_is_taken(url):
+    async def main():
+        async with opened(url) as store:
+            await submit(store, "r")
+            databases = [open_database(url) for _ in range(2)]
+            old, new = (Holder(database, name) for database, name in zip(databases, ("old", "new"), strict=True))
+            await old.beat("old", 0.05, 1, draining=False)
+            (claim,) = await old.claim(5)
+            assert await old.keep(claim, Fact("a", "1"), [(1, "{}")])
+            await asyncio.sleep(0.1)
+            # two reapers at once: one queues it, and nothing of the old one's counts any more, though nobody has it yet
+            assert sorted(await asyncio.gather(old.reap(), new.reap())) == [0, 1]
+            assert not await old.keep(claim, Fact("b", "1"), [])
+            (again,) = await new.claim(5)
+            assert (again.epoch, again.facts, again.last_event) == (2, {"a": "1"}, 1)
+            assert not await old.keep(claim, Fact("b", "1"), [(2, "{}")])
+            assert not await old.move(claim, {"status": "answered", "ended_at": NOW})
+            await old.give_back("r", claim.epoch)
+            job = await store.get("r")
+            assert (job.status, job.executor) == ("running", "new")
+            assert await new.keep(again, Fact("b", "2"), [(2, "{}")])
+            for database in databases:
+                await database.aclose()
+
+    asyncio.run(main())
+
+
+@pytest.mark.promise("durable-approval")
+def test_a_decision_counts_once_and_what_is_not_decided_waits_on_without_a_slot(url):
+    paid = []
+
+    @tool(needs_approval=True)
+    async def pay(amount: int) -> str:
+        paid.append(amount)
+        return f"paid {amount}"
+
+    build = agent(lambda: by_length(turn(("a", "pay", {"amount": 1}), ("b", "pay", {"amount": 2})), "done"), [pay])
+
+    async def main():
+        async with opened(url) as store:
+            await submit(store, "r")
+            with pytest.raises(MisuseError, match="it is queued"):
+                await store.decide("r", {"a": {"approved": True}})
+            async with working(url, build, concurrency=1):
+                job = await until(store.get, "r", wanted=lambda job: job.status == "waiting")
+                assert [call["call_id"] for call in job.pending] == ["a", "b"]
+                assert job.executor is None
+                await submit(store, "other", definition={"name": "b"})  # the only slot is free
+                await until(store.get, "other", wanted=lambda job: job.status == "waiting")
+            # another process, days later; said twice, the first counts
+            assert await store.decide("r", {"a": {"approved": True}}) == ["a"]
+            assert await store.decide("r", {"a": {"approved": False}}) == []
+            async with working(url, build):
+                await until(store.get, "r", wanted=lambda job: job.status == "waiting")
+            assert paid == [1]
+            with pytest.raises(MisuseError, match="no call 'x' of run r waits"):
+                await store.decide("r", {"x": {"approved": True}})
+            await store.decide("r", {"b": {"approved": False, "reason": "too much"}})
+            async with working(url, build):
+                return await until(store.get, "r", wanted=ended)
+
+    job = asyncio.run(main())
+    assert (job.status, paid) == ("answered", [1])
+    assert "too much" in job.result["steps"][0]["observations"][1]["content"]
+
+
+@pytest.mark.promise("durable-cancel")
+def test_cancelled_from_elsewhere_it_ends_and_says_what_was_done(url):
+    @tool
+    async def look(amount: int) -> str:
+        if amount == 2:
+            await asyncio.sleep(60)
+        return f"saw {amount}"
+
+    build = agent(
+        lambda: by_length(turn(("a", "look", {"amount": 1})), turn(("b", "look", {"amount": 2})), "x"), [look]
+    )
+
+    async def main():
+        async with opened(url) as store, opened(url) as elsewhere:
+            await submit(store, "queued", delay_s=60)
+            assert await elsewhere.cancel("queued")
+            await submit(store, "r")
+            async with working(url, build):
+                await until(
+                    store.events, "r", wanted=lambda events: sum(e["type"] == "tool_started" for e in events) == 2
+                )
+                began = asyncio.get_running_loop().time()
+                assert await elsewhere.cancel("r")
+                job = await until(store.get, "r", wanted=ended)
+                took_s = asyncio.get_running_loop().time() - began
+            assert not await elsewhere.cancel("r")
+            with pytest.raises(MisuseError, match="no run"):
+                await elsewhere.cancel("nobody")
+            return job, took_s, await store.get("queued")
+
+    job, took_s, queued = asyncio.run(main())
+    assert (job.status, queued.status, queued.result["answer"]) == ("cancelled", "cancelled", None)
+    assert [row["content"] for step in job.result["steps"] for row in step["observations"]] == ["saw 1"]
+    assert took_s < 2 * LEASE_S
+
+
+@pytest.mark.promise("durable-drain")
+def test_a_worker_that_drains_lets_what_is_in_flight_be_recorded_and_hands_over(url):
+    bodies, gate = [], asyncio.Event()
+
+    @tool
+    async def look(amount: int) -> str:
+        bodies.append(amount)
+        if amount == 1:
+            await gate.wait()
+        return f"saw {amount}"
+
+    build = agent(
+        lambda: by_length(turn(("a", "look", {"amount": 1})), turn(("b", "look", {"amount": 2})), "x"), [look]
+    )
+
+    async def main():
+        async with opened(url) as store:
+            await submit(store, "r")
+            async with working(url, build) as first:
+                await until(store.events, "r", wanted=started)
+                first.drain()
+                await submit(store, "later")
+                gate.set()
+            job = await store.get("r")
+            assert (job.status, job.executor, bodies) == ("queued", None, [1])
+            assert await store.workers() == []
+            async with working(url, build):
+                return await until(store.get, "r", wanted=ended), await until(store.get, "later", wanted=ended)
+
+    job, later = asyncio.run(main())
+    assert (job.status, later.status, sorted(bodies)) == ("answered", "answered", [1, 1, 2, 2])
+    assert [row["content"] for step in job.result["steps"] for row in step["observations"]] == ["saw 1", "saw 2"]
+
+
+@pytest.mark.promise("durable-queue")
+def test_a_run_that_kills_its_workers_is_a_dead_letter_with_its_reason(url):
+    async def main():
+        async with opened(url) as store:
+            await submit(store, "r")
+            for death in range(4):
+                database = open_database(url)
+                holder = Holder(database, f"w{death}")
+                (claim,) = await holder.claim(1)  # it has never beaten: as good as dead
+                if death == 0:
+                    await holder.keep(claim, Fact("model.1", "{}"), [])
+                assert await holder.reap() == 1
+                await database.aclose()
+            async with working(url, answers(), deaths=3):
+                return await until(store.get, "r", wanted=ended)
+
+    job = asyncio.run(main())
+    assert (job.status, job.result["stop_reason"]) == ("failed", "error")
+    assert job.why == "dead letter: 3 executions died one after the other behind model.1"
+
+
+@pytest.mark.promise("durable-kept")
+def test_what_has_ended_goes_after_its_time_and_nothing_else(url):
+    async def main():
+        async with opened(url) as store:
+            await submit(store, "old")
+            async with working(url, answers()):
+                await until(store.get, "old", wanted=ended)
+            await submit(store, "new")
+            assert await store.prune(3600) == 0
+            assert await store.prune(0) == 1
+            return await store.get("old"), await store.get("new"), await store.sizes()
+
+    old, new, sizes = asyncio.run(main())
+    assert old is None
+    assert new.status == "queued"
+    assert sizes == {"jobs": 1, "facts": 0, "events": 0}
+
+
+@pytest.mark.promise("durable-away")
+def test_a_store_that_cannot_be_reached_is_told_before_anything_is_asked(tmp_path):
+    built = []
+
+    async def main(url):
+        with pytest.raises(StoreUnavailable, match="store of durable runs"):
+            await JobStore(url).aopen()
+        with pytest.raises(StoreUnavailable):
+            await Worker(url, lambda *_: built.append(1)).run()
+
+    asyncio.run(main(f"sqlite+aiosqlite:///{tmp_path}/nowhere/durable.db"))
+    asyncio.run(main("postgresql+asyncpg://owner:secret@127.0.0.1:1/x"))
+    for url in ("sqlite+aiosqlite://", "mysql://x", "nonsense"):
+        with pytest.raises(MisuseError, match="allowed are"):
+            JobStore(url)
+    assert built == []

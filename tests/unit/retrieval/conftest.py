@@ -1,0 +1,107 @@
+"""Collections for the tests: in a file of their own, embedded by letters, so that nothing has to be installed."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from shared_libs.atomic import BaseLLMWrapper
+from shared_libs.atomic.llms.word_hashes import WordHashes
+from shared_libs.retrieval import Collection, Document
+
+
+class CountingEmbedder(BaseLLMWrapper):
+    """Embeds by letters, counts what it is asked, and refuses texts that hold `refused`."""
+
+    provider = "counting"
+
+    def __init__(self, model="letters", dimensions=64, refused="<none>"):
+        super().__init__(model)
+        self._inner = WordHashes(dimensions=dimensions)
+        self.refused = refused
+        self.texts = []
+
+    async def _embed(self, texts, **options):
+        self.texts += texts
+        if any(self.refused in text for text in texts):
+            raise self.refusal()
+        return await self._inner._embed(texts)
+
+    def refusal(self):
+        from shared_libs.atomic.errors import BadRequest
+
+        return BadRequest(f"the text holds {self.refused}")
+
+
+class BadEmbedder(CountingEmbedder):
+    """Gives what is wrong, once it has told its dimensions."""
+
+    def __init__(self, how):
+        super().__init__()
+        self.how = how
+
+    async def _embed(self, texts, **options):
+        vectors = await super()._embed(texts)
+        if texts == ["dimensions"]:
+            return vectors
+        if self.how == "one less":
+            return vectors[:-1]
+        if self.how == "narrower":
+            return vectors[:, :-1]
+        if self.how == "not a number":
+            vectors[0, 0] = np.nan
+        return vectors
+
+
+@pytest.fixture
+def url(tmp_path):
+    return f"sqlite:///{tmp_path}/collections.db"
+
+
+@pytest.fixture
+def embedder():
+    return CountingEmbedder()
+
+
+@pytest.fixture
+def collection(url, embedder):
+    return Collection("manual", tenant="acme", stores=url, embedder=embedder)
+
+
+def document(source, *paragraphs, **metadata):
+    return Document(source=source, text="\n\n".join(paragraphs), title=source, metadata=metadata)
+
+
+WORDS = [
+    "river",
+    "stone",
+    "lamp",
+    "orchard",
+    "copper",
+    "violet",
+    "anchor",
+    "meadow",
+    "thistle",
+    "ember",
+    "harbour",
+    "quill",
+    "saddle",
+    "walnut",
+    "pepper",
+]
+
+
+def filler(count, seed=0):
+    """Paragraphs that differ, of twenty words each."""
+
+    def word(at, place):
+        return f"{WORDS[(seed + at * 7 + place * (at + 3)) % len(WORDS)]}{(at * 31 + place) % 97}"
+
+    return [" ".join(word(at, place) for place in range(20)) + "." for at in range(count)]
+
+
+async def indexed(collection, documents):
+    """Index to the end, and return the last progress."""
+    *_, last = [progress async for progress in collection.async_index(documents)]
+    assert last.finished
+    return last

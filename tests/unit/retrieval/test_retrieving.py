@@ -1,0 +1,270 @@
+"""Retrieving: branches that fail or hang, the time there is, tenants, and citations that hold."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+
+import msgspec
+import pytest
+
+from shared_libs.atomic import Deadline, MisuseError
+from shared_libs.atomic.errors import RetrievalUnavailable
+from shared_libs.atomic.llms.word_hashes import WordHashes
+from shared_libs.atomic.scope import use_deadline
+from shared_libs.retrieval import (
+    Collection,
+    DocumentStore,
+    LexicalIndex,
+    Reranker,
+    Stores,
+    VectorStore,
+    check_citations,
+    citation_key,
+)
+from shared_libs.retrieval.planning import FIRST_GUESS, Usual, plan
+from shared_libs.retrieval.types import Chunk, CollectionRow, EmbedderIdentity, Found, Hit, StoredChunk
+from tests.support import run, run_virtual
+from tests.unit.retrieval.conftest import document, filler, indexed
+
+
+class Branch:
+    """What a branch does: waits, then fails or finds."""
+
+    def __init__(self, after_s=0.0, found=("a", "b"), error=None):
+        self.after_s, self.found, self.error = after_s, found, error
+
+    async def answer(self):
+        await asyncio.sleep(self.after_s)
+        if self.error is not None:
+            raise self.error
+        return [Found(name, 1.0 - at / 10) for at, name in enumerate(self.found)]
+
+
+class Vectors(VectorStore):
+    def __init__(self, branch):
+        self.branch = branch
+
+    async def _search(self, space, vector, k, where):
+        return await self.branch.answer()
+
+
+class Lexical(LexicalIndex):
+    def __init__(self, branch):
+        self.branch = branch
+
+    async def _search(self, space, text, k, where):
+        return await self.branch.answer()
+
+
+class Documents(DocumentStore):
+    async def _collection(self, space):
+        identity = EmbedderIdentity(provider="word-hashes", model="word-hashes", dimensions=256)
+        return CollectionRow(name=space.collection, embedder=identity)
+
+    async def _chunks(self, space, ids):
+        return {
+            id_: StoredChunk(
+                chunk=Chunk(id=id_, document="d", start=0, end=1, text=id_), source="s", title="t", metadata={}
+            )
+            for id_ in ids
+        }
+
+
+class Reverse(Reranker):
+    def __init__(self, after_s=0.0, scores=None):
+        self.after_s, self.scores = after_s, scores
+
+    async def _rerank(self, query, texts):
+        await asyncio.sleep(self.after_s)
+        if isinstance(self.scores, BaseException):
+            raise self.scores
+        return [float(at) for at in range(len(texts))] if self.scores is None else self.scores
+
+
+def made(dense=None, lexical=None, reranker=None):
+    stores = Stores(Documents(), Vectors(dense or Branch()), Lexical(lexical or Branch()))
+    return Collection("c", tenant="t", stores=stores, embedder=WordHashes(), reranker=reranker)
+
+
+def states(answer):
+    return {stage.name: stage.state for stage in answer.stages}
+
+
+BROKEN = Branch(error=OSError("connection refused"))
+HANGS = Branch(after_s=1e6)
+
+
+@pytest.mark.promise("retrieval-stages")
+@pytest.mark.parametrize("broken", [BROKEN, HANGS], ids=["fails", "hangs"])
+@pytest.mark.parametrize("name", ["dense", "lexical"])
+def test_a_branch_that_fails_leaves_the_other_ones_answer(name, broken):
+    async def main():
+        answer = await made(**{name: broken}).async_retrieve("x")
+        assert [hit.id for hit in answer.hits] == ["a", "b"]
+        stage = next(stage for stage in answer.stages if stage.name == name)
+        assert stage.state == ("failed" if broken is BROKEN else "late")
+        assert stage.reason
+        assert any(note.startswith(name) for note in answer.notes)
+
+    run_virtual(main())
+
+
+@pytest.mark.promise("retrieval-stages")
+def test_where_nothing_answers_it_is_an_error_that_says_why():
+    async def main():
+        with pytest.raises(RetrievalUnavailable, match="connection refused"):
+            both = Branch(error=OSError("connection refused"))
+            collection = made(both, both)
+            collection.embedder._embed = None
+            await collection.async_retrieve("x")
+
+    run_virtual(main())
+
+
+@pytest.mark.promise("retrieval-stages")
+def test_a_reranker_orders_the_best_anew():
+    async def main():
+        answer = await made(reranker=Reverse()).async_retrieve("x")
+        assert [hit.id for hit in answer.hits] == ["b", "a"]
+        assert answer.hits[0].scores["rerank"] == 1.0
+        assert states(answer)["rerank"] == "ok"
+        assert "rerank" not in states(await made(reranker=Reverse()).async_search("x"))
+
+    run_virtual(main())
+
+
+@pytest.mark.promise("retrieval-stages")
+@pytest.mark.parametrize(
+    "reranker",
+    [
+        Reverse(scores=OSError("500")),
+        Reverse(after_s=1e6),
+        Reverse(scores=[1.0]),
+        Reverse(scores=[1.0, float("nan")]),
+        Reverse(scores=[1.0, 2.0, 3.0]),
+    ],
+    ids=["error", "hangs", "too few", "no number", "too many"],
+)
+def test_a_reranker_that_fails_costs_no_answer(reranker):
+    async def main():
+        answer = await made(reranker=reranker).async_retrieve("x")
+        assert [hit.id for hit in answer.hits] == ["a", "b"]
+        assert states(answer)["rerank"] in ("failed", "late")
+
+    run_virtual(main())
+
+
+@pytest.mark.promise("retrieval-deadline")
+@pytest.mark.parametrize("milliseconds", [5, 10, 20, 40, 60, 100, 150, 200, 300, 500])
+def test_it_is_back_in_time_whatever_hangs(milliseconds):
+    async def main():
+        clock = asyncio.get_running_loop().time
+        for dense, lexical, rerank in ((HANGS, Branch(), None), (Branch(), HANGS, None), (Branch(), Branch(), 1e6)):
+            began = clock()
+            collection = made(dense, lexical, None if rerank is None else Reverse(rerank))
+            with use_deadline(Deadline.after(milliseconds / 1000)):
+                try:
+                    answer = await collection.async_retrieve("x")
+                    assert answer.hits
+                except RetrievalUnavailable:
+                    assert lexical is HANGS
+            assert clock() - began <= milliseconds / 1000 + 0.05
+
+    run_virtual(main())
+
+
+@pytest.mark.promise("retrieval-deadline")
+def test_steps_are_left_out_in_their_order_and_more_time_never_does_less():
+    wanted = frozenset(FIRST_GUESS)
+    done = [wanted - plan(left_ms / 1000, {}, wanted).skipped.keys() for left_ms in range(1, 1_000)]
+    assert done[0] == set()
+    assert done[-1] == wanted
+    assert all("rerank" not in steps or {"graph", "dense"} <= steps for steps in done)
+    for less, more in itertools.pairwise(done):
+        assert less <= more | {"dense"}  # when there is room for reranking, the branches share with it
+    assert plan(float("inf"), {}, wanted).skipped == {}
+    shares = plan(1.0, {}, wanted)
+    assert shares.branches_s + shares.rerank_s == pytest.approx(0.95)
+
+
+@pytest.mark.promise("retrieval-deadline")
+def test_a_step_that_was_slow_is_left_out_until_it_may_be_quick_again():
+    usual = Usual()
+    usual.saw("dense", 0.5)
+    answers = []
+    for _ in range(20):
+        skipped = plan(0.2, usual.seconds, frozenset({"dense"})).skipped
+        answers.append("dense" in skipped)
+        usual.left_out("dense")
+    assert answers[0]
+    assert not answers[-1]
+
+
+@pytest.mark.promise("retrieval-tenants")
+def test_two_tenants_with_the_same_texts_never_meet(url, embedder):
+    async def main():
+        ours, theirs = (Collection("c", tenant=name, stores=url, embedder=embedder) for name in ("acme", "globex"))
+        await indexed(ours, [document("a", "The pelican is blue.")])
+        with pytest.raises(MisuseError, match="no collection"):
+            await theirs.async_search("pelican")
+        await indexed(theirs, [document("b", "The pelican is blue.")])
+        for collection, source in ((ours, "a"), (theirs, "b")):
+            assert [hit.source for hit in (await collection.async_retrieve("pelican")).hits] == [source]
+            other = "b" if source == "a" else "a"
+            assert await collection.async_text(other) is None
+            assert not await collection.async_remove(other)
+        assert [row.name for row in await ours.stores.documents.async_collections("acme")] == ["c"]
+        assert await theirs.async_drop()
+        assert (await ours.async_retrieve("pelican")).hits
+
+    run(main())
+
+
+@pytest.mark.promise("retrieval-loop")
+def test_fifty_at_once_and_a_writer(url, embedder):
+    collection = Collection("c", tenant="t", stores=url, embedder=embedder)
+    documents = [document(f"d{at}", *filler(20, at)) for at in range(20)]
+
+    async def main():
+        await indexed(collection, documents[:10])
+        answers = await asyncio.gather(
+            indexed(collection, documents), *(collection.async_retrieve(filler(1, at)[0], k=3) for at in range(50))
+        )
+        assert all(answer.hits for answer in answers[1:])
+
+    run(main())  # a blocking call of ours on the event loop fails here
+
+
+@pytest.mark.parametrize("wrong", [{"k": 0}, {"k": 101}, {"where": {"a b": 1}}, {"question": "  "}])
+def test_what_cannot_be_asked_is_refused(collection, wrong):
+    async def main():
+        await indexed(collection, [document("a", "One.")])
+        with pytest.raises(MisuseError):
+            await collection.async_retrieve(**{"question": "x"} | wrong)
+
+    run(main())
+
+
+@pytest.mark.promise("citations-checked")
+def test_a_quote_stands_where_it_is_said_to_stand(collection):
+    async def main():
+        texts = ["Café ☕ und Ümläute.\r\n\r\nZweiter Absatz 👩‍🚀 " + "x " * 300, "年假。" * 200, *filler(3)]
+        await indexed(collection, [document(f"d{at}", text) for at, text in enumerate(texts)])
+        for question in ("Absatz", "年假", "river stone"):
+            for hit in (await collection.async_retrieve(question)).hits:
+                assert (await collection.async_text(hit.document))[hit.start : hit.end] == hit.text
+
+    run(main())
+
+
+@pytest.mark.promise("citations-checked")
+def test_citations_of_nothing_that_was_seen_are_taken_out():
+    hit = Hit(id="0a1b2c3d" * 4, document="d", source="s", title="t", start=3, end=8, text="quote")
+    other = msgspec.structs.replace(hit, id="ffffffff" * 4, start=9)
+    key, second = citation_key(hit), citation_key(other)
+    cited = check_citations(f"Yes [{key}], no [00000000]; both [{key}, {second}, deadbeef] [1] [see].", [hit, other])
+    assert cited.text == f"Yes [{key}], no; both [{key}, {second}] [1] [see]."
+    assert [citation.key for citation in cited.citations] == [key, second]
+    assert (cited.citations[0].source, cited.citations[0].start, cited.citations[0].quote) == ("s", 3, "quote")
+    assert cited.unknown == ("00000000", "deadbeef")

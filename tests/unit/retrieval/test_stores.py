@@ -1,0 +1,330 @@
+"""One suite for each port, run by every back end."""
+
+from __future__ import annotations
+
+import asyncio
+
+import numpy as np
+import pytest
+
+from shared_libs.atomic import MisuseError
+from shared_libs.atomic.errors import RetrievalError
+from shared_libs.retrieval import LexicalIndex, VectorStore
+from shared_libs.retrieval.filters import read_filter
+from shared_libs.retrieval.stores.sqlite_database import Database
+from shared_libs.retrieval.stores.sqlite_documents import SqliteDocuments
+from shared_libs.retrieval.stores.sqlite_vectors import SqliteVectors
+from shared_libs.retrieval.stores.sqlite_words import SqliteWords
+from shared_libs.retrieval.types import Found, Point, Space, Words
+from tests.support import run
+
+OURS, THEIRS = Space(tenant="acme", collection="c"), Space(tenant="globex", collection="c")
+
+
+async def both_made(database):
+    documents = SqliteDocuments(database)
+    for space in (OURS, THEIRS):
+        await documents.async_create(space, None)
+
+
+def unit(count, width=16, seed=1):
+    rows = np.random.default_rng(seed).normal(size=(count, width)).astype(np.float32)
+    return rows / np.linalg.norm(rows, axis=1, keepdims=True)
+
+
+@pytest.fixture(params=["coarse", "exact"])
+def vectors(request, tmp_path):
+    database = Database(tmp_path / "c.db")
+    run(both_made(database))
+    return SqliteVectors(database, coarse=request.param == "coarse")
+
+
+@pytest.fixture(params=["fts5"])
+def words(request, tmp_path):
+    database = Database(tmp_path / "c.db")
+    run(both_made(database))
+    return SqliteWords(database)
+
+
+def points(rows, **metadata):
+    return [Point(f"p{at:04}", row, metadata | {"n": at}) for at, row in enumerate(rows)]
+
+
+def exact(rows, wanted, k, chosen=None):
+    scores = rows @ (wanted / np.linalg.norm(wanted))
+    ids = range(len(rows)) if chosen is None else chosen
+    return [f"p{at:04}" for at in sorted(ids, key=lambda at: (-scores[at], at))[:k]]
+
+
+def test_vectors_are_found_by_their_angle(vectors):
+    rows = unit(300)
+
+    async def main():
+        assert await vectors.async_search(OURS, rows[0], 5) == []
+        await vectors.async_upsert(OURS, points(rows * 3))
+        found = await vectors.async_search(OURS, rows[7] * 100, 10)
+        assert [row.id for row in found] == exact(rows, rows[7], 10)
+        assert found[0].score == pytest.approx(1.0, abs=1e-3)
+        assert len(await vectors.async_search(OURS, rows[0], 1_000)) == 300
+        assert await vectors.async_search(OURS, rows[0], 0) == []
+        assert await vectors.async_count(OURS) == 300
+
+    run(main())
+
+
+@pytest.mark.promise("index-once")
+def test_a_write_may_be_repeated_and_the_last_one_holds(vectors):
+    rows = unit(20)
+
+    async def main():
+        for _ in range(3):
+            await vectors.async_upsert(OURS, points(rows))
+        assert await vectors.async_count(OURS) == 20
+        await vectors.async_upsert(OURS, [Point("p0003", -rows[3], {})])
+        found = await vectors.async_search(OURS, rows[3], 20)
+        assert found[-1].id == "p0003"
+        assert len(found) == 20
+
+    run(main())
+
+
+@pytest.mark.promise("retrieval-filter")
+@pytest.mark.parametrize("share", [0.5, 0.05, 0.01])
+def test_a_filter_loses_no_hit(vectors, share):
+    rows = unit(400)
+    fits = range(int(400 * share))
+
+    async def main():
+        await vectors.async_upsert(OURS, points(rows, kind="x"))
+        where = read_filter({"n": {"to": len(fits) - 1}, "kind": "x"})
+        for wanted in unit(5, seed=2):
+            for _ in range(2):
+                found = await vectors.async_search(OURS, wanted, 10, where)
+                assert [row.id for row in found] == exact(rows, wanted, 10, fits)
+        assert await vectors.async_search(OURS, rows[0], 10, read_filter({"kind": "y"})) == []
+
+    run(main())
+
+
+@pytest.mark.promise("index-delete")
+def test_what_is_deleted_is_found_no_more(vectors):
+    rows = unit(50)
+
+    async def main():
+        await vectors.async_upsert(OURS, points(rows))
+        assert (await vectors.async_search(OURS, rows[9], 1))[0].id == "p0009"
+        await vectors.async_delete(OURS, ["p0009", "never-there"])
+        assert (await vectors.async_search(OURS, rows[9], 1))[0].id != "p0009"
+        await vectors.async_upsert(OURS, [Point("p0009", rows[9], {})])
+        assert (await vectors.async_search(OURS, rows[9], 1))[0].id == "p0009"
+        await vectors.async_drop(OURS)
+        assert await vectors.async_search(OURS, rows[9], 1) == []
+
+    run(main())
+
+
+@pytest.mark.promise("retrieval-tenants")
+def test_tenants_and_generations_never_meet(vectors):
+    rows = unit(10)
+
+    async def main():
+        await vectors.async_upsert(OURS, points(rows))
+        assert await vectors.async_search(THEIRS, rows[0], 5) == []
+        later = Space(tenant="acme", collection="c", generation=2)
+        assert await vectors.async_search(later, rows[0], 5) == []
+        await vectors.async_upsert(later, points(unit(3, width=8)))
+        assert len(await vectors.async_search(later, unit(1, width=8)[0], 5)) == 3
+        assert await vectors.async_tag(THEIRS, ["p0001"], {"n": 9}) == set()
+        await vectors.async_delete(THEIRS, ["p0001"])
+        assert await vectors.async_count(OURS) == 10
+
+    run(main())
+
+
+def test_metadata_is_noted_on_what_is_there(vectors):
+    rows = unit(5)
+
+    async def main():
+        await vectors.async_upsert(OURS, points(rows, kind="old"))
+        assert await vectors.async_search(OURS, rows[0], 9, read_filter({"kind": "new"})) == []
+        assert await vectors.async_tag(OURS, ["p0001", "p0002", "none"], {"kind": "new"}) == {"p0001", "p0002"}
+        found = await vectors.async_search(OURS, rows[2], 9, read_filter({"kind": "new"}))
+        assert [row.id for row in found] == exact(rows, rows[2], 2, [1, 2])
+
+    run(main())
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [np.ones(15, "f4"), np.ones((2, 16), "f4"), np.full(16, np.nan, "f4"), np.full(16, np.inf, "f4"), np.ones(0)],
+)
+def test_a_vector_of_another_kind_is_refused(vectors, wrong):
+    async def main():
+        await vectors.async_upsert(OURS, points(unit(3)))
+        with pytest.raises(MisuseError):
+            await vectors.async_upsert(OURS, [Point("x", wrong, {})])
+        with pytest.raises(MisuseError):
+            await vectors.async_search(OURS, wrong, 3)
+        assert await vectors.async_count(OURS) == 3
+
+    run(main())
+
+
+def test_a_vector_without_direction_is_stored_and_found_last(vectors):
+    async def main():
+        await vectors.async_upsert(OURS, [Point("zero", np.zeros(16, "f4"), {}), Point("one", unit(1)[0], {})])
+        assert [row.id for row in await vectors.async_search(OURS, unit(1)[0], 5)] == ["one", "zero"]
+
+    run(main())
+
+
+def test_many_writers_and_readers_at_once(vectors):
+    rows = unit(160)
+
+    async def write(number):
+        for start in range(0, 20, 5):
+            part = [Point(f"p{number * 20 + at:04}", rows[number * 20 + at], {}) for at in range(start, start + 5)]
+            await vectors.async_upsert(OURS, part)
+            await vectors.async_search(OURS, rows[0], 5)
+
+    async def main():
+        await asyncio.gather(*(write(number) for number in range(8)))
+        assert [row.id for row in await vectors.async_search(OURS, rows[80], 10)] == exact(rows, rows[80], 10)
+
+    run(main())
+
+
+def test_what_another_process_wrote_is_seen(tmp_path, vectors):
+    rows = unit(6)
+    other = SqliteVectors(Database(tmp_path / "c.db"))
+
+    async def main():
+        await vectors.async_upsert(OURS, points(rows[:3]))
+        assert len(await other.async_search(OURS, rows[0], 9)) == 3
+        await vectors.async_upsert(OURS, points(rows))
+        await vectors.async_delete(OURS, ["p0001"])
+        assert {row.id for row in await other.async_search(OURS, rows[0], 9)} == {
+            f"p000{at}" for at in range(6) if at != 1
+        }
+
+    run(main())
+
+
+TEXTS = [
+    Words("en", "Annual leave is twenty-five days; ask your manager.", {"lang": "en", "n": 1}),
+    Words("zh", "员工每年有二十五天年假。请先向经理申请。", {"lang": "zh", "n": 2}),
+    Words("vi", "Nhân viên có 25 ngày nghỉ phép mỗi năm.", {"lang": "vi", "n": 3}),
+    Words("pt", "O funcionário tem 25 dias de férias por ano; não esqueça de avisar.", {"lang": "pt", "n": 4}),
+    Words("none", "The quick brown fox.", {"lang": "en", "n": 5}),
+]
+
+
+@pytest.mark.promise("retrieval-languages")
+@pytest.mark.parametrize(
+    ("asked", "first"),
+    [
+        ("How many days of annual leave?", "en"),
+        ("年假有多少天", "zh"),
+        ("nghi phep", "vi"),
+        ("nghỉ phép mỗi năm", "vi"),
+        ("ferias do funcionario", "pt"),
+        ("férias", "pt"),
+        ("MANAGERS", "en"),
+    ],
+)
+def test_words_are_found_in_every_language(words, asked, first):
+    async def main():
+        await words.async_upsert(OURS, TEXTS)
+        found = await words.async_search(OURS, asked, 5)
+        assert found[0].id == first
+        assert all(row.score > 0 for row in found) or found[0].score > found[-1].score
+
+    run(main())
+
+
+@pytest.mark.promise("retrieval-filter")
+def test_words_are_filtered_deleted_and_written_over(words):
+    async def main():
+        assert await words.async_search(OURS, "leave", 5) == []
+        for _ in range(2):
+            await words.async_upsert(OURS, TEXTS)
+        every = "days 25 fox 年假 férias leave"
+        assert {row.id for row in await words.async_search(OURS, every, 9)} == {"en", "zh", "vi", "pt", "none"}
+        for where, ids in (
+            ({"lang": "en"}, {"en", "none"}),
+            ({"lang": ["zh", "vi"]}, {"zh", "vi"}),
+            ({"n": {"from": 2, "to": 3}}, {"zh", "vi"}),
+            ({"lang": {"not": "en"}}, {"zh", "vi", "pt"}),
+            ({"lang": "en", "n": {"from": 2}}, {"none"}),
+            ({"absent": {"not": 1}}, set()),
+            ({"n": "2"}, set()),
+        ):
+            assert {row.id for row in await words.async_search(OURS, every, 9, read_filter(where))} == ids, where
+        assert len(await words.async_search(OURS, every, 2, read_filter({"lang": ["zh", "vi", "pt"]}))) == 2
+        await words.async_upsert(OURS, [Words("en", "Nothing of that kind.", {})])
+        assert [row.id for row in await words.async_search(OURS, "annual leave", 9)] == []
+        await words.async_delete(OURS, ["pt", "never-there"])
+        assert [row.id for row in await words.async_search(OURS, "férias", 9)] == []
+        assert await words.async_search(THEIRS, every, 9) == []
+        await words.async_drop(OURS)
+        assert await words.async_search(OURS, every, 9) == []
+
+    run(main())
+
+
+@pytest.mark.promise("retrieval-inert")
+@pytest.mark.parametrize(
+    "asked",
+    [
+        '"',
+        "' OR 1=1 --",
+        "NEAR(a b)",
+        "a* AND",
+        "{lang}: x",
+        "^",
+        "-leave",
+        "(" * 50,
+        "\0",
+        "leave " * 3_000,
+        "🙂",
+        "AND",
+    ],
+)
+def test_a_question_is_words_and_no_query(words, asked):
+    async def main():
+        await words.async_upsert(OURS, TEXTS)
+        found = await words.async_search(OURS, asked, 3)
+        assert all(isinstance(row, Found) for row in found)
+
+    run(main())
+
+
+class FakeVectors(VectorStore):
+    name = "fake"
+
+    def __init__(self, answer):
+        self.answer = answer
+
+    async def _search(self, space, vector, k, where):
+        if isinstance(self.answer, BaseException):
+            raise self.answer
+        return self.answer
+
+
+@pytest.mark.parametrize(
+    "answer", [[("a", 1.0)], [Found("a", float("nan"))], ValueError("boom"), SystemExit(1), asyncio.CancelledError()]
+)
+def test_a_store_that_misbehaves_is_an_error_of_one_kind(answer):
+    async def main():
+        with pytest.raises(RetrievalError, match="fake"):
+            await FakeVectors(answer).async_search(OURS, unit(1)[0], 3)
+
+    run(main())
+
+
+def test_a_public_method_cannot_be_overridden():
+    with pytest.raises(MisuseError, match="_search"):
+
+        class Mine(LexicalIndex):
+            async def async_search(self, *arguments):
+                return []

@@ -1,0 +1,116 @@
+"""Words of many languages, filters, and the order that is made of several."""
+
+from __future__ import annotations
+
+import pytest
+
+from shared_libs.atomic import MisuseError
+from shared_libs.retrieval.filters import MAX_VALUES, checked_metadata, read_filter
+from shared_libs.retrieval.fusion import behind_the_head, stretched
+from shared_libs.retrieval.types import Found, Space
+from shared_libs.retrieval.words import terms
+
+
+@pytest.mark.promise("retrieval-languages")
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("Annual LEAVE, 25 days", ["annual", "leave", "25", "days"]),
+        ("年假制度", ["年假", "假制", "制度"]),
+        ("请假3天", ["请假", "3", "天"]),
+        ("nghỉ phép Đà Nẵng", ["nghi", "nghỉ", "phep", "phép", "da", "đà", "nang", "nẵng"]),
+        ("férias não", ["ferias", "férias", "nao", "não"]),
+        ("snake_case __init__", ["snake", "case", "init"]),
+        ("ｆｕｌｌ width ﬁne", ["full", "width", "fine"]),
+        ("ひらがな", ["ひら", "らが", "がな"]),
+        ("", []),
+        ('" OR 1=1; --', ["or", "1", "1"]),
+    ],
+)
+def test_a_text_becomes_terms(text, found):
+    assert terms(text) == found
+
+
+@pytest.mark.parametrize(
+    ("where", "fits"),
+    [
+        ({"year": 2024}, True),
+        ({"year": 2024.0}, True),
+        ({"year": "2024"}, False),
+        ({"year": [2023, 2024]}, True),
+        ({"year": []}, False),
+        ({"year": {"from": 2020}}, True),
+        ({"year": {"from": 2025, "to": 2030}}, False),
+        ({"year": {"to": 2024}}, True),
+        ({"year": {"not": 2023}}, True),
+        ({"year": {"not": {"from": 2020}}}, False),
+        ({"draft": True}, True),
+        ({"draft": 1}, False),
+        ({"lang": "pt", "year": 2024}, True),
+        ({"lang": "pt", "year": 1}, False),
+        ({"absent": {"not": 1}}, False),
+        ({"lang": {"from": "a", "to": "q"}}, True),
+        ({"lang": {"from": 1}}, False),
+    ],
+)
+def test_a_filter_holds_or_does_not(where, fits):
+    metadata = {"year": 2024, "draft": True, "lang": "pt"}
+    assert all(condition.holds(metadata) for condition in read_filter(where)) is fits
+
+
+@pytest.mark.promise("retrieval-inert")
+@pytest.mark.parametrize(
+    "where",
+    [
+        {"a'; DROP TABLE chunks; --": 1},
+        {"a.b": 1},
+        {"": 1},
+        {"x" * 65: 1},
+        {1: 1},
+        {"a": None},
+        {"a": {"$ne": 1}},
+        {"a": {"not": {"not": 1}}},
+        {"a": {"from": None}},
+        {"a": {"from": 1, "to": "b"}},
+        {"a": [[1]]},
+        {"a": list(range(MAX_VALUES + 1))},
+        ["a"],
+        "a = 1",
+    ],
+)
+def test_what_is_no_filter_is_refused(where):
+    with pytest.raises(MisuseError):
+        read_filter(where)
+
+
+def test_metadata_is_checked():
+    assert checked_metadata({"a": 1}) == {"a": 1}
+    for wrong in ({"a": [1]}, {"a b": 1}, {"a": None}):
+        with pytest.raises(MisuseError):
+            checked_metadata(wrong)
+
+
+@pytest.mark.parametrize("name", ["", "x" * 201, "a\0b", "a\nb"])
+def test_a_name_is_checked(name):
+    with pytest.raises(MisuseError):
+        Space(tenant=name, collection="c")
+    with pytest.raises(MisuseError):
+        Space(tenant="t", collection=name)
+
+
+def test_branches_are_weighed_and_a_missing_one_drops_out():
+    dense = [Found("a", 0.9), Found("b", 0.5), Found("c", 0.1)]
+    lexical = [Found("c", 20.0), Found("b", 10.0)]
+    assert [row.id for row in stretched({"dense": dense, "lexical": lexical})] == ["a", "c", "b"]
+    assert [row.id for row in stretched({"dense": dense, "lexical": []})] == ["a", "b", "c"]
+    assert stretched({"dense": [], "lexical": []}) == []
+    assert [row.id for row in stretched({"dense": [Found("b", 1), Found("a", 1)]})] == ["a", "b"]
+
+
+def test_what_a_graph_adds_displaces_none_of_the_best():
+    order = [Found(name, 1 - at / 10) for at, name in enumerate("abcdefgh")]
+    merged = behind_the_head(order, [Found("h", 9.0), Found("x", 8.0), Found("a", 7.0)])
+    assert [row.id for row in merged] == ["a", "b", "c", "d", "e", "h", "f", "x", "g"]
+    scores = [row.score for row in merged]
+    assert scores == sorted(scores, reverse=True)
+    assert [row.id for row in behind_the_head([], [Found("x", 1.0)])] == ["x"]

@@ -1,0 +1,68 @@
+"""What the service shows of itself: figures for Prometheus, and traces that go on from a client's."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from tests.service import HELLO, serving, write
+from tests.support import run
+
+
+@pytest.mark.promise("metrics")
+def test_the_figures_of_the_runs_it_did(tmp_path):
+    async def main():
+        async with serving(write(tmp_path, hello=HELLO)) as served:
+            await served.run()
+            async with served.http.get("/metrics") as answer:
+                return answer.headers["content-type"], await answer.text()
+
+    kind, body = run(main())
+    assert kind.startswith("text/plain")
+    samples = [sample for family in text_string_to_metric_families(body) for sample in family.samples]
+    [runs] = [sample for sample in samples if sample.name == "factory_runs_total"]
+    assert (runs.labels["agent"], runs.labels["status"], runs.value) == ("hello", "answered", 1)
+
+
+PROGRAM = """
+import asyncio, json, pathlib, sys
+from opentelemetry import trace
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from tests.service import HELLO, serving, write
+
+exporter = InMemorySpanExporter()
+provider = TracerProvider()
+provider.add_span_processor(SimpleSpanProcessor(exporter))
+trace.set_tracer_provider(provider)
+
+async def main():
+    async with serving(write(pathlib.Path(sys.argv[1]), hello=HELLO)) as served:
+        for number in (1, 2):
+            parent = f"00-0af7651916cd43dd8448eb211c8031{number}c-b7ad6b7169203331-01"
+            await served.run(traceparent=parent)
+        await served.run()
+
+asyncio.run(main())
+runs = [span for span in exporter.get_finished_spans() if span.name == "invoke_agent hello"]
+print(json.dumps([[f"{r.context.trace_id:032x}", f"{r.parent.span_id:016x}" if r.parent else None] for r in runs]))
+"""
+
+
+@pytest.mark.promise("otel")
+def test_a_run_goes_on_with_the_trace_of_its_client(tmp_path):
+    env = os.environ | {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:9", "OTEL_METRICS_EXPORTER": "none"}
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM, str(tmp_path)], env=env, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    first, second, alone = json.loads(done.stdout.splitlines()[-1])
+    assert first == ["0af7651916cd43dd8448eb211c80311c", "b7ad6b7169203331"]
+    assert second == ["0af7651916cd43dd8448eb211c80312c", "b7ad6b7169203331"]
+    assert alone[1] is None

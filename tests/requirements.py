@@ -313,6 +313,11 @@ REQUIREMENTS: dict[str, Requirement] = {
     "face-vectors": Requirement(
         "embeddings as floats and base64, and rerankers in their shapes, in and out", "text-embeddings-inference #288"
     ),
+    "face-responses": Requirement(
+        "responses follow OpenAI's event grammar whatever a run does, and can be followed, resumed, cancelled and "
+        "answered to by the team that began them",
+        "codex #24973, litellm #40243",
+    ),
     "loop-per-client": Requirement("two asyncio.run calls in a row on one object both work", "pydantic-ai #748"),
     "chunks-exact": Requirement(
         "a chunk is what stands at its place of the stored text, nothing but white space is left out, and none is over "

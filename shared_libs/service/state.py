@@ -16,6 +16,7 @@ from shared_libs.observability.run_store import RunStore
 from shared_libs.service.admission import Admission
 from shared_libs.service.callers import Caller
 from shared_libs.service.catalogue import Catalogue
+from shared_libs.service.faces.responses_kept import KeptResponses
 from shared_libs.service.keys import Door
 from shared_libs.service.live import LiveRun, Runs, hear
 from shared_libs.service.paused import PausedRuns
@@ -48,6 +49,7 @@ class Service:
         self.store = RunStore(settings.store, contents=settings.contents, retention_days=settings.retention_days)
         self.run_repeats: Repeats[LiveRun] = Repeats()
         self.paused = PausedRuns()
+        self.responses = KeptResponses()
         self.draining = False
         self._on_note = on_note
         self._stack = AsyncExitStack()

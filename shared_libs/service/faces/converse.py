@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncGenerator, Iterable
+from contextlib import aclosing
 from typing import Any, Protocol
 
 from shared_libs.service.catalogue import Entry
@@ -67,7 +68,7 @@ def tell_ignored(call: Call, names: Iterable[str]) -> None:
         call.exchange.tell("x-factory-ignored", ", ".join(told))
 
 
-async def held(source: AsyncIterator[list[Piece]]) -> AsyncIterator[list[Piece]]:
+async def held(source: AsyncGenerator[list[Piece], None]) -> AsyncGenerator[list[Piece], None]:
     """
     Pass pieces on with the first words held back; words that are ready at once are one piece.
 
@@ -76,12 +77,13 @@ async def held(source: AsyncIterator[list[Piece]]) -> AsyncIterator[list[Piece]]
 
     """
     hold, loop = Hold(), asyncio.get_running_loop()
-    async for batch in source:
-        now = loop.time()
-        yield _joined([told for piece in batch for told in hold.take(piece, now)])
+    async with aclosing(source) as batches:
+        async for batch in batches:
+            now = loop.time()
+            yield _joined([told for piece in batch for told in hold.take(piece, now)])
 
 
-async def _write(call: Call, source: AsyncIterator[list[Piece]], answer: Answer) -> None:
+async def _write(call: Call, source: AsyncGenerator[list[Piece], None], answer: Answer) -> None:
     """
     Write a stream: what fails before its first byte is an answer of its own, what fails behind it is told in it.
 
@@ -92,11 +94,12 @@ async def _write(call: Call, source: AsyncIterator[list[Piece]], answer: Answer)
     """
     stream, begun, loop = call.events(), False, asyncio.get_running_loop()
     try:
-        async for batch in held(source):
-            call.exchange.waited_s = loop.time() - call.exchange.began_at
-            if written := b"".join(map(answer.piece, batch)):
-                await stream.write(*(() if begun else (answer.begin(),)), written)
-                begun = True
+        async with aclosing(held(source)) as batches:
+            async for batch in batches:
+                call.exchange.waited_s = loop.time() - call.exchange.began_at
+                if written := b"".join(map(answer.piece, batch)):
+                    await stream.write(*(() if begun else (answer.begin(),)), written)
+                    begun = True
     except Exception as error:
         if not stream.started:
             raise

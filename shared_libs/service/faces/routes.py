@@ -8,7 +8,7 @@ from typing import Any
 from starlette.routing import Route
 
 from shared_libs.service.endpoint import Endpoint, Handler
-from shared_libs.service.faces import chat, messages, vectors
+from shared_libs.service.faces import chat, messages, responses, vectors
 from shared_libs.service.faces.anthropic_answer import anthropic_error, anthropic_status
 from shared_libs.service.faces.openai_answer import openai_error, openai_status
 from shared_libs.service.problems import Dialect
@@ -42,6 +42,13 @@ HOT = [
     _route("POST", "/v1/chat/completions", chat.chat, _doc("openai", "A chat completion", streams=True)),
     _route("GET", "/v1/models", chat.models, _doc("openai", "What may be asked", body=False)),
     _route("GET", "/v1/models/{name:path}", chat.model, _doc("openai", "One of them", body=False)),
+    _route("POST", "/v1/responses", responses.create, _doc("openai", "A response", streams=True)),
+    _route("GET", "/v1/responses/{id}", responses.retrieve, _doc("openai", "A response", body=False, streams=True)),
+    _route("DELETE", "/v1/responses/{id}", responses.delete, _doc("openai", "Forget a response", body=False)),
+    _route("POST", "/v1/responses/{id}/cancel", responses.cancel, _doc("openai", "End a response", body=False)),
+    _route(
+        "GET", "/v1/responses/{id}/input_items", responses.input_items, _doc("openai", "What it was asked", body=False)
+    ),
     _route("POST", "/v1/embeddings", vectors.embeddings, _doc("openai", "Embeddings of texts")),
     *(  # as Jina and others have it, as Cohere's SDK asks, as text-embeddings-inference does
         _route("POST", path, vectors.rerank, _doc("rerank", "How well texts answer a query"))

@@ -7,7 +7,7 @@ What is under way for one request: a chain that is asked, or a run of an agent. 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 
 from shared_libs.atomic.scope import use_deadline
 from shared_libs.atomic.types import LLMResponse, estimate_tokens
@@ -63,7 +63,7 @@ class ChainWork:
         """
         return outcome_of(await self._ask(None))
 
-    async def pieces(self) -> AsyncIterator[list[Piece]]:
+    async def pieces(self) -> AsyncGenerator[list[Piece], None]:
         """Ask, and yield the answer's pieces, as many at once as there are; raises as `whole` does."""
         if not self._wanted.stream:
             yield [await self.whole()]
@@ -136,7 +136,7 @@ class RunWork:
         self._call.exchange.waited_s += self.live.queued_s + outside_s(result)
         return self._reader.outcome(result)
 
-    async def pieces(self) -> AsyncIterator[list[Piece]]:
+    async def pieces(self) -> AsyncGenerator[list[Piece], None]:
         """Yield the answer's pieces, as many at once as there are, none when it has begun; raises as `whole` does."""
         if not self._stream:
             yield [await self.whole()]

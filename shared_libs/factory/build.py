@@ -107,8 +107,9 @@ def check_file(
     missing, needs = problems.take_missing()
     for line in missing:
         on_note(line)
-    for name in needs if on_missing is not None else ():
-        on_missing(name)
+    if on_missing is not None:
+        for name in needs:
+            on_missing(name)
     return problems.lines()
 
 

@@ -318,6 +318,16 @@ REQUIREMENTS: dict[str, Requirement] = {
         "answered to by the team that began them",
         "codex #24973, litellm #40243",
     ),
+    "face-mcp": Requirement(
+        "every agent is a tool of an MCP server, with progress; a rebound name is not answered", "issue: the service"
+    ),
+    "face-patience": Requirement(
+        "an SDK gets a partial answer before it gives up, and its retry joins the run it repeats",
+        "issue: the service (must show 9)",
+    ),
+    "face-gone": Requirement(
+        "a client that goes takes its run and the request to the model with it", "litellm #13774, #37140"
+    ),
     "loop-per-client": Requirement("two asyncio.run calls in a row on one object both work", "pydantic-ai #748"),
     "chunks-exact": Requirement(
         "a chunk is what stands at its place of the stored text, nothing but white space is left out, and none is over "

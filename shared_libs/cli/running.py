@@ -301,6 +301,7 @@ def _print_result(result: AgentResult, *, as_json: bool) -> None:
         return
     if result.answer is not None:
         _print_answer(result.answer)
+    _print_sources(result)
     if result.still_running:
         names = ", ".join(presentable(row.tool) for row in result.still_running)
         print(f"left behind, still running: {names}", file=sys.stderr)
@@ -321,6 +322,20 @@ def _print_answer(answer: str) -> None:
     from shared_libs.cli.drawn import print_answer
 
     print_answer(answer, sys.stdout)
+
+
+def _print_sources(result: AgentResult) -> None:
+    """Say where the passages stand that the answer cites, and which of its citations name nothing it has seen."""
+    if "[" not in (result.answer or "") or not any(step.observations for step in result.steps):
+        return
+    from shared_libs.tools.retrieval import cited
+
+    found = cited(result)
+    for source in found.citations:
+        place = f"{source.source}, characters {source.start} to {source.end}"
+        print(presentable(f"[{source.key}] {source.title}: {place}"), file=sys.stderr)
+    if found.unknown and found.citations:
+        print(f"warning: cited, but never seen: {', '.join(found.unknown)}", file=sys.stderr)
 
 
 def _print_interrupted(ended: AgentResult | None, *, as_json: bool) -> None:

@@ -144,6 +144,20 @@ def _scenario(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--record", action="store_true", help="ask the real models, and renew the cassettes")
 
 
+def _index(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("paths", nargs="*", type=Path, metavar="PATH", help="files, or folders with all their levels")
+    parser.add_argument("--collection", required=True, metavar="NAME", help="the collection; it is made if need be")
+    parser.add_argument("--config", type=Path, metavar="CONFIG", help="the definition whose `collections` has it")
+    parser.add_argument(
+        "--url",
+        default="sqlite:///collections.db",
+        metavar="URL",
+        help="where it is kept, without --config (default: sqlite:///collections.db)",
+    )
+    parser.add_argument("--tenant", default="default", metavar="NAME", help="whose it is, without --config")
+    parser.add_argument("--rebuild", action="store_true", help="embed what is there anew, with the present model")
+
+
 def _serve(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--configs",
@@ -225,6 +239,7 @@ COMMANDS: dict[str, Command] = {
     "schema": Command("print the JSON Schema of a definition", "inspecting:schema", _schema, at_once=True),
     "doctor": Command("what is usable here, and how to get the rest", "examining:doctor", _doctor, at_once=True),
     "trace": Command("draw a recorded run as a timeline", "inspecting:trace", _trace, at_once=True),
+    "index": Command("load documents into a collection", "indexing:index", _index),
     "serve": Command("serve agents over HTTP", "serving:serve", _serve),
     "scenario": Command("play scenarios, without pytest", "playing:scenario", _scenario, at_once=True),
     "simulate": Command("play an agent against random faults", "simulating:simulate", _simulate, at_once=True),

@@ -20,16 +20,17 @@ from shared_libs.atomic.memory.base import BaseMemory
 from shared_libs.atomic.tools.base import BaseTool
 from shared_libs.atomic.tools.blocking import caution_for
 from shared_libs.atomic.tools.placement import is_async
-from shared_libs.factory import chain, storage, toolbox
+from shared_libs.factory import chain, library, storage, toolbox
 from shared_libs.factory.draft import Draft, kind_of
 from shared_libs.factory.environment import Environment
 from shared_libs.factory.ports import OUTSIDE, Ports, without_secrets
 from shared_libs.factory.prices import FILE_NAME, Prices, check_prices, prices_beside, shipped_prices
 from shared_libs.factory.problems import Path, Problems
 from shared_libs.factory.source import read_data, read_source
-from shared_libs.factory.spec import AgentSpec
+from shared_libs.factory.spec import AgentSpec, LibrarySpec
 from shared_libs.factory.subagent import Origin
 from shared_libs.factory.wording import note_errors
+from shared_libs.retrieval import Collection
 
 _log = logging.getLogger("shared_libs.factory")
 
@@ -113,6 +114,26 @@ def check_file(
     return problems.lines()
 
 
+def load_collections(path: str | FilePath, *, on_note: OnNote = _log.warning) -> dict[str, Collection]:
+    """
+    Build the collections that a YAML file defines, and nothing else of it.
+
+    Raises:
+        ConfigError: the section does not hold, or the file is no YAML.
+
+    """
+    written, problems = read_source(path)
+    part = {key: value for key, value in written.items() if key == "collections"} if isinstance(written, dict) else {}
+    draft = _draft(part, problems, _only_checked(Origin(FilePath(path), (), _inner_checked)))
+    try:
+        LibrarySpec.model_validate(draft.data)
+    except ValidationError as error:
+        note_errors(draft, error, LibrarySpec, draft.data)
+    made = library.build_collections(draft, draft.data.get("collections"), prices_beside(path), on_note)
+    problems.raise_if_any()
+    return made
+
+
 def load_definition(path: str | FilePath) -> dict[str, Any]:
     """
     Read a file as plain data, variables not expanded; `agent_from_dict` builds the same agent from it.
@@ -175,6 +196,7 @@ class _Parts(NamedTuple):
         ready = brought.llm if isinstance(brought.llm, BaseLLMWrapper) else None
         model = ready or chain.build_chain(draft, links, spec.llm if spec else None, prices, brought.on_note)
         passed = [brought.ports.tool(tool, draft.agent) for tool in brought.tools]
+        draft.library.update(library.build_collections(draft, sections.get("collections"), prices, brought.on_note))
         tools = toolbox.build_tools(draft, toolbox.one_form(sections.get("tools")), passed)
         memory = storage.build_memory(draft, sections.get("memory"), model, prices, brought.on_note)
         _check_shape(draft, sections.get("output_schema"))

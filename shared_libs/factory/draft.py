@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from shared_libs.atomic.errors import NotInstalled
@@ -25,6 +25,7 @@ class Draft:
         environment: hides what it has put in.
         origin: where the definition stands; given to what asks for it by a parameter `origin`.
         ports: gives what takes the place of a model, a tool or the memory.
+        library: the collections of the definition; given to what asks for it by a parameter `library`.
 
     """
 
@@ -34,6 +35,7 @@ class Draft:
     environment: Environment
     origin: Any
     ports: Ports = OUTSIDE
+    library: dict[str, Any] = field(default_factory=dict)
 
     @property
     def agent(self) -> str:

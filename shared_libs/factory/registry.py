@@ -83,6 +83,7 @@ LLMS = Registry(
     {
         "anthropic": Builtin("shared_libs.atomic.llms.anthropic_llm", "AnthropicLLM"),
         "local": Builtin("shared_libs.atomic.llms.local_llm", "LocalLLM"),
+        "local-embeddings": Builtin("shared_libs.atomic.llms.local_embeddings", "LocalEmbeddings"),
         "ollama": Builtin("shared_libs.atomic.llms.ollama_llm", "OllamaLLM"),
         "openai": Builtin("shared_libs.atomic.llms.openai_llm", "OpenAILLM"),
         "rerank": Builtin("shared_libs.atomic.llms.rerank_llm", "RerankLLM"),
@@ -98,6 +99,7 @@ TOOLS = Registry(
         "http": Builtin("shared_libs.tools.http_tool", "HttpTool"),
         "mcp": Builtin("shared_libs.tools.mcp", "MCPToolset", "mcp", "mcp"),
         "python": Builtin("shared_libs.tools.python", "PythonTool", "pydantic_monty", "python"),
+        "retrieval": Builtin("shared_libs.factory.library", "retrieval"),
         "sql": Builtin("shared_libs.tools.sql", "SQLTool"),
         "time": Builtin("shared_libs.tools.time_tool", "TimeTool"),
     },

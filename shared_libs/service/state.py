@@ -16,11 +16,13 @@ from shared_libs.observability.run_store import RunStore
 from shared_libs.service.admission import Admission
 from shared_libs.service.callers import Caller
 from shared_libs.service.catalogue import Catalogue
+from shared_libs.service.faces.mcp import McpFace
 from shared_libs.service.faces.responses_kept import KeptResponses
+from shared_libs.service.faces.wanted import Outcome
 from shared_libs.service.keys import Door
 from shared_libs.service.live import LiveRun, Runs, hear
 from shared_libs.service.paused import PausedRuns
-from shared_libs.service.repeats import Repeats
+from shared_libs.service.repeats import Repeats, Shared
 from shared_libs.service.settings import Settings
 
 _log = logging.getLogger("shared_libs.service")
@@ -50,6 +52,8 @@ class Service:
         self.run_repeats: Repeats[LiveRun] = Repeats()
         self.paused = PausedRuns()
         self.responses = KeptResponses()
+        self.outcomes: Repeats[Shared[Outcome]] = Repeats()
+        self.mcp = McpFace(open_to_all=settings.keys is None)
         self.draining = False
         self._on_note = on_note
         self._stack = AsyncExitStack()
@@ -67,6 +71,8 @@ class Service:
             await self._open_store()
             await stack.enter_async_context(self.metrics.watching_the_loop())
             stack.push_async_callback(self.catalogue.aclose)
+            stack.push_async_callback(self.mcp.aclose)
+            stack.push_async_callback(self.responses.drain)
             await self.catalogue.load()
             self._tell_problems()
             await self.door.aopen()

@@ -1,4 +1,4 @@
-"""Collections for the tests: in a file of their own, embedded by letters, so that nothing has to be installed."""
+"""Collections for the tests: in a file of their own, embedded by words, so that nothing has to be installed."""
 
 from __future__ import annotations
 
@@ -6,18 +6,18 @@ import numpy as np
 import pytest
 
 from shared_libs.atomic import BaseLLMWrapper
-from shared_libs.atomic.llms.word_hashes import WordHashes
+from shared_libs.atomic.llms.rehearsal_llm import rehearsed_vectors
 from shared_libs.retrieval import Collection, Document
 
 
 class CountingEmbedder(BaseLLMWrapper):
-    """Embeds by letters, counts what it is asked, and refuses texts that hold `refused`."""
+    """Embeds by words, counts what it is asked, and refuses texts that hold `refused`."""
 
     provider = "counting"
 
     def __init__(self, model="letters", dimensions=64, refused="<none>"):
         super().__init__(model)
-        self._inner = WordHashes(dimensions=dimensions)
+        self.dimensions = dimensions
         self.refused = refused
         self.texts = []
 
@@ -25,7 +25,7 @@ class CountingEmbedder(BaseLLMWrapper):
         self.texts += texts
         if any(self.refused in text for text in texts):
             raise self.refusal()
-        return await self._inner._embed(texts)
+        return rehearsed_vectors(texts, self.dimensions)
 
     def refusal(self):
         from shared_libs.atomic.errors import BadRequest

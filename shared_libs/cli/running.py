@@ -23,6 +23,7 @@ from shared_libs.cli.exits import ExitCode
 from shared_libs.cli.loop import CommandLoop, Terminated
 from shared_libs.cli.plain import PlainView, Viewer
 from shared_libs.factory import load_agent
+from shared_libs.factory.durability import is_durable
 from shared_libs.observability.otel_export import telemetry_from_environment
 from shared_libs.observability.printable import presentable, printable
 from shared_libs.observability.redact import redact_data
@@ -46,6 +47,8 @@ _CODES = {
 def run(arguments: argparse.Namespace) -> int:
     """Answer one question: the answer on stdout, what happens on stderr."""
     question = _checked(_from_stdin() if arguments.question == ["-"] else " ".join(arguments.question))
+    if is_durable(arguments.config):
+        return _run_durably(arguments, question)
     stage = Stage(arguments, quiet=arguments.json, trace=arguments.trace)
     try:
         if arguments.session is not None and stage.agent.memory is None:
@@ -62,6 +65,27 @@ def run(arguments: argparse.Namespace) -> int:
         return ExitCode.TERMINATED if isinstance(stop, Terminated) else ExitCode.INTERRUPTED
     finally:
         stage.close()
+
+
+def _run_durably(arguments: argparse.Namespace, question: str) -> int:
+    from shared_libs.cli.queueing import run_here
+
+    if arguments.model is not None or arguments.system is not None:
+        raise MisuseError(f"{arguments.config} is durable: another process may go on with it; change the definition")
+    view = None if arguments.json else _view(live=sys.stderr.isatty())
+    shown = None if view is None else Spool(view, name="view")
+    try:
+        result = run_here(arguments, question, None if shown is None else shown.put)
+        told = shown is not None and shown.flush()
+        _print_result(result, as_json=arguments.json)
+        if told and view is not None:
+            view.conclude(result)
+        return _CODES[result.status]
+    except KeyboardInterrupt as stop:
+        return ExitCode.TERMINATED if isinstance(stop, Terminated) else ExitCode.INTERRUPTED
+    finally:
+        if view is not None and shown is not None and shown.flush():
+            view.close()
 
 
 def chat(arguments: argparse.Namespace) -> int:

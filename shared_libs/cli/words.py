@@ -158,6 +158,35 @@ def _index(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--rebuild", action="store_true", help="embed what is there anew, with the present model")
 
 
+_DURABLE_STORE = "where durable runs are kept (default: FACTORY_RUNS, else a file in your data folder)"
+
+
+def _submit(parser: argparse.ArgumentParser) -> None:
+    _config(parser)
+    parser.add_argument("question", metavar="QUESTION", help="what to answer")
+    parser.add_argument("--id", metavar="ID", help="names the run for good; submitted twice it is one run")
+    parser.add_argument("--session", metavar="ID", help="the conversation to continue")
+    parser.add_argument("--timeout", type=_seconds, metavar="S", help="seconds from when it begins")
+    parser.add_argument("--priority", type=int, metavar="N", help="the higher ones begin first (default: 0)")
+    parser.add_argument("--delay", type=_seconds, metavar="S", help="seconds until it may begin")
+    parser.add_argument("--store", metavar="URL", help=_DURABLE_STORE)
+
+
+def _worker(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--concurrency", type=_count, default=8, metavar="N", help="runs at once (default: 8)")
+    parser.add_argument(
+        "--lease", type=_seconds, default=10.0, metavar="S", help="silence after which runs are another's (default: 10)"
+    )
+    parser.add_argument(
+        "--grace", type=_seconds, default=60.0, metavar="S", help="how long SIGTERM waits for a boundary (default: 60)"
+    )
+    parser.add_argument(
+        "--retention", type=_days, default=30.0, metavar="DAYS", help="forget what ended before; 0: never (default: 30)"
+    )
+    parser.add_argument("--health", type=_port, metavar="P", help="answer probes on this port: /healthz, /readyz")
+    parser.add_argument("--store", metavar="URL", help=_DURABLE_STORE)
+
+
 def _serve(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--configs",
@@ -223,6 +252,10 @@ def _seconds(text: str) -> float:
     return seconds
 
 
+def _days(text: str) -> float:
+    return 0.0 if text == "0" else _seconds(text)
+
+
 def _count(text: str) -> int:
     if not (text.isascii() and text.isdigit() and int(text) > 0):
         raise argparse.ArgumentTypeError(f"a whole number from 1, not {text!r}")
@@ -240,6 +273,8 @@ COMMANDS: dict[str, Command] = {
     "doctor": Command("what is usable here, and how to get the rest", "examining:doctor", _doctor, at_once=True),
     "trace": Command("draw a recorded run as a timeline", "inspecting:trace", _trace, at_once=True),
     "index": Command("load documents into a collection", "indexing:index", _index),
+    "submit": Command("put a run into the queue of durable ones", "queueing:submit", _submit),
+    "worker": Command("do durable runs from the queue", "queueing:worker", _worker),
     "serve": Command("serve agents over HTTP", "serving:serve", _serve),
     "scenario": Command("play scenarios, without pytest", "playing:scenario", _scenario, at_once=True),
     "simulate": Command("play an agent against random faults", "simulating:simulate", _simulate, at_once=True),

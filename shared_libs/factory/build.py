@@ -22,6 +22,7 @@ from shared_libs.atomic.tools.blocking import caution_for
 from shared_libs.atomic.tools.placement import is_async
 from shared_libs.factory import chain, library, storage, toolbox
 from shared_libs.factory.draft import Draft, kind_of
+from shared_libs.factory.durability import DurableAgent
 from shared_libs.factory.environment import Environment
 from shared_libs.factory.ports import OUTSIDE, Ports, without_secrets
 from shared_libs.factory.prices import FILE_NAME, Prices, check_prices, prices_beside, shipped_prices
@@ -258,7 +259,9 @@ def _agent(written: Any, problems: Problems, prices: Prices, brought: _Brought) 
     assert llm is not None
     if not isinstance(brought.llm, BaseLLMWrapper):
         _note_unpriced(parts, prices, brought.on_note)
-    agent = ReActAgent(
+    # whoever brings the model or takes the ports plays the agent: nothing of that is worth keeping
+    is_real = brought.llm is None and brought.ports is OUTSIDE
+    agent = (DurableAgent if spec.durable and is_real else ReActAgent)(
         llm=llm,
         tools=parts.tools,
         instructions=spec.instructions,

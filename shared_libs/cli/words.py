@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import math
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
+
+from shared_libs.cli.service_options import add_keys, add_serve
+from shared_libs.cli.values import count, days, port, seconds
 
 EPILOG = "exit codes: 0 answered, 1 failed, 2 misuse or bad configuration, 3 partial, 130 interrupted"
 
@@ -104,7 +106,7 @@ def _run(parser: argparse.ArgumentParser) -> None:
     _config(parser)
     parser.add_argument("question", nargs="+", metavar="QUESTION", help="what to answer; '-' reads it from stdin")
     _agent(parser)
-    parser.add_argument("--timeout", type=_seconds, metavar="S", help="seconds for the whole run")
+    parser.add_argument("--timeout", type=seconds, metavar="S", help="seconds for the whole run")
     parser.add_argument("--json", action="store_true", help="print the result alone, as JSON")
     parser.add_argument("--trace", type=Path, metavar="FILE", help="write the run record, one event a line")
     parser.add_argument(
@@ -166,44 +168,30 @@ def _submit(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("question", metavar="QUESTION", help="what to answer")
     parser.add_argument("--id", metavar="ID", help="names the run for good; submitted twice it is one run")
     parser.add_argument("--session", metavar="ID", help="the conversation to continue")
-    parser.add_argument("--timeout", type=_seconds, metavar="S", help="seconds from when it begins")
+    parser.add_argument("--timeout", type=seconds, metavar="S", help="seconds from when it begins")
     parser.add_argument("--priority", type=int, metavar="N", help="the higher ones begin first (default: 0)")
-    parser.add_argument("--delay", type=_seconds, metavar="S", help="seconds until it may begin")
+    parser.add_argument("--delay", type=seconds, metavar="S", help="seconds until it may begin")
     parser.add_argument("--store", metavar="URL", help=_DURABLE_STORE)
 
 
 def _worker(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--concurrency", type=_count, default=8, metavar="N", help="runs at once (default: 8)")
+    parser.add_argument("--concurrency", type=count, default=8, metavar="N", help="runs at once (default: 8)")
     parser.add_argument(
-        "--lease", type=_seconds, default=10.0, metavar="S", help="silence after which runs are another's (default: 10)"
+        "--lease", type=seconds, default=10.0, metavar="S", help="silence after which runs are another's (default: 10)"
     )
     parser.add_argument(
-        "--grace", type=_seconds, default=60.0, metavar="S", help="how long SIGTERM waits for a boundary (default: 60)"
+        "--grace", type=seconds, default=60.0, metavar="S", help="how long SIGTERM waits for a boundary (default: 60)"
     )
     parser.add_argument(
-        "--retention", type=_days, default=30.0, metavar="DAYS", help="forget what ended before; 0: never (default: 30)"
+        "--retention", type=days, default=30.0, metavar="DAYS", help="forget what ended before; 0: never (default: 30)"
     )
-    parser.add_argument("--health", type=_port, metavar="P", help="answer probes on this port: /healthz, /readyz")
+    parser.add_argument("--health", type=port, metavar="P", help="answer probes on this port: /healthz, /readyz")
     parser.add_argument("--store", metavar="URL", help=_DURABLE_STORE)
-
-
-def _serve(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--configs",
-        type=Path,
-        default=Path("configs"),
-        metavar="DIR",
-        help="the folder of definitions (default: configs)",
-    )
-    parser.add_argument("--host", default="127.0.0.1", help="the address to listen on (default: 127.0.0.1)")
-    parser.add_argument("--port", type=_port, default=8000, metavar="P", help="the port to listen on (default: 8000)")
-    parser.add_argument("--store", metavar="URL", help="where runs are kept (default: as service.yaml says)")
-    parser.add_argument("--keys", metavar="FILE|URL", help="where keys are kept (default: as service.yaml says)")
 
 
 def _simulate(parser: argparse.ArgumentParser) -> None:
     _config(parser)
-    parser.add_argument("--runs", type=_count, default=1000, metavar="N", help="scenarios to play (default: 1000)")
+    parser.add_argument("--runs", type=count, default=1000, metavar="N", help="scenarios to play (default: 1000)")
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="decides the scenarios (default: 0)")
     parser.add_argument(
         "--out", type=Path, default=Path(), metavar="DIR", help="where scenarios that fail are written (default: here)"
@@ -212,9 +200,7 @@ def _simulate(parser: argparse.ArgumentParser) -> None:
 
 def _faults(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--host", default="127.0.0.1", help="the address to listen on (default: 127.0.0.1)")
-    parser.add_argument(
-        "--port", type=_port, default=0, metavar="P", help="the port to listen on (default: a free one)"
-    )
+    parser.add_argument("--port", type=port, default=0, metavar="P", help="the port to listen on (default: a free one)")
     what = parser.add_mutually_exclusive_group()
     what.add_argument("--script", type=Path, metavar="FILE", help="what each model does, a YAML file")
     what.add_argument(
@@ -230,36 +216,10 @@ def _eval(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--junit", type=Path, metavar="FILE", help="write a JUnit file")
     parser.add_argument("--json", action="store_true", help="print the reports alone, as JSON")
-    parser.add_argument("--concurrency", type=_count, default=4, metavar="N", help="questions at a time (default: 4)")
+    parser.add_argument("--concurrency", type=count, default=4, metavar="N", help="questions at a time (default: 4)")
     parser.add_argument(
-        "--repeat", type=_count, default=1, metavar="N", help="how often each question is asked (default: 1)"
+        "--repeat", type=count, default=1, metavar="N", help="how often each question is asked (default: 1)"
     )
-
-
-def _port(text: str) -> int:
-    if not (text.isdecimal() and int(text) <= 65535):
-        raise argparse.ArgumentTypeError(f"a port is a number up to 65535, not {text!r}")
-    return int(text)
-
-
-def _seconds(text: str) -> float:
-    try:
-        seconds = float(text)
-    except ValueError:
-        seconds = math.nan
-    if not (seconds > 0 and math.isfinite(seconds)):
-        raise argparse.ArgumentTypeError(f"a positive number of seconds, not {text!r}")
-    return seconds
-
-
-def _days(text: str) -> float:
-    return 0.0 if text == "0" else _seconds(text)
-
-
-def _count(text: str) -> int:
-    if not (text.isascii() and text.isdigit() and int(text) > 0):
-        raise argparse.ArgumentTypeError(f"a whole number from 1, not {text!r}")
-    return int(text)
 
 
 COMMANDS: dict[str, Command] = {
@@ -275,7 +235,8 @@ COMMANDS: dict[str, Command] = {
     "index": Command("load documents into a collection", "indexing:index", _index),
     "submit": Command("put a run into the queue of durable ones", "queueing:submit", _submit),
     "worker": Command("do durable runs from the queue", "queueing:worker", _worker),
-    "serve": Command("serve agents over HTTP", "serving:serve", _serve),
+    "serve": Command("serve agents over HTTP", "serving:serve", add_serve),
+    "keys": Command("keys of the service", "keying:keys", add_keys),
     "scenario": Command("play scenarios, without pytest", "playing:scenario", _scenario, at_once=True),
     "simulate": Command("play an agent against random faults", "simulating:simulate", _simulate, at_once=True),
     "faults": Command("serve faults on loopback, for any client", "faulting:faults", _faults, at_once=True),

@@ -8,7 +8,6 @@ import os
 import shutil
 import sys
 from collections.abc import Callable, Sequence
-from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,42 +25,6 @@ OFF = "off"
 
 CLOSE_S = 0.5
 """Seconds the end of a command waits for what is not written yet."""
-
-_UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
-
-
-def add_words(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Add the words of these commands."""
-    runs = commands.add_parser(
-        "runs", help="what was run: a list, or one run with why it took so long", allow_abbrev=False
-    )
-    runs.add_argument("id", nargs="?", metavar="ID", help="one run, by its id or the beginning of it")
-    runs.add_argument(
-        "--since", type=moment, metavar="WHEN", help="30m, 2h, 7d, today, yesterday, or 2026-11-26[T14:00]"
-    )
-    runs.add_argument("--until", type=moment, metavar="WHEN", help="those that began before; written as --since")
-    runs.add_argument("--status", metavar="S", help="running, answered, partial, failed, cancelled, paused, unfinished")
-    runs.add_argument("--agent", metavar="NAME", help="those of one agent")
-    runs.add_argument("--session", metavar="ID", help="those of one conversation")
-    runs.add_argument("--text", metavar="WORDS", help="those whose question, answer or error holds these words")
-    runs.add_argument("--slowest", action="store_true", help="the slowest first, not the newest")
-    runs.add_argument("-n", "--limit", type=int, default=20, metavar="N", help="how many (default: 20)")
-    runs.add_argument("--after", metavar="CURSOR", help="the page behind the one that ended with this")
-    runs.add_argument("--follow", action="store_true", help="with ID: tell what happens until the run ends")
-    runs.add_argument("--json", action="store_true", help="as JSON")
-    add_store(runs)
-
-    trace = commands.add_parser("trace", help="draw recorded runs as timelines", allow_abbrev=False)
-    trace.add_argument("file", metavar="FILE|ID", help="a run record, or a run of the store")
-    trace.add_argument("--html", type=Path, metavar="OUT", help="write one self-contained HTML file instead")
-    add_store(trace)
-
-
-def add_store(parser: argparse.ArgumentParser) -> None:
-    """Add the word that says which store of runs is meant."""
-    parser.add_argument(
-        "--store", metavar="URL", help="the store of runs, or off (default: FACTORY_RUNS, else the user's data folder)"
-    )
 
 
 def keeping(url: str | None, note: Callable[[str], None]) -> RunStore | None:
@@ -100,23 +63,6 @@ def trace(arguments: argparse.Namespace) -> int:
 
         events = asyncio.run(_events_of(arguments.store, arguments.file))
     return _draw(events, arguments)
-
-
-def moment(text: str) -> datetime:
-    """Read a moment: so long ago, a day by its name, or a date; times are local where they say nothing else."""
-    now = datetime.now().astimezone()
-    midnight = now.replace(hour=0, minute=0, second=0, microsecond=0)
-    named = {"now": now, "today": midnight, "yesterday": midnight - timedelta(days=1)}
-    if text in named:
-        return named[text]
-    if text[-1:] in _UNITS and text[:-1].isdecimal():
-        return now - timedelta(**{_UNITS[text[-1]]: int(text[:-1])})
-    try:
-        return datetime.fromisoformat(text).astimezone()
-    except ValueError:
-        raise argparse.ArgumentTypeError(
-            f"a moment is 30m, 2h, 7d, today, yesterday, or a date such as 2026-11-26 or 2026-11-26T14:00, not {text!r}"
-        ) from None
 
 
 async def _runs(arguments: argparse.Namespace) -> int:

@@ -13,7 +13,7 @@ from shared_libs.atomic.events import AttemptFinished, AttemptStarted, RunFinish
 from shared_libs.atomic.results import AgentResult
 from shared_libs.atomic.types import Attempt
 from shared_libs.cli import main
-from shared_libs.cli.past import moment
+from shared_libs.cli.past_options import moment
 from shared_libs.observability import RunStore
 
 pytestmark = pytest.mark.promise("runs-found")

@@ -65,6 +65,10 @@ def _command(name: str) -> Callable[[argparse.Namespace], int]:
         from shared_libs.cli.serving import serve
 
         return serve
+    if name == "tables":
+        from shared_libs.cli.tables import tables
+
+        return tables
     if name == "faults":
         from shared_libs.cli import faulting
 
@@ -123,6 +127,15 @@ def _parser() -> argparse.ArgumentParser:
     trace = commands.add_parser("trace", help="draw a recorded run as a timeline", allow_abbrev=False)
     trace.add_argument("file", type=Path, metavar="FILE", help="a run record")
     trace.add_argument("--html", type=Path, metavar="OUT", help="write one self-contained HTML file instead")
+
+    tables = commands.add_parser("tables", help="make the tables in a database ahead", allow_abbrev=False)
+    tables.add_argument("url", metavar="URL", help="postgresql://user:password@host/database, or sqlite:///file.db")
+    tables.add_argument(
+        "--only",
+        action="append",
+        choices=("memory", "limits", "runs"),
+        help="for one of them, and again for another (default: all)",
+    )
 
     _add_service(commands)
     _add_testing(commands)

@@ -19,7 +19,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from shared_libs.atomic.llms.word_hashes import WordHashes
+from shared_libs.atomic.llms import RehearsalLLM
 from shared_libs.retrieval import Collection, Document, Stores
 from shared_libs.retrieval.stores.sqlite_database import Database
 from shared_libs.retrieval.stores.sqlite_documents import SqliteDocuments
@@ -71,7 +71,7 @@ def documents(version: int) -> list[Document]:
 def collection(database: Database) -> Collection:
     """Open what is killed, or looked at afterwards."""
     stores = Stores(SqliteDocuments(database), SqliteVectors(database), SqliteWords(database))
-    return Collection("c", tenant="t", stores=stores, embedder=WordHashes(dimensions=32), chunk_tokens=60)
+    return Collection("c", tenant="t", stores=stores, embedder=RehearsalLLM("hello"), chunk_tokens=60)
 
 
 async def work(database: Database, version: int) -> None:

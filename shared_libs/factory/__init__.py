@@ -5,7 +5,14 @@ from typing import TYPE_CHECKING
 from shared_libs.lazy import lazy
 
 if TYPE_CHECKING:
-    from shared_libs.factory.build import agent_from_dict, check_file, definition_hash, load_agent, load_definition
+    from shared_libs.factory.build import (
+        agent_from_dict,
+        check_file,
+        definition_hash,
+        load_agent,
+        load_collections,
+        load_definition,
+    )
     from shared_libs.factory.schema import agent_schema
 
 _HOMES = {
@@ -14,9 +21,18 @@ _HOMES = {
     "check_file": "build",
     "definition_hash": "build",
     "load_agent": "build",
+    "load_collections": "build",
     "load_definition": "build",
 }
 
-__all__ = ["agent_from_dict", "agent_schema", "check_file", "definition_hash", "load_agent", "load_definition"]
+__all__ = [
+    "agent_from_dict",
+    "agent_schema",
+    "check_file",
+    "definition_hash",
+    "load_agent",
+    "load_collections",
+    "load_definition",
+]
 
 __getattr__ = lazy(__name__, _HOMES)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
+from shared_libs.atomic.errors import NotInstalled
 from shared_libs.atomic.secrets import names_a_secret
 from shared_libs.factory.environment import Environment
 from shared_libs.factory.ports import OUTSIDE, Ports
@@ -24,6 +25,7 @@ class Draft:
         environment: hides what it has put in.
         origin: where the definition stands; given to what asks for it by a parameter `origin`.
         ports: gives what takes the place of a model, a tool or the memory.
+        library: the collections of the definition; given to what asks for it by a parameter `library`.
 
     """
 
@@ -33,6 +35,7 @@ class Draft:
     environment: Environment
     origin: Any
     ports: Ports = OUTSIDE
+    library: dict[str, Any] = field(default_factory=dict)
 
     @property
     def agent(self) -> str:
@@ -48,10 +51,11 @@ class Draft:
         """
         text = printable(self.environment.hidden(str(error)) or type(error).__name__, limit=500)
         first = text.partition(" ")[0].strip("`':")
+        needs = error.needs if isinstance(error, NotInstalled) else ()
         if first in settings:
-            self.problems.add((*path, first), text.removeprefix(f"{first}: "))
+            self.problems.add((*path, first), text.removeprefix(f"{first}: "), needs=needs)
         else:
-            self.problems.add(path, text)
+            self.problems.add(path, text, needs=needs)
 
     def shown(self, path: Path) -> str:
         """Describe a value as it is written, for an error; secrets and addresses only by their kind."""

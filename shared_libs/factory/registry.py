@@ -15,7 +15,7 @@ from importlib.util import find_spec
 from typing import Any, NamedTuple
 
 from shared_libs.atomic.database_url import DRIVERS
-from shared_libs.atomic.errors import MisuseError
+from shared_libs.atomic.errors import MisuseError, NotInstalled
 
 GROUP = "genai_factory"
 
@@ -48,7 +48,7 @@ class Registry:
         Import what a name stands for: a class, a function, or an object ready for use.
 
         Raises:
-            MisuseError: it cannot be used here; the text says what to install or to mend.
+            MisuseError: it cannot be used here; the text says what to mend, or (`NotInstalled`) to install.
 
         """
         if name in self._builtins:
@@ -65,9 +65,8 @@ class Registry:
     def _builtin(self, name: str) -> Any:
         home = self._builtins[name]
         if home.needs and find_spec(home.needs) is None:
-            raise MisuseError(
-                f"{self.kind} {name!r} needs the package {home.needs}: pip install 'genai-factory[{home.extra}]'"
-            )
+            wanted = f"genai-factory[{home.extra}]"
+            raise NotInstalled(f"{self.kind} {name!r} needs the package {home.needs}: pip install '{wanted}'", wanted)
         return getattr(import_module(home.module), home.attribute)
 
     def _plugins(self) -> dict[str, list[EntryPoint]]:
@@ -89,6 +88,7 @@ LLMS = Registry(
     {
         "anthropic": Builtin("shared_libs.atomic.llms.anthropic_llm", "AnthropicLLM"),
         "local": Builtin("shared_libs.atomic.llms.local_llm", "LocalLLM"),
+        "local-embeddings": Builtin("shared_libs.atomic.llms.local_embeddings", "LocalEmbeddings"),
         "ollama": Builtin("shared_libs.atomic.llms.ollama_llm", "OllamaLLM"),
         "openai": Builtin("shared_libs.atomic.llms.openai_llm", "OpenAILLM"),
         "rerank": Builtin("shared_libs.atomic.llms.rerank_llm", "RerankLLM"),
@@ -104,6 +104,7 @@ TOOLS = Registry(
         "http": Builtin("shared_libs.tools.http_tool", "HttpTool"),
         "mcp": Builtin("shared_libs.tools.mcp", "MCPToolset", "mcp", "mcp"),
         "python": Builtin("shared_libs.tools.python", "PythonTool", "pydantic_monty", "python"),
+        "retrieval": Builtin("shared_libs.factory.library", "retrieval"),
         "sql": Builtin("shared_libs.tools.sql", "SQLTool"),
         "time": Builtin("shared_libs.tools.time_tool", "TimeTool"),
     },

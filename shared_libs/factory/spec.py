@@ -213,6 +213,28 @@ class MemorySpec(Section):
     """Sum up what a run has no room for; without it, that is left out."""
 
 
+class CollectionSpec(Section):
+    """Documents that tools may search; `factory index PATH --collection NAME` fills it."""
+
+    url: Annotated[str, Field(min_length=1, repr=False)] = "sqlite:///collections.db"
+    """Where it is kept: sqlite:///file.db."""
+    tenant: Text = "default"
+    """Whose it is; collections of two tenants of the same name are two."""
+    embedder: LinkSpec | None = None
+    """A model with embeddings; null: searched by words only. By default local-embeddings, where that is installed."""
+    reranker: LinkSpec | None = None
+    """A model that orders the best passages anew, such as {provider: rerank, model: …}; without it nobody does."""
+    chunk_tokens: Annotated[int, Field(ge=8)] = 200
+    """Tokens a passage may have."""
+
+
+class LibrarySpec(Section):
+    """The collections alone, for who fills them and needs no agent."""
+
+    collections: dict[Text, CollectionSpec] = {}
+    """Documents that tools may search, by name."""
+
+
 class LimitsSpec(Section):
     """What one run may use; null means no bound."""
 
@@ -240,6 +262,15 @@ class LimitsSpec(Section):
         return reserve_s
 
 
+class DurableSpec(Section):
+    """How durable runs of the agent stand in the queue."""
+
+    concurrency: Count | None = None
+    """How many of them go on at once, over all workers; null: as many as the workers take."""
+    priority: int = 0
+    """Those of a higher one begin first."""
+
+
 class AgentSpec(Section):
     """An agent: who it is, which model thinks, what it may do, what it remembers and how long it may take."""
 
@@ -253,6 +284,8 @@ class AgentSpec(Section):
     """The model and its fallbacks."""
     tools: list[ToolSpec] = []
     """What the agent may do."""
+    collections: dict[Text, CollectionSpec] = {}
+    """Documents that tools may search, by name."""
     memory: MemorySpec | None = None
     """Where conversations are kept; without it nothing is."""
     limits: LimitsSpec = LimitsSpec()
@@ -261,3 +294,5 @@ class AgentSpec(Section):
     """A JSON Schema that every answer has to fit: it is validated, and sent back once where it does not."""
     protocol: Literal["auto", "native", "text"] = "auto"
     """native tool calling, text ReAct (Thought, Action, Observation), or auto: what the model can."""
+    durable: bool | DurableSpec = False
+    """Whether runs outlive their process: they stand in a queue, and workers do them (factory submit, worker)."""

@@ -76,7 +76,7 @@ def options_of(made: Any) -> tuple[Options, Callable[..., Any]]:
         )
     several = isinstance(made, type) and issubclass(made, Toolset)
     common = ToolsetCommon if several else ToolCommon
-    return Options.of(made, common, without=frozenset({"origin"}), attributes=common), made
+    return Options.of(made, common, without=frozenset({"library", "origin"}), attributes=common), made
 
 
 def _tools_of(draft: Draft, entry: Any, path: Path, brought: Mapping[str, BaseTool]) -> Sequence[AnyTool]:
@@ -112,6 +112,8 @@ def _made(draft: Draft, name: str, settings: dict[str, Any], path: Path) -> Sequ
     given = {key: value for key, value in values.items() if key in options.parameters}
     if "origin" in options.parameters:
         given["origin"] = draft.origin
+    if "library" in options.parameters:
+        given["library"] = draft.library
     try:
         tools = _listed(name, make(**given))
         for key, value in values.items():

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from shared_libs.retrieval.citing import Citation, Cited, check_citations, citation_key
     from shared_libs.retrieval.collection import Collection
     from shared_libs.retrieval.files import find_files
-    from shared_libs.retrieval.ports import DocumentStore, GraphStore, LexicalIndex, Reranker, VectorStore
+    from shared_libs.retrieval.ports import DocumentStore, GraphStore, LexicalIndex, VectorStore
     from shared_libs.retrieval.stores import Stores, open_stores
     from shared_libs.retrieval.types import Chunk, Document, Found, Hit, IndexProgress, Point, Retrieved, Space, Stage
 
@@ -27,7 +27,6 @@ __all__ = [
     "IndexProgress",
     "LexicalIndex",
     "Point",
-    "Reranker",
     "Retrieved",
     "Space",
     "Stage",
@@ -46,7 +45,7 @@ __getattr__ = lazy(
         **dict.fromkeys(("Citation", "Cited", "check_citations", "citation_key"), "citing"),
         "Collection": "collection",
         "find_files": "files",
-        **dict.fromkeys(("DocumentStore", "GraphStore", "LexicalIndex", "Reranker", "VectorStore"), "ports"),
+        **dict.fromkeys(("DocumentStore", "GraphStore", "LexicalIndex", "VectorStore"), "ports"),
         **dict.fromkeys(("Stores", "open_stores"), "stores"),
         **dict.fromkeys(
             ("Chunk", "Document", "Found", "Hit", "IndexProgress", "Point", "Retrieved", "Space", "Stage"), "types"

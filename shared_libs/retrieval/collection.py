@@ -15,7 +15,7 @@ from shared_libs.atomic.loading import load
 from shared_libs.retrieval.chunking import Chunker, Tokenizer
 from shared_libs.retrieval.filters import read_filter
 from shared_libs.retrieval.indexer import AnyDocument, Indexer, check_embeddings, embedded_text
-from shared_libs.retrieval.ports import POOL, Reranker
+from shared_libs.retrieval.ports import POOL
 from shared_libs.retrieval.retriever import Retriever
 from shared_libs.retrieval.stores import Stores, open_stores
 from shared_libs.retrieval.types import (
@@ -49,7 +49,7 @@ class Collection:
         tenant: whose it is; collections of two tenants of the same name are two.
         stores: where it is kept, or a URL as `open_stores` takes it.
         embedder: a model with embeddings. Without, it is searched by words only.
-        reranker: orders the best anew; None: nobody does.
+        reranker: a model that orders the best anew; None: nobody does.
         chunk_tokens: how many tokens a passage may have.
 
     Raises:
@@ -64,11 +64,13 @@ class Collection:
         tenant: str,
         stores: Stores | str,
         embedder: BaseLLMWrapper | None = None,
-        reranker: Reranker | None = None,
+        reranker: BaseLLMWrapper | None = None,
         chunk_tokens: int = 200,
     ) -> None:
         if embedder is not None and not embedder.embeds:
             raise MisuseError(f"embedder: {type(embedder).__name__} has no embeddings; name a model that has")
+        if reranker is not None and not reranker.reranks:
+            raise MisuseError(f"reranker: {type(reranker).__name__} is no reranker; name a model that is")
         Chunker(budget=chunk_tokens)
         self._space = Space(tenant=tenant, collection=name)
         self.stores = open_stores(stores) if isinstance(stores, str) else stores

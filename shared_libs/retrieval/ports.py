@@ -1,5 +1,5 @@
 """
-The ports of retrieval: where documents, vectors, words and a graph are kept, and who orders what was found.
+The ports of retrieval: where documents, vectors, words and a graph are kept.
 
 A store implements the small methods that begin with one underscore. One that waits (HTTP, Bolt, a database server)
 writes them as `async def`; one that computes in this process writes plain `def`, and they run in a pool of as many
@@ -401,33 +401,6 @@ class GraphStore(Port):
         raise NotImplementedError
 
     def _drop(self, space: Space) -> Given[None]:
-        raise NotImplementedError
-
-
-class Reranker(Port):
-    """Says how well texts answer a query, on a scale of its own."""
-
-    name = "reranker"
-
-    @final
-    async def async_rerank(self, query: str, texts: Sequence[str]) -> list[float]:
-        """
-        Return a score for each text, in their order; more is better.
-
-        Raises:
-            RetrievalError: it failed, or gave not one finite number for each text.
-
-        """
-        if not texts:
-            return []
-        scores: list[float] = await self._ask("rerank", self._rerank, query, list(texts))
-        if len(scores) != len(texts):
-            raise RetrievalError(f"{self.name} gave {len(scores)} scores for {len(texts)} texts")
-        if not all(map(math.isfinite, scores)):
-            raise RetrievalError(f"{self.name} gave a score that is no finite number")
-        return [float(score) for score in scores]
-
-    def _rerank(self, query: str, texts: list[str]) -> Given[list[float]]:
         raise NotImplementedError
 
 

@@ -14,6 +14,7 @@ A branch that fails, or is late, leaves the others' answer with a note. Nothing 
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import Any, NamedTuple, TypeVar
 
@@ -27,7 +28,6 @@ from shared_libs.atomic.supervise import together
 from shared_libs.retrieval.filters import Where
 from shared_libs.retrieval.fusion import behind_the_head, stretched
 from shared_libs.retrieval.planning import Plan, Usual, plan
-from shared_libs.retrieval.ports import Reranker
 from shared_libs.retrieval.stores import Stores
 from shared_libs.retrieval.types import Found, Hit, Retrieved, Space, Stage, StoredChunk
 
@@ -66,7 +66,7 @@ class Retriever:
 
     """
 
-    def __init__(self, stores: Stores, embedder: BaseLLMWrapper | None, reranker: Reranker | None) -> None:
+    def __init__(self, stores: Stores, embedder: BaseLLMWrapper | None, reranker: BaseLLMWrapper | None) -> None:
         self._stores = stores
         self._embedder = embedder
         self._reranker = reranker
@@ -166,7 +166,7 @@ class Retriever:
         best, rest = hits[:RERANKED], hits[RERANKED:]
         until = Deadline.after(plan_.rerank_s)
         texts = [hit.text for hit in best]
-        scores = await run.stage("rerank", until, lambda: reranker.async_rerank(question, texts))
+        scores = await run.stage("rerank", until, lambda: _scores(reranker, question, texts))
         self._usual.saw("rerank", run.clock() - began)
         if scores is None:
             return hits
@@ -176,6 +176,13 @@ class Retriever:
             for score, at in ordered
         ]
         return again + rest
+
+
+async def _scores(reranker: BaseLLMWrapper, question: str, texts: list[str]) -> list[float]:
+    scores = await reranker.async_rerank(question, texts)
+    if len(scores) != len(texts) or not all(map(math.isfinite, scores)):
+        raise RetrievalError(f"{reranker.model} gave not one finite score for each of {len(texts)} texts")
+    return scores
 
 
 async def _both(

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncGenerator, Iterable
+from contextlib import aclosing
 from typing import Any, Protocol
 
 from shared_libs.service.catalogue import Entry
@@ -18,6 +19,7 @@ from shared_libs.service.faces.hold import Hold
 from shared_libs.service.faces.wanted import Outcome, Piece, Said, Wanted
 from shared_libs.service.faces.work import begin_work
 from shared_libs.service.problems import Problem, problem_of
+from shared_libs.service.repeats import answered_once
 
 _MAX_IGNORED = 20
 _NAME = re.compile(r"[^\w.:\[\]-]", re.ASCII)
@@ -39,9 +41,18 @@ class Answer(Protocol):
         """The end of a stream that failed."""
 
 
-async def converse(call: Call, entry: Entry, wanted: Wanted, answer: Answer) -> None:
+async def converse(call: Call, entry: Entry, wanted: Wanted, answer: Answer, body: bytes) -> None:
     """
     Ask what the request asks, and answer it.
+
+    An answer in one piece is made once, however often its client, or its client's SDK, sends the request.
+
+    Args:
+        call: the request.
+        entry: who is asked.
+        wanted: what is asked.
+        answer: how it is written.
+        body: the request's body as it came.
 
     Raises:
         Problem: it was refused, or failed before anything was sent.
@@ -49,15 +60,24 @@ async def converse(call: Call, entry: Entry, wanted: Wanted, answer: Answer) -> 
 
     """
     stays = call.stays_when_gone("cancel")
-    work = begin_work(call, entry, wanted)
-    tell_ignored(call, work.ignored)
-    try:
-        if wanted.stream:
+    if wanted.stream:
+        work = begin_work(call, entry, wanted)
+        tell_ignored(call, work.ignored)
+        try:
             await _write(call, work.pieces(), answer)
-        else:
-            await call.reply(answer.whole(await work.whole()))
-    finally:
-        await work.close(stays=stays)
+        finally:
+            await work.close(stays=stays)
+        return
+
+    async def fresh() -> Outcome:
+        work = begin_work(call, entry, wanted)
+        tell_ignored(call, work.ignored)
+        try:
+            return await work.whole()
+        finally:
+            await work.close(stays=stays)
+
+    await call.reply(answer.whole(await answered_once(call.service.outcomes, call, body, fresh)))
 
 
 def tell_ignored(call: Call, names: Iterable[str]) -> None:
@@ -67,7 +87,7 @@ def tell_ignored(call: Call, names: Iterable[str]) -> None:
         call.exchange.tell("x-factory-ignored", ", ".join(told))
 
 
-async def held(source: AsyncIterator[list[Piece]]) -> AsyncIterator[list[Piece]]:
+async def held(source: AsyncGenerator[list[Piece], None]) -> AsyncGenerator[list[Piece], None]:
     """
     Pass pieces on with the first words held back; words that are ready at once are one piece.
 
@@ -76,12 +96,13 @@ async def held(source: AsyncIterator[list[Piece]]) -> AsyncIterator[list[Piece]]
 
     """
     hold, loop = Hold(), asyncio.get_running_loop()
-    async for batch in source:
-        now = loop.time()
-        yield _joined([told for piece in batch for told in hold.take(piece, now)])
+    async with aclosing(source) as batches:
+        async for batch in batches:
+            now = loop.time()
+            yield _joined([told for piece in batch for told in hold.take(piece, now)])
 
 
-async def _write(call: Call, source: AsyncIterator[list[Piece]], answer: Answer) -> None:
+async def _write(call: Call, source: AsyncGenerator[list[Piece], None], answer: Answer) -> None:
     """
     Write a stream: what fails before its first byte is an answer of its own, what fails behind it is told in it.
 
@@ -92,11 +113,12 @@ async def _write(call: Call, source: AsyncIterator[list[Piece]], answer: Answer)
     """
     stream, begun, loop = call.events(), False, asyncio.get_running_loop()
     try:
-        async for batch in held(source):
-            call.exchange.waited_s = loop.time() - call.exchange.began_at
-            if written := b"".join(map(answer.piece, batch)):
-                await stream.write(*(() if begun else (answer.begin(),)), written)
-                begun = True
+        async with aclosing(held(source)) as batches:
+            async for batch in batches:
+                call.exchange.waited_s = loop.time() - call.exchange.began_at
+                if written := b"".join(map(answer.piece, batch)):
+                    await stream.write(*(() if begun else (answer.begin(),)), written)
+                    begun = True
     except Exception as error:
         if not stream.started:
             raise

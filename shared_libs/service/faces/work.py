@@ -7,7 +7,7 @@ What is under way for one request: a chain that is asked, or a run of an agent. 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 
 from shared_libs.atomic.scope import use_deadline
 from shared_libs.atomic.types import LLMResponse, estimate_tokens
@@ -25,6 +25,7 @@ from shared_libs.service.faces.runs import (
 )
 from shared_libs.service.faces.wanted import Outcome, Piece, Wanted
 from shared_libs.service.live import Asked, LiveRun, Resumed, outside_s
+from shared_libs.service.routers.answers import session_of
 
 OUTPUT_TOKENS = 512
 """What an answer is taken to use where the client sets no bound."""
@@ -63,7 +64,7 @@ class ChainWork:
         """
         return outcome_of(await self._ask(None))
 
-    async def pieces(self) -> AsyncIterator[list[Piece]]:
+    async def pieces(self) -> AsyncGenerator[list[Piece], None]:
         """Ask, and yield the answer's pieces, as many at once as there are; raises as `whole` does."""
         if not self._wanted.stream:
             yield [await self.whole()]
@@ -110,12 +111,12 @@ class RunWork:
         self._call = call
         self._stream = wanted.stream
         self._reader = RunReader(agent, wanted)
-        session = wanted.session_id and f"{call.caller.team}/{wanted.session_id}".lstrip("/")
         asked = Asked(
             question="" if going_on else conversation(wanted),
-            session_id=session,
+            session_id=session_of(call.caller, wanted.session_id),
             stream=wanted.stream,
             agent=agent,
+            options={} if wanted.schema is None else {"output_schema": wanted.schema},
             resumes=going_on,
         )
         run_id = going_on.state["run_id"] if going_on else ""
@@ -136,7 +137,7 @@ class RunWork:
         self._call.exchange.waited_s += self.live.queued_s + outside_s(result)
         return self._reader.outcome(result)
 
-    async def pieces(self) -> AsyncIterator[list[Piece]]:
+    async def pieces(self) -> AsyncGenerator[list[Piece], None]:
         """Yield the answer's pieces, as many at once as there are, none when it has begun; raises as `whole` does."""
         if not self._stream:
             yield [await self.whole()]

@@ -1,23 +1,27 @@
-"""Collections for the tests: in a file of their own, embedded by letters, so that nothing has to be installed."""
+"""Collections for the tests: in a file of their own, embedded by words, so that nothing has to be installed."""
 
 from __future__ import annotations
 
+import asyncio
+import gc
+
+import asyncpg
 import numpy as np
 import pytest
 
 from shared_libs.atomic import BaseLLMWrapper
-from shared_libs.atomic.llms.word_hashes import WordHashes
+from shared_libs.atomic.llms.rehearsal_llm import rehearsed_vectors
 from shared_libs.retrieval import Collection, Document
 
 
 class CountingEmbedder(BaseLLMWrapper):
-    """Embeds by letters, counts what it is asked, and refuses texts that hold `refused`."""
+    """Embeds by words, counts what it is asked, and refuses texts that hold `refused`."""
 
     provider = "counting"
 
     def __init__(self, model="letters", dimensions=64, refused="<none>"):
         super().__init__(model)
-        self._inner = WordHashes(dimensions=dimensions)
+        self.dimensions = dimensions
         self.refused = refused
         self.texts = []
 
@@ -25,7 +29,7 @@ class CountingEmbedder(BaseLLMWrapper):
         self.texts += texts
         if any(self.refused in text for text in texts):
             raise self.refusal()
-        return await self._inner._embed(texts)
+        return rehearsed_vectors(texts, self.dimensions)
 
     def refusal(self):
         from shared_libs.atomic.errors import BadRequest
@@ -53,9 +57,42 @@ class BadEmbedder(CountingEmbedder):
         return vectors
 
 
+@pytest.fixture(scope="session")
+def _retrieval_database(postgres):
+    asyncio.run(_executed(f"postgresql://owner@{postgres}", "CREATE DATABASE retrieval"))
+    return f"postgresql://owner@{postgres.replace('/postgres?', '/retrieval?', 1)}"
+
+
 @pytest.fixture
-def url(tmp_path):
-    return f"sqlite:///{tmp_path}/collections.db"
+def postgres_url(_retrieval_database):
+    """A database for collections on the real server, empty for every test."""
+    empty = (
+        "DO $$ DECLARE name text; BEGIN FOR name IN SELECT tablename FROM pg_tables WHERE tablename LIKE 'factory\\_%' "
+        "AND tablename <> 'factory_retrieval_form' LOOP EXECUTE 'TRUNCATE ' || name; END LOOP; END $$"
+    )
+    asyncio.run(_executed(_retrieval_database, empty))
+    return _retrieval_database
+
+
+async def _executed(url, statement):
+    server = await asyncpg.connect(url)
+    await server.execute(statement)
+    await server.close()
+
+
+# these tests end their loops with connections open, as a process that is killed does
+_LEFT_OPEN = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+
+
+@pytest.fixture(
+    params=["sqlite", pytest.param("postgres", marks=[_LEFT_OPEN, pytest.mark.xdist_group("postgres-retrieval")])]
+)
+def url(request, tmp_path):
+    if request.param == "sqlite":
+        yield f"sqlite:///{tmp_path}/collections.db"
+        return
+    yield request.getfixturevalue("postgres_url")
+    gc.collect()
 
 
 @pytest.fixture

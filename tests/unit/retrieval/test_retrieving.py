@@ -8,15 +8,13 @@ import itertools
 import msgspec
 import pytest
 
-from shared_libs.atomic import Deadline, MisuseError
+from shared_libs.atomic import BaseLLMWrapper, Deadline, MisuseError
 from shared_libs.atomic.errors import RetrievalUnavailable
-from shared_libs.atomic.llms.word_hashes import WordHashes
 from shared_libs.atomic.scope import use_deadline
 from shared_libs.retrieval import (
     Collection,
     DocumentStore,
     LexicalIndex,
-    Reranker,
     Stores,
     VectorStore,
     check_citations,
@@ -25,7 +23,7 @@ from shared_libs.retrieval import (
 from shared_libs.retrieval.planning import FIRST_GUESS, Usual, plan
 from shared_libs.retrieval.types import Chunk, CollectionRow, EmbedderIdentity, Found, Hit, StoredChunk
 from tests.support import run, run_virtual
-from tests.unit.retrieval.conftest import document, filler, indexed
+from tests.unit.retrieval.conftest import CountingEmbedder, document, filler, indexed
 
 
 class Branch:
@@ -59,7 +57,7 @@ class Lexical(LexicalIndex):
 
 class Documents(DocumentStore):
     async def _collection(self, space):
-        identity = EmbedderIdentity(provider="word-hashes", model="word-hashes", dimensions=256)
+        identity = EmbedderIdentity(provider="counting", model="letters", dimensions=64)
         return CollectionRow(name=space.collection, embedder=identity)
 
     async def _chunks(self, space, ids):
@@ -71,11 +69,12 @@ class Documents(DocumentStore):
         }
 
 
-class Reverse(Reranker):
+class Reverse(BaseLLMWrapper):
     def __init__(self, after_s=0.0, scores=None):
+        super().__init__("reverse")
         self.after_s, self.scores = after_s, scores
 
-    async def _rerank(self, query, texts):
+    async def _rerank(self, query, texts, **options):
         await asyncio.sleep(self.after_s)
         if isinstance(self.scores, BaseException):
             raise self.scores
@@ -84,7 +83,7 @@ class Reverse(Reranker):
 
 def made(dense=None, lexical=None, reranker=None):
     stores = Stores(Documents(), Vectors(dense or Branch()), Lexical(lexical or Branch()))
-    return Collection("c", tenant="t", stores=stores, embedder=WordHashes(), reranker=reranker)
+    return Collection("c", tenant="t", stores=stores, embedder=CountingEmbedder(), reranker=reranker)
 
 
 def states(answer):

@@ -1,0 +1,229 @@
+"""OpenAI's Responses as clients send them: https://platform.openai.com/docs/api-reference/responses/create."""
+
+from __future__ import annotations
+
+import uuid
+from typing import Any
+
+import msgspec
+
+from shared_libs.atomic.llms.chat_fields import schema_of
+from shared_libs.atomic.types import ImagePart, Message, TextPart, ToolCall, ToolSpec
+from shared_libs.service.faces.openai_chat import image
+from shared_libs.service.faces.wanted import Body, Wanted, tool_spec
+from shared_libs.service.problems import Problem
+
+_SAME = ("temperature", "top_p", "parallel_tool_calls", "user", "service_tier", "prompt_cache_key", "safety_identifier")
+"""Fields that chat completions call the same."""
+
+_KNOWN = frozenset(
+    {
+        *("model", "input", "instructions", "tools", "tool_choice", "text", "reasoning", "max_output_tokens", "stream"),
+        *("background", "previous_response_id", "store", "metadata", "include", "stream_options", "truncation"),
+        *("client_metadata", "prompt_cache_options", "prompt_cache_retention"),
+    }
+) | set(_SAME)
+
+_REFUSED = {
+    "conversation": "answer to a response with previous_response_id",
+    "prompt": "prompts are kept nowhere; send the input itself",
+}
+
+_TEXTS = frozenset({"input_text", "output_text", "text", "summary_text"})
+
+_ROLES = {"user": "user", "assistant": "assistant", "system": "system", "developer": "system"}
+
+
+class ResponseWanted(msgspec.Struct, kw_only=True):
+    """
+    A request for a response.
+
+    Args:
+        wanted: what is asked; its messages are those of this request.
+        items: its input as items, each with an id, as they are listed.
+        previous: the response that it answers to.
+        store: whether the response can be had again.
+        echo: the fields of the request that the response repeats.
+
+    """
+
+    wanted: Wanted
+    items: list[dict[str, Any]]
+    previous: str | None
+    store: bool
+    echo: dict[str, Any]
+
+
+def read_response(data: Any) -> ResponseWanted:
+    """
+    Read a request.
+
+    Raises:
+        Problem: it is not valid, or wants what nobody here can do; names the field.
+
+    """
+    body = Body(data)
+    for name, why in _REFUSED.items():
+        if body.data.get(name) is not None:
+            raise Problem("unsupported_parameter", f"{name} is not supported: {why}", param=name)
+    body.number_or_none("temperature", 0, 2)
+    body.number_or_none("top_p", 0, 1)
+    body.number_or_none("max_output_tokens", 1, 2**31)
+    tools, ignored = _tools(body)
+    store, background = body.data.get("store") is not False, body.flag("background")
+    if background and not store:
+        raise body.wrong("background", "for responses that are stored")
+    items = _items(body)
+    messages, left_out = read_items([Body(item, f"input[{index}]") for index, item in enumerate(items)])
+    if instructions := body.text_or("instructions"):
+        messages.insert(0, Message("system", instructions))
+    ignored += left_out
+    ignored += [name for name, value in body.data.items() if name not in _KNOWN and value not in (None, [], {})]
+    fields = _fields(body)
+    session = body.object_or("metadata").get("session_id")
+    wanted = Wanted(
+        model=body.text("model"),
+        messages=messages,
+        tools=tools,
+        fields=fields,
+        stream=body.flag("stream"),
+        schema=schema_of(fields),
+        session_id=session if isinstance(session, str) and session else None,
+        background=background,
+        ignored=ignored,
+    )
+    previous = body.text_or("previous_response_id") or None
+    return ResponseWanted(wanted=wanted, items=items, previous=previous, store=store, echo=_echo(body))
+
+
+def read_items(items: list[Body]) -> tuple[list[Message], list[str]]:
+    """
+    Read items as a conversation; also returns what of them means nothing here.
+
+    The calls of a turn stand behind its words as items of their own; here they are one message.
+
+    Raises:
+        Problem: an item is not valid.
+
+    """
+    messages: list[Message] = []
+    ignored: list[str] = []
+    for item in items:
+        kind = item.text_or("type", "message")
+        if kind == "message":
+            messages.append(_message(item))
+        elif kind == "function_call":
+            call = ToolCall.from_json(item.text("call_id"), item.text("name"), item.text_or("arguments"))
+            if messages and messages[-1].role == "assistant":
+                last = messages[-1]
+                messages[-1] = msgspec.structs.replace(last, tool_calls=(*last.tool_calls, call))
+            else:
+                messages.append(Message("assistant", tool_calls=(call,)))
+        elif kind == "function_call_output":
+            output = item.data.get("output")
+            text = output if isinstance(output, str) else _plain(item.objects("output"))
+            messages.append(Message("tool", text, tool_call_id=item.text("call_id")))
+        elif kind not in ("reasoning", "mcp_call", "mcp_list_tools"):  # those of the answers here
+            ignored.append(f"input:{kind}")
+    return messages, ignored
+
+
+def _items(body: Body) -> list[dict[str, Any]]:
+    given = body.data.get("input")
+    if isinstance(given, str) and given:
+        given = [{"role": "user", "content": given}]
+    if not isinstance(given, list) or not (given or body.data.get("previous_response_id")):
+        raise body.wrong("input", "a text, or a list of at least one item")
+    items = []
+    for index, one in enumerate(given):
+        if not isinstance(one, dict):
+            raise body.wrong(f"input[{index}]", "an object")
+        item = {"type": "message", **one}
+        if item["type"] == "message" and isinstance(item.get("content"), str):
+            part = "output_text" if item.get("role") == "assistant" else "input_text"
+            item["content"] = [{"type": part, "text": item["content"]}]
+        items.append({"id": f"{'msg' if item['type'] == 'message' else 'item'}_{uuid.uuid4().hex}", **item})
+    return items
+
+
+def _message(item: Body) -> Message:
+    role = _ROLES.get(item.text("role"))
+    if role is None:
+        raise item.wrong("role", f"one of {', '.join(_ROLES)}")
+    parts: list[TextPart | ImagePart] = []
+    for part in item.objects("content"):
+        kind = part.text("type")
+        if kind in _TEXTS:
+            parts.append(TextPart(part.text_or("text")))
+        elif kind == "refusal":
+            parts.append(TextPart(part.text_or("refusal")))
+        elif kind == "input_image":
+            parts.append(image(part.text("image_url"), part.at("image_url")))
+        else:
+            raise part.wrong("type", f"'input_text' or 'input_image'; {kind!r:.40} is not supported")
+    if role == "user" and any(isinstance(part, ImagePart) for part in parts):
+        return Message("user", tuple(parts))
+    text = "".join(part.text for part in parts if isinstance(part, TextPart))
+    return Message("system" if role == "system" else "user" if role == "user" else "assistant", text)
+
+
+def _plain(parts: list[Body]) -> str:
+    return "".join(part.text_or("text") for part in parts)
+
+
+def _tools(body: Body) -> tuple[tuple[ToolSpec, ...], list[str]]:
+    """The function tools; those that the vendor runs, and kinds that nobody here knows, are left out and named."""
+    specs, ignored = [], []
+    for one in body.objects("tools"):
+        kind = one.text("type")
+        if kind == "function":
+            specs.append(tool_spec(one, "parameters"))
+        else:
+            ignored.append(f"tools:{kind}")
+    return tuple(specs), ignored
+
+
+def _fields(body: Body) -> dict[str, Any]:
+    """The fields, as chat completions name them."""
+    data = body.data
+    fields = {name: data[name] for name in _SAME if data.get(name) is not None}
+    if data.get("max_output_tokens") is not None:
+        fields["max_completion_tokens"] = data["max_output_tokens"]
+    choice = data.get("tool_choice")
+    if isinstance(choice, dict) and choice.get("type") == "function":
+        fields["tool_choice"] = {"type": "function", "function": {"name": str(choice.get("name", ""))}}
+    elif choice in ("auto", "none", "required"):
+        fields["tool_choice"] = choice
+    effort = body.object_or("reasoning").get("effort")
+    if isinstance(effort, str) and effort != "none":
+        fields["reasoning_effort"] = effort
+    form = body.object_or("text").get("format")
+    if isinstance(form, dict) and form.get("type") == "json_schema":
+        told = {name: value for name, value in form.items() if name != "type"}
+        fields["response_format"] = {"type": "json_schema", "json_schema": told}
+    elif isinstance(form, dict) and form.get("type") == "json_object":
+        fields["response_format"] = {"type": "json_object"}
+    return fields
+
+
+def _echo(body: Body) -> dict[str, Any]:
+    """What a response repeats of its request, with the API's defaults."""
+    data = body.data
+    return {
+        "instructions": data.get("instructions"),
+        "max_output_tokens": data.get("max_output_tokens"),
+        "metadata": dict(body.object_or("metadata")),
+        "parallel_tool_calls": data.get("parallel_tool_calls") is not False,
+        "previous_response_id": data.get("previous_response_id"),
+        "reasoning": {"effort": None, "summary": None} | dict(body.object_or("reasoning")),
+        "service_tier": data.get("service_tier") or "default",
+        "store": data.get("store") is not False,
+        "temperature": 1.0 if data.get("temperature") is None else data["temperature"],
+        "text": {"format": {"type": "text"}} | dict(body.object_or("text")),
+        "tool_choice": data.get("tool_choice") or "auto",
+        "tools": [one for one in data.get("tools") or [] if one.get("type") == "function"],
+        "top_p": 1.0 if data.get("top_p") is None else data["top_p"],
+        "truncation": data.get("truncation") or "disabled",
+        "user": data.get("user"),
+        "background": bool(data.get("background")),
+    }

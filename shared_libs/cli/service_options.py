@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
 from pathlib import Path
 
+from shared_libs.cli.values import port
 
-def add_service_commands(
-    commands: argparse._SubParsersAction[argparse.ArgumentParser], *, port: Callable[[str], int]
-) -> None:
-    """Add both commands; `port` reads a port."""
-    serve = commands.add_parser("serve", help="serve agents over HTTP", allow_abbrev=False)
+
+def add_serve(serve: argparse.ArgumentParser) -> None:
+    """Add the arguments of `factory serve`."""
     serve.add_argument(
         "--configs",
         type=Path,
@@ -23,13 +21,12 @@ def add_service_commands(
     serve.add_argument("--port", type=port, default=8000, metavar="P", help="the port to listen on (default: 8000)")
     serve.add_argument("--store", metavar="URL", help="where runs are kept (default: as service.yaml says)")
     serve.add_argument("--keys", metavar="FILE|URL", help="where keys are kept (default: as service.yaml says)")
-    _add_keys(commands)
 
 
-def _add_keys(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    keys = commands.add_parser("keys", help="keys of the service", allow_abbrev=False)
+def add_keys(keys: argparse.ArgumentParser) -> None:
+    """Add the arguments of `factory keys`."""
     actions = keys.add_subparsers(dest="action", required=True, metavar="ACTION")
-    new = actions.add_parser("new", help="make a key, and show it once", allow_abbrev=False)
+    new = actions.add_parser("new", help="make a key, and show it once")
     new.add_argument("--name", metavar="WORDS", help="who has it")
     new.add_argument("--team", metavar="NAME", help="whose it is: runs and sessions of a team are its own")
     new.add_argument("--scope", action="append", metavar="SCOPE", help="what it may (default: *); several may be given")
@@ -42,9 +39,9 @@ def _add_keys(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
     new.add_argument("--window", choices=("day", "month", "total"), help="the window of the budget (default: month)")
     new.add_argument("--rotates", metavar="ID", help="the key that it is to replace; it takes what is not given")
     new.add_argument("--overlap", type=float, default=24.0, metavar="H", help="hours the old one goes on (default: 24)")
-    told = actions.add_parser("list", help="what is kept of them", allow_abbrev=False)
+    told = actions.add_parser("list", help="what is kept of them")
     told.add_argument("--json", action="store_true", help="print JSON")
-    revoke = actions.add_parser("revoke", help="let a key open nothing any more", allow_abbrev=False)
+    revoke = actions.add_parser("revoke", help="let a key open nothing any more")
     revoke.add_argument("id", metavar="ID", help="which key")
     for action in (new, told, revoke):
         action.add_argument(

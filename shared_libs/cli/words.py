@@ -137,6 +137,16 @@ def _doctor(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def _tables(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("url", metavar="URL", help="postgresql://user:password@host/database, or sqlite:///file.db")
+    parser.add_argument(
+        "--only",
+        action="append",
+        choices=("memory", "limits", "runs"),
+        help="for one of them, and again for another (default: all)",
+    )
+
+
 def _scenario(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("paths", nargs="+", type=Path, metavar="PATH", help="files, or folders of *.scenario.yaml")
     parser.add_argument("--seed", type=int, metavar="N", help="play them with this seed and not with their own")
@@ -231,6 +241,7 @@ COMMANDS: dict[str, Command] = {
     "runs": Command("what was run: a list, or one run and what its time went on", "past:runs", add_runs, at_once=True),
     "trace": Command("draw recorded runs as timelines", "past:trace", add_trace, at_once=True),
     "index": Command("load documents into a collection", "indexing:index", _index),
+    "tables": Command("make the tables in a database ahead", "tables:tables", _tables),
     "submit": Command("put a run into the queue of durable ones", "queueing:submit", _submit),
     "worker": Command("do durable runs from the queue", "queueing:worker", _worker),
     "serve": Command("serve agents over HTTP", "serving:serve", add_serve),

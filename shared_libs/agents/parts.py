@@ -118,6 +118,8 @@ def checked_model(llm: Any) -> BaseLLMWrapper:
         named: BaseLLMWrapper = model_named(llm)
         return named
     # by shape: a stand-in with the same methods is as good
+    if inspect.isclass(llm):
+        raise MisuseError(f"llm is a model such as OpenAILLM('gpt-5.4-mini'), not the class {llm.__name__}")
     if not callable(getattr(llm, "async_chat", None)) or not hasattr(llm, "native_tools"):
         raise MisuseError(
             f"llm is a model such as OpenAILLM('gpt-5.4-mini'), or its name 'openai/gpt-5.4-mini', not {llm!r:.100}"
@@ -177,6 +179,8 @@ def _checked_tool(agent: str, given: Any) -> BaseTool | Toolset:
     what = getattr(given, "__name__", None) or type(given).__name__
     if inspect.isclass(given) and issubclass(given, BaseTool | Toolset):
         raise MisuseError(f"agent {agent}: {what} is the class of a tool; write {what}(…)")
+    if given is None:
+        raise MisuseError(f"agent {agent}: None is no tool; allowed are functions, a BaseTool and a Toolset")
     try:
         return tool(given)
     except MisuseError as error:

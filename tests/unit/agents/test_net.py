@@ -275,6 +275,8 @@ MISUSE = {
     "instructions as a number": (lambda: ReActAgent(llm=ScriptedLLM([]), instructions=5), "instructions is a text"),
     "no name": (lambda: ReActAgent(llm=ScriptedLLM([]), name=""), "name is a text"),
     "no tool": (lambda: ReActAgent(llm=ScriptedLLM([]), tools=[5]), "int is no tool"),
+    "nothing for a tool": (lambda: ReActAgent(llm=ScriptedLLM([]), tools=[None]), "None is no tool"),
+    "the class of a model": (lambda: ReActAgent(llm=ScriptedLLM), "not the class ScriptedLLM"),
 }
 
 

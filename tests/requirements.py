@@ -203,6 +203,12 @@ REQUIREMENTS: dict[str, Requirement] = {
         "a tool that declares it gets what its run was given, in threads too; no model sees it or can give it",
         "contract",
     ),
+    "own-engine": Requirement("the memory works on the application's own engine, and leaves it open", "people.md B"),
+    "database-urls": Requirement(
+        "memory, limits, runs and sql take an address as every platform gives it, and repeat no password",
+        "people.md A12",
+    ),
+    "tables-ahead": Requirement("a role that may make no tables uses those that were made ahead", "people.md B"),
     "output-partial": Requirement(
         "an agent with an output_schema returns at its deadline what fits, and says what is missing", "contract"
     ),
@@ -434,5 +440,24 @@ REQUIREMENTS: dict[str, Requirement] = {
     "serve-once": Requirement(
         "a request that comes again, by an SDK's retry or under a key, is done once and answered twice",
         "openai-python: one agent executed three times",
+    ),
+    "serve-approves": Requirement(
+        "a run that waits for a person goes on with the decision, here or after a restart, and once",
+        "issue: the service; langgraph #6624",
+    ),
+    "keys-safe": Requirement(
+        "of a key only a keyed hash is kept, which opens nothing; guessing is slow and asks no store",
+        "GHSA-69x8-hrgq-fjj8, CVE-2026-42208",
+    ),
+    "keys-kept": Requirement(
+        "keys are made, listed, rotated and revoked, in a file or a database, and servers know within seconds",
+        "issue: the service",
+    ),
+    "keys-outage": Requirement(
+        "trouble with the store of keys is 503 and never 401; keys that were read go on for five minutes",
+        "litellm PR #29986, #34479, #38121",
+    ),
+    "keys-teams": Requirement(
+        "runs, sessions and decisions of one team answer 404 to another, on every route", "frontmcp GHSA-84j6-jc92-77jm"
     ),
 }

@@ -14,7 +14,8 @@ from importlib.metadata import EntryPoint, entry_points
 from importlib.util import find_spec
 from typing import Any, NamedTuple
 
-from shared_libs.atomic.errors import MisuseError
+from shared_libs.atomic.database_url import DRIVERS
+from shared_libs.atomic.errors import MisuseError, NotInstalled
 
 GROUP = "genai_factory"
 
@@ -47,7 +48,7 @@ class Registry:
         Import what a name stands for: a class, a function, or an object ready for use.
 
         Raises:
-            MisuseError: it cannot be used here; the text says what to install or to mend.
+            MisuseError: it cannot be used here; the text says what to mend, or (`NotInstalled`) to install.
 
         """
         if name in self._builtins:
@@ -64,9 +65,8 @@ class Registry:
     def _builtin(self, name: str) -> Any:
         home = self._builtins[name]
         if home.needs and find_spec(home.needs) is None:
-            raise MisuseError(
-                f"{self.kind} {name!r} needs the package {home.needs}: pip install 'genai-factory[{home.extra}]'"
-            )
+            wanted = f"genai-factory[{home.extra}]"
+            raise NotInstalled(f"{self.kind} {name!r} needs the package {home.needs}: pip install '{wanted}'", wanted)
         return getattr(import_module(home.module), home.attribute)
 
     def _plugins(self) -> dict[str, list[EntryPoint]]:
@@ -77,6 +77,10 @@ class Registry:
             if entry.name.startswith(start) and name not in self._builtins:
                 found.setdefault(name, []).append(entry)
         return found
+
+
+def _needs(scheme: str) -> tuple[str, str]:
+    return ("asyncpg", "postgres") if scheme.startswith("postgres") else ("", "")
 
 
 LLMS = Registry(
@@ -109,17 +113,12 @@ MEMORIES = Registry(
     "memory",
     {
         "memory": Builtin("shared_libs.factory.storage", "in_process"),
-        "postgresql+asyncpg": Builtin("shared_libs.memory.sql", "SQLMemory", "asyncpg", "postgres"),
-        "sqlite+aiosqlite": Builtin("shared_libs.memory.sql", "SQLMemory"),
+        **{scheme: Builtin("shared_libs.memory.sql", "SQLMemory", *_needs(scheme)) for scheme in DRIVERS},
     },
 )
 """Memories by the scheme of their URL."""
 
 LIMITS = Registry(
-    "limit",
-    {
-        "postgresql+asyncpg": Builtin("shared_libs.limits.sql", "SQLLimitStore", "asyncpg", "postgres"),
-        "sqlite+aiosqlite": Builtin("shared_libs.limits.sql", "SQLLimitStore"),
-    },
+    "limit", {scheme: Builtin("shared_libs.limits.sql", "SQLLimitStore", *_needs(scheme)) for scheme in DRIVERS}
 )
 """Stores of shared rate limits by the scheme of their URL."""

@@ -460,4 +460,17 @@ REQUIREMENTS: dict[str, Requirement] = {
     "keys-teams": Requirement(
         "runs, sessions and decisions of one team answer 404 to another, on every route", "frontmcp GHSA-84j6-jc92-77jm"
     ),
+    "admit-overload": Requirement(
+        "at twice the capacity at least nine tenths of it do useful work, and nothing admitted is late by queueing",
+        "issue: the service; sre.google, handling overload",
+    ),
+    "admit-fair": Requirement(
+        "a key with a hundred times the load costs another at most one service time", "issue: the service"
+    ),
+    "admit-feasible": Requirement(
+        "what cannot come in time is refused at once, with the reason and when to come back", "litellm#21553, #14801"
+    ),
+    "admit-slots": Requirement(
+        "slots follow a provider's refusals and never its answers' length, and none is lost", "issue: the service"
+    ),
 }

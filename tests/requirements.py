@@ -209,6 +209,10 @@ REQUIREMENTS: dict[str, Requirement] = {
         "people.md A12",
     ),
     "tables-ahead": Requirement("a role that may make no tables uses those that were made ahead", "people.md B"),
+    "by-name": Requirement("a model may be told by its name, and a wrong name says the nearest", "people.md B"),
+    "dicts": Requirement(
+        "a policy is taken as a dict wherever it stands, and refused where it is wrong", "people.md A11"
+    ),
     "output-partial": Requirement(
         "an agent with an output_schema returns at its deadline what fits, and says what is missing", "contract"
     ),

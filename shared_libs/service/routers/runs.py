@@ -40,6 +40,9 @@ from shared_libs.service.state import Service
 
 router = APIRouter(prefix="/v1/runs", tags=["runs"], default_response_class=Json)
 
+FLUSH_S = 0.5
+"""Seconds a list waits for what this process has to write."""
+
 _FIELDS = ("question", "session_id", "timeout", "output_schema")
 
 
@@ -124,6 +127,7 @@ async def list_runs(
 ) -> Json:
     """List runs, a page at a time: `next` is the `after` of the page behind it."""
     store = _service(request).store
+    await store.flush(FLUSH_S)  # who has just begun a run looks for it
     which = wanted.model_dump(exclude={"order", "after", "limit"})
     which["session_id"] = session_of(caller, wanted.session_id)
     page = await store.async_list(team=caller.team, order=wanted.order, after=wanted.after, limit=wanted.limit, **which)

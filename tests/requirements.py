@@ -128,6 +128,11 @@ REQUIREMENTS: dict[str, Requirement] = {
         "a store that is not there is told before a model is asked; one that goes away and comes back costs no run",
         "docs/durable.md; pydantic-ai #6620, dbos-transact-py #716",
     ),
+    "durable-followed": Requirement(
+        "a run is followed from any process: every event once and in order, pieces of text while they come, whatever "
+        "becomes of the line",
+        "docs/durable.md; temporal sdk-python #1009, dbos-transact-py #562",
+    ),
     "durable-kept": Requirement(
         "the store grows by what is new, holds nothing but JSON, and lets go of what ended long ago",
         "docs/durable.md; temporal sdk-python #1890, langgraph #6661",
@@ -204,6 +209,10 @@ REQUIREMENTS: dict[str, Requirement] = {
         "people.md A12",
     ),
     "tables-ahead": Requirement("a role that may make no tables uses those that were made ahead", "people.md B"),
+    "by-name": Requirement("a model may be told by its name, and a wrong name says the nearest", "people.md B"),
+    "dicts": Requirement(
+        "a policy is taken as a dict wherever it stands, and refused where it is wrong", "people.md A11"
+    ),
     "output-partial": Requirement(
         "an agent with an output_schema returns at its deadline what fits, and says what is missing", "contract"
     ),

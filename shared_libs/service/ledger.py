@@ -8,8 +8,6 @@ its process was killed, is free again when it expires.
 
 from __future__ import annotations
 
-import time
-import uuid
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Literal, NamedTuple, Protocol
@@ -70,10 +68,15 @@ class OverLimit(FactoryError):
 
 
 class Hold(NamedTuple):
-    """What is reserved: an amount of each account, in the window in which it was."""
+    """
+    What is reserved.
+
+    `amounts` is how much, by the account's name and its window; `left` what nobody has spent or reserved, by name.
+    """
 
     id: str
     amounts: Mapping[tuple[str, str], int]
+    left: Mapping[str, int]
 
 
 class Ledger(Protocol):
@@ -97,7 +100,16 @@ class Ledger(Protocol):
 
     async def settle(self, hold: Hold, used: Mapping[str, int]) -> None:
         """
-        Book what was used, by the name of the account, and free what was reserved.
+        Book what was used, by the name of the account, and free what was reserved; once, however often it is called.
+
+        Raises:
+            LedgerError: the database failed.
+
+        """
+
+    async def add(self, used: Mapping[Account, int]) -> None:
+        """
+        Book what was used without being reserved.
 
         Raises:
             LedgerError: the database failed.
@@ -115,46 +127,3 @@ def room(account: Account, amount: int, spent: int, held: int) -> int | None:
         return amount
     left = account.limit - spent
     return left if held == 0 and left > 0 else None
-
-
-class MemoryLedger:
-    """A ledger of this process alone: what it says is gone when the process is."""
-
-    def __init__(self) -> None:
-        self._spent: dict[tuple[str, str], int] = {}
-        self._holds: dict[str, tuple[Hold, float]] = {}
-
-    async def reserve(self, wanted: Sequence[tuple[Account, int]], lasts_s: float) -> Hold:
-        """Reserve an amount of each account, or of none."""
-        now = time.time()
-        self._holds = {name: (hold, until) for name, (hold, until) in self._holds.items() if until > now}
-        self._forget(now)
-        amounts: dict[tuple[str, str], int] = {}
-        for account, amount in wanted:
-            place = account.name, account.period(now)
-            spent = self._spent.get(place, 0)
-            held = sum(hold.amounts.get(place, 0) for hold, _ in self._holds.values())
-            taken = room(account, amount, spent, held)
-            if taken is None:
-                raise OverLimit(account, spent, held, account.resets_in_s(now))
-            amounts[place] = taken
-        hold = Hold(uuid.uuid4().hex, amounts)
-        self._holds[hold.id] = hold, now + lasts_s
-        return hold
-
-    async def settle(self, hold: Hold, used: Mapping[str, int]) -> None:
-        """Book what was used."""
-        self._holds.pop(hold.id, None)
-        for name, period in hold.amounts:
-            self._spent[name, period] = self._spent.get((name, period), 0) + used.get(name, 0)
-
-    async def aclose(self) -> None:
-        """Close nothing."""
-
-    def _forget(self, now: float) -> None:
-        """Keep no windows that are over: of each account the newest of its kind counts."""
-        if len(self._spent) > 10_000:
-            minute = datetime.fromtimestamp(now, UTC).strftime("%Y-%m-%dT%H:%M")
-            self._spent = {
-                place: amount for place, amount in self._spent.items() if len(place[1]) < 16 or place[1] >= minute
-            }

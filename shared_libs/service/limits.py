@@ -16,8 +16,9 @@ from collections.abc import Mapping, Sequence
 import msgspec
 
 from shared_libs.service.callers import Caller
-from shared_libs.service.ledger import MICRO, Account, Hold, Ledger, LedgerError, OverLimit, Unit, Window
+from shared_libs.service.ledger import MICRO, Account, Hold, Ledger, LedgerError, OverLimit, Unit
 from shared_libs.service.problems import Problem
+from shared_libs.service.settings import TeamLimits
 
 _log = logging.getLogger("shared_libs.service")
 
@@ -29,21 +30,15 @@ MOST_ACCOUNTS = 10_000
 SPARE_S = 60.0
 """How long behind a request's deadline its reservation lasts, if nobody settles it."""
 
+HELD_AGAIN_S = 1.0
+"""When to come back where nothing but what is under way stands in the way."""
+
 RETRIES_S = (0.2, 1.0, 5.0, 15.0, 30.0)
 """Waits before what was used is booked again, where the ledger fails."""
 
 
-class TeamLimits(msgspec.Struct, frozen=True, kw_only=True):
-    """What a team may use together; None does not bind."""
-
-    requests_per_minute: int | None = None
-    tokens_per_minute: int | None = None
-    budget_usd: float | None = None
-    budget_window: Window = "month"
-
-
 class Estimate(msgspec.Struct, frozen=True):
-    """What a request is going to use."""
+    """What a request is going to use, or has used."""
 
     tokens: int
     cost_usd: float
@@ -64,9 +59,9 @@ class Booking:
         self._estimate = estimate
         self.hold = hold
 
-    def settle(self, tokens: int | None, cost_usd: float | None) -> None:
+    def settle(self, used: Estimate | None) -> None:
         """Book what was used; None: what was estimated, for a request that was cut off before anybody could say."""
-        used = self._estimate if tokens is None else Estimate(tokens, cost_usd or 0.0)
+        used = used or self._estimate
         self._limits.book(self.hold, {account: used.of(account.unit) for account in self._accounts})
 
     def release(self) -> None:
@@ -91,34 +86,30 @@ class CallerLimits:
         self._unbooked: dict[Account, int] = {}
         self._booking: set[asyncio.Task[None]] = set()
 
-    async def reserve(self, caller: Caller, estimate: Estimate, lasts_s: float) -> Booking | None:
+    def bind(self, caller: Caller) -> bool:
+        """Whether there is a limit for this caller."""
+        return bool(self._accounts(caller))
+
+    async def reserve(self, caller: Caller, estimate: Estimate, lasts_s: float) -> Booking:
         """
-        Reserve what a request is going to use; None: nothing binds this caller.
+        Reserve what a request is going to use.
 
         Raises:
             Problem: a limit is reached, a budget is spent, or the ledger has been away too long.
 
         """
         accounts = self._accounts(caller)
-        if not accounts:
-            return None
         wanted = [(account, estimate.of(account.unit)) for account in accounts]
         try:
             if self._unbooked:
                 await self._book_what_waits()
-            hold: Hold | None = await self._ledger.reserve(wanted, lasts_s + SPARE_S)
+            hold = await self._ledger.reserve(wanted, lasts_s + SPARE_S)
         except OverLimit as error:
             raise _refusal(error) from error
         except LedgerError as error:
             self._take_from_allowance(wanted, error)
-            hold = None
-        else:
-            assert hold is not None
-            for name, left in hold.left.items():
-                self._allowed[name] = left // ALLOWANCE
-                self._allowed.move_to_end(name)
-            while len(self._allowed) > MOST_ACCOUNTS:
-                self._allowed.popitem(last=False)
+            return Booking(self, accounts, estimate, None)
+        self._remember(hold)
         return Booking(self, accounts, estimate, hold)
 
     def book(self, hold: Hold | None, used: Mapping[Account, int]) -> None:
@@ -150,6 +141,13 @@ class CallerLimits:
                 most = round(limits.budget_usd * MICRO)
                 found.append(Account(f"{owner}:usd:{limits.budget_window}", "usd", most, limits.budget_window))
         return found
+
+    def _remember(self, hold: Hold) -> None:
+        for name, left in hold.left.items():
+            self._allowed[name] = left // ALLOWANCE
+            self._allowed.move_to_end(name)
+        while len(self._allowed) > MOST_ACCOUNTS:
+            self._allowed.popitem(last=False)
 
     def _take_from_allowance(self, wanted: Sequence[tuple[Account, int]], error: LedgerError) -> None:
         if any(self._allowed.get(account.name, 0) < amount for account, amount in wanted):
@@ -184,17 +182,20 @@ class CallerLimits:
 def _refusal(error: OverLimit) -> Problem:
     account = error.account
     money = account.unit == "usd"
+    # what is under way may use less than was reserved for it; a request is one all the same
+    only_held = error.spent < account.limit and account.unit != "requests"
 
     def told(amount: int) -> float | int:
         return amount / MICRO if money else amount
 
     owner = account.name.partition(":")[0]
-    what = f"US dollars a {account.window}" if money else f"{account.unit} a {account.window}"
+    window = "in all" if account.window == "total" else f"a {account.window}"
+    what = f"{'US dollars' if money else account.unit} {window}"
     return Problem(
-        "budget_exhausted" if money else "rate_limited",
-        f"the {owner} has a limit of {told(account.limit)} {what}: {told(error.spent)} are spent, and {told(error.held)} "
-        "are reserved by what is under way",
-        retry_after_s=None if money else error.resets_in_s,
+        "budget_exhausted" if money and not only_held else "rate_limited",
+        f"the {owner} has a limit of {told(account.limit)} {what}: {told(error.spent)} are spent, and "
+        f"{told(error.held)} are reserved by what is under way",
+        retry_after_s=HELD_AGAIN_S if only_held else None if money else error.resets_in_s,
         facts={
             "limit": told(account.limit),
             "spent": told(error.spent),

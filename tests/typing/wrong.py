@@ -51,8 +51,7 @@ async def uses() -> None:
     Decision("no")  # wrong
     Message("robot", "x")  # wrong
     ImagePart(b"x")  # wrong
-    if result.status == "done":  # wrong
-        print(result.answer)
+    print(result.status == "done")  # wrong
 
 
 ReActAgent(llm=OpenAILLM("m"), protocol="json")  # wrong

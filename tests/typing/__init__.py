@@ -1,1 +1,0 @@
-"""What type checkers say of programs that use this library."""

@@ -154,6 +154,8 @@ async def _guarded(
     health, now, tokens = model.health, call.loop.time, 0
     if call.deadline.at <= now():
         raise LLMTimeout("not asked: no time is left", provider=model.provider, model=model.model)
+    if current_scope().stale:
+        raise _given_up(model)
     state = _admitted(model, policy, now())
     place: Place | None = None
     failed = learnt = False
@@ -185,6 +187,13 @@ async def _guarded(
             health.leave(place, tokens)
         if health.breaker.state != before:
             _tell(model, health.breaker.state)
+
+
+def _given_up(model: Model) -> LLMError:
+    """What a sub-agent of a call that nobody waits for any more is told, instead of being paid for."""
+    error = LLMError("not asked: the call it is for was given up", provider=model.provider, model=model.model)
+    error.another_may_answer = False
+    return error
 
 
 def _told_to_wait(error: LLMError) -> bool:

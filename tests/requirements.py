@@ -128,6 +128,11 @@ REQUIREMENTS: dict[str, Requirement] = {
         "a store that is not there is told before a model is asked; one that goes away and comes back costs no run",
         "docs/durable.md; pydantic-ai #6620, dbos-transact-py #716",
     ),
+    "durable-followed": Requirement(
+        "a run is followed from any process: every event once and in order, pieces of text while they come, whatever "
+        "becomes of the line",
+        "docs/durable.md; temporal sdk-python #1009, dbos-transact-py #562",
+    ),
     "durable-kept": Requirement(
         "the store grows by what is new, holds nothing but JSON, and lets go of what ended long ago",
         "docs/durable.md; temporal sdk-python #1890, langgraph #6661",
@@ -197,6 +202,16 @@ REQUIREMENTS: dict[str, Requirement] = {
     "deps": Requirement(
         "a tool that declares it gets what its run was given, in threads too; no model sees it or can give it",
         "contract",
+    ),
+    "own-engine": Requirement("the memory works on the application's own engine, and leaves it open", "people.md B"),
+    "database-urls": Requirement(
+        "memory, limits, runs and sql take an address as every platform gives it, and repeat no password",
+        "people.md A12",
+    ),
+    "tables-ahead": Requirement("a role that may make no tables uses those that were made ahead", "people.md B"),
+    "by-name": Requirement("a model may be told by its name, and a wrong name says the nearest", "people.md B"),
+    "dicts": Requirement(
+        "a policy is taken as a dict wherever it stands, and refused where it is wrong", "people.md A11"
     ),
     "output-partial": Requirement(
         "an agent with an output_schema returns at its deadline what fits, and says what is missing", "contract"
@@ -430,5 +445,37 @@ REQUIREMENTS: dict[str, Requirement] = {
     "serve-once": Requirement(
         "a request that comes again, by an SDK's retry or under a key, is done once and answered twice",
         "openai-python: one agent executed three times",
+    ),
+    "serve-approves": Requirement(
+        "a run that waits for a person goes on with the decision, here or after a restart, and once",
+        "issue: the service; langgraph #6624",
+    ),
+    "keys-safe": Requirement(
+        "of a key only a keyed hash is kept, which opens nothing; guessing is slow and asks no store",
+        "GHSA-69x8-hrgq-fjj8, CVE-2026-42208",
+    ),
+    "keys-kept": Requirement(
+        "keys are made, listed, rotated and revoked, in a file or a database, and servers know within seconds",
+        "issue: the service",
+    ),
+    "keys-outage": Requirement(
+        "trouble with the store of keys is 503 and never 401; keys that were read go on for five minutes",
+        "litellm PR #29986, #34479, #38121",
+    ),
+    "keys-teams": Requirement(
+        "runs, sessions and decisions of one team answer 404 to another, on every route", "frontmcp GHSA-84j6-jc92-77jm"
+    ),
+    "admit-overload": Requirement(
+        "at twice the capacity at least nine tenths of it do useful work, and nothing admitted is late by queueing",
+        "issue: the service; sre.google, handling overload",
+    ),
+    "admit-fair": Requirement(
+        "a key with a hundred times the load costs another at most one service time", "issue: the service"
+    ),
+    "admit-feasible": Requirement(
+        "what cannot come in time is refused at once, with the reason and when to come back", "litellm#21553, #14801"
+    ),
+    "admit-slots": Requirement(
+        "slots follow a provider's refusals and never its answers' length, and none is lost", "issue: the service"
     ),
 }

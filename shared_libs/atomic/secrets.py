@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import os
 import re
+from functools import lru_cache
 
 STRONG = (
     r"passw(?:or)?ds?|passphrases?|passcode|pwd|secrets?|token"
     r"|(?:access|refresh|auth|api|bearer|id|session)[_-]?tokens"
-    r"|authorization|amz-signature|credentials?|cookies?|phpsessid|jsessionid|sessionid|connect\.sid"
+    r"|authorization|amz-signature|shared[_-]?access[_-]?signature|jwts?|credentials?|cookies?|phpsessid|jsessionid|sessionid|connect\.sid"
     r"|(?:api|access|private|secret|account|signing|encryption|master|auth|client|service|subscription|storage|license"
     r"|shared[_-]?access|ssh|deploy)[_-]?keys?"
 )
@@ -24,7 +25,7 @@ WEAK = r"(?<![a-z0-9])(?:pass|auth|creds|dsn|session|signature|sig)"
 
 LOUD = (
     r"(?-i:(?<![A-Za-z0-9_])(?!(?:[A-Z0-9]+_)*(?:PRIMARY|FOREIGN|UNIQUE|SORT|CACHE|PARTITION|IDEMPOTENCY)_KEY)"
-    r"(?:[A-Z0-9]{1,40}_){1,8}KEYS?)"
+    r"(?:[A-Z0-9]{1,40}_){1,8}(?:KEYS?|PAT))"
 )
 """Environment variables such as `OPENAI_KEY`."""
 
@@ -38,7 +39,13 @@ _MOST = 200
 
 def names_a_secret(name: str) -> bool:
     """Whether a key of data, a header, a variable or an option holds a secret, by its name."""
-    end = name[-_MOST:].strip().strip("-")
+    return _tells(name[-_MOST:])
+
+
+@lru_cache(maxsize=4096)
+def _tells(name: str) -> bool:
+    """The same few names come again and again."""
+    end = name.strip().strip("-")
     return _DATA.fullmatch(end) is not None or _DATA.fullmatch(_CAMEL.sub("_", end)) is not None
 
 

@@ -6,7 +6,8 @@ from shared_libs.lazy import lazy
 
 if TYPE_CHECKING:
     from shared_libs.durable.database import StoreUnavailable
-    from shared_libs.durable.jobs import Claim, Job, Submission, WorkerRow
+    from shared_libs.durable.following import follow
+    from shared_libs.durable.jobs import Claim, Job, Submission, WorkerPolicy, WorkerRow
     from shared_libs.durable.store import JobStore
     from shared_libs.durable.worker import Worker
 
@@ -17,9 +18,21 @@ _HOMES = {
     "StoreUnavailable": "database",
     "Submission": "jobs",
     "Worker": "worker",
+    "WorkerPolicy": "jobs",
     "WorkerRow": "jobs",
+    "follow": "following",
 }
 
-__all__ = ["Claim", "Job", "JobStore", "StoreUnavailable", "Submission", "Worker", "WorkerRow"]
+__all__ = [
+    "Claim",
+    "Job",
+    "JobStore",
+    "StoreUnavailable",
+    "Submission",
+    "Worker",
+    "WorkerPolicy",
+    "WorkerRow",
+    "follow",
+]
 
 __getattr__ = lazy(__name__, _HOMES)

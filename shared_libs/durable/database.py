@@ -39,7 +39,7 @@ STUCK_S = 3.0
 """Seconds a process may hold a transaction open without a word; one that was stopped in it must not hold up others."""
 
 _WAITS_S = (0.05, 0.1, 0.2, 0.5, 1.0)
-_AWAY = ("cannot connect", "connection", "closed", "shutting down", "starting up", "recovery", "terminat")
+_SQLITE_AWAY = (5, 6, 8, 10, 13, 14)  # busy, locked, read-only, I/O, full, cannot be opened
 
 
 class Statement(NamedTuple):
@@ -92,7 +92,8 @@ def open_database(url: str, *, connections: int = 4) -> Database:
     Return the database at an address.
 
     Args:
-        url: `sqlite+aiosqlite:///file.db` or `postgresql+asyncpg://user:password@host/database`.
+        url: `sqlite:///file.db` or `postgresql://user:password@host/database`; the drivers' names that SQLAlchemy knows
+            (`sqlite+aiosqlite`, `postgresql+asyncpg`) are taken, too.
         connections: to PostgreSQL, at most.
 
     Raises:
@@ -103,12 +104,12 @@ def open_database(url: str, *, connections: int = 4) -> Database:
         parsed = make_url(url)
     except ArgumentError:
         parsed = URL.create("")
-    if parsed.drivername == "postgresql+asyncpg":
+    if parsed.drivername in ("postgresql+asyncpg", "postgresql"):
         return _Postgres(parsed, connections)
-    if parsed.drivername == "sqlite+aiosqlite" and parsed.database not in (None, "", ":memory:"):
+    if parsed.drivername in ("sqlite+aiosqlite", "sqlite") and parsed.database not in (None, "", ":memory:"):
         return _Sqlite(parsed)
     raise MisuseError(
-        "store of durable runs: allowed are sqlite+aiosqlite:///file.db and postgresql+asyncpg://host/database"
+        "store of durable runs: allowed are sqlite:///file.db and postgresql://user:password@host/database"
     )
 
 
@@ -281,6 +282,8 @@ class _Sqlite:
         try:
             return await asyncio.get_running_loop().run_in_executor(self._thread, work)
         except sqlite3.OperationalError as error:
+            if getattr(error, "sqlite_errorcode", 0) & 0xFF not in _SQLITE_AWAY:
+                raise
             raise StoreUnavailable(f"store of durable runs {self.place}: {error}") from error
 
     def _connection(self) -> sqlite3.Connection:

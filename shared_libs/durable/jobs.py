@@ -48,7 +48,7 @@ class Claim(msgspec.Struct, frozen=True, kw_only=True):
     A run that this worker holds, until its lease is over: `epoch` is the number of this execution.
 
     `elapsed_s` is the time since this part of the run began first, by the database's clock. `state` is what an earlier
-    part left to go on from, and `decisions` what has been decided of its calls.
+    part left to go on from, and `decisions` what has been decided of its calls. `followed` is whether somebody does.
     """
 
     run_id: str
@@ -69,6 +69,7 @@ class Claim(msgspec.Struct, frozen=True, kw_only=True):
     events: list[str]
     last_event: int
     cancelled: bool
+    followed: bool
     deaths: int
 
 
@@ -128,3 +129,21 @@ class Held(msgspec.Struct, frozen=True):
     cancelled: bool
     followed: bool
     held_s: float
+
+
+class WorkerPolicy(msgspec.Struct, frozen=True, kw_only=True):
+    """
+    How a worker does its runs.
+
+    Args:
+        concurrency: how many at once.
+        lease_s: seconds of silence after which they are another worker's.
+        deaths: how many executions of a run may die one after the other without a new fact.
+        retention_s: seconds until a run that has ended is forgotten; 0: never.
+
+    """
+
+    concurrency: int = 8
+    lease_s: float = 10.0
+    deaths: int = 5
+    retention_s: float = 30 * 86_400.0

@@ -39,7 +39,7 @@ class JobStore:
     The store, as one event loop uses it.
 
     Args:
-        url: `sqlite+aiosqlite:///file.db` or `postgresql+asyncpg://user:password@host/database`.
+        url: `sqlite:///file.db` or `postgresql://user:password@host/database`.
         connections: to PostgreSQL, at most.
 
     Raises:
@@ -288,6 +288,11 @@ class JobStore:
             return len(rows)
 
         return await self.database.run(script)
+
+    async def call(self, channel: str, text: str) -> None:
+        """Call whoever listens, where the database can."""
+        if self.database.dialect == "postgresql":
+            await self.database.one(ask("SELECT pg_notify($1, $2)", channel, text))
 
     async def listen(self, channel: str, heard: Callable[[str], None]) -> Callable[[], bool]:
         """Hear what is called out; see `Database.listen`."""

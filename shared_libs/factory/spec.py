@@ -200,7 +200,7 @@ class MemorySpec(Section):
     """Where conversations are kept."""
 
     url: Annotated[str, Field(min_length=1, repr=False)] = "memory:"
-    """memory: (this process), sqlite+aiosqlite:///file.db or postgresql+asyncpg://user@host/database."""
+    """memory: (this process), sqlite:///file.db or postgresql://user@host/database."""
     window: Count | None = None
     """How many of the newest messages a run loads; null: all."""
     pool_size: Count = 10
@@ -262,6 +262,15 @@ class LimitsSpec(Section):
         return reserve_s
 
 
+class DurableSpec(Section):
+    """How durable runs of the agent stand in the queue."""
+
+    concurrency: Count | None = None
+    """How many of them go on at once, over all workers; null: as many as the workers take."""
+    priority: int = 0
+    """Those of a higher one begin first."""
+
+
 class AgentSpec(Section):
     """An agent: who it is, which model thinks, what it may do, what it remembers and how long it may take."""
 
@@ -285,3 +294,5 @@ class AgentSpec(Section):
     """A JSON Schema that every answer has to fit: it is validated, and sent back once where it does not."""
     protocol: Literal["auto", "native", "text"] = "auto"
     """native tool calling, text ReAct (Thought, Action, Observation), or auto: what the model can."""
+    durable: bool | DurableSpec = False
+    """Whether runs outlive their process: they stand in a queue, and workers do them (factory submit, worker)."""

@@ -1,4 +1,4 @@
-"""Programs of users before the type checkers: what is right passes without a word, what is wrong is told where it is."""
+"""Programs of users before the type checkers: what is right passes, what is wrong is told where it stands."""
 
 from __future__ import annotations
 

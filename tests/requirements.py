@@ -450,15 +450,15 @@ REQUIREMENTS: dict[str, Requirement] = {
         "a run that waits for a person goes on with the decision, here or after a restart, and once",
         "issue: the service; langgraph #6624",
     ),
-    "limits-exact": Requirement(
+    "budgets-exact": Requirement(
         "no number of requests or processes passes a budget, and what a dead process held comes back",
         "issue: the service (must show 7); litellm#26672, #33325",
     ),
-    "limits-refuse": Requirement(
+    "budgets-refuse": Requirement(
         "a key and its team are bound on every face; a refusal names limit, spent, reserved and when to come back",
         "issue: the service; litellm#27735, #18730, PR #29191; bifrost#2873",
     ),
-    "limits-outage": Requirement(
+    "budgets-outage": Requirement(
         "while the ledger is away requests go on from a bounded allowance, then 503, and all is booked afterwards",
         "issue: the service; litellm#34929",
     ),

@@ -83,7 +83,7 @@ def account(request):
     return BUDGET._replace(name=request.node.name)
 
 
-@pytest.mark.promise("limits-exact")
+@pytest.mark.promise("budgets-exact")
 def test_what_is_reserved_counts_at_once_and_what_is_settled_counts_once(url, account):
     async def main():
         ledger, other = SQLLedger(ServiceDatabase(url)), SQLLedger(ServiceDatabase(url))
@@ -115,7 +115,7 @@ def test_what_is_reserved_counts_at_once_and_what_is_settled_counts_once(url, ac
     assert free.left == {f"{account.name}/key": 2 * MICRO - 2}
 
 
-@pytest.mark.promise("limits-exact")
+@pytest.mark.promise("budgets-exact")
 def test_four_processes_share_a_budget_of_a_hundred_calls_and_one_that_is_killed_gives_back_what_it_held(url, account):
     async def main():
         spenders = [sys.executable, "-c", SPENDERS, url, account.name]
@@ -158,7 +158,7 @@ class Book:
         pass
 
 
-@pytest.mark.promise("limits-outage")
+@pytest.mark.promise("budgets-outage")
 def test_while_the_ledger_is_away_requests_go_on_from_an_allowance_and_are_booked_when_it_is_back():
     caller = Caller(key_id="k", team="ops", tokens_per_minute=100_000)
     name = "key:k:tokens"
@@ -188,7 +188,7 @@ def test_while_the_ledger_is_away_requests_go_on_from_an_allowance_and_are_booke
     assert booked == [{name: 12}]
 
 
-@pytest.mark.promise("limits-refuse")
+@pytest.mark.promise("budgets-refuse")
 def test_a_key_and_its_team_are_bound_together_and_a_refusal_says_by_what_and_until_when(account, tmp_path):
     team = account.name
 
@@ -231,7 +231,7 @@ llm:
 """
 
 
-@pytest.mark.promise("limits-refuse")
+@pytest.mark.promise("budgets-refuse")
 def test_a_budget_binds_every_face_and_what_fails_upstream_costs_nothing(tmp_path):
     key = Key.new()
     chat = {"model": "bot/chain", "messages": [{"role": "user", "content": "hello"}], "max_tokens": 5}

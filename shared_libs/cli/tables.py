@@ -1,4 +1,4 @@
-"""`factory tables`: what memory, limits and runs need in a database, made ahead by whoever may make it."""
+"""`factory tables`: what memory, limits, runs and the queue need in a database, made ahead by whoever may make it."""
 
 from __future__ import annotations
 
@@ -51,5 +51,17 @@ async def _runs(url: str) -> None:
         pass
 
 
-MAKERS: Mapping[str, Callable[[str], Awaitable[None]]] = {"memory": _memory, "limits": _limits, "runs": _runs}
+async def _durable(url: str) -> None:
+    from shared_libs.durable import JobStore
+
+    async with JobStore(url):
+        pass
+
+
+MAKERS: Mapping[str, Callable[[str], Awaitable[None]]] = {
+    "memory": _memory,
+    "limits": _limits,
+    "runs": _runs,
+    "durable": _durable,
+}
 """Whoever keeps tables of its own adds a line."""

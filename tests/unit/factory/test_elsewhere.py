@@ -71,8 +71,10 @@ def test_a_provider_of_elsewhere_is_told_its_name_here(provider, hint, write):
     [
         ("llm: {provider: openai, model: m, api_key: $MY_KEY}", "llm.api_key: '$MY_KEY' is no variable but text"),
         (
-            "llm: {provider: openai, model: m}\n"
-            "tools: [{use: mcp, url: 'https://a/mcp', headers: {Authorization: Bearer $TOK}}]",
+            (
+                "llm: {provider: openai, model: m}\n"
+                "tools: [{use: mcp, url: 'https://a/mcp', headers: {Authorization: Bearer $TOK}}]"
+            ),
             "tools[0].headers.Authorization: '$TOK' is no variable but text; write ${TOK}",
         ),
         (

@@ -478,4 +478,8 @@ REQUIREMENTS: dict[str, Requirement] = {
     "admit-slots": Requirement(
         "slots follow a provider's refusals and never its answers' length, and none is lost", "issue: the service"
     ),
+    "typed": Requirement(
+        "mypy --strict and pyright take a program that uses everything, and find each wrong use where it stands",
+        "issue: builders, operators, testers",
+    ),
 }

@@ -8,8 +8,8 @@ Clients that nobody here wrote, unmodified, against a service that rehearses: no
 interpreter (they need pytest-asyncio, respx, dirty-equals, inline-snapshot, http-snapshot, time-machine). `FILE` is the
 command of codex, or of the MCP conformance suite, as npm installs them.
 
-The SDKs' tests were made for a mock that answers anything. What a real server cannot answer is told apart by its reason:
-an id that never was, a call without a model or an input, an operation that the service does not offer.
+The SDKs' tests were made for a mock that answers anything. What a real server cannot answer is told apart by its
+reason: an id that never was, a call without a model or an input, an operation that the service does not offer.
 """
 
 from __future__ import annotations
@@ -46,7 +46,10 @@ model = f"- model_id: hello\\n  model_name: hello\\n  api_base: {URL}/v1\\n"
 pathlib.Path(folder, "extra-openai-models.yaml").write_text(model)
 env = os.environ | {"LLM_USER_PATH": folder, "OPENAI_API_KEY": "none"}
 command = [sys.executable, "-m", "llm", "-m", "hello"]
-told = [subprocess.run([*command, *more, ASK], env=env, capture_output=True, text=True).stdout for more in ([], ["--no-stream"])]
+told = [
+    subprocess.run([*command, *more, ASK], env=env, capture_output=True, text=True).stdout
+    for more in ([], ["--no-stream"])
+]
 """,
     "pydantic_ai": """
 import asyncio
@@ -72,9 +75,10 @@ for responses in (False, True):
     "litellm": """
 import litellm
 said = {"messages": [{"role": "user", "content": ASK}], "api_key": "none"}
+chunks = litellm.completion(model="openai/hello", api_base=URL + "/v1", stream=True, **said)
 told = [
     litellm.completion(model="openai/hello", api_base=URL + "/v1", **said).choices[0].message.content,
-    "".join(c.choices[0].delta.content or "" for c in litellm.completion(model="openai/hello", api_base=URL + "/v1", stream=True, **said)),
+    "".join(chunk.choices[0].delta.content or "" for chunk in chunks),
     litellm.completion(model="anthropic/hello", api_base=URL, max_tokens=50, **said).choices[0].message.content,
     str(litellm.responses(model="openai/hello", api_base=URL + "/v1", api_key="none", input=ASK).output),
 ]
@@ -113,7 +117,8 @@ def service():
 def clients(url: str, python: str) -> None:
     """Ask the agent through every client."""
     for name, code in CLIENTS.items():
-        checked = f"ASK, URL = {ASK!r}, {url!r}\n{code}\nassert all({WANT!r} in text for text in told), told\nprint(len(told))"
+        right = f"assert all({WANT!r} in text for text in told), told\nprint(len(told))"
+        checked = f"ASK, URL = {ASK!r}, {url!r}\n{code}\n{right}"
         env = os.environ | {"LITELLM_LOCAL_MODEL_COST_MAP": "True"}
         done = subprocess.run([python, "-c", checked], capture_output=True, text=True, env=env, check=False)
         if done.returncode == 0:

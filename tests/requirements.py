@@ -454,7 +454,7 @@ REQUIREMENTS: dict[str, Requirement] = {
         "issue: the console; gateway 6",
     ),
     "console-shows": Requirement(
-        "runs, one run and a conversation are seen and steered on the page, as they happen, by keyboard and screen reader",
+        "runs and conversations are seen and steered on the page as they happen, by keyboard and screen reader too",
         "issue: the console; langfuse#10581; adk-web#307",
     ),
     "console-hostile": Requirement(

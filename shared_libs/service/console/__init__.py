@@ -1,7 +1,7 @@
 """
 The console: one page that shows runs as they happen, and past ones.
 
-`source/` is TypeScript, `page/` what `npm run build` makes of it, kept beside it so that nobody who installs needs node.
+`source/` is TypeScript, `page/` what `npm run build` makes of it: kept beside it, so that who installs needs no node.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 // Draws the lanes of a run: only the rows that are in sight, so that ten thousand cost what forty do.
 
-import { useEffect, useLayoutEffect, useMemo, useRef, useState } from "preact/hooks";
+import { useLayoutEffect, useMemo, useRef, useState } from "preact/hooks";
 import { CopyButton, Text } from "./parts";
 import { type Bar, type Lane, laneEnds, outcomeOf, type Story } from "./story";
 import { seconds } from "./words";
@@ -130,10 +130,10 @@ function Grid({ rows, story, scale, now, chosen, choose }: GridProps) {
   const box = useRef<HTMLDivElement>(null);
   const [top, setTop] = useState(0);
   const [height, setHeight] = useState(600);
-  useLayoutEffect(() => setHeight(box.current!.clientHeight), []);
-  useEffect(() => {
-    const watch = new ResizeObserver(() => setHeight(box.current!.clientHeight));
-    watch.observe(box.current!);
+  useLayoutEffect(() => {
+    const element = box.current!;
+    const watch = new ResizeObserver(() => setHeight(element.clientHeight));
+    watch.observe(element);
     return () => watch.disconnect();
   }, []);
   const first = Math.max(0, Math.floor(top / ROW) - SPARE);

@@ -294,6 +294,7 @@ REQUIREMENTS: dict[str, Requirement] = {
         "a run is spans by the GenAI conventions, with right parents in tools and requests; none stays open",
         "tracing-close",
     ),
+    "given-up-unpaid": Requirement("a tool call that was given up asks no model any more", "the simulation, seed 5387"),
     "limits-exact": Requirement("every limit of a run is kept exactly", "contract"),
     "mcp-items": Requirement(
         "what an MCP server lists or returns is taken item by item: one odd part costs itself alone, and is told",
@@ -464,6 +465,17 @@ REQUIREMENTS: dict[str, Requirement] = {
     "console-session": Requirement(
         "a browser's key is in a cookie that no script reads, and counts for requests of the page alone",
         "issue: the console; gateway 6",
+    "budgets-exact": Requirement(
+        "no number of requests or processes passes a budget, and what a dead process held comes back",
+        "issue: the service (must show 7); litellm#26672, #33325",
+    ),
+    "budgets-refuse": Requirement(
+        "a key and its team are bound on every face; a refusal names limit, spent, reserved and when to come back",
+        "issue: the service; litellm#27735, #18730, PR #29191; bifrost#2873",
+    ),
+    "budgets-outage": Requirement(
+        "while the ledger is away requests go on from a bounded allowance, then 503, and all is booked afterwards",
+        "issue: the service; litellm#34929",
     ),
     "keys-safe": Requirement(
         "of a key only a keyed hash is kept, which opens nothing; guessing is slow and asks no store",
@@ -492,5 +504,9 @@ REQUIREMENTS: dict[str, Requirement] = {
     ),
     "admit-slots": Requirement(
         "slots follow a provider's refusals and never its answers' length, and none is lost", "issue: the service"
+    ),
+    "typed": Requirement(
+        "mypy --strict and pyright take a program that uses everything, and find each wrong use where it stands",
+        "issue: builders, operators, testers",
     ),
 }

@@ -142,7 +142,7 @@ def _tables(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--only",
         action="append",
-        choices=("memory", "limits", "runs"),
+        choices=("memory", "limits", "runs", "service"),
         help="for one of them, and again for another (default: all)",
     )
 

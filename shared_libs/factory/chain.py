@@ -24,6 +24,8 @@ from shared_libs.factory.spec import LinkAttributes, LinkCommon, LLMSpec, Policy
 from shared_libs.factory.wording import note_errors
 
 _GIVEN_BY_THE_CHAIN = frozenset({"resilience", "fallbacks"})
+_NO_DATA = frozenset({"client"})
+"""What only code can pass."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +63,7 @@ class Link:
 
 def link_options(target: Callable[..., Any]) -> Options:
     """Return what a definition may say of a model of this provider."""
-    return Options.of(target, LinkCommon, without=_GIVEN_BY_THE_CHAIN, attributes=LinkAttributes)
+    return Options.of(target, LinkCommon, without=_GIVEN_BY_THE_CHAIN | _NO_DATA, attributes=LinkAttributes)
 
 
 def one_form(llm: Any) -> tuple[Any, dict[Path, Path]]:

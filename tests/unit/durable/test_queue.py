@@ -10,7 +10,7 @@ from shared_libs.agents import ReActAgent
 from shared_libs.atomic import MisuseError, tool
 from shared_libs.atomic.errors import ConfigError
 from shared_libs.durable import JobStore, StoreUnavailable, Worker
-from shared_libs.durable.database import open_database
+from shared_libs.durable.database import ask, open_database
 from shared_libs.durable.holding import NOW, Fact, Holder
 from tests.unit.durable.cast import LEASE_S, agent, answers, by_length, ended, opened, submit, turn, until, working
 
@@ -165,6 +165,38 @@ def test_a_decision_counts_once_and_what_is_not_decided_waits_on_without_a_slot(
     job = asyncio.run(main())
     assert (job.status, paid) == ("answered", [1])
     assert "too much" in job.result["steps"][0]["observations"][1]["content"]
+
+
+@pytest.mark.promise("durable-approval")
+def test_a_day_in_which_nobody_decides_costs_a_run_none_of_its_time(url):
+    """Workers come and go meanwhile; one decision comes twice, from two processes at once."""
+    paid = []
+
+    @tool(needs_approval=True)
+    async def pay(amount: int) -> str:
+        paid.append(amount)
+        return f"paid {amount}"
+
+    build = agent(lambda: by_length(turn(("a", "pay", {"amount": 1})), "done"), [pay])
+    a_day_ago = """UPDATE factory_jobs SET submitted_at = submitted_at - 86400, due_at = due_at - 86400,
+        first_at = first_at - 86400, began_at = began_at - 86400, claimed_at = claimed_at - 86400"""
+
+    async def main():
+        async with opened(url) as store, opened(url) as other:
+            await submit(store, "r", timeout_s=20.0)
+            async with working(url, build):
+                await until(store.get, "r", wanted=lambda job: job.status == "waiting")
+            await store.database.run(lambda: (yield ask(a_day_ago)))
+            async with working(url, build):  # it has nothing to do
+                pass
+            decisions = await asyncio.gather(*(each.decide("r", {"a": {"approved": True}}) for each in (store, other)))
+            async with working(url, build):
+                return decisions, await until(store.get, "r", wanted=ended)
+
+    decisions, job = asyncio.run(main())
+    assert sorted(decisions) == [[], ["a"]]
+    assert (job.status, job.result["answer"], paid) == ("answered", "done", [1])
+    assert job.result["elapsed_s"] < 20
 
 
 @pytest.mark.promise("durable-cancel")

@@ -12,6 +12,7 @@ import pytest
 from shared_libs.atomic import BaseLLMWrapper
 from shared_libs.atomic.llms.rehearsal_llm import rehearsed_vectors
 from shared_libs.retrieval import Collection, Document
+from tests.postgres import own_name
 
 
 class CountingEmbedder(BaseLLMWrapper):
@@ -59,8 +60,9 @@ class BadEmbedder(CountingEmbedder):
 
 @pytest.fixture(scope="session")
 def _retrieval_database(postgres):
-    asyncio.run(_executed(f"postgresql://owner@{postgres}", "CREATE DATABASE retrieval"))
-    return f"postgresql://owner@{postgres.replace('/postgres?', '/retrieval?', 1)}"
+    database = own_name("retrieval")
+    asyncio.run(_executed(f"postgresql://owner@{postgres}", f"CREATE DATABASE {database}"))
+    return f"postgresql://owner@{postgres.replace('/postgres?', f'/{database}?', 1)}"
 
 
 @pytest.fixture

@@ -465,6 +465,7 @@ REQUIREMENTS: dict[str, Requirement] = {
     "console-session": Requirement(
         "a browser's key is in a cookie that no script reads, and counts for requests of the page alone",
         "issue: the console; gateway 6",
+    ),
     "budgets-exact": Requirement(
         "no number of requests or processes passes a budget, and what a dead process held comes back",
         "issue: the service (must show 7); litellm#26672, #33325",

@@ -113,6 +113,16 @@ REQUIREMENTS: dict[str, Requirement] = {
     "durable-queue": Requirement(
         "priorities, delays and limits hold over all workers, and what none of them can do tells why", "docs/durable.md"
     ),
+    "durable-scheduled": Requirement(
+        "what a schedule submits is submitted once each time it is due, by the clock of its zone, and once when nobody "
+        "worked meanwhile",
+        "docs/durable.md",
+    ),
+    "durable-seen": Requirement(
+        "the command line says who holds which durable run since when, what it waits for, and ends or decides it from "
+        "any process",
+        "docs/durable.md; deer-flow #1087",
+    ),
     "durable-approval": Requirement(
         "a decision is taken by run id alone, by any process, at any time, and counts once; what waits holds no slot",
         "docs/durable.md; temporal sdk-python #1660, langgraph #6208",

@@ -29,7 +29,7 @@ MOST = 1000
 WRITE_S = 0.25
 """How long a response waits at its end until it is on the shelf: what an outage of the shelf costs, and only once."""
 
-_ID = re.compile(r"resp_[0-9a-f]{32}")
+_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 
 class KeptResponse:

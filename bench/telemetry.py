@@ -30,21 +30,22 @@ class _Nowhere(SpanExporter):
         return SpanExportResult.SUCCESS
 
 
+ABOUT = {"gen_ai.operation.name": "chat", "gen_ai.provider.name": "bench", "gen_ai.request.model": "bench"}
+AT_START = {**ABOUT, "gen_ai.agent.name": "agent", "factory.attempt": 1}
+AT_END = {
+    "gen_ai.usage.input_tokens": 0,
+    "gen_ai.usage.output_tokens": 0,
+    "gen_ai.response.finish_reasons": ("stop",),
+    "gen_ai.response.model": "bench",
+    "gen_ai.response.time_to_first_chunk": 0.1,
+}
+POINTS = {events.AttemptFinished: 2, events.ToolFinished: 1}
+STARTS = {events.StepStarted: {"factory.step": 1}, events.AttemptStarted: AT_START, events.ToolStarted: AT_START}
+ENDS = {events.ModelFinished: AT_END, events.ToolFinished: None}
+
+
 class _TheSdk:
     """The spans and points of a step by the SDK itself: step, request and tool, two durations, a first chunk."""
-
-    ABOUT = {"gen_ai.operation.name": "chat", "gen_ai.provider.name": "bench", "gen_ai.request.model": "bench"}
-    AT_START = {**ABOUT, "gen_ai.agent.name": "agent", "factory.attempt": 1}
-    AT_END = {
-        "gen_ai.usage.input_tokens": 0,
-        "gen_ai.usage.output_tokens": 0,
-        "gen_ai.response.finish_reasons": ("stop",),
-        "gen_ai.response.model": "bench",
-        "gen_ai.response.time_to_first_chunk": 0.1,
-    }
-    POINTS = {events.AttemptFinished: 2, events.ToolFinished: 1}
-    STARTS = {events.StepStarted: {"factory.step": 1}, events.AttemptStarted: AT_START, events.ToolStarted: AT_START}
-    ENDS = {events.ModelFinished: AT_END, events.ToolFinished: None}
 
     def __init__(self, tracers, meters):
         self._tracer = tracers.get_tracer("bench")
@@ -53,14 +54,14 @@ class _TheSdk:
 
     def __call__(self, event):
         kind = type(event)
-        for _ in range(self.POINTS.get(kind, 0)):
-            self._seconds.record(0.1, self.ABOUT)
-        if kind in self.ENDS:
-            if self.ENDS[kind]:
-                self._open.set_attributes(self.ENDS[kind])
+        for _ in range(POINTS.get(kind, 0)):
+            self._seconds.record(0.1, ABOUT)
+        if kind in ENDS:
+            if ENDS[kind]:
+                self._open.set_attributes(ENDS[kind])
             self._open.end(2)
-        elif kind in self.STARTS:
-            started = self._tracer.start_span("span", attributes=self.STARTS[kind], start_time=1)
+        elif kind in STARTS:
+            started = self._tracer.start_span("span", attributes=STARTS[kind], start_time=1)
             if kind is not events.StepStarted:
                 self._open = started
                 return

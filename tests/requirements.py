@@ -113,6 +113,16 @@ REQUIREMENTS: dict[str, Requirement] = {
     "durable-queue": Requirement(
         "priorities, delays and limits hold over all workers, and what none of them can do tells why", "docs/durable.md"
     ),
+    "durable-scheduled": Requirement(
+        "what a schedule submits is submitted once each time it is due, by the clock of its zone, and once when nobody "
+        "worked meanwhile",
+        "docs/durable.md",
+    ),
+    "durable-seen": Requirement(
+        "the command line says who holds which durable run since when, what it waits for, and ends or decides it from "
+        "any process",
+        "docs/durable.md; deer-flow #1087",
+    ),
     "durable-approval": Requirement(
         "a decision is taken by run id alone, by any process, at any time, and counts once; what waits holds no slot",
         "docs/durable.md; temporal sdk-python #1660, langgraph #6208",
@@ -449,6 +459,22 @@ REQUIREMENTS: dict[str, Requirement] = {
     "serve-approves": Requirement(
         "a run that waits for a person goes on with the decision, here or after a restart, and once",
         "issue: the service; langgraph #6624",
+    ),
+    "console-page": Requirement(
+        "the console is three small files that ask their own service alone, built from their source to the same bytes",
+        "issue: the console; gateway 6",
+    ),
+    "console-shows": Requirement(
+        "runs and conversations are seen and steered on the page as they happen, by keyboard and screen reader too",
+        "issue: the console; langfuse#10581; adk-web#307",
+    ),
+    "console-hostile": Requirement(
+        "whatever a user, model or tool has said, nothing of it runs on the page and nothing of it freezes the page",
+        "issue: the console; langfuse#9933, #1352; KohakuTerrarium#176",
+    ),
+    "console-session": Requirement(
+        "a browser's key is in a cookie that no script reads, and counts for requests of the page alone",
+        "issue: the console; gateway 6",
     ),
     "budgets-exact": Requirement(
         "no number of requests or processes passes a budget, and what a dead process held comes back",

@@ -24,7 +24,7 @@ PROBLEM = {
         "request_id": {"type": "string"},
     },
 }
-OPEN_PATHS = ("/healthz", "/readyz", "/openapi.json", "/")
+OPEN_PATHS = ("/healthz", "/readyz", "/openapi.json", "/", "/console.js", "/console.css")
 """What needs no key: the probes, the document, and the console's page, which holds nothing but itself."""
 
 

@@ -60,6 +60,12 @@ HOT = [
     _route("GET", "/v1/models", chat.models, _doc("openai", "What may be asked")),
     _route("GET", "/v1/models/{name:path}", chat.model, _doc("openai", "One of them")),
     _route("POST", "/v1/responses", responses.create, _doc("openai", "A response", docs.RESPONSE, streams=True)),
+    _route(
+        "POST",
+        "/v1/responses/input_tokens",
+        responses.count_tokens,
+        _doc("openai", "About how many tokens it has", docs.RESPONSE),
+    ),
     _route("GET", "/v1/responses/{id}", responses.retrieve, _doc("openai", "A response", streams=True)),
     _route("DELETE", "/v1/responses/{id}", responses.delete, _doc("openai", "Forget a response")),
     _route("POST", "/v1/responses/{id}/cancel", responses.cancel, _doc("openai", "End a response")),

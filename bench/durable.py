@@ -33,7 +33,7 @@ from shared_libs.atomic import BaseTool, InProcessMemory, LLMResponse, Message, 
 from shared_libs.atomic.events import EventSink
 from shared_libs.atomic.llms import BaseLLMWrapper
 from shared_libs.atomic.scope import current_scope
-from shared_libs.durable import Claim, JobStore, Submission, Worker
+from shared_libs.durable import Claim, JobStore, Submission, Worker, WorkerPolicy
 from shared_libs.durable.holding import Holder
 from shared_libs.tools.agent import AgentTool
 
@@ -206,7 +206,7 @@ async def work(url: str, boundary: int | None) -> None:
         return done
 
     holder.keep = noted  # type: ignore[method-assign]
-    worker = Worker(url, build, concurrency=4, lease_s=LEASE_S, deaths=1000)
+    worker = Worker(url, build, policy=WorkerPolicy(concurrency=4, lease_s=LEASE_S, deaths=1000))
     working = asyncio.create_task(worker.run())
     store = JobStore(url)
     await store.aopen()

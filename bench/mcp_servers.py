@@ -1,9 +1,13 @@
 """
-Four MCP servers that others wrote: listed and called, one of them killed in the middle of a call.
+Eight MCP servers that others wrote: listed and called, each of them killed, stopped and gone on with.
 
     pip install mcp-server-time mcp-server-git
-    npm install --prefix /tmp/mcp @modelcontextprotocol/server-everything @modelcontextprotocol/server-filesystem
+    npm install --prefix /tmp/mcp @modelcontextprotocol/server-{everything,filesystem,memory,sequential-thinking} \\
+        @upstash/context7-mcp firecrawl-mcp
     python -m bench.mcp_servers /tmp/mcp
+
+The three parts: a run with four of them, one killed in the middle of a call; then each by itself, killed between two
+calls, and stopped (SIGSTOP) under a call of two seconds.
 """
 
 from __future__ import annotations
@@ -19,8 +23,10 @@ import time
 from pathlib import Path
 
 from shared_libs.agents import ReActAgent
+from shared_libs.atomic.errors import ToolError
 from shared_libs.atomic.events import ToolFinished, ToolStarted
 from shared_libs.atomic.llms import ScriptedLLM, Turn
+from shared_libs.atomic.tools.base import BaseTool
 from shared_libs.tools.mcp import MCPToolset
 
 LONG = "everything_trigger-long-running-operation"
@@ -85,14 +91,63 @@ async def main(installed: str, folder: str) -> None:
     print(f"{result.status} in {result.elapsed_s:.2f} s; all closed after {time.perf_counter() - began:.2f} s")
 
 
+THOUGHT = {"thought": "one", "nextThoughtNeeded": False, "thoughtNumber": 1, "totalThoughts": 1}
+
+
+async def each(installed: str, folder: str) -> None:
+    programs = Path(installed) / "node_modules" / ".bin"
+    cases = [
+        (["mcp-server-time"], "get_current_time", {"timezone": "UTC"}),
+        (["mcp-server-git"], "git_status", {"repo_path": folder}),
+        ([str(programs / "mcp-server-everything")], "get-sum", {"a": 2, "b": 3}),
+        ([str(programs / "mcp-server-filesystem"), folder], "read_text_file", {"path": f"{folder}/notes.txt"}),
+        ([str(programs / "mcp-server-memory")], "read_graph", {}),
+        ([str(programs / "mcp-server-sequential-thinking")], "sequentialthinking", THOUGHT),
+        ([str(programs / "context7-mcp")], "", {}),
+        ([str(programs / "firecrawl-mcp")], "", {}),
+    ]
+    for command, called, arguments in cases:
+        source = MCPToolset(command=command, env={"FIRECRAWL_API_KEY": "none"})
+        source.timeout_s = 10
+        began = time.perf_counter()
+        try:
+            tools = {tool.name: tool for tool in await source.async_list()}
+            took_s, left_out = time.perf_counter() - began, len(source.left_out)
+            line = f"{source.name:36} {len(tools):3} tools in {took_s:.2f} s, {left_out} left out"
+            if called:
+                line += f"; {await fates(tools[called], arguments, command[0].rpartition('/')[2])}"
+        except ToolError as error:
+            line = f"{source.name:36} {error}"
+        finally:
+            await source.aclose()
+        print(line)
+
+
+async def fates(tool: BaseTool, arguments: dict[str, object], program: str) -> str:
+    first = await tool.async_run(arguments)
+    os.kill(pid_of(program), signal.SIGKILL)
+    await asyncio.sleep(0.2)
+    renewed = [await tool.async_run(arguments) for _ in range(2)]
+    stopped = pid_of(program)
+    os.kill(stopped, signal.SIGSTOP)
+    tool.timeout_s = 2
+    slow = await tool.async_run(arguments)
+    os.kill(stopped, signal.SIGCONT)
+    tool.timeout_s = 10
+    again = await tool.async_run(arguments)
+    said = ["error" if result.is_error else "ok" for result in (first, *renewed, again)]
+    return f"called {said[0]}; killed: {said[1]}, {said[2]}; stopped: back after {slow.elapsed_s:.2f} s, then {said[3]}"
+
+
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("servers", metavar="FOLDER", help="where npm has put its two servers")
+    parser.add_argument("servers", metavar="FOLDER", help="where npm has put its servers")
     servers = parser.parse_args().servers
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / "notes.txt").write_text("remember the milk\n")
         subprocess.run(["git", "init", "--quiet", folder], check=True)
         asyncio.run(main(servers, folder))
+        asyncio.run(each(servers, folder))
     left = subprocess.run(
         ["ps", "-o", "pid=,args=", "--ppid", str(os.getpid())], capture_output=True, text=True, check=True
     )

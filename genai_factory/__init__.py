@@ -19,8 +19,8 @@ from types import CodeType, ModuleType
 _HERE = Path(__file__).parent
 _CODE = "shared_libs"
 _MARK = "GenAI Factory"
-_OWN = frozenset({"pytest_plugin"})
-"""What is no part of `shared_libs`, and must not ask whose that is: the plugin is loaded before a project's path is."""
+_OWN = frozenset({"command", "pytest_plugin"})
+"""What is no part of `shared_libs`, and must not ask whose that is: a plugin is loaded before a project's path is."""
 
 
 class _Names(MetaPathFinder):

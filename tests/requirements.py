@@ -318,6 +318,16 @@ REQUIREMENTS: dict[str, Requirement] = {
         "answered to by the team that began them",
         "codex #24973, litellm #40243",
     ),
+    "face-mcp": Requirement(
+        "every agent is a tool of an MCP server, with progress; a rebound name is not answered", "issue: the service"
+    ),
+    "face-patience": Requirement(
+        "an SDK gets a partial answer before it gives up, and its retry joins the run it repeats",
+        "issue: the service (must show 9)",
+    ),
+    "face-gone": Requirement(
+        "a client that goes takes its run and the request to the model with it", "litellm #13774, #37140"
+    ),
     "loop-per-client": Requirement("two asyncio.run calls in a row on one object both work", "pydantic-ai #748"),
     "chunks-exact": Requirement(
         "a chunk is what stands at its place of the stored text, nothing but white space is left out, and none is over "
@@ -443,5 +453,24 @@ REQUIREMENTS: dict[str, Requirement] = {
     "serve-once": Requirement(
         "a request that comes again, by an SDK's retry or under a key, is done once and answered twice",
         "openai-python: one agent executed three times",
+    ),
+    "serve-approves": Requirement(
+        "a run that waits for a person goes on with the decision, here or after a restart, and once",
+        "issue: the service; langgraph #6624",
+    ),
+    "keys-safe": Requirement(
+        "of a key only a keyed hash is kept, which opens nothing; guessing is slow and asks no store",
+        "GHSA-69x8-hrgq-fjj8, CVE-2026-42208",
+    ),
+    "keys-kept": Requirement(
+        "keys are made, listed, rotated and revoked, in a file or a database, and servers know within seconds",
+        "issue: the service",
+    ),
+    "keys-outage": Requirement(
+        "trouble with the store of keys is 503 and never 401; keys that were read go on for five minutes",
+        "litellm PR #29986, #34479, #38121",
+    ),
+    "keys-teams": Requirement(
+        "runs, sessions and decisions of one team answer 404 to another, on every route", "frontmcp GHSA-84j6-jc92-77jm"
     ),
 }

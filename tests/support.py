@@ -51,5 +51,7 @@ def _blocking_is_an_error() -> Iterator[None]:
         for function in watch.functions.values():
             # a library loaded on first use reads files once
             function.can_block_in("<frozen importlib._bootstrap>", {"_find_and_load"})
+            # the driver of PostgreSQL looks for certificates and passwords on the disk when it connects
+            function.can_block_in("asyncpg/connect_utils.py", {"_parse_connect_arguments", "_dot_postgresql_path"})
         watch.functions["os.path.abspath"].deactivate()  # asks for the working directory, and nothing of a disk
         yield

@@ -11,10 +11,12 @@ import re
 import shutil
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
 
+from shared_libs.cli.examining import EXTRAS
 from tests.requirements import REQUIREMENTS
 
 ROOT = Path(__file__).parent.parent
@@ -185,6 +187,31 @@ def test_no_path_of_a_machine_and_no_package_index_is_named():
     names = listed.stdout.split("\0")[:-1] or [str(path.relative_to(ROOT)) for path in [*MODULES, *TESTS]]
     found = {name: slip.findall((ROOT / name).read_text()) for name in names if (ROOT / name).is_file()}
     assert {name: slips for name, slips in found.items() if slips} == {}
+
+
+@pytest.mark.promise("two-names")
+def test_what_the_packages_export_has_types_under_both_names():
+    for package in sorted((ROOT / "shared_libs").rglob("__init__.py")):
+        inner = package.parent.relative_to(ROOT / "shared_libs")
+        if inner.parts and "__all__" in package.read_text():
+            stub = ROOT / "genai_factory" / inner / "__init__.pyi"
+            line = f"from shared_libs.{'.'.join(inner.parts)} import *\n"
+            found = stub.read_text() if stub.is_file() else ""
+            assert found == line, f"write `{line.strip()}` to {stub.relative_to(ROOT)}"
+
+
+def extras_for_users():
+    """Name the extras but those that hold others, or are for this project itself."""
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    return extras.keys() - {"all", "dev", "docs"}
+
+
+def test_all_is_every_extra_a_user_may_want_and_has_no_linters():
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    inside = (entry.removeprefix("genai-factory[").removesuffix("]") for entry in extras["all"])
+    assert {name for names in inside for name in names.split(",")} == extras_for_users()
+    assert "genai-factory[all]" in extras["dev"]
+    assert set(EXTRAS) == extras_for_users(), "`factory doctor` says what each brings"
 
 
 def surface():

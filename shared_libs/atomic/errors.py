@@ -5,7 +5,8 @@ The error tree.
 
     FactoryError
     ├── MisuseError               the caller's mistake; raised at once (also a ValueError)
-    │   └── ConfigError           a definition that does not hold; one line per problem, with its place
+    │   ├── ConfigError           a definition that does not hold; one line per problem, with its place
+    │   └── NotInstalled          a library or a model that is optional is wanted, and missing
     ├── DeadlineExceeded          the time for a call was over (also a TimeoutError)
     ├── ToolError                 raised by a tool to tell the model what was wrong
     ├── MemoryStoreError          a memory store failed
@@ -72,12 +73,22 @@ class ConfigError(MisuseError):
     """
     A definition does not hold.
 
-    `problems` has one line per problem: `file:line:column: key: what is wrong; what is allowed`.
+    `problems` has one line per problem: `file:line:column: key: what is wrong; what is allowed`. `needs` is what has to
+    be installed, where nothing else is wrong.
     """
 
-    def __init__(self, problems: Sequence[str]) -> None:
+    def __init__(self, problems: Sequence[str], needs: Sequence[str] = ()) -> None:
         super().__init__("\n".join(problems))
         self.problems = tuple(problems)
+        self.needs = tuple(needs)
+
+
+class NotInstalled(MisuseError):
+    """Something optional is wanted, and missing; the text says how to install it, `needs` what, for pip."""
+
+    def __init__(self, message: str, *needs: str) -> None:
+        super().__init__(message)
+        self.needs = needs
 
 
 class DeadlineExceeded(FactoryError, TimeoutError):

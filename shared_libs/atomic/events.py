@@ -101,11 +101,12 @@ class StepStarted(Event):
 
 
 class AttemptStarted(Event):
-    """A request goes to a model."""
+    """A request goes to a model, for "chat", "embeddings" or "rerank"."""
 
     provider: str
     model: str
     number: int
+    operation: str = "chat"
 
 
 class AttemptFinished(Event):

@@ -7,17 +7,23 @@ from typing import TextIO
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
+from rich.padding import Padding
 from rich.spinner import Spinner
 from rich.table import Table
 from rich.text import Text
 
 from shared_libs.atomic import events as e
 from shared_libs.atomic.events import AgentEvent
-from shared_libs.cli.plain import Viewer, told
+from shared_libs.atomic.results import AgentResult
+from shared_libs.cli.drawn import table_of
+from shared_libs.cli.plain import Viewer, figures, told
 from shared_libs.observability.printable import presentable
 
 TAIL = 400
 """Characters of what is being said that stand above the time left."""
+
+_INDENT = 22
+"""Where the words of a line begin."""
 
 _STYLES = {
     "thought": "italic",
@@ -77,6 +83,12 @@ class LiveView(Viewer):
             words = Text(text, style=style if kind in ("thought", "error", "rehearsal") else "")
             row.add_row(Text(f"{event.at_s:.2f} s", style="dim"), Text(kind, style=style), words)
             self._console.print(row)
+        if isinstance(event, e.ToolFinished) and not event.is_error and (table := table_of(event.content)) is not None:
+            self._console.print(Padding(table, (0, 0, 0, _INDENT)))
+
+    def conclude(self, result: AgentResult) -> None:
+        """Print it, less loud than the answer."""
+        self._console.print(Text(figures(result), style="dim"))
 
     def close(self) -> None:
         """Take the moving part away; the lines stay."""

@@ -12,7 +12,7 @@ import threading
 from collections.abc import Callable, Coroutine, Iterator
 from typing import Any, Generic, TypeVar
 
-from shared_libs.cli.exits import ExitCode
+from shared_libs.cli.exits import ExitCode, raise_on_interrupt
 
 T = TypeVar("T")
 
@@ -37,6 +37,7 @@ class CommandLoop:
     """
 
     def __init__(self) -> None:
+        raise_on_interrupt()
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="factory-loop", daemon=True)
         self._thread.start()

@@ -7,8 +7,10 @@ from typing import Any, TextIO
 
 from shared_libs.atomic import events as e
 from shared_libs.atomic.events import AgentEvent
+from shared_libs.atomic.results import AgentResult
 from shared_libs.observability.printable import presentable
 from shared_libs.observability.redact import redact_data
+from shared_libs.observability.wording import cost_words, usage_words
 
 SHOWN = 300
 """Characters of an observation that are shown."""
@@ -21,6 +23,10 @@ class Viewer:
 
     def __call__(self, event: AgentEvent) -> None:
         """Show an event."""
+        raise NotImplementedError
+
+    def conclude(self, result: AgentResult) -> None:
+        """Show what a run took, below its answer."""
         raise NotImplementedError
 
     def close(self) -> None:
@@ -37,6 +43,10 @@ class PlainView(Viewer):
         """Print an event's lines."""
         for kind, text in told(event):
             print(f"{event.at_s:7.2f} s  {kind:<12} {text}", file=self._stream, flush=True)
+
+    def conclude(self, result: AgentResult) -> None:
+        """Print it."""
+        print(figures(result), file=self._stream, flush=True)
 
 
 def told(event: AgentEvent) -> list[tuple[str, str]]:  # noqa: PLR0912 - one case per event
@@ -71,6 +81,17 @@ def told(event: AgentEvent) -> list[tuple[str, str]]:  # noqa: PLR0912 - one cas
         case e.Warned(message=message):
             return [("warning", one_line(message))]
     return []
+
+
+def figures(result: AgentResult) -> str:
+    """Say what a run took in a line: time, requests, tool calls, tokens, cost."""
+    requests, calls = len(result.attempts), sum(len(step.actions) for step in result.steps)
+    said = [f"{result.elapsed_s:7.2f} s  {result.status}", f"{requests} model request{'s' * (requests != 1)}"]
+    said += [f"{calls} tool call{'s' * (calls != 1)}"] if calls else []
+    if result.usage.total_tokens:
+        said += [f"{result.usage.total_tokens:,} tokens ({usage_words(result.usage)})"]
+        said += [f"cost {cost_words(result.cost_usd)}"]
+    return " · ".join(said)
 
 
 def one_line(text: str) -> str:

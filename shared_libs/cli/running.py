@@ -6,9 +6,11 @@ import argparse
 import io
 import json
 import os
+import re
 import sys
 import uuid
 from collections.abc import Callable, Coroutine, Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +23,7 @@ from shared_libs.cli.exits import ExitCode
 from shared_libs.cli.loop import CommandLoop, Terminated
 from shared_libs.cli.plain import PlainView, Viewer
 from shared_libs.factory import load_agent
+from shared_libs.factory.durability import is_durable
 from shared_libs.observability.otel_export import telemetry_from_environment
 from shared_libs.observability.printable import presentable, printable
 from shared_libs.observability.redact import redact_data
@@ -43,8 +46,10 @@ _CODES = {
 
 def run(arguments: argparse.Namespace) -> int:
     """Answer one question: the answer on stdout, what happens on stderr."""
-    question = _checked(_from_stdin() if arguments.question == "-" else arguments.question)
-    stage = Stage(arguments.config, quiet=arguments.json, trace=arguments.trace)
+    question = _checked(_from_stdin() if arguments.question == ["-"] else " ".join(arguments.question))
+    if is_durable(arguments.config):
+        return _run_durably(arguments, question)
+    stage = Stage(arguments, quiet=arguments.json, trace=arguments.trace)
     try:
         if arguments.session is not None and stage.agent.memory is None:
             raise MisuseError(f"{arguments.config} has no `memory`, so there is no session to continue with --session")
@@ -53,6 +58,7 @@ def run(arguments: argparse.Namespace) -> int:
         if not arguments.json and sys.stdin.isatty():
             result = _decided(stage, result)
         _print_result(result, as_json=arguments.json)
+        stage.conclude(result)
         return _CODES[result.status]
     except KeyboardInterrupt as stop:
         _print_interrupted(stage.ended, as_json=arguments.json)
@@ -61,10 +67,31 @@ def run(arguments: argparse.Namespace) -> int:
         stage.close()
 
 
+def _run_durably(arguments: argparse.Namespace, question: str) -> int:
+    from shared_libs.cli.queueing import run_here
+
+    if arguments.model is not None or arguments.system is not None:
+        raise MisuseError(f"{arguments.config} is durable: another process may go on with it; change the definition")
+    view = None if arguments.json else _view(live=sys.stderr.isatty())
+    shown = None if view is None else Spool(view, name="view")
+    try:
+        result = run_here(arguments, question, None if shown is None else shown.put)
+        told = shown is not None and shown.flush()
+        _print_result(result, as_json=arguments.json)
+        if told and view is not None:
+            view.conclude(result)
+        return _CODES[result.status]
+    except KeyboardInterrupt as stop:
+        return ExitCode.TERMINATED if isinstance(stop, Terminated) else ExitCode.INTERRUPTED
+    finally:
+        if view is not None and shown is not None and shown.flush():
+            view.close()
+
+
 def chat(arguments: argparse.Namespace) -> int:
-    """Hold a conversation; Ctrl-C stops an answer, Ctrl-D or /exit leaves."""
+    """Hold a conversation; Ctrl-C stops an answer, Ctrl-D or /exit leaves, /help says what there is."""
     interactive = sys.stdin.isatty() and sys.stdout.isatty()
-    stage = Stage(arguments.config, quiet=False, trace=None)
+    stage = Stage(arguments, quiet=False, trace=None)
     if stage.agent.memory is None:
         stage.agent.memory = InProcessMemory()
     session = arguments.session or f"chat-{uuid.uuid4().hex[:8]}"
@@ -73,18 +100,22 @@ def chat(arguments: argparse.Namespace) -> int:
         import readline  # noqa: F401 - gives `input` a history and line editing
 
         name = printable(stage.agent.name)
-        print(f"{name}: ask away; Ctrl-C stops an answer, Ctrl-D leaves (session {session})", file=sys.stderr)
+        print(f"{name}: ask away; /help says what else there is (session {session})", file=sys.stderr)
     elif isinstance(sys.stdin, io.TextIOWrapper):
         sys.stdin.reconfigure(errors="surrogateescape")  # a line that is no UTF-8 is told, and the next one answered
     try:
         for line in iter(lambda: _ask("you> " if interactive else ""), None):
             if not line.strip():
                 continue
+            if _COMMAND.fullmatch(line.strip()):
+                print(_CHAT_HELP if line.strip() == "/help" else f"no such command; {_CHAT_HELP}", file=sys.stderr)
+                continue
             try:
                 result = stage.answer(_checked(line), None, session, stream=True)
                 if interactive:
                     result = _decided(stage, result)
                 _print_result(result, as_json=False)
+                stage.conclude(result)
                 code = _CODES[result.status]
             except MisuseError as error:
                 print(error, file=sys.stderr)
@@ -105,19 +136,25 @@ class Stage:
     `ended` is the result of the last run, a cancelled one included. `live` tells whether a terminal watches.
     """
 
-    def __init__(self, config: str, *, quiet: bool, trace: Path | None) -> None:
+    def __init__(self, arguments: argparse.Namespace, *, quiet: bool, trace: Path | None) -> None:
         self.ended: AgentResult | None = None
         self.live = not quiet and sys.stderr.isatty() and os.environ.get("TERM") not in ("dumb", "unknown")
         self._view = None if quiet else _view(live=self.live)
         # a slow terminal, or a pager at the end of a pipe, must not hold up the run
-        self._shown: Spool[AgentEvent] | None = None if self._view is None else Spool(self._view, name="view")
+        self._shown: Spool[Callable[[], None]] | None = None
+        if self._view is not None:
+            self._shown = Spool(lambda show: show(), name="view")
         self._recorder = _recorder(trace)
         observers: list[EventSink] = [_OuterRuns(self._keep)]
-        observers += [] if self._shown is None else [_OuterRuns(self._shown.put)]
+        observers += [] if self._view is None else [_OuterRuns(self._show)]
         observers += [] if self._recorder is None else [self._recorder]
         telemetry = telemetry_from_environment()
         observers += [] if telemetry is None else [telemetry]
-        self.agent: ReActAgent = load_agent(config, observers=observers, on_note=_note(quiet=quiet))
+        self.agent: ReActAgent = load_agent(
+            arguments.config, llm=arguments.model, observers=observers, on_note=_note(quiet=quiet)
+        )
+        if arguments.system is not None:
+            self.agent.instructions = arguments.system
         self._loop = CommandLoop()
         self._open = False
 
@@ -140,6 +177,11 @@ class Stage:
 
         """
         return self._watch(lambda: self.agent.async_resume(state, decisions))
+
+    def conclude(self, result: AgentResult) -> None:
+        """Tell what a run took."""
+        if self._view is not None and self._shown is not None:
+            self._shown.put(partial(self._view.conclude, result))
 
     def close(self) -> None:
         """Close everything; whatever does not end is left behind."""
@@ -170,6 +212,11 @@ class Stage:
             pass
         assert self.ended is not None
         return self.ended
+
+    def _show(self, event: AgentEvent) -> None:
+        assert self._view is not None
+        assert self._shown is not None
+        self._shown.put(partial(self._view, event))
 
     def _keep(self, event: AgentEvent) -> None:
         if isinstance(event, RunFinished):
@@ -207,6 +254,10 @@ class _OuterRuns:
             self._sink(event)
         elif isinstance(event, RunFinished):
             self._inner.remove(event.run_id)
+
+
+_COMMAND = re.compile(r"/[a-z]+")
+_CHAT_HELP = "/exit or Ctrl-D leaves, Ctrl-C stops an answer, /help says this; anything else is a question"
 
 
 def _ask(prompt: str) -> str | None:
@@ -273,8 +324,7 @@ def _print_result(result: AgentResult, *, as_json: bool) -> None:
         print(json.dumps(result.to_dict(), ensure_ascii=False), flush=True)
         return
     if result.answer is not None:
-        # to a file or a pipe it goes as it is; a terminal must not be steered by it
-        print(printable(result.answer) if sys.stdout.isatty() else result.answer, flush=True)
+        _print_answer(result.answer)
     _print_sources(result)
     if result.still_running:
         names = ", ".join(presentable(row.tool) for row in result.still_running)
@@ -286,6 +336,16 @@ def _print_result(result: AgentResult, *, as_json: bool) -> None:
         print(f"{result.status} ({result.stop_reason}){why and ': '}{why}", file=sys.stderr)
     elif why:
         print(f"warning: {why}", file=sys.stderr)
+
+
+def _print_answer(answer: str) -> None:
+    """Print an answer: to a file or a pipe as it is, on a terminal laid out."""
+    if not sys.stdout.isatty() or os.environ.get("TERM") in ("dumb", "unknown"):
+        print(printable(answer) if sys.stdout.isatty() else answer, flush=True)
+        return
+    from shared_libs.cli.drawn import print_answer
+
+    print_answer(answer, sys.stdout)
 
 
 def _print_sources(result: AgentResult) -> None:

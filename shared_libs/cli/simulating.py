@@ -8,7 +8,7 @@ import sys
 import time
 from collections.abc import Iterable, Iterator
 
-from shared_libs.cli.exits import ExitCode
+from shared_libs.cli.exits import ExitCode, raise_on_interrupt
 
 
 def simulate(arguments: argparse.Namespace) -> int:
@@ -20,6 +20,7 @@ def simulate(arguments: argparse.Namespace) -> int:
     broke = played = 0
     began = time.perf_counter()
     code = ExitCode.ANSWERED
+    raise_on_interrupt()
     try:
         for violation in simulation.violations(_shown(range(arguments.runs))):
             played += 1

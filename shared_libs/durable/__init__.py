@@ -6,7 +6,7 @@ from shared_libs.lazy import lazy
 
 if TYPE_CHECKING:
     from shared_libs.durable.database import StoreUnavailable
-    from shared_libs.durable.jobs import Claim, Job, Submission, WorkerRow
+    from shared_libs.durable.jobs import Claim, Job, Submission, WorkerPolicy, WorkerRow
     from shared_libs.durable.store import JobStore
     from shared_libs.durable.worker import Worker
 
@@ -17,9 +17,10 @@ _HOMES = {
     "StoreUnavailable": "database",
     "Submission": "jobs",
     "Worker": "worker",
+    "WorkerPolicy": "jobs",
     "WorkerRow": "jobs",
 }
 
-__all__ = ["Claim", "Job", "JobStore", "StoreUnavailable", "Submission", "Worker", "WorkerRow"]
+__all__ = ["Claim", "Job", "JobStore", "StoreUnavailable", "Submission", "Worker", "WorkerPolicy", "WorkerRow"]
 
 __getattr__ = lazy(__name__, _HOMES)

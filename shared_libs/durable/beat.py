@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 
 from shared_libs.durable.database import StoreUnavailable, open_database
 from shared_libs.durable.holding import Holder
-from shared_libs.durable.jobs import Held
+from shared_libs.durable.jobs import Held, WorkerPolicy
 
 _log = logging.getLogger("shared_libs.durable")
 
@@ -34,8 +34,7 @@ class Beat:
     Args:
         url: the store.
         executor, name: the worker's id and what people call it.
-        concurrency: how many runs it does at once.
-        lease_s: seconds of silence after which its runs are another's.
+        policy: the lease, and how many runs it does at once.
         on_beat: called in the beat's thread with what the worker holds, and when that was asked for (`clock`).
 
     """
@@ -45,12 +44,11 @@ class Beat:
         url: str,
         executor: str,
         name: str,
-        concurrency: int,
-        lease_s: float,
+        policy: WorkerPolicy,
         on_beat: Callable[[Sequence[Held], float], None],
     ) -> None:
         self._url, self._executor, self._name = url, executor, name
-        self._concurrency, self._lease_s = concurrency, lease_s
+        self._concurrency, self._lease_s = policy.concurrency, policy.lease_s
         self._on_beat = on_beat
         self._loop = asyncio.get_running_loop()
         self._beaten = asyncio.Event()

@@ -92,7 +92,8 @@ def open_database(url: str, *, connections: int = 4) -> Database:
     Return the database at an address.
 
     Args:
-        url: `sqlite+aiosqlite:///file.db` or `postgresql+asyncpg://user:password@host/database`.
+        url: `sqlite:///file.db` or `postgresql://user:password@host/database`; the drivers' names that SQLAlchemy knows
+            (`sqlite+aiosqlite`, `postgresql+asyncpg`) are taken, too.
         connections: to PostgreSQL, at most.
 
     Raises:
@@ -103,12 +104,12 @@ def open_database(url: str, *, connections: int = 4) -> Database:
         parsed = make_url(url)
     except ArgumentError:
         parsed = URL.create("")
-    if parsed.drivername == "postgresql+asyncpg":
+    if parsed.drivername in ("postgresql+asyncpg", "postgresql"):
         return _Postgres(parsed, connections)
-    if parsed.drivername == "sqlite+aiosqlite" and parsed.database not in (None, "", ":memory:"):
+    if parsed.drivername in ("sqlite+aiosqlite", "sqlite") and parsed.database not in (None, "", ":memory:"):
         return _Sqlite(parsed)
     raise MisuseError(
-        "store of durable runs: allowed are sqlite+aiosqlite:///file.db and postgresql+asyncpg://host/database"
+        "store of durable runs: allowed are sqlite:///file.db and postgresql://user:password@host/database"
     )
 
 

@@ -33,7 +33,7 @@ _DUE = """
         ON a.agent = j.agent
     LEFT JOIN (SELECT team, count(*) AS going FROM factory_jobs WHERE status = 'running' GROUP BY team) t
         ON t.team = j.team
-    WHERE j.status = 'queued' AND j.due_at <= CLOCK {not_refused}
+    WHERE j.status = 'queued' AND j.due_at <= CLOCK AND j.run_id = COALESCE($2, j.run_id) {not_refused}
         AND (j.agent_limit IS NULL OR COALESCE(a.going, 0) < j.agent_limit)
         AND (j.team_limit IS NULL OR COALESCE(t.going, 0) < j.team_limit)
     ORDER BY j.priority DESC, j.due_at, j.submitted_at LIMIT $1 FOR UPDATE OF j SKIP_LOCKED"""
@@ -87,17 +87,17 @@ class Holder:
         self.database = database
         self.executor = executor
 
-    async def claim(self, most: int, refused: Sequence[str] = ()) -> list[Claim]:
-        """Take up to `most` runs from the queue, but none whose definition is refused."""
-        return await self.database.run(lambda: self._claim(most, refused))
+    async def claim(self, most: int, refused: Sequence[str] = (), only: str | None = None) -> list[Claim]:
+        """Take up to `most` runs from the queue, none whose definition is refused; or one alone, if it is due."""
+        return await self.database.run(lambda: self._claim(most, refused, only))
 
-    def _claim(self, most: int, refused: Sequence[str]) -> Script[list[Claim]]:
+    def _claim(self, most: int, refused: Sequence[str], only: str | None) -> Script[list[Claim]]:
         if self.database.dialect == "postgresql":  # on SQLite a script that writes is alone
             yield ask("SELECT pg_advisory_xact_lock($1)", _CLAIMS)
-        not_refused = "".join(f" AND j.definition <> ${number}" for number, _ in enumerate(refused, 2))
+        not_refused = "".join(f" AND j.definition <> ${number}" for number, _ in enumerate(refused, 3))
         going: dict[tuple[str, str], int] = {}
         taken = []
-        for row in (yield ask(_DUE.format(not_refused=not_refused), most, *refused)):
+        for row in (yield ask(_DUE.format(not_refused=not_refused), most, only, *refused)):
             lanes = [("agent", row["agent"]), ("team", row["team"])]
             for lane in lanes:
                 going.setdefault(lane, row[f"of_{lane[0]}"])

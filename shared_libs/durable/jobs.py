@@ -128,3 +128,21 @@ class Held(msgspec.Struct, frozen=True):
     cancelled: bool
     followed: bool
     held_s: float
+
+
+class WorkerPolicy(msgspec.Struct, frozen=True, kw_only=True):
+    """
+    How a worker does its runs.
+
+    Args:
+        concurrency: how many at once.
+        lease_s: seconds of silence after which they are another worker's.
+        deaths: how many executions of a run may die one after the other without a new fact.
+        retention_s: seconds until a run that has ended is forgotten; 0: never.
+
+    """
+
+    concurrency: int = 8
+    lease_s: float = 10.0
+    deaths: int = 5
+    retention_s: float = 30 * 86_400.0

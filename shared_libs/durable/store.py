@@ -39,7 +39,7 @@ class JobStore:
     The store, as one event loop uses it.
 
     Args:
-        url: `sqlite+aiosqlite:///file.db` or `postgresql+asyncpg://user:password@host/database`.
+        url: `sqlite:///file.db` or `postgresql://user:password@host/database`.
         connections: to PostgreSQL, at most.
 
     Raises:

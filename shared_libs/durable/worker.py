@@ -21,13 +21,15 @@ from shared_libs.durable.beat import Beat
 from shared_libs.durable.database import StoreUnavailable, persistently
 from shared_libs.durable.folding import folded_result
 from shared_libs.durable.holding import NOW, Events, Holder
-from shared_libs.durable.jobs import Claim, Held
+from shared_libs.durable.jobs import Claim, Held, WorkerPolicy
 from shared_libs.durable.journal import FactJournal
 from shared_libs.durable.store import WORKER_CHANNEL, JobStore, to_json
 
 _log = logging.getLogger("shared_libs.durable")
 
-LEASE_S = 10.0
+PRUNE_S = 3600.0
+"""Seconds between two looks for what is to be forgotten."""
+
 POLL_S = 0.5
 """Seconds between two looks into the queue while nobody calls."""
 
@@ -37,8 +39,8 @@ REFUSED_S = 30.0
 GIVE_BACK_S = 5.0
 """Seconds after which a run that the database believes to be ours and is not is a stray, and not just being claimed."""
 
-AGENTS = 64
-"""Agents that are kept open."""
+HAND_OVER_S = 5.0
+"""Seconds that handing over what was cut off may take."""
 
 
 class Agent(Protocol):
@@ -72,11 +74,10 @@ class Worker:
     Args:
         url: the store.
         build: makes the agent of a run.
-        concurrency: how many runs at once.
-        lease_s: seconds of silence after which its runs are another worker's.
-        deaths: how many executions of a run may die one after the other without a new fact.
-        observers: get every event of every run, sub-agents' too.
+        policy: how much it does, and when it gives up.
+        record: gets every event of every run, sub-agents' too, and whose it is (the team).
         name: what people call it; by default host and process.
+        only: the run to do, and none but it.
 
     """
 
@@ -85,18 +86,17 @@ class Worker:
         url: str,
         build: Build,
         *,
-        concurrency: int = 8,
-        lease_s: float = LEASE_S,
-        deaths: int = 5,
-        observers: Sequence[EventSink] = (),
+        policy: WorkerPolicy | None = None,
+        record: Callable[[AgentEvent, str], None] | None = None,
         name: str = "",
+        only: str | None = None,
     ) -> None:
         self.store = JobStore(url)
         self.executor = uuid.uuid4().hex  # the name of a pod comes back; this does not
         self.name = name or f"{socket.gethostname()}:{os.getpid()}"
-        self._url, self._build, self._lease_s = url, build, lease_s
-        self._concurrency, self._deaths = concurrency, deaths
-        self._observers = list(observers)
+        self.policy = policy or WorkerPolicy()
+        self._url, self._build = url, build
+        self._record, self._only = record, only
         self._holder = Holder(self.store.database, self.executor)
         self._tasks: dict[tuple[str, int], asyncio.Task[None]] = {}
         self._journals: dict[str, FactJournal] = {}
@@ -116,21 +116,24 @@ class Worker:
         """
         await self.store.aopen()
         self._loop = asyncio.get_running_loop()
-        self._beat = Beat(self._url, self.executor, self.name, self._concurrency, self._lease_s, self._on_beat)
+        self._beat = Beat(self._url, self.executor, self.name, self.policy, self._on_beat)
         async with AsyncExitStack() as stack:
             stack.push_async_callback(self.store.aclose)
             stack.push_async_callback(self._close_agents)
             await self._beat.start()
             stack.push_async_callback(self._beat.stop)
             self.started.set()
-            listening = self._loop.create_task(self._listen())
-            stack.callback(listening.cancel)
+            for beside in (self._listen(), self._keep_house()):
+                stack.callback(self._loop.create_task(beside).cancel)
+            stack.push_async_callback(self._hand_over_all)
             while not self._draining:
+                self._awake.clear()
                 await self._claim()
                 with suppress(TimeoutError):
                     async with asyncio.timeout(POLL_S):
                         await self._awake.wait()
-                self._awake.clear()
+                if self._only is not None and await self._is_done(self._only):
+                    break
             while self._tasks:
                 await asyncio.wait(self._tasks.values())
 
@@ -146,6 +149,21 @@ class Worker:
         for journal in self._journals.values():
             journal.stop()
 
+    async def _hand_over_all(self) -> None:
+        """Leave nothing behind, also where this is cancelled."""
+        self.cut_off()
+        if self._tasks:
+            await asyncio.wait(self._tasks.values(), timeout=HAND_OVER_S)
+
+    async def _is_done(self, run_id: str) -> bool:
+        job = await self.store.get(run_id)
+        return not self._tasks and (job is None or job.ended or job.status == "waiting")
+
+    @property
+    def ready(self) -> bool:
+        """Whether it claims runs: it has begun, its last beat got through, and it does not drain."""
+        return self.started.is_set() and self._beat.fresh and not self._draining
+
     @property
     def busy(self) -> int:
         """How many runs it does."""
@@ -154,13 +172,13 @@ class Worker:
     # the queue
 
     async def _claim(self) -> None:
-        free = self._concurrency - len(self._tasks)
+        free = self.policy.concurrency - len(self._tasks)
         if free <= 0 or not self._beat.fresh:
             return
         now = self._loop.time()
         self._refused = {name: until for name, until in self._refused.items() if until > now}
         try:
-            claims = await self._holder.claim(free, list(self._refused))
+            claims = await self._holder.claim(free, list(self._refused), self._only)
         except StoreUnavailable as error:
             _log.warning("worker %s cannot claim: %s", self.name, error)
             return
@@ -175,6 +193,14 @@ class Worker:
                 with suppress(StoreUnavailable):
                     works = await self.store.listen(WORKER_CHANNEL, self._called)
             await asyncio.sleep(1.0)
+
+    async def _keep_house(self) -> None:
+        """Forget what ended long ago, some at a time."""
+        while self.policy.retention_s:
+            forgotten = 0
+            with suppress(StoreUnavailable):
+                forgotten = await self.store.prune(self.policy.retention_s)
+            await asyncio.sleep(0.1 if forgotten else PRUNE_S)
 
     def _called(self, text: str) -> None:
         what, _, run_id = text.partition(":")
@@ -231,7 +257,7 @@ class Worker:
             self._awake.set()
 
     async def _do(self, claim: Claim) -> None:
-        if claim.deaths >= self._deaths:
+        if claim.deaths >= self.policy.deaths:
             last = list(claim.facts)[-1:] or ["its beginning"]
             why = f"dead letter: {claim.deaths} executions died one after the other behind {last[0]}"
             await self._end(claim, None, _failed(claim, why))
@@ -326,9 +352,9 @@ class Worker:
 
     def _hear(self, event: AgentEvent) -> None:
         journal = self._journals.get(event.run_id)
-        if journal is None or journal.hear(event):
-            for observer in self._observers:
-                observer(event)
+        if (journal is None or journal.hear(event)) and self._record is not None:
+            of = journal or self._journals.get(event.run_id.partition("/")[0])
+            self._record(event, "" if of is None else of.claim.team)
 
     async def _close_agents(self) -> None:
         for agent in self._agents.values():

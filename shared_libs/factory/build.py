@@ -22,6 +22,7 @@ from shared_libs.atomic.tools.blocking import caution_for
 from shared_libs.atomic.tools.placement import is_async
 from shared_libs.factory import chain, library, storage, toolbox
 from shared_libs.factory.draft import Draft, kind_of
+from shared_libs.factory.durability import DurableAgent
 from shared_libs.factory.environment import Environment
 from shared_libs.factory.ports import OUTSIDE, Ports, without_secrets
 from shared_libs.factory.prices import FILE_NAME, Prices, check_prices, prices_beside, shipped_prices
@@ -41,7 +42,7 @@ def load_agent(
     path: str | FilePath,
     *,
     tools: Sequence[toolbox.AnyTool] = (),
-    llm: BaseLLMWrapper | None = None,
+    llm: BaseLLMWrapper | str | None = None,
     observers: Sequence[EventSink] = (),
     on_note: OnNote = _log.warning,
     ports: Ports | None = None,
@@ -52,7 +53,8 @@ def load_agent(
     Args:
         path: the file.
         tools: further tools; the definition may name one (`use: its_name`), and those it does not name are added.
-        llm: stands in for the whole chain, whose variables then need not be set.
+        llm: stands in for the whole chain, whose variables then need not be set; or the name of the one model to ask,
+            "provider/model", under the definition's policy and, where its chain has the model, with its options.
         observers: get every event of every run.
         on_note: gets what a user should know though it is no error, such as a model left out for want of a key.
         ports: gets every model, tool and memory, and gives back what takes its place.
@@ -69,7 +71,7 @@ def agent_from_dict(
     data: Mapping[str, Any],
     *,
     tools: Sequence[toolbox.AnyTool] = (),
-    llm: BaseLLMWrapper | None = None,
+    llm: BaseLLMWrapper | str | None = None,
     observers: Sequence[EventSink] = (),
     on_note: OnNote = _log.warning,
     ports: Ports | None = None,
@@ -84,11 +86,14 @@ def agent_from_dict(
     return _agent(*read_data(data), shipped_prices() if file is None else prices_beside(file), brought)[0]
 
 
-def check_file(path: str | FilePath, *, on_note: OnNote = _log.warning) -> list[str]:
+def check_file(
+    path: str | FilePath, *, on_note: OnNote = _log.warning, on_missing: Callable[[str], None] | None = None
+) -> list[str]:
     """
     Check a definition, or a `prices.yaml`, and return one line per problem; none when it holds.
 
-    Everything is checked that `load_agent` would, but that the keys have values: `${KEY:-}` may be empty here.
+    Everything is checked that `load_agent` would, but that the keys have values: `${KEY:-}` may be empty here. What is
+    not installed here is no problem of the file: `on_missing` gets what would have to be, such as `genai-factory[mcp]`.
     `on_note` gets what a user should know though it is no error.
     """
     if FilePath(path).name == FILE_NAME:
@@ -101,6 +106,12 @@ def check_file(path: str | FilePath, *, on_note: OnNote = _log.warning) -> list[
     parts = _Parts.of(written, problems, prices, _only_checked(Origin(FilePath(path), (), _inner_checked)))
     _note_unpriced(parts, prices, on_note)
     _note_blocking(parts, on_note)
+    missing, needs = problems.take_missing()
+    for line in missing:
+        on_note(line)
+    if on_missing is not None:
+        for name in needs:
+            on_missing(name)
     return problems.lines()
 
 
@@ -154,7 +165,7 @@ class _Brought(NamedTuple):
     """What the caller adds to the definition."""
 
     tools: Sequence[toolbox.AnyTool]
-    llm: BaseLLMWrapper | None
+    llm: BaseLLMWrapper | str | None
     observers: tuple[EventSink, ...]
     on_note: OnNote
     origin: Origin
@@ -177,11 +188,14 @@ class _Parts(NamedTuple):
         draft = _draft(written, problems, brought)
         sections: dict[str, Any] = draft.data if isinstance(draft.data, dict) else {}
         llm, moved = chain.one_form(sections.get("llm"))
+        if isinstance(brought.llm, str) and isinstance(written, dict):
+            moved = chain.only(written.get("llm"), brought.llm)[1]
         spec = _spec(draft, llm, moved)
         if brought.llm is None and isinstance(draft.data, dict) and llm is None:
             draft.problems.add(("llm",), "is missing; give `chain`, or `provider` and `model`")
         links = chain.read_links(draft, llm, moved)
-        model = brought.llm or chain.build_chain(draft, links, spec.llm if spec else None, prices, brought.on_note)
+        ready = brought.llm if isinstance(brought.llm, BaseLLMWrapper) else None
+        model = ready or chain.build_chain(draft, links, spec.llm if spec else None, prices, brought.on_note)
         passed = [brought.ports.tool(tool, draft.agent) for tool in brought.tools]
         draft.library.update(library.build_collections(draft, sections.get("collections"), prices, brought.on_note))
         tools = toolbox.build_tools(draft, toolbox.one_form(sections.get("tools")), passed)
@@ -193,13 +207,14 @@ class _Parts(NamedTuple):
 def _brought(
     path: str | FilePath | None,
     tools: Sequence[toolbox.AnyTool],
-    llm: BaseLLMWrapper | None,
+    llm: BaseLLMWrapper | str | None,
     observers: Sequence[EventSink],
     on_note: OnNote,
     ports: Ports | None,
 ) -> _Brought:
     """Take what the caller brings; the agents of files that a definition names get it too, but for the tools."""
     ports = ports or OUTSIDE
+    on_note = _told_once(on_note)
 
     def build(file: FilePath, origin: Origin) -> tuple[ReActAgent, str]:
         brought = _Brought((), llm, tuple(observers), on_note, origin, ports)
@@ -207,6 +222,18 @@ def _brought(
 
     origin = Origin(None if path is None else FilePath(path), (), build)
     return _Brought(toolbox.checked(tools), llm, tuple(observers), on_note, origin, ports)
+
+
+def _told_once(on_note: OnNote) -> OnNote:
+    """Tell a note once, however many of the definitions it is true of."""
+    told: set[str] = set()
+
+    def tell(text: str) -> None:
+        if text not in told:
+            told.add(text)
+            on_note(text)
+
+    return tell
 
 
 def _only_checked(origin: Origin) -> _Brought:
@@ -230,9 +257,11 @@ def _agent(written: Any, problems: Problems, prices: Prices, brought: _Brought) 
     spec, llm = parts.spec, parts.llm
     assert spec is not None
     assert llm is not None
-    if brought.llm is None:
+    if not isinstance(brought.llm, BaseLLMWrapper):
         _note_unpriced(parts, prices, brought.on_note)
-    agent = ReActAgent(
+    # whoever brings the model or takes the ports plays the agent: nothing of that is worth keeping
+    is_real = brought.llm is None and brought.ports is OUTSIDE
+    agent = (DurableAgent if spec.durable and is_real else ReActAgent)(
         llm=llm,
         tools=parts.tools,
         instructions=spec.instructions,
@@ -278,7 +307,9 @@ def _note_unpriced(parts: _Parts, prices: Prices, on_note: OnNote) -> None:
 def _draft(written: Any, problems: Problems, brought: _Brought) -> Draft:
     environment = Environment(problems)
     meant = written if brought.ports.needs_keys else without_secrets(written)
-    if brought.llm is not None and isinstance(written, dict):
+    if isinstance(brought.llm, str) and isinstance(written, dict):
+        data = environment.expanded(meant | {"llm": chain.only(meant.get("llm"), brought.llm)[0]})
+    elif brought.llm is not None and isinstance(written, dict):
         rest = environment.expanded({key: value for key, value in meant.items() if key != "llm"})
         data = {key: rest.get(key, value) for key, value in written.items()}
     else:

@@ -73,6 +73,32 @@ def one_form(llm: Any) -> tuple[Any, dict[Path, Path]]:
     return policy | {"chain": [link]}, {("llm", "chain", 0): ("llm",)}
 
 
+def only(llm: Any, name: str) -> tuple[dict[str, Any], dict[Path, Path]]:
+    """
+    Reduce the section to one model, named as "provider/model"; its link, where the chain has it, else one of its own.
+
+    Raises:
+        MisuseError: nothing has such a name.
+
+    """
+    long, moved = one_form(llm)
+    section = dict(long) if isinstance(long, Mapping) else {}
+    chain = section.get("chain")
+    names: list[str] = []
+    for index, link in enumerate(chain if isinstance(chain, list) else []):
+        if isinstance(link, Mapping):
+            model = str(link.get("model", ""))
+            names.append(f"{link.get('provider')}/{model}".rstrip("/"))
+            if name in (names[-1], model):
+                here: Path = ("llm", "chain", 0)
+                return section | {"chain": [link]}, {here: moved.get(here, ("llm", "chain", index))}
+    provider, _, model = name.partition("/")
+    if provider not in LLMS:
+        known = [*names, *(f"{one}/MODEL" for one in LLMS.names())]
+        raise MisuseError(f"the model {name!r} is not known; {choices(name, known)}")
+    return section | {"chain": [{"provider": provider, **({"model": model} if model else {})}]}, {}
+
+
 def read_links(draft: Draft, llm: Any, moved: Mapping[Path, Path]) -> list[Link]:
     """Check every link of the chain against its provider; the problems are noted."""
     chain = llm.get("chain") if isinstance(llm, Mapping) else None

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from shared_libs.atomic.errors import NotInstalled
 from shared_libs.atomic.secrets import names_a_secret
 from shared_libs.factory.environment import Environment
 from shared_libs.factory.ports import OUTSIDE, Ports
@@ -50,10 +51,11 @@ class Draft:
         """
         text = printable(self.environment.hidden(str(error)) or type(error).__name__, limit=500)
         first = text.partition(" ")[0].strip("`':")
+        needs = error.needs if isinstance(error, NotInstalled) else ()
         if first in settings:
-            self.problems.add((*path, first), text.removeprefix(f"{first}: "))
+            self.problems.add((*path, first), text.removeprefix(f"{first}: "), needs=needs)
         else:
-            self.problems.add(path, text)
+            self.problems.add(path, text, needs=needs)
 
     def shown(self, path: Path) -> str:
         """Describe a value as it is written, for an error; secrets and addresses only by their kind."""

@@ -27,6 +27,8 @@ class Problem(NamedTuple):
     mark: Mark | None
     path: Path
     text: str
+    needs: tuple[str, ...] = ()
+    """What has to be installed, where that is all."""
 
 
 class Problems:
@@ -54,7 +56,16 @@ class Problems:
         """Whether something at, around or below the path is known to be wrong."""
         return path in self or any(blamed[: len(path)] == path for blamed in self._blamed)
 
-    def add(self, path: Path, text: str, *, at_key: bool = False, mark: Mark | None = None, blame: bool = True) -> None:
+    def add(
+        self,
+        path: Path,
+        text: str,
+        *,
+        at_key: bool = False,
+        mark: Mark | None = None,
+        blame: bool = True,
+        needs: tuple[str, ...] = (),
+    ) -> None:
         """
         Note a problem.
 
@@ -64,13 +75,14 @@ class Problems:
             at_key: place it at the key and not at the value.
             mark: its place, where it is not that of the path.
             blame: the value cannot be used; False leaves it to further checks.
+            needs: what has to be installed, where that is all that is wrong.
 
         """
         if path in self:
             return
         if blame:
             self._blamed.add(path)
-        self._found.append(Problem(mark or self._mark(path, at_key=at_key), path, text))
+        self._found.append(Problem(mark or self._mark(path, at_key=at_key), path, text, needs))
 
     def line_of(self, path: Path) -> str:
         """Where a path stands, in words for a sentence: "line 7", or its name where there is no file."""
@@ -97,7 +109,16 @@ class Problems:
 
         """
         if self._found:
-            raise ConfigError(self.lines()) from None
+            needs = [name for problem in self._found for name in problem.needs]
+            only_missing = all(problem.needs for problem in self._found)
+            raise ConfigError(self.lines(), list(dict.fromkeys(needs)) if only_missing else ()) from None
+
+    def take_missing(self) -> tuple[list[str], list[str]]:
+        """Leave out the problems that installing something would mend; return them as lines, and what is needed."""
+        missing = [problem for problem in self._found if problem.needs]
+        self._found = [problem for problem in self._found if not problem.needs]
+        needs = dict.fromkeys(name for problem in missing for name in problem.needs)
+        return [self._line(problem) for problem in missing], list(needs)
 
     def _mark(self, path: Path, *, at_key: bool) -> Mark | None:
         if at_key and path in self._keys:
@@ -133,5 +154,11 @@ def choices(wrong: Any, allowed: Iterable[str]) -> str:
     """Say what is allowed, and the nearest name to the wrong one."""
     names = sorted(allowed)
     text = f"allowed: {', '.join(names)}" if names else "nothing is allowed here"
-    near = get_close_matches(wrong, names, n=1) if isinstance(wrong, str) and len(wrong) <= 100 else []
-    return f"{text}; did you mean '{near[0]}'?" if near else text
+    near = nearest(wrong, names)
+    return f"{text}; did you mean '{near}'?" if near else text
+
+
+def nearest(wrong: Any, allowed: Iterable[str]) -> str | None:
+    """Return the name that is most like the wrong one, if any is."""
+    near = get_close_matches(wrong, sorted(allowed), n=1) if isinstance(wrong, str) and len(wrong) <= 100 else []
+    return near[0] if near else None

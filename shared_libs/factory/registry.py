@@ -14,7 +14,7 @@ from importlib.metadata import EntryPoint, entry_points
 from importlib.util import find_spec
 from typing import Any, NamedTuple
 
-from shared_libs.atomic.errors import MisuseError
+from shared_libs.atomic.errors import MisuseError, NotInstalled
 
 GROUP = "genai_factory"
 
@@ -47,7 +47,7 @@ class Registry:
         Import what a name stands for: a class, a function, or an object ready for use.
 
         Raises:
-            MisuseError: it cannot be used here; the text says what to install or to mend.
+            MisuseError: it cannot be used here; the text says what to mend, or (`NotInstalled`) to install.
 
         """
         if name in self._builtins:
@@ -64,9 +64,8 @@ class Registry:
     def _builtin(self, name: str) -> Any:
         home = self._builtins[name]
         if home.needs and find_spec(home.needs) is None:
-            raise MisuseError(
-                f"{self.kind} {name!r} needs the package {home.needs}: pip install 'genai-factory[{home.extra}]'"
-            )
+            wanted = f"genai-factory[{home.extra}]"
+            raise NotInstalled(f"{self.kind} {name!r} needs the package {home.needs}: pip install '{wanted}'", wanted)
         return getattr(import_module(home.module), home.attribute)
 
     def _plugins(self) -> dict[str, list[EntryPoint]]:

@@ -264,6 +264,15 @@ class LimitsSpec(Section):
         return reserve_s
 
 
+class DurableSpec(Section):
+    """How durable runs of the agent stand in the queue."""
+
+    concurrency: Count | None = None
+    """How many of them go on at once, over all workers; null: as many as the workers take."""
+    priority: int = 0
+    """Those of a higher one begin first."""
+
+
 class AgentSpec(Section):
     """An agent: who it is, which model thinks, what it may do, what it remembers and how long it may take."""
 
@@ -287,3 +296,5 @@ class AgentSpec(Section):
     """A JSON Schema that every answer has to fit: it is validated, and sent back once where it does not."""
     protocol: Literal["auto", "native", "text"] = "auto"
     """native tool calling, text ReAct (Thought, Action, Observation), or auto: what the model can."""
+    durable: bool | DurableSpec = False
+    """Whether runs outlive their process: they stand in a queue, and workers do them (factory submit, worker)."""

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from shared_libs.atomic.errors import ConfigError, MisuseError
+from shared_libs.atomic.errors import ConfigError, MisuseError, NotInstalled
 from shared_libs.tools.agent import MAX_DEPTH, AgentTool
 
 _BROKEN = " does not hold: "
@@ -51,7 +51,8 @@ class Origin:
         except ConfigError as error:
             # of a chain of files, the first and the last say all
             problems = (problem.rpartition(_BROKEN)[2] for problem in error.problems)
-            raise MisuseError(f"path {path}{_BROKEN}{'; '.join(problems)}") from error
+            text = f"path {path}{_BROKEN}{'; '.join(problems)}"
+            raise (NotInstalled(text, *error.needs) if error.needs else MisuseError(text)) from error
 
 
 def sub_agent(*, path: str, description: str | None = None, origin: Origin | None = None) -> AgentTool:

@@ -25,7 +25,7 @@ from shared_libs.atomic.errors import MisuseError
 from shared_libs.atomic.events import AgentEvent
 from shared_libs.atomic.propagation import carry_traces_by
 from shared_libs.atomic.types import Attempt, LLMResponse, Usage
-from shared_libs.observability.redact import redact_data
+from shared_libs.observability.redact import redact_start
 
 if TYPE_CHECKING:
     from opentelemetry.context import Context
@@ -44,7 +44,13 @@ TOKENS = tuple(4.0**power for power in range(14))
 """Buckets of `gen_ai.client.token.usage`, as the conventions give them."""
 
 LONGEST_WHY = 500
-"""How many characters of a failure's words stand in a span's status."""
+"""How many characters of a failure's words stand in a span's status, and in an event of a span."""
+
+LONGEST_CONTENT = 32_000
+"""How many characters of a question, an answer, an input or an observation stand in an attribute."""
+
+LONGEST_NAME = 64
+"""How many characters of a tool's name, which a model may have invented, stand in a span's."""
 
 _RUN = "factory-run"
 """The key by which a context tells which run it belongs to."""
@@ -59,8 +65,11 @@ class _Open:
 
     span: Span
     before: Context
+    operation: str = ""
     attempt: Attempt | None = None
     """What became of a request whose answer has not been told yet."""
+    told: dict[str, Any] = field(default_factory=dict)
+    """What is to be told of it at its end, all at once."""
 
 
 @dataclass(slots=True)
@@ -104,10 +113,11 @@ class OpenTelemetry:
         contents: bool | None = None,
     ) -> None:
         try:
-            from opentelemetry import metrics, propagate, trace
+            from opentelemetry import context, metrics, propagate, trace
         except ImportError:
             raise MisuseError("OpenTelemetry needs its API: pip install 'genai-factory[otel]'") from None
         carry_traces_by(propagate.inject)
+        self._trace, self._context = trace, context
         self._meters = metrics.get_meter_provider if meter_provider is None else lambda: meter_provider
         self._tracer = trace.get_tracer(SCOPE, tracer_provider=tracer_provider)
         meter = metrics.get_meter(SCOPE, meter_provider=meter_provider)
@@ -154,13 +164,11 @@ class OpenTelemetry:
         if tell is not None:
             tell(run, event)
         elif (attributes := _NOTED.get(type(event))) is not None:
-            told = {f"factory.{name}": getattr(event, name) for name in attributes}
+            told = {f"factory.{name}": _shown(getattr(event, name)) for name in attributes}
             name = f"factory.{type(event).__struct_config__.tag}"
             run.run.span.add_event(name, told, run.at(event.at_s))
 
     def _run_started(self, event: events.RunStarted) -> None:
-        from opentelemetry import context, trace
-
         attributes = _without_none(
             {
                 "gen_ai.operation.name": "invoke_agent",
@@ -174,62 +182,60 @@ class OpenTelemetry:
             }
         )
         began_ns = time.time_ns() - int(event.at_s * 1e9)
-        before = context.get_current()
+        before = self._context.get_current()
         span = self._tracer.start_span(
             f"invoke_agent {event.agent}", before, attributes=attributes, start_time=began_ns + int(event.at_s * 1e9)
         )
-        if not span.is_recording() and not _records(self._meters()):
+        # one that was not sampled is followed too, so that what others start in it is not sampled either
+        if not span.get_span_context().is_valid and not _records(self._meters()):
             return  # nobody listens: the run costs a look-up an event
-        within = context.set_value(_RUN, event.run_id, trace.set_span_in_context(span, before))
+        within = self._context.set_value(_RUN, event.run_id, self._trace.set_span_in_context(span, before))
         run = _Run(began_ns, event.agent, _Open(span, before), within)
         if self._contents and span.is_recording():
             span.set_attribute("gen_ai.input.messages", _messages("user", event.question))
         if len(self._runs) >= MAX_RUNS:
             self._close(self._runs.pop(next(iter(self._runs))), None)
         self._runs[event.run_id] = run
-        context.attach(within)
+        self._context.attach(within)
 
     def _open(
         self, run: _Run, name: str, at_s: float, attributes: Mapping[str, Any], *, below: Context | None = None
     ) -> _Open:
         """Start a span below a context, by default the current one, and make it the current span."""
-        from opentelemetry import context, trace
-
-        asks = attributes.get("gen_ai.operation.name") == "chat"
-        kind = trace.SpanKind.CLIENT if asks else trace.SpanKind.INTERNAL
-        before = context.get_current() if below is None else below
-        span = self._tracer.start_span(name, before, kind, _without_none(attributes), start_time=run.at(at_s))
-        context.attach(trace.set_span_in_context(span, before))
-        return _Open(span, before)
+        operation: str = attributes.get("gen_ai.operation.name", "")
+        kinds = self._trace.SpanKind
+        kind = kinds.CLIENT if operation in _ASKS_A_MODEL else kinds.INTERNAL
+        before = self._context.get_current() if below is None else below
+        span = self._tracer.start_span(name, before, kind, attributes, start_time=run.at(at_s))
+        self._context.attach(self._trace.set_span_in_context(span, before))
+        return _Open(span, before, operation)
 
     def _end(self, opened: _Open, at_ns: int, error: str = "", why: str = "") -> None:
-        from opentelemetry.trace import StatusCode
-
         if error == "cancelled":  # a hedge that lost, a run that ended: nobody's fault
-            opened.span.set_attribute("factory.outcome", error)
+            opened.told["factory.outcome"] = error
         elif error:
-            opened.span.set_attribute("error.type", error)
-            opened.span.set_status(StatusCode.ERROR, why[:LONGEST_WHY] or None)
+            opened.told["error.type"] = error
+            opened.span.set_status(self._trace.StatusCode.ERROR, _shown(why) or None)
+        if opened.told:
+            opened.span.set_attributes(opened.told)
         opened.span.end(at_ns)
         self._leave(opened)
 
     def _leave(self, opened: _Open) -> None:
         """Where a span is the current one, the one before it is again."""
-        from opentelemetry import context, trace
-
-        if trace.get_current_span() is opened.span:
-            context.attach(opened.before)
+        if self._trace.get_current_span() is opened.span:
+            self._context.attach(opened.before)
 
     def _step_started(self, run: _Run, event: events.StepStarted) -> None:
         self._settle(run)
         if run.step is not None:
             self._end(run.step, run.at(event.at_s))
-        attributes = {"factory.step": event.step, "factory.final": event.final or None}
+        attributes = {"factory.step": event.step} | ({"factory.final": True} if event.final else {})
         run.step = self._open(run, f"step {event.step}", event.at_s, attributes, below=run.within)
 
     def _attempt_started(self, run: _Run, event: events.AttemptStarted) -> None:
         attributes = {
-            "gen_ai.operation.name": "chat",
+            "gen_ai.operation.name": event.operation,
             "gen_ai.provider.name": event.provider,
             "gen_ai.request.model": event.model,
             "gen_ai.agent.name": run.agent,
@@ -238,7 +244,7 @@ class OpenTelemetry:
         if not run.provider:
             run.provider = event.provider
             run.run.span.set_attribute("gen_ai.provider.name", event.provider)
-        opened = self._open(run, f"chat {event.model}", event.at_s, attributes)
+        opened = self._open(run, f"{event.operation} {event.model}", event.at_s, attributes)
         run.attempts.setdefault((event.provider, event.model, event.number), []).append(opened)
 
     def _attempt_finished(self, run: _Run, event: events.AttemptFinished) -> None:
@@ -246,29 +252,30 @@ class OpenTelemetry:
         waiting = run.attempts.get((attempt.provider, attempt.model, attempt.number))
         if not waiting:
             return
-        opened = waiting.pop(0)
+        # several at once may be alike (two hedges of one model, parts of a batch): each ends where it is current
+        current = self._trace.get_current_span()
+        opened = next((one for one in waiting if one.span is current), waiting[0])
+        waiting.remove(opened)
         failed = "" if attempt.outcome == "ok" else attempt.outcome
-        first = None if attempt.first_token_s is None else attempt.first_token_s - attempt.started_s
-        told = {
-            "gen_ai.response.time_to_first_chunk": first,
-            "http.response.status_code": attempt.status_code,
-            "factory.waited_s": attempt.waited_s or None,
+        about = {
+            "gen_ai.operation.name": opened.operation,
+            "gen_ai.provider.name": attempt.provider,
+            "gen_ai.request.model": attempt.model,
         }
+        if failed:
+            about["error.type"] = failed
+        self._duration.record(attempt.ended_s - attempt.started_s, about)
+        told = opened.told
+        if attempt.first_token_s is not None:
+            told["gen_ai.response.time_to_first_chunk"] = first = attempt.first_token_s - attempt.started_s
+            self._first.record(first, about)
+        if attempt.status_code is not None:
+            told["http.response.status_code"] = attempt.status_code
+        if attempt.waited_s:
+            told["factory.waited_s"] = attempt.waited_s
         if attempt.usage is not None:
             told |= _usage(attempt.usage)
-        opened.span.set_attributes(_without_none(told))
-        about = _without_none(
-            {
-                "gen_ai.operation.name": "chat",
-                "gen_ai.provider.name": attempt.provider,
-                "gen_ai.request.model": attempt.model,
-                "error.type": failed or None,
-            }
-        )
-        self._duration.record(attempt.ended_s - attempt.started_s, about)
-        if first is not None:
-            self._first.record(first, about)
-        if failed:
+        if failed or opened.operation != "chat":
             self._end(opened, run.at(attempt.ended_s), failed, attempt.why)
             return
         self._settle(run)
@@ -285,16 +292,15 @@ class OpenTelemetry:
         response = event.response
         if run.answered is None:
             return  # what a journal knew was asked by another process
-        span, attempt = run.answered.span, run.answered.attempt
-        told = {
-            "gen_ai.response.model": response.model or None,
-            "gen_ai.response.finish_reasons": (_FINISH.get(response.finish_reason, response.finish_reason),),
-            "factory.cost_usd": response.cost_usd,
-            **_usage(response.usage),
-        }
-        span.set_attributes(_without_none(told))
+        span, told, attempt = run.answered.span, run.answered.told, run.answered.attempt
+        told |= _usage(response.usage)
+        told["gen_ai.response.finish_reasons"] = (_FINISH.get(response.finish_reason, response.finish_reason),)
+        if response.model:
+            told["gen_ai.response.model"] = response.model
+        if response.cost_usd is not None:
+            told["factory.cost_usd"] = response.cost_usd
         if self._contents and span.is_recording():
-            span.set_attribute("gen_ai.output.messages", _turn(response))
+            told["gen_ai.output.messages"] = _turn(response)
         about = {
             "gen_ai.operation.name": "chat",
             "gen_ai.provider.name": response.provider or (attempt.provider if attempt else SCOPE),
@@ -308,14 +314,14 @@ class OpenTelemetry:
     def _tool_started(self, run: _Run, event: events.ToolStarted) -> None:
         attributes = {
             "gen_ai.operation.name": "execute_tool",
-            "gen_ai.tool.name": event.tool,
+            "gen_ai.tool.name": event.tool[:LONGEST_NAME],
             "gen_ai.tool.call.id": event.call_id,
             "gen_ai.tool.type": "function",
             "gen_ai.agent.name": run.agent,
         }
-        opened = self._open(run, f"execute_tool {event.tool}", event.at_s, attributes)
+        opened = self._open(run, f"execute_tool {event.tool[:LONGEST_NAME]}", event.at_s, attributes)
         if self._contents and opened.span.is_recording():
-            opened.span.set_attribute("gen_ai.tool.call.arguments", _json(event.input))
+            opened.told["gen_ai.tool.call.arguments"] = _json(event.input)
         run.tools[event.call_id] = opened
 
     def _tool_finished(self, run: _Run, event: events.ToolFinished) -> None:
@@ -323,7 +329,7 @@ class OpenTelemetry:
         if opened is None:
             return
         if self._contents and opened.span.is_recording():
-            opened.span.set_attribute("gen_ai.tool.call.result", _json(event.content))
+            opened.told["gen_ai.tool.call.result"] = _json(event.content)
         self._end(opened, run.at(event.at_s), "tool_error" if event.is_error else "")
         about = {"gen_ai.operation.name": "execute_tool", "gen_ai.provider.name": run.provider or SCOPE}
         self._duration.record(event.elapsed_s, about | ({"error.type": "tool_error"} if event.is_error else {}))
@@ -337,8 +343,6 @@ class OpenTelemetry:
         span.end(run.at(event.at_s))
 
     def _run_finished(self, run: _Run, event: events.RunFinished) -> None:
-        from opentelemetry import context
-
         del self._runs[event.run_id]
         result = event.result
         span = run.run.span
@@ -362,8 +366,8 @@ class OpenTelemetry:
         }
         self._duration.record(result.elapsed_s, about | failed)
         # whichever span of this run was the current one, what was before it is again
-        if context.get_value(_RUN) == event.run_id:
-            context.attach(run.run.before)
+        if self._context.get_value(_RUN) == event.run_id:
+            self._context.attach(run.run.before)
 
     def _close(self, run: _Run, last: events.RunFinished | None) -> None:
         """End what is still open of a run, and the run."""
@@ -375,9 +379,11 @@ class OpenTelemetry:
         if run.step is not None:
             self._end(run.step, now)
         failed = last is not None and last.result.status == "failed"
-        why = redact_data(last.result.error or "") if last is not None and failed else ""
-        self._end(run.run, now, last.result.stop_reason if last is not None and failed else "", str(why))
+        why = (last.result.error or "") if last is not None and failed else ""
+        self._end(run.run, now, last.result.stop_reason if last is not None and failed else "", why)
 
+
+_ASKS_A_MODEL = ("chat", "embeddings", "rerank")
 
 _MEMORY = {events.MemoryLoaded: "load", events.MemoryStored: "store", events.MemoryCompacted: "compact"}
 
@@ -409,30 +415,31 @@ def _without_none(attributes: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _usage(usage: Usage) -> dict[str, Any]:
-    return {
-        "gen_ai.usage.input_tokens": usage.input_tokens,
-        "gen_ai.usage.output_tokens": usage.output_tokens,
-        "gen_ai.usage.cache_read.input_tokens": usage.cached_input_tokens or None,
-    }
+    told = {"gen_ai.usage.input_tokens": usage.input_tokens, "gen_ai.usage.output_tokens": usage.output_tokens}
+    if usage.cached_input_tokens:
+        told["gen_ai.usage.cache_read.input_tokens"] = usage.cached_input_tokens
+    return told
+
+
+def _shown(value: Any) -> Any:
+    """A field of an event as an attribute: words without secrets, and no longer than anybody reads."""
+    return redact_start(value, LONGEST_WHY) if isinstance(value, str) else value
 
 
 def _json(value: Any) -> str:
-    masked = redact_data(value)
-    return masked if isinstance(masked, str) else json.dumps(masked, ensure_ascii=False, default=str)
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
+    return redact_start(text, LONGEST_CONTENT)
 
 
 def _messages(role: str, text: str) -> str:
-    return _json_of([{"role": role, "parts": [{"type": "text", "content": text}]}])
+    return _json([{"role": role, "parts": [{"type": "text", "content": redact_start(text, LONGEST_CONTENT)}]}])
 
 
 def _turn(response: LLMResponse) -> str:
-    parts: list[dict[str, Any]] = [{"type": "text", "content": response.text}] if response.text else []
+    text = redact_start(response.text, LONGEST_CONTENT)
+    parts: list[dict[str, Any]] = [{"type": "text", "content": text}] if text else []
     parts += [
         {"type": "tool_call", "id": call.id, "name": call.name, "arguments": call.input} for call in response.tool_calls
     ]
     reason = _FINISH.get(response.finish_reason, response.finish_reason)
-    return _json_of([{"role": "assistant", "parts": parts, "finish_reason": reason}])
-
-
-def _json_of(value: Any) -> str:
-    return json.dumps(redact_data(value), ensure_ascii=False, default=str)
+    return _json([{"role": "assistant", "parts": parts, "finish_reason": reason}])

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import atexit
 import os
-from collections.abc import Iterator, Mapping
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 from shared_libs.atomic.errors import MisuseError
 from shared_libs.observability.otel import SCOPE, OpenTelemetry
+
+TO_SEND_S = 2.0
+"""Seconds at the end of a program to send what is left."""
 
 
 @contextmanager
@@ -28,7 +34,8 @@ def telemetry_from_environment() -> OpenTelemetry | None:
     Set up export over OTLP/HTTP for this process, where the variables of OpenTelemetry ask for it.
 
     It is asked for by OTEL_EXPORTER_OTLP_ENDPOINT or one of its kin for traces and metrics; OTEL_SDK_DISABLED says no.
-    Providers that the application has set already are used as they are. What is left to send goes out at exit.
+    Providers that the application has set already are used as they are. What is left to send goes out at exit, for
+    which two seconds are taken at most.
 
     Returns:
         An observer for agents, or None where nobody asks.
@@ -55,14 +62,30 @@ def telemetry_from_environment() -> OpenTelemetry | None:
         ) from None
     told = os.environ.get("OTEL_SERVICE_NAME", "") + os.environ.get("OTEL_RESOURCE_ATTRIBUTES", "")
     resource = Resource.create({} if told else {"service.name": SCOPE})
+    ends: list[Callable[[], object]] = []
     if "TRACES" in wanted and not isinstance(trace.get_tracer_provider(), Tracers):
-        tracers = Tracers(resource=resource)
+        tracers = Tracers(resource=resource, shutdown_on_exit=False)
+        ends.append(tracers.shutdown)
         tracers.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
         trace.set_tracer_provider(tracers)
     if "METRICS" in wanted and not isinstance(metrics.get_meter_provider(), Meters):
         reader = PeriodicExportingMetricReader(OTLPMetricExporter())
-        metrics.set_meter_provider(Meters(metric_readers=[reader], resource=resource))
+        meters = Meters(metric_readers=[reader], resource=resource, shutdown_on_exit=False)
+        ends.append(meters.shutdown)
+        metrics.set_meter_provider(meters)
+    if ends:
+        atexit.register(_end_in_time, ends)
     return OpenTelemetry()
+
+
+def _end_in_time(ends: Sequence[Callable[[], object]]) -> None:
+    """Send what is left; a collector that does not answer, for which the SDK waits half a minute, gets `TO_SEND_S`."""
+    threads = [threading.Thread(target=end, daemon=True) for end in ends]
+    for thread in threads:
+        thread.start()
+    until = time.monotonic() + TO_SEND_S
+    for thread in threads:
+        thread.join(max(0.0, until - time.monotonic()))
 
 
 def _is_asked_for(kind: str) -> bool:

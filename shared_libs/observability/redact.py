@@ -33,6 +33,7 @@ INVISIBLE = re.compile(
 _SHAPES = re.compile(
     r"""
       \bsk-[A-Za-z0-9_-]{10,}
+    | \bfk_[0-9a-z]{8}_[A-Za-z0-9_-]{20,}
     | \b[spr]k_(?:live|test)_[A-Za-z0-9]{8,}
     | \b(?:gh[pousr]_|github_pat_|glpat-|hf_|gsk_|xai-|pplx-|npm_|pypi-|do[por]_v1_|r8_|ya29\.|whsec_
         |shp(?:at|ca|pa|ss)_|dckr_pat_|lin_api_|tvly-|nvapi-|sntrys_|ATATT3)[A-Za-z0-9_-]{12,}
@@ -48,9 +49,24 @@ _SHAPES = re.compile(
     re.VERBOSE | re.DOTALL,
 )
 _SHAPE_HINTS = (
-    *("sk-", "k_live_", "k_test_", "gh", "glpat-", "hf_", "gsk_", "xai-", "pplx-", "npm_", "pypi-", "_v1_", "r8_"),
-    *("ya29.", "whsec_", "shp", "dckr_pat_", "lin_api_", "tvly-", "nvapi-", "sntrys_", "ATATT3", "xox", "AKIA", "ASIA"),
-    *("AIza", "eyJ", "SG.", "hooks.slack.com/", "/api/webhooks/", "-----BEGIN "),
+    *(
+        "sk-",
+        "fk_",
+        "k_live_",
+        "k_test_",
+        "gh",
+        "glpat-",
+        "hf_",
+        "gsk_",
+        "xai-",
+        "pplx-",
+        "npm_",
+        "pypi-",
+        "_v1_",
+        "r8_",
+    ),
+    *("ya29.", "whsec_", "shp", "dckr_pat_", "lin_api_", "tvly-", "nvapi-", "sntrys_", "ATATT3", "xox", "AKIA"),
+    *("ASIA", "AIza", "eyJ", "SG.", "hooks.slack.com/", "/api/webhooks/", "-----BEGIN "),
 )
 _SCHEME = re.compile(
     # a token has digits or mixed case, or is long; "basic arithmetic" is no secret

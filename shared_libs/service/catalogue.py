@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from pathlib import Path
 from time import time
 from typing import Literal, NamedTuple
@@ -20,6 +20,7 @@ from shared_libs.factory.problems import choices
 from shared_libs.service.callers import Caller
 from shared_libs.service.problems import Problem
 from shared_libs.service.settings import FILE_NAME as SETTINGS
+from shared_libs.service.settings import KEYS_NAME as KEYS
 
 _log = logging.getLogger("shared_libs.service")
 
@@ -123,11 +124,15 @@ class Catalogue:
     Args:
         folder: the definitions: `*.yaml`, but for prices, scenarios and the service's own settings.
         observers: get the events of every run.
+        apart: files of the folder that define nothing to ask.
 
     """
 
-    def __init__(self, folder: Path, observers: Sequence[EventSink] = ()) -> None:
+    def __init__(
+        self, folder: Path, observers: Sequence[EventSink] = (), *, apart: Container[str | None] = (SETTINGS, KEYS)
+    ) -> None:
         self._folder = folder
+        self._apart = apart
         self._observers = observers
         self._files: dict[str, _File] = {}
         self._refused: dict[str, str] = {}
@@ -191,7 +196,7 @@ class Catalogue:
                 await made.retire()
 
     def _read(self) -> tuple[dict[str, _File], dict[str, str], dict[str, list[str]], dict[str, list[str]]]:
-        found = {path.name: _read_bytes(path) for path in _definitions(self._folder)}
+        found = {path.name: _read_bytes(path) for path in _definitions(self._folder) if path.name not in self._apart}
         beside = _stamp([found.get(PRICES, b"")])
         every = _stamp(found.values())
         files: dict[str, _File] = {}
@@ -252,7 +257,7 @@ class Catalogue:
 
 def _definitions(folder: Path) -> list[Path]:
     every = (path for path in sorted(folder.iterdir()) if path.suffix in (".yaml", ".yml") and path.is_file())
-    return [path for path in every if path.name != SETTINGS and ".scenario." not in path.name and path.name[0] != "."]
+    return [path for path in every if ".scenario." not in path.name and path.name[0] != "."]
 
 
 def _read_bytes(path: Path) -> bytes:

@@ -17,7 +17,7 @@ from shared_libs.atomic.deadline import Deadline
 from shared_libs.service.bodies import decode_json
 from shared_libs.service.callers import ANYONE, Caller
 from shared_libs.service.deadlines import keep_alive_s, patience
-from shared_libs.service.edge import Exchange, Message, Receive, Scope, Send
+from shared_libs.service.edge import ASGIApp, Exchange, Message, Receive, Scope, Send
 from shared_libs.service.problems import PROBLEM_DETAILS, Dialect, Problem, problem_of
 from shared_libs.service.streams import EventStream, encode
 
@@ -174,6 +174,10 @@ class Call:
         headers = [(b"content-type", kind.encode()), (b"content-length", str(len(body)).encode())]
         await self.send({"type": "http.response.start", "status": status, "headers": headers})
         await self.send({"type": "http.response.body", "body": body})
+
+    async def hand_over(self, app: ASGIApp) -> None:
+        """Let another ASGI application read the request and answer it."""
+        await app(self.scope, self._receive, self.send)
 
     async def send(self, message: Message) -> None:
         """Send an ASGI message."""

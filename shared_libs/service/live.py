@@ -16,9 +16,10 @@ from shared_libs.agents.react_agent import ReActAgent
 from shared_libs.atomic.deadline import Deadline
 from shared_libs.atomic.events import AgentEvent, EventSink, RunFinished
 from shared_libs.atomic.results import AgentResult
-from shared_libs.service.admission import Admission, Demand
+from shared_libs.service.admission import Admission, Demand, Grant
 from shared_libs.service.callers import Caller
 from shared_libs.service.catalogue import Entry
+from shared_libs.service.paused import PausedRuns
 from shared_libs.service.problems import Problem
 
 
@@ -78,11 +79,25 @@ class LiveRun:
         self._changed = self._loop.create_future()
         self._accepted = self._loop.create_future()
         self._over = False
+        self.first = 1
+        self._known = 0
+        self._grant: Grant | None = None
 
     @property
     def told_its_end(self) -> bool:
         """Whether its last event is its end; one that was not admitted has none."""
-        return bool(self.events) and isinstance(self.events[-1], RunFinished)
+        return len(self.events) > self._known and isinstance(self.events[-1], RunFinished)
+
+    def goes_on_from(self, number: int, before: LiveRun | None) -> None:
+        """Say that it goes on behind an event; what came before is known from the run until then, if that is here."""
+        self.first = number + 1
+        if before is not None:
+            self.events = list(before.events)
+            self._known, self.first = len(self.events), before.first
+
+    def has_events_after(self, number: int) -> bool:
+        """Whether all events behind that one are here, and not only in the store."""
+        return number + 1 >= self.first or self.first == 1
 
     @property
     def caller(self) -> Caller:
@@ -111,14 +126,12 @@ class LiveRun:
         """
         try:
             async with self.entry.used(), admission.enter(self.demand, self._accept) as grant:
-                self.queued_s = grant.queued_s
+                self.queued_s, self._grant = grant.queued_s, grant
                 token = _listener.set(self._hear)
                 try:
-                    result = await self._run()
+                    return await self._run()
                 finally:
                     _listener.reset(token)
-                grant.settle(result.usage, result.cost_usd)
-                return result
         finally:
             self._over = True
             self._accept()
@@ -197,6 +210,8 @@ class LiveRun:
     def _hear(self, event: AgentEvent) -> None:
         self._record(event)
         if event.run_id == self.id:  # not those of agents that it calls
+            if isinstance(event, RunFinished) and self._grant is not None:
+                self._grant.settle(event.result.usage, event.result.cost_usd)  # of one that was cancelled, too
             self.events.append(event)
             self._wake()
 
@@ -221,12 +236,14 @@ class Runs:
 
     Args:
         admission: lets them begin.
+        paused: keeps those that wait for a decision.
         orphan_grace_s: how long a run goes on that nobody follows any more.
 
     """
 
-    def __init__(self, admission: Admission, *, orphan_grace_s: float) -> None:
+    def __init__(self, admission: Admission, paused: PausedRuns, *, orphan_grace_s: float) -> None:
         self._admission = admission
+        self._paused = paused
         self._orphan_grace_s = orphan_grace_s
         self._live: dict[str, LiveRun] = {}
         self._ended: OrderedDict[str, LiveRun] = OrderedDict()
@@ -245,6 +262,13 @@ class Runs:
         self._live[live.id] = live
         task.add_done_callback(lambda task: self._end(live, task))
         return task
+
+    def begin_if_idle(self, live: LiveRun) -> bool:
+        """Do a run, unless one of its name is under way."""
+        if live.id in self._live:
+            return False
+        self.begin(live)
+        return True
 
     def leave(self, live: LiveRun) -> None:
         """Say that a client has gone: where nobody follows the run by the end of the grace, it is cancelled."""
@@ -272,8 +296,8 @@ class Runs:
         if len(self._ended) > MOST_ENDED:
             self._ended.popitem(last=False)
         asyncio.get_running_loop().call_later(ENDED_S, self._forget, live)
-        if not task.cancelled():
-            task.exception()  # whoever waited has it
+        if not task.cancelled() and task.exception() is None and (state := task.result().state) is not None:
+            self._paused.keep(live.caller.team, live.id, state)
 
     def _forget(self, live: LiveRun) -> None:
         if self._ended.get(live.id) is live:

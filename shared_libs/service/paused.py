@@ -30,6 +30,10 @@ class PausedRuns:
             del self._waiting[key]
         self._waiting[team, run_id] = (now + self._ttl_s, state)
 
+    def forget(self, team: str, run_id: str) -> None:
+        """Let go of a run that waits no more."""
+        self._waiting.pop((team, run_id), None)
+
     def find(self, team: str, run_id: str) -> dict[str, Any] | None:
         """
         Return the state of a run that waits; None where it has waited too long, is another team's, or never was.

@@ -59,6 +59,7 @@ KINDS: dict[str, Kind] = {
     "rate_limited": Kind(429, "The limit of the key is reached", retry=True),
     "budget_exhausted": Kind(429, "The budget is spent"),
     "upstream_rate_limited": Kind(429, "The provider's limit is reached", retry=True),
+    "too_many_failures": Kind(429, "Too many wrong keys", retry=True),
     "internal": Kind(500, "Something went wrong here"),
     "run_failed": Kind(500, "The run failed"),
     "answer_replaced": Kind(502, "The answer cannot go on", retry=True),

@@ -120,8 +120,8 @@ def make_server(
     """
     if settings.keys is None and not is_loopback(host):
         raise MisuseError(
-            f"--host {host} is reachable by others, and no keys are kept: set `keys` in service.yaml (or --keys) and "
-            "make one with `factory keys new`, or listen on 127.0.0.1"
+            f"--host {host} is reachable by others, and no keys are kept: make one with "
+            "`factory keys new`, or listen on 127.0.0.1"
         )
     app = create_app(settings, on_note=on_note)
     protocol = type("Protocol", (Protocol,), {"header_timeout_s": settings.header_timeout_s})

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import Field, ValidationError
 
@@ -16,6 +16,8 @@ from shared_libs.factory.subagent import Origin
 from shared_libs.factory.wording import note_errors
 
 FILE_NAME = "service.yaml"
+KEYS_NAME = "keys.yaml"
+"""Where `factory keys` keeps hashes when nobody says."""
 
 
 class Settings(Section):
@@ -30,7 +32,12 @@ class Settings(Section):
     retention_days: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = 30.0
     """How long runs are kept, in days; null: for ever."""
     keys: Annotated[Text | None, Field(repr=False)] = None
-    """Where keys are kept: a file of hashes, or a URL as of `store`; null: anyone may ask, from loopback alone."""
+    """
+    Where keys are kept: a file of hashes, or the URL of a database. Without it `keys.yaml`, if it lies in the folder;
+    else anyone may ask, from loopback alone.
+    """
+    pepper: Annotated[str, Field(repr=False)] = ""
+    """A secret that keys are hashed with, best as "${VARIABLE}"; another one makes every key invalid."""
     max_body: Count = 10 * 1024 * 1024
     """Bytes of a body."""
     body_timeout_s: Seconds = 10.0
@@ -58,8 +65,9 @@ def load_settings(configs: Path) -> Settings:
 
     """
     path = configs / FILE_NAME
+    at_hand: dict[str, Any] = {"keys": KEYS_NAME} if (configs / KEYS_NAME).is_file() else {}
     if not path.is_file():
-        return Settings(configs=configs)
+        return Settings(configs=configs, **at_hand)
     written, problems = read_source(path)
     if written is None:
         written = {}
@@ -70,7 +78,7 @@ def load_settings(configs: Path) -> Settings:
         problems.add(("configs",) if isinstance(data, dict) else (), "allowed are the keys of a service's settings")
         problems.raise_if_any()
     try:
-        return Settings(**data, configs=configs)
+        return Settings(**at_hand | data, configs=configs)
     except ValidationError as error:
         note_errors(draft, error, Settings, data)
     problems.raise_if_any()

@@ -16,14 +16,21 @@ from shared_libs.observability.run_store import RunStore
 from shared_libs.service.admission import Admission
 from shared_libs.service.callers import Caller
 from shared_libs.service.catalogue import Catalogue
+from shared_libs.service.faces.mcp import McpFace
 from shared_libs.service.faces.responses_kept import KeptResponses
+from shared_libs.service.faces.wanted import Outcome
+from shared_libs.service.key_store import KeyStore, key_store
 from shared_libs.service.keys import Door
 from shared_libs.service.live import LiveRun, Runs, hear
 from shared_libs.service.paused import PausedRuns
-from shared_libs.service.repeats import Repeats
-from shared_libs.service.settings import Settings
+from shared_libs.service.repeats import Repeats, Shared
+from shared_libs.service.settings import FILE_NAME, KEYS_NAME, Settings
 
 _log = logging.getLogger("shared_libs.service")
+
+
+def _keys_of(settings: Settings) -> KeyStore | None:
+    return None if settings.keys is None else key_store(settings.keys, settings.configs)
 
 
 class Service:
@@ -38,18 +45,20 @@ class Service:
 
     def __init__(self, settings: Settings, on_note: Callable[[str], None] = _log.warning) -> None:
         self.settings = settings
-        self.door = Door()
+        self.door = Door(_keys_of(settings), pepper=settings.pepper)
         self.metrics = PrometheusMetrics()
         self.telemetry = telemetry_from_environment()
         observers: list[EventSink] = [hear, self.metrics]
         observers += [] if self.telemetry is None else [self.telemetry]
-        self.catalogue = Catalogue(settings.configs, observers=observers)
+        self.catalogue = Catalogue(settings.configs, observers, apart=(FILE_NAME, KEYS_NAME, settings.keys))
         self.admission = Admission()
-        self.runs = Runs(self.admission, orphan_grace_s=settings.orphan_grace_s)
+        self.paused = PausedRuns()
+        self.runs = Runs(self.admission, self.paused, orphan_grace_s=settings.orphan_grace_s)
         self.store = RunStore(settings.store, contents=settings.contents, retention_days=settings.retention_days)
         self.run_repeats: Repeats[LiveRun] = Repeats()
-        self.paused = PausedRuns()
         self.responses = KeptResponses()
+        self.outcomes: Repeats[Shared[Outcome]] = Repeats()
+        self.mcp = McpFace(open_to_all=settings.keys is None)
         self.draining = False
         self._on_note = on_note
         self._stack = AsyncExitStack()
@@ -67,9 +76,10 @@ class Service:
             await self._open_store()
             await stack.enter_async_context(self.metrics.watching_the_loop())
             stack.push_async_callback(self.catalogue.aclose)
+            stack.push_async_callback(self.mcp.aclose)
+            stack.push_async_callback(self.responses.drain)
             await self.catalogue.load()
             self._tell_problems()
-            await self.door.aopen()
             stack.push_async_callback(self.door.aclose)
             reloading = asyncio.create_task(self._reload())
             stack.callback(reloading.cancel)

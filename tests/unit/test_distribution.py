@@ -7,14 +7,12 @@ import shutil
 import subprocess
 import sys
 import sysconfig
-import tomllib
 import zipfile
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parents[2]
-PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 SCENARIO = "scenario: it greets\nagent: agent.yaml\nquestion: Hi.\nmodels: {'*': [Hello.]}\nexpect: {answer: Hello.}\n"
 AGENT = "name: a\nllm: {provider: openai, model: m}\n"
 OF_OTHERS = "scenario: login\nsteps: [{click: the button}]\n"
@@ -174,17 +172,6 @@ assert len(names) > 150
     assert project()("-W", "error", "-c", code) == ""
 
 
-@pytest.mark.promise("two-names")
-def test_what_the_packages_export_has_types_under_both_names():
-    for package in sorted((ROOT / "shared_libs").rglob("__init__.py")):
-        inner = package.parent.relative_to(ROOT / "shared_libs")
-        if inner.parts and "__all__" in package.read_text():
-            stub = ROOT / "genai_factory" / inner / "__init__.pyi"
-            line = f"from shared_libs.{'.'.join(inner.parts)} import *\n"
-            found = stub.read_text() if stub.is_file() else ""
-            assert found == line, f"write `{line.strip()}` to {stub.relative_to(ROOT)}"
-
-
 def test_a_checkout_says_why_it_cannot_stand_beside_another_shared_libs(tmp_path):
     (tmp_path / "shared_libs").mkdir()
     (tmp_path / "shared_libs" / "__init__.py").touch()
@@ -215,15 +202,5 @@ def test_the_wheel_has_what_it_needs(wheel):
         ):
             assert (wheel / name / file).is_file(), f"{name}/{file}"
     points = (next(wheel.glob("*.dist-info")) / "entry_points.txt").read_text()
-    assert "factory = genai_factory.cli:run_as_program" in points
+    assert "factory = genai_factory.command:main" in points
     assert "genai_factory = genai_factory.pytest_plugin" in points
-
-
-def test_all_is_every_extra_a_user_may_want_and_has_no_linters():
-    extras = PROJECT["optional-dependencies"]
-    named = {
-        name for entry in extras["all"] for name in entry.removeprefix("genai-factory[").removesuffix("]").split(",")
-    }
-    assert named == extras.keys() - {"all", "dev", "docs"}
-    assert not {"dev", "docs"} & named
-    assert "genai-factory[all]" in extras["dev"]

@@ -245,7 +245,7 @@ class BaseLLMWrapper:
                 await model._ready()
                 return await model._embed(list(part), **options)
 
-            vectors, _ = await run_chain(routes, ModelCall(send, deadline, Listener()))
+            vectors, _ = await run_chain(routes, ModelCall(send, deadline, Listener(), operation="embeddings"))
             return vectors
 
         def at_most() -> int | None:
@@ -277,7 +277,7 @@ class BaseLLMWrapper:
             await model._ready()
             return await model._rerank(query, list(texts), **model.options | options)
 
-        scores, _ = await run_chain(routes, ModelCall(send, _deadline(timeout), Listener()))
+        scores, _ = await run_chain(routes, ModelCall(send, _deadline(timeout), Listener(), operation="rerank"))
         return scores
 
     @property

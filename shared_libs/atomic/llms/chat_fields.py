@@ -27,6 +27,8 @@ _CHOICES = {"auto": "auto", "required": "any", "none": "none"}
 def schema_of(fields: Mapping[str, Any]) -> dict[str, Any] | None:
     """The JSON Schema that `response_format` asks for, with its name as the title; None where it asks for none."""
     form = fields.get("response_format")
+    if isinstance(form, Mapping) and form.get("type") == "json_object":
+        return {"title": "output", "type": "object"}
     told = form.get("json_schema") if isinstance(form, Mapping) else None
     schema = told.get("schema") if isinstance(told, Mapping) else None
     if not isinstance(schema, Mapping) or not isinstance(told, Mapping):

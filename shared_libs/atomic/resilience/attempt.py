@@ -86,9 +86,13 @@ class ModelCall(Generic[T]):
     `send(model, watch)` makes one attempt. `attempts` is the ledger, `causes` the error of each failed one. The
     `listener` gets the chunks; `stream` tells whether they come one by one, and so may be waited for one by one.
     `about_tokens` is how many tokens it may take, by the length of what is asked; 0 where nobody limits them.
+    `operation` is what is asked for: "chat", "embeddings" or "rerank".
     """
 
-    __slots__ = ("about_tokens", "attempts", "causes", "deadline", "listener", "loop", "send", "started_at", "stream")
+    __slots__ = (
+        *("about_tokens", "attempts", "causes", "deadline", "listener", "loop", "operation", "send", "started_at"),
+        "stream",
+    )
 
     def __init__(
         self,
@@ -98,8 +102,10 @@ class ModelCall(Generic[T]):
         *,
         stream: bool = False,
         about_tokens: int = 0,
+        operation: str = "chat",
     ) -> None:
         self.send = send
+        self.operation = operation
         self.deadline = deadline
         self.stream = stream
         self.about_tokens = about_tokens
@@ -195,7 +201,7 @@ async def run_attempt(
     total_at = min(now + policy.attempt_timeout_s, call.deadline.at if call.stream else share_at)
     watch = Watch(policy, call, now, total_at, min(now + policy.first_token_timeout_s, share_at))
     scope = current_scope()
-    scope.emit(AttemptStarted(provider=model.provider, model=model.model, number=number))
+    scope.emit(AttemptStarted(provider=model.provider, model=model.model, number=number, operation=call.operation))
 
     def book(outcome: str, why: str = "", status_code: int | None = None, usage: Usage | None = None) -> None:
         attempt = Attempt(

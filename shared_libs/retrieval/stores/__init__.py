@@ -31,7 +31,8 @@ def open_stores(url: str = DEFAULT_URL) -> Stores:
     Return the stores of a URL; nothing is opened before it is used.
 
     Args:
-        url: `sqlite:///file.db`: everything in one file.
+        url: `sqlite:///file.db`, everything in one file; or `postgresql://user:password@host/database`, everything
+            in one database that has pgvector.
 
     Raises:
         MisuseError: no collection is kept at such an address.
@@ -47,4 +48,14 @@ def open_stores(url: str = DEFAULT_URL) -> Stores:
 
         database = Database(place.removeprefix("/"))
         return Stores(SqliteDocuments(database), SqliteVectors(database), SqliteWords(database), SqliteGraph(database))
-    raise MisuseError(f"no collection is kept at {scheme}:…; allowed is sqlite:///file.db")
+    if scheme in ("postgresql", "postgres", "postgresql+asyncpg"):
+        from shared_libs.retrieval.stores.postgres_database import PostgresDatabase
+        from shared_libs.retrieval.stores.postgres_documents import PostgresDocuments
+        from shared_libs.retrieval.stores.postgres_vectors import PostgresVectors
+        from shared_libs.retrieval.stores.postgres_words import PostgresWords
+
+        server = PostgresDatabase(url)
+        return Stores(PostgresDocuments(server), PostgresVectors(server), PostgresWords(server))
+    raise MisuseError(
+        f"no collection is kept at {scheme}:…; allowed are sqlite:///file.db and postgresql://host/database"
+    )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import uuid
 from typing import Any
 
+from shared_libs.service.bodies import decode_json
 from shared_libs.service.catalogue import Entry
 from shared_libs.service.endpoint import Call
 from shared_libs.service.faces import messages
@@ -15,7 +16,8 @@ from shared_libs.service.faces.openai_chat import for_agent, includes_usage, rea
 
 async def chat(call: Call) -> None:
     """Answer a request for a chat completion."""
-    data = await call.json()
+    raw = await call.body()
+    data = call.as_object(await decode_json(raw))
     wanted = read_chat(data)
     entry = call.service.catalogue.find(call.caller, wanted.model)
     if session := call.headers.get("x-session-id"):
@@ -24,7 +26,7 @@ async def chat(call: Call) -> None:
         for_agent(wanted)
     usage, progress = includes_usage(data), data.get("progress") == "reasoning"
     answer = ChatAnswer(uuid.uuid4().hex, wanted.model, include_usage=usage, progress=progress or entry.kind == "chain")
-    await converse(call, entry, wanted, answer)
+    await converse(call, entry, wanted, answer, raw)
 
 
 async def models(call: Call) -> None:

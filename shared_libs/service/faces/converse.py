@@ -19,6 +19,7 @@ from shared_libs.service.faces.hold import Hold
 from shared_libs.service.faces.wanted import Outcome, Piece, Said, Wanted
 from shared_libs.service.faces.work import begin_work
 from shared_libs.service.problems import Problem, problem_of
+from shared_libs.service.repeats import answered_once
 
 _MAX_IGNORED = 20
 _NAME = re.compile(r"[^\w.:\[\]-]", re.ASCII)
@@ -40,9 +41,18 @@ class Answer(Protocol):
         """The end of a stream that failed."""
 
 
-async def converse(call: Call, entry: Entry, wanted: Wanted, answer: Answer) -> None:
+async def converse(call: Call, entry: Entry, wanted: Wanted, answer: Answer, body: bytes) -> None:
     """
     Ask what the request asks, and answer it.
+
+    An answer in one piece is made once, however often its client, or its client's SDK, sends the request.
+
+    Args:
+        call: the request.
+        entry: who is asked.
+        wanted: what is asked.
+        answer: how it is written.
+        body: the request's body as it came.
 
     Raises:
         Problem: it was refused, or failed before anything was sent.
@@ -50,15 +60,24 @@ async def converse(call: Call, entry: Entry, wanted: Wanted, answer: Answer) -> 
 
     """
     stays = call.stays_when_gone("cancel")
-    work = begin_work(call, entry, wanted)
-    tell_ignored(call, work.ignored)
-    try:
-        if wanted.stream:
+    if wanted.stream:
+        work = begin_work(call, entry, wanted)
+        tell_ignored(call, work.ignored)
+        try:
             await _write(call, work.pieces(), answer)
-        else:
-            await call.reply(answer.whole(await work.whole()))
-    finally:
-        await work.close(stays=stays)
+        finally:
+            await work.close(stays=stays)
+        return
+
+    async def fresh() -> Outcome:
+        work = begin_work(call, entry, wanted)
+        tell_ignored(call, work.ignored)
+        try:
+            return await work.whole()
+        finally:
+            await work.close(stays=stays)
+
+    await call.reply(answer.whole(await answered_once(call.service.outcomes, call, body, fresh)))
 
 
 def tell_ignored(call: Call, names: Iterable[str]) -> None:

@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 
 from shared_libs.atomic.llms.chat_fields import schema_of
 from shared_libs.atomic.types import BYTES_PER_TOKEN, estimate_tokens
+from shared_libs.service.bodies import decode_json
 from shared_libs.service.endpoint import Call
 from shared_libs.service.faces.anthropic_answer import MessageAnswer
 from shared_libs.service.faces.anthropic_messages import read_request, wants_thinking
@@ -19,7 +20,8 @@ from shared_libs.service.streams import encode
 async def messages(call: Call) -> None:
     """Answer a request for a message."""
     call.exchange.tell("request-id", call.exchange.request_id)
-    data = await call.json()
+    raw = await call.body()
+    data = call.as_object(await decode_json(raw))
     wanted = read_request(data)
     entry = call.service.catalogue.find(call.caller, wanted.model)
     wanted.session_id = call.headers.get("x-session-id") or None
@@ -27,7 +29,7 @@ async def messages(call: Call) -> None:
     if entry.kind == "agent":
         for_agent(wanted)
     answer = MessageAnswer(uuid.uuid4().hex, wanted.model, input_tokens=_tokens(wanted), thinking=wants_thinking(data))
-    await converse(call, entry, wanted, answer)
+    await converse(call, entry, wanted, answer, raw)
 
 
 async def count_tokens(call: Call) -> None:

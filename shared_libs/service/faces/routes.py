@@ -7,7 +7,7 @@ from typing import Any
 
 from starlette.routing import Route
 
-from shared_libs.service.endpoint import Endpoint, Handler
+from shared_libs.service.endpoint import Call, Endpoint, Handler
 from shared_libs.service.faces import chat, messages, responses, vectors
 from shared_libs.service.faces.anthropic_answer import anthropic_error, anthropic_status
 from shared_libs.service.faces.openai_answer import openai_error, openai_status
@@ -38,6 +38,15 @@ def _route(method: str, path: str, handler: Handler, doc: dict[str, Any], dialec
     return Route(path, Endpoint(handler, needs=ASK, dialect=dialect, doc=told), methods=[method])
 
 
+async def _mcp(call: Call) -> None:
+    await call.service.mcp.answer(call)
+
+
+def _mcp_doc(method: str) -> dict[str, Any]:
+    told = _doc("mcp", "The Model Context Protocol", streams=True, body=method == "POST")
+    return told | {"operationId": f"{method.lower()}_mcp"}
+
+
 HOT = [
     _route("POST", "/v1/chat/completions", chat.chat, _doc("openai", "A chat completion", streams=True)),
     _route("GET", "/v1/models", chat.models, _doc("openai", "What may be asked", body=False)),
@@ -61,6 +70,10 @@ HOT = [
         messages.count_tokens,
         _doc("anthropic", "About how many tokens a request has"),
         ANTHROPIC,
+    ),
+    *(
+        Route("/mcp", Endpoint(_mcp, needs="agents:run", doc=_mcp_doc(method)), methods=[method])
+        for method in ("POST", "GET", "DELETE")
     ),
 ]
 """Plain ASGI, as all that is asked often."""

@@ -261,4 +261,5 @@ def problem_of_run(result: AgentResult) -> Problem:
 def _finish(result: AgentResult) -> Finish:
     if result.status == "paused":
         return "tool_calls"
-    return "stop" if result.status == "answered" else "length"
+    # what fits its schema is whole, whatever ended the run
+    return "stop" if result.status == "answered" or result.output is not None else "length"

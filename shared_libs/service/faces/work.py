@@ -25,6 +25,7 @@ from shared_libs.service.faces.runs import (
 )
 from shared_libs.service.faces.wanted import Outcome, Piece, Wanted
 from shared_libs.service.live import Asked, LiveRun, Resumed, outside_s
+from shared_libs.service.routers.answers import session_of
 
 OUTPUT_TOKENS = 512
 """What an answer is taken to use where the client sets no bound."""
@@ -110,12 +111,12 @@ class RunWork:
         self._call = call
         self._stream = wanted.stream
         self._reader = RunReader(agent, wanted)
-        session = wanted.session_id and f"{call.caller.team}/{wanted.session_id}".lstrip("/")
         asked = Asked(
             question="" if going_on else conversation(wanted),
-            session_id=session,
+            session_id=session_of(call.caller, wanted.session_id),
             stream=wanted.stream,
             agent=agent,
+            options={} if wanted.schema is None else {"output_schema": wanted.schema},
             resumes=going_on,
         )
         run_id = going_on.state["run_id"] if going_on else ""

@@ -29,6 +29,30 @@ class Json(Response):
         return encode(content)
 
 
+async def answer(call: Call, live: LiveRun, *, background: bool, stays: bool) -> None:
+    """
+    Answer as the client wants it.
+
+    Args:
+        call: the request.
+        live: the run, begun.
+        background: whether it goes on while the client does something else.
+        stays: whether it goes on when the client leaves.
+
+    """
+    if background:
+        await answer_at_once(call, live)
+        return
+    try:
+        await (answer_with_events(call, live) if streams(call) else answer_with_result(call, live))
+    finally:
+        if not live.task.done():
+            if stays:
+                call.service.runs.leave(live)
+            elif not live.followers:
+                live.task.cancel()
+
+
 async def answer_at_once(call: Call, live: LiveRun) -> None:
     """Say where the run is found, as soon as it is certain that it is not refused."""
     await live.accepted()
@@ -67,6 +91,30 @@ async def answer_with_record(call: Call, events: AsyncIterator[dict[str, Any]]) 
         call.exchange.waited_s = asyncio.get_running_loop().time() - call.exchange.began_at
         await stream.write(sse(event, event=event["type"], id=event["seq"]))
     await stream.close()
+
+
+def streams(call: Call) -> bool:
+    """Whether the client wants events."""
+    return "text/event-stream" in call.headers.get("accept", "")
+
+
+def in_background(call: Call) -> bool:
+    """
+    Whether the run is to go on while the client does something else.
+
+    Raises:
+        Problem: the parameter is neither true nor false.
+
+    """
+    told = call.query.get("background", "false").lower()
+    if told not in ("", "true", "1", "false", "0"):
+        raise Problem("invalid_request", "background is true or false", param="background")
+    return told in ("", "true", "1") or "respond-async" in call.headers.get("prefer", "").lower()
+
+
+def no_such_run(run_id: str) -> Problem:
+    """Say that a run is not there, or not for this team."""
+    return Problem("not_found", f"there is no run {run_id[:80]!r}")
 
 
 def as_sse(event: AgentEvent) -> bytes:

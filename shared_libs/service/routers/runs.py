@@ -25,14 +25,17 @@ from shared_libs.service.repeats import Asked as AskedBefore
 from shared_libs.service.routers.answers import (
     MAX_SESSION_ID,
     Json,
-    answer_at_once,
+    answer,
     answer_with_events,
     answer_with_record,
-    answer_with_result,
     check_fields,
+    in_background,
+    no_such_run,
     session_of,
     shown_session,
+    streams,
 )
+from shared_libs.service.routers.decisions import DECIDE_DOC, cancel_paused, decide
 from shared_libs.service.state import Service
 
 router = APIRouter(prefix="/v1/runs", tags=["runs"], default_response_class=Json)
@@ -70,23 +73,23 @@ async def begin(call: Call) -> None:
     entry = call.service.catalogue.find(call.caller, call.path["name"], kind="agent")
     raw = await call.body()
     body = _checked(call.as_object(await decode_json(raw)), entry)
-    streams, background = _streams(call), _in_background(call)
+    streaming, background = streams(call), in_background(call)
     asked_before = AskedBefore(call, raw)
     stays = background or call.stays_when_gone("continue")
     live = call.service.run_repeats.find(asked_before)
     if live is None and asked_before.has_key:
         row = await call.service.store.async_get(asked_before.run_id, call.caller.team)
         if row is not None:
-            await _answer_from_store(call, row, streams=streams)
+            await _answer_from_store(call, row)
             return
         live = call.service.run_repeats.find(asked_before)  # another of its kind may have come meanwhile
     if live is None:
         longest_s = min(entry.longest_s, body.get("timeout") or entry.longest_s)
-        deadline = call.deadline(longest_s, streams=streams or background)
+        deadline = call.deadline(longest_s, streams=streaming or background)
         asked = Asked(
             question=body["question"],
             session_id=session_of(call.caller, body.get("session_id")),
-            stream=streams or background,
+            stream=streaming or background,
             options={key: body[key] for key in ("output_schema",) if body.get(key) is not None},
         )
         # an agent can always answer with what it has
@@ -96,7 +99,7 @@ async def begin(call: Call) -> None:
         call.service.runs.begin(live)
         call.service.run_repeats.keep(asked_before, live)
     call.exchange.tell("x-factory-run-id", live.id)
-    await _answer(call, live, streams=streams, background=background, stays=stays)
+    await answer(call, live, background=background, stays=stays)
 
 
 async def events(call: Call) -> None:
@@ -105,11 +108,11 @@ async def events(call: Call) -> None:
     after = _after(call)
     call.watch()
     live = call.service.runs.get(run_id, call.caller.team)
-    if live is not None:
+    if live is not None and live.has_events_after(after):
         await answer_with_events(call, live, after)
         return
     if await call.service.store.async_get(run_id, call.caller.team) is None:
-        raise _no_such(run_id)
+        raise no_such_run(run_id)
     await answer_with_record(call, call.service.store.follow(run_id, after, team=call.caller.team))
 
 
@@ -143,30 +146,20 @@ async def cancel_run(
     if live is not None:
         await live.cancel()
     row = await _found(service, run_id, caller)
+    if row.status == "paused":
+        cancel_paused(service, row, caller.team)
+        await service.store.flush()
+        row = await _found(service, run_id, caller)
     if row.status == "running":
         raise Problem("conflict", "another process has this run; it ends by its deadline at the latest")
     return Json(_shown(row, caller))
 
 
-async def _answer(call: Call, live: LiveRun, *, streams: bool, background: bool, stays: bool) -> None:
-    if background:
-        await answer_at_once(call, live)
-        return
-    try:
-        await (answer_with_events(call, live) if streams else answer_with_result(call, live))
-    finally:
-        if not live.task.done():
-            if stays:
-                call.service.runs.leave(live)
-            elif not live.followers:
-                live.task.cancel()
-
-
-async def _answer_from_store(call: Call, row: RunRow, *, streams: bool) -> None:
+async def _answer_from_store(call: Call, row: RunRow) -> None:
     """Answer a request that came before, to another process or to one that is no more."""
     call.exchange.tell("x-factory-run-id", row.run_id)
     events = call.service.store.follow(row.run_id, team=call.caller.team)
-    if streams:
+    if streams(call):
         await answer_with_record(call, events)
         return
     async for _ in events:
@@ -183,12 +176,8 @@ async def _found(service: Service, run_id: str, caller: Caller) -> RunRow:
         await service.store.flush()
         row = await service.store.async_get(run_id, caller.team)
     if row is None:
-        raise _no_such(run_id)
+        raise no_such_run(run_id)
     return row
-
-
-def _no_such(run_id: str) -> Problem:
-    return Problem("not_found", f"there is no run {run_id[:80]!r}")
 
 
 def _service(request: Request) -> Service:
@@ -211,10 +200,6 @@ def _after(call: Call) -> int:
         raise Problem("invalid_request", detail, param="last-event-id") from None
 
 
-def _streams(call: Call) -> bool:
-    return "text/event-stream" in call.headers.get("accept", "")
-
-
 def _checked(body: dict[str, Any], entry: Entry) -> dict[str, Any]:
     check_fields(body, _FIELDS)
     if "question" not in body:
@@ -227,13 +212,6 @@ def _checked(body: dict[str, Any], entry: Entry) -> dict[str, Any]:
     if body.get("session_id") is not None and entry.agent.memory is None:
         raise Problem("invalid_request", f"{entry.name} has no memory to keep a session in", param="session_id")
     return body
-
-
-def _in_background(call: Call) -> bool:
-    told = call.query.get("background", "false").lower()
-    if told not in ("", "true", "1", "false", "0"):
-        raise Problem("invalid_request", "background is true or false", param="background")
-    return told in ("", "true", "1") or "respond-async" in call.headers.get("prefer", "").lower()
 
 
 _BEGIN_DOC: Mapping[str, Any] = {
@@ -297,6 +275,7 @@ _EVENTS_DOC: Mapping[str, Any] = {
 
 HOT = [
     Route("/v1/agents/{name}/runs", Endpoint(begin, needs="agents:run", doc=_BEGIN_DOC), methods=["POST"]),
+    Route("/v1/runs/{run_id}/decisions", Endpoint(decide, needs="runs:decide", doc=DECIDE_DOC), methods=["POST"]),
     Route("/v1/runs/{run_id}/events", Endpoint(events, needs="runs:read", doc=_EVENTS_DOC), methods=["GET"]),
 ]
 """Plain ASGI: what is asked often, or answers with a stream."""

@@ -33,7 +33,7 @@ class ScenarioFile(pytest.File):
     def collect(self) -> Iterable[ScenarioItem]:
         """Read the scenarios."""
         try:
-            found = load_scenarios(self.path)
+            found = load_scenarios(self.path, with_agents=True)
         except ConfigError as error:
             raise self.CollectError("\n".join(error.problems)) from None
         names: dict[str, int] = {}

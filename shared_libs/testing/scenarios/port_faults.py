@@ -11,13 +11,13 @@ from __future__ import annotations
 import hashlib
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Literal
 
 import msgspec
 
 from shared_libs.atomic.errors import MisuseError
-from shared_libs.factory.problems import choices
+from shared_libs.factory.problems import choices, nearest
 
 Port = Literal["model", "tool", "memory"]
 
@@ -125,23 +125,32 @@ class PortFault(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, f
     text: str | None = None
 
     def __post_init__(self) -> None:
+        if problems := list(self._problems()):
+            raise MisuseError("; ".join(problems))
+
+    def _problems(self) -> Iterator[str]:
+        """Say everything that is wrong; where the port is unknown, any port's faults are as good as another's."""
+        kinds = KINDS.get(self.port) or {name: keys for port in KINDS.values() for name, keys in port.items()}
         if self.port not in KINDS:
-            raise MisuseError(f"on: there is no port {self.port!r}; {choices(self.port, KINDS)}")
-        if self.port == "memory" and self.name and self.name not in OPERATIONS:
-            raise MisuseError(f"on: a memory has no {self.name!r}; {choices(self.name, OPERATIONS)}")
-        kinds = KINDS[self.port]
-        if self.fault not in kinds:
-            raise MisuseError(f"fault: a {self.port} has no fault {self.fault!r}; {choices(self.fault, kinds)}")
-        for name in self.parameters():
-            if name not in kinds[self.fault]:
-                raise MisuseError(f"{name}: {self.fault} has no such parameter; {choices(name, kinds[self.fault])}")
+            yield f"on: there is no port {self.port!r}; {choices(self.port, KINDS)}"
+        elif self.port == "memory" and self.name and self.name not in OPERATIONS:
+            yield f"on: a memory has no {self.name!r}; {choices(self.name, OPERATIONS)}"
+        if self.fault not in kinds and self.port in KINDS:
+            yield f"fault: a {self.port} has no fault {self.fault!r}; {choices(self.fault, kinds)}"
+        elif self.fault not in kinds:
+            near = nearest(self.fault, kinds)
+            yield f"fault: there is no fault {self.fault!r}" + (f"; did you mean '{near}'?" if near else "")
+        elif self.port in KINDS:
+            for name in self.parameters():
+                if name not in kinds[self.fault]:
+                    yield f"{name}: {self.fault} has no such parameter; {choices(name, kinds[self.fault])}"
         numbered = isinstance(self.attempts, tuple)
         if numbered and (not self.attempts or any(int(number) < 1 for number in self.attempts)):
-            raise MisuseError("attempts: the calls are counted from 1, such as [1, 2]")
+            yield "attempts: the calls are counted from 1, such as [1, 2]"
         if not numbered and self.attempts != "every" and not _FROM.fullmatch(str(self.attempts)):
-            raise MisuseError(f"attempts: {self.attempts!r} is no set of calls; write [1, 2], every, or from 3")
+            yield f"attempts: {self.attempts!r} is no set of calls; write [1, 2], every, or from 3"
         if not 0 < self.probability <= 1:
-            raise MisuseError(f"probability: {self.probability:g} is not above 0 and up to 1")
+            yield f"probability: {self.probability:g} is not above 0 and up to 1"
 
     @property
     def port(self) -> Port:

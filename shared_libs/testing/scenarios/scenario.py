@@ -15,13 +15,15 @@ from shared_libs.atomic.errors import ConfigError
 from shared_libs.factory.draft import Draft
 from shared_libs.factory.environment import Environment
 from shared_libs.factory.problems import Path as Place
-from shared_libs.factory.problems import Problems, choices
+from shared_libs.factory.problems import Problems, choices, nearest
 from shared_libs.factory.source import read_data, read_documents
 from shared_libs.factory.wording import note_errors
 from shared_libs.testing.evaluation.questions import QuestionSpec
 from shared_libs.testing.scenarios.spec import ScenarioSpec
 
 SUFFIX = ".scenario.yaml"
+
+_NO_AGENTS = (".scenario.yaml", ".cassette.yaml", "prices.yaml")
 
 _VALUE = re.compile(r"\$\{\{\s*([^{}]*?)\s*\}\}")
 
@@ -56,9 +58,13 @@ class Scenario:
         return f"{title}: {self.asked.question}" if self.asked else title
 
 
-def load_scenarios(path: str | Path) -> list[Scenario]:
+def load_scenarios(path: str | Path, *, with_agents: bool = False) -> list[Scenario]:
     """
     Read a scenario file, which may hold several documents, and unfold each document's matrix and questions.
+
+    Args:
+        path: the file.
+        with_agents: the definitions that it names have to be there.
 
     Raises:
         ConfigError: the file does not hold; it tells every problem with its place.
@@ -67,7 +73,11 @@ def load_scenarios(path: str | Path) -> list[Scenario]:
     found: list[Scenario] = []
     lines: list[str] = []
     for written, problems in read_documents(path):
-        found += _unfolded(written, problems, Path(path))
+        unfolded = _unfolded(written, problems, Path(path))
+        if with_agents:
+            for scenario in unfolded:
+                _note_missing_agent(scenario, problems)
+        found += unfolded
         lines += problems.lines()
     if not found and not lines:
         lines.append(f"{path}: holds no scenario")
@@ -102,6 +112,17 @@ def _unfolded(written: Any, problems: Problems, file: Path | None) -> list[Scena
             continue
         found += _asked(Scenario(spec, file, problems.line(), values, data), draft)
     return found
+
+
+def _note_missing_agent(scenario: Scenario, problems: Problems) -> None:
+    """Tell of a definition that is not there, and the nearest one that is."""
+    named = scenario.spec.agent
+    if scenario.file is None or not isinstance(named, str) or (wanted := scenario.file.parent / named).exists():
+        return
+    beside = [path.name for path in wanted.parent.glob("*.y*ml") if not path.name.endswith(_NO_AGENTS)]
+    near = nearest(wanted.name, beside)
+    hint = f"; did you mean '{named.removesuffix(wanted.name)}{near}'?" if near else ""
+    problems.add(("agent",), f"{wanted}: there is no such file{hint}")
 
 
 def _asked(scenario: Scenario, draft: Draft) -> Iterator[Scenario]:

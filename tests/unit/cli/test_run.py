@@ -141,7 +141,7 @@ def test_a_record_that_cannot_be_written_costs_no_answer(factory):
 
 def test_a_question_may_come_from_stdin_and_be_long(factory):
     agent = factory.agent("length")
-    assert factory("run", agent, "-", said=b"x" * 1_000_000) == (0, "1000000\n", "")
+    assert factory("run", agent, "-", said=b"x" * 1_000_000)[:2] == (0, "1000000\n")
     code, out, err = factory("run", agent, "-", said=b"x" * (9 << 20))
     assert (code, out) == (2, "")
     assert "longer than 8,388,608 bytes" in err

@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 from shared_libs.agents import Limits, ReActAgent
 from shared_libs.atomic import ToolCall, tool
 from shared_libs.atomic.llms import ScriptedLLM, Turn
-from shared_libs.durable import JobStore, Submission, Worker
+from shared_libs.durable import JobStore, Submission, Worker, WorkerPolicy
 
 LEASE_S = 1.0
 
@@ -48,7 +48,7 @@ async def submit(store, run_id, **more):
 @asynccontextmanager
 async def working(url, build, **more):
     """A worker at work; it is drained in the end."""
-    worker = Worker(url, build, **{"lease_s": LEASE_S} | more)
+    worker = Worker(url, build, policy=WorkerPolicy(**{"lease_s": LEASE_S} | more))
     task = asyncio.create_task(worker.run())
     try:
         yield worker

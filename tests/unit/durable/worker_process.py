@@ -10,7 +10,7 @@ import threading
 
 from shared_libs.atomic import tool
 from shared_libs.atomic.scope import current_scope
-from shared_libs.durable import Worker
+from shared_libs.durable import Worker, WorkerPolicy
 from tests.unit.durable.cast import LEASE_S, agent, by_length, turn
 
 
@@ -37,7 +37,7 @@ def looker(notes, first_s, *, blocks=False):
 
 
 async def main(url, notes, first_s, blocks):
-    worker = Worker(url, looker(notes, float(first_s), blocks=blocks == "blocks"), lease_s=LEASE_S)
+    worker = Worker(url, looker(notes, float(first_s), blocks=blocks == "blocks"), policy=WorkerPolicy(lease_s=LEASE_S))
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, worker.drain)
     await worker.run()
 

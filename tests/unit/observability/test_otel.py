@@ -5,13 +5,16 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import socket
 import subprocess
 import sys
 import threading
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
+import numpy as np
 import pytest
 from opentelemetry import context, propagate, trace
+from opentelemetry.metrics import NoOpMeterProvider
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.sdk.metrics import MeterProvider
@@ -19,12 +22,13 @@ from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from opentelemetry.sdk.trace.sampling import TraceIdRatioBased
 from opentelemetry.semconv._incubating.attributes import gen_ai_attributes
 from opentelemetry.semconv.attributes import error_attributes, http_attributes
 
 from shared_libs.agents import ReActAgent
 from shared_libs.atomic import InProcessMemory, Resilience, tool
-from shared_libs.atomic.errors import RateLimited
+from shared_libs.atomic.errors import LLMError, RateLimited
 from shared_libs.atomic.llms import OpenAILLM, ScriptedLLM
 from shared_libs.atomic.llms.scripted_llm import Turn
 from shared_libs.atomic.types import Usage
@@ -281,6 +285,94 @@ async def test_requests_carry_the_trace_and_a_run_goes_on_from_one():
     assert f"{run.parent.span_id:016x}" == "b7ad6b7169203331"
 
 
+def test_requests_at_once_that_are_alike_end_each_at_its_own_time():
+    """Two hedges of one model: the second one answers, the first is cut off."""
+
+    class Slow(ScriptedLLM):
+        async def _chat(self, messages, tools, **options):
+            await asyncio.sleep(60)
+
+    traced = Traced()
+    slow = Slow(["never"], model="m", resilience=Resilience(strategy="hedged", hedge_after_s=1))
+    slow.fallbacks = [ScriptedLLM(["Yes."], model="m")]
+    result = run_virtual(ReActAgent(llm=slow, observers=[traced.observer]).async_run("q"))
+    assert result.answer == "Yes."
+    lost, won = traced.named("chat m")
+    if lost.start_time > won.start_time:
+        lost, won = won, lost
+    assert lost.attributes["factory.outcome"] == "cancelled"
+    assert "factory.outcome" not in won.attributes
+    assert won.attributes["gen_ai.response.finish_reasons"] == ("stop",)
+
+
+def test_embeddings_are_called_so():
+    class Embedding(ScriptedLLM):
+        async def _embed(self, texts, **options):
+            return np.ones((len(texts), 2), dtype=np.float32)
+
+    model = Embedding([], model="e-1")
+
+    @tool
+    async def similar(place: str) -> str:
+        """Embed."""
+        return str((await model.async_embed([place])).shape)
+
+    traced = Traced()
+    turns = [Turn(calls=[("similar", {"place": "a"})]), "Done."]
+    run_virtual(ReActAgent(llm=ScriptedLLM(turns), tools=[similar], observers=[traced.observer]).async_run("q"))
+    assert ("execute_tool similar", "embeddings e-1") in traced.tree()
+    [span] = traced.named("embeddings e-1")
+    assert span.attributes["gen_ai.operation.name"] == "embeddings"
+    assert span.kind is trace.SpanKind.CLIENT
+
+
+@pytest.mark.promise("secrets-masked")
+def test_no_secret_stands_in_the_words_of_a_failure_and_no_name_or_text_is_endless():
+    key = "sk-abcdefghijklmnopqrstuvwxyz123456"
+    traced = Traced(contents=True)
+    turns = [
+        RateLimited(f"key {key} is over its limit", status_code=429, retry_after_s=1.0),
+        Turn(calls=[("x" * 10_000, {"password": "hunter2222", "text": "y" * 100_000})]),
+        LLMError(f"bad request with {key}"),
+    ]
+    result = played(traced, turns)
+    assert result.status == "failed"
+    for span in traced.spans:
+        told = span.to_json()
+        assert key not in told
+        assert "hunter2222" not in told
+        assert len(span.name) < 100
+        assert len(told) < 200_000
+
+
+def test_what_a_sampler_leaves_out_leaves_out_what_stands_below_it():
+    exporter = InMemorySpanExporter()
+    tracers = TracerProvider(sampler=TraceIdRatioBased(0.0))
+    others = TracerProvider()
+    for provider in (tracers, others):
+        provider.add_span_processor(SimpleSpanProcessor(exporter))
+
+    @tool
+    async def inner(place: str) -> str:
+        """Start a span of another library's."""
+        with others.get_tracer("other").start_as_current_span("inside"):
+            return place
+
+    agent = ReActAgent(
+        llm=ScriptedLLM([Turn(calls=[("inner", {"place": "a"})]), "Done."]),
+        tools=[inner],
+        observers=[OpenTelemetry(tracers, NoOpMeterProvider())],
+    )
+
+    async def main():
+        before = context.get_current()
+        await agent.async_run("q")
+        return before is context.get_current()
+
+    assert run_virtual(main())
+    assert exporter.get_finished_spans() == ()
+
+
 class _Collector(BaseHTTPRequestHandler):
     def do_POST(self):
         self.server.bodies.append((self.path, self.rfile.read(int(self.headers["content-length"]))))
@@ -336,6 +428,22 @@ asyncio.run(agent.async_run("q"))
     assert {m.name for q in metrics for r in q.resource_metrics for s in r.scope_metrics for m in s.metrics} >= {
         "gen_ai.client.operation.duration"
     }
+
+
+@pytest.mark.promise("time-total")
+def test_a_collector_that_does_not_answer_keeps_no_program_from_its_end(tmp_path):
+    """A listener that accepts and says nothing; the program has to end all the same."""
+    program = """
+import asyncio
+from shared_libs.agents import ReActAgent
+from shared_libs.atomic.llms import ScriptedLLM
+from shared_libs.observability import telemetry_from_environment
+agent = ReActAgent(llm=ScriptedLLM(["Yes."]), observers=[telemetry_from_environment()])
+asyncio.run(agent.async_run("q"))
+"""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        env = os.environ | {"OTEL_EXPORTER_OTLP_ENDPOINT": f"http://127.0.0.1:{silent.getsockname()[1]}"}
+        subprocess.run([sys.executable, "-c", program], env=env, check=True, timeout=9, capture_output=True)
 
 
 def test_nobody_asks_for_an_export(monkeypatch):

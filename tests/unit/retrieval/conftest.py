@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+import gc
+
+import asyncpg
 import numpy as np
 import pytest
 
@@ -53,9 +57,42 @@ class BadEmbedder(CountingEmbedder):
         return vectors
 
 
+@pytest.fixture(scope="session")
+def _retrieval_database(postgres):
+    asyncio.run(_executed(f"postgresql://owner@{postgres}", "CREATE DATABASE retrieval"))
+    return f"postgresql://owner@{postgres.replace('/postgres?', '/retrieval?', 1)}"
+
+
 @pytest.fixture
-def url(tmp_path):
-    return f"sqlite:///{tmp_path}/collections.db"
+def postgres_url(_retrieval_database):
+    """A database for collections on the real server, empty for every test."""
+    empty = (
+        "DO $$ DECLARE name text; BEGIN FOR name IN SELECT tablename FROM pg_tables WHERE tablename LIKE 'factory\\_%' "
+        "AND tablename <> 'factory_retrieval_form' LOOP EXECUTE 'TRUNCATE ' || name; END LOOP; END $$"
+    )
+    asyncio.run(_executed(_retrieval_database, empty))
+    return _retrieval_database
+
+
+async def _executed(url, statement):
+    server = await asyncpg.connect(url)
+    await server.execute(statement)
+    await server.close()
+
+
+# these tests end their loops with connections open, as a process that is killed does
+_LEFT_OPEN = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+
+
+@pytest.fixture(
+    params=["sqlite", pytest.param("postgres", marks=[_LEFT_OPEN, pytest.mark.xdist_group("postgres-retrieval")])]
+)
+def url(request, tmp_path):
+    if request.param == "sqlite":
+        yield f"sqlite:///{tmp_path}/collections.db"
+        return
+    yield request.getfixturevalue("postgres_url")
+    gc.collect()
 
 
 @pytest.fixture

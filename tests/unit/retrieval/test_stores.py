@@ -11,18 +11,41 @@ from shared_libs.atomic import MisuseError
 from shared_libs.atomic.errors import RetrievalError
 from shared_libs.retrieval import LexicalIndex, VectorStore
 from shared_libs.retrieval.filters import read_filter
+from shared_libs.retrieval.stores import open_stores
+from shared_libs.retrieval.stores.postgres_vectors import PostgresVectors
 from shared_libs.retrieval.stores.sqlite_database import Database
 from shared_libs.retrieval.stores.sqlite_documents import SqliteDocuments
 from shared_libs.retrieval.stores.sqlite_vectors import SqliteVectors
 from shared_libs.retrieval.stores.sqlite_words import SqliteWords
 from shared_libs.retrieval.types import Found, Point, Space, Words
-from tests.support import run
+from tests.support import run as run_alone
 
 OURS, THEIRS = Space(tenant="acme", collection="c"), Space(tenant="globex", collection="c")
 
 
-async def both_made(database):
-    documents = SqliteDocuments(database)
+OPENED = []
+"""Stores on a server: their connections belong to the loop that a `run` makes, and end with it."""
+
+
+def run(main):
+    async def closed_behind():
+        try:
+            return await main
+        finally:
+            for stores in OPENED:
+                await stores.aclose()
+
+    return run_alone(closed_behind())
+
+
+def on_postgres(request):
+    stores = open_stores(request.getfixturevalue("postgres_url"))
+    OPENED.append(stores)
+    request.addfinalizer(OPENED.clear)
+    return stores
+
+
+async def both_made(documents):
     for space in (OURS, THEIRS):
         await documents.async_create(space, None)
 
@@ -32,17 +55,28 @@ def unit(count, width=16, seed=1):
     return rows / np.linalg.norm(rows, axis=1, keepdims=True)
 
 
-@pytest.fixture(params=["coarse", "exact"])
+ON_POSTGRES = pytest.param("postgres", marks=pytest.mark.xdist_group("postgres-retrieval"))
+
+
+@pytest.fixture(params=["coarse", "exact", ON_POSTGRES])
 def vectors(request, tmp_path):
+    if request.param == "postgres":
+        stores = on_postgres(request)
+        run(both_made(stores.documents))
+        return stores.vectors
     database = Database(tmp_path / "c.db")
-    run(both_made(database))
+    run(both_made(SqliteDocuments(database)))
     return SqliteVectors(database, coarse=request.param == "coarse")
 
 
-@pytest.fixture(params=["fts5"])
+@pytest.fixture(params=["fts5", ON_POSTGRES])
 def words(request, tmp_path):
+    if request.param == "postgres":
+        stores = on_postgres(request)
+        run(both_made(stores.documents))
+        return stores.words
     database = Database(tmp_path / "c.db")
-    run(both_made(database))
+    run(both_made(SqliteDocuments(database)))
     return SqliteWords(database)
 
 
@@ -194,9 +228,10 @@ def test_many_writers_and_readers_at_once(vectors):
     run(main())
 
 
-def test_what_another_process_wrote_is_seen(tmp_path, vectors):
+def test_what_another_process_wrote_is_seen(request, tmp_path, vectors):
     rows = unit(6)
-    other = SqliteVectors(Database(tmp_path / "c.db"))
+    there = isinstance(vectors, PostgresVectors)
+    other = (on_postgres(request) if there else open_stores(f"sqlite:///{tmp_path / 'c.db'}")).vectors
 
     async def main():
         await vectors.async_upsert(OURS, points(rows[:3]))

@@ -41,6 +41,11 @@ class Ground:
     async def post(self, path: str, body: Any, **headers: str) -> tuple[int, Any, Any]:
         return await self.send("POST", path, body, **headers)
 
+    async def status(self, path: str, body: Any, **headers: str) -> int:
+        """Post JSON; give back the status. Names of headers may have underscores for hyphens."""
+        async with self._http.post(path, json=body, headers=headers) as answer:
+            return answer.status
+
     async def lines(self, path: str, body: Any, **headers: str) -> list[str]:
         """Post JSON and read a stream to its end; give back its lines that say something."""
         async with self._http.post(path, json=body, headers=headers) as answer:

@@ -1,0 +1,84 @@
+"""Answers and rows as a terminal shows them: Markdown laid out, tables drawn, lines broken between words."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable
+from typing import Any, TextIO
+
+from markdown_it import MarkdownIt
+from markdown_it.token import Token
+from rich.console import Console
+from rich.markdown import Markdown
+from rich.table import Table
+from rich.text import Text
+
+from shared_libs.observability.printable import presentable, printable
+
+MAX_JSON = 20_000
+"""Longer results are not read as a table."""
+
+MAX_ROWS, MAX_COLUMNS = 8, 12
+"""How much of a table is drawn while a run goes on."""
+
+_MARKDOWN = re.compile(
+    r"^(?:#{1,6} |[-*+] |\d{1,3}[.)] |> |```|~~~|\|.*\|[ \t]*$)|\*\*\S|(?<!\w)__\S|`[^`\n]+`|\[[^\]\n]+\]\([^)\n]+\)",
+    re.MULTILINE,
+)
+
+
+def print_answer(answer: str, stream: TextIO) -> None:
+    """Print an answer on a terminal; what could steer it is taken out, and what is no Markdown stays as it is."""
+    text = printable(answer)
+    # links are written out: a text that hides another address is not to be believed
+    drawn = _Lines(text, hyperlinks=False, code_theme="bw") if _MARKDOWN.search(text) else Text(text)
+    console = Console(file=stream, highlight=False)
+    console.print(drawn)
+    stream.flush()
+
+
+class _Lines(Markdown):
+    """Markdown whose lines end where they end, and in which `<b>` is `<b>`."""
+
+    def __init__(self, markup: str, **options: Any) -> None:
+        super().__init__(markup, **options)
+        parser = MarkdownIt("commonmark", {"html": False}).enable(["strikethrough", "table"])
+        self.parsed = list(_broken(parser.parse(markup)))
+
+
+def _broken(tokens: Iterable[Token]) -> Iterable[Token]:
+    for token in tokens:
+        for inner in token.children or ():
+            if inner.type == "softbreak":
+                inner.type = "hardbreak"
+        yield token
+
+
+def table_of(content: str) -> Table | None:
+    """Draw a result of the form `{"columns": […], "rows": [[…]]}`; None where it is another."""
+    if not content.startswith("{") or len(content) > MAX_JSON:
+        return None
+    try:
+        data = json.loads(content)
+    except (ValueError, RecursionError):
+        return None
+    columns, rows = data.get("columns"), data.get("rows")
+    if not isinstance(columns, list) or not isinstance(rows, list) or not 0 < len(columns) <= MAX_COLUMNS or not rows:
+        return None
+    if any(not isinstance(row, list) or len(row) != len(columns) for row in rows):
+        return None
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for index, name in enumerate(columns):
+        numbers = all(isinstance(row[index], int | float) for row in rows)
+        table.add_column(_cell(name), justify="right" if numbers else "left", overflow="fold")
+    for row in rows[:MAX_ROWS]:
+        table.add_row(*map(_cell, row))
+    if (more := len(rows) - MAX_ROWS) > 0:
+        table.add_row(f"… {more} more")
+    return table
+
+
+def _cell(value: Any) -> Text:
+    text = value if isinstance(value, str) else "" if value is None else json.dumps(value, ensure_ascii=False)
+    return Text(presentable(" ".join(text.split())))

@@ -1,0 +1,35 @@
+"""The `.env` files of a command: variables for those that the environment lacks."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from shared_libs.atomic.errors import MisuseError
+
+NAME = ".env"
+
+
+def read_env_files(config: str | None) -> None:
+    """
+    Set the variables of `.env` here, then of the one beside the definition; what is set already stays as it is.
+
+    Raises:
+        MisuseError: one cannot be read; its text is never told, for it holds secrets.
+
+    """
+    places = [Path(), *([Path(config).parent] if config else [])]
+    for file in dict.fromkeys(place / NAME for place in places):
+        if not file.is_file():  # a folder of the name is somebody's virtual environment
+            continue
+        from dotenv import dotenv_values
+
+        try:
+            found = dotenv_values(file, encoding="utf-8-sig")
+        except (OSError, UnicodeDecodeError) as error:
+            raise MisuseError(
+                f"{file} cannot be read: {getattr(error, 'strerror', None) or 'it is not UTF-8'}"
+            ) from None
+        for name, value in found.items():
+            if value is not None:
+                os.environ.setdefault(name, value)

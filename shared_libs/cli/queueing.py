@@ -1,0 +1,161 @@
+"""`factory submit` and `factory worker`, and `factory run` of a durable agent: runs that outlive their process."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import signal
+import sys
+from collections.abc import Callable
+from contextlib import AsyncExitStack
+
+import msgspec
+
+from shared_libs.atomic.events import AgentEvent
+from shared_libs.atomic.results import Action, AgentResult
+from shared_libs.cli.loop import CommandLoop
+from shared_libs.durable import Job, JobStore, Worker, WorkerPolicy
+from shared_libs.factory.durability import claimed_agent, submission
+from shared_libs.observability.printable import presentable
+from shared_libs.observability.run_store import RunStore, default_url
+
+DAY_S = 86_400.0
+
+
+def submit(arguments: argparse.Namespace) -> int:
+    """Put a run into the queue; its id on stdout once it is committed there."""
+    made, definition_hash = submission(
+        arguments.config,
+        arguments.question,
+        run_id=arguments.id,
+        session_id=arguments.session,
+        timeout_s=arguments.timeout,
+        priority=arguments.priority,
+        delay_s=arguments.delay,
+    )
+
+    async def main() -> None:
+        async with JobStore(_url(arguments)) as store:
+            await store.submit(made, definition_hash)
+
+    asyncio.run(main())
+    print(made.run_id, flush=True)
+    return 0
+
+
+def worker(arguments: argparse.Namespace) -> int:
+    """Do durable runs until SIGTERM or Ctrl-C; then hand over what is under way."""
+    return asyncio.run(_work(arguments))
+
+
+async def _work(arguments: argparse.Namespace) -> int:
+    url = _url(arguments)
+    loop = asyncio.get_running_loop()
+    async with AsyncExitStack() as stack:
+        runs = await stack.enter_async_context(RunStore(url, retention_days=arguments.retention or None))
+        works = Worker(
+            url,
+            claimed_agent,
+            policy=WorkerPolicy(
+                concurrency=arguments.concurrency,
+                lease_s=arguments.lease,
+                retention_s=arguments.retention * DAY_S,
+            ),
+            record=lambda event, team: runs.record(event, team, "worker"),
+        )
+        working = loop.create_task(works.run())
+
+        def stop() -> None:
+            for name in (signal.SIGTERM, signal.SIGINT):
+                loop.remove_signal_handler(name)  # the second one ends the process
+            _say(f"drains: {works.busy} runs are handed over at their next boundary, in {arguments.grace:g} s at most")
+            works.drain()
+            loop.call_later(arguments.grace, works.cut_off)
+
+        async def told() -> None:
+            await works.started.wait()
+            for name in (signal.SIGTERM, signal.SIGINT):
+                loop.add_signal_handler(name, stop)
+            _say(f"{works.name} does up to {arguments.concurrency} runs at once; store {works.store.database.place}")
+            if arguments.health is not None:
+                await _serve_health(stack, works, arguments.health)
+
+        telling = loop.create_task(told())
+        try:
+            await working
+        finally:
+            telling.cancel()
+    return 0
+
+
+async def _serve_health(stack: AsyncExitStack, works: Worker, port: int) -> None:
+    """Answer probes: alive where the loop answers, ready where the last beat got through."""
+    from aiohttp import web
+
+    async def healthz(_: web.Request) -> web.Response:
+        return web.json_response({"status": "alive", "runs": works.busy})
+
+    async def readyz(_: web.Request) -> web.Response:
+        return web.json_response({"ready": works.ready, "runs": works.busy}, status=200 if works.ready else 503)
+
+    app = web.Application()
+    app.add_routes([web.get("/healthz", healthz), web.get("/readyz", readyz)])
+    runner = web.AppRunner(app, access_log=None)
+    await runner.setup()
+    stack.push_async_callback(runner.cleanup)
+    await web.TCPSite(runner, "0.0.0.0", port).start()  # noqa: S104 - a probe comes from outside the pod
+
+
+def run_here(arguments: argparse.Namespace, question: str, show: Callable[[AgentEvent], None] | None) -> AgentResult:
+    """
+    Do one run of a durable agent in this process: killed, any worker goes on with it.
+
+    Raises:
+        StoreUnavailable: nothing keeps its facts; no model was asked.
+        KeyboardInterrupt: a signal stopped it; it stands in the queue.
+
+    """
+    url = _url(arguments)
+    made, definition_hash = submission(
+        arguments.config, question, session_id=arguments.session, timeout_s=arguments.timeout
+    )
+
+    async def main() -> Job | None:
+        async with RunStore(url) as runs, JobStore(url) as store:
+            await store.submit(made, definition_hash)
+
+            def record(event: AgentEvent, team: str) -> None:
+                runs.record(event, team, "cli")
+                if show is not None and event.run_id == made.run_id:
+                    show(event)
+
+            await Worker(url, claimed_agent, record=record, only=made.run_id).run()
+            return await store.get(made.run_id)
+
+    loop = CommandLoop()
+    try:
+        job = loop.run(main())
+    except KeyboardInterrupt:
+        _say(f"run {made.run_id} stands in the queue: `factory worker` goes on with it, `factory runs` cancels it")
+        raise
+    finally:
+        loop.close()
+    assert job is not None
+    return ended_result(job)
+
+
+def ended_result(job: Job) -> AgentResult:
+    """Return the result of a run that has ended, or of one that waits for decisions."""
+    if job.result is not None:
+        result: AgentResult = msgspec.convert(job.result, AgentResult)
+        return result
+    pending = msgspec.convert(job.pending, tuple[Action, ...])
+    return AgentResult(run_id=job.run_id, status="paused", stop_reason="approval", answer=None, pending=pending)
+
+
+def _url(arguments: argparse.Namespace) -> str:
+    return getattr(arguments, "store", None) or default_url()
+
+
+def _say(text: str) -> None:
+    print(f"worker: {presentable(text)}", file=sys.stderr, flush=True)

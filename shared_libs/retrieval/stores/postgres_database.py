@@ -1,0 +1,204 @@
+"""PostgreSQL for the stores of retrieval: a small pool for each event loop, the tables, and errors of one kind."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any
+
+from shared_libs.atomic.errors import MisuseError, RetrievalError, RetrievalUnavailable
+from shared_libs.retrieval.filters import Where
+from shared_libs.retrieval.types import Space
+
+if TYPE_CHECKING:
+    import asyncpg
+
+FORM = 1
+"""The form of the tables; another one is refused."""
+
+MOST_CONNECTIONS = 8
+"""Connections of one process and loop; more wait for their turn."""
+
+LOCK = 0x67656E616966
+"""Held while tables are made, so that two processes do not make them at once."""
+
+_TABLES = """
+CREATE TABLE IF NOT EXISTS factory_collections (
+    key bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    tenant text NOT NULL,
+    name text NOT NULL,
+    generation integer NOT NULL,
+    UNIQUE (tenant, name)
+);
+CREATE TABLE IF NOT EXISTS factory_generations (
+    collection bigint NOT NULL,
+    generation integer NOT NULL,
+    embedder text,
+    width integer,
+    PRIMARY KEY (collection, generation)
+);
+CREATE TABLE IF NOT EXISTS factory_documents (
+    collection bigint NOT NULL,
+    id text COLLATE "C" NOT NULL,
+    row text NOT NULL,
+    text text NOT NULL,
+    PRIMARY KEY (collection, id)
+);
+CREATE TABLE IF NOT EXISTS factory_chunks (
+    collection bigint NOT NULL,
+    id text COLLATE "C" NOT NULL,
+    document text COLLATE "C" NOT NULL,
+    state smallint NOT NULL,
+    start integer NOT NULL,
+    "end" integer NOT NULL,
+    heading text NOT NULL,
+    tokens integer NOT NULL,
+    text text NOT NULL,
+    PRIMARY KEY (collection, id)
+);
+CREATE INDEX IF NOT EXISTS factory_chunks_of_document ON factory_chunks (collection, document);
+CREATE INDEX IF NOT EXISTS factory_chunks_to_go ON factory_chunks (collection, id) WHERE state < 0;
+CREATE TABLE IF NOT EXISTS factory_texts (
+    collection bigint NOT NULL,
+    id text COLLATE "C" NOT NULL,
+    words tsvector NOT NULL,
+    metadata jsonb NOT NULL,
+    PRIMARY KEY (collection, id)
+);
+CREATE INDEX IF NOT EXISTS factory_texts_by_word ON factory_texts USING gin (words);
+CREATE TABLE IF NOT EXISTS factory_retrieval_form (form integer NOT NULL);
+"""
+
+
+class PostgresDatabase:
+    """
+    A PostgreSQL database as the stores share it; any number of processes may.
+
+    The tables are made on first use, under names that begin with `factory_`; a role that may not make them needs them
+    to be there.
+
+    Args:
+        url: `postgresql://user:password@host/database`; `postgres://` and `postgresql+asyncpg://` are the same.
+
+    Raises:
+        MisuseError: the extra postgres is not installed, or it is no such URL.
+
+    """
+
+    def __init__(self, url: str) -> None:
+        scheme, _, place = url.partition("://")
+        if scheme not in ("postgresql", "postgres", "postgresql+asyncpg") or not place:
+            raise MisuseError("the URL of a database is postgresql://user:password@host/database")
+        if find_spec("asyncpg") is None:
+            raise MisuseError("collections on PostgreSQL need: pip install 'genai-factory[postgres]'")
+        self._dsn = f"postgresql://{place}"
+        self.place = place.rpartition("@")[2].partition("?")[0] or "PostgreSQL"
+        self._pools: dict[asyncio.AbstractEventLoop, asyncpg.Pool[Any]] = {}
+        self._ready = False
+
+    @asynccontextmanager
+    async def connection(self) -> AsyncIterator[asyncpg.Connection[Any]]:
+        """
+        Lend a connection in a transaction that is kept whole or not at all.
+
+        Raises:
+            RetrievalUnavailable: the server is not there, or has no connection left.
+            RetrievalError: it refuses a statement.
+
+        """
+        import asyncpg
+
+        try:
+            async with (await self._pool()).acquire() as connection, connection.transaction():
+                yield connection
+        except (OSError, asyncpg.PostgresConnectionError, asyncpg.InterfaceError) as error:
+            raise RetrievalUnavailable(f"{self.place} does not answer: {_said(error)}") from error
+        except (asyncpg.TooManyConnectionsError, asyncpg.CannotConnectNowError, asyncpg.DeadlockDetectedError) as error:
+            raise RetrievalUnavailable(f"{self.place} is busy: {_said(error)}") from error
+        except asyncpg.InvalidAuthorizationSpecificationError as error:
+            raise RetrievalError(f"{self.place} refuses the user or the password of the URL") from error
+        except asyncpg.PostgresError as error:
+            raise RetrievalError(f"{self.place}: {_said(error)}") from error
+
+    async def aclose(self) -> None:
+        """Close the connections of this loop."""
+        pool = self._pools.pop(asyncio.get_running_loop(), None)
+        if pool is not None:
+            await pool.close()
+
+    async def _pool(self) -> asyncpg.Pool[Any]:
+        import asyncpg
+
+        loop = asyncio.get_running_loop()
+        for closed in [known for known in self._pools if known.is_closed()]:
+            del self._pools[closed]
+        pool = self._pools.get(loop)
+        if pool is None:
+            # server-side JIT costs more than these statements take
+            pool = asyncpg.create_pool(self._dsn, min_size=0, max_size=MOST_CONNECTIONS, server_settings={"jit": "off"})
+            self._pools[loop] = pool
+        await pool  # opens it once; others wait for that
+        if not self._ready:
+            await self._make_tables(pool)
+        return pool
+
+    async def _make_tables(self, pool: asyncpg.Pool[Any]) -> None:
+        async with pool.acquire() as connection, connection.transaction():
+            if await connection.fetchval("SELECT to_regclass('factory_retrieval_form')") is None:
+                await connection.execute("SELECT pg_advisory_xact_lock($1)", LOCK)  # before any other lock
+                await connection.execute(_TABLES)
+                if await connection.fetchval("SELECT count(*) FROM factory_retrieval_form") == 0:
+                    await connection.execute("INSERT INTO factory_retrieval_form VALUES ($1)", FORM)
+            form = await connection.fetchval("SELECT form FROM factory_retrieval_form")
+            if form != FORM:
+                raise RetrievalError(
+                    f"{self.place} has the form {form}, of another version of genai-factory; this one knows {FORM}. "
+                    "Install that version, or index into another database"
+                )
+        self._ready = True
+
+
+async def collection_key(connection: asyncpg.Connection[Any], space: Space) -> int | None:
+    """Return the number of a collection in this database; None where there is none."""
+    query = "SELECT key FROM factory_collections WHERE tenant = $1 AND name = $2"
+    key: int | None = await connection.fetchval(query, space.tenant, space.collection)
+    return key
+
+
+def compiled(where: Where, values: list[Any]) -> str:
+    """
+    Return the conditions of a filter on `metadata`, and append their parameters to `values`.
+
+    Keys and values are parameters too; JSON compares as `Condition.holds` does: a number is no boolean and no text.
+    """
+    import json
+
+    def given(value: Any) -> str:
+        values.append(value)
+        return f"${len(values)}"
+
+    text = ""
+    for condition in where:
+        key = given(condition.key)
+        found = f"(metadata -> {key}::text)"
+        if condition.kind == "in":
+            test = f"{found} = ANY ({given([json.dumps(value) for value in condition.values])}::text[]::jsonb[])"
+        else:
+            parts = []
+            for sign, end in zip((">=", "<="), condition.values, strict=True):
+                if isinstance(end, str):
+                    said = f'(metadata ->> {key}::text) COLLATE "C" {sign} {given(end)}::text'
+                    parts.append(f"jsonb_typeof({found}) = 'string' AND {said}")
+                elif end is not None:
+                    number = f"{given(json.dumps(end))}::text::jsonb"
+                    parts.append(f"jsonb_typeof({found}) = 'number' AND {found} {sign} {number}")
+            test = f"({' AND '.join(parts)})"
+        negated = f"{found} IS NOT NULL AND NOT COALESCE({test}, FALSE)"
+        text += f" AND {negated if condition.negated else test}"
+    return text
+
+
+def _said(error: BaseException) -> str:
+    return (str(error) or type(error).__name__).splitlines()[0][:300]

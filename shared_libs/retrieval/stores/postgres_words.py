@@ -1,0 +1,107 @@
+"""
+Words in PostgreSQL: its full-text index over our own terms, so that every language is found as elsewhere.
+
+The server's parsers leave out what its locale knows no letters of; terms come from `words.terms` instead, English ones
+by their stem. Rank is how often a term stands in a text and how rare it is, term by term; the server's own rank knows
+nothing of rarity.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import msgspec
+
+from shared_libs.retrieval.filters import Where
+from shared_libs.retrieval.ports import LexicalIndex
+from shared_libs.retrieval.stores.postgres_database import PostgresDatabase, collection_key, compiled
+from shared_libs.retrieval.types import Found, Space, Words
+from shared_libs.retrieval.words import terms
+
+MOST_TERMS = 8
+"""Of a longer query the rarest terms are looked for; common ones cost the time and tell nothing apart."""
+
+MOST_ASKED = 64
+"""Of how many terms of a query the rarity is looked up."""
+
+COUNTED = 5_000
+"""Up to how many texts of a term are counted: beyond, it is common."""
+
+MOST_POSITIONS = 16_383
+"""What a tsvector can number."""
+
+_STEM = "COALESCE((ts_lexize('english_stem', {0}))[1], {0})"
+
+
+class PostgresWords(LexicalIndex):
+    """Keeps the terms of texts in a PostgreSQL database, behind a GIN index."""
+
+    def __init__(self, database: PostgresDatabase) -> None:
+        self.name = f"lexical index {database.place}"
+        self._database = database
+
+    async def aclose(self) -> None:
+        """Close the connections of this loop."""
+        await self._database.aclose()
+
+    async def _upsert(self, space: Space, texts: list[Words]) -> None:
+        async with self._database.connection() as connection:
+            key = await collection_key(connection, space)
+            if key is None:
+                return
+            last = {text.id: text for text in texts}
+            stem = _STEM.format("w.term")
+            await connection.executemany(
+                "INSERT INTO factory_texts SELECT $1, $2, COALESCE(("
+                f"SELECT string_agg({stem} || ':' || LEAST(w.place, {MOST_POSITIONS}), ' ') "
+                "FROM unnest($3::text[]) WITH ORDINALITY AS w (term, place)), '')::tsvector, $4::text::jsonb "
+                "ON CONFLICT (collection, id) DO UPDATE SET words = excluded.words, metadata = excluded.metadata",
+                [
+                    (key, id_, terms(text.text), msgspec.json.encode(dict(text.metadata)).decode())
+                    for id_, text in sorted(last.items())
+                ],
+            )
+
+    async def _search(self, space: Space, text: str, k: int, where: Where) -> list[Found]:
+        asked = list(dict.fromkeys(terms(text)))[:MOST_ASKED]
+        if not asked:
+            return []
+        async with self._database.connection() as connection:
+            key = await collection_key(connection, space)
+            if key is None:
+                return []
+            counted = await connection.fetch(
+                "SELECT t.stem, (SELECT count(*) FROM (SELECT 1 FROM factory_texts f WHERE f.collection = $1 "
+                f"AND f.words @@ t.stem::tsquery LIMIT {COUNTED}) AS few) AS texts "
+                f"FROM (SELECT DISTINCT {_STEM.format('w')} AS stem FROM unnest($2::text[]) AS w) AS t",
+                key,
+                asked,
+            )
+            rarest = sorted((row["texts"], row["stem"]) for row in counted if row["texts"])[:MOST_TERMS]
+            if not rarest:
+                return []
+            values: list[Any] = [key, k, " | ".join(stem for _, stem in rarest)]
+            parts = []
+            for texts, stem in rarest:
+                values += [stem, math.log(1 + COUNTED / texts)]
+                at = len(values)
+                # 1: divided by the logarithm of the text's length
+                parts.append(f"${at}::float8 * ts_rank(words, ${at - 1}::text::tsquery, 1)")
+            query = (
+                f"SELECT id, {' + '.join(parts)} AS score FROM factory_texts "
+                f"WHERE collection = $1 AND words @@ $3::text::tsquery{compiled(where, values)} "
+                "ORDER BY score DESC, id LIMIT $2"
+            )
+            return [Found(row["id"], float(row["score"])) for row in await connection.fetch(query, *values)]
+
+    async def _delete(self, space: Space, ids: list[str]) -> None:
+        async with self._database.connection() as connection:
+            key = await collection_key(connection, space)
+            query = "DELETE FROM factory_texts WHERE collection = $1 AND id = ANY ($2)"
+            await connection.execute(query, key, ids)
+
+    async def _drop(self, space: Space) -> None:
+        async with self._database.connection() as connection:
+            key = await collection_key(connection, space)
+            await connection.execute("DELETE FROM factory_texts WHERE collection = $1", key)

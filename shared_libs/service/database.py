@@ -1,0 +1,86 @@
+"""The database that the servers of one service share: keys, and what was spent."""
+
+from __future__ import annotations
+
+import asyncio
+import weakref
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from sqlalchemy import MetaData, func, select
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import ArgumentError
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from shared_libs.atomic.errors import MisuseError
+from shared_libs.memory.connections import Database
+
+METADATA = MetaData()
+"""Every table of the service; they are made when the database is first used."""
+
+_LOCK = 0x6661_6B65  # any number: whoever makes the tables of a PostgreSQL database holds this advisory lock
+
+_DRIVERS = {
+    "sqlite": "sqlite+aiosqlite",
+    "sqlite+aiosqlite": "sqlite+aiosqlite",
+    "postgresql": "postgresql+asyncpg",
+    "postgresql+asyncpg": "postgresql+asyncpg",
+}
+
+
+class ServiceDatabase:
+    """
+    A database and its tables, on whichever loop it is used.
+
+    Args:
+        url: `sqlite:///file.db` or `postgresql://user:password@host/database`.
+
+    Raises:
+        MisuseError: the URL is neither.
+
+    """
+
+    def __init__(self, url: str) -> None:
+        try:
+            told = make_url(url)
+        except ArgumentError:
+            told = URL.create("")
+        if told.drivername not in _DRIVERS or not told.database:
+            raise MisuseError("a service's database: allowed are sqlite:///file.db and postgresql://host/database")
+        self._url = told.set(drivername=_DRIVERS[told.drivername])
+        self._of_loop: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Database] = weakref.WeakKeyDictionary()
+        self._ready = False
+
+    def __repr__(self) -> str:
+        return f"ServiceDatabase({self._url.render_as_string(hide_password=True)!r})"
+
+    @asynccontextmanager
+    async def transaction(self, *, writes: bool) -> AsyncIterator[AsyncConnection]:
+        """Begin a transaction; one that writes to SQLite is alone."""
+        loop = asyncio.get_running_loop()
+        database = self._of_loop.get(loop)
+        if database is None:
+            made = await asyncio.to_thread(Database, self._url, 5)  # the driver takes its time to load
+            database = self._of_loop.setdefault(loop, made)
+        if not self._ready:
+            await self._make_tables(database)
+        async with database.transaction(writes=writes) as connection:
+            yield connection
+
+    def failure(self, error: Exception) -> str:
+        """Say what failed, and where; never with a password."""
+        said = (str(getattr(error, "orig", None) or error).splitlines() or [type(error).__name__])[0]
+        return f"the service's database {self._url.render_as_string(hide_password=True)}: {said}"
+
+    async def aclose(self) -> None:
+        """Close the connections of this loop."""
+        database = self._of_loop.pop(asyncio.get_running_loop(), None)
+        if database is not None:
+            await database.aclose()
+
+    async def _make_tables(self, database: Database) -> None:
+        async with database.transaction(writes=True) as connection:
+            if connection.dialect.name == "postgresql":  # on SQLite a transaction that writes is alone
+                await connection.execute(select(func.pg_advisory_xact_lock(_LOCK)))
+            await connection.run_sync(METADATA.create_all)
+        self._ready = True

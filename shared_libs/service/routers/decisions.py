@@ -1,0 +1,175 @@
+"""Approvals over HTTP: a paused run goes on with what a person has decided about its calls."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+from shared_libs.agents.decisions import Decision
+from shared_libs.agents.limits import is_seconds
+from shared_libs.agents.pause import PausedRun
+from shared_libs.atomic.errors import MisuseError
+from shared_libs.atomic.events import RunFinished
+from shared_libs.atomic.results import AgentResult
+from shared_libs.observability.redact import MASK
+from shared_libs.observability.runs.rows import RunRow
+from shared_libs.service.admission import Demand
+from shared_libs.service.endpoint import Call
+from shared_libs.service.live import Asked, LiveRun, Resumed
+from shared_libs.service.problems import Problem
+from shared_libs.service.routers.answers import answer, check_fields, in_background, no_such_run, streams
+from shared_libs.service.state import Service
+
+
+async def decide(call: Call) -> None:
+    """Go on with a paused run; calls without a decision stay pending, and the run pauses again behind the others."""
+    body = await call.json()
+    check_fields(body, ("decisions", "timeout"))
+    if (timeout := body.get("timeout")) is not None and not is_seconds(timeout):
+        raise Problem("invalid_request", "timeout is a positive number of seconds", param="timeout")
+    decisions = _read(body.get("decisions"))
+    service, team, run_id = call.service, call.caller.team, call.path["run_id"]
+    agent, state = await _waiting(service, team, run_id)
+    entry = service.catalogue.find(call.caller, agent, kind="agent")
+    PausedRun.read(state).decide(decisions)  # raises what is wrong before anything is begun
+    background = in_background(call)
+    stays = background or call.stays_when_gone("continue")
+    deadline = call.deadline(min(entry.longest_s, timeout or entry.longest_s), streams=streams(call) or background)
+    demand = Demand(caller=call.caller, target=entry.name, deadline=deadline, need_s=0.0)
+    asked = Asked(question="", resumes=Resumed(state, decisions))
+    live = LiveRun(entry, asked, demand, record=service.record(call.caller), run_id=run_id)
+    before = service.runs.get(run_id, team)
+    live.goes_on_from(PausedRun.read(state).events, before)
+    if not service.runs.begin_if_idle(live):
+        raise Problem("conflict", "the run goes on already: somebody has decided")
+    service.paused.forget(team, run_id)
+    call.exchange.tell("x-factory-run-id", live.id)
+    await answer(call, live, background=background, stays=stays)
+
+
+async def _waiting(service: Service, team: str, run_id: str) -> tuple[str, dict[str, Any]]:
+    """Return the agent and the state of a run that waits, from here or, after a restart, from the store."""
+    live = service.runs.get(run_id, team)
+    if live is not None and not live.task.done():
+        raise Problem("conflict", "the run is under way and waits for nothing")
+    state = service.paused.find(team, run_id)
+    if live is not None:  # the store may not have heard yet of what has just happened here
+        if state is None:
+            raise Problem("conflict", "the run waits for no decision: it has ended")
+        return live.entry.name, state
+    await service.store.flush()
+    row = await service.store.async_get(run_id, team)
+    if row is None:
+        raise no_such_run(run_id)
+    if row.status != "paused":
+        raise Problem("conflict", f"the run waits for no decision: it is {row.status}", facts={"status": row.status})
+    return row.agent, state or _state_of(row)
+
+
+def _state_of(row: RunRow) -> dict[str, Any]:
+    state = (row.result or {}).get("state")
+    if not state or MASK in json.dumps(state, ensure_ascii=False):
+        raise Problem(
+            "conflict",
+            "the run waited in a process that is no more, and what was kept of it lacks what is secret or is no "
+            "contents to be kept; cancel it and ask again",
+        )
+    return dict(state)
+
+
+def _read(given: Any) -> dict[str, Decision]:
+    if not isinstance(given, dict) or not given:
+        told = "`decisions` maps the ids of calls to true, false or {approved, reason, input}"
+        raise Problem("invalid_request", told, param="decisions")
+    decisions: dict[str, Decision] = {}
+    for call_id, told in given.items():
+        if isinstance(told, bool):
+            decisions[call_id] = Decision(told)
+            continue
+        try:
+            decision = msgspec.convert(told, Decision)
+        except msgspec.ValidationError as error:
+            raise Problem("invalid_request", f"the decision on {call_id[:60]!r}: {error}", param="decisions") from None
+        if decision.result is not None:
+            raise Problem("invalid_request", "a person decides on a call and does not make it", param="decisions")
+        decisions[call_id] = decision
+    return decisions
+
+
+def cancel_paused(service: Service, row: RunRow, team: str) -> None:
+    """Put an end to a run that waits: nobody decides on it any more."""
+    state = service.paused.find(team, row.run_id) or (row.result or {}).get("state")
+    service.paused.forget(team, row.run_id)
+    try:
+        number = PausedRun.read(state or {}).events + 1
+        paused = msgspec.convert(row.result, AgentResult)
+    except (MisuseError, msgspec.ValidationError):
+        raise Problem("conflict", "of this run not enough is kept to end it; it waits for nothing any more") from None
+    why = "cancelled while it waited for a decision"
+    ended = msgspec.structs.replace(
+        paused, status="cancelled", stop_reason="cancelled", pending=(), state=None, error=why
+    )
+    service.store.record(
+        RunFinished(run_id=row.run_id, seq=number, at_s=paused.elapsed_s, result=ended), team, "service"
+    )
+
+
+DECIDE_DOC: Mapping[str, Any] = {
+    "tags": ["runs"],
+    "operationId": "decide",
+    "summary": "Decide on the calls that a paused run waits with",
+    "parameters": [
+        {"name": "run_id", "in": "path", "required": True, "schema": {"type": "string"}},
+        {"name": "background", "in": "query", "schema": {"type": "boolean", "default": False}},
+    ],
+    "requestBody": {
+        "required": True,
+        "content": {
+            "application/json": {
+                "schema": {
+                    "type": "object",
+                    "required": ["decisions"],
+                    "additionalProperties": False,
+                    "properties": {
+                        "decisions": {
+                            "type": "object",
+                            "minProperties": 1,
+                            "additionalProperties": {
+                                "oneOf": [
+                                    {"type": "boolean"},
+                                    {
+                                        "type": "object",
+                                        "required": ["approved"],
+                                        "additionalProperties": False,
+                                        "properties": {
+                                            "approved": {"type": "boolean"},
+                                            "reason": {"type": "string"},
+                                            "input": {"type": ["object", "null"]},
+                                        },
+                                    },
+                                ]
+                            },
+                        },
+                        "timeout": {"type": ["number", "null"], "exclusiveMinimum": 0},
+                    },
+                }
+            }
+        },
+    },
+    "responses": {
+        "200": {
+            "description": "How the run ended, or its events.",
+            "content": {
+                "application/json": {"schema": {"type": "object"}},
+                "text/event-stream": {"schema": {"type": "string"}},
+            },
+        },
+        "202": {
+            "description": "The run goes on in the background.",
+            "content": {"application/json": {"schema": {"type": "object"}}},
+        },
+    },
+}

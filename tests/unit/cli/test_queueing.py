@@ -1,0 +1,107 @@
+"""`factory submit` and `factory worker` as a user has them: real processes, a real store, real signals."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+import subprocess
+import sys
+
+import aiohttp
+import pytest
+
+from shared_libs.atomic import MisuseError
+from shared_libs.atomic.errors import ConfigError
+from shared_libs.cli import main
+from shared_libs.durable import JobStore
+from shared_libs.factory import load_agent
+from shared_libs.factory.durability import submission
+from tests.unit.durable.cast import ended, until
+
+DEFINITION = """\
+name: hello
+llm: {provider: rehearsal, script: hello}
+tools: [calculator]
+durable: {concurrency: 3, priority: 2}
+"""
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch):
+    monkeypatch.setenv("FACTORY_RUNS", f"sqlite:///{tmp_path}/runs.db")
+    (tmp_path / "hello.yaml").write_text(DEFINITION)
+    return tmp_path
+
+
+def factory(*arguments):
+    command = [sys.executable, "-m", "shared_libs.cli", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+
+
+@pytest.mark.promise("durable-drain")
+def test_what_is_submitted_is_done_by_a_worker_that_ends_at_sigterm(place, capsys):
+    assert main(["submit", str(place / "hello.yaml"), "What is 17 * 23?", "--id", "mine"]) == 0
+    assert capsys.readouterr().out == "mine\n"
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+
+    async def work():
+        command = [sys.executable, "-m", "shared_libs.cli", "worker", "--health", str(port)]
+        worker = await asyncio.create_subprocess_exec(*command, stderr=-1)
+        async with JobStore(os.environ["FACTORY_RUNS"]) as store:
+            job = await until(store.get, "mine", wanted=ended)
+        async with aiohttp.ClientSession() as client:
+            for path in ("healthz", "readyz"):
+                async with client.get(f"http://127.0.0.1:{port}/{path}") as answer:
+                    assert answer.status == 200
+        worker.send_signal(signal.SIGTERM)
+        _, said = await worker.communicate()
+        return job, worker.returncode, said.decode()
+
+    job, code, said = asyncio.run(work())
+    assert (job.status, job.priority) == ("answered", 2)
+    assert job.result["answer"].startswith("17 * 23 = 391.")
+    assert code == 0
+    assert "drains: 0 runs" in said
+
+
+@pytest.mark.promise("durable-away")
+def test_a_durable_agent_runs_durably_or_says_why_not(place, capsys, monkeypatch):
+    ran = factory("run", str(place / "hello.yaml"), "What is 17 * 23?")
+    assert (ran.returncode, ran.stdout.splitlines()[0]) == (0, "17 * 23 = 391.")
+    with pytest.raises(MisuseError, match="nothing keeps its facts here"):
+        asyncio.run(load_agent(place / "hello.yaml").async_run("x"))
+    monkeypatch.setenv("FACTORY_RUNS", "postgresql://me:geheim@127.0.0.1:1/nowhere")
+    ran = factory("run", str(place / "hello.yaml"), "x")
+    assert (ran.returncode, ran.stdout) == (1, "")
+    assert "nowhere" in ran.stderr
+    assert main(["submit", str(place / "hello.yaml"), "x"]) == 1
+    said = capsys.readouterr().err
+    assert "127.0.0.1:1/nowhere" in said
+    assert "geheim" not in said + ran.stderr
+
+
+@pytest.mark.promise("durable-kept")
+@pytest.mark.parametrize(
+    ("line", "where"),
+    [
+        ("llm: {provider: openai, model: m, api_key: sk-abc}", "llm.api_key"),
+        ("memory: {url: 'postgresql+asyncpg://me:geheim@host/db'}", "memory.url"),
+    ],
+)
+def test_a_definition_with_a_secret_in_plain_text_is_not_kept(place, line, where):
+    file = place / "bad.yaml"
+    llm = "" if line.startswith("llm") else "llm: {provider: rehearsal, script: hello}\n"
+    file.write_text(f"name: bad\n{llm}{line}\n")
+    with pytest.raises(ConfigError, match=f"{where}: holds a secret in plain text") as refused:
+        submission(file, "x")
+    assert "geheim" not in str(refused.value)
+    assert "sk-abc" not in str(refused.value)
+
+
+@pytest.mark.parametrize("run_id", ["", "a/b", "a\nb", "x" * 201])
+def test_an_id_that_cannot_name_a_run_is_refused(place, run_id):
+    with pytest.raises(MisuseError, match="a run's id"):
+        submission(place / "hello.yaml", "x", run_id=run_id)

@@ -1,0 +1,76 @@
+"""The service as an MCP server: the protocol's own client, and what a browser is kept from."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+from mcp import Client
+
+from shared_libs.atomic.types import ToolCall
+from shared_libs.testing import Healthy, ServerError
+from tests.support import run
+from tests.unit.service.faces.ground import ground
+
+CALL = ToolCall("c1", "calculator", {"expression": "6*7"})
+
+
+@pytest.mark.promise("face-mcp")
+def test_every_agent_is_a_tool_with_progress(tmp_path):
+    async def main():
+        scripts = {"m": [Healthy("I count.", (CALL,)), Healthy("42.")], "down": ServerError()}
+        agents = {"bot": {"tools": ["calculator"], "description": "Counts."}, "ill": {"llm": ["down"]}}
+        async with ground(tmp_path, scripts, **agents) as at:
+            told = []
+
+            async def progress(done, total, message):
+                told.append(message)
+
+            async with Client(f"{at.url}/mcp") as client:
+                listed = (await client.list_tools()).tools
+                assert [(tool.name, tool.description) for tool in listed] == [("bot", "Counts."), ("ill", None)]
+                result = await client.call_tool("bot", {"question": "What is 6*7?"}, progress_callback=progress)
+                assert result.content[0].text == "42."
+                assert not result.is_error
+                assert result.structured_content["status"] == "answered"
+                assert told[0] == "bot begins"
+                assert any(message.startswith("calculator(") for message in told)
+                for name, given, says in (
+                    ("ill", {"question": "x"}, "m"),
+                    ("bot", {"question": ""}, "question"),
+                    ("bot", {"question": "x", "session_id": "s"}, "no memory"),
+                    ("nobody", {"question": "x"}, "there is no tool"),
+                ):
+                    failed = await client.call_tool(name, given)
+                    assert failed.is_error
+                    assert says in failed.content[0].text
+
+    run(main())
+
+
+@pytest.mark.promise("face-mcp")
+def test_a_rebound_name_is_not_answered(tmp_path):
+    ask = {"jsonrpc": "2.0", "id": 1, "method": "tools/list", "params": {}}
+    accept = {"accept": "application/json, text/event-stream", "mcp-protocol-version": "2025-06-18"}
+
+    async def main():
+        async with ground(tmp_path, {"m": Healthy()}, bot={}) as at:
+            tried = ({}, {"host": "evil.example"}, {"origin": "http://evil.example"})
+            return [await at.status("/mcp", ask, **accept, **extra) for extra in tried]
+
+    assert run(main()) == [200, 421, 403]
+
+
+@pytest.mark.promise("face-mcp")
+def test_many_clients_at_once_and_none_is_left_behind(tmp_path):
+    async def main():
+        async with ground(tmp_path, {"m": Healthy("Hi.")}, bot={}) as at:
+
+            async def one():
+                async with Client(f"{at.url}/mcp") as client:
+                    return (await client.call_tool("bot", {"question": "hello"})).content[0].text
+
+            assert await asyncio.gather(*(one() for _ in range(5))) == ["Hi."] * 5
+            assert len(at.service.runs) == 0
+
+    run(main())

@@ -1,0 +1,129 @@
+"""Clients that give up, and come again: one run, and an answer in time."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+from openai import OpenAIError
+
+from shared_libs.testing import Cut, Healthy, Silence, SlowFirstToken
+from tests.support import run
+from tests.unit.service.faces.ground import ground
+
+ASK = [{"role": "user", "content": "hello there"}]
+SCHEMA = {"type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"], "additionalProperties": False}
+
+
+@pytest.mark.promise("face-patience")
+def test_an_sdk_with_a_timeout_of_a_second_gets_a_partial_answer_of_one_run(tmp_path):
+    async def main():
+        async with ground(tmp_path, {"m": Silence()}, bot={}) as at, at.openai(timeout=1, max_retries=2) as client:
+            answer = await client.chat.completions.create(model="bot", messages=ASK)
+            assert (answer.choices[0].finish_reason, answer.factory["status"]) == ("length", "partial")
+            response = await client.responses.create(model="bot", input="hello")
+            assert (response.status, response.incomplete_details.reason) == ("incomplete", "max_output_tokens")
+            assert response.metadata["factory_stop_reason"] == "deadline"
+            async with at.anthropic(timeout=1, max_retries=2) as other:
+                message = await other.messages.create(model="bot", max_tokens=9, messages=ASK)
+                assert message.stop_reason == "max_tokens"
+            assert len({request.at_s for request in at.upstream.requests}) <= 6  # three runs: a turn and a last word
+
+    run(main())
+
+
+@pytest.mark.promise("face-patience")
+def test_a_stream_shows_that_it_lives_to_a_client_that_waits_a_third_of_a_second(tmp_path):
+    async def main():
+        async with (
+            ground(tmp_path, {"m": SlowFirstToken(0.8)}, bot={}) as at,
+            at.openai(timeout=0.3) as client,
+        ):
+            stream = await client.chat.completions.create(model="bot/chain", messages=ASK, stream=True)
+            text = "".join([chunk.choices[0].delta.content or "" async for chunk in stream])
+            assert text == "hello there"
+
+    run(main())
+
+
+@pytest.mark.promise("face-patience")
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/v1/chat/completions", {"messages": ASK}),
+        ("/v1/messages", {"messages": ASK, "max_tokens": 9}),
+    ],
+)
+def test_a_retry_joins_the_request_that_it_repeats(tmp_path, path, body):
+    async def main():
+        async with ground(tmp_path, {"m": SlowFirstToken(0.3)}, bot={}) as at:
+            told = await asyncio.gather(
+                *(
+                    at.post(path, body | {"model": "bot"}, **{"x-stainless-retry-count": str(count)})
+                    for count in range(3)
+                )
+            )
+            assert len({answer["factory"]["run_id"] for _, _, answer in told}) == 1
+            assert len(at.upstream.requests) == 1
+            await at.post(path, body | {"model": "bot"}, **{"x-stainless-retry-count": "0"})
+            assert len(at.upstream.requests) == 2
+
+    run(main())
+
+
+@pytest.mark.promise("face-gone")
+@pytest.mark.parametrize("model", ["bot", "bot/chain"])
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_client_that_goes_takes_its_model_with_it(tmp_path, model, stream):
+    async def main():
+        async with ground(tmp_path, {"m": Silence()}, bot={}) as at:
+            for path, body in (
+                ("/v1/chat/completions", {"messages": ASK}),
+                ("/v1/responses", {"input": "hello"}),
+            ):
+                before = len(at.upstream.requests)
+                asking = asyncio.create_task(at.post(path, body | {"model": model, "stream": stream}))
+                await at.upstream.until_asked(before + 1)
+                asking.cancel()
+                await at.upstream.until_left()
+
+    run(main())
+
+
+@pytest.mark.promise("face-chat")
+@pytest.mark.parametrize("stream", [False, True])
+def test_an_agent_s_answer_fits_the_schema_that_the_client_sends(tmp_path, stream):
+    async def main():
+        scripts = {"m": [Healthy("no json"), Healthy('{"n": 7}')]}
+        form = {"type": "json_schema", "json_schema": {"name": "number", "schema": SCHEMA, "strict": True}}
+        async with ground(tmp_path, scripts, bot={}) as at, at.openai() as client:
+            asked = {"model": "bot", "messages": ASK, "response_format": form}
+            if stream:
+                chunks = await client.chat.completions.create(**asked, stream=True)
+                text = "".join([chunk.choices[0].delta.content or "" async for chunk in chunks])
+            else:
+                text = (await client.chat.completions.create(**asked)).choices[0].message.content
+            assert text == '{"n": 7}'
+
+    run(main())
+
+
+@pytest.mark.promise("face-streams")
+@pytest.mark.parametrize("at_byte", [0, 1, 60, 200, 400, 700, 1100])
+def test_a_cut_at_any_byte_is_rescued_or_told(tmp_path, at_byte):
+    """The first model breaks off, and another one stands behind it: a whole answer, or an error, and nothing else."""
+
+    async def main():
+        scripts = {"m": Cut(after_bytes=at_byte, answer=Healthy("one two three four")), "other": Healthy("another")}
+        async with ground(tmp_path, scripts, bot={"llm": ["m", "other"]}) as at, at.openai() as client:
+            for model in ("bot", "bot/chain"):
+                try:
+                    stream = await client.chat.completions.create(model=model, messages=ASK, stream=True)
+                    told = [chunk.choices[0] async for chunk in stream]
+                except OpenAIError:
+                    continue
+                text = "".join(choice.delta.content or "" for choice in told)
+                assert text in ("one two three four", "another")
+                assert told[-1].finish_reason == "stop"
+
+    run(main())

@@ -168,10 +168,10 @@ class Reader(ScriptedLLM):
 
 
 @pytest.mark.promise("extract-once")
-def test_a_collection_is_read_once_and_what_fails_is_read_later(url, embedder):
+def test_a_collection_is_read_once_and_what_fails_is_read_later(file_url, embedder):
     reader = Reader(refused="ibis")
     reader.resilience = Resilience(retry={"attempts": 1})
-    collection = Collection("c", tenant="t", stores=url, embedder=embedder, extractor=Extractor([reader]))
+    collection = Collection("c", tenant="t", stores=file_url, embedder=embedder, extractor=Extractor([reader]))
 
     async def read():
         return [progress async for progress in collection.async_extract()][-1]

@@ -136,8 +136,8 @@ def test_an_entity_that_stands_everywhere_drowns_nobody(graph):
 
 
 @pytest.mark.promise("graph-expands")
-def test_a_graph_adds_passages_that_share_no_word_with_the_question(url):
-    collection = Collection("c", tenant="acme", stores=url, embedder=CountingEmbedder())
+def test_a_graph_adds_passages_that_share_no_word_with_the_question(file_url):
+    collection = Collection("c", tenant="acme", stores=file_url, embedder=CountingEmbedder())
 
     async def main():
         await indexed(

@@ -198,6 +198,12 @@ REQUIREMENTS: dict[str, Requirement] = {
         "a tool that declares it gets what its run was given, in threads too; no model sees it or can give it",
         "contract",
     ),
+    "own-engine": Requirement("the memory works on the application's own engine, and leaves it open", "people.md B"),
+    "database-urls": Requirement(
+        "memory, limits, runs and sql take an address as every platform gives it, and repeat no password",
+        "people.md A12",
+    ),
+    "tables-ahead": Requirement("a role that may make no tables uses those that were made ahead", "people.md B"),
     "output-partial": Requirement(
         "an agent with an output_schema returns at its deadline what fits, and says what is missing", "contract"
     ),

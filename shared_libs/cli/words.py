@@ -140,6 +140,16 @@ def _trace(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--html", type=Path, metavar="OUT", help="write one self-contained HTML file instead")
 
 
+def _tables(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("url", metavar="URL", help="postgresql://user:password@host/database, or sqlite:///file.db")
+    parser.add_argument(
+        "--only",
+        action="append",
+        choices=("memory", "limits", "runs"),
+        help="for one of them, and again for another (default: all)",
+    )
+
+
 def _scenario(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("paths", nargs="+", type=Path, metavar="PATH", help="files, or folders of *.scenario.yaml")
     parser.add_argument("--seed", type=int, metavar="N", help="play them with this seed and not with their own")
@@ -233,6 +243,7 @@ COMMANDS: dict[str, Command] = {
     "doctor": Command("what is usable here, and how to get the rest", "examining:doctor", _doctor, at_once=True),
     "trace": Command("draw a recorded run as a timeline", "inspecting:trace", _trace, at_once=True),
     "index": Command("load documents into a collection", "indexing:index", _index),
+    "tables": Command("make the tables in a database ahead", "tables:tables", _tables),
     "submit": Command("put a run into the queue of durable ones", "queueing:submit", _submit),
     "worker": Command("do durable runs from the queue", "queueing:worker", _worker),
     "serve": Command("serve agents over HTTP", "serving:serve", add_serve),

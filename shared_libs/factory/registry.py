@@ -14,6 +14,7 @@ from importlib.metadata import EntryPoint, entry_points
 from importlib.util import find_spec
 from typing import Any, NamedTuple
 
+from shared_libs.atomic.database_url import DRIVERS
 from shared_libs.atomic.errors import MisuseError, NotInstalled
 
 GROUP = "genai_factory"
@@ -78,6 +79,10 @@ class Registry:
         return found
 
 
+def _needs(scheme: str) -> tuple[str, str]:
+    return ("asyncpg", "postgres") if scheme.startswith("postgres") else ("", "")
+
+
 LLMS = Registry(
     "llm",
     {
@@ -109,17 +114,12 @@ MEMORIES = Registry(
     "memory",
     {
         "memory": Builtin("shared_libs.factory.storage", "in_process"),
-        "postgresql+asyncpg": Builtin("shared_libs.memory.sql", "SQLMemory", "asyncpg", "postgres"),
-        "sqlite+aiosqlite": Builtin("shared_libs.memory.sql", "SQLMemory"),
+        **{scheme: Builtin("shared_libs.memory.sql", "SQLMemory", *_needs(scheme)) for scheme in DRIVERS},
     },
 )
 """Memories by the scheme of their URL."""
 
 LIMITS = Registry(
-    "limit",
-    {
-        "postgresql+asyncpg": Builtin("shared_libs.limits.sql", "SQLLimitStore", "asyncpg", "postgres"),
-        "sqlite+aiosqlite": Builtin("shared_libs.limits.sql", "SQLLimitStore"),
-    },
+    "limit", {scheme: Builtin("shared_libs.limits.sql", "SQLLimitStore", *_needs(scheme)) for scheme in DRIVERS}
 )
 """Stores of shared rate limits by the scheme of their URL."""

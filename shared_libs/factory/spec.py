@@ -200,7 +200,7 @@ class MemorySpec(Section):
     """Where conversations are kept."""
 
     url: Annotated[str, Field(min_length=1, repr=False)] = "memory:"
-    """memory: (this process), sqlite+aiosqlite:///file.db or postgresql+asyncpg://user@host/database."""
+    """memory: (this process), sqlite:///file.db or postgresql://user@host/database."""
     window: Count | None = None
     """How many of the newest messages a run loads; null: all."""
     pool_size: Count = 10

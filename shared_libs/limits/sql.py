@@ -30,12 +30,13 @@ from sqlalchemy import (
     select,
     update,
 )
-from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import ArgumentError, SQLAlchemyError
+from sqlalchemy import inspect as inspect_database
+from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 from sqlalchemy.schema import CreateIndex, CreateTable
 
-from shared_libs.atomic.errors import LimitStoreError, MisuseError
+from shared_libs.atomic.database_url import database_url
+from shared_libs.atomic.errors import LimitStoreError
 from shared_libs.atomic.resilience.policy import RateLimit
 from shared_libs.atomic.sqlite import sqlite_engine
 
@@ -68,7 +69,7 @@ class SQLLimitStore:
     The clock is PostgreSQL's own, or that of the one machine whose processes share an SQLite file.
 
     Args:
-        url: `sqlite+aiosqlite:///file.db` or `postgresql+asyncpg://user:password@host/database`.
+        url: `sqlite:///file.db` or `postgresql://user:password@host/database`, as `database_url` reads it.
         window_s: the length of the window; all who share a store have the same.
         margin_s: the longest a request may take from its booking until it is at its server.
 
@@ -78,21 +79,28 @@ class SQLLimitStore:
     """
 
     def __init__(self, url: str, *, window_s: float = 60.0, margin_s: float = MARGIN_S) -> None:
-        try:
-            self._url: URL = make_url(url)
-        except ArgumentError:
-            self._url = URL.create("")
-        if self._url.drivername not in ("sqlite+aiosqlite", "postgresql+asyncpg"):
-            raise MisuseError(
-                "limit store: allowed are sqlite+aiosqlite:///file.db and postgresql+asyncpg://host/database"
-            )
+        self._at = database_url(url, "limit store")
         self._counts_s = window_s + margin_s
         # connections belong to the event loop that opened them
         self._engines: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, AsyncEngine] = weakref.WeakKeyDictionary()
         self._ready = False
 
     def __repr__(self) -> str:
-        return f"SQLLimitStore({self._url.render_as_string(hide_password=True)!r})"
+        return f"SQLLimitStore({self._at.shown!r})"
+
+    async def async_open(self) -> None:
+        """
+        Make the table where there is none; the first use does it as well.
+
+        Raises:
+            LimitStoreError: the database failed.
+
+        """
+        try:
+            async with await self._begin():
+                pass
+        except (SQLAlchemyError, OSError) as error:
+            raise await asyncio.to_thread(self._failure, error) from error
 
     async def take(self, model: str, limit: RateLimit, places: int) -> Sequence[float]:
         """
@@ -179,9 +187,11 @@ class SQLLimitStore:
         if not self._ready:
             async with engine.begin() as connection:
                 now = await _locked(connection, "")
-                await connection.execute(CreateTable(_uses, if_not_exists=True))
-                for index in _uses.indexes:
-                    await connection.execute(CreateIndex(index, if_not_exists=True))
+                if not await connection.run_sync(lambda made: inspect_database(made).has_table(_uses.name)):
+                    # a role that may not make tables is refused also where there is one
+                    await connection.execute(CreateTable(_uses, if_not_exists=True))
+                    for index in _uses.indexes:
+                        await connection.execute(CreateIndex(index, if_not_exists=True))
                 # whoever deletes rows of a model it holds the lock of is not waited for: two that wait are a deadlock
                 old = select(_uses.c.id).where(_uses.c.expires <= now).with_for_update(skip_locked=True)
                 await connection.execute(delete(_uses).where(_uses.c.id.in_(old)))
@@ -189,22 +199,24 @@ class SQLLimitStore:
         return engine.begin()
 
     def _connect(self) -> AsyncEngine:
-        if self._url.drivername == "postgresql+asyncpg":
+        if self._at.is_postgres:
             # each statement has to see what the holder of the lock before has committed
-            return create_async_engine(self._url, pool_pre_ping=True, isolation_level="READ COMMITTED")
-        return sqlite_engine(self._url, _lock, busy_s=BUSY_S)
+            return create_async_engine(
+                self._at.url, pool_pre_ping=True, isolation_level="READ COMMITTED", connect_args=self._at.connect_args
+            )
+        return sqlite_engine(self._at.url, _lock, busy_s=BUSY_S)
 
     def _failure(self, error: Exception) -> LimitStoreError:
         said = str(getattr(error, "orig", None) or error).splitlines()[0]
         if "unable to open" in said:
-            file = Path(self._url.database or "").absolute()
+            file = Path(self._at.url.database or "").absolute()
             missing = not file.parent.is_dir()
             said = (
                 f"the folder {file.parent} does not exist; make it"
                 if missing
                 else f"{file} cannot be written; allow it"
             )
-        return LimitStoreError(f"limit store {self._url.render_as_string(hide_password=True)}: {said}")
+        return LimitStoreError(f"limit store {self._at.shown}: {said}")
 
 
 async def _locked(connection: AsyncConnection, model: str) -> float:

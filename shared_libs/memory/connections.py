@@ -8,10 +8,10 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager, nullcontext
 from typing import Any
 
-from sqlalchemy.engine import URL
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
+from shared_libs.atomic.database_url import DatabaseURL
 from shared_libs.atomic.sqlite import sqlite_engine
 
 BUSY_S = 5.0
@@ -26,15 +26,21 @@ class Database:
     A database as one event loop uses it.
 
     Args:
-        url: where it is.
+        at: where it is, or the application's own engine, which is never closed here.
         pool_size: how many calls use it at the same time; further ones wait.
 
     """
 
-    def __init__(self, url: URL, pool_size: int) -> None:
-        self._engine = _postgres(url, pool_size) if url.drivername == "postgresql+asyncpg" else _sqlite(url)
-        self._turns = asyncio.Semaphore(pool_size)
-        self._writer = nullcontext() if url.drivername == "postgresql+asyncpg" else asyncio.Lock()
+    def __init__(self, at: DatabaseURL | AsyncEngine, pool_size: int) -> None:
+        self._is_lent = isinstance(at, AsyncEngine)
+        self._engine = (
+            at if isinstance(at, AsyncEngine) else _postgres(at, pool_size) if at.is_postgres else _sqlite(at)
+        )
+        sqlite = self._engine.dialect.name == "sqlite"
+        # an application's engine may have one connection to an SQLite database for everybody
+        self._turns = asyncio.Semaphore(1 if self._is_lent and sqlite else pool_size)
+        self._writer = asyncio.Lock() if sqlite else nullcontext()
+        self._begins = self._is_lent and sqlite
 
     @asynccontextmanager
     async def transaction(self, *, writes: bool) -> AsyncIterator[AsyncConnection]:
@@ -48,6 +54,8 @@ class Database:
             while True:
                 try:
                     begun = await stack.enter_async_context(self._engine.execution_options(writes=writes).begin())
+                    if self._begins and writes and not await _has_begun(begun):
+                        await begun.exec_driver_sql("BEGIN IMMEDIATE")
                     break
                 except OperationalError as error:
                     if not _is_busy(error) or clock() >= give_up_at:
@@ -56,17 +64,26 @@ class Database:
             yield begun
 
     async def aclose(self) -> None:
-        """Close the connections."""
-        await self._engine.dispose()
+        """Close the connections, where they are ours."""
+        if not self._is_lent:
+            await self._engine.dispose()
 
 
-def _postgres(url: URL, pool_size: int) -> AsyncEngine:
-    return create_async_engine(url, pool_size=pool_size, max_overflow=0, pool_pre_ping=True)
+def _postgres(at: DatabaseURL, pool_size: int) -> AsyncEngine:
+    return create_async_engine(
+        at.url, pool_size=pool_size, max_overflow=0, pool_pre_ping=True, connect_args=at.connect_args
+    )
 
 
-def _sqlite(url: URL) -> AsyncEngine:
+def _sqlite(at: DatabaseURL) -> AsyncEngine:
     # it waits for nobody, because it would do so in a thread, which no cancellation reaches
-    return sqlite_engine(url, _begin, busy_s=0)
+    return sqlite_engine(at.url, _begin, busy_s=0)
+
+
+async def _has_begun(connection: AsyncConnection) -> bool:
+    """Whether the application's own settings have begun a transaction in SQLite already; its driver does so late."""
+    raw = await connection.get_raw_connection()
+    return bool(raw.driver_connection and raw.driver_connection.in_transaction)
 
 
 def _begin(connection: Any) -> None:

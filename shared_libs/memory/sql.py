@@ -15,10 +15,11 @@ from typing import Any, Literal
 
 import msgspec
 from sqlalchemy import delete, func, insert, or_, select
-from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import ArgumentError, DataError, DBAPIError, IntegrityError, OperationalError, ProgrammingError
-from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy.engine import URL
+from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, OperationalError, ProgrammingError
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
+from shared_libs.atomic.database_url import DatabaseURL, database_url
 from shared_libs.atomic.errors import MemoryConflict, MemoryStoreError, MemoryUnavailable, MisuseError
 from shared_libs.atomic.llms.base import BaseLLMWrapper
 from shared_libs.atomic.memory.base import BaseMemory, Recollection, outrun
@@ -56,7 +57,9 @@ class SQLMemory(BaseMemory):
     Sessions in an SQL database, shared by any number of processes.
 
     Args:
-        url: `sqlite+aiosqlite:///file.db` or `postgresql+asyncpg://user:password@host/database`.
+        url: `sqlite:///file.db` or `postgresql://user:password@host/database`, as `database_url` reads it; by default
+            a file here, `factory.db`.
+        engine: the application's own engine instead, on the event loop that uses it; it is not closed with the memory.
         window: how many of the newest messages a run loads; None: all.
         pool_size: how many connections an event loop holds at most; further calls wait for one.
         on_outage: what is done while the database does not answer: "error" fails the store, "queue" keeps up to
@@ -73,27 +76,18 @@ class SQLMemory(BaseMemory):
 
     def __init__(
         self,
-        url: str = DEFAULT_URL,
+        url: str | None = None,
         *,
+        engine: AsyncEngine | None = None,
         window: int | None = None,
         pool_size: int = 10,
         on_outage: Literal["error", "queue"] = "error",
         embedder: BaseLLMWrapper | None = None,
         compaction: Compaction | None = None,
     ) -> None:
-        try:
-            self._url: URL = make_url(url)
-        except ArgumentError:
-            self._url = URL.create("")
-        if self._url.drivername not in ("sqlite+aiosqlite", "postgresql+asyncpg"):
-            raise MisuseError(
-                "memory url: allowed are sqlite+aiosqlite:///file.db and postgresql+asyncpg://host/database"
-            )
-        if self._url.drivername == "sqlite+aiosqlite" and _is_nowhere(self._url):
-            raise MisuseError(
-                "memory url: a database in memory is another one for every connection; name a file, or take "
-                "InProcessMemory(), which keeps the sessions of this process"
-            )
+        if engine is not None and url is not None:
+            raise MisuseError("SQLMemory takes a url or an engine, not both")
+        self._where = _address(url or DEFAULT_URL) if engine is None else _lent(engine)
         if pool_size < 1:
             raise MisuseError(f"pool_size is a number from 1, not {pool_size!r}")
         if on_outage not in ("error", "queue"):
@@ -274,12 +268,16 @@ class SQLMemory(BaseMemory):
         database = self._databases.get(loop)
         if database is None:
             # the driver and the dialect take their time to load
-            made = await asyncio.to_thread(Database, self._url, self._pool_size)
+            made = await asyncio.to_thread(Database, self._where, self._pool_size)
             database = self._databases.setdefault(loop, made)
         if not self._ready:
             await open_tables(database)
             self._ready = True
         return database.transaction(writes=writes)
+
+    @property
+    def _url(self) -> URL:
+        return self._where.url
 
     @property
     def _place(self) -> str:
@@ -296,6 +294,24 @@ class SQLMemory(BaseMemory):
             return MemoryStoreError(f"memory {self._place}: {why}, or set another memory url")
         refused = isinstance(error, DataError | IntegrityError | ProgrammingError) or _NO_DATABASE.search(said)
         return (MemoryStoreError if refused else MemoryUnavailable)(f"memory {self._place}: {said}")
+
+
+def _address(url: str) -> DatabaseURL:
+    at = database_url(url, "memory url")
+    if not at.is_postgres and _is_nowhere(at.url):
+        raise MisuseError(
+            "memory url: a database in memory is another one for every connection; name a file, or take "
+            "InProcessMemory(), which keeps the sessions of this process"
+        )
+    return at
+
+
+def _lent(engine: Any) -> AsyncEngine:
+    if not isinstance(engine, AsyncEngine) or engine.dialect.name not in ("sqlite", "postgresql"):
+        raise MisuseError(
+            f"engine is an AsyncEngine of SQLAlchemy for PostgreSQL or SQLite, not a {type(engine).__name__}"
+        )
+    return engine
 
 
 def _is_nowhere(url: URL) -> bool:

@@ -8,10 +8,9 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from sqlalchemy import MetaData, func, select
-from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import ArgumentError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from shared_libs.atomic.database_url import ALLOWED, database_url
 from shared_libs.atomic.errors import MisuseError
 from shared_libs.memory.connections import Database
 
@@ -19,13 +18,6 @@ METADATA = MetaData()
 """Every table of the service; they are made when the database is first used."""
 
 _LOCK = 0x6661_6B65  # any number: whoever makes the tables of a PostgreSQL database holds this advisory lock
-
-_DRIVERS = {
-    "sqlite": "sqlite+aiosqlite",
-    "sqlite+aiosqlite": "sqlite+aiosqlite",
-    "postgresql": "postgresql+asyncpg",
-    "postgresql+asyncpg": "postgresql+asyncpg",
-}
 
 
 class ServiceDatabase:
@@ -41,18 +33,14 @@ class ServiceDatabase:
     """
 
     def __init__(self, url: str) -> None:
-        try:
-            told = make_url(url)
-        except ArgumentError:
-            told = URL.create("")
-        if told.drivername not in _DRIVERS or not told.database:
-            raise MisuseError("a service's database: allowed are sqlite:///file.db and postgresql://host/database")
-        self._url = told.set(drivername=_DRIVERS[told.drivername])
+        self._at = database_url(url, "a service's database")
+        if not self._at.url.database:
+            raise MisuseError(f"a service's database: allowed are {ALLOWED}; it names no database")
         self._of_loop: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Database] = weakref.WeakKeyDictionary()
         self._ready = False
 
     def __repr__(self) -> str:
-        return f"ServiceDatabase({self._url.render_as_string(hide_password=True)!r})"
+        return f"ServiceDatabase({self._at.shown!r})"
 
     @asynccontextmanager
     async def transaction(self, *, writes: bool) -> AsyncIterator[AsyncConnection]:
@@ -60,7 +48,7 @@ class ServiceDatabase:
         loop = asyncio.get_running_loop()
         database = self._of_loop.get(loop)
         if database is None:
-            made = await asyncio.to_thread(Database, self._url, 5)  # the driver takes its time to load
+            made = await asyncio.to_thread(Database, self._at, 5)  # the driver takes its time to load
             database = self._of_loop.setdefault(loop, made)
         if not self._ready:
             await self._make_tables(database)
@@ -70,7 +58,7 @@ class ServiceDatabase:
     def failure(self, error: Exception) -> str:
         """Say what failed, and where; never with a password."""
         said = (str(getattr(error, "orig", None) or error).splitlines() or [type(error).__name__])[0]
-        return f"the service's database {self._url.render_as_string(hide_password=True)}: {said}"
+        return f"the service's database {self._at.shown}: {said}"
 
     async def aclose(self) -> None:
         """Close the connections of this loop."""

@@ -16,12 +16,13 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from sqlalchemy import Dialect, Inspector, inspect
-from sqlalchemy.engine import Connection, make_url
+from sqlalchemy.engine import Connection
 from sqlalchemy.exc import CompileError, DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 from sqlalchemy.pool import NullPool
 from sqlalchemy.types import NullType, TypeEngine
 
+from shared_libs.atomic.database_url import database_url
 from shared_libs.atomic.deadline import Deadline
 from shared_libs.atomic.errors import ToolError
 from shared_libs.tools.sql_rows import Rows
@@ -117,10 +118,12 @@ async def more_than_reading(url: str, limit: Deadline) -> list[str]:
 
 @asynccontextmanager
 async def _connected(url: str, limit: Deadline) -> AsyncIterator[AsyncConnection]:
-    address = make_url("postgresql+asyncpg://" + url.split("://", 1)[1])
+    address = database_url(url, "the sql tool")
     milliseconds = max(1, int(1000 * min(limit.remaining(), 86_400)))
     settings = {"default_transaction_read_only": "on", "statement_timeout": str(milliseconds)}
-    engine = create_async_engine(address, poolclass=NullPool, connect_args={"server_settings": settings})
+    engine = create_async_engine(
+        address.url, poolclass=NullPool, connect_args={**address.connect_args, "server_settings": settings}
+    )
     try:
         async with engine.connect() as connection:
             yield connection

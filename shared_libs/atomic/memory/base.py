@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from typing import Any, final
+from typing import Any, Self, final
 
 import msgspec
 
@@ -195,6 +195,13 @@ class BaseMemory:
         """Release what the store holds, its models too; using it afterwards opens it again."""
         if self.compaction is not None:
             await self.compaction.llm.aclose()
+
+    async def __aenter__(self) -> Self:
+        await self.async_open()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.aclose()
 
     async def _open(self) -> None:
         """Get ready what takes long."""

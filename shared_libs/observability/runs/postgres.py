@@ -12,10 +12,10 @@ from itertools import groupby
 from typing import Any
 
 from sqlalchemy import BigInteger, TextClause, bindparam, text
-from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import ArgumentError, DataError, IntegrityError, ProgrammingError, SQLAlchemyError
+from sqlalchemy.exc import DataError, IntegrityError, ProgrammingError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
+from shared_libs.atomic.database_url import database_url
 from shared_libs.atomic.errors import MisuseError, RunStoreError, RunStoreUnavailable
 from shared_libs.observability.runs.shelf import newer
 from shared_libs.observability.runs.statements import FORM, MAKE_FORM, POSTGRES, SET_FORM, Change, Dialect, Params
@@ -49,12 +49,7 @@ class PostgresShelf:
     dialect: Dialect = POSTGRES
 
     def __init__(self, url: str) -> None:
-        try:
-            made = make_url(url)
-        except ArgumentError:
-            raise MisuseError("run store: the URL of a database is postgresql://user:password@host/database") from None
-        query = {("ssl" if name == "sslmode" else name): value for name, value in made.query.items()}
-        self._url: URL = made.set(drivername="postgresql+asyncpg", query=query)
+        self._at = database_url(url, "run store")
         if find_spec("asyncpg") is None:
             raise MisuseError("a run store on PostgreSQL needs: pip install 'genai-factory[postgres]'")
         self.begin_anew()
@@ -62,7 +57,7 @@ class PostgresShelf:
     @property
     def place(self) -> str:
         """Where it is, without a password."""
-        return self._url.set(drivername="postgresql", query={}).render_as_string(hide_password=True)
+        return self._at.url.set(drivername="postgresql", query={}).render_as_string(hide_password=True)
 
     def begin_anew(self) -> None:
         """Forget the connections."""
@@ -126,8 +121,8 @@ class PostgresShelf:
             raise self._failure(error) from error
 
     def _engine(self, size: int) -> AsyncEngine:
-        times = {"timeout": CONNECT_S, "command_timeout": ANSWER_S}
-        return create_async_engine(self._url, pool_size=size, max_overflow=0, pool_pre_ping=True, connect_args=times)
+        told = {"timeout": CONNECT_S, "command_timeout": ANSWER_S} | self._at.connect_args
+        return create_async_engine(self._at.url, pool_size=size, max_overflow=0, pool_pre_ping=True, connect_args=told)
 
     async def _open(self, connection: AsyncConnection) -> None:
         known = len(self.dialect.steps)

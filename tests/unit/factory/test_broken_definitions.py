@@ -195,7 +195,11 @@ BROKEN = {
 def test_a_broken_definition_is_told_line_by_line(case, write):
     text, expected = BROKEN[case]
     lines = [f"agent.yaml:{line}" for line in expected]
-    known = {"{llms}": LLMS.names(), "{tools}": TOOLS.names(), "{memories}": [f"{name}:" for name in MEMORIES.names()]}
+    known = {
+        "{llms}": LLMS.names(),
+        "{tools}": TOOLS.names(),
+        "{memories}": sorted(f"{name}:" for name in MEMORIES.names()),
+    }
     known["{memory_keys}"] = sorted(MemorySpec.model_fields)
     for mark, names in known.items():
         lines = [line.replace(mark, ", ".join(names)) for line in lines]

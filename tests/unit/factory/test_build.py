@@ -19,6 +19,7 @@ from shared_libs.atomic import (
     Retry,
     tool,
 )
+from shared_libs.atomic.database_url import DRIVERS
 from shared_libs.atomic.llms import ScriptedLLM
 from shared_libs.factory import agent_from_dict, check_file, load_agent
 from shared_libs.factory.spec import BreakerSpec, LimitsSpec, PolicySpec, RateLimitSpec, RetrySpec
@@ -113,7 +114,7 @@ def test_a_limit_that_cannot_be_shared_is_told_with_its_place():
 
     place = "llm.rate_limit.store: "
     assert told(requests_per_minute=5, store="redis://me:secret@x") == (
-        f"{place}no limit is kept at such an address; allowed: postgresql+asyncpg:, sqlite+aiosqlite:",
+        f"{place}no limit is kept at such an address; allowed: {', '.join(sorted(f'{name}:' for name in DRIVERS))}",
     )
     assert told(concurrency=5, store="sqlite+aiosqlite:///l.db") == (
         f"{place}there is nothing to share; give requests_per_minute or tokens_per_minute as well",

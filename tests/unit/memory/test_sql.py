@@ -166,7 +166,7 @@ def test_a_server_that_is_not_there_is_told_without_the_password():
     assert "secret" not in str(caught.value)
 
 
-@pytest.mark.parametrize("url", ["mysql://x", "sqlite:///x.db", "nonsense", ""])
+@pytest.mark.parametrize("url", ["mysql://x", "sqlite+pysqlite:///x.db", "nonsense", "postgres", 3])
 def test_another_url_is_misuse(url):
     with pytest.raises(MisuseError, match="allowed are sqlite"):
         SQLMemory(url)

@@ -225,7 +225,8 @@ class Collection:
         """
         await self._there()
         if self.extractor is None or self.stores.graph is None:
-            raise MisuseError(f"collection {self.name!r} has no {'extractor' if self.extractor is None else 'graph store'}")
+            missing = "extractor" if self.extractor is None else "graph store"
+            raise MisuseError(f"collection {self.name!r} has no {missing}")
         async with aclosing(extracted(self.stores, self._space, self.extractor, at_once)) as progress:
             async for so_far in progress:
                 yield so_far

@@ -29,7 +29,7 @@ COMMON = [
 ]
 WEATHER = ", ".join(sorted([*COMMON, "days", "password", "place", "units"]))
 TOOL_NAME = "what the model calls the tool: letters, digits, '_' and '-'; needed when one is used twice"
-TOP = "collections, description, instructions, limits, llm, memory, name, output_schema, protocol, tools"
+TOP = "collections, description, durable, instructions, limits, llm, memory, name, output_schema, protocol, tools"
 
 BROKEN = {
     "unknown key": (HEAD + "toolz: []\n", [f"3:1: toolz: unknown key; allowed: {TOP}; did you mean 'tools'?"]),

@@ -204,6 +204,10 @@ REQUIREMENTS: dict[str, Requirement] = {
         "people.md A12",
     ),
     "tables-ahead": Requirement("a role that may make no tables uses those that were made ahead", "people.md B"),
+    "by-name": Requirement("a model may be told by its name, and a wrong name says the nearest", "people.md B"),
+    "dicts": Requirement(
+        "a policy is taken as a dict wherever it stands, and refused where it is wrong", "people.md A11"
+    ),
     "output-partial": Requirement(
         "an agent with an output_schema returns at its deadline what fits, and says what is missing", "contract"
     ),
@@ -478,5 +482,18 @@ REQUIREMENTS: dict[str, Requirement] = {
     ),
     "keys-teams": Requirement(
         "runs, sessions and decisions of one team answer 404 to another, on every route", "frontmcp GHSA-84j6-jc92-77jm"
+    ),
+    "admit-overload": Requirement(
+        "at twice the capacity at least nine tenths of it do useful work, and nothing admitted is late by queueing",
+        "issue: the service; sre.google, handling overload",
+    ),
+    "admit-fair": Requirement(
+        "a key with a hundred times the load costs another at most one service time", "issue: the service"
+    ),
+    "admit-feasible": Requirement(
+        "what cannot come in time is refused at once, with the reason and when to come back", "litellm#21553, #14801"
+    ),
+    "admit-slots": Requirement(
+        "slots follow a provider's refusals and never its answers' length, and none is lost", "issue: the service"
     ),
 }

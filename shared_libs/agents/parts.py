@@ -12,6 +12,7 @@ from shared_libs.agents.run import Run, RunOptions
 from shared_libs.atomic.errors import MisuseError
 from shared_libs.atomic.events import EventSink
 from shared_libs.atomic.llms.base import BaseLLMWrapper
+from shared_libs.atomic.llms.names import model_named
 from shared_libs.atomic.llms.structured import OutputSchema
 from shared_libs.atomic.memory.base import BaseMemory
 from shared_libs.atomic.scope import current_deadline, current_scope
@@ -32,6 +33,12 @@ class Parts:
     shape: OutputSchema | None
     deps: Any
     _by_name: dict[str, BaseTool]
+
+    def __repr__(self) -> str:
+        told = [f"{self.name!r}, llm={self.llm!r}", f"tools=[{', '.join(one.name for one in self.tools)}]"]
+        told += [] if self.memory is None else [f"memory={self.memory!r}"]
+        told += [] if self.shape is None else [f"output_schema={self.shape.name}"]
+        return f"{type(self).__name__}({', '.join(told)})"
 
     async def aopen(self) -> None:
         """Get model, memory and tools ready before a run's clock starts, or raise what is wrong; safe to repeat."""
@@ -101,18 +108,21 @@ def check_texts(**given: Any) -> None:
 
 def checked_model(llm: Any) -> BaseLLMWrapper:
     """
-    Take an agent's model.
+    Take an agent's model, or make the one of a name.
 
     Raises:
         MisuseError: it is none.
 
     """
+    if isinstance(llm, str):
+        named: BaseLLMWrapper = model_named(llm)
+        return named
     # by shape: a stand-in with the same methods is as good
+    if inspect.isclass(llm):
+        raise MisuseError(f"llm is a model such as OpenAILLM('gpt-5.4-mini'), not the class {llm.__name__}")
     if not callable(getattr(llm, "async_chat", None)) or not hasattr(llm, "native_tools"):
         raise MisuseError(
-            f"llm is a model such as OpenAILLM({str(llm)!r}), not {llm!r:.100}"
-            if isinstance(llm, str)
-            else f"llm is a model such as OpenAILLM('gpt-5.4-mini'), not a {type(llm).__name__}"
+            f"llm is a model such as OpenAILLM('gpt-5.4-mini'), or its name 'openai/gpt-5.4-mini', not {llm!r:.100}"
         )
     model: BaseLLMWrapper = llm
     return model
@@ -169,6 +179,8 @@ def _checked_tool(agent: str, given: Any) -> BaseTool | Toolset:
     what = getattr(given, "__name__", None) or type(given).__name__
     if inspect.isclass(given) and issubclass(given, BaseTool | Toolset):
         raise MisuseError(f"agent {agent}: {what} is the class of a tool; write {what}(…)")
+    if given is None:
+        raise MisuseError(f"agent {agent}: None is no tool; allowed are functions, a BaseTool and a Toolset")
     try:
         return tool(given)
     except MisuseError as error:

@@ -60,7 +60,7 @@ class ReActAgent(parts.Parts, Generic[T]):
     An agent: a model, tools, instructions, memory and limits. Immutable, and shared by any number of runs at once.
 
     Args:
-        llm: the model, with its fallbacks.
+        llm: the model, with its fallbacks; or its name, "provider/model".
         tools: what it may do; their names differ. A plain function is made a tool; a `Toolset` is asked by every run.
         instructions: the owner's words to the model.
         memory: where sessions are kept; a run without a session id keeps nothing.
@@ -76,7 +76,7 @@ class ReActAgent(parts.Parts, Generic[T]):
 
     def __init__(  # noqa: PLR0913 - the model, the tools and eight keywords
         self,
-        llm: BaseLLMWrapper,
+        llm: BaseLLMWrapper | str,
         tools: Iterable[BaseTool | Toolset | Callable[..., Any]] = (),
         *,
         instructions: str = "",
@@ -97,7 +97,7 @@ class ReActAgent(parts.Parts, Generic[T]):
         self.memory = parts.checked_memory(memory)
         self.limits = Limits.of(limits)
         self.name = name
-        self.protocol: TurnProtocol = choose_protocol(protocol, native_tools=llm.native_tools)
+        self.protocol: TurnProtocol = choose_protocol(protocol, native_tools=self.llm.native_tools)
         self.observers = parts.checked_observers(observers)
         self.shape = None if output_schema is None else OutputSchema.of(output_schema)
         self.deps = deps

@@ -24,6 +24,9 @@ MAX_DEPTH = 200
 _MAX_WRAPPED = 3
 """How many times over a text may be encoded as JSON."""
 
+_NOTHING = ("{}", "[]", "[{}]", "()", "None", "undefined")
+"""Ways to say that there are no arguments: JSON's, PHP's and those of the languages models are trained on."""
+
 _FENCE = re.compile(r"^\s*```[\w-]*[ \t]*\n?(?P<body>.*?)(?:\n?```\s*)?$", re.DOTALL)
 _NOT_SAID = re.compile(
     # a string is kept as it is; what does not end goes to the end, so that no text is read ever again
@@ -101,7 +104,7 @@ def _strictly(text: str) -> dict[str, Any] | None:
 
 
 def _loosely(text: str) -> dict[str, Any] | None:
-    if text == "{}":
+    if text in _NOTHING:
         return {}
     try:
         value: Any = text
@@ -111,6 +114,8 @@ def _loosely(text: str) -> dict[str, Any] | None:
                 break
         if value is None or (isinstance(value, str) and not value.strip()):
             return {}
+        if isinstance(value, list) and len(value) == 1:
+            (value,) = value
         return plain(value)
     except (ValueError, RecursionError):
         pass

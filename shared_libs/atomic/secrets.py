@@ -13,7 +13,7 @@ import re
 STRONG = (
     r"passw(?:or)?ds?|passphrases?|passcode|pwd|secrets?|token"
     r"|(?:access|refresh|auth|api|bearer|id|session)[_-]?tokens"
-    r"|authorization|amz-signature|credentials?|cookies?|phpsessid|jsessionid|sessionid|connect\.sid"
+    r"|authorization|amz-signature|shared[_-]?access[_-]?signature|jwts?|credentials?|cookies?|phpsessid|jsessionid|sessionid|connect\.sid"
     r"|(?:api|access|private|secret|account|signing|encryption|master|auth|client|service|subscription|storage|license"
     r"|shared[_-]?access|ssh|deploy)[_-]?keys?"
 )
@@ -24,7 +24,7 @@ WEAK = r"(?<![a-z0-9])(?:pass|auth|creds|dsn|session|signature|sig)"
 
 LOUD = (
     r"(?-i:(?<![A-Za-z0-9_])(?!(?:[A-Z0-9]+_)*(?:PRIMARY|FOREIGN|UNIQUE|SORT|CACHE|PARTITION|IDEMPOTENCY)_KEY)"
-    r"(?:[A-Z0-9]{1,40}_){1,8}KEYS?)"
+    r"(?:[A-Z0-9]{1,40}_){1,8}(?:KEYS?|PAT))"
 )
 """Environment variables such as `OPENAI_KEY`."""
 

@@ -103,6 +103,9 @@ class SQLMemory(BaseMemory):
         self._databases: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Database] = weakref.WeakKeyDictionary()
         self._ready = False
 
+    def __repr__(self) -> str:
+        return f"SQLMemory({self._place!r})"
+
     async def _open(self) -> None:
         async with self._reading() as connection:
             await connection.execute(select(1))

@@ -36,7 +36,12 @@ _SHAPES = re.compile(
     | \bfk_[0-9a-z]{8}_[A-Za-z0-9_-]{20,}
     | \b[spr]k_(?:live|test)_[A-Za-z0-9]{8,}
     | \b(?:gh[pousr]_|github_pat_|glpat-|hf_|gsk_|xai-|pplx-|npm_|pypi-|do[por]_v1_|r8_|ya29\.|whsec_
-        |shp(?:at|ca|pa|ss)_|dckr_pat_|lin_api_|tvly-|nvapi-|sntrys_|ATATT3)[A-Za-z0-9_-]{12,}
+        |shp(?:at|ca|pa|ss)_|dckr_pat_|lin_api_|tvly-|nvapi-|sntrys_|ATATT3|hv[bs]\.|ntn_|figd_|sbp_|glsa_|glc_|fo1_
+        |dp\.pt\.|NRAK-|PMAK-|AGE-SECRET-KEY-1|xapp-)[A-Za-z0-9_-]{12,}
+    | \b(?:dapi|key-)[0-9a-f]{32}\b
+    | \bsecret_[A-Za-z0-9]{30,}
+    | \bpat[A-Za-z0-9]{14}\.[A-Za-z0-9]{20,}
+    | (?<![\w:])\d{8,10}:AA[A-Za-z0-9_-]{30,}
     | \bxox[abeprs]-[A-Za-z0-9-]{10,}
     | \b(?:AKIA|ASIA)[A-Z0-9]{16}\b
     | \bAIza[A-Za-z0-9_-]{30,}
@@ -44,29 +49,18 @@ _SHAPES = re.compile(
     | (?<![A-Za-z0-9_-])SG\.[A-Za-z0-9_-]{10,64}\.[A-Za-z0-9_-]{10,}
     | (?<=hooks\.slack\.com/)(?:services|workflows|triggers)/[A-Za-z0-9/_-]{8,}
     | (?<=/api/webhooks/)\d{5,25}/[A-Za-z0-9_-]{20,}
+    | (?<=hooks\.zapier\.com/hooks/catch/)\d{3,15}/[A-Za-z0-9]{5,}
+    | (?:(?<=[ ]-u[ ])|(?<=[ ]--user[ ]))["']?[^\s:"']{1,100}:[^\s"']{3,}
     | -----BEGIN[ ][A-Z ]{0,40}PRIVATE[ ]KEY(?:[ ]BLOCK)?-----.*?(?:-----END[ ][A-Z ]{0,40}KEY(?:[ ]BLOCK)?-----|\Z)
     """,
     re.VERBOSE | re.DOTALL,
 )
 _SHAPE_HINTS = (
-    *(
-        "sk-",
-        "fk_",
-        "k_live_",
-        "k_test_",
-        "gh",
-        "glpat-",
-        "hf_",
-        "gsk_",
-        "xai-",
-        "pplx-",
-        "npm_",
-        "pypi-",
-        "_v1_",
-        "r8_",
-    ),
-    *("ya29.", "whsec_", "shp", "dckr_pat_", "lin_api_", "tvly-", "nvapi-", "sntrys_", "ATATT3", "xox", "AKIA"),
-    *("ASIA", "AIza", "eyJ", "SG.", "hooks.slack.com/", "/api/webhooks/", "-----BEGIN "),
+    *("sk-", "fk_", "k_live_", "k_test_", "gh", "glpat-", "hf_", "gsk_", "xai-", "pplx-", "npm_", "pypi-", "_v1_"),
+    *("r8_", "ya29.", "whsec_", "shp", "dckr_pat_", "lin_api_", "tvly-", "nvapi-", "sntrys_", "ATATT3", "xox", "AKIA"),
+    *("ASIA", "AIza", "eyJ", "SG.", "hooks.slack.com/", "/api/webhooks/", "-----BEGIN ", "hvs.", "hvb.", "ntn_"),
+    *("figd_", "sbp_", "glsa_", "glc_", "fo1_", "dp.pt.", "NRAK-", "PMAK-", "AGE-SECRET-", "xapp-", "dapi", "key-"),
+    *("secret_", "pat", ":AA", "hooks.zapier.com/", " -u ", " --user "),
 )
 _SCHEME = re.compile(
     # a token has digits or mixed case, or is long; "basic arithmetic" is no secret
@@ -99,7 +93,7 @@ _OPTION = re.compile(
 _AN_OPTION = re.compile(_OPTION_NAME, re.IGNORECASE)
 _NAME_HINTS = (
     *("pass", "pwd", "secret", "token", "authorization", "credential", "cookie", "sess", "connect.sid", "key", "auth"),
-    *("creds", "dsn", "sig"),
+    *("creds", "dsn", "sig", "jwt", "_pat"),
 )
 _NO_SECRETS = ("", "none", "null", "true", "false", MASK)
 _LOOKS_SECRET = re.compile(r"(?=.*[0-9])(?=.*[A-Za-z!#$%&*+/=^~]).{6,}|.{24,}", re.DOTALL)

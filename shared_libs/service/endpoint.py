@@ -18,6 +18,7 @@ from shared_libs.service.bodies import decode_json
 from shared_libs.service.callers import ANYONE, Caller
 from shared_libs.service.deadlines import keep_alive_s, patience
 from shared_libs.service.edge import ASGIApp, Exchange, Message, Receive, Scope, Send
+from shared_libs.service.fair_queue import RANKS
 from shared_libs.service.problems import PROBLEM_DETAILS, Dialect, Problem, problem_of
 from shared_libs.service.streams import EventStream, encode
 
@@ -143,6 +144,20 @@ class Call:
         self.exchange.tell("x-factory-deadline", f"{seconds:.3f}")
         self.exchange.tell("x-factory-deadline-from", source)
         return Deadline(self.exchange.began_at + seconds)
+
+    @property
+    def priority(self) -> str:
+        """
+        How important the client says it is; a key's own priority is the highest it gets.
+
+        Raises:
+            Problem: it says what nobody knows.
+
+        """
+        told = self.headers.get("x-priority", "default").lower()
+        if told not in RANKS:
+            raise Problem("invalid_request", f"X-Priority is one of {', '.join(RANKS)}", param="x-priority")
+        return told
 
     def stays_when_gone(self, default: Literal["cancel", "continue"]) -> bool:
         """

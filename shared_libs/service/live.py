@@ -16,7 +16,7 @@ from shared_libs.agents.react_agent import ReActAgent
 from shared_libs.atomic.deadline import Deadline
 from shared_libs.atomic.events import AgentEvent, EventSink, RunFinished
 from shared_libs.atomic.results import AgentResult
-from shared_libs.service.admission import Admission, Demand, Grant
+from shared_libs.service.admission import FULL, Admission, Demand, Grant
 from shared_libs.service.callers import Caller
 from shared_libs.service.catalogue import Entry
 from shared_libs.service.paused import PausedRuns
@@ -212,6 +212,8 @@ class LiveRun:
         if event.run_id == self.id:  # not those of agents that it calls
             if isinstance(event, RunFinished) and self._grant is not None:
                 self._grant.settle(event.result.usage, event.result.cost_usd)  # of one that was cancelled, too
+                if any(attempt.status_code in FULL for attempt in event.result.attempts):
+                    self._grant.upstream_was_full()
             self.events.append(event)
             self._wake()
 

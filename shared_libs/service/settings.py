@@ -38,6 +38,8 @@ class Settings(Section):
     """
     pepper: Annotated[str, Field(repr=False)] = ""
     """A secret that keys are hashed with, best as "${VARIABLE}"; another one makes every key invalid."""
+    slots: Count = 100
+    """How many requests one agent or chain serves at the same time, at the most; more wait, or are refused."""
     max_body: Count = 10 * 1024 * 1024
     """Bytes of a body."""
     body_timeout_s: Seconds = 10.0

@@ -51,7 +51,7 @@ class Service:
         observers: list[EventSink] = [hear, self.metrics]
         observers += [] if self.telemetry is None else [self.telemetry]
         self.catalogue = Catalogue(settings.configs, observers, apart=(FILE_NAME, KEYS_NAME, settings.keys))
-        self.admission = Admission()
+        self.admission = Admission(settings.slots)
         self.paused = PausedRuns()
         self.runs = Runs(self.admission, self.paused, orphan_grace_s=settings.orphan_grace_s)
         self.store = RunStore(settings.store, contents=settings.contents, retention_days=settings.retention_days)

@@ -12,6 +12,7 @@ import msgspec
 from shared_libs.atomic.deadline import NEVER, Deadline
 from shared_libs.atomic.errors import MisuseError, StreamInterrupted
 from shared_libs.atomic.llms.fitting import fitted
+from shared_libs.atomic.llms.names import model_named
 from shared_libs.atomic.llms.request import Request, checked_response
 from shared_libs.atomic.llms.structured import OutputSchema
 from shared_libs.atomic.loading import load
@@ -67,8 +68,8 @@ class BaseLLMWrapper:
 
     Args:
         model: the model's name at the provider.
-        resilience: the policy; a fallback without one takes the primary's.
-        fallbacks: the models to ask when this one has failed, in order.
+        resilience: the policy, or a dict of its keys; a fallback without one takes the primary's.
+        fallbacks: the models to ask when this one has failed, in order; "provider/model" names one.
         price: US dollars per million tokens; None means unknown, which is not zero.
         options: request fields sent with every call (`temperature`, `max_tokens`, ...); a call's own win.
 
@@ -94,21 +95,31 @@ class BaseLLMWrapper:
         self,
         model: str,
         *,
-        resilience: Resilience | None = None,
-        fallbacks: Sequence[BaseLLMWrapper] = (),
+        resilience: Resilience | Mapping[str, Any] | None = None,
+        fallbacks: Sequence[BaseLLMWrapper | str] = (),
         price: Price | None = None,
         options: Mapping[str, Any] | None = None,
     ) -> None:
         if not model:
             raise MisuseError(f"{type(self).__name__} needs the name of a model")
         self.model = model
-        self.resilience = resilience
-        self.fallbacks = tuple(fallbacks)
+        self.resilience = None if resilience is None else Resilience.of(resilience)
+        self.fallbacks = _checked_fallbacks(fallbacks)
         self.price = price
         self.options = _checked_options(options or {})
         self.health = self._health()
         self._chain: tuple[Resilience, list[tuple[BaseLLMWrapper, Resilience]]] | None = None
         self._is_open = False
+
+    def __repr__(self) -> str:
+        told = [repr(self.model), *self._told()]
+        if self.fallbacks:
+            told.append(f"fallbacks=[{', '.join(map(repr, self.fallbacks))}]")
+        return f"{type(self).__name__}({', '.join(told)})"
+
+    def _told(self) -> list[str]:
+        """What else tells this model from others, for `repr`; never a secret."""
+        return []
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
@@ -397,6 +408,25 @@ class BaseLLMWrapper:
         if finished is None:
             raise StreamInterrupted("the stream ended without its end")
         return checked_response(finished)
+
+
+def _checked_fallbacks(given: Any) -> tuple[BaseLLMWrapper, ...]:
+    """
+    Take the fallbacks; a name is made a model.
+
+    Raises:
+        MisuseError: they are no list of models.
+
+    """
+    if isinstance(given, str | BaseLLMWrapper) or not isinstance(given, Iterable):
+        raise MisuseError(f"fallbacks is a list of models, not {given!r:.100}; write fallbacks=[…]")
+    models = tuple(model_named(one) if isinstance(one, str) else one for one in given)
+    for one in models:
+        if not isinstance(one, BaseLLMWrapper):
+            raise MisuseError(
+                f"a fallback is a model, or the name of one such as 'openai/gpt-5.4-mini', not {one!r:.100}"
+            )
+    return models
 
 
 def _checked_options(options: Mapping[str, Any]) -> dict[str, Any]:

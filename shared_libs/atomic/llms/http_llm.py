@@ -94,8 +94,8 @@ class HttpLLM(BaseLLMWrapper):
         *,
         api_key: str | None = None,
         base_url: str | None = None,
-        resilience: Resilience | None = None,
-        fallbacks: Sequence[BaseLLMWrapper] = (),
+        resilience: Resilience | Mapping[str, Any] | None = None,
+        fallbacks: Sequence[BaseLLMWrapper | str] = (),
         price: Price | None = None,
         options: Mapping[str, Any] | None = None,
     ) -> None:
@@ -110,6 +110,9 @@ class HttpLLM(BaseLLMWrapper):
             self.structured_output = False
         super().__init__(model, resilience=resilience, fallbacks=fallbacks, price=price, options=options)
         self.obeys = type(self).__module__.startswith(_OURS)  # a subclass of a user's is foreign code
+
+    def _told(self) -> list[str]:
+        return [] if self.base_url == self.own_base_url else [f"base_url={self.base_url.partition('?')[0]!r}"]
 
     def _address_in_environment(self) -> str | None:
         return os.environ.get(self.base_url_variable)
@@ -234,8 +237,8 @@ class VendorLLM(HttpLLM):
         api_key: str | None = None,
         base_url: str | None = None,
         client: Any = None,
-        resilience: Resilience | None = None,
-        fallbacks: Sequence[BaseLLMWrapper] = (),
+        resilience: Resilience | Mapping[str, Any] | None = None,
+        fallbacks: Sequence[BaseLLMWrapper | str] = (),
         price: Price | None = None,
         options: Mapping[str, Any] | None = None,
     ) -> None:

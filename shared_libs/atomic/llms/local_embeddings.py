@@ -60,8 +60,8 @@ class LocalEmbeddings(BaseLLMWrapper):
         *,
         folder: str | None = None,
         threads: int = 1,
-        resilience: Resilience | None = None,
-        fallbacks: Sequence[BaseLLMWrapper] = (),
+        resilience: Resilience | Mapping[str, Any] | None = None,
+        fallbacks: Sequence[BaseLLMWrapper | str] = (),
         options: Mapping[str, Any] | None = None,
     ) -> None:
         if threads < 1:

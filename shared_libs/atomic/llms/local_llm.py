@@ -69,8 +69,8 @@ class LocalLLM(HttpLLM):
         *,
         threads: int = 1,
         context_window: int = 4096,
-        resilience: Resilience | None = None,
-        fallbacks: Sequence[BaseLLMWrapper] = (),
+        resilience: Resilience | Mapping[str, Any] | None = None,
+        fallbacks: Sequence[BaseLLMWrapper | str] = (),
         price: Price | None = None,
         options: Mapping[str, Any] | None = None,
     ) -> None:

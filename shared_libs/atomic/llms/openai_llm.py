@@ -77,8 +77,8 @@ class OpenAILLM(VendorLLM):
         base_url: str | None = None,
         client: AsyncOpenAI | None = None,
         api: Api = "chat",
-        resilience: Resilience | None = None,
-        fallbacks: Sequence[BaseLLMWrapper] = (),
+        resilience: Resilience | Mapping[str, Any] | None = None,
+        fallbacks: Sequence[BaseLLMWrapper | str] = (),
         price: Price | None = None,
         options: Mapping[str, Any] | None = None,
     ) -> None:

@@ -61,7 +61,7 @@ class RerankLLM(HttpLLM):
         api_key: str | None = None,
         base_url: str | None = None,
         api: RerankApi = "documents",
-        resilience: Resilience | None = None,
+        resilience: Resilience | Mapping[str, Any] | None = None,
         fallbacks: Sequence[RerankLLM] = (),
         price: Price | None = None,
         options: Mapping[str, Any] | None = None,

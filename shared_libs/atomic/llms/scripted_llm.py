@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from typing import Any, Self
 
 import msgspec
@@ -59,8 +59,8 @@ class ScriptedLLM(BaseLLMWrapper):
         script: Sequence[ScriptItem],
         *,
         model: str = "scripted",
-        resilience: Resilience | None = None,
-        fallbacks: Sequence[BaseLLMWrapper] = (),
+        resilience: Resilience | Mapping[str, Any] | None = None,
+        fallbacks: Sequence[BaseLLMWrapper | str] = (),
         price: Price | None = None,
         native_tools: bool = True,
     ) -> None:

@@ -69,6 +69,9 @@ class BaseMemory:
             if method in vars(cls):
                 raise MisuseError(f"{cls.__name__} overrides {method}, which is final; write `_{method[6:]}` instead")
 
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.name!r})"
+
     @final
     async def async_store(
         self,

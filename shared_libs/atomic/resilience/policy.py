@@ -118,6 +118,17 @@ class Resilience:
     idle_timeout_s: float = 10.0
     rate_limit: RateLimit | None = None
 
+    @classmethod
+    def of(cls, given: Resilience | Mapping[str, Any]) -> Resilience:
+        """
+        Take a policy, or a dict of its keys.
+
+        Raises:
+            MisuseError: it is neither, or a value is not valid.
+
+        """
+        return _as_policy("resilience", given, cls)
+
     def __post_init__(self) -> None:
         object.__setattr__(self, "retry", _as_policy("retry", self.retry, Retry))
         object.__setattr__(self, "breaker", _as_policy("breaker", self.breaker, Breaker))

@@ -77,6 +77,10 @@ class BaseTool:
         if "__init__" in vars(cls):
             cls.__init__ = _remembering(cls.__init__)  # type: ignore[method-assign]
 
+    def __repr__(self) -> str:
+        described = {} if self._arguments is None else self._arguments.schema.get("properties", {})
+        return f"{type(self).__name__}({', '.join([repr(self.name), *described])})"
+
     @property
     def still_running(self) -> int:
         """How many calls of this tool run on although nobody waits for them any more; a gauge for metrics."""

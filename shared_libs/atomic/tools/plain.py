@@ -89,6 +89,9 @@ class _Plain:
             self._inside.discard(id(value))
 
     def _converted(self, value: Any, depth: int) -> Any:
+        names = getattr(value, "_fields", None) if isinstance(value, tuple) else None
+        if isinstance(names, tuple):
+            return self._object(zip(names, value, strict=False), len(value), depth)
         if isinstance(value, Mapping):
             return self._object(value.items(), len(value), depth)
         if isinstance(value, list | tuple):
@@ -222,6 +225,9 @@ def _array(value: Any, most: int) -> Any:
     size = getattr(value, "size", None)
     if isinstance(size, int) and size > most:
         return [*value.reshape(-1)[:most].tolist(), f"… {size - most:,} more, not shown; its shape is {value.shape}"]
+    names = getattr(getattr(value, "dtype", None), "names", None)
+    if names and value.ndim == 1:  # columns that have names
+        return [dict(zip(names, row, strict=True)) for row in value.tolist()]
     return value.tolist()
 
 

@@ -27,6 +27,9 @@ class Toolset:
     max_observation_chars: int = 32_000
     gives_way: bool = False
 
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.name!r})"
+
     @final
     async def async_list(self) -> Sequence[BaseTool]:
         """

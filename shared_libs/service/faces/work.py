@@ -170,6 +170,7 @@ def _demand(call: Call, entry: Entry, wanted: Wanted) -> Demand:
         deadline=call.deadline(entry.longest_s, streams=wanted.stream or wanted.background),
         tokens=estimate_tokens(wanted.messages) + int(most),
         need_s=0.0 if entry.kind == "agent" else None,  # an agent can always answer with what it has
+        priority=call.priority,
     )
 
 

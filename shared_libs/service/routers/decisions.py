@@ -38,7 +38,7 @@ async def decide(call: Call) -> None:
     background = in_background(call)
     stays = background or call.stays_when_gone("continue")
     deadline = call.deadline(min(entry.longest_s, timeout or entry.longest_s), streams=streams(call) or background)
-    demand = Demand(caller=call.caller, target=entry.name, deadline=deadline, need_s=0.0)
+    demand = Demand(caller=call.caller, target=entry.name, deadline=deadline, need_s=0.0, priority=call.priority)
     asked = Asked(question="", resumes=Resumed(state, decisions))
     live = LiveRun(entry, asked, demand, record=service.record(call.caller), run_id=run_id)
     before = service.runs.get(run_id, team)

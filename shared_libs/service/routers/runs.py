@@ -93,7 +93,7 @@ async def begin(call: Call) -> None:
             options={key: body[key] for key in ("output_schema",) if body.get(key) is not None},
         )
         # an agent can always answer with what it has
-        demand = Demand(caller=call.caller, target=entry.name, deadline=deadline, need_s=0.0)
+        demand = Demand(caller=call.caller, target=entry.name, deadline=deadline, need_s=0.0, priority=call.priority)
         run_id = asked_before.run_id if asked_before.has_key else ""
         live = LiveRun(entry, asked, demand, record=call.service.record(call.caller), run_id=run_id)
         call.service.runs.begin(live)

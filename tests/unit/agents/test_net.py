@@ -262,7 +262,7 @@ def test_parallel_sub_agents_pass_a_limit_of_tokens_by_less_than_what_is_under_w
 
 
 MISUSE = {
-    "a model by its name": (lambda: ReActAgent(llm="gpt-5.4-mini"), r"OpenAILLM\('gpt-5.4-mini'\)"),
+    "a model without its provider": (lambda: ReActAgent(llm="gpt-5.4-mini"), "openai/gpt-5.4-mini"),
     "no model": (lambda: ReActAgent(llm=None), "llm is a model"),
     "limits of a wrong key": (lambda: ReActAgent(llm=ScriptedLLM([]), limits={"timeout": 5}), "timeout_s"),
     "limits as a number": (lambda: ReActAgent(llm=ScriptedLLM([]), limits=5), "allowed is a Limits or a dict"),
@@ -275,6 +275,8 @@ MISUSE = {
     "instructions as a number": (lambda: ReActAgent(llm=ScriptedLLM([]), instructions=5), "instructions is a text"),
     "no name": (lambda: ReActAgent(llm=ScriptedLLM([]), name=""), "name is a text"),
     "no tool": (lambda: ReActAgent(llm=ScriptedLLM([]), tools=[5]), "int is no tool"),
+    "nothing for a tool": (lambda: ReActAgent(llm=ScriptedLLM([]), tools=[None]), "None is no tool"),
+    "the class of a model": (lambda: ReActAgent(llm=ScriptedLLM), "not the class ScriptedLLM"),
 }
 
 

@@ -103,10 +103,10 @@ def test_cancelling_the_wait_does_not_stop_the_thread():
     ("error", "text"),
     [
         (SystemExit(3), "SystemExit: 3"),
-        (KeyboardInterrupt(), "KeyboardInterrupt: "),
+        (KeyboardInterrupt(), "KeyboardInterrupt"),
         (StopIteration(), "StopIteration"),
-        (asyncio.CancelledError(), "CancelledError: "),
-        (GeneratorExit(), "GeneratorExit: "),
+        (asyncio.CancelledError(), "CancelledError"),
+        (GeneratorExit(), "GeneratorExit"),
     ],
 )
 def test_what_would_end_a_thread_or_confuse_the_loop_is_the_tools_failure(error, text):

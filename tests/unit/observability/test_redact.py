@@ -22,6 +22,10 @@ SECRETS = [
     "xoxb-1234567890-abcdefghij",
     "AIzaSyA-1234567890abcdefghijklmnopqrstuv",
     "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxIn0.c2lnbmF0dXJl",
+    *("hvs.CAESIabcdef0123456789", "ntn_abcdefghij0123456789", "figd_abcdefghij0123456789", "sbp_0123456789abcdef0123"),
+    *("glsa_abcdefghij0123456789_ab12", "NRAK-ABCDEFGHIJ0123456789", "PMAK-abcdefghij0123456789", "key-" + "0a" * 16),
+    *("AGE-SECRET-KEY-1QQPQX0123456789", "dp.pt.abcdefghij0123456789", "xapp-1-A0123456789-abcdef", "dapi" + "0a" * 16),
+    *("123456789:AAabcdefghijklmnopqrstuvwxyz0123456", "patAbCdEfGhIjKlMn.0123456789abcdef01234567"),
     "-----BEGIN RSA PRIVATE KEY-----\nMIIEpAIBAAKC\n-----END RSA PRIVATE KEY-----",
 ]
 
@@ -118,6 +122,12 @@ def test_masking_twice_changes_nothing_more():
     [
         ("OPENAI_KEY=abc123def", "abc123"),
         ("pwd=hunter", "hunter"),
+        ("GITHUB_PAT=abc123def", "abc123"),
+        ("SharedAccessSignature=abc123def", "abc123"),
+        ("jwt: abc123def", "abc123"),
+        ("curl -u user:hunter2 http://h", "hunter2"),
+        ("curl --user 'user:hunter2' http://h", "hunter2"),
+        ("https://hooks.zapier.com/hooks/catch/123456/abc123def/", "abc123"),
         ("pass: hunter2x", "hunter"),
         ("auth=abc123def", "abc123"),
         ("dsn=sqlite3db9x", "db9x"),
@@ -215,6 +225,7 @@ PIECES_OF_HOSTILE_TEXT = [
     *('token="', "a:", "sk-", "-----BEGIN PRIVATE KEY-----", "-----BEGIN ", "eyJ", "eyJaaaaa-", "http://a:", "x://a:"),
     *("\\", "token", "SG.aaaaaaaaaaaa-", "A_", "A_KEY", "_KEY=", "--a-", "--token ", "Bearer ", "bearer a", "token\\"),
     *("https://aaaaaaaa", "\x1b[", "\x1b]", "\u200b", "token\u200b", 'password="\\', "pwd = ", "token,  ", "sessionid"),
+    *(" -u ", " -u a", " --user a:", "key-", "dapi0a", "patAAAAAAAAAAAAAA.", "12345678:AA", "xapp-", "a1:", "JWT_PAT_"),
     *("https://hooks.slack.com/", "a@", "-", "a-a_", "name, ", "--password '"),
 ]
 

@@ -145,6 +145,11 @@ class Unspeakable(Exception):
         raise ValueError("no words")
 
 
+class Worse(BaseException):
+    def __str__(self):
+        raise ValueError("no words")
+
+
 @pytest.mark.promise("run-returns")
 @pytest.mark.parametrize("isolation", ["loop", "thread"])
 @pytest.mark.parametrize(
@@ -157,6 +162,8 @@ class Unspeakable(Exception):
         (ExceptionGroup("many", [ValueError("a"), KeyError("b")]), "ValueError: a; KeyError: 'b'"),
         (SystemExit(2), "SystemExit: 2"),
         (Unspeakable(), "Unspeakable"),
+        (Worse(), "Worse"),
+        (BaseExceptionGroup("g", [ValueError("inner"), SystemExit(2)]), "ValueError: inner; SystemExit: 2"),
         (asyncio.CancelledError(), None),
         (StopIteration(), None),
         (KeyError("\udce9"), "KeyError: '\\udce9'"),

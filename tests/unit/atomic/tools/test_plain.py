@@ -81,6 +81,8 @@ class Color(enum.Enum):
     [
         (pd.Series([10.5, 20.25], index=["AA", "UA"], name="delay"), '{"AA":10.5,"UA":20.25}'),
         (pd.Series([1, None]), "[1.0,null]"),
+        (np.array([(1, "x")], dtype=[("a", int), ("b", "U5")]), '[{"a":1,"b":"x"}]'),
+        (collections.namedtuple("Point", "x y")(1, 2), '{"x":1,"y":2}'),  # noqa: PYI024 - as people write it
         (pd.Series([1, 2], index=["a", "a"]), '[{"index":"a","value":1},{"index":"a","value":2}]'),
         (
             pd.Series([1, 2], index=pd.MultiIndex.from_tuples([("a", 1), ("b", 2)], names=["x", "y"]), name="v"),

@@ -1,0 +1,199 @@
+"""The slots of one agent or chain: how many there are, who waits for one, and for how long."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+
+from shared_libs.service.fair_queue import RANKS, TARGET_S, FairQueue, Waiter
+from shared_libs.service.problems import Problem
+
+REMEMBERED = 256
+"""How many requests are remembered, to say how long one takes."""
+
+REMEMBERED_S = 600.0
+
+CUT = 0.7
+"""What is left of the slots when the provider is full; one more comes back for as many successes as there are slots."""
+
+FIRST_GUESS_S = 1.0
+"""How long a request takes when none has ended yet."""
+
+MOST_WAITING = 1000
+"""How many wait at the most; further ones are refused at once."""
+
+
+class Pool:
+    """
+    Slots, and a fair queue for them.
+
+    The number of slots follows the provider: a refusal for want of capacity (429, 503, 529) cuts it, successes bring
+    it back (AIMD). How long answers take does not count: that is how long they are.
+
+    Args:
+        name: whose slots they are.
+        most: how many there are at the most.
+
+    """
+
+    def __init__(self, name: str, most: int) -> None:
+        self.name = name
+        self.most = most
+        self.limit = float(most)
+        self.taken = 0
+        self.queue = FairQueue()
+        self._loop = asyncio.get_running_loop()
+        self._took: deque[tuple[float, float, float]] = deque(maxlen=REMEMBERED)
+        self._cut_at = float("-inf")
+
+    async def enter(self, waiter: Waiter, need_s: float | None, accepted: Callable[[], None]) -> float:
+        """
+        Take a slot, as soon as it is this one's turn; returns the seconds it has waited.
+
+        Args:
+            waiter: who waits; its `until` is the deadline.
+            need_s: seconds it takes at the least; None: what the quickest tenth took of late.
+            accepted: called when it is not refused at once.
+
+        Raises:
+            Problem: it would come too late, or there is more to do than can be done.
+
+        """
+        now = self._loop.time()
+        need_s = self.quick_s(now) if need_s is None else need_s
+        waiter.until -= need_s
+        if self._is_free and not len(self.queue):
+            if waiter.until < now:
+                raise self._too_late(need_s, now, waiter)
+            self.taken += 1
+            accepted()
+            return 0.0
+        self._refuse_what_cannot_be(waiter, now, need_s)
+        future: asyncio.Future[None] = self._loop.create_future()
+        waiter.token = future
+        self.queue.add(waiter)
+        accepted()
+        timer = self._loop.call_at(waiter.until, self._expire, waiter)
+        try:
+            await future
+        except asyncio.CancelledError:
+            if future.done() and not future.cancelled() and future.exception() is None:
+                self.leave()  # it had its turn in the moment it left
+            raise
+        finally:
+            timer.cancel()
+            self.queue.remove(waiter)
+        return self._loop.time() - waiter.since
+
+    def leave(self, *, cost: float = 0.0, took_s: float | None = None, was_full: bool = False) -> None:
+        """
+        Give a slot back.
+
+        Args:
+            cost: how much work was done.
+            took_s: seconds it took; None where it was not done.
+            was_full: whether the provider refused for want of capacity.
+
+        """
+        now = self._loop.time()
+        self.taken -= 1
+        if was_full:
+            began_at = now - (took_s or 0.0)
+            if began_at >= self._cut_at:  # those that were under way at the last cut say nothing new
+                self.limit = max(1.0, self.limit * CUT)
+                self._cut_at = now
+        elif took_s is not None:
+            self._took.append((now, took_s, cost))
+            self.limit = min(float(self.most), self.limit + 1.0 / self.limit)
+        self._serve(now)
+
+    def quick_s(self, now: float) -> float:
+        """Return what the quickest tenth of requests took of late, in seconds; 0 where none has ended."""
+        took = sorted(seconds for at, seconds, _ in self._took if now - at <= REMEMBERED_S)
+        return took[len(took) // 10] if took else 0.0
+
+    def mean_s(self) -> float:
+        """Return what a request took of late, in seconds."""
+        return sum(seconds for _, seconds, _ in self._took) / len(self._took) if self._took else FIRST_GUESS_S
+
+    def mean_cost(self) -> float:
+        """Return how much work a request was of late; 0 where none has ended."""
+        return sum(cost for _, _, cost in self._took) / len(self._took) if self._took else 0.0
+
+    def predicted_wait_s(self, key: str, weight: float, cost: float) -> float:
+        """Return how long somebody would wait who came now, in seconds."""
+        if self._is_free and not len(self.queue):
+            return 0.0
+        done = sum(cost for _, _, cost in self._took)
+        busy_s = sum(seconds for _, seconds, _ in self._took)
+        per_s = (done / busy_s if done and busy_s else cost / FIRST_GUESS_S) * int(self.limit)
+        return self._between_s + self.queue.ahead(key, weight, cost) / per_s
+
+    @property
+    def wait_limit_s(self) -> float:
+        """How long anybody waits in an overloaded queue: the target, and as long as one request takes."""
+        return TARGET_S + self.mean_s()
+
+    @property
+    def _between_s(self) -> float:
+        return self.mean_s() / max(1, int(self.limit))
+
+    @property
+    def _is_free(self) -> bool:
+        return self.taken < int(self.limit)
+
+    def _refuse_what_cannot_be(self, waiter: Waiter, now: float, need_s: float) -> None:
+        wait_s = self.predicted_wait_s(waiter.key, waiter.weight, waiter.cost)
+        overloaded = self.queue.overloaded(waiter.key)
+        # in an overloaded queue the newest comes first: what stands before it says nothing
+        if now + (self._between_s if overloaded else wait_s) > waiter.until:
+            raise self._too_late(need_s, now, waiter, wait_s)
+        if overloaded and waiter.rank == RANKS["sheddable"]:
+            raise self._overloaded(waiter, now)
+        if len(self.queue) >= MOST_WAITING:
+            last = max(self.queue, key=lambda other: (other.rank, other.since))
+            if last.rank <= waiter.rank:
+                raise self._overloaded(waiter, now)
+            self._shed(last, now)
+
+    def _serve(self, now: float) -> None:
+        """Give free slots to those whose turn it is."""
+        while self._is_free and (waiter := self.queue.pop(now, self.wait_limit_s)) is not None:
+            for late in self.queue.late(waiter.key, now, self.wait_limit_s):
+                self._fail(late, self._overloaded(late, now))
+            if waiter.token.done():
+                continue
+            if waiter.until < now:
+                self._fail(waiter, self._too_late(0.0, now, waiter))
+            else:
+                self.taken += 1
+                waiter.token.set_result(None)
+
+    def _expire(self, waiter: Waiter) -> None:
+        self.queue.remove(waiter)
+        self._fail(waiter, self._too_late(0.0, self._loop.time(), waiter))
+
+    def _shed(self, waiter: Waiter, now: float) -> None:
+        self.queue.remove(waiter)
+        self._fail(waiter, self._overloaded(waiter, now))
+
+    def _fail(self, waiter: Waiter, problem: Problem) -> None:
+        if not waiter.token.done():
+            waiter.token.set_exception(problem)
+
+    def _too_late(self, need_s: float, now: float, waiter: Waiter, wait_s: float = 0.0) -> Problem:
+        left_s = max(0.0, waiter.until + need_s - now)
+        detail = (
+            f"{self.name}: it takes at least {need_s:.2f} s, and could begin in {wait_s:.2f} s; the deadline is in "
+            f"{left_s:.2f} s"
+        )
+        facts = {"wait_s": round(wait_s, 3), "need_s": round(need_s, 3), "left_s": round(left_s, 3)}
+        # it fits when the queue is so short that what is left covers both; where it never does, waiting is no use
+        again_s = max(0.0, wait_s - max(0.0, left_s - need_s)) if need_s < left_s else None
+        return Problem("deadline_unreachable", detail, retry_after_s=again_s, facts=facts)
+
+    def _overloaded(self, waiter: Waiter, now: float) -> Problem:
+        waited_s = now - waiter.since
+        detail = f"{self.name}: {len(self.queue)} wait for {int(self.limit)} slots; this one waited {waited_s:.2f} s"
+        return Problem("overloaded", detail, retry_after_s=max(0.1, 2 * self._between_s), facts={"why": "queue"})

@@ -128,6 +128,11 @@ REQUIREMENTS: dict[str, Requirement] = {
         "a store that is not there is told before a model is asked; one that goes away and comes back costs no run",
         "docs/durable.md; pydantic-ai #6620, dbos-transact-py #716",
     ),
+    "durable-followed": Requirement(
+        "a run is followed from any process: every event once and in order, pieces of text while they come, whatever "
+        "becomes of the line",
+        "docs/durable.md; temporal sdk-python #1009, dbos-transact-py #562",
+    ),
     "durable-kept": Requirement(
         "the store grows by what is new, holds nothing but JSON, and lets go of what ended long ago",
         "docs/durable.md; temporal sdk-python #1890, langgraph #6661",

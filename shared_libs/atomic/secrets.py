@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import re
+from functools import lru_cache
 
 STRONG = (
     r"passw(?:or)?ds?|passphrases?|passcode|pwd|secrets?|token"
@@ -38,7 +39,13 @@ _MOST = 200
 
 def names_a_secret(name: str) -> bool:
     """Whether a key of data, a header, a variable or an option holds a secret, by its name."""
-    end = name[-_MOST:].strip().strip("-")
+    return _tells(name[-_MOST:])
+
+
+@lru_cache(maxsize=4096)
+def _tells(name: str) -> bool:
+    """The same few names come again and again."""
+    end = name.strip().strip("-")
     return _DATA.fullmatch(end) is not None or _DATA.fullmatch(_CAMEL.sub("_", end)) is not None
 
 

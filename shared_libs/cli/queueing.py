@@ -11,9 +11,11 @@ from contextlib import AsyncExitStack
 
 import msgspec
 
+from shared_libs.atomic.errors import MisuseError
 from shared_libs.atomic.events import AgentEvent
 from shared_libs.atomic.results import Action, AgentResult
 from shared_libs.cli.loop import CommandLoop
+from shared_libs.cli.past import OFF
 from shared_libs.durable import Job, JobStore, Worker, WorkerPolicy
 from shared_libs.factory.durability import claimed_agent, submission
 from shared_libs.observability.printable import presentable
@@ -154,7 +156,10 @@ def ended_result(job: Job) -> AgentResult:
 
 
 def _url(arguments: argparse.Namespace) -> str:
-    return getattr(arguments, "store", None) or default_url()
+    url: str = getattr(arguments, "store", None) or default_url()
+    if url == OFF:
+        raise MisuseError("a durable run has to be kept: FACTORY_RUNS or --store is off; name a store with --store URL")
+    return url
 
 
 def _say(text: str) -> None:

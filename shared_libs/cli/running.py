@@ -21,6 +21,7 @@ from shared_libs.atomic.memory.base import InProcessMemory
 from shared_libs.atomic.results import Action, AgentResult
 from shared_libs.cli.exits import ExitCode
 from shared_libs.cli.loop import CommandLoop, Terminated
+from shared_libs.cli.past import CLOSE_S, keeping
 from shared_libs.cli.plain import PlainView, Viewer
 from shared_libs.factory import load_agent
 from shared_libs.factory.durability import is_durable
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
 MAX_QUESTION = 8 * 1024 * 1024
 """Bytes of a question that are read from stdin; no model takes more."""
 
-_CODES = {
+CODES = {
     "answered": ExitCode.ANSWERED,
     "partial": ExitCode.PARTIAL,
     "failed": ExitCode.FAILED,
@@ -59,7 +60,7 @@ def run(arguments: argparse.Namespace) -> int:
             result = _decided(stage, result)
         _print_result(result, as_json=arguments.json)
         stage.conclude(result)
-        return _CODES[result.status]
+        return CODES[result.status]
     except KeyboardInterrupt as stop:
         _print_interrupted(stage.ended, as_json=arguments.json)
         return ExitCode.TERMINATED if isinstance(stop, Terminated) else ExitCode.INTERRUPTED
@@ -80,7 +81,7 @@ def _run_durably(arguments: argparse.Namespace, question: str) -> int:
         _print_result(result, as_json=arguments.json)
         if told and view is not None:
             view.conclude(result)
-        return _CODES[result.status]
+        return CODES[result.status]
     except KeyboardInterrupt as stop:
         return ExitCode.TERMINATED if isinstance(stop, Terminated) else ExitCode.INTERRUPTED
     finally:
@@ -116,7 +117,7 @@ def chat(arguments: argparse.Namespace) -> int:
                     result = _decided(stage, result)
                 _print_result(result, as_json=False)
                 stage.conclude(result)
-                code = _CODES[result.status]
+                code = CODES[result.status]
             except MisuseError as error:
                 print(error, file=sys.stderr)
                 code = ExitCode.MISUSE
@@ -148,6 +149,8 @@ class Stage:
         observers: list[EventSink] = [_OuterRuns(self._keep)]
         observers += [] if self._view is None else [_OuterRuns(self._show)]
         observers += [] if self._recorder is None else [self._recorder]
+        self._runs = keeping(arguments.store, _note(quiet=quiet))
+        observers += [] if self._runs is None else [self._runs.observer(source="cli")]
         telemetry = telemetry_from_environment()
         observers += [] if telemetry is None else [telemetry]
         self.agent: ReActAgent = load_agent(
@@ -195,6 +198,9 @@ class Stage:
                 self._recorder.close()
             except FactoryError as error:
                 print(f"warning: {error}", file=sys.stderr)
+
+        if self._runs is not None:
+            self._runs.close(CLOSE_S)
 
     def _watch(self, run: Callable[[], Coroutine[Any, Any, AgentResult]]) -> AgentResult:
         self.ended = None

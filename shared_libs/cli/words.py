@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
+from shared_libs.cli.past_options import add_runs, add_store, add_trace
 from shared_libs.cli.service_options import add_keys, add_serve
 from shared_libs.cli.values import count, days, port, seconds
 
@@ -96,6 +97,7 @@ def _agent(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--system", metavar="TEXT", help="the words to the model, instead of the definition's")
     parser.add_argument("--session", metavar="ID", help="the conversation to continue")
+    add_store(parser)
 
 
 def _init(parser: argparse.ArgumentParser) -> None:
@@ -133,11 +135,6 @@ def _doctor(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "config", nargs="?", metavar="CONFIG", help="ask the models, stores and servers of this definition too"
     )
-
-
-def _trace(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("file", type=Path, metavar="FILE", help="a run record")
-    parser.add_argument("--html", type=Path, metavar="OUT", help="write one self-contained HTML file instead")
 
 
 def _tables(parser: argparse.ArgumentParser) -> None:
@@ -241,7 +238,8 @@ COMMANDS: dict[str, Command] = {
     ),
     "schema": Command("print the JSON Schema of a definition", "inspecting:schema", _schema, at_once=True),
     "doctor": Command("what is usable here, and how to get the rest", "examining:doctor", _doctor, at_once=True),
-    "trace": Command("draw a recorded run as a timeline", "inspecting:trace", _trace, at_once=True),
+    "runs": Command("what was run: a list, or one run and what its time went on", "past:runs", add_runs, at_once=True),
+    "trace": Command("draw recorded runs as timelines", "past:trace", add_trace, at_once=True),
     "index": Command("load documents into a collection", "indexing:index", _index),
     "tables": Command("make the tables in a database ahead", "tables:tables", _tables),
     "submit": Command("put a run into the queue of durable ones", "queueing:submit", _submit),

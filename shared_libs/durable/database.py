@@ -39,7 +39,7 @@ STUCK_S = 3.0
 """Seconds a process may hold a transaction open without a word; one that was stopped in it must not hold up others."""
 
 _WAITS_S = (0.05, 0.1, 0.2, 0.5, 1.0)
-_AWAY = ("cannot connect", "connection", "closed", "shutting down", "starting up", "recovery", "terminat")
+_SQLITE_AWAY = (5, 6, 8, 10, 13, 14)  # busy, locked, read-only, I/O, full, cannot be opened
 
 
 class Statement(NamedTuple):
@@ -282,6 +282,8 @@ class _Sqlite:
         try:
             return await asyncio.get_running_loop().run_in_executor(self._thread, work)
         except sqlite3.OperationalError as error:
+            if getattr(error, "sqlite_errorcode", 0) & 0xFF not in _SQLITE_AWAY:
+                raise
             raise StoreUnavailable(f"store of durable runs {self.place}: {error}") from error
 
     def _connection(self) -> sqlite3.Connection:

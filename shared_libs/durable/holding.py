@@ -42,7 +42,7 @@ _TAKE = """
     UPDATE factory_jobs SET status = 'running', executor = $2, epoch = epoch + 1, claimed_at = CLOCK, why = NULL,
         first_at = COALESCE(first_at, CLOCK), began_at = COALESCE(began_at, CLOCK),
         facts_then = CASE WHEN epoch = 0 THEN 0 ELSE facts_then END
-    WHERE run_id = $1 RETURNING *, CLOCK - began_at AS elapsed_s"""
+    WHERE run_id = $1 RETURNING *, CLOCK - began_at AS elapsed_s, followed_until > CLOCK AS followed"""
 
 _KEEP = f"""
     WITH mine AS (
@@ -144,6 +144,7 @@ class Holder:
             events=[one["event"] for one in events],
             last_event=events[-1]["seq"] if events else 0,
             cancelled=row["cancel_at"] is not None,
+            followed=bool(row["followed"]),
             deaths=deaths,
         )
 

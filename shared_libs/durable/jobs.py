@@ -48,7 +48,7 @@ class Claim(msgspec.Struct, frozen=True, kw_only=True):
     A run that this worker holds, until its lease is over: `epoch` is the number of this execution.
 
     `elapsed_s` is the time since this part of the run began first, by the database's clock. `state` is what an earlier
-    part left to go on from, and `decisions` what has been decided of its calls.
+    part left to go on from, and `decisions` what has been decided of its calls. `followed` is whether somebody does.
     """
 
     run_id: str
@@ -69,6 +69,7 @@ class Claim(msgspec.Struct, frozen=True, kw_only=True):
     events: list[str]
     last_event: int
     cancelled: bool
+    followed: bool
     deaths: int
 
 

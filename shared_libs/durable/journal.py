@@ -32,7 +32,8 @@ TELL_S = 0.25
 """Seconds after which an event is written though no fact comes, and where somebody follows."""
 TELL_FOLLOWED_S = 0.05
 
-_PIECES = (TextDelta, ThinkingDelta)
+
+OnPiece = Callable[[TextDelta | ThinkingDelta], None]
 
 
 class Pulse(Protocol):
@@ -55,10 +56,16 @@ class FactJournal:
     """
 
     def __init__(
-        self, claim: Claim, holder: Holder, pulse: Pulse, *, on_piece: Callable[[AgentEvent], None] | None = None
+        self,
+        claim: Claim,
+        holder: Holder,
+        pulse: Pulse,
+        *,
+        on_piece: Callable[[TextDelta | ThinkingDelta], None] | None = None,
     ) -> None:
         self.claim = claim
-        self.lost = self.draining = self.followed = False
+        self.lost = self.draining = False
+        self.followed = claim.followed
         self.cancelled = claim.cancelled
         self.begun_at = clock()
         self.result: AgentResult | None = None
@@ -192,7 +199,7 @@ class FactJournal:
 
     def hear(self, event: AgentEvent) -> bool:
         """Take an event of this run; it is written with the next fact, or soon. False where it is nobody's business."""
-        if isinstance(event, _PIECES):
+        if isinstance(event, TextDelta | ThinkingDelta):
             if self.followed and self._on_piece is not None:
                 self._on_piece(event)
             return True

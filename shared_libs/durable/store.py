@@ -289,6 +289,11 @@ class JobStore:
 
         return await self.database.run(script)
 
+    async def call(self, channel: str, text: str) -> None:
+        """Call whoever listens, where the database can."""
+        if self.database.dialect == "postgresql":
+            await self.database.one(ask("SELECT pg_notify($1, $2)", channel, text))
+
     async def listen(self, channel: str, heard: Callable[[str], None]) -> Callable[[], bool]:
         """Hear what is called out; see `Database.listen`."""
         return await self.database.listen(channel, heard)

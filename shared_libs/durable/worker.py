@@ -7,8 +7,8 @@ import logging
 import os
 import socket
 import uuid
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AsyncExitStack, suppress
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from contextlib import AsyncExitStack, aclosing, suppress
 from typing import Any, Protocol
 
 import msgspec
@@ -20,6 +20,7 @@ from shared_libs.atomic.scope import Scope, use_scope
 from shared_libs.durable.beat import Beat
 from shared_libs.durable.database import StoreUnavailable, persistently
 from shared_libs.durable.folding import folded_result
+from shared_libs.durable.following import Outlet
 from shared_libs.durable.holding import NOW, Events, Holder
 from shared_libs.durable.jobs import Claim, Held, WorkerPolicy
 from shared_libs.durable.journal import FactJournal
@@ -50,6 +51,11 @@ class Agent(Protocol):
         self, question: Any, /, *, timeout: float | None, session_id: str | None, run_id: str
     ) -> AgentResult:
         """Answer a question."""
+
+    def async_stream(
+        self, question: Any, /, *, timeout: float | None, session_id: str | None, run_id: str
+    ) -> AsyncGenerator[AgentEvent, None]:
+        """The same, and the model's words as they come."""
 
     async def async_resume(
         self, state: Mapping[str, Any], decisions: Mapping[str, Any], /, *, timeout: float | None
@@ -116,6 +122,7 @@ class Worker:
         """
         await self.store.aopen()
         self._loop = asyncio.get_running_loop()
+        self._outlet = Outlet(self.store)
         self._beat = Beat(self._url, self.executor, self.name, self.policy, self._on_beat)
         async with AsyncExitStack() as stack:
             stack.push_async_callback(self.store.aclose)
@@ -273,13 +280,13 @@ class Worker:
 
     async def _part(self, claim: Claim, agent: Agent) -> Claim | None:
         """Do a run until it ends, pauses or is handed over; return the next part of it where a segment is full."""
-        journal = FactJournal(claim, self._holder, self._beat)
+        journal = FactJournal(claim, self._holder, self._beat, on_piece=self._outlet.put)
         self._journals[claim.run_id] = journal
         journal.draining = self._draining
         try:
             try:
                 with use_scope(Scope(journal=journal)):
-                    result = await _answer(agent, claim)
+                    result = await _answer(agent, claim, journal)
             except (RunInterrupted, asyncio.CancelledError):
                 if journal.result is None or not journal.cancelled or journal.lost:
                     await self._hand_over(claim, journal)
@@ -366,15 +373,20 @@ _QUEUED: dict[str, Any] = {"status": "queued", "executor": None, "facts_then": -
 """Back into the queue, and no death."""
 
 
-async def _answer(agent: Agent, claim: Claim) -> AgentResult:
+async def _answer(agent: Agent, claim: Claim, journal: FactJournal) -> AgentResult:
     if claim.state is not None:
         turn = claim.state["state"].get("open_turn") or {"calls": [], "results": {}}
         open_calls = {call["id"] for call in turn["calls"]} - set(turn["results"])
         decisions = {call_id: decision for call_id, decision in claim.decisions.items() if call_id in open_calls}
         return await agent.async_resume(claim.state, decisions, timeout=None)
-    return await agent.async_run(
-        claim.question, timeout=claim.timeout_s, session_id=claim.session_id, run_id=claim.run_id
-    )
+    given: Any = {"timeout": claim.timeout_s, "session_id": claim.session_id, "run_id": claim.run_id}
+    if not claim.followed:
+        return await agent.async_run(claim.question, **given)
+    async with aclosing(agent.async_stream(claim.question, **given)) as events:
+        async for _ in events:
+            pass
+    assert journal.result is not None
+    return journal.result
 
 
 def _failed(claim: Claim, why: str) -> AgentResult:

@@ -18,6 +18,9 @@ from shared_libs.observability.wording import cost_words, seconds, usage_words
 MAX_TEXT = 60_000
 """How many characters of one text are shown; the record has them all."""
 
+MAX_ENTRY = 200
+"""Characters of a question in the index."""
+
 MAX_JSON = 20_000
 """Longer JSON is shown as it came."""
 
@@ -32,7 +35,9 @@ def timeline_page(runs: Sequence[Timeline]) -> str:
     a tool brought in cannot act.
     """
     title = (runs[0].question or runs[0].run_id) if runs else "no runs"
-    return _part("page").substitute(title=_words(title[:80]), runs="\n".join(_run(run) for run in runs))
+    parts = [_index(runs)] if len(runs) > 1 else []
+    parts += [_run(run, number, back=len(runs) > 1) for number, run in enumerate(runs, 1)]
+    return _part("page").substitute(title=_words(title[:80]), runs="\n".join(parts))
 
 
 @cache
@@ -44,13 +49,33 @@ def _part(name: str) -> Template:
     return Template(body.split("<!-- part: ", 1)[0].strip())
 
 
-def _run(run: Timeline) -> str:
+def _index(runs: Sequence[Timeline]) -> str:
+    """A table of all runs, each a link to its own part of the page."""
+    rows = "\n".join(
+        _part("entry").substitute(
+            number=number,
+            began=_began(run),
+            status=_words(run.status),
+            status_class=_class(run.status),
+            took=_words(seconds(run.elapsed_s)),
+            longest=_words(run.spent.parts[0].label if run.spent.parts else ""),
+            question=_words((run.question or run.run_id)[:MAX_ENTRY]),
+        )
+        for number, run in enumerate(runs, 1)
+    )
+    return _part("index").substitute(count=f"{len(runs):,}", rows=rows)
+
+
+def _run(run: Timeline, number: int, *, back: bool) -> str:
     waits = run.status == "partial" and run.stop_reason
     return _part("run").substitute(
         question=_words(run.question or f"Run {run.run_id}"),
         status=_words(run.status + (f" · {run.stop_reason.replace('_', ' ')}" if waits else "")),
         status_class=_class(run.status),
         rehearsal=_rehearsal(run),
+        number=number,
+        back='<a class="back" href="#index">all runs</a>' if back else "",
+        why=_why(run),
         facts=_facts(run),
         gauge=_gauge(run),
         answer=_answer(run),
@@ -59,9 +84,26 @@ def _run(run: Timeline) -> str:
         rows="\n".join(_row(run, row) for row in run.rows),
         notes=_notes(run),
         run_id=_words(run.run_id),
-        started=_words(run.started_at.replace("T", " ").partition(".")[0] + (" UTC" if run.started_at else "")),
+        started=_began(run),
         agent=_words(" · ".join(filter(None, (run.agent, run.model, run.protocol and f"{run.protocol} protocol")))),
     )
+
+
+def _began(run: Timeline) -> str:
+    return _words(run.started_at.replace("T", " ").partition(".")[0] + (" UTC" if run.started_at else ""))
+
+
+def _why(run: Timeline) -> str:
+    """What the time went on, as a bar of its parts and as a sentence."""
+    spent = run.spent
+    if not spent.parts or not spent.elapsed_s:
+        return ""
+    bar = "".join(
+        f'<i class="{_class(part.kind)}" style="width:{100 * part.seconds / spent.elapsed_s:.3f}%" '
+        f'title="{_words(f"{part.label}: {seconds(part.seconds)}")}"></i>'
+        for part in spent.parts
+    )
+    return _part("why").substitute(bar=bar, words=_words(spent.why))
 
 
 def _rehearsal(run: Timeline) -> str:

@@ -54,7 +54,7 @@ class _Pen:
     def head(self) -> None:
         line = self._line
         self._say(line.question or line.run_id, "bold")
-        facts = [line.agent, line.model, line.started_at.replace("T", " ").partition(".")[0]]
+        facts = [line.agent, line.model, line.started_at.replace("T", " ").partition(".")[0], f"run {line.run_id}"]
         self._say(" · ".join(fact for fact in facts if fact), "bright_black")
         if line.rehearsal:
             self._say("REHEARSAL: recorded decisions; no model was asked", "yellow")
@@ -93,6 +93,11 @@ class _Pen:
         if line.usage.total_tokens and not line.rehearsal:
             facts.append(f"cost {cost_words(line.cost_usd)}")
         self._say(" · ".join(facts), _STATUS.get(line.status, ""))
+        if line.spent.why:
+            self._say(line.spent.why)
+        if line.usual_s is not None:
+            others = counted(line.usual_runs, "other run")
+            self._say(f"usually {seconds(line.usual_s)} (median of {others})", "bright_black")
         if line.still_running:
             self._say(f"still running at the end: {', '.join(line.still_running)}", "yellow")
         if line.error:

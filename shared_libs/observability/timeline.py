@@ -67,7 +67,11 @@ class Note(msgspec.Struct):
 
 
 class Timeline(msgspec.Struct, kw_only=True):
-    """One run, ready to draw; `limit_s` is when a limit ended the exploration, `spent` what the time went on."""
+    """
+    One run, ready to draw; `limit_s` is when a limit ended the exploration, `spent` what the time went on.
+
+    `usual_s` is the median of so many other runs of the agent, where somebody has looked it up.
+    """
 
     run_id: str
     agent: str = ""
@@ -90,6 +94,8 @@ class Timeline(msgspec.Struct, kw_only=True):
     rows: list[Row] = []
     notes: list[Note] = []
     spent: Attribution = Attribution(0.0, [], "")
+    usual_s: float | None = None
+    usual_runs: int = 0
 
     @property
     def left_s(self) -> float | None:

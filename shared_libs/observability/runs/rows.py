@@ -69,6 +69,14 @@ class RunPage(msgspec.Struct, PlainData, frozen=True):
     next: str | None = None
 
 
+class UsualRun(msgspec.Struct, PlainData, frozen=True):
+    """The median of the latest runs of an agent: how many they are, their seconds, and those of each part."""
+
+    runs: int
+    elapsed_s: float
+    parts: list[dict[str, Any]]
+
+
 def new_id(started_at: str) -> int:
     """Return a number for a run that sorts by the time it began: milliseconds, and chance behind them."""
     return first_id(moment(started_at)) | secrets.randbits(_CHANCE_BITS)

@@ -121,6 +121,10 @@ DROP_EVENTS = "DELETE FROM factory_run_events WHERE run = :id"
 DROP_RUN = "DELETE FROM factory_runs WHERE id = :id"
 OLD_RUNS = "SELECT id FROM factory_runs WHERE id < :before ORDER BY id LIMIT :limit"
 EVENTS = "SELECT seq, event FROM factory_run_events WHERE run = :id AND seq > :after ORDER BY seq LIMIT :limit"
+LIKE_IT = """
+SELECT elapsed_s, parts FROM factory_runs WHERE agent = :agent AND team = :team AND status = 'answered'
+  AND run_id <> :run_id ORDER BY id DESC LIMIT 200
+"""
 ALL_EVENTS = "SELECT event FROM factory_run_events WHERE run = :id ORDER BY seq"
 LAST_EVENT = "SELECT event FROM factory_run_events WHERE run = :id ORDER BY seq DESC LIMIT 1"
 
@@ -144,10 +148,15 @@ class WantedRuns(TypedDict, total=False):
     until: datetime | None
     text: str | None
     parent: str | None
+    prefix: str | None
 
 
 class Wanted(msgspec.Struct, frozen=True, kw_only=True):
-    """Which runs are wanted; None leaves a thing open. `parent` is the run whose sub-agents' runs they are."""
+    """
+    Which runs are wanted; None leaves a thing open.
+
+    `parent` is the run whose sub-agents' runs they are, `prefix` how their ids begin.
+    """
 
     team: str | None = None
     status: str | None = None
@@ -157,6 +166,7 @@ class Wanted(msgspec.Struct, frozen=True, kw_only=True):
     until: datetime | None = None
     text: str | None = None
     parent: str | None = None
+    prefix: str | None = None
 
     def conditions(self, dialect: Dialect) -> tuple[list[str], Params]:
         """
@@ -169,7 +179,10 @@ class Wanted(msgspec.Struct, frozen=True, kw_only=True):
         exact = {"team": self.team, "agent": self.agent, "session_id": self.session_id, "parent_run_id": self.parent}
         values: Params = {name: value for name, value in exact.items() if value is not None}
         conditions = [f"{name} = :{name}" for name in values]
-        if self.parent is None:
+        if self.prefix is not None:
+            conditions.append("run_id >= :prefix AND run_id < :behind_prefix")
+            values |= {"prefix": self.prefix, "behind_prefix": self.prefix + "\U0010ffff"}
+        elif self.parent is None:
             conditions.append("parent_run_id IS NULL")
         for name, at, sign in (("since", self.since, ">="), ("until", self.until, "<")):
             if at is not None:

@@ -83,3 +83,9 @@ def ended(job):
 async def look(amount: int) -> str:
     """Look."""
     return f"saw {amount}"
+
+
+def looks_twice():
+    """Build agents that look twice, and are done."""
+    turns = [turn(("a", "look", {"amount": 1})), turn(("b", "look", {"amount": 2})), "done"]
+    return agent(lambda: by_length(*turns), [look])

@@ -8,19 +8,23 @@ import uuid
 import pytest
 
 
-@pytest.fixture(params=["sqlite", "postgres"])
-def url(request, tmp_path):
-    if request.param == "sqlite":
-        return f"sqlite+aiosqlite:///{tmp_path / 'durable.db'}"
-    place = request.getfixturevalue("postgres")
+@pytest.fixture
+def new_postgres(postgres):
     name = f"d{uuid.uuid4().hex}"
 
     async def make():
         import asyncpg
 
-        connection = await asyncpg.connect(user="owner", database="postgres", host=place.partition("host=")[2])
+        connection = await asyncpg.connect(user="owner", database="postgres", host=postgres.partition("host=")[2])
         await connection.execute(f"CREATE DATABASE {name}")
         await connection.close()
 
     asyncio.run(make())
-    return f"postgresql+asyncpg://owner@{place.replace('/postgres', f'/{name}')}"
+    return f"postgresql+asyncpg://owner@{postgres.replace('/postgres', f'/{name}')}"
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def url(request, tmp_path):
+    if request.param == "sqlite":
+        return f"sqlite+aiosqlite:///{tmp_path / 'durable.db'}"
+    return request.getfixturevalue("new_postgres")

@@ -57,6 +57,28 @@ def test_the_page_is_well_formed_for_every_part_of_a_run(answered, partial):
             checked(timeline_page(timelines(events[:length])))
 
 
+@pytest.mark.promise("why-slow")
+def test_what_the_time_went_on_is_a_bar_and_a_sentence(page):
+    checker = checked(page)
+    widths = [value[6:].rstrip("%") for name, value in checker.attributes if value and value.startswith("width:")]
+    assert sum(map(float, widths[1:])) == pytest.approx(100, abs=0.01)  # the first is the gauge
+    assert " s of 4.75 s went on " in "".join(checker.text)
+
+
+@pytest.mark.promise("runs-found")
+def test_a_page_of_many_runs_begins_with_an_index_of_them(answered, partial, page):
+    again = [type(event)(**{name: getattr(event, name) for name in event.__struct_fields__}) for event in partial]
+    for event in again:
+        event.run_id = "run-2"
+    checker = checked(timeline_page(timelines([*answered, *again])))
+    links = [value for name, value in checker.attributes if name == "href"]
+    ids = [value for name, value in checker.attributes if name == "id"]
+    assert links == ["#run-1", "#run-2", "#index", "#index"]
+    assert ids == ["index", "run-1", "run-2"]
+    assert "2 runs" in checker.text
+    assert "index" not in [value for name, value in checked(page).attributes if name == "id"]
+
+
 def test_the_page_needs_nothing_else_and_runs_nothing(page):
     checker = checked(page)
     assert not {"script", "img", "link", "iframe", "object"} & set(checker.tags)

@@ -1,0 +1,214 @@
+"""`factory runs` and `factory trace`: what was run, found in the store of runs or in a run record, and drawn."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from shared_libs.cli.exits import ExitCode
+
+if TYPE_CHECKING:
+    from shared_libs.atomic.events import AgentEvent
+    from shared_libs.observability.run_store import RunStore
+    from shared_libs.observability.runs.reader import RunReader
+    from shared_libs.observability.runs.rows import RunRow
+    from shared_libs.observability.timeline import Timeline
+
+OFF = "off"
+"""What is said instead of a store so that no run is kept."""
+
+CLOSE_S = 0.5
+"""Seconds the end of a command waits for what is not written yet."""
+
+
+def keeping(url: str | None, note: Callable[[str], None]) -> RunStore | None:
+    """Open the store that runs are kept in; None, told to `note`, where there is none."""
+    from shared_libs.atomic.errors import RunStoreError
+    from shared_libs.observability.run_store import RunStore
+    from shared_libs.observability.runs.reader import default_url
+
+    place = default_url() if url is None else url
+    if place == OFF:
+        return None
+    store = RunStore(place, contents=os.environ.get("FACTORY_RUNS_CONTENTS") != "0")
+    try:
+        store.open()
+    except RunStoreError as error:
+        note(f"this run is not kept: {error} (FACTORY_RUNS={OFF} keeps none)")
+        return None
+    return store
+
+
+def runs(arguments: argparse.Namespace) -> int:
+    """List runs, or show one."""
+    import asyncio
+
+    return asyncio.run(_runs(arguments))
+
+
+def trace(arguments: argparse.Namespace) -> int:
+    """Draw runs: on the terminal, or as one HTML file."""
+    if Path(arguments.file).exists() or os.sep in arguments.file or arguments.file.endswith(".jsonl"):
+        from shared_libs.observability.record import read_record
+
+        events = read_record(arguments.file, on_note=lambda text: print(f"note: {text}", file=sys.stderr))
+    else:
+        import asyncio
+
+        events = asyncio.run(_events_of(arguments.store, arguments.file))
+    return _draw(events, arguments)
+
+
+async def _runs(arguments: argparse.Namespace) -> int:
+    store = _store(arguments.store)
+    if arguments.id is not None:
+        row = await _row(store, arguments.id)
+        if arguments.follow:
+            return await _follow(store, row)
+        return await _show(store, row, as_json=arguments.json)
+    page = await store.async_list(
+        order="slowest" if arguments.slowest else "newest",
+        after=arguments.after,
+        limit=arguments.limit,
+        since=arguments.since,
+        until=arguments.until,
+        status=arguments.status,
+        agent=arguments.agent,
+        session_id=arguments.session,
+        text=arguments.text,
+    )
+    if arguments.json:
+        print(json.dumps(page.to_dict(), ensure_ascii=False))
+        return ExitCode.ANSWERED
+    from shared_libs.cli.columns import laid_out
+
+    for line in laid_out(page.rows, shutil.get_terminal_size().columns, colours=_colours()):
+        print(line)
+    if page.next is not None:
+        print(f"more: --after {page.next}", file=sys.stderr)
+    return ExitCode.ANSWERED
+
+
+def _store(url: str | None) -> RunReader:
+    from shared_libs.atomic.errors import MisuseError
+    from shared_libs.observability.runs.reader import RunReader, default_url
+
+    place = default_url() if url is None else url
+    if place == OFF:
+        raise MisuseError("no runs are kept: FACTORY_RUNS or --store is off; name a store with --store URL")
+    return RunReader(place)
+
+
+async def _row(store: RunReader, name: str) -> RunRow:
+    """Find a run by its id, or by the beginning of it."""
+    from shared_libs.atomic.errors import MisuseError
+
+    row = await store.async_get(name)
+    if row is not None:
+        return row
+    page = await store.async_list(prefix=name, limit=3)
+    if not page.rows:
+        raise MisuseError(f"there is no run {name!r} in {store.place}; `factory runs` lists them")
+    if len(page.rows) > 1:
+        some = ", ".join(each.run_id for each in page.rows)
+        raise MisuseError(f"{name!r} is the beginning of several runs: {some}, …; give more of the id")
+    found = await store.async_get(page.rows[0].run_id)
+    assert found is not None
+    return found
+
+
+async def _events_of(url: str | None, name: str) -> list[AgentEvent]:
+    store = _store(url)
+    row = await _row(store, name)
+    return await _events(store, row.run_id)
+
+
+async def _events(store: RunReader, run_id: str) -> list[AgentEvent]:
+    """All events of a run, and of the runs that its agents began for it, theirs behind its own."""
+    from shared_libs.atomic.events import Event
+
+    found: list[AgentEvent] = []
+    after = -1
+    while some := await store.async_events(run_id, after):
+        found += [Event.from_dict(each) for each in some]  # type: ignore[misc]
+        after = some[-1]["seq"]
+    inner = await store.async_list(parent=run_id, limit=100)
+    for row in reversed(inner.rows):
+        found += await _events(store, row.run_id)
+    return found
+
+
+async def _show(store: RunReader, row: RunRow, *, as_json: bool) -> int:
+    usual = await store.async_usual(row)
+    if as_json:
+        print(json.dumps(row.to_dict() | {"usual": None if usual is None else usual.to_dict()}, ensure_ascii=False))
+        return ExitCode.ANSWERED
+    from shared_libs.observability.timeline import timelines
+
+    drawn = timelines(await _events(store, row.run_id))
+    if usual is not None:
+        drawn[0].usual_s, drawn[0].usual_runs = usual.elapsed_s, usual.runs
+    _on_terminal(drawn)
+    return ExitCode.ANSWERED
+
+
+def _on_terminal(drawn: Sequence[Timeline]) -> None:
+    from rich.console import Console
+
+    from shared_libs.observability.terminal import draw_timeline
+
+    console = Console()
+    for number, run in enumerate(drawn):
+        if number:
+            console.print()
+            console.rule(style="bright_black")
+        draw_timeline(run, console)
+
+
+async def _follow(store: RunReader, row: RunRow) -> int:
+    from shared_libs.atomic.events import Event, RunFinished
+    from shared_libs.cli.plain import PlainView
+    from shared_libs.cli.running import CODES
+    from shared_libs.observability.printable import presentable
+
+    view = PlainView(sys.stderr)
+    code = ExitCode.FAILED
+    async for data in store.follow(row.run_id):
+        event: Any = Event.from_dict(data)
+        view(event)
+        if isinstance(event, RunFinished):
+            code = CODES[event.result.status]
+            print(presentable(event.result.answer or event.result.error or ""), flush=True)
+    return code
+
+
+def _draw(events: Sequence[AgentEvent], arguments: argparse.Namespace) -> int:
+    from shared_libs.atomic.errors import MisuseError
+    from shared_libs.atomic.secrets import private
+    from shared_libs.observability.timeline import timelines
+
+    drawn = timelines(events)
+    if arguments.html is None:
+        _on_terminal(drawn)
+        return ExitCode.ANSWERED
+    from shared_libs.observability.html import timeline_page
+
+    if arguments.html.exists() and Path(arguments.file).exists() and arguments.html.samefile(arguments.file):
+        raise MisuseError(f"{arguments.html} is the run record itself; name another file for the page")
+    try:
+        with open(arguments.html, "w", encoding="utf-8", opener=private) as page:
+            page.write(timeline_page(drawn))
+    except OSError as error:
+        raise MisuseError(f"{arguments.html} cannot be written: {error.strerror or error}") from error
+    print(arguments.html)
+    return ExitCode.ANSWERED
+
+
+def _colours() -> bool:
+    return sys.stdout.isatty() and "NO_COLOR" not in os.environ and os.environ.get("TERM") not in ("dumb", "unknown")

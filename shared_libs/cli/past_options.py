@@ -1,0 +1,63 @@
+"""The options of `factory runs` and `factory trace`, and the one that says which store of runs is meant."""
+
+from __future__ import annotations
+
+import argparse
+from datetime import datetime, timedelta
+from pathlib import Path
+
+from shared_libs.cli.values import count
+
+_UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
+
+
+def add_runs(parser: argparse.ArgumentParser) -> None:
+    """Add the options of `factory runs`."""
+    parser.add_argument("id", nargs="?", metavar="ID", help="one run, by its id or the beginning of it")
+    parser.add_argument(
+        "--since", type=moment, metavar="WHEN", help="30m, 2h, 7d, today, yesterday, 2026-11-26[T14:00]"
+    )
+    parser.add_argument("--until", type=moment, metavar="WHEN", help="those that began before; written as --since")
+    parser.add_argument(
+        "--status", metavar="S", help="running, answered, partial, failed, cancelled, paused or unfinished"
+    )
+    parser.add_argument("--agent", metavar="NAME", help="those of one agent")
+    parser.add_argument("--session", metavar="ID", help="those of one conversation")
+    parser.add_argument("--text", metavar="WORDS", help="those whose question, answer or error holds these words")
+    parser.add_argument("--slowest", action="store_true", help="the slowest first, not the newest")
+    parser.add_argument("-n", "--limit", type=count, default=20, metavar="N", help="how many (default: 20)")
+    parser.add_argument("--after", metavar="CURSOR", help="the page behind the one that ended with this")
+    parser.add_argument("--follow", action="store_true", help="with ID: tell what happens until the run ends")
+    parser.add_argument("--json", action="store_true", help="as JSON")
+    add_store(parser)
+
+
+def add_trace(parser: argparse.ArgumentParser) -> None:
+    """Add the options of `factory trace`."""
+    parser.add_argument("file", metavar="FILE|ID", help="a run record, or a run of the store")
+    parser.add_argument("--html", type=Path, metavar="OUT", help="write one self-contained HTML file instead")
+    add_store(parser)
+
+
+def add_store(parser: argparse.ArgumentParser) -> None:
+    """Add the option that says which store of runs is meant."""
+    parser.add_argument(
+        "--store", metavar="URL", help="the store of runs, or off (default: FACTORY_RUNS, else the user's data folder)"
+    )
+
+
+def moment(text: str) -> datetime:
+    """Read a moment: so long ago, a day by its name, or a date; times are local where they say nothing else."""
+    now = datetime.now().astimezone()
+    midnight = now.replace(hour=0, minute=0, second=0, microsecond=0)
+    named = {"now": now, "today": midnight, "yesterday": midnight - timedelta(days=1)}
+    if text in named:
+        return named[text]
+    if text[-1:] in _UNITS and text[:-1].isdecimal():
+        return now - timedelta(**{_UNITS[text[-1]]: int(text[:-1])})
+    try:
+        return datetime.fromisoformat(text).astimezone()
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f"a moment is 30m, 2h, 7d, today, yesterday, or a date such as 2026-11-26 or 2026-11-26T14:00, not {text!r}"
+        ) from None

@@ -1,0 +1,129 @@
+"""Runs as somebody elsewhere sees them happen."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from shared_libs.atomic import MisuseError
+from shared_libs.atomic.llms import ScriptedLLM, Turn
+from shared_libs.durable import follow
+from tests.unit.durable.cast import agent, answers, ended, looks_twice, opened, submit, until, working
+
+
+async def gathered(events, into):
+    async for event in events:
+        into.append(event)
+    return into
+
+
+@pytest.mark.promise("durable-followed")
+def test_every_event_is_told_once_in_order_also_to_who_comes_late_or_comes_back(url):
+    async def main():
+        async with opened(url) as store:
+            await submit(store, "r")
+            early = asyncio.create_task(gathered(follow(url, "r"), []))
+            async with working(url, looks_twice()):
+                seen = await early
+            late = await gathered(follow(url, "r"), [])
+            rest = await gathered(follow(url, "r", after=late[4]["seq"]), [])
+            with pytest.raises(MisuseError, match="no run"):
+                await gathered(follow(url, "nobody"), [])
+            with pytest.raises(MisuseError, match="no run"):
+                await gathered(follow(url, "r", team="others"), [])
+            return seen, late, rest
+
+    seen, late, rest = asyncio.run(main())
+    stored = [event for event in seen if event["type"] != "text_delta"]
+    assert stored == late
+    assert rest == late[5:]
+    assert [event["seq"] for event in seen] == sorted({event["seq"] for event in seen})
+    assert [event["content"] for event in seen if event["type"] == "tool_finished"] == ["saw 1", "saw 2"]
+    assert seen[-1]["type"] == "run_finished"
+    assert [row["content"] for step in seen[-1]["result"]["steps"] for row in step["observations"]] == [
+        "saw 1",
+        "saw 2",
+    ]
+
+
+@pytest.mark.promise("durable-followed")
+def test_pieces_of_text_come_while_the_model_speaks_and_a_lost_line_costs_no_event(new_postgres):
+    url = new_postgres
+    spoken = asyncio.Event()
+
+    class Speaks(ScriptedLLM):
+        async def _stream(self, *arguments, **more):
+            async for chunk in super()._stream(*arguments, **more):
+                yield chunk
+                if chunk.kind == "text" and not spoken.is_set():
+                    await spoken.wait()
+
+    build = agent(lambda: Speaks([Turn(text="one two three four")]))
+
+    async def main():
+        async with opened(url) as store:
+            await submit(store, "r")
+            seen = []
+            following = asyncio.create_task(gathered(follow(url, "r"), seen))
+            async with working(url, build):
+                # the model goes on when its first piece has been seen elsewhere
+                await until(lambda: asyncio.sleep(0, [e for e in seen if e["type"] == "text_delta"]))
+                (lines,) = await store.database.one(ask_to_cut())
+                spoken.set()
+                await following
+            return seen, lines["cut"]
+
+    seen, cut = asyncio.run(main())
+    assert cut >= 2  # the worker's line and the follower's
+    assert seen[-1]["type"] == "run_finished"
+    assert seen[-1]["result"]["answer"] == "one two three four"
+    assert [event["type"] for event in seen].count("model_finished") == 1
+
+
+def ask_to_cut():
+    from shared_libs.durable.database import ask
+
+    return ask(
+        """SELECT count(pg_terminate_backend(pid)) AS cut FROM pg_stat_activity
+           WHERE datname = current_database() AND query ILIKE 'LISTEN%'"""
+    )
+
+
+@pytest.mark.promise("durable-followed")
+def test_who_follows_a_run_that_waits_follows_it_on(url):
+    from shared_libs.atomic import tool
+    from tests.unit.durable.cast import by_length, turn
+
+    @tool(needs_approval=True)
+    async def pay(amount: int) -> str:
+        return f"paid {amount}"
+
+    build = agent(lambda: by_length(turn(("a", "pay", {"amount": 1})), "done"), [pay])
+
+    async def main():
+        async with opened(url) as store:
+            await submit(store, "r")
+            following = asyncio.create_task(gathered(follow(url, "r"), []))
+            async with working(url, build):
+                await until(store.get, "r", wanted=lambda job: job.status == "waiting")
+                await store.decide("r", {"a": {"approved": True}})
+                await until(store.get, "r", wanted=ended)
+            return await following
+
+    seen = asyncio.run(main())
+    ends = [event["result"]["status"] for event in seen if event["type"] == "run_finished"]
+    assert ends == ["paused", "answered"]
+
+
+def test_answers_are_there(url):
+    """A run that ended before anybody followed it is told whole, at once."""
+
+    async def main():
+        async with opened(url) as store:
+            await submit(store, "r")
+            async with working(url, answers("x")):
+                await until(store.get, "r", wanted=ended)
+        return await gathered(follow(url, "r"), [])
+
+    assert asyncio.run(main())[-1]["result"]["answer"] == "x"

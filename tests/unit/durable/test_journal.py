@@ -1,0 +1,237 @@
+"""What one execution of a run keeps and finds again: time, segments, sizes, and the gate before an effect."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+
+import msgspec
+import pytest
+
+from shared_libs.agents import ReActAgent
+from shared_libs.atomic import InProcessMemory, Message, tool
+from shared_libs.atomic.errors import RunInterrupted
+from shared_libs.atomic.types import LLMResponse, ToolResult
+from shared_libs.durable import journal as journal_module
+from shared_libs.durable.database import ask, open_database
+from shared_libs.durable.holding import Fact, Holder
+from shared_libs.durable.journal import FactJournal
+from tests.unit.durable.cast import agent, by_length, ended, look, looks_twice, opened, submit, turn, until, working
+
+NO_LIMITS = {"max_steps": 1000, "max_tool_calls": None, "max_repeats": 999}
+
+
+class Pulse:
+    """A worker's heart, as the test says."""
+
+    def __init__(self, *, fresh=True):
+        self.fresh, self.beat = fresh, asyncio.Event()
+
+    async def beaten(self):
+        await self.beat.wait()
+        self.beat.clear()
+
+
+async def claimed(url, run_id="r"):
+    database = open_database(url)
+    holder = Holder(database, "w")
+    await holder.beat("w", 60, 1, draining=False)
+    (claim,) = await holder.claim(1, only=run_id)
+    return database, holder, claim
+
+
+async def one():
+    return LLMResponse(text="one")
+
+
+@pytest.mark.promise("durable-fence")
+def test_a_worker_whose_beat_is_old_begins_nothing_until_it_knows_what_it_has_lost(url):
+    begun = []
+
+    async def effect():
+        begun.append(1)
+        return ToolResult("done")
+
+    async def main():
+        async with opened(url) as store:
+            await submit(store, "r")
+            database, holder, claim = await claimed(url)
+            pulse = Pulse(fresh=False)
+            journal = FactJournal(claim, holder, pulse)
+            asking = asyncio.create_task(journal.once("tool.a", ToolResult, effect))
+            pulse.beat.set()  # a beat that came too late is none
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+            assert (begun, asking.done()) == ([], False)
+            journal.lost = True
+            pulse.fresh = True
+            pulse.beat.set()
+            with pytest.raises(RunInterrupted, match="another worker's"):
+                await asking
+            await database.aclose()
+
+    asyncio.run(main())
+    assert begun == []
+
+
+@pytest.mark.promise("durable-once")
+def test_a_write_that_has_begun_is_not_cut_by_a_cancellation(url):
+    async def main():
+        async with opened(url) as store:
+            await submit(store, "r")
+            database, holder, claim = await claimed(url)
+            held, keep = asyncio.Event(), holder.keep
+
+            async def slowly(*arguments):
+                held.set()
+                await asyncio.sleep(0.05)
+                return await keep(*arguments)
+
+            holder.keep = slowly
+            journal = FactJournal(claim, holder, Pulse())
+            asking = asyncio.create_task(journal.once("model.1", LLMResponse, one))
+            await held.wait()
+            asking.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await asking
+            await journal.settle()
+            rows = await database.one(ask("SELECT name FROM factory_facts"))
+            await database.aclose()
+            return [row["name"] for row in rows]
+
+    assert asyncio.run(main()) == ["model.1"]
+
+
+@pytest.mark.promise("durable-once")
+def test_a_run_that_was_down_past_its_deadline_ends_partial_with_all_it_had(url):
+    async def main():
+        async with opened(url) as store:
+            await submit(store, "r", timeout_s=30.0)
+            database, holder, claim = await claimed(url)
+            said = by_length(turn(("a", "look", {"amount": 1})))
+            first = await said.async_chat([Message("user", "go")])
+            await holder.keep(claim, Fact("model.1", msgspec.json.encode(first).decode()), [])
+            await holder.keep(claim, Fact("tool.a", '{"content": "saw 1"}'), [])
+            await database.run(lambda: (yield ask("UPDATE factory_jobs SET began_at = began_at - 3600")))
+            await holder.leave()
+            await database.aclose()
+            async with working(url, looks_twice()):
+                return await until(store.get, "r", wanted=ended)
+
+    job = asyncio.run(main())
+    assert (job.status, job.result["stop_reason"]) == ("partial", "deadline")
+    assert [row["content"] for step in job.result["steps"] for row in step["observations"]] == ["saw 1"]
+    assert job.result["elapsed_s"] > 3600
+
+
+@pytest.mark.promise("durable-kept")
+def test_a_long_run_is_cut_into_segments_and_a_takeover_reads_the_last_alone(url):
+    turns = [turn((f"c{number}", "look", {"amount": number})) for number in range(260)]
+    build = agent(
+        lambda: by_length(*turns, "done"),
+        [look],
+        limits={"max_steps": 1000, "max_tool_calls": None, "max_repeats": 999},
+    )
+
+    async def main():
+        async with opened(url) as store:
+            await submit(store, "r", timeout_s=100.0)
+            async with working(url, build):
+                await until(store.get, "r", wanted=ended)
+            rows = await store.database.one(
+                ask("SELECT segment, count(*) AS facts FROM factory_facts GROUP BY segment ORDER BY segment")
+            )
+            return (
+                await store.get("r"),
+                [(row["segment"], row["facts"]) for row in rows],
+                await store.events("r", limit=9999),
+            )
+
+    job, segments, events = asyncio.run(main())
+    assert (job.status, len(job.result["steps"])) == ("answered", 261)
+    assert segments[0] == (0, journal_module.SEGMENT)
+    assert [segment for segment, _ in segments] == [0, 1]
+    assert sum(facts for _, facts in segments) == 521
+    finished = [event for event in events if event["type"] == "tool_finished"]
+    assert [event["content"] for event in finished] == [f"saw {number}" for number in range(260)]
+    assert [event["type"] for event in events].count("run_finished") == 1
+
+
+@pytest.mark.promise("durable-kept")
+def test_what_is_enormous_is_cut_once_and_every_column_is_json(url):
+    calls = []
+
+    @tool
+    async def dump() -> str:
+        calls.append(1)
+        return "x" * 10_000_000 + "\0\ud800"
+
+    async def main():
+        async with opened(url) as store:
+            await submit(store, "r", question="\0 \u202e")
+            async with working(url, agent(lambda: by_length(turn(("a", "dump", {})), "done"), [dump])):
+                job = await until(store.get, "r", wanted=ended)
+            facts = await store.database.one(ask("SELECT value FROM factory_facts"))
+            events = await store.database.one(ask("SELECT event FROM factory_events"))
+            row = (await store.database.one(ask("SELECT question, result FROM factory_jobs")))[0]
+            return job, [fact["value"] for fact in facts], [event["event"] for event in events], row
+
+    job, facts, events, row = asyncio.run(main())
+    assert (job.status, calls) == ("answered", [1])
+    assert "cut" in job.result["steps"][0]["observations"][0]["content"][-300:]
+    assert sum(map(len, facts)) < 400_000
+    for text in (*facts, *events, row["question"], row["result"]):
+        json.loads(text)
+
+
+@pytest.mark.promise("durable-kept")
+def test_three_hundred_steps_of_five_kilobytes_are_less_than_two_megabytes(tmp_path):
+    turns = [turn((f"c{number}", "big", {"number": number})) for number in range(150)]
+
+    @tool
+    async def big(number: int) -> str:
+        return f"{number}:" + "x" * 5_000
+
+    build = agent(lambda: by_length(*turns, "done"), [big], limits=NO_LIMITS)
+    url = f"sqlite:///{tmp_path}/durable.db"
+
+    async def main():
+        async with opened(url) as store:
+            await submit(store, "r", timeout_s=100.0)
+            async with working(url, build):
+                await until(store.get, "r", wanted=ended)
+            return await store.get("r")
+
+    job = asyncio.run(main())
+    assert len(job.result["steps"]) == 151
+    assert (tmp_path / "durable.db").stat().st_size < 2_000_000
+
+
+@pytest.mark.promise("durable-once")
+def test_an_exchange_is_stored_once_though_its_run_was_ended_twice(url):
+    memory = InProcessMemory()
+
+    async def main():
+        async with opened(url) as store:
+            await submit(store, "r", session_id="s")
+            lost = []
+
+            class Outlived(ReActAgent):
+                async def async_run(self, question, **more):
+                    result = await super().async_run(question, **more)
+                    if not lost:  # as if the worker had died before it could say how the run ended
+                        lost.append(1)
+                        again = "UPDATE factory_jobs SET status = 'queued', executor = NULL"
+                        await store.database.run(lambda: (yield ask(again)))
+                    return result
+
+            def build(claim, sinks):
+                return Outlived(llm=by_length("done"), memory=memory, observers=sinks)
+
+            async with working(url, build):
+                job = await until(store.get, "r", wanted=ended)
+            return job, [message.text for message in await memory.async_load("s")]
+
+    job, messages = asyncio.run(main())
+    assert (job.status, job.epoch) == ("answered", 2)
+    assert messages == ["go", "done"]

@@ -294,6 +294,7 @@ REQUIREMENTS: dict[str, Requirement] = {
         "a run is spans by the GenAI conventions, with right parents in tools and requests; none stays open",
         "tracing-close",
     ),
+    "given-up-unpaid": Requirement("a tool call that was given up asks no model any more", "the simulation, seed 5387"),
     "limits-exact": Requirement("every limit of a run is kept exactly", "contract"),
     "mcp-items": Requirement(
         "what an MCP server lists or returns is taken item by item: one odd part costs itself alone, and is told",

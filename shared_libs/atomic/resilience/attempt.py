@@ -86,12 +86,13 @@ class ModelCall(Generic[T]):
     `send(model, watch)` makes one attempt. `attempts` is the ledger, `causes` the error of each failed one. The
     `listener` gets the chunks; `stream` tells whether they come one by one, and so may be waited for one by one.
     `about_tokens` is how many tokens it may take, by the length of what is asked; 0 where nobody limits them.
-    `operation` is what is asked for: "chat", "embeddings" or "rerank".
+    `operation` is what is asked for: "chat", "embeddings" or "rerank". `tried` counts the tries of each model where
+    one that lost a contest may be asked once more; None where each is asked in one go.
     """
 
     __slots__ = (
         *("about_tokens", "attempts", "causes", "deadline", "listener", "loop", "operation", "send", "started_at"),
-        "stream",
+        *("stream", "tried"),
     )
 
     def __init__(
@@ -111,6 +112,7 @@ class ModelCall(Generic[T]):
         self.about_tokens = about_tokens
         self.attempts: list[Attempt] = []
         self.causes: list[LLMError] = []
+        self.tried: dict[Model, int] | None = None
         self.loop = asyncio.get_running_loop()
         run_began = current_scope().started_at
         self.started_at = self.loop.time() if run_began is None else run_began

@@ -27,6 +27,7 @@ async def run_chain(routes: Sequence[tuple[M, Resilience]], call: ModelCall[T]) 
     """
     failures: dict[int, LLMError] = {}
     if routes[0][1].strategy != "sequential" and len(routes) > 1:
+        call.tried = {}
         found = await run_hedged(routes, call, failures)
         if found is not None:
             return found

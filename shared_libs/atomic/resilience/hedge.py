@@ -95,7 +95,7 @@ class _Contest(Generic[T]):
         call = self.call
         lane = _Lane(self, index)
         entry = ModelCall(call.send, call.deadline, lane, stream=call.stream, about_tokens=call.about_tokens)
-        entry.attempts, entry.causes = call.attempts, call.causes
+        entry.attempts, entry.causes, entry.tried = call.attempts, call.causes, call.tried
         return entry
 
     def is_heard(self, index: int) -> bool:

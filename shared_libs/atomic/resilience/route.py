@@ -47,11 +47,13 @@ async def run_route(model: Model, policy: Resilience, call: ModelCall[T], *, oth
 
     """
     model.health.retries.earn()
-    numbers = count(1)
+    before = 0 if call.tried is None else call.tried.get(model, 0)  # of a contest that it lost, and nobody won
+    left = max(1, policy.retry.attempts - before)
+    numbers = count(before + 1)
     try:
         return await _taught(model, policy, call, numbers, waited_s=0.0, share=others + 1)
     except LLMError as error:
-        if policy.retry.attempts == 1 or not _worth_retrying(error, others):
+        if left == 1 or not _worth_retrying(error, others):
             raise
         first = error.with_traceback(None)  # which would hold this frame, and so itself
 
@@ -79,7 +81,7 @@ async def run_route(model: Model, policy: Resilience, call: ModelCall[T], *, oth
     return await tenacity.AsyncRetrying(
         retry=tenacity.retry_if_exception(lambda error: _worth_retrying(error, others)),
         wait=_wait(policy),
-        stop=_stop(model, policy, call),
+        stop=_stop(model, left, call),
         sleep=asyncio.sleep,
         before_sleep=announce,
         reraise=True,
@@ -106,11 +108,11 @@ def _wait(policy: Resilience) -> Callable[[tenacity.RetryCallState], float]:
     return wait
 
 
-def _stop(model: Model, policy: Resilience, call: ModelCall[T]) -> Callable[[tenacity.RetryCallState], bool]:
+def _stop(model: Model, tries: int, call: ModelCall[T]) -> Callable[[tenacity.RetryCallState], bool]:
     """Stop after the last try, when the wait would outlast the deadline, or when the model has had its retries."""
     import tenacity
 
-    last_try = tenacity.stop_after_attempt(policy.retry.attempts)
+    last_try = tenacity.stop_after_attempt(tries)
 
     def stop(state: tenacity.RetryCallState) -> bool:
         now = asyncio.get_running_loop().time()
@@ -131,6 +133,8 @@ async def _taught(
     model: Model, policy: Resilience, call: ModelCall[T], numbers: Iterator[int], *, waited_s: float, share: int
 ) -> T:
     """Make one attempt; and another at once for each thing that its refusal taught: that is no retry of the same."""
+    if call.tried is not None:
+        call.tried[model] = call.tried.get(model, 0) + 1
     for _ in range(MAX_LESSONS):
         try:
             return await _guarded(model, policy, call, number=next(numbers), waited_s=waited_s, share=share)
@@ -150,6 +154,8 @@ async def _guarded(
     health, now, tokens = model.health, call.loop.time, 0
     if call.deadline.at <= now():
         raise LLMTimeout("not asked: no time is left", provider=model.provider, model=model.model)
+    if current_scope().stale:
+        raise _given_up(model)
     state = _admitted(model, policy, now())
     place: Place | None = None
     failed = learnt = False
@@ -181,6 +187,13 @@ async def _guarded(
             health.leave(place, tokens)
         if health.breaker.state != before:
             _tell(model, health.breaker.state)
+
+
+def _given_up(model: Model) -> LLMError:
+    """What a sub-agent of a call that nobody waits for any more is told, instead of being paid for."""
+    error = LLMError("not asked: the call it is for was given up", provider=model.provider, model=model.model)
+    error.another_may_answer = False
+    return error
 
 
 def _told_to_wait(error: LLMError) -> bool:

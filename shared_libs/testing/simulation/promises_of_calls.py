@@ -83,12 +83,16 @@ def _retries(evidence: Evidence) -> Iterator[Broken]:
         if record is None:
             continue
         last: dict[str, int] = {}
+        cancelled: Counter[str] = Counter()  # by a contest: a try that was not let end is made up for
         for event in record.events:
             if isinstance(event, StepStarted):
                 last.clear()
+                cancelled.clear()
+            elif isinstance(event, AttemptFinished):
+                cancelled[f"{event.attempt.provider}/{event.attempt.model}"] += event.attempt.outcome == "cancelled"
             elif isinstance(event, AttemptStarted):
                 name = f"{event.provider}/{event.model}"
-                allowed = policies[name].retry.attempts
+                allowed = policies[name].retry.attempts + cancelled[name]
                 if event.number > allowed:
                     yield Broken("retry-once", f"{run.id}: try {event.number} of {name}, which may have {allowed}")
                 # a try that the breaker refused is counted, and no request

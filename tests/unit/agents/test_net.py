@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 
 import anyio
 import pytest
@@ -373,3 +374,35 @@ def test_what_is_no_question_is_refused(given, told):
             await ReActAgent(llm=ScriptedLLM(["x"])).async_run(given)
 
     run_virtual(main())
+
+
+@pytest.mark.promise("given-up-unpaid")
+def test_a_call_that_was_given_up_asks_no_model():
+    inner = ReActAgent(llm=ScriptedLLM(["never"]), name="inner")
+    begun, over = asyncio.Event(), asyncio.Event()
+    said = []
+
+    @tool(timeout_s=100)
+    async def stubborn() -> str:
+        """Hear of no cancellation, and ask a model long after it."""
+        begun.set()
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.sleep(10)
+        await asyncio.sleep(10)
+        said.append(await inner.async_run("q"))
+        over.set()
+        return "late"
+
+    agent = ReActAgent(llm=ScriptedLLM([Turn(calls=[("stubborn", {})]), "never"]), tools=[stubborn])
+
+    async def main():
+        asked = asyncio.ensure_future(agent.async_run("q"))
+        await begun.wait()
+        asked.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await asked
+        await over.wait()
+
+    run_virtual(main())
+    assert inner.llm.requests == []
+    assert "given up" in said[0].error

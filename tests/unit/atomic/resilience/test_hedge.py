@@ -188,3 +188,24 @@ def test_the_error_of_one_that_ends_together_with_the_winner_is_nobodys_surprise
 
     run_virtual(main())
     assert told == []
+
+
+@pytest.mark.promise("retry-once")
+def test_one_that_lost_a_race_which_nobody_won_goes_on_with_the_tries_it_has_left():
+    down = ProviderUnavailable("down")
+    policy = Resilience(retry={"attempts": 6, "base_s": 1, "max_s": 1}, strategy="race", breaker={"failures": 99})
+    loser = ScriptedLLM([down] * 20, model="b", resilience=policy)
+    first = ScriptedLLM(
+        [Turn(text="a b c", delay_s=2, cut_after=1)] * 9, model="a", fallbacks=[loser], resilience=policy
+    )
+
+    async def main():
+        with pytest.raises(LLMError) as caught:
+            await first.async_chat("x", on_chunk=lambda _: None)
+        return caught.value
+
+    error = run_virtual(main())
+    tries = [(row.model, row.number) for row in error.attempts]
+    numbers = [number for model, number in tries if model == "b"]
+    assert numbers == sorted(set(numbers))
+    assert len([model for model, _ in tries if model == "b"]) <= 7  # six, and one that was cancelled

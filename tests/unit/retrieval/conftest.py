@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 
 import asyncpg
 import numpy as np
@@ -11,7 +10,8 @@ import pytest
 
 from shared_libs.atomic import BaseLLMWrapper
 from shared_libs.atomic.llms.rehearsal_llm import rehearsed_vectors
-from shared_libs.retrieval import Collection, Document
+from shared_libs.retrieval import Collection, Document, Stores, open_stores
+from tests.support import run as run_alone
 
 
 class CountingEmbedder(BaseLLMWrapper):
@@ -80,19 +80,43 @@ async def _executed(url, statement):
     await server.close()
 
 
-# these tests end their loops with connections open, as a process that is killed does
-_LEFT_OPEN = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+OPENED: list[Stores] = []
+"""Stores on a server: their connections belong to the loop that a `run` makes, and are closed with it."""
 
 
-@pytest.fixture(
-    params=["sqlite", pytest.param("postgres", marks=[_LEFT_OPEN, pytest.mark.xdist_group("postgres-retrieval")])]
-)
-def url(request, tmp_path):
-    if request.param == "sqlite":
-        yield f"sqlite:///{tmp_path}/collections.db"
-        return
-    yield request.getfixturevalue("postgres_url")
-    gc.collect()
+def run(main):
+    async def closed_behind():
+        try:
+            return await main
+        finally:
+            for stores in OPENED:
+                await stores.aclose()
+
+    return run_alone(closed_behind())
+
+
+def on_postgres(request):
+    stores = open_stores(request.getfixturevalue("postgres_url"))
+    OPENED.append(stores)
+    request.addfinalizer(OPENED.clear)
+    return stores
+
+
+ON_POSTGRES = pytest.param("postgres", marks=pytest.mark.xdist_group("postgres-retrieval"))
+
+
+@pytest.fixture(params=["sqlite", ON_POSTGRES])
+def opened(request, tmp_path):
+    """Open stores as one process does; those of all of them keep the same."""
+    if request.param == "postgres":
+        request.getfixturevalue("postgres_url")  # makes a database, with a loop of its own
+
+    def open_them():
+        if request.param == "postgres":
+            return on_postgres(request)
+        return open_stores(f"sqlite:///{tmp_path}/collections.db")
+
+    return open_them
 
 
 @pytest.fixture
@@ -107,8 +131,8 @@ def embedder():
 
 
 @pytest.fixture
-def collection(url, embedder):
-    return Collection("manual", tenant="acme", stores=url, embedder=embedder)
+def collection(opened, embedder):
+    return Collection("manual", tenant="acme", stores=opened(), embedder=embedder)
 
 
 def document(source, *paragraphs, **metadata):

@@ -18,31 +18,9 @@ from shared_libs.retrieval.stores.sqlite_documents import SqliteDocuments
 from shared_libs.retrieval.stores.sqlite_vectors import SqliteVectors
 from shared_libs.retrieval.stores.sqlite_words import SqliteWords
 from shared_libs.retrieval.types import Found, Point, Space, Words
-from tests.support import run as run_alone
+from tests.unit.retrieval.conftest import ON_POSTGRES, on_postgres, run
 
 OURS, THEIRS = Space(tenant="acme", collection="c"), Space(tenant="globex", collection="c")
-
-
-OPENED = []
-"""Stores on a server: their connections belong to the loop that a `run` makes, and end with it."""
-
-
-def run(main):
-    async def closed_behind():
-        try:
-            return await main
-        finally:
-            for stores in OPENED:
-                await stores.aclose()
-
-    return run_alone(closed_behind())
-
-
-def on_postgres(request):
-    stores = open_stores(request.getfixturevalue("postgres_url"))
-    OPENED.append(stores)
-    request.addfinalizer(OPENED.clear)
-    return stores
 
 
 async def both_made(documents):
@@ -53,9 +31,6 @@ async def both_made(documents):
 def unit(count, width=16, seed=1):
     rows = np.random.default_rng(seed).normal(size=(count, width)).astype(np.float32)
     return rows / np.linalg.norm(rows, axis=1, keepdims=True)
-
-
-ON_POSTGRES = pytest.param("postgres", marks=pytest.mark.xdist_group("postgres-retrieval"))
 
 
 @pytest.fixture(params=["coarse", "exact", ON_POSTGRES])

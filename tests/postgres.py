@@ -8,6 +8,7 @@ import pwd
 import subprocess
 import sys
 import tempfile
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -72,6 +73,11 @@ def running_postgres() -> Iterator[Server]:
             pytest.skip(f"the PostgreSQL of the package does not start here: {error}")
         server.start()
         yield server
+
+
+def own_name(what: str) -> str:
+    """Give a role or a database a name of its own: the server is everybody's, and so are the names on it."""
+    return f"{what}_{uuid.uuid4().hex[:12]}"
 
 
 @pytest.fixture(scope="session")

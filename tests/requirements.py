@@ -113,6 +113,16 @@ REQUIREMENTS: dict[str, Requirement] = {
     "durable-queue": Requirement(
         "priorities, delays and limits hold over all workers, and what none of them can do tells why", "docs/durable.md"
     ),
+    "durable-scheduled": Requirement(
+        "what a schedule submits is submitted once each time it is due, by the clock of its zone, and once when nobody "
+        "worked meanwhile",
+        "docs/durable.md",
+    ),
+    "durable-seen": Requirement(
+        "the command line says who holds which durable run since when, what it waits for, and ends or decides it from "
+        "any process",
+        "docs/durable.md; deer-flow #1087",
+    ),
     "durable-approval": Requirement(
         "a decision is taken by run id alone, by any process, at any time, and counts once; what waits holds no slot",
         "docs/durable.md; temporal sdk-python #1660, langgraph #6208",
@@ -474,6 +484,18 @@ REQUIREMENTS: dict[str, Requirement] = {
         "a run that waits for a person goes on with the decision, here or after a restart, and once",
         "issue: the service; langgraph #6624",
     ),
+    "budgets-exact": Requirement(
+        "no number of requests or processes passes a budget, and what a dead process held comes back",
+        "issue: the service (must show 7); litellm#26672, #33325",
+    ),
+    "budgets-refuse": Requirement(
+        "a key and its team are bound on every face; a refusal names limit, spent, reserved and when to come back",
+        "issue: the service; litellm#27735, #18730, PR #29191; bifrost#2873",
+    ),
+    "budgets-outage": Requirement(
+        "while the ledger is away requests go on from a bounded allowance, then 503, and all is booked afterwards",
+        "issue: the service; litellm#34929",
+    ),
     "keys-safe": Requirement(
         "of a key only a keyed hash is kept, which opens nothing; guessing is slow and asks no store",
         "GHSA-69x8-hrgq-fjj8, CVE-2026-42208",
@@ -501,5 +523,9 @@ REQUIREMENTS: dict[str, Requirement] = {
     ),
     "admit-slots": Requirement(
         "slots follow a provider's refusals and never its answers' length, and none is lost", "issue: the service"
+    ),
+    "typed": Requirement(
+        "mypy --strict and pyright take a program that uses everything, and find each wrong use where it stands",
+        "issue: builders, operators, testers",
     ),
 }

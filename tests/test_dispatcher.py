@@ -12,6 +12,7 @@ from aiohttp import web
 from shared_libs.atomic.llms import ScriptedLLM
 from shared_libs.atomic.llms.scripted_llm import Turn
 from shared_libs.factory import load_agent
+from tests.postgres import own_name
 from tests.test_definitions import CONFIGS
 
 FILL = """
@@ -23,19 +24,21 @@ WAIT = "rate = {wind} - 40\nprint(rate * 3)"
 
 @pytest.fixture(scope="module")
 def schedule(postgres):
+    database, reader = own_name("dispatcher"), own_name("reader")
+    owner = f"postgresql://owner@{postgres.replace('/postgres?', f'/{database}?', 1)}"
+
     async def fill():
         server = await asyncpg.connect(f"postgresql://owner@{postgres}")
-        await server.execute("CREATE DATABASE dispatcher")
+        await server.execute(f"CREATE DATABASE {database}")
         await server.close()
-        connection = await asyncpg.connect(place.replace("reader", "owner"))
+        connection = await asyncpg.connect(owner)
         await connection.execute(FILL)
-        await connection.execute("CREATE ROLE reader LOGIN")
-        await connection.execute("GRANT SELECT ON flights TO reader")
+        await connection.execute(f"CREATE ROLE {reader} LOGIN")
+        await connection.execute(f"GRANT SELECT ON flights TO {reader}")
         await connection.close()
 
-    place = f"postgresql://reader@{postgres.replace('/postgres?', '/dispatcher?', 1)}"
     asyncio.run(fill())
-    return place
+    return owner.replace("owner@", f"{reader}@", 1)
 
 
 async def weather(request):

@@ -181,6 +181,12 @@ def test_tests_neither_sleep_nor_patch_us():
                 assert not re.match(r"\w+\.setattr\(['\"]?shared_libs", call), f"{file}: {call}"
 
 
+def test_roles_and_databases_of_tests_have_names_of_their_own():
+    """One server is shared by all files of a process, and these names stand in none of its databases."""
+    named = re.compile(r"(?i)\bcreate (?:role|user|database) (?![{\[(:|])\w")
+    assert {str(file): found for file in TESTS if (found := named.findall(file.read_text()))} == {}
+
+
 def test_no_path_of_a_machine_and_no_package_index_is_named():
     slip = re.compile(r"/(?:w[o]rk|r[o]ot|h[o]me|U[s]ers|o[p]t)/|p[y]pi\.org|python[h]osted|index-[u]rl")
     listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=False)

@@ -30,7 +30,7 @@ from shared_libs.atomic.events import (
     TextDelta,
     ThinkingDelta,
 )
-from shared_libs.atomic.journal import Journal, Within
+from shared_libs.atomic.journal import REPLAY_S, Journal, Within
 from shared_libs.atomic.llms.structured import OutputSchema, Wanted
 from shared_libs.atomic.results import AgentResult, StillRunning
 from shared_libs.atomic.scope import Scope, current_scope
@@ -45,9 +45,6 @@ _log = logging.getLogger(__name__)
 
 RESERVE_SHARE = 0.25
 """The reserve for the last word is at most this share of the time."""
-
-REPLAY_S = 0.5
-"""Seconds a run that was down past its deadline may take to read what it had; no model and no tool is asked."""
 
 STORE_S = 0.5
 """Seconds kept at the end to store the exchange; at most a tenth of the time is."""

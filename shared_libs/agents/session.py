@@ -41,17 +41,18 @@ async def compact(run: Run, memory: BaseMemory | None) -> None:
         return
     before, began = estimate_tokens(old.shown(conversation, question)), run.elapsed_s
     state.digest = compaction.leave_out(old, cut)
-    if not old.lost:
+
+    async def sum_up() -> LLMResponse:
         try:
-            response = await run.once(
-                f"compact.{len(state.steps) + 1}",
-                LLMResponse,
-                lambda: compaction.sum_up(conversation[old.messages : cut], old, run.explore.remaining() / 2),
-            )
-            run.budget.charge(response.usage, response.cost_usd)
-            state.digest = compaction.take(response, old, cut)
-        except LLMError as error:
+            return await compaction.sum_up(conversation[old.messages : cut], old, run.explore.remaining() / 2)
+        except LLMError as error:  # a fact too: who goes on with the run asks no more than this one would have
             run.emit(Warned(message=f"earlier messages are left out, because they could not be summed up: {error}"))
+            return LLMResponse(text="", cost_usd=0.0)
+
+    if not old.lost:
+        response = await run.once(f"compact.{len(state.steps) + 1}", LLMResponse, sum_up)
+        run.budget.charge(response.usage, response.cost_usd)
+        state.digest = compaction.take(response, old, cut)
     run.emit(
         MemoryCompacted(
             messages=cut - old.messages,
@@ -72,24 +73,29 @@ async def remember(run: Run, memory: BaseMemory | None) -> None:
     """
     if memory is None or run.session_id is None:
         return
-    began, exchange = run.elapsed_s, run.state.exchange
-    # what a durable run stores again after a crash is the same store
+    began, session_id, exchange = run.elapsed_s, run.session_id, run.state.exchange
+    # what a durable run stores again, because it died before the fact was kept, is the same store
     batch = None if run.journal is None else run.id
     # the grace of a store that hangs must end before the run does, or its answer would be taken for a partial one
     until = run.deadline.earlier_by(GRACE_S + min(GRACE_S, run.timeout_s / 50))
+
+    async def store() -> bool:
+        try:
+            await memory.async_store(session_id, exchange, after=run.session_length, batch=batch)
+        except MemoryConflict as conflict:
+            await memory.async_store(session_id, exchange, batch=batch)
+            run.emit(Warned(message=f"stored behind the exchange of another run: {conflict}"))
+        return True
+
     with use_scope(run.scope(until)):
         try:
-            try:
-                await memory.async_store(run.session_id, exchange, after=run.session_length, batch=batch)
-            except MemoryConflict as conflict:
-                await memory.async_store(run.session_id, exchange, batch=batch)
-                run.emit(Warned(message=f"stored behind the exchange of another run: {conflict}"))
+            await run.once("store", bool, store)
         except MemoryStoreError as error:
             run.trouble = f"the exchange was not stored: {error}"
             run.emit(Warned(message=run.trouble))
             return
-        run.emit(MemoryStored(session_id=run.session_id, messages=len(exchange), elapsed_s=run.elapsed_s - began))
-        await _keep_summary(run, memory, run.session_id)
+        run.emit(MemoryStored(session_id=session_id, messages=len(exchange), elapsed_s=run.elapsed_s - began))
+        await _keep_summary(run, memory, session_id)
 
 
 async def _keep_summary(run: Run, memory: BaseMemory, session_id: str) -> None:

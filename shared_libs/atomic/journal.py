@@ -14,6 +14,9 @@ from shared_libs.atomic.events import AgentEvent
 
 T = TypeVar("T")
 
+REPLAY_S = 0.5
+"""Seconds a run that was down past its deadline may take to read what it had; no model and no tool is asked."""
+
 
 class Journal(Protocol):
     """

@@ -17,7 +17,7 @@ import msgspec
 from shared_libs.atomic.budget import Budget
 from shared_libs.atomic.deadline import NEVER, Deadline
 from shared_libs.atomic.events import AgentEvent, EventSink
-from shared_libs.atomic.journal import Journal
+from shared_libs.atomic.journal import Journal, Within
 
 
 def _nowhere(event: AgentEvent) -> None:
@@ -94,6 +94,10 @@ class Scope(msgspec.Struct, frozen=True):
     def stale(self) -> bool:
         """Whether the call has been given up: what it still says or writes is not heard."""
         return self.fence is not None and self.fence.is_down
+
+    def replays(self, call_id: str) -> bool:
+        """Whether a call that passes ports has facts of an earlier execution of the run."""
+        return self.journal is not None and Within(self.journal, call_id).replaying
 
     def of_call(self, tool: str, deadline: Deadline, call_id: str, *, passes_ports: bool = False) -> Scope:
         """

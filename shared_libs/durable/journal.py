@@ -131,8 +131,8 @@ class FactJournal:
         self._made += 1
         self._in_flight += 1
         try:
-            value = await do()
-            await self._keep(Fact(name, to_json(_cut(value))))
+            value = _cut(await do())
+            await self._keep(Fact(name, to_json(value)))
         finally:
             self._in_flight -= 1
             if not self._in_flight:
@@ -236,9 +236,11 @@ class FactJournal:
             self._answers[int(name.split(".")[1])] = name
 
 
-def _cut(value: Any) -> Any:
+def _cut(value: T) -> T:
+    """Cut what `read_rest` gives as it is kept, so that it is the same before a takeover and after it."""
     if isinstance(value, ToolResult) and len(value.whole) > MOST_WHOLE:
-        return msgspec.structs.replace(value, whole=value.whole[:MOST_WHOLE])
+        note = f"\n[what followed, {len(value.whole) - MOST_WHOLE} more characters, was not kept]"
+        value = msgspec.structs.replace(value, whole=value.whole[:MOST_WHOLE] + note)
     return value
 
 

@@ -15,6 +15,7 @@ from shared_libs.atomic.resilience.policy import Resilience
 from shared_libs.atomic.resilience.store import LimitStore
 from shared_libs.atomic.types import Price
 from shared_libs.factory.draft import Draft
+from shared_libs.factory.elsewhere import hint_for_provider
 from shared_libs.factory.environment import variables
 from shared_libs.factory.options import Options
 from shared_libs.factory.prices import Prices
@@ -24,6 +25,8 @@ from shared_libs.factory.spec import LinkAttributes, LinkCommon, LLMSpec, Policy
 from shared_libs.factory.wording import note_errors
 
 _GIVEN_BY_THE_CHAIN = frozenset({"resilience", "fallbacks"})
+_NO_DATA = frozenset({"client"})
+"""What only code can pass."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +64,7 @@ class Link:
 
 def link_options(target: Callable[..., Any]) -> Options:
     """Return what a definition may say of a model of this provider."""
-    return Options.of(target, LinkCommon, without=_GIVEN_BY_THE_CHAIN, attributes=LinkAttributes)
+    return Options.of(target, LinkCommon, without=_GIVEN_BY_THE_CHAIN | _NO_DATA, attributes=LinkAttributes)
 
 
 def one_form(llm: Any) -> tuple[Any, dict[Path, Path]]:
@@ -173,7 +176,8 @@ def _read_link(draft: Draft, settings: dict[str, Any], path: Path, also: Any) ->
     provider = settings.pop("provider")
     place = (*path, "provider")
     if provider not in LLMS:
-        draft.problems.add(place, f"{draft.named(place)} is no provider; {choices(draft.at(place), LLMS.names())}")
+        known = choices(draft.at(place), LLMS.names(), hint_for_provider(provider))
+        draft.problems.add(place, f"{draft.named(place)} is no provider; {known}")
         return None
     try:
         target = LLMS.load(provider)

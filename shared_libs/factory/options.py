@@ -141,7 +141,8 @@ def _field(default: Any, words: str | None, *, required: bool) -> Any:
         return Field(description=words)
     if isinstance(default, str | int | float):
         return Field(default=default, description=words)
-    return Field(default_factory=lambda: default, description=words)  # which the schema does not show
+    shown: dict[str, Any] = {"default": list(default)} if isinstance(default, tuple | list) else {}
+    return Field(default_factory=lambda: default, description=words, json_schema_extra=shown)
 
 
 def _model_of(name: str, fields: Mapping[str, tuple[Any, FieldInfo]]) -> type[BaseModel]:

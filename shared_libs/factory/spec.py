@@ -56,7 +56,7 @@ class LinkCommon(Section):
     """The key, best as "${VARIABLE:-}"; a model whose key is empty is left out while another one remains."""
     base_url: str
     """Where the API is, when not at the provider's own address; an empty one is none."""
-    price: PriceSpec
+    price: PriceSpec | None
     """What the model costs; without it the table prices.yaml is asked, for the provider's own address."""
     options: dict[str, Any]
     """Request fields sent with every call, as the provider names them: temperature, max_tokens, ..."""
@@ -65,7 +65,7 @@ class LinkCommon(Section):
 class LinkAttributes(Section):
     """What every model of the chain may have, whatever its provider."""
 
-    context_window: Count
+    context_window: Count | None
     """How many tokens fit into the model; a conversation too long for it is not sent to a smaller one."""
 
 
@@ -170,9 +170,9 @@ class ToolCommon(ToolsetCommon):
     """What the model reads about the tool."""
     isolation: Literal["loop", "thread", "process"]
     """Where calls run; process: a worker that is killed with all it has started when the time is over."""
-    memory_limit_mb: Count
+    memory_limit_mb: Count | None
     """Megabytes one call may use beyond what its worker process has; needs isolation process."""
-    cpu_limit_s: Seconds
+    cpu_limit_s: Seconds | None
     """Seconds of CPU time one call may use; needs isolation process."""
 
 

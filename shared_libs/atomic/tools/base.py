@@ -7,7 +7,9 @@ import functools
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, final
 
+from shared_libs.atomic.deadline import Deadline
 from shared_libs.atomic.errors import DeadlineExceeded, MisuseError, ToolError, in_words
+from shared_libs.atomic.journal import REPLAY_S
 from shared_libs.atomic.json_schema import shown
 from shared_libs.atomic.scope import current_scope, use_scope
 from shared_libs.atomic.supervise import NO_FAILURES, BodyCancelled, BodyExited, Expiry, LeftRunning, supervise
@@ -205,9 +207,11 @@ class BaseTool:
         self, placement: Placement, arguments: dict[str, Any], as_given: Mapping[str, Any], call_id: str
     ) -> Any:
         scope = current_scope()
-        limit = scope.deadline.narrowed(self.timeout_s)
+        limit = until = scope.deadline.narrowed(self.timeout_s)
         if limit.expired:
-            raise DeadlineExceeded(f"{self.name} was not started: the time of the run is over")
+            if not (self.passes_ports and scope.replays(call_id)):
+                raise DeadlineExceeded(f"{self.name} was not started: the time of the run is over")
+            until = Deadline.after(REPLAY_S)  # what it has done before it only reads: that needs no time
         if self._left_running is None:
             self._left_running = LeftRunning()
         if self._left_running.full:
@@ -215,7 +219,7 @@ class BaseTool:
         inner = scope.of_call(self.name, limit, call_id, passes_ports=self.passes_ports)
         own = limit.at < scope.deadline.at
         spare = f"within its {self.timeout_s:g} s" if own else "before the time of the run was over"
-        expiry = Expiry(limit.at, f"{self.name} did not finish {spare}")
+        expiry = Expiry(until.at, f"{self.name} did not finish {spare}")
         body, elsewhere = placement.begin(self, arguments, as_given, inner)
         try:
             return await supervise(

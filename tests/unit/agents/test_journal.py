@@ -9,10 +9,11 @@ import msgspec
 import pytest
 
 from shared_libs.agents import Limits, ReActAgent
-from shared_libs.atomic import BaseTool, InProcessMemory, Message, ToolCall, tool
+from shared_libs.atomic import BaseMemory, BaseTool, InProcessMemory, LLMError, Message, ToolCall, tool
 from shared_libs.atomic.errors import RunInterrupted
 from shared_libs.atomic.events import ModelFinished, RunFinished, RunStarted, ToolStarted
 from shared_libs.atomic.llms import ScriptedLLM, Turn
+from shared_libs.atomic.memory import Compaction
 from shared_libs.atomic.scope import Scope, current_scope, use_scope
 from shared_libs.tools.agent import AgentTool
 from tests.support import run_virtual
@@ -344,3 +345,80 @@ def test_what_fails_to_open_or_to_close_keeps_nothing_open():
 
     run_virtual(main())
     assert sorted(closed) == ["a", "b", "c"]
+
+
+@pytest.mark.promise("journal-once")
+@pytest.mark.parametrize("fuel", [6, 10])
+def test_down_past_the_deadline_what_sub_agents_have_done_comes_back_too(fuel):
+    facts, asked = Facts(), []
+
+    async def killed():
+        with use_scope(Scope(journal=facts.open(fuel))):
+            await with_sub_agents().async_run("go", run_id="R", timeout=60)
+
+    with pytest.raises(RunInterrupted):
+        run_virtual(killed())
+    known = "s2/tool.p1" in facts.kept
+    assert known == (fuel == 10)
+    facts.started_at = time.time() - 3600
+    CALLED.clear()
+
+    async def again():
+        agent = with_sub_agents()
+        agent.observers = (asked.append,)
+        with use_scope(Scope(journal=facts.open())):
+            return await agent.async_run("go", run_id="R", timeout=60)
+
+    result = run_virtual(again())
+    assert (result.status, result.stop_reason, CALLED) == ("partial", "deadline", [])
+    seen = {row.call_id: row.content for row in result.steps[0].observations}
+    assert ("paid 1" in seen["s2"]) == known, seen
+    assert "not started" not in seen["s2"]
+
+
+@pytest.mark.promise("journal-once")
+def test_a_summary_that_failed_is_not_asked_for_again_by_who_goes_on():
+    asked = []
+
+    class Silent(ScriptedLLM):
+        async def _chat(self, *arguments, **more):
+            asked.append(1)
+            raise LLMError("down")
+
+    memory = InProcessMemory(window=1, compaction=Compaction(Silent([]), max_tokens=50, keep=1))
+    run_virtual(memory.async_store("s", [Message("user", "x " * 200), Message("assistant", "y " * 200)]))
+    facts = Facts()
+
+    async def once(fuel):
+        agent = ReActAgent(llm=by_length(*["done"] * 9), memory=memory)
+        with use_scope(Scope(journal=facts.open(fuel))):
+            return await agent.async_run("go", run_id="R", session_id="s")
+
+    with pytest.raises(RunInterrupted):
+        run_virtual(once(6))  # the summary is a fact, the answer is not yet
+    before = len(asked)
+    assert before > 0
+    assert run_virtual(once(None)).answer == "done"
+    assert len(asked) == before
+
+
+@pytest.mark.promise("journal-once")
+def test_the_exchange_is_stored_once_in_a_memory_that_knows_no_names_of_stores():
+    kept = []
+
+    class Plain(BaseMemory):
+        async def _store(self, session_id, messages):
+            kept.extend(message.text for message in messages)
+
+        async def _load(self, session_id, limit):
+            return []
+
+    facts = Facts()
+
+    async def once():
+        with use_scope(Scope(journal=facts.open())):
+            return await ReActAgent(llm=by_length("done"), memory=Plain()).async_run("go", run_id="R", session_id="s")
+
+    for _ in range(2):  # the first one died before it could say how the run ended
+        assert run_virtual(once()).answer == "done"
+    assert kept == ["go", "done"]

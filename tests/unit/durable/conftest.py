@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import uuid
 
 import pytest
+
+from tests.postgres import own_name
 
 
 @pytest.fixture
 def new_postgres(postgres):
-    name = f"d{uuid.uuid4().hex}"
+    name = own_name("durable")
 
     async def make():
         import asyncpg

@@ -10,7 +10,7 @@ from shared_libs.agents import ReActAgent
 from shared_libs.atomic import MisuseError, tool
 from shared_libs.atomic.errors import ConfigError
 from shared_libs.durable import JobStore, StoreUnavailable, Worker
-from shared_libs.durable.database import open_database
+from shared_libs.durable.database import ask, open_database
 from shared_libs.durable.holding import NOW, Fact, Holder
 from tests.unit.durable.cast import LEASE_S, agent, answers, by_length, ended, opened, submit, turn, until, working
 
@@ -46,7 +46,8 @@ def test_what_was_submitted_ends_and_its_events_are_told_once_in_order(url):
 
 
 @pytest.mark.promise("durable-queue")
-def test_the_urgent_come_first_the_delayed_later_and_no_more_at_once_than_allowed(url):
+@pytest.mark.parametrize("lane", [{"team": "t", "team_limit": 1}, {"asked_by": "k", "key_limit": 1}])
+def test_the_urgent_come_first_the_delayed_later_and_no_more_at_once_than_allowed(url, lane):
     begun, going, most = [], {"a": 0, "b": 0}, {"a": 0, "b": 0}
 
     class Watched(ReActAgent):
@@ -67,7 +68,7 @@ def test_the_urgent_come_first_the_delayed_later_and_no_more_at_once_than_allowe
             for number in range(6):
                 await submit(store, f"a{number}", agent_limit=2)
             for number in range(4):
-                await submit(store, f"b{number}", agent="b", definition={"name": "b"}, team="t", team_limit=1)
+                await submit(store, f"b{number}", agent="b", definition={"name": "b"}, **lane)
             await submit(store, "first", priority=5)
             async with working(url, build), working(url, build):
                 for run_id in (*(f"a{n}" for n in range(6)), *(f"b{n}" for n in range(4))):
@@ -165,6 +166,38 @@ def test_a_decision_counts_once_and_what_is_not_decided_waits_on_without_a_slot(
     job = asyncio.run(main())
     assert (job.status, paid) == ("answered", [1])
     assert "too much" in job.result["steps"][0]["observations"][1]["content"]
+
+
+@pytest.mark.promise("durable-approval")
+def test_a_day_in_which_nobody_decides_costs_a_run_none_of_its_time(url):
+    """Workers come and go meanwhile; one decision comes twice, from two processes at once."""
+    paid = []
+
+    @tool(needs_approval=True)
+    async def pay(amount: int) -> str:
+        paid.append(amount)
+        return f"paid {amount}"
+
+    build = agent(lambda: by_length(turn(("a", "pay", {"amount": 1})), "done"), [pay])
+    a_day_ago = """UPDATE factory_jobs SET submitted_at = submitted_at - 86400, due_at = due_at - 86400,
+        first_at = first_at - 86400, began_at = began_at - 86400, claimed_at = claimed_at - 86400"""
+
+    async def main():
+        async with opened(url) as store, opened(url) as other:
+            await submit(store, "r", timeout_s=20.0)
+            async with working(url, build):
+                await until(store.get, "r", wanted=lambda job: job.status == "waiting")
+            await store.database.run(lambda: (yield ask(a_day_ago)))
+            async with working(url, build):  # it has nothing to do
+                pass
+            decisions = await asyncio.gather(*(each.decide("r", {"a": {"approved": True}}) for each in (store, other)))
+            async with working(url, build):
+                return decisions, await until(store.get, "r", wanted=ended)
+
+    decisions, job = asyncio.run(main())
+    assert sorted(decisions) == [[], ["a"]]
+    assert (job.status, job.result["answer"], paid) == ("answered", "done", [1])
+    assert job.result["elapsed_s"] < 20
 
 
 @pytest.mark.promise("durable-cancel")
@@ -273,7 +306,9 @@ def test_what_has_ended_goes_after_its_time_and_nothing_else(url):
     old, new, sizes = asyncio.run(main())
     assert old is None
     assert new.status == "queued"
-    assert sizes == {"jobs": 1, "facts": 0, "events": 0}
+    assert (sizes.statuses, sizes.facts, sizes.events) == ({"queued": 1}, 0, 0)
+    assert sizes.size_bytes > 10_000
+    assert 0 <= sizes.oldest_s < 60
 
 
 @pytest.mark.promise("durable-away")

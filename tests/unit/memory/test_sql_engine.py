@@ -14,6 +14,7 @@ from shared_libs.atomic.database_url import database_url
 from shared_libs.cli import main
 from shared_libs.limits import SQLLimitStore
 from shared_libs.memory import SQLMemory
+from tests.postgres import own_name
 
 ONE = [Message("user", "hi"), Message("assistant", "hello")]
 
@@ -134,8 +135,9 @@ def test_a_real_server_takes_every_form(postgres, scheme):
 
 @pytest.mark.promise("tables-ahead")
 def test_a_role_that_may_make_no_tables_uses_those_that_were_made_ahead(postgres, capsys):
-    place = postgres.replace("/postgres?", "/ahead?")
-    owner, app = f"postgresql://owner@{place}", f"postgresql://app@{place}"
+    database, role = own_name("ahead"), own_name("app")
+    place = postgres.replace("/postgres?", f"/{database}?")
+    owner, app = f"postgresql://owner@{place}", f"postgresql://{role}@{place}"
 
     async def sql(url, *statements):
         at = database_url(url, "test")
@@ -145,15 +147,15 @@ def test_a_role_that_may_make_no_tables_uses_those_that_were_made_ahead(postgres
                 await connection.execute(text(statement))
         await engine.dispose()
 
-    asyncio.run(sql(f"postgresql://owner@{postgres}", "create database ahead", "create role app login"))
+    asyncio.run(sql(f"postgresql://owner@{postgres}", f"create database {database}", f"create role {role} login"))
     assert main(["tables", owner]) == 0
     told = capsys.readouterr().out
     assert "memory: ready" in told
     assert "limits: ready" in told
     assert "runs: ready" in told
     assert main(["tables", owner, "--only", "limits"]) == 0
-    every = "grant select, insert, update, delete on all tables in schema public to app"
-    asyncio.run(sql(owner, every, "grant usage on all sequences in schema public to app"))
+    every = f"grant select, insert, update, delete on all tables in schema public to {role}"
+    asyncio.run(sql(owner, every, f"grant usage on all sequences in schema public to {role}"))
 
     async def use():
         memory, limits = SQLMemory(app), SQLLimitStore(app)

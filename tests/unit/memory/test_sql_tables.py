@@ -13,6 +13,7 @@ from sqlalchemy.ext.asyncio import create_async_engine
 from shared_libs.atomic import MemoryStoreError, Message
 from shared_libs.memory import SQLMemory
 from shared_libs.memory.tables import SCHEMA, _scripts
+from tests.postgres import own_name
 from tests.support import run
 
 OLD = """
@@ -44,15 +45,16 @@ def empty_url(request, tmp_path, store_url):
     if store_url.startswith("sqlite"):
         return store_url
 
+    database = own_name("fresh")
+
     async def fresh():
         engine = create_async_engine(store_url, isolation_level="AUTOCOMMIT")
         async with engine.connect() as connection:
-            await connection.execute(text("DROP DATABASE IF EXISTS fresh WITH (FORCE)"))
-            await connection.execute(text("CREATE DATABASE fresh"))
+            await connection.execute(text(f"CREATE DATABASE {database}"))
         await engine.dispose()
 
     asyncio.run(fresh())
-    return store_url.replace("/postgres?", "/fresh?")
+    return store_url.replace("/postgres?", f"/{database}?")
 
 
 def execute(url, *statements):

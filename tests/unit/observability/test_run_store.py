@@ -23,6 +23,7 @@ from shared_libs.atomic.llms import ScriptedLLM
 from shared_libs.atomic.llms.scripted_llm import Turn
 from shared_libs.atomic.results import AgentResult
 from shared_libs.observability import RunStore
+from tests.postgres import own_name
 from tests.support import run
 
 SECRET = "sk-abcdefghijklmnopqrst"
@@ -472,13 +473,13 @@ def test_reading_makes_no_file(tmp_path):
 
 @pytest.mark.promise("runs-kept")
 def test_a_role_without_the_right_to_make_tables_uses_those_there_are(postgres_url, postgres):
+    role = own_name("plain")
+
     async def prepare():
         async with RunStore(postgres_url):
             connection = await asyncpg.connect(postgres_url)
-            await connection.execute(
-                "DROP OWNED BY plain" if await _has_role(connection) else "CREATE ROLE plain LOGIN"
-            )
-            await connection.execute("GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO plain")
+            await connection.execute(f"CREATE ROLE {role} LOGIN")
+            await connection.execute(f"GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO {role}")
             await connection.close()
 
     async def use(store):
@@ -487,11 +488,7 @@ def test_a_role_without_the_right_to_make_tables_uses_those_there_are(postgres_u
         assert names(await store.async_list()) == ["r"]
 
     asyncio.run(prepare())
-    in_store(f"postgres://plain:{SECRET}@{postgres}", use)
-
-
-async def _has_role(connection):
-    return await connection.fetchval("SELECT count(*) FROM pg_roles WHERE rolname = 'plain'")
+    in_store(f"postgres://{role}:{SECRET}@{postgres}", use)
 
 
 @pytest.mark.promise("runs-never-wait")

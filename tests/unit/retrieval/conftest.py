@@ -11,6 +11,7 @@ import pytest
 from shared_libs.atomic import BaseLLMWrapper
 from shared_libs.atomic.llms.rehearsal_llm import rehearsed_vectors
 from shared_libs.retrieval import Collection, Document, Stores, open_stores
+from tests.postgres import own_name
 from tests.support import run as run_alone
 
 
@@ -59,8 +60,9 @@ class BadEmbedder(CountingEmbedder):
 
 @pytest.fixture(scope="session")
 def _retrieval_database(postgres):
-    asyncio.run(_executed(f"postgresql://owner@{postgres}", "CREATE DATABASE retrieval"))
-    return f"postgresql://owner@{postgres.replace('/postgres?', '/retrieval?', 1)}"
+    database = own_name("retrieval")
+    asyncio.run(_executed(f"postgresql://owner@{postgres}", f"CREATE DATABASE {database}"))
+    return f"postgresql://owner@{postgres.replace('/postgres?', f'/{database}?', 1)}"
 
 
 @pytest.fixture

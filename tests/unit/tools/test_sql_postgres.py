@@ -9,6 +9,7 @@ import asyncpg
 import pytest
 
 from shared_libs.tools.sql import SQLTool
+from tests.postgres import own_name
 
 FILL = """
 CREATE SCHEMA IF NOT EXISTS more;
@@ -18,21 +19,25 @@ CREATE TABLE items (id serial PRIMARY KEY, price numeric(8, 2), day date, tags t
 CREATE TABLE documents (body text);
 INSERT INTO documents VALUES (repeat('x', 20000000));
 CREATE FUNCTION more.own(a int) RETURNS int LANGUAGE plpgsql AS $$ BEGIN RETURN a + 1; END $$;
-CREATE ROLE reader LOGIN;
-CREATE ROLE boss;
-CREATE ROLE clerk LOGIN IN ROLE boss;
-GRANT INSERT ON items TO clerk;
 INSERT INTO items (price, day, tags, extra) VALUES (1.5, '2013-01-01', '{x,y}', '{"k": 1}');
+"""
+
+ROLES = """
+CREATE ROLE {reader} LOGIN;
+CREATE ROLE {boss};
+CREATE ROLE {clerk} LOGIN IN ROLE {boss};
+GRANT INSERT ON items TO {clerk};
 """
 
 
 @pytest.fixture(scope="module")
 def url(postgres):
-    own = f"postgresql://owner@{postgres.replace('/postgres?', '/sql_tool?', 1)}"
+    database = own_name("sql_tool")  # other tests leave tables in the default one
+    own = f"postgresql://owner@{postgres.replace('/postgres?', f'/{database}?', 1)}"
 
     async def fill():
         server = await asyncpg.connect(f"postgresql://owner@{postgres}")
-        await server.execute("CREATE DATABASE sql_tool")  # other tests leave tables in the default one
+        await server.execute(f"CREATE DATABASE {database}")
         await server.close()
         connection = await asyncpg.connect(own)
         await connection.execute(FILL)
@@ -40,6 +45,19 @@ def url(postgres):
 
     asyncio.run(fill())
     return own
+
+
+@pytest.fixture(scope="module")
+def roles(url):
+    names = {role: own_name(role) for role in ("reader", "boss", "clerk")}
+
+    async def make():
+        connection = await asyncpg.connect(url)
+        await connection.execute(ROLES.format(**names))
+        await connection.close()
+
+    asyncio.run(make())
+    return names
 
 
 def ask(url, query=None, *, timeout_s=20.0):
@@ -114,7 +132,7 @@ def test_a_statement_without_end_is_stopped_by_the_server(url):
         "SELECT 1 WHERE (SELECT pg_notify('a', 'b')) IS NULL",
         "WITH w AS (SELECT pg_advisory_lock(1) AS l) SELECT count(l) FROM w",
         "SELECT set_config('statement_timeout', '0', false), pg_sleep(60)",
-        "SELECT set_config('role', 'boss', false)",
+        "SELECT set_config('role', 'owner', false)",
         "SELECT pg_catalog.\"pg_read_file\"('/etc/passwd')",
         "SELECT * FROM pg_ls_dir('/')",
         "SELECT query_to_xml('SELECT pg_reload_conf()', true, true, '')",
@@ -173,14 +191,14 @@ def test_a_row_that_is_too_large_stays_at_the_server(url, statement):
     ]
 
 
-def test_what_a_role_may_do_besides_reading_is_told_when_it_is_opened(url, caplog):
+def test_what_a_role_may_do_besides_reading_is_told_when_it_is_opened(url, roles, caplog):
     asyncio.run(SQLTool(url=url).aopen())
     assert "its role is a superuser" in caplog.text
     caplog.clear()
-    asyncio.run(SQLTool(url=url.replace("owner@", "reader@")).aopen())
+    asyncio.run(SQLTool(url=url.replace("owner@", f"{roles['reader']}@")).aopen())
     assert caplog.text == ""
-    asyncio.run(SQLTool(url=url.replace("owner@", "clerk@")).aopen())
-    assert "its role may take the role boss, may write to tables" in caplog.text
+    asyncio.run(SQLTool(url=url.replace("owner@", f"{roles['clerk']}@")).aopen())
+    assert f"its role may take the role {roles['boss']}, may write to tables" in caplog.text
     caplog.clear()
     asyncio.run(SQLTool(url=url.replace("owner@", "nobody_here@")).aopen())
     assert 'cannot be found out: role "nobody_here" does not exist' in caplog.text

@@ -484,6 +484,22 @@ REQUIREMENTS: dict[str, Requirement] = {
         "a run that waits for a person goes on with the decision, here or after a restart, and once",
         "issue: the service; langgraph #6624",
     ),
+    "console-page": Requirement(
+        "the console is three small files that ask their own service alone, built from their source to the same bytes",
+        "issue: the console; gateway 6",
+    ),
+    "console-shows": Requirement(
+        "runs and conversations are seen and steered on the page as they happen, by keyboard and screen reader too",
+        "issue: the console; langfuse#10581; adk-web#307",
+    ),
+    "console-hostile": Requirement(
+        "whatever a user, model or tool has said, nothing of it runs on the page and nothing of it freezes the page",
+        "issue: the console; langfuse#9933, #1352; KohakuTerrarium#176",
+    ),
+    "console-session": Requirement(
+        "a browser's key is in a cookie that no script reads, and counts for requests of the page alone",
+        "issue: the console; gateway 6",
+    ),
     "budgets-exact": Requirement(
         "no number of requests or processes passes a budget, and what a dead process held comes back",
         "issue: the service (must show 7); litellm#26672, #33325",

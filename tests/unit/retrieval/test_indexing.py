@@ -215,7 +215,9 @@ def test_it_may_be_left_in_the_middle(collection):
         progress = collection.async_index(documents)
         await anext(progress)
         await progress.aclose()
-        assert not [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
+        if left := asyncio.all_tasks() - {asyncio.current_task()}:  # the driver of a server takes back a statement
+            _, pending = await asyncio.wait(left, timeout=30)
+            assert not pending
         await indexed(collection, documents)
         assert (await collection.async_describe()).documents == 12
 

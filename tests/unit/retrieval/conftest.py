@@ -10,9 +10,8 @@ import pytest
 
 from shared_libs.atomic import BaseLLMWrapper
 from shared_libs.atomic.llms.rehearsal_llm import rehearsed_vectors
-from shared_libs.retrieval import Collection, Document, Stores, open_stores
+from shared_libs.retrieval import Collection, Document
 from tests.postgres import own_name
-from tests.support import run as run_alone
 
 
 class CountingEmbedder(BaseLLMWrapper):
@@ -82,43 +81,11 @@ async def _executed(url, statement):
     await server.close()
 
 
-OPENED: list[Stores] = []
-"""Stores on a server: their connections belong to the loop that a `run` makes, and are closed with it."""
-
-
-def run(main):
-    async def closed_behind():
-        try:
-            return await main
-        finally:
-            for stores in OPENED:
-                await stores.aclose()
-
-    return run_alone(closed_behind())
-
-
-def on_postgres(request):
-    stores = open_stores(request.getfixturevalue("postgres_url"))
-    OPENED.append(stores)
-    request.addfinalizer(OPENED.clear)
-    return stores
-
-
-ON_POSTGRES = pytest.param("postgres", marks=pytest.mark.xdist_group("postgres-retrieval"))
-
-
-@pytest.fixture(params=["sqlite", ON_POSTGRES])
-def opened(request, tmp_path):
-    """Open stores as one process does; those of all of them keep the same."""
-    if request.param == "postgres":
-        request.getfixturevalue("postgres_url")  # makes a database, with a loop of its own
-
-    def open_them():
-        if request.param == "postgres":
-            return on_postgres(request)
-        return open_stores(f"sqlite:///{tmp_path}/collections.db")
-
-    return open_them
+@pytest.fixture(params=["sqlite", pytest.param("postgres", marks=pytest.mark.xdist_group("postgres-retrieval"))])
+def url(request, tmp_path):
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path}/collections.db"
+    return request.getfixturevalue("postgres_url")
 
 
 @pytest.fixture
@@ -133,8 +100,8 @@ def embedder():
 
 
 @pytest.fixture
-def collection(opened, embedder):
-    return Collection("manual", tenant="acme", stores=opened(), embedder=embedder)
+def collection(url, embedder):
+    return Collection("manual", tenant="acme", stores=url, embedder=embedder)
 
 
 def document(source, *paragraphs, **metadata):

@@ -9,7 +9,8 @@ import pytest
 from shared_libs.atomic import MisuseError
 from shared_libs.atomic.errors import AuthenticationFailed, RetrievalError
 from shared_libs.retrieval import Collection, Document
-from tests.unit.retrieval.conftest import BadEmbedder, CountingEmbedder, document, filler, indexed, run
+from tests.support import run
+from tests.unit.retrieval.conftest import BadEmbedder, CountingEmbedder, document, filler, indexed
 
 
 async def found(collection, question, **options):
@@ -94,9 +95,9 @@ def test_a_document_that_cannot_be_read_loses_no_other(collection):
 
 @pytest.mark.promise("index-embedder-checked")
 @pytest.mark.parametrize("how", ["one less", "narrower", "not a number"])
-def test_wrong_embeddings_are_never_stored(opened, how):
+def test_wrong_embeddings_are_never_stored(url, how):
     async def main():
-        collection = Collection("c", tenant="t", stores=opened(), embedder=BadEmbedder(how))
+        collection = Collection("c", tenant="t", stores=url, embedder=BadEmbedder(how))
         last = await indexed(collection, [document("d", *filler(30))])
         assert last.embedded == 0
         assert (await collection.async_document("d")).state == "partial"
@@ -107,8 +108,8 @@ def test_wrong_embeddings_are_never_stored(opened, how):
     run(main())
 
 
-def test_an_embedder_that_is_down_ends_the_indexing_and_keeps_what_was_done(opened, embedder):
-    collection = Collection("c", tenant="t", stores=opened(), embedder=embedder)
+def test_an_embedder_that_is_down_ends_the_indexing_and_keeps_what_was_done(url, embedder):
+    collection = Collection("c", tenant="t", stores=url, embedder=embedder)
     embedder.refusal = lambda: AuthenticationFailed("no such key")
 
     async def main():
@@ -165,12 +166,12 @@ def test_a_removal_that_was_cut_off_is_invisible_and_finished_later(collection):
 
 
 @pytest.mark.promise("index-model-change")
-def test_another_model_is_refused_until_a_rebuild(opened, embedder):
+def test_another_model_is_refused_until_a_rebuild(url, embedder):
     async def main():
-        old = Collection("c", tenant="t", stores=opened(), embedder=embedder)
+        old = Collection("c", tenant="t", stores=url, embedder=embedder)
         await indexed(old, [document(f"d{at}", *filler(10, at)) for at in range(5)])
-        new = Collection("c", tenant="t", stores=opened(), embedder=CountingEmbedder("other"))
-        without = Collection("c", tenant="t", stores=opened())
+        new = Collection("c", tenant="t", stores=url, embedder=CountingEmbedder("other"))
+        without = Collection("c", tenant="t", stores=url)
         for other in (new, without):
             with pytest.raises(MisuseError, match=r"counting/letters \(64 dimensions\).*--rebuild"):
                 await other.async_search("river")
@@ -215,9 +216,8 @@ def test_it_may_be_left_in_the_middle(collection):
         progress = collection.async_index(documents)
         await anext(progress)
         await progress.aclose()
-        if left := asyncio.all_tasks() - {asyncio.current_task()}:  # the driver of a server takes back a statement
-            _, pending = await asyncio.wait(left, timeout=30)
-            assert not pending
+        left = asyncio.all_tasks() - {asyncio.current_task()}  # a driver may still take its connection back
+        assert not left or not (await asyncio.wait(left, timeout=30))[1]
         await indexed(collection, documents)
         assert (await collection.async_describe()).documents == 12
 
@@ -246,9 +246,9 @@ def test_the_same_document_twice_in_one_indexing_is_one(collection):
     run(main())
 
 
-def test_two_indexings_at_once_lose_and_double_nothing(opened, embedder):
+def test_two_indexings_at_once_lose_and_double_nothing(url, embedder):
     async def main():
-        both = [Collection("c", tenant="t", stores=opened(), embedder=embedder) for _ in range(2)]
+        both = [Collection("c", tenant="t", stores=url, embedder=embedder) for _ in range(2)]
         documents = [document(f"d{at}", *filler(30, at)) for at in range(20)]
         await asyncio.gather(*(indexed(one, documents) for one in both))
         last = await indexed(both[0], documents)

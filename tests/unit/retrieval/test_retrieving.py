@@ -22,8 +22,8 @@ from shared_libs.retrieval import (
 )
 from shared_libs.retrieval.planning import FIRST_GUESS, Usual, plan
 from shared_libs.retrieval.types import Chunk, CollectionRow, EmbedderIdentity, Found, Hit, StoredChunk
-from tests.support import run_virtual
-from tests.unit.retrieval.conftest import CountingEmbedder, document, filler, indexed, run
+from tests.support import run, run_virtual
+from tests.unit.retrieval.conftest import CountingEmbedder, document, filler, indexed
 
 
 class Branch:
@@ -201,9 +201,9 @@ def test_a_step_that_was_slow_is_left_out_until_it_may_be_quick_again():
 
 
 @pytest.mark.promise("retrieval-tenants")
-def test_two_tenants_with_the_same_texts_never_meet(opened, embedder):
+def test_two_tenants_with_the_same_texts_never_meet(url, embedder):
     async def main():
-        ours, theirs = (Collection("c", tenant=name, stores=opened(), embedder=embedder) for name in ("acme", "globex"))
+        ours, theirs = (Collection("c", tenant=name, stores=url, embedder=embedder) for name in ("acme", "globex"))
         await indexed(ours, [document("a", "The pelican is blue.")])
         with pytest.raises(MisuseError, match="no collection"):
             await theirs.async_search("pelican")
@@ -221,8 +221,8 @@ def test_two_tenants_with_the_same_texts_never_meet(opened, embedder):
 
 
 @pytest.mark.promise("retrieval-loop")
-def test_fifty_at_once_and_a_writer(opened, embedder):
-    collection = Collection("c", tenant="t", stores=opened(), embedder=embedder)
+def test_fifty_at_once_and_a_writer(url, embedder):
+    collection = Collection("c", tenant="t", stores=url, embedder=embedder)
     documents = [document(f"d{at}", *filler(20, at)) for at in range(20)]
 
     async def main():

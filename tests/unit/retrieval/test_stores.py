@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 
 import numpy as np
 import pytest
@@ -18,9 +19,13 @@ from shared_libs.retrieval.stores.sqlite_documents import SqliteDocuments
 from shared_libs.retrieval.stores.sqlite_vectors import SqliteVectors
 from shared_libs.retrieval.stores.sqlite_words import SqliteWords
 from shared_libs.retrieval.types import Found, Point, Space, Words
-from tests.unit.retrieval.conftest import ON_POSTGRES, on_postgres, run
+from tests.support import run
 
 OURS, THEIRS = Space(tenant="acme", collection="c"), Space(tenant="globex", collection="c")
+
+
+def on_postgres(request):
+    return open_stores(request.getfixturevalue("postgres_url"))
 
 
 async def both_made(documents):
@@ -31,6 +36,9 @@ async def both_made(documents):
 def unit(count, width=16, seed=1):
     rows = np.random.default_rng(seed).normal(size=(count, width)).astype(np.float32)
     return rows / np.linalg.norm(rows, axis=1, keepdims=True)
+
+
+ON_POSTGRES = pytest.param("postgres", marks=pytest.mark.xdist_group("postgres-retrieval"))
 
 
 @pytest.fixture(params=["coarse", "exact", ON_POSTGRES])
@@ -338,3 +346,17 @@ def test_a_public_method_cannot_be_overridden():
         class Mine(LexicalIndex):
             async def async_search(self, *arguments):
                 return []
+
+
+@pytest.mark.promise("loop-per-client")
+@pytest.mark.xdist_group("postgres-retrieval")
+def test_connections_end_with_their_loop_closed_or_not(request):
+    async def main(stores):
+        await stores.documents.async_create(OURS, None)
+
+    stores = on_postgres(request)
+    for _ in range(2):
+        run(main(stores))
+    del stores
+    run(main(on_postgres(request)))
+    gc.collect()  # an unclosed connection would warn now

@@ -9,24 +9,33 @@ after which it may.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
+from typing import Literal, TypeVar
 
 import msgspec
 
 from shared_libs.atomic.deadline import Deadline
 from shared_libs.atomic.errors import LLMError
-from shared_libs.atomic.types import Usage
+from shared_libs.atomic.types import Price, Usage
 from shared_libs.service.callers import Caller
 from shared_libs.service.fair_queue import RANKS, Waiter
+from shared_libs.service.limits import Booking, CallerLimits, Estimate
 from shared_libs.service.pool import Pool
 from shared_libs.service.problems import Problem
+
+REMEMBERED = 64
+"""Of how many requests it is remembered what they used, to say what the next one is going to use."""
 
 UNKNOWN_TOKENS = 1000
 """What a request is taken to use when nobody has said and none has ended."""
 
 FULL = (429, 503, 529)
 """How providers say that they have no room."""
+
+
+N = TypeVar("N", int, float)
 
 
 class Demand(msgspec.Struct, frozen=True, kw_only=True):
@@ -40,6 +49,7 @@ class Demand(msgspec.Struct, frozen=True, kw_only=True):
         tokens: what it is going to use, estimated; 0: as much as such requests used of late.
         need_s: seconds it takes at the least; None: what the quickest tenth of such requests took of late.
         priority: "critical", "default" or "sheddable"; a key's own is the highest it gets.
+        price: what the dearest of its models costs; None where nobody knows, and no budget is touched.
 
     """
 
@@ -49,6 +59,7 @@ class Demand(msgspec.Struct, frozen=True, kw_only=True):
     tokens: int = 0
     need_s: float | None = None
     priority: str = "default"
+    price: Price | None = None
 
 
 class Grant:
@@ -80,11 +91,14 @@ class Admission:
 
     Args:
         most: slots of an agent or a chain at the most.
+        limits: what callers may use.
 
     """
 
-    def __init__(self, most: int = 100) -> None:
+    def __init__(self, most: int = 100, limits: CallerLimits | None = None) -> None:
         self._most = most
+        self._limits = limits
+        self._used: dict[str, deque[Estimate]] = {}
         self._pools: dict[str, Pool] = {}
         self._under_way: dict[str, int] = {}
 
@@ -104,15 +118,21 @@ class Admission:
         loop = asyncio.get_running_loop()
         pool = self._pool(demand.target)
         self._count(demand.caller)
-        grant, began_at = None, loop.time()
+        grant, booking, began_at = None, None, loop.time()
         try:
             waiter = _waiter(demand, pool, began_at)
-            queued_s = await pool.enter(waiter, demand.need_s, accepted)
+            if self._limits is not None and self._limits.bind(demand.caller):
+                pool.check(waiter)  # what comes too late reserves nothing
+                lasts_s = demand.deadline.remaining() or 0.0
+                booking = await self._limits.reserve(demand.caller, self._estimate(demand), lasts_s)
+            queued_s = await pool.enter(waiter, accepted)
             grant, began_at = Grant(demand, queued_s), loop.time()
             yield grant
         except LLMError as error:
-            if grant is not None and error.status_code in FULL:
-                grant.upstream_was_full()
+            if grant is not None:
+                grant.settle(sum(filter(None, (attempt.usage for attempt in error.attempts)), Usage()), None)
+                if error.status_code in FULL:
+                    grant.upstream_was_full()
             raise
         finally:
             self._uncount(demand.caller)
@@ -120,6 +140,8 @@ class Admission:
                 used = grant.usage.total_tokens if grant.usage is not None else 0
                 took_s = loop.time() - began_at
                 pool.leave(cost=float(used or waiter.cost), took_s=took_s, was_full=grant.throttled)
+            if booking is not None:
+                self._settle(booking, grant)
 
     def told(self) -> dict[str, dict[str, float]]:
         """Return what is going on: slots, those taken, and those who wait, by target."""
@@ -127,6 +149,27 @@ class Admission:
             name: {"slots": int(pool.limit), "taken": pool.taken, "waiting": len(pool.queue)}
             for name, pool in self._pools.items()
         }
+
+    def _estimate(self, demand: Demand) -> Estimate:
+        """Say what a request is going to use: what it says itself, else what nine of ten such requests used."""
+        used = self._used.get(demand.target, ())
+        tokens = demand.tokens or _most_of(each.tokens for each in used) or UNKNOWN_TOKENS
+        if used and not demand.tokens:
+            return Estimate(tokens, _most_of(each.cost_usd for each in used))
+        return Estimate(tokens, 0.0 if demand.price is None else demand.price.cost_usd(Usage(0, tokens)))
+
+    def _settle(self, booking: Booking, grant: Grant | None) -> None:
+        if grant is None:
+            booking.release()
+        elif grant.usage is None:
+            booking.settle(None)
+        else:
+            price, cost_usd = grant.demand.price, grant.cost_usd
+            if cost_usd is None:
+                cost_usd = 0.0 if price is None else price.cost_usd(grant.usage)
+            used = Estimate(grant.usage.total_tokens, cost_usd)
+            self._used.setdefault(grant.demand.target, deque(maxlen=REMEMBERED)).append(used)
+            booking.settle(used)
 
     def _pool(self, target: str) -> Pool:
         pool = self._pools.get(target)
@@ -151,13 +194,21 @@ class Admission:
             del self._under_way[caller.key_id]
 
 
+def _most_of(used: Iterable[N]) -> N | Literal[0]:
+    """Return what nine of ten do not pass."""
+    known = sorted(used)
+    return known[(len(known) * 9) // 10] if known else 0
+
+
 def _waiter(demand: Demand, pool: Pool, now: float) -> Waiter:
     caller = demand.caller
+    need_s = pool.quick_s(now) if demand.need_s is None else demand.need_s
     return Waiter(
         caller.key_id,
         weight=caller.weight,
         cost=float(demand.tokens or pool.mean_cost() or UNKNOWN_TOKENS),
         since=now,
-        until=demand.deadline.at,
+        until=demand.deadline.at - need_s,
+        need_s=need_s,
         rank=max(RANKS[demand.priority], RANKS[caller.priority]),
     )

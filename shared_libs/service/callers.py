@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import msgspec
 
 from shared_libs.service.problems import Problem
@@ -25,7 +27,7 @@ class Caller(msgspec.Struct, frozen=True, kw_only=True):
     tokens_per_minute: int | None = None
     concurrency: int | None = None
     budget_usd: float | None = None
-    budget_window: str = "month"
+    budget_window: Literal["day", "month", "total"] = "month"
     priority: str = "default"
 
     def may(self, what: str) -> bool:

@@ -14,6 +14,7 @@ from shared_libs.agents import ReActAgent
 from shared_libs.atomic.errors import ConfigError, FactoryError
 from shared_libs.atomic.events import EventSink
 from shared_libs.atomic.llms.base import CALL_TIMEOUT_S, BaseLLMWrapper
+from shared_libs.atomic.types import Price
 from shared_libs.factory import agent_from_dict, load_agent, load_definition
 from shared_libs.factory.prices import FILE_NAME as PRICES
 from shared_libs.factory.problems import choices
@@ -91,6 +92,13 @@ class Entry:
     def llm(self) -> BaseLLMWrapper:
         """The chain of models."""
         return self._made.agent.llm
+
+    @property
+    def price(self) -> Price | None:
+        """What a model of the chain costs, the dearest; None where nobody knows."""
+        llm = self.llm
+        known = [each.price for each in (llm, *llm.fallbacks) if each.price is not None]
+        return max(known, key=lambda price: (price.output, price.input), default=None)
 
     @property
     def longest_s(self) -> float:

@@ -42,6 +42,11 @@ class ServiceDatabase:
     def __repr__(self) -> str:
         return f"ServiceDatabase({self._at.shown!r})"
 
+    async def aopen(self) -> None:
+        """Make the tables, where they are not there; the first transaction does so too."""
+        async with self.transaction(writes=False):
+            pass
+
     @asynccontextmanager
     async def transaction(self, *, writes: bool) -> AsyncIterator[AsyncConnection]:
         """Begin a transaction; one that writes to SQLite is alone."""

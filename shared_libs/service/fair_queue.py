@@ -39,16 +39,16 @@ class Waiter:
         weight: the key's share.
         cost: how much work it is, in any unit that all use.
         since: when it came.
-        until: when it is too late to begin.
+        until: when it is too late to begin: `need_s` before its deadline.
+        need_s: seconds it takes at the least.
         rank: see `RANKS`.
-        token: the caller's own.
 
     """
 
-    __slots__ = ("cost", "gone", "key", "rank", "since", "token", "until", "weight")
+    __slots__ = ("cost", "gone", "key", "need_s", "rank", "since", "token", "until", "weight")
 
     def __init__(
-        self, key: str, *, weight: float, cost: float, since: float, until: float, rank: int = 1, token: Any = None
+        self, key: str, *, weight: float, cost: float, since: float, until: float, need_s: float = 0.0, rank: int = 1
     ) -> None:
         self.key = key
         self.weight = weight
@@ -56,7 +56,8 @@ class Waiter:
         self.since = since
         self.until = until
         self.rank = rank
-        self.token = token
+        self.need_s = need_s
+        self.token: Any = None  # the caller's own
         self.gone = False
 
 

@@ -227,6 +227,12 @@ class LiveRun:
             self._changed = self._loop.create_future()
 
 
+def demand_of_run(entry: Entry, caller: Caller, deadline: Deadline, priority: str = "default") -> Demand:
+    """Say what a run of an agent wants; it may begin at any time, because it can always answer with what it has."""
+    price = entry.price
+    return Demand(caller=caller, target=entry.name, deadline=deadline, need_s=0.0, priority=priority, price=price)
+
+
 ENDED_S = 60.0
 MOST_ENDED = 200
 """How long, and how many, runs are kept here when they have ended; the store has them after that."""

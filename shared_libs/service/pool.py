@@ -47,29 +47,38 @@ class Pool:
         self._took: deque[tuple[float, float, float]] = deque(maxlen=REMEMBERED)
         self._cut_at = float("-inf")
 
-    async def enter(self, waiter: Waiter, need_s: float | None, accepted: Callable[[], None]) -> float:
+    def check(self, waiter: Waiter) -> None:
         """
-        Take a slot, as soon as it is this one's turn; returns the seconds it has waited.
-
-        Args:
-            waiter: who waits; its `until` is the deadline.
-            need_s: seconds it takes at the least; None: what the quickest tenth took of late.
-            accepted: called when it is not refused at once.
+        Refuse what would be refused at once, and nothing more.
 
         Raises:
             Problem: it would come too late, or there is more to do than can be done.
 
         """
         now = self._loop.time()
-        need_s = self.quick_s(now) if need_s is None else need_s
-        waiter.until -= need_s
+        if not self._is_free or len(self.queue):
+            self._refuse_what_cannot_be(waiter, now)
+        elif waiter.until < now:
+            raise self._too_late(now, waiter)
+
+    async def enter(self, waiter: Waiter, accepted: Callable[[], None]) -> float:
+        """
+        Take a slot, as soon as it is this one's turn; returns the seconds it has waited.
+
+        Args:
+            waiter: who waits.
+            accepted: called when it is not refused at once.
+
+        Raises:
+            Problem: it would come too late, or there is more to do than can be done.
+
+        """
+        self.check(waiter)
         if self._is_free and not len(self.queue):
-            if waiter.until < now:
-                raise self._too_late(need_s, now, waiter)
             self.taken += 1
             accepted()
             return 0.0
-        self._refuse_what_cannot_be(waiter, now, need_s)
+        self._make_room(waiter)
         future: asyncio.Future[None] = self._loop.create_future()
         waiter.token = future
         self.queue.add(waiter)
@@ -143,19 +152,26 @@ class Pool:
     def _is_free(self) -> bool:
         return self.taken < int(self.limit)
 
-    def _refuse_what_cannot_be(self, waiter: Waiter, now: float, need_s: float) -> None:
+    def _refuse_what_cannot_be(self, waiter: Waiter, now: float) -> None:
         wait_s = self.predicted_wait_s(waiter.key, waiter.weight, waiter.cost)
         overloaded = self.queue.overloaded(waiter.key)
         # in an overloaded queue the newest comes first: what stands before it says nothing
         if now + (self._between_s if overloaded else wait_s) > waiter.until:
-            raise self._too_late(need_s, now, waiter, wait_s)
+            raise self._too_late(now, waiter, wait_s)
         if overloaded and waiter.rank == RANKS["sheddable"]:
             raise self._overloaded(waiter, now)
+        if len(self.queue) >= MOST_WAITING and self._last().rank <= waiter.rank:
+            raise self._overloaded(waiter, now)
+
+    def _make_room(self, waiter: Waiter) -> None:
+        """Shed the last of those who matter less, where too many wait."""
         if len(self.queue) >= MOST_WAITING:
-            last = max(self.queue, key=lambda other: (other.rank, other.since))
-            if last.rank <= waiter.rank:
-                raise self._overloaded(waiter, now)
-            self._shed(last, now)
+            last = self._last()
+            self.queue.remove(last)
+            self._fail(last, self._overloaded(last, waiter.since))
+
+    def _last(self) -> Waiter:
+        return max(self.queue, key=lambda other: (other.rank, other.since))
 
     def _serve(self, now: float) -> None:
         """Give free slots to those whose turn it is."""
@@ -165,24 +181,21 @@ class Pool:
             if waiter.token.done():
                 continue
             if waiter.until < now:
-                self._fail(waiter, self._too_late(0.0, now, waiter))
+                self._fail(waiter, self._too_late(now, waiter))
             else:
                 self.taken += 1
                 waiter.token.set_result(None)
 
     def _expire(self, waiter: Waiter) -> None:
         self.queue.remove(waiter)
-        self._fail(waiter, self._too_late(0.0, self._loop.time(), waiter))
-
-    def _shed(self, waiter: Waiter, now: float) -> None:
-        self.queue.remove(waiter)
-        self._fail(waiter, self._overloaded(waiter, now))
+        self._fail(waiter, self._too_late(self._loop.time(), waiter))
 
     def _fail(self, waiter: Waiter, problem: Problem) -> None:
         if not waiter.token.done():
             waiter.token.set_exception(problem)
 
-    def _too_late(self, need_s: float, now: float, waiter: Waiter, wait_s: float = 0.0) -> Problem:
+    def _too_late(self, now: float, waiter: Waiter, wait_s: float = 0.0) -> Problem:
+        need_s = waiter.need_s
         left_s = max(0.0, waiter.until + need_s - now)
         detail = (
             f"{self.name}: it takes at least {need_s:.2f} s, and could begin in {wait_s:.2f} s; the deadline is in "

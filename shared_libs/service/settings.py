@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError
 
@@ -18,6 +18,19 @@ from shared_libs.factory.wording import note_errors
 FILE_NAME = "service.yaml"
 KEYS_NAME = "keys.yaml"
 """Where `factory keys` keeps hashes when nobody says."""
+
+
+class TeamLimits(Section):
+    """What the keys of a team may use together; null does not bind."""
+
+    requests_per_minute: Count | None = None
+    """Requests a minute."""
+    tokens_per_minute: Count | None = None
+    """Tokens a minute, those of the answers among them."""
+    budget_usd: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
+    """US dollars a window."""
+    budget_window: Literal["day", "month", "total"] = "month"
+    """When the budget begins anew, by the calendar (UTC)."""
 
 
 class Settings(Section):
@@ -38,6 +51,8 @@ class Settings(Section):
     """
     pepper: Annotated[str, Field(repr=False)] = ""
     """A secret that keys are hashed with, best as "${VARIABLE}"; another one makes every key invalid."""
+    teams: Annotated[dict[str, TeamLimits], Field(default_factory=dict)]
+    """What teams may use together, beside the limits of their keys."""
     slots: Count = 100
     """How many requests one agent or chain serves at the same time, at the most; more wait, or are refused."""
     max_body: Count = 10 * 1024 * 1024

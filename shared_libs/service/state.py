@@ -12,15 +12,18 @@ from shared_libs.atomic.errors import ConfigError, RunStoreError
 from shared_libs.atomic.events import EventSink
 from shared_libs.observability.otel_export import telemetry_from_environment
 from shared_libs.observability.prometheus import PrometheusMetrics
-from shared_libs.observability.run_store import RunStore
+from shared_libs.observability.run_store import RunStore, default_url
 from shared_libs.service.admission import Admission
 from shared_libs.service.callers import Caller
 from shared_libs.service.catalogue import Catalogue
+from shared_libs.service.database import ServiceDatabase
 from shared_libs.service.faces.mcp import McpFace
 from shared_libs.service.faces.responses_kept import KeptResponses
 from shared_libs.service.faces.wanted import Outcome
 from shared_libs.service.key_store import KeyStore, key_store
 from shared_libs.service.keys import Door
+from shared_libs.service.ledger_sql import SQLLedger
+from shared_libs.service.limits import CallerLimits
 from shared_libs.service.live import LiveRun, Runs, hear
 from shared_libs.service.paused import PausedRuns
 from shared_libs.service.repeats import Repeats, Shared
@@ -31,6 +34,13 @@ _log = logging.getLogger("shared_libs.service")
 
 def _keys_of(settings: Settings) -> KeyStore | None:
     return None if settings.keys is None else key_store(settings.keys, settings.configs)
+
+
+def _ledger_url(settings: Settings) -> str:
+    """Say where it is kept what was used: where the keys are if that is a database, else where the runs are."""
+    if settings.keys is not None and "://" in settings.keys:
+        return settings.keys
+    return default_url() if settings.store is None else settings.store
 
 
 class Service:
@@ -51,7 +61,8 @@ class Service:
         observers: list[EventSink] = [hear, self.metrics]
         observers += [] if self.telemetry is None else [self.telemetry]
         self.catalogue = Catalogue(settings.configs, observers, apart=(FILE_NAME, KEYS_NAME, settings.keys))
-        self.admission = Admission(settings.slots)
+        self.limits = CallerLimits(SQLLedger(ServiceDatabase(_ledger_url(settings))), settings.teams)
+        self.admission = Admission(settings.slots, self.limits)
         self.paused = PausedRuns()
         self.runs = Runs(self.admission, self.paused, orphan_grace_s=settings.orphan_grace_s)
         self.store = RunStore(settings.store, contents=settings.contents, retention_days=settings.retention_days)
@@ -81,6 +92,7 @@ class Service:
             await self.catalogue.load()
             self._tell_problems()
             stack.push_async_callback(self.door.aclose)
+            stack.push_async_callback(self.limits.aclose)
             reloading = asyncio.create_task(self._reload())
             stack.callback(reloading.cancel)
             self._stack = stack.pop_all()

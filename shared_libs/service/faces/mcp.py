@@ -16,11 +16,10 @@ import msgspec
 from shared_libs.atomic.events import AgentEvent, RunStarted, Thought, ToolFinished, ToolStarted
 from shared_libs.atomic.loading import load
 from shared_libs.atomic.results import AgentResult
-from shared_libs.service.admission import Demand
 from shared_libs.service.catalogue import Entry
 from shared_libs.service.endpoint import Call
 from shared_libs.service.faces.runs import facts_of
-from shared_libs.service.live import Asked, LiveRun
+from shared_libs.service.live import Asked, LiveRun, demand_of_run
 from shared_libs.service.problems import Problem, problem_of
 from shared_libs.service.routers.answers import session_of
 
@@ -159,9 +158,7 @@ async def _run(
         raise Problem("invalid_request", "question is a text that is not empty")
     if session is not None and (not isinstance(session, str) or entry.agent.memory is None):
         raise Problem("invalid_request", f"{entry.name} has no memory to keep a session in")
-    demand = Demand(
-        caller=call.caller, target=entry.name, deadline=call.deadline(entry.longest_s, streams=True), need_s=0.0
-    )
+    demand = demand_of_run(entry, call.caller, call.deadline(entry.longest_s, streams=True))
     asked = Asked(question=question, session_id=session_of(call.caller, session))
     live = LiveRun(entry, asked, demand, record=call.service.record(call.caller))
     call.service.runs.begin(live)

@@ -171,6 +171,7 @@ def _demand(call: Call, entry: Entry, wanted: Wanted) -> Demand:
         tokens=estimate_tokens(wanted.messages) + int(most),
         need_s=0.0 if entry.kind == "agent" else None,  # an agent can always answer with what it has
         priority=call.priority,
+        price=entry.price,
     )
 
 

@@ -16,9 +16,8 @@ from shared_libs.atomic.events import RunFinished
 from shared_libs.atomic.results import AgentResult
 from shared_libs.observability.redact import MASK
 from shared_libs.observability.runs.rows import RunRow
-from shared_libs.service.admission import Demand
 from shared_libs.service.endpoint import Call
-from shared_libs.service.live import Asked, LiveRun, Resumed
+from shared_libs.service.live import Asked, LiveRun, Resumed, demand_of_run
 from shared_libs.service.problems import Problem
 from shared_libs.service.routers.answers import answer, check_fields, in_background, no_such_run, streams
 from shared_libs.service.state import Service
@@ -38,7 +37,7 @@ async def decide(call: Call) -> None:
     background = in_background(call)
     stays = background or call.stays_when_gone("continue")
     deadline = call.deadline(min(entry.longest_s, timeout or entry.longest_s), streams=streams(call) or background)
-    demand = Demand(caller=call.caller, target=entry.name, deadline=deadline, need_s=0.0, priority=call.priority)
+    demand = demand_of_run(entry, call.caller, deadline, call.priority)
     asked = Asked(question="", resumes=Resumed(state, decisions))
     live = LiveRun(entry, asked, demand, record=service.record(call.caller), run_id=run_id)
     before = service.runs.get(run_id, team)

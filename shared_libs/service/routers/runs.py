@@ -13,13 +13,12 @@ from starlette.routing import Route
 from shared_libs.agents.limits import is_seconds
 from shared_libs.agents.question import read_question
 from shared_libs.observability.runs.rows import RunRow
-from shared_libs.service.admission import Demand
 from shared_libs.service.bodies import decode_json
 from shared_libs.service.callers import Caller
 from shared_libs.service.catalogue import Entry
 from shared_libs.service.endpoint import Call, Endpoint
 from shared_libs.service.keys import require_key
-from shared_libs.service.live import Asked, LiveRun
+from shared_libs.service.live import Asked, LiveRun, demand_of_run
 from shared_libs.service.problems import Problem
 from shared_libs.service.repeats import Asked as AskedBefore
 from shared_libs.service.routers.answers import (
@@ -40,6 +39,9 @@ from shared_libs.service.state import Service
 
 router = APIRouter(prefix="/v1/runs", tags=["runs"], default_response_class=Json)
 
+FLUSH_S = 0.5
+"""Seconds a list waits for what this process has to write."""
+
 _FIELDS = ("question", "session_id", "timeout", "output_schema")
 
 
@@ -58,6 +60,8 @@ class WantedRuns(BaseModel):
     """Those that began then or later."""
     until: AwareDatetime | None = None
     """Those that began before."""
+    parent: str | None = None
+    """Those of its sub-agents; they are in no other list."""
     text: Annotated[str, Field(min_length=1, max_length=1000)] | None = None
     """Words of question, answer or error; all of them."""
     order: Literal["newest", "slowest"] = "newest"
@@ -92,8 +96,7 @@ async def begin(call: Call) -> None:
             stream=streaming or background,
             options={key: body[key] for key in ("output_schema",) if body.get(key) is not None},
         )
-        # an agent can always answer with what it has
-        demand = Demand(caller=call.caller, target=entry.name, deadline=deadline, need_s=0.0, priority=call.priority)
+        demand = demand_of_run(entry, call.caller, deadline, call.priority)
         run_id = asked_before.run_id if asked_before.has_key else ""
         live = LiveRun(entry, asked, demand, record=call.service.record(call.caller), run_id=run_id)
         call.service.runs.begin(live)
@@ -124,6 +127,7 @@ async def list_runs(
 ) -> Json:
     """List runs, a page at a time: `next` is the `after` of the page behind it."""
     store = _service(request).store
+    await store.flush(FLUSH_S)  # who has just begun a run looks for it
     which = wanted.model_dump(exclude={"order", "after", "limit"})
     which["session_id"] = session_of(caller, wanted.session_id)
     page = await store.async_list(team=caller.team, order=wanted.order, after=wanted.after, limit=wanted.limit, **which)
@@ -132,8 +136,10 @@ async def list_runs(
 
 @router.get("/{run_id}")
 async def get_run(request: Request, run_id: str, caller: Annotated[Caller, Depends(require_key("runs:read"))]) -> Json:
-    """Return a run: how it stands, and its result when it has ended."""
-    return Json(_shown(await _found(_service(request), run_id, caller), caller))
+    """Return a run: how it stands, its result when it has ended, and the median of its agent's (`usual`) beside it."""
+    service = _service(request)
+    row = await _found(service, run_id, caller)
+    return Json(_shown(row, caller) | {"usual": await service.store.async_usual(row)})
 
 
 @router.delete("/{run_id}")

@@ -47,7 +47,8 @@ def test_a_run_in_the_background_is_found_listed_and_followed_from_any_event_als
             where = headers["location"]
             whole = await read_events(served, told["run_id"])
             again = [await read_events(served, told["run_id"], last_event_id=n) for n in ("-1", "3", "9999")]
-            await served.run(prefer="respond-async")
+            _, _, second = await served.run(prefer="respond-async")
+            await read_events(served, second["run_id"])
             row = await served.get(where)
             page = await served.get("/v1/runs?status=answered&agent=hello&limit=1")
         async with serving(folder) as served:  # another process, as far as it knows

@@ -1,0 +1,207 @@
+"""
+What a caller may use, and what becomes of that when the ledger is away.
+
+While its database does not answer, requests go on from an allowance: a twentieth of what was left of each account when
+it last answered, in this process. What is used of it is booked when the database is there again; behind it requests are
+answered 503, never 401.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+
+import msgspec
+
+from shared_libs.service.callers import Caller
+from shared_libs.service.ledger import MICRO, Account, Hold, Ledger, LedgerError, OverLimit, Unit
+from shared_libs.service.problems import Problem
+from shared_libs.service.settings import TeamLimits
+
+_log = logging.getLogger("shared_libs.service")
+
+ALLOWANCE = 20
+"""The part of what was left of an account that may be used while the ledger is away: a twentieth."""
+
+MOST_ACCOUNTS = 10_000
+
+SPARE_S = 60.0
+"""How long behind a request's deadline its reservation lasts, if nobody settles it."""
+
+HELD_AGAIN_S = 1.0
+"""When to come back where nothing but what is under way stands in the way."""
+
+RETRIES_S = (0.2, 1.0, 5.0, 15.0, 30.0)
+"""Waits before what was used is booked again, where the ledger fails."""
+
+
+class Estimate(msgspec.Struct, frozen=True):
+    """What a request is going to use, or has used."""
+
+    tokens: int
+    cost_usd: float
+
+    def of(self, unit: Unit) -> int:
+        """Return it in whole units."""
+        return {"requests": 1, "tokens": self.tokens, "usd": round(self.cost_usd * MICRO)}[unit]
+
+
+class Booking:
+    """What is reserved for one request, until it is settled or released."""
+
+    def __init__(
+        self, limits: CallerLimits, accounts: Sequence[Account], estimate: Estimate, hold: Hold | None
+    ) -> None:
+        self._limits = limits
+        self._accounts = accounts
+        self._estimate = estimate
+        self.hold = hold
+
+    def settle(self, used: Estimate | None) -> None:
+        """Book what was used; None: what was estimated, for a request that was cut off before anybody could say."""
+        used = used or self._estimate
+        self._limits.book(self.hold, {account: used.of(account.unit) for account in self._accounts})
+
+    def release(self) -> None:
+        """Book nothing: it was not done."""
+        self._limits.book(self.hold, {})
+
+
+class CallerLimits:
+    """
+    The limits of keys and teams.
+
+    Args:
+        ledger: where it is written what they have used.
+        teams: what teams may use together.
+
+    """
+
+    def __init__(self, ledger: Ledger, teams: Mapping[str, TeamLimits] | None = None) -> None:
+        self._ledger = ledger
+        self._teams = dict(teams or {})
+        self._allowed: OrderedDict[str, int] = OrderedDict()
+        self._unbooked: dict[Account, int] = {}
+        self._booking: set[asyncio.Task[None]] = set()
+
+    def bind(self, caller: Caller) -> bool:
+        """Whether there is a limit for this caller."""
+        return bool(self._accounts(caller))
+
+    async def reserve(self, caller: Caller, estimate: Estimate, lasts_s: float) -> Booking:
+        """
+        Reserve what a request is going to use.
+
+        Raises:
+            Problem: a limit is reached, a budget is spent, or the ledger has been away too long.
+
+        """
+        accounts = self._accounts(caller)
+        wanted = [(account, estimate.of(account.unit)) for account in accounts]
+        try:
+            if self._unbooked:
+                await self._book_what_waits()
+            hold = await self._ledger.reserve(wanted, lasts_s + SPARE_S)
+        except OverLimit as error:
+            raise _refusal(error) from error
+        except LedgerError as error:
+            self._take_from_allowance(wanted, error)
+            return Booking(self, accounts, estimate, None)
+        self._remember(hold)
+        return Booking(self, accounts, estimate, hold)
+
+    def book(self, hold: Hold | None, used: Mapping[Account, int]) -> None:
+        """Write what was used, in a task of its own: whoever is cancelled is booked all the same."""
+        if hold is None:  # it went on without the ledger
+            for account, amount in used.items():
+                self._unbooked[account] = self._unbooked.get(account, 0) + amount
+            return
+        task = asyncio.get_running_loop().create_task(self._book(hold, used))
+        self._booking.add(task)
+        task.add_done_callback(self._booking.discard)
+
+    async def aclose(self) -> None:
+        """Write what is left to write, and close."""
+        if self._booking:
+            await asyncio.wait(self._booking, timeout=5.0)
+        await self._ledger.aclose()
+
+    def _accounts(self, caller: Caller) -> list[Account]:
+        found: list[Account] = []
+        owners: list[tuple[str, Caller | TeamLimits]] = [(f"key:{caller.key_id}", caller)]
+        owners += [(f"team:{caller.team}", self._teams[caller.team])] if caller.team in self._teams else []
+        for owner, limits in owners:
+            if limits.requests_per_minute is not None:
+                found.append(Account(f"{owner}:requests", "requests", limits.requests_per_minute, "minute"))
+            if limits.tokens_per_minute is not None:
+                found.append(Account(f"{owner}:tokens", "tokens", limits.tokens_per_minute, "minute"))
+            if limits.budget_usd is not None:
+                most = round(limits.budget_usd * MICRO)
+                found.append(Account(f"{owner}:usd:{limits.budget_window}", "usd", most, limits.budget_window))
+        return found
+
+    def _remember(self, hold: Hold) -> None:
+        for name, left in hold.left.items():
+            self._allowed[name] = left // ALLOWANCE
+            self._allowed.move_to_end(name)
+        while len(self._allowed) > MOST_ACCOUNTS:
+            self._allowed.popitem(last=False)
+
+    def _take_from_allowance(self, wanted: Sequence[tuple[Account, int]], error: LedgerError) -> None:
+        if any(self._allowed.get(account.name, 0) < amount for account, amount in wanted):
+            _log.warning("%s", error)
+            raise Problem(
+                "store_unavailable", "limits and budgets cannot be looked at now; try again", retry_after_s=1.0
+            ) from error
+        for account, amount in wanted:
+            self._allowed[account.name] -= amount
+
+    async def _book(self, hold: Hold, used: Mapping[Account, int]) -> None:
+        for wait_s in (*RETRIES_S, None):
+            try:
+                await self._ledger.settle(hold, {account.name: amount for account, amount in used.items()})
+            except LedgerError as error:
+                if wait_s is None:
+                    _log.error("%s; not booked: %s", error, {account.name: amount for account, amount in used.items()})
+                    return
+                await asyncio.sleep(wait_s)
+            else:
+                return
+
+    async def _book_what_waits(self) -> None:
+        waiting, self._unbooked = self._unbooked, {}
+        try:
+            await self._ledger.add(waiting)
+        except LedgerError:
+            self._unbooked = waiting
+            raise
+
+
+def _refusal(error: OverLimit) -> Problem:
+    account = error.account
+    money = account.unit == "usd"
+    # what is under way may use less than was reserved for it; a request is one all the same
+    only_held = error.spent < account.limit and account.unit != "requests"
+
+    def told(amount: int) -> float | int:
+        return amount / MICRO if money else amount
+
+    owner = account.name.partition(":")[0]
+    window = "in all" if account.window == "total" else f"a {account.window}"
+    what = f"{'US dollars' if money else account.unit} {window}"
+    return Problem(
+        "budget_exhausted" if money and not only_held else "rate_limited",
+        f"the {owner} has a limit of {told(account.limit)} {what}: {told(error.spent)} are spent, and "
+        f"{told(error.held)} are reserved by what is under way",
+        retry_after_s=HELD_AGAIN_S if only_held else None if money else error.resets_in_s,
+        facts={
+            "limit": told(account.limit),
+            "spent": told(error.spent),
+            "reserved": told(error.held),
+            "unit": account.unit,
+            "window": account.window,
+            "resets_in_s": None if error.resets_in_s is None else round(error.resets_in_s, 1),
+        },
+    )

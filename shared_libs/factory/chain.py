@@ -15,6 +15,7 @@ from shared_libs.atomic.resilience.policy import Resilience
 from shared_libs.atomic.resilience.store import LimitStore
 from shared_libs.atomic.types import Price
 from shared_libs.factory.draft import Draft
+from shared_libs.factory.elsewhere import hint_for_provider
 from shared_libs.factory.environment import variables
 from shared_libs.factory.options import Options
 from shared_libs.factory.prices import Prices
@@ -175,7 +176,8 @@ def _read_link(draft: Draft, settings: dict[str, Any], path: Path, also: Any) ->
     provider = settings.pop("provider")
     place = (*path, "provider")
     if provider not in LLMS:
-        draft.problems.add(place, f"{draft.named(place)} is no provider; {choices(draft.at(place), LLMS.names())}")
+        known = choices(draft.at(place), LLMS.names(), hint_for_provider(provider))
+        draft.problems.add(place, f"{draft.named(place)} is no provider; {known}")
         return None
     try:
         target = LLMS.load(provider)

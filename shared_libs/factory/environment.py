@@ -6,9 +6,12 @@ import os
 import re
 from typing import Any
 
+from shared_libs.atomic.secrets import names_a_secret
 from shared_libs.factory.problems import Path, Problems, printable
 
 _REFERENCE = re.compile(r"\$\$\{|\$\{(?P<inside>[^}]*)(?P<end>\}?)")
+_BARE = re.compile(r"\$[A-Z][A-Z0-9_]+")
+_BARE_INSIDE = re.compile(r"(?:^|(?<=[ :/=@]))\$[A-Z][A-Z0-9_]+\b")
 _INSIDE = re.compile(r"(?P<name>[A-Za-z_][A-Za-z0-9_]*)(?::-(?P<default>.*))?", re.DOTALL)
 
 
@@ -30,11 +33,23 @@ class Environment:
             if text != value:
                 self._written[text] = value
             return text
+        if isinstance(value, str) and "$" in value:
+            self._note_bare(value, path)
+            return value
         if isinstance(value, dict):
             return {key: self.expanded(item, (*path, key)) for key, item in value.items()}
         if isinstance(value, list):
             return [self.expanded(item, (*path, index)) for index, item in enumerate(value)]
         return value
+
+    def _note_bare(self, value: str, path: Path) -> None:
+        """A shell's `$NAME` is text here; where nobody means that text, it is told."""
+        meant = _BARE.fullmatch(value)
+        if meant is None and any(isinstance(part, str) and _holds_no_prose(part) for part in path):
+            meant = _BARE_INSIDE.search(value)
+        if meant is not None:
+            name = meant[0]
+            self._problems.add(path, f"'{name}' is no variable but text; write ${{{name[1:]}}}")
 
     def hidden(self, text: str) -> str:
         """Return a foreign text with every expanded value put back as it is written in the definition."""
@@ -74,6 +89,11 @@ def variables(text: str) -> list[str]:
     """Return the names of the variables in a text, as written."""
     insides = [_INSIDE.fullmatch(match["inside"] or "") for match in _REFERENCE.finditer(text)]
     return [inside["name"] for inside in insides if inside]
+
+
+def _holds_no_prose(key: str) -> bool:
+    """Whether what stands under a key is a secret, an address or a header."""
+    return names_a_secret(key) or key in ("headers", "env") or key.endswith("url")
 
 
 def _is_text(value: str) -> bool:

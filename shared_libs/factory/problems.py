@@ -150,10 +150,12 @@ def printable(text: str, limit: int = 60) -> str:
     return plain if len(plain) <= limit else f"{plain[:limit]}…"
 
 
-def choices(wrong: Any, allowed: Iterable[str]) -> str:
-    """Say what is allowed, and the nearest name to the wrong one."""
+def choices(wrong: Any, allowed: Iterable[str], hint: str = "") -> str:
+    """Say what is allowed, and what was meant: the hint where there is one, else the nearest name to the wrong one."""
     names = sorted(allowed)
     text = f"allowed: {', '.join(names)}" if names else "nothing is allowed here"
+    if hint:
+        return f"{text}; {hint}"
     near = nearest(wrong, names)
     return f"{text}; did you mean '{near}'?" if near else text
 

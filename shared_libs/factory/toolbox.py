@@ -12,6 +12,7 @@ from shared_libs.atomic.errors import ConfigError, MisuseError
 from shared_libs.atomic.tools.base import BaseTool
 from shared_libs.atomic.tools.toolset import Toolset
 from shared_libs.factory.draft import Draft
+from shared_libs.factory.elsewhere import hint_for_tool
 from shared_libs.factory.options import Options
 from shared_libs.factory.problems import Path, choices
 from shared_libs.factory.registry import TOOLS
@@ -90,7 +91,7 @@ def _tools_of(draft: Draft, entry: Any, path: Path, brought: Mapping[str, BaseTo
         return (brought[name],)
     place = (*path, "use")
     if name not in TOOLS:
-        allowed = choices(name, [*TOOLS.names(), *brought])
+        allowed = choices(name, [*TOOLS.names(), *brought], hint_for_tool(name))
         draft.problems.add(place, f"{draft.named(place if draft.at(place) else path)} is no tool; {allowed}")
         return ()
     return _made(draft, name, settings, path)

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
 from shared_libs.factory.draft import Draft
+from shared_libs.factory.elsewhere import hint_for_key
 from shared_libs.factory.problems import Path, choices
 
 _EXPECTED = {
@@ -71,7 +72,8 @@ def note_errors(
             expected.setdefault(path, []).append(_expected(found["type"], found.get("ctx", {})))
         elif found["type"] == "extra_forbidden":
             names = [*_field_names(_model_at(model, path[:-1])), *(also if len(path) == 1 else ())]
-            draft.problems.add(place, f"unknown key; {choices(path[-1], names)}", at_key=True)
+            known = choices(path[-1], names, hint_for_key(place, names))
+            draft.problems.add(place, f"unknown key; {known}", at_key=True)
         elif found["type"] == "missing":
             draft.problems.add(place, f"is missing{_description(model, path)}")
         elif found["type"] in ("literal_error", "enum"):

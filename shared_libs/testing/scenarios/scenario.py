@@ -75,8 +75,9 @@ def load_scenarios(path: str | Path, *, with_agents: bool = False) -> list[Scena
     for written, problems in read_documents(path):
         unfolded = _unfolded(written, problems, Path(path))
         if with_agents:
-            for scenario in unfolded:
-                _note_missing_agent(scenario, problems)
+            as_written = written.get("agent") if isinstance(written, dict) else None  # of one that does not hold, too
+            for named in [as_written, *(scenario.spec.agent for scenario in unfolded)]:
+                _note_missing_agent(named, Path(path), problems)
         found += unfolded
         lines += problems.lines()
     if not found and not lines:
@@ -114,10 +115,9 @@ def _unfolded(written: Any, problems: Problems, file: Path | None) -> list[Scena
     return found
 
 
-def _note_missing_agent(scenario: Scenario, problems: Problems) -> None:
+def _note_missing_agent(named: Any, file: Path, problems: Problems) -> None:
     """Tell of a definition that is not there, and the nearest one that is."""
-    named = scenario.spec.agent
-    if scenario.file is None or not isinstance(named, str) or (wanted := scenario.file.parent / named).exists():
+    if not isinstance(named, str) or _VALUE.search(named) or (wanted := file.parent / named).exists():
         return
     beside = [path.name for path in wanted.parent.glob("*.y*ml") if not path.name.endswith(_NO_AGENTS)]
     near = nearest(wanted.name, beside)

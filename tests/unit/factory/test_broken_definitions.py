@@ -30,6 +30,10 @@ COMMON = [
 WEATHER = ", ".join(sorted([*COMMON, "days", "password", "place", "units"]))
 TOOL_NAME = "what the model calls the tool: letters, digits, '_' and '-'; needed when one is used twice"
 TOP = "collections, description, durable, instructions, limits, llm, memory, name, output_schema, protocol, tools"
+OWN_TOOL = (
+    "code is not named in a definition: pass the tool in Python, load_agent(path, tools=[…]), "
+    "or register it in a package by an entry point of the group 'genai_factory'"
+)
 
 BROKEN = {
     "unknown key": (HEAD + "toolz: []\n", [f"3:1: toolz: unknown key; allowed: {TOP}; did you mean 'tools'?"]),
@@ -126,7 +130,7 @@ BROKEN = {
     ),
     "dotted path": (
         HEAD + "tools:\n  - use: os.system\n",
-        ["4:10: tools[0].use: 'os.system' is no tool; allowed: {tools}"],
+        [f"4:10: tools[0].use: 'os.system' is no tool; allowed: {{tools}}; {OWN_TOOL}"],
     ),
     "tool without a name": (HEAD + "tools: [{timeout_s: 3}]\n", ["3:9: tools[0].use: is missing; which tool"]),
     "tool that is a number": (HEAD + "tools: [3]\n", ["3:9: tools[0]: expected a mapping, got the number 3"]),

@@ -71,10 +71,11 @@ def llm_at(server, resilience=ONCE, model="m", **arguments):
     return OpenAILLM(model, resilience=resilience, **arguments)
 
 
-def ask(plays, messages="Hi", tools=(), *, streamed=False, resilience=ONCE, **options):
+def ask(plays, messages="Hi", tools=(), *, streamed=False, resilience=ONCE, traits=(), **options):
     async def main():
         chunks = []
         async with WireServer(plays) as server, llm_at(server, resilience) as llm:
+            llm._dialect.traits.update(traits)
             sink = chunks.append if streamed else None
             return await llm.async_chat(messages, tools, on_chunk=sink, **options), chunks, server.requests
 
@@ -106,7 +107,9 @@ def test_the_request_is_what_the_api_documents():
         "text": {"verbosity": "low"},
         "include": ["message.output_text.logprobs"],
     }
-    _, _, (seen,) = ask([reply(response_of(said("It is.")))], conversation, [LOOK], **options)
+    plays = [reply(response_of(said('{"people": 3}')))]
+    traits = ["schema-beside-tools"]  # as at OpenAI's own address
+    _, _, (seen,) = ask(plays, conversation, [LOOK], traits=traits, output_schema=City, **options)
     new_id = seen.body["input"][3]["call_id"]
     assert len(new_id) <= 64
     assert seen.path == "/v1/responses"
@@ -149,24 +152,18 @@ def test_the_request_is_what_the_api_documents():
         "temperature": 0.5,
         "max_output_tokens": 9,
         "include": ["message.output_text.logprobs", "reasoning.encrypted_content"],
-        "text": {"verbosity": "low"},
+        "text": {
+            "verbosity": "low",
+            "format": {
+                "type": "json_schema",
+                "name": "City",
+                "schema": City.model_json_schema() | {"additionalProperties": False},
+                "strict": True,
+            },
+        },
     }
     taken = pydantic.TypeAdapter(ResponseCreateParamsNonStreaming).validate_python(seen.body)
     assert [item["role"] for item in taken["input"] if "role" in item] == ["system", "user", "assistant", "user"]
-
-
-def test_an_output_schema_is_a_strict_format():
-    answer = [reply(response_of(said('{"people": 3}')))]
-    response, _, (seen,) = ask(answer, output_schema=City, text={"verbosity": "low"})
-    form = seen.body["text"].pop("format")
-    assert seen.body["text"] == {"verbosity": "low"}
-    assert form == {
-        "type": "json_schema",
-        "name": "City",
-        "schema": City.model_json_schema() | {"additionalProperties": False},
-        "strict": True,
-    }
-    assert response.text == '{"people": 3}'
 
 
 @pytest.mark.promise("provider-ids")

@@ -128,3 +128,19 @@ def test_our_scenarios_play_every_fault_of_every_port():
         for fault in scenario.spec.faults
     }
     assert played == {(port, kind) for port, kinds in KINDS.items() for kind in kinds}
+
+
+@pytest.mark.promise("config-told")
+def test_a_missing_definition_and_every_wrong_fault_are_told_at_once(tmp_path):
+    (tmp_path / "agent.yaml").write_text("name: a\nllm: {provider: openai, model: m}\n")
+    path = tmp_path / "a.scenario.yaml"
+    path.write_text(
+        "scenario: s\nagent: agentt.yaml\nquestion: q\nmodels: {'*': [a]}\n"
+        "faults: [{on: modell x, fault: hang}, {on: tool, fault: hung}]\n"
+    )
+    with pytest.raises(ConfigError) as told:
+        load_scenarios(path, with_agents=True)
+    first, second, third = told.value.problems
+    assert first == f"{path}:2:8: agent: {tmp_path}/agentt.yaml: there is no such file; did you mean 'agent.yaml'?"
+    assert "did you mean 'model'?" in second
+    assert "did you mean 'hang'?" in third

@@ -255,7 +255,8 @@ def test_reasoning_that_the_server_cannot_read_any_more_is_left_out():
             conversation = [Message("user", "Hi")]
             for question in ("And?", "Well?", "So?"):
                 conversation += [(await llm.async_chat(conversation)).message, Message("user", question)]
-            return [[item["id"] for item in seen.body["input"] if item["type"] == "reasoning"] for seen in server.requests]
+            sent = [seen.body["input"] for seen in server.requests]
+            return [[item["id"] for item in items if item["type"] == "reasoning"] for items in sent]
 
     assert run(main()) == [[], ["rs_1"], [], ["rs_2"]]
 

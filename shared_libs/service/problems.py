@@ -27,6 +27,8 @@ from shared_libs.atomic.errors import (
     MisuseError,
     ModelNotFound,
     RateLimited,
+    RetrievalError,
+    RetrievalUnavailable,
     RunStoreError,
 )
 
@@ -62,6 +64,7 @@ KINDS: dict[str, Kind] = {
     "too_many_failures": Kind(429, "Too many wrong keys", retry=True),
     "internal": Kind(500, "Something went wrong here"),
     "run_failed": Kind(500, "The run failed"),
+    "store_failed": Kind(502, "A store refuses what is asked"),
     "answer_replaced": Kind(502, "The answer cannot go on", retry=True),
     "upstream_failed": Kind(502, "The model could not be asked"),
     "upstream_unavailable": Kind(503, "No model is available", retry=True),
@@ -179,6 +182,11 @@ def problem_of(error: Exception) -> Problem:
             return Problem("upstream_failed", str(error))
         case LLMError():
             return Problem("upstream_unavailable", str(error), retry_after_s=error.retry_after_s)
+        case RetrievalError():  # where stores are is nothing to tell a client
+            _log.warning("a collection: %s", error)
+            if isinstance(error, RetrievalUnavailable):
+                return Problem("store_unavailable", "the stores of the collection do not answer; try again")
+            return Problem("store_failed", "the stores of the collection cannot do this; the server's log tells more")
         case MemoryConflict():
             return Problem("conflict", str(error))
         case RunStoreError():

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from weakref import WeakValueDictionary
 
 from shared_libs.atomic.errors import BadRequest, MisuseError
 from shared_libs.atomic.llms.base import BaseLLMWrapper
@@ -71,16 +72,16 @@ class LocalEmbeddings(BaseLLMWrapper):
         self._files = _packaged() if folder is None else _in_folder(Path(folder))
         super().__init__(model, resilience=resilience, fallbacks=fallbacks, price=Price(0.0, 0.0), options=options)
         self._threads = Threads("embeddings", threads)
-        self._guard = threading.Lock()
         self._engine: _Engine | None = None
         self._remembered: OrderedDict[str, np.ndarray] = OrderedDict()
 
     @property
     def tokenizer(self) -> _Engine:
         """Counts tokens as the model does. Loads it; a third of a second, for a thread."""
-        with self._guard:
+        with _guard:
             if self._engine is None:
-                self._engine = _Engine(*self._files, self.model)
+                self._engine = _LOADED.get((*self._files, self.model)) or _Engine(*self._files, self.model)
+                _LOADED[*self._files, self.model] = self._engine
             return self._engine
 
     async def _chat(self, messages: list[Message], tools: tuple[ToolSpec, ...], **options: Any) -> LLMResponse:
@@ -174,3 +175,8 @@ def _in_folder(folder: Path) -> tuple[Path, Path]:
     if missing := [file.name for file in files if not file.is_file()]:
         raise MisuseError(f"folder {folder} has no {' and no '.join(missing)}")
     return files
+
+
+_guard = threading.Lock()
+_LOADED: WeakValueDictionary[tuple[Path, Path, str], _Engine] = WeakValueDictionary()
+"""What is loaded, once for all wrappers of one model: it takes some 100 MB."""

@@ -8,14 +8,14 @@ names a `tenant` itself do all who may ask share that one's.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Mapping
 from typing import Literal
 
 from shared_libs.factory.library import default_embedder
-from shared_libs.retrieval import Collection, CollectionRow
+from shared_libs.retrieval import Collection
 from shared_libs.retrieval.stores import DEFAULT_URL
+from shared_libs.retrieval.types import CollectionRow
 from shared_libs.service.callers import Caller
-from shared_libs.service.catalogue import Catalogue, Described
+from shared_libs.service.catalogue import Catalogue
 from shared_libs.service.problems import Problem
 
 NOBODYS = "default"
@@ -70,7 +70,7 @@ class Library:
         """Return what there is for a caller, by name, without sizes."""
         tenant = caller.team or NOBODYS
         found = {row.name: row for row in await self._default().stores.documents.async_collections(tenant)}
-        for name, described in self._catalogue.collections.items():
+        for name in self._catalogue.collections:
             found.pop(name, None)
             if caller.may(f"collections:read:{name}"):
                 row = await self.find(caller, name, "read").async_describe()

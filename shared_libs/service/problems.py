@@ -182,7 +182,15 @@ def problem_of(error: Exception) -> Problem:
             return Problem("upstream_failed", str(error))
         case LLMError():
             return Problem("upstream_unavailable", str(error), retry_after_s=error.retry_after_s)
-        case RetrievalError():  # where stores are is nothing to tell a client
+    if (problem := _of_a_store(error)) is not None:
+        return problem
+    _log.error("a request failed in a way nobody foresaw", exc_info=error)
+    return Problem("internal", "an error of this server; its log tells more under the request's id")
+
+
+def _of_a_store(error: Exception) -> Problem | None:
+    match error:
+        case RetrievalError():  # where a collection is kept is nothing to tell a client
             _log.warning("a collection: %s", error)
             if isinstance(error, RetrievalUnavailable):
                 return Problem("store_unavailable", "the stores of the collection do not answer; try again")
@@ -193,5 +201,4 @@ def problem_of(error: Exception) -> Problem:
             return Problem("store_unavailable", "the store of runs does not answer; try again", retry_after_s=5.0)
         case MemoryStoreError():
             return Problem("store_unavailable", "the memory of this agent does not answer; try again")
-    _log.error("a request failed in a way nobody foresaw", exc_info=error)
-    return Problem("internal", "an error of this server; its log tells more under the request's id")
+    return None

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 from weakref import WeakValueDictionary
 
 from shared_libs.atomic.errors import BadRequest, MisuseError
-from shared_libs.atomic.llms.base import BaseLLMWrapper
+from shared_libs.atomic.llms.base import CALL_TIMEOUT_S, BaseLLMWrapper
 from shared_libs.atomic.loading import load
-from shared_libs.atomic.resilience.policy import Resilience
+from shared_libs.atomic.resilience.policy import Resilience, Retry
 from shared_libs.atomic.threads import Threads
 from shared_libs.atomic.types import LLMResponse, Message, Price, ToolSpec
 
@@ -28,6 +28,12 @@ BATCH_TOKENS = 2_048
 
 REMEMBERED = 1_024
 """How many single texts keep their embedding: questions are asked again."""
+
+ITS_OWN = Resilience(retry=Retry(attempts=1), attempt_timeout_s=CALL_TIMEOUT_S)
+"""
+What is computed here is asked for once, and waited for: on a machine with much to do a batch takes a minute, and asked
+for again it takes two.
+"""
 
 MAX_TOKENS = 256
 """What the packaged model was trained to read; more is cut off."""
@@ -44,7 +50,7 @@ class LocalEmbeddings(BaseLLMWrapper):
         model: its name: what vectors made by it are kept under.
         folder: a folder with `model.onnx` and `tokenizer.json`, for another model than the packaged one.
         threads: how many threads compute at the same time.
-        resilience: the policy; a fallback without one takes the primary's.
+        resilience: the policy; without one a text is embedded once, however long it takes.
         fallbacks: wrappers of the same model, asked when this one has failed.
         options: none are known.
 
@@ -70,6 +76,7 @@ class LocalEmbeddings(BaseLLMWrapper):
         if missing := [name for name in ("onnxruntime", "tokenizers") if find_spec(name) is None]:
             raise MisuseError(f"local embeddings need the package {missing[0]}: {INSTALL}")
         self._files = _packaged() if folder is None else _in_folder(Path(folder))
+        resilience = ITS_OWN if resilience is None else resilience
         super().__init__(model, resilience=resilience, fallbacks=fallbacks, price=Price(0.0, 0.0), options=options)
         self._threads = Threads("embeddings", threads)
         self._engine: _Engine | None = None

@@ -10,7 +10,7 @@ from typing import Any
 from shared_libs.atomic.deadline import Deadline
 from shared_libs.atomic.errors import MisuseError
 from shared_libs.atomic.scope import use_deadline
-from shared_libs.atomic.types import BYTES_PER_TOKEN, Price
+from shared_libs.atomic.types import BYTES_PER_TOKEN, Price, Usage
 from shared_libs.retrieval import Collection
 from shared_libs.service.admission import Demand, Grant
 from shared_libs.service.endpoint import Call
@@ -58,8 +58,13 @@ async def asking(call: Call, what: str, deadline: Deadline, tokens: int, price: 
     loop = asyncio.get_running_loop()
     async with call.service.admission.enter(demand) as grant:
         began_at = loop.time()
-        with use_deadline(deadline):
-            yield grant
+        try:
+            with use_deadline(deadline):
+                yield grant
+        except Exception:
+            if grant.usage is None:
+                grant.settle(Usage(), None)  # a failure costs nothing
+            raise
         call.exchange.waited_s += loop.time() - began_at + grant.queued_s
 
 

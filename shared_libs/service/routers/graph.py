@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 from starlette.routing import Route
 
-from shared_libs.atomic.errors import MisuseError, RetrievalError, RetrievalUnavailable
+from shared_libs.atomic.errors import RetrievalError, RetrievalUnavailable
 from shared_libs.atomic.types import Price, Usage
 from shared_libs.retrieval.extraction import Extractor, Reading, Told
 from shared_libs.service.admission import Grant

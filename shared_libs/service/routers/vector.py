@@ -9,7 +9,6 @@ from typing import Any
 import msgspec
 from starlette.routing import Route
 
-from shared_libs.atomic.errors import MisuseError
 from shared_libs.atomic.page_text import readable
 from shared_libs.atomic.types import Usage
 from shared_libs.retrieval import Collection, Document, IndexProgress
@@ -163,16 +162,13 @@ def _document(given: Body) -> Document:
         raise Problem("invalid_request", f"{given.path} is an object", param=given.path)
     check_fields(given.data, ("source", "text", "title", "media_type", "metadata"))
     text, kind = given.text("text"), given.text_or("media_type", "text/plain")
-    try:
-        return Document(
-            source=given.text("source"),
-            text=readable(text, "") if kind == "text/html" else text,
-            title=given.text_or("title"),
-            media_type=kind,
-            metadata=given.object_or("metadata"),
-        )
-    except MisuseError as error:
-        raise Problem("invalid_request", f"{given.path}: {error}", param=given.path) from error
+    return Document(
+        source=given.text("source"),
+        text=readable(text, "") if kind == "text/html" else text,
+        title=given.text_or("title"),
+        media_type=kind,
+        metadata=given.object_or("metadata"),
+    )
 
 
 def _no_document(call: Call) -> Problem:

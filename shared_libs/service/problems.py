@@ -31,6 +31,7 @@ from shared_libs.atomic.errors import (
     RetrievalUnavailable,
     RunStoreError,
 )
+from shared_libs.durable import StoreUnavailable
 
 _log = logging.getLogger("shared_libs.service")
 
@@ -197,7 +198,7 @@ def _of_a_store(error: Exception) -> Problem | None:
             return Problem("store_failed", "the stores of the collection cannot do this; the server's log tells more")
         case MemoryConflict():
             return Problem("conflict", str(error))
-        case RunStoreError():
+        case RunStoreError() | StoreUnavailable():
             return Problem("store_unavailable", "the store of runs does not answer; try again", retry_after_s=5.0)
         case MemoryStoreError():
             return Problem("store_unavailable", "the memory of this agent does not answer; try again")

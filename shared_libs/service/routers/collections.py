@@ -107,14 +107,32 @@ def whole_number(given: dict[str, Any], names: tuple[str, ...], default: int) ->
     return default
 
 
-def doc(name: str, tag: str, summary: str, *, body: bool = True, streams: bool = False) -> dict[str, Any]:
+TEXT: dict[str, Any] = {"type": "string", "minLength": 1}
+SOME: dict[str, Any] = {"type": "object"}
+
+
+def shaped(*required: str, **properties: dict[str, Any]) -> dict[str, Any]:
+    """Return the schema of a body of these fields and no other."""
+    return {"type": "object", "required": list(required), "properties": properties, "additionalProperties": False}
+
+
+def listed(item: dict[str, Any], most: int | None = None) -> dict[str, Any]:
+    """Return the schema of a list with something in it."""
+    return {"type": "array", "minItems": 1, "items": item} | ({} if most is None else {"maxItems": most})
+
+
+def doc(
+    name: str, tag: str, summary: str, body: dict[str, Any] | None = None, *, streams: bool = False
+) -> dict[str, Any]:
     """Say of a route what the OpenAPI document shows."""
-    content: dict[str, Any] = {"application/json": {"schema": {"type": "object"}}}
-    answer = content | ({"text/event-stream": {"schema": {"type": "string"}}} if streams else {})
+    answer: dict[str, Any] = {"application/json": {"schema": SOME}}
+    answer |= {"text/event-stream": {"schema": {"type": "string"}}} if streams else {}
     told = {
         "operationId": name,
         "tags": [tag],
         "summary": summary,
         "responses": {"200": {"description": summary, "content": answer}},
     }
-    return told | ({"requestBody": {"required": True, "content": content}} if body else {})
+    if body is None:
+        return told
+    return told | {"requestBody": {"required": True, "content": {"application/json": {"schema": body}}}}

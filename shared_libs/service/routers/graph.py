@@ -19,11 +19,15 @@ from shared_libs.service.problems import Problem
 from shared_libs.service.routers.answers import check_fields
 from shared_libs.service.routers.collections import (
     NEEDS,
+    SOME,
+    TEXT,
     about_tokens,
     asking,
     doc,
+    listed,
     named,
     of_what_is_there,
+    shaped,
     whole_number,
 )
 
@@ -144,16 +148,40 @@ def _settle(grant: Grant, readings: Any) -> None:
     grant.settle(usage, None if None in costs else sum(filter(None, costs)))
 
 
-def _route(path: str, handler: Handler, summary: str, needs: str = NEEDS) -> Route:
-    return Route(
-        path, Endpoint(handler, needs=needs, doc=doc(f"{handler.__name__}_graph", "graph", summary)), methods=["POST"]
-    )
+def _route(path: str, handler: Handler, summary: str, body: dict[str, Any], needs: str = NEEDS) -> Route:
+    told = doc(f"{handler.__name__}_graph", "graph", summary, body)
+    return Route(path, Endpoint(handler, needs=needs, doc=told), methods=["POST"])
 
 
 _MODELS = "collections:write|models|agents:run"
+_WHO = {"models": listed(TEXT, MAX_MODELS), "collection": TEXT}
+_ENTITY = shaped("name", name=TEXT, type={"type": "string"})
+_RELATION = shaped(*("source", "kind", "target"), source=TEXT, kind=TEXT, target=TEXT)
+_FACTS = shaped(
+    "chunk",
+    chunk=TEXT,
+    entities={"type": "array", "items": _ENTITY},
+    relations={"type": "array", "items": _RELATION},
+)
 HOT = [
-    _route("/v1/graph/probe", probe, "Which models can read entities and relations", _MODELS),
-    _route("/v1/graph/extract", extract, "Entities and relations of a text; the first valid answer wins", _MODELS),
-    _route("/v1/graph/upsert", upsert, "Store what chunks tell"),
-    _route("/v1/graph/query", query, "A Cypher query that only reads"),
+    _route("/v1/graph/probe", probe, "Which models can read entities and relations", shaped(**_WHO), _MODELS),
+    _route(
+        "/v1/graph/extract",
+        extract,
+        "Entities and relations of a text; the first valid answer wins",
+        shaped("text", text=TEXT | {"maxLength": MAX_TEXT}, **_WHO),
+        _MODELS,
+    ),
+    _route(
+        "/v1/graph/upsert",
+        upsert,
+        "Store what chunks tell",
+        shaped("collection", "facts", collection=TEXT, facts={"type": "array", "items": _FACTS}),
+    ),
+    _route(
+        "/v1/graph/query",
+        query,
+        "A Cypher query that only reads",
+        shaped(*("collection", "cypher"), collection=TEXT, cypher=TEXT, parameters=SOME, rows={"type": "integer"}),
+    ),
 ]

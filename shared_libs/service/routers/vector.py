@@ -12,6 +12,7 @@ from starlette.routing import Route
 from shared_libs.atomic.page_text import readable
 from shared_libs.atomic.types import Usage
 from shared_libs.retrieval import Collection, Document, IndexProgress
+from shared_libs.retrieval.collection import MOST_HITS
 from shared_libs.service.endpoint import Call, Endpoint, Handler
 from shared_libs.service.faces.wanted import Body
 from shared_libs.service.library import no_collection
@@ -19,11 +20,15 @@ from shared_libs.service.problems import Problem, problem_details, problem_of
 from shared_libs.service.routers.answers import check_fields, streams
 from shared_libs.service.routers.collections import (
     NEEDS,
+    SOME,
+    TEXT,
     about_tokens,
     asking,
     doc,
+    listed,
     named,
     of_what_is_there,
+    shaped,
     whole_number,
 )
 from shared_libs.service.streams import sse
@@ -179,20 +184,41 @@ def _price(collection: Collection) -> Any:
     return None if collection.embedder is None else collection.embedder.price
 
 
-def _route(method: str, path: str, handler: Handler, summary: str, **more: Any) -> Route:
-    told = doc(f"{handler.__name__}_collection", "collections", summary, body=method == "POST", **more)
+def _route(
+    method: str, path: str, handler: Handler, summary: str, body: dict[str, Any] | None = None, *, streams: bool = False
+) -> Route:
+    told = doc(f"{handler.__name__}_collection", "collections", summary, body, streams=streams)
     return Route(path, Endpoint(handler, needs=NEEDS, doc=told), methods=[method])
 
 
+_DOCUMENT = shaped(
+    *("source", "text"), source=TEXT, text=TEXT, title={"type": "string"}, media_type={"type": "string"}, metadata=SOME
+)
+_QUESTION = shaped(
+    "question",
+    question=TEXT,
+    k={"type": "integer", "minimum": 1, "maximum": MOST_HITS},
+    where={"type": ["object", "null"]},
+)
 _ONE = "/v1/collections/{name}"
+_DOCUMENTS = f"{_ONE}/documents"
 HOT = [
-    _route("POST", f"{_ONE}/index", index, "Bring documents into a collection", streams=True),
-    _route("POST", f"{_ONE}/search", search, "Find passages by words and by meaning"),
-    _route("POST", f"{_ONE}/retrieve", retrieve, "Find passages, with a graph and a reranker where there are"),
+    _route(
+        "POST",
+        f"{_ONE}/index",
+        index,
+        "Bring documents into a collection",
+        shaped("documents", documents=listed(_DOCUMENT, MAX_DOCUMENTS)),
+        streams=True,
+    ),
+    _route("POST", f"{_ONE}/search", search, "Find passages by words and by meaning", _QUESTION),
+    _route(
+        "POST", f"{_ONE}/retrieve", retrieve, "Find passages, with a graph and a reranker where there are", _QUESTION
+    ),
     _route("GET", "/v1/collections", collections, "The collections there are for the key"),
     _route("GET", _ONE, collection, "What a collection holds"),
     _route("DELETE", _ONE, drop, "Remove a collection"),
-    _route("GET", f"{_ONE}/documents", documents, "The documents of a collection"),
-    _route("GET", f"{_ONE}/documents/{{document:path}}", document, "A document, by its id or its source"),
-    _route("DELETE", f"{_ONE}/documents/{{document:path}}", remove, "Remove a document"),
+    _route("GET", _DOCUMENTS, documents, "The documents of a collection"),
+    _route("GET", f"{_DOCUMENTS}/{{document:path}}", document, "A document, by its id or its source"),
+    _route("DELETE", f"{_DOCUMENTS}/{{document:path}}", remove, "Remove a document"),
 ]

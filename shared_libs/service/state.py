@@ -71,7 +71,6 @@ class Service:
         observers += [] if self.telemetry is None else [self.telemetry]
         self.catalogue = Catalogue(settings.configs, observers, apart=(FILE_NAME, KEYS_NAME, settings.keys))
         self.library = Library(self.catalogue, settings.collections)
-        self.limits = CallerLimits(SQLLedger(ServiceDatabase(_ledger_url(settings))), settings.teams)
         self._database = ServiceDatabase(_ledger_url(settings))
         self.limits = CallerLimits(SQLLedger(self._database), settings.teams)
         self.admission = Admission(settings.slots, self.limits)

@@ -5,10 +5,10 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from weakref import WeakValueDictionary
 
 from shared_libs.atomic.errors import BadRequest, MisuseError
 from shared_libs.atomic.llms.base import CALL_TIMEOUT_S, BaseLLMWrapper
@@ -79,17 +79,13 @@ class LocalEmbeddings(BaseLLMWrapper):
         resilience = ITS_OWN if resilience is None else resilience
         super().__init__(model, resilience=resilience, fallbacks=fallbacks, price=Price(0.0, 0.0), options=options)
         self._threads = Threads("embeddings", threads)
-        self._engine: _Engine | None = None
         self._remembered: OrderedDict[str, np.ndarray] = OrderedDict()
 
     @property
     def tokenizer(self) -> _Engine:
         """Counts tokens as the model does. Loads it; a third of a second, for a thread."""
         with _guard:
-            if self._engine is None:
-                self._engine = _LOADED.get((*self._files, self.model)) or _Engine(*self._files, self.model)
-                _LOADED[*self._files, self.model] = self._engine
-            return self._engine
+            return _loaded(*self._files, self.model)
 
     async def _chat(self, messages: list[Message], tools: tuple[ToolSpec, ...], **options: Any) -> LLMResponse:
         raise BadRequest(f"{self.model} makes embeddings and answers nothing; name a model that answers")
@@ -185,5 +181,9 @@ def _in_folder(folder: Path) -> tuple[Path, Path]:
 
 
 _guard = threading.Lock()
-_LOADED: WeakValueDictionary[tuple[Path, Path, str], _Engine] = WeakValueDictionary()
-"""What is loaded, once for all wrappers of one model: it takes some 100 MB."""
+
+
+@lru_cache(maxsize=2)
+def _loaded(weights: Path, tokenizer: Path, name: str) -> _Engine:
+    """Load a model once for all wrappers of it: it takes some 100 MB."""
+    return _Engine(weights, tokenizer, name)

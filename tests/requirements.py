@@ -117,6 +117,16 @@ REQUIREMENTS: dict[str, Requirement] = {
     "durable-queue": Requirement(
         "priorities, delays and limits hold over all workers, and what none of them can do tells why", "docs/durable.md"
     ),
+    "durable-scheduled": Requirement(
+        "what a schedule submits is submitted once each time it is due, by the clock of its zone, and once when nobody "
+        "worked meanwhile",
+        "docs/durable.md",
+    ),
+    "durable-seen": Requirement(
+        "the command line says who holds which durable run since when, what it waits for, and ends or decides it from "
+        "any process",
+        "docs/durable.md; deer-flow #1087",
+    ),
     "durable-approval": Requirement(
         "a decision is taken by run id alone, by any process, at any time, and counts once; what waits holds no slot",
         "docs/durable.md; temporal sdk-python #1660, langgraph #6208",
@@ -409,6 +419,30 @@ REQUIREMENTS: dict[str, Requirement] = {
         "stores of this process compute in threads, never on the event loop, and bear many at once",
         "qdrant-client #615, #1328, #1193; aorta #444",
     ),
+    "graph-one-name": Requirement("all spellings of a name are one entity, by one key", "LightRAG #1323, #495, #3562"),
+    "graph-expands": Requirement(
+        "what hits by words and the question mention leads to further passages, and the answer tells by what",
+        "issue: retrieval and graph",
+    ),
+    "graph-forgets": Requirement(
+        "what a chunk has told goes with it, entities with their last mention; writing it twice doubles nothing",
+        "LightRAG #985, #2442, #3835; neo4j-graphrag #393",
+    ),
+    "graph-hubs": Requirement(
+        "an entity that stands everywhere neither floods an answer nor slows it",
+        "hindsight #895, #911, #2592; LightRAG #691",
+    ),
+    "graph-reads-only": Requirement(
+        "a query reads and does nothing else, sees its own collection only, and is bounded in rows and time",
+        "CodeGraphContext #883, #1727; mcp-neo4j #296; neo4j-graphrag #520",
+    ),
+    "extract-races": Requirement(
+        "of several models that read a text the first valid answer wins; the others are cancelled and booked",
+        "issue: retrieval and graph",
+    ),
+    "extract-once": Requirement(
+        "a chunk is read once by an extractor, and what failed is read by the next time", "LightRAG #155, #2528"
+    ),
     "citations-checked": Requirement(
         "a citation names a document and characters, its quote stands there, and what names nothing seen is taken out",
         "ragflow #7232, #8594, #12005",
@@ -453,6 +487,22 @@ REQUIREMENTS: dict[str, Requirement] = {
     "serve-approves": Requirement(
         "a run that waits for a person goes on with the decision, here or after a restart, and once",
         "issue: the service; langgraph #6624",
+    ),
+    "console-page": Requirement(
+        "the console is three small files that ask their own service alone, built from their source to the same bytes",
+        "issue: the console; gateway 6",
+    ),
+    "console-shows": Requirement(
+        "runs and conversations are seen and steered on the page as they happen, by keyboard and screen reader too",
+        "issue: the console; langfuse#10581; adk-web#307",
+    ),
+    "console-hostile": Requirement(
+        "whatever a user, model or tool has said, nothing of it runs on the page and nothing of it freezes the page",
+        "issue: the console; langfuse#9933, #1352; KohakuTerrarium#176",
+    ),
+    "console-session": Requirement(
+        "a browser's key is in a cookie that no script reads, and counts for requests of the page alone",
+        "issue: the console; gateway 6",
     ),
     "budgets-exact": Requirement(
         "no number of requests or processes passes a budget, and what a dead process held comes back",

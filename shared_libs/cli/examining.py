@@ -26,11 +26,14 @@ from shared_libs.atomic.tools.base import BaseTool
 from shared_libs.atomic.tools.toolset import Toolset
 from shared_libs.cli.exits import ExitCode
 from shared_libs.cli.loop import CommandLoop
+from shared_libs.cli.past_options import OFF
+from shared_libs.cli.queued import examined
 from shared_libs.cli.words import version
 from shared_libs.factory import load_agent
 from shared_libs.factory.ports import Ports
 from shared_libs.factory.registry import LLMS
 from shared_libs.observability.printable import presentable
+from shared_libs.observability.runs.reader import default_url
 from shared_libs.tools.datasets import cache_dir
 
 PATIENCE_S = 10.0
@@ -53,7 +56,7 @@ EXTRAS = {
     "mcp": "the tools of MCP servers",
     "python": "the python tool, a sandbox",
     "local": "the engine of a model on this machine",
-    "durable": "runs on a queue that survive a crash, on PostgreSQL",
+    "durable": "runs on a queue that survive a crash, on PostgreSQL; schedules",
     "retrieval": "search in documents: a small embedding model, PDF, full text",
     "office": "office documents for retrieval",
     "otel": "OpenTelemetry: traces and metrics",
@@ -83,7 +86,7 @@ def _bad(what: str, state: str, to_do: str = "") -> Row:
 
 def doctor(arguments: argparse.Namespace) -> int:
     """Say what is usable; with a definition, ask what it names. Keys are never shown."""
-    _show([*_package(), *_providers(), *_extras(), *_stores()])
+    _show([*_package(), *_providers(), *_extras(), *_stores(), *_queue()])
     if arguments.config is None:
         return ExitCode.ANSWERED
     print(flush=True)
@@ -192,6 +195,14 @@ def _stores() -> list[Row]:
         Row(cached, "data flights", "loaded" if cached else "not loaded yet; the first run loads it"),
         Row(here, "memory in SQLite", "this folder can be written" if here else "this folder cannot be written"),
     ]
+
+
+def _queue() -> Iterator[Row]:
+    """Where runs are kept there may be a queue of durable ones: who holds what, and how much there is."""
+    url = default_url()
+    if url != OFF:
+        for good, what, state in examined(url):
+            yield Row(good, what, state)
 
 
 class _Collected(Ports):

@@ -7,11 +7,13 @@ import json
 import os
 import shutil
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from shared_libs.cli.exits import ExitCode
+from shared_libs.cli.past_options import OFF
+from shared_libs.observability.runs.reader import default_url
 
 if TYPE_CHECKING:
     from shared_libs.atomic.events import AgentEvent
@@ -19,9 +21,6 @@ if TYPE_CHECKING:
     from shared_libs.observability.runs.reader import RunReader
     from shared_libs.observability.runs.rows import RunRow
     from shared_libs.observability.timeline import Timeline
-
-OFF = "off"
-"""What is said instead of a store so that no run is kept."""
 
 CLOSE_S = 0.5
 """Seconds the end of a command waits for what is not written yet."""
@@ -31,7 +30,6 @@ def keeping(url: str | None, note: Callable[[str], None]) -> RunStore | None:
     """Open the store that runs are kept in; None, told to `note`, where there is none."""
     from shared_libs.atomic.errors import RunStoreError
     from shared_libs.observability.run_store import RunStore
-    from shared_libs.observability.runs.reader import default_url
 
     place = default_url() if url is None else url
     if place == OFF:
@@ -66,12 +64,15 @@ def trace(arguments: argparse.Namespace) -> int:
 
 
 async def _runs(arguments: argparse.Namespace) -> int:
+    from shared_libs.cli import queued
+
     store = _store(arguments.store)
     if arguments.id is not None:
-        row = await _row(store, arguments.id)
-        if arguments.follow:
-            return await _follow(store, row)
-        return await _show(store, row, as_json=arguments.json)
+        return await _one(store, arguments)
+    if arguments.cancel or arguments.decide or arguments.follow:
+        from shared_libs.atomic.errors import MisuseError
+
+        raise MisuseError("--cancel, --decide and --follow want the ID of a run")
     page = await store.async_list(
         order="slowest" if arguments.slowest else "newest",
         after=arguments.after,
@@ -92,12 +93,43 @@ async def _runs(arguments: argparse.Namespace) -> int:
         print(line)
     if page.next is not None:
         print(f"more: --after {page.next}", file=sys.stderr)
+    for line in await queued.queue_lines(arguments.store or default_url()):
+        print(line, file=sys.stderr)
     return ExitCode.ANSWERED
+
+
+async def _one(store: RunReader, arguments: argparse.Namespace) -> int:
+    """Show or follow a run, or do something to a durable one."""
+    import time
+
+    import msgspec
+
+    from shared_libs.cli import queued
+
+    url = arguments.store or default_url()
+    if arguments.cancel or arguments.decide:
+        return await queued.act(url, arguments.id, cancel=arguments.cancel, decisions=dict(arguments.decide or ()))
+    async with queued.queue_of(url) as queue:
+        job = await queued.job_named(queue, arguments.id)
+    if arguments.follow:
+        if job is not None:
+            return await _follow(queued.followed(url, job.run_id))
+        return await _follow(store.follow((await _row(store, arguments.id)).run_id))
+    if job is None:
+        return await _show(store, await _row(store, arguments.id), as_json=arguments.json)
+    row = await store.async_get(job.run_id)
+    if arguments.json:
+        told = {} if row is None else row.to_dict()
+        print(json.dumps(told | {"durable": msgspec.to_builtins(job)}, ensure_ascii=False))
+        return ExitCode.ANSWERED
+    for line in queued.job_lines(job, time.time()):
+        print(line)
+    return ExitCode.ANSWERED if row is None else await _show(store, row, as_json=False)
 
 
 def _store(url: str | None) -> RunReader:
     from shared_libs.atomic.errors import MisuseError
-    from shared_libs.observability.runs.reader import RunReader, default_url
+    from shared_libs.observability.runs.reader import RunReader
 
     place = default_url() if url is None else url
     if place == OFF:
@@ -171,7 +203,7 @@ def _on_terminal(drawn: Sequence[Timeline]) -> None:
         draw_timeline(run, console)
 
 
-async def _follow(store: RunReader, row: RunRow) -> int:
+async def _follow(events: AsyncIterator[dict[str, Any]]) -> int:
     from shared_libs.atomic.events import Event, RunFinished
     from shared_libs.cli.plain import PlainView
     from shared_libs.cli.running import CODES
@@ -179,7 +211,7 @@ async def _follow(store: RunReader, row: RunRow) -> int:
 
     view = PlainView(sys.stderr)
     code = ExitCode.FAILED
-    async for data in store.follow(row.run_id):
+    async for data in events:
         event: Any = Event.from_dict(data)
         view(event)
         if isinstance(event, RunFinished):

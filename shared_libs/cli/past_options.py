@@ -8,6 +8,9 @@ from pathlib import Path
 
 from shared_libs.cli.values import count
 
+OFF = "off"
+"""What is said instead of a store so that no run is kept."""
+
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 
 
@@ -28,6 +31,14 @@ def add_runs(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-n", "--limit", type=count, default=20, metavar="N", help="how many (default: 20)")
     parser.add_argument("--after", metavar="CURSOR", help="the page behind the one that ended with this")
     parser.add_argument("--follow", action="store_true", help="with ID: tell what happens until the run ends")
+    parser.add_argument("--cancel", action="store_true", help="with ID: end a durable run, whoever does it")
+    parser.add_argument(
+        "--decide",
+        action="append",
+        type=decision,
+        metavar="CALL=yes|no",
+        help="with ID: decide on a call that a durable run waits with; and again for another",
+    )
     parser.add_argument("--json", action="store_true", help="as JSON")
     add_store(parser)
 
@@ -44,6 +55,14 @@ def add_store(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--store", metavar="URL", help="the store of runs, or off (default: FACTORY_RUNS, else the user's data folder)"
     )
+
+
+def decision(text: str) -> tuple[str, bool]:
+    """Read a decision on a call: CALL=yes or CALL=no."""
+    call, _, said = text.rpartition("=")
+    if not call or said not in ("yes", "no"):
+        raise argparse.ArgumentTypeError(f"a decision is CALL=yes or CALL=no, not {text!r}")
+    return call, said == "yes"
 
 
 def moment(text: str) -> datetime:

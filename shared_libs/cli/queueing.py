@@ -8,24 +8,25 @@ import signal
 import sys
 from collections.abc import Callable
 from contextlib import AsyncExitStack
+from datetime import UTC, datetime
 
 import msgspec
 
-from shared_libs.atomic.errors import MisuseError
 from shared_libs.atomic.events import AgentEvent
 from shared_libs.atomic.results import Action, AgentResult
 from shared_libs.cli.loop import CommandLoop
-from shared_libs.cli.past import OFF
+from shared_libs.cli.queued import queue_url
 from shared_libs.durable import Job, JobStore, Worker, WorkerPolicy
+from shared_libs.durable.schedules import put_schedule
 from shared_libs.factory.durability import claimed_agent, submission
 from shared_libs.observability.printable import presentable
-from shared_libs.observability.run_store import RunStore, default_url
+from shared_libs.observability.run_store import RunStore
 
 DAY_S = 86_400.0
 
 
 def submit(arguments: argparse.Namespace) -> int:
-    """Put a run into the queue; its id on stdout once it is committed there."""
+    """Put a run into the queue, or a schedule of runs; its id on stdout once it is committed there."""
     made, definition_hash = submission(
         arguments.config,
         arguments.question,
@@ -36,12 +37,19 @@ def submit(arguments: argparse.Namespace) -> int:
         delay_s=arguments.delay,
     )
 
-    async def main() -> None:
-        async with JobStore(_url(arguments)) as store:
-            await store.submit(made, definition_hash)
+    name = arguments.id or made.agent
 
-    asyncio.run(main())
-    print(made.run_id, flush=True)
+    async def main() -> str:
+        url = queue_url(arguments)
+        async with RunStore(url), JobStore(url) as store:  # `factory runs` looks into both
+            if arguments.cron is None:
+                await store.submit(made, definition_hash)
+                return made.run_id
+            kept = await put_schedule(store, name, arguments.cron, arguments.zone, made, definition_hash)
+            _say(f"schedule {kept.name}: next at {datetime.fromtimestamp(kept.next_at, UTC):%F %R} UTC")
+            return kept.name
+
+    print(asyncio.run(main()), flush=True)
     return 0
 
 
@@ -51,7 +59,7 @@ def worker(arguments: argparse.Namespace) -> int:
 
 
 async def _work(arguments: argparse.Namespace) -> int:
-    url = _url(arguments)
+    url = queue_url(arguments)
     loop = asyncio.get_running_loop()
     async with AsyncExitStack() as stack:
         runs = await stack.enter_async_context(RunStore(url, retention_days=arguments.retention or None))
@@ -70,7 +78,8 @@ async def _work(arguments: argparse.Namespace) -> int:
         def stop() -> None:
             for name in (signal.SIGTERM, signal.SIGINT):
                 loop.remove_signal_handler(name)  # the second one ends the process
-            _say(f"drains: {works.busy} runs are handed over at their next boundary, in {arguments.grace:g} s at most")
+            within = f"in {arguments.grace:g} s at most"
+            _say(f"worker: drains: {works.busy} runs are handed over at their next boundary, {within}")
             works.drain()
             loop.call_later(arguments.grace, works.cut_off)
 
@@ -78,7 +87,8 @@ async def _work(arguments: argparse.Namespace) -> int:
             await works.started.wait()
             for name in (signal.SIGTERM, signal.SIGINT):
                 loop.add_signal_handler(name, stop)
-            _say(f"{works.name} does up to {arguments.concurrency} runs at once; store {works.store.database.place}")
+            most = f"up to {arguments.concurrency} runs at once"
+            _say(f"worker: {works.name} does {most}; store {works.store.database.place}")
             if arguments.health is not None:
                 await _serve_health(stack, works, arguments.health)
 
@@ -117,7 +127,7 @@ def run_here(arguments: argparse.Namespace, question: str, show: Callable[[Agent
         KeyboardInterrupt: a signal stopped it; it stands in the queue.
 
     """
-    url = _url(arguments)
+    url = queue_url(arguments)
     made, definition_hash = submission(
         arguments.config, question, session_id=arguments.session, timeout_s=arguments.timeout
     )
@@ -155,12 +165,5 @@ def ended_result(job: Job) -> AgentResult:
     return AgentResult(run_id=job.run_id, status="paused", stop_reason="approval", answer=None, pending=pending)
 
 
-def _url(arguments: argparse.Namespace) -> str:
-    url: str = getattr(arguments, "store", None) or default_url()
-    if url == OFF:
-        raise MisuseError("a durable run has to be kept: FACTORY_RUNS or --store is off; name a store with --store URL")
-    return url
-
-
 def _say(text: str) -> None:
-    print(f"worker: {presentable(text)}", file=sys.stderr, flush=True)
+    print(presentable(text), file=sys.stderr, flush=True)

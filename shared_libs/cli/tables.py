@@ -1,4 +1,4 @@
-"""`factory tables`: what memory, limits, runs and the service need in a database, made ahead by whoever may make it."""
+"""`factory tables`: what memory, limits, runs, queue and service need in a database, made ahead by who may make it."""
 
 from __future__ import annotations
 
@@ -51,6 +51,13 @@ async def _runs(url: str) -> None:
         pass
 
 
+async def _durable(url: str) -> None:
+    from shared_libs.durable import JobStore
+
+    async with JobStore(url):
+        pass
+
+
 async def _service(url: str) -> None:
     from shared_libs.service import key_store, ledger_sql  # noqa: F401 - their tables
     from shared_libs.service.database import ServiceDatabase
@@ -66,6 +73,7 @@ MAKERS: Mapping[str, Callable[[str], Awaitable[None]]] = {
     "memory": _memory,
     "limits": _limits,
     "runs": _runs,
+    "durable": _durable,
     "service": _service,
 }
 """Whoever keeps tables of its own adds a line."""

@@ -142,7 +142,7 @@ def _tables(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--only",
         action="append",
-        choices=("memory", "limits", "runs", "service"),
+        choices=("memory", "limits", "runs", "durable", "service"),
         help="for one of them, and again for another (default: all)",
     )
 
@@ -178,6 +178,18 @@ def _submit(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--timeout", type=seconds, metavar="S", help="seconds from when it begins")
     parser.add_argument("--priority", type=int, metavar="N", help="the higher ones begin first (default: 0)")
     parser.add_argument("--delay", type=seconds, metavar="S", help="seconds until it may begin")
+    parser.add_argument(
+        "--cron",
+        metavar="'M H D M W'",
+        help="submit it again and again, such as '0 7 * * 1-5'; --id names the schedule",
+    )
+    parser.add_argument("--zone", default="UTC", metavar="ZONE", help="the time zone of --cron (default: UTC)")
+    parser.add_argument("--store", metavar="URL", help=_DURABLE_STORE)
+
+
+def _schedules(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--remove", metavar="NAME", help="submit no more of its runs")
+    parser.add_argument("--json", action="store_true", help="as JSON")
     parser.add_argument("--store", metavar="URL", help=_DURABLE_STORE)
 
 
@@ -243,6 +255,7 @@ COMMANDS: dict[str, Command] = {
     "index": Command("load documents into a collection", "indexing:index", _index),
     "tables": Command("make the tables in a database ahead", "tables:tables", _tables),
     "submit": Command("put a run into the queue of durable ones", "queueing:submit", _submit),
+    "schedules": Command("what is submitted again and again", "queued:show_schedules", _schedules, at_once=True),
     "worker": Command("do durable runs from the queue", "queueing:worker", _worker),
     "serve": Command("serve agents over HTTP", "serving:serve", add_serve),
     "keys": Command("keys of the service", "keying:keys", add_keys),

@@ -13,11 +13,11 @@ import sqlite3
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, TypeVar
+from urllib.parse import parse_qsl, urlsplit
 
-from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import ArgumentError
-
+from shared_libs.atomic.database_url import ALLOWED, DatabaseURL, database_url
 from shared_libs.atomic.errors import FactoryError, MisuseError
 
 if TYPE_CHECKING:
@@ -38,6 +38,11 @@ BUSY_S = 5.0
 STUCK_S = 3.0
 """Seconds a process may hold a transaction open without a word; one that was stopped in it must not hold up others."""
 
+_WHAT = "store of durable runs"
+_SETTINGS = {
+    "application_name": "genai-factory",
+    "idle_in_transaction_session_timeout": str(int(STUCK_S * 1000)),
+}
 _WAITS_S = (0.05, 0.1, 0.2, 0.5, 1.0)
 _SQLITE_AWAY = (5, 6, 8, 10, 13, 14)  # busy, locked, read-only, I/O, full, cannot be opened
 
@@ -68,6 +73,9 @@ class Database(Protocol):
     place: str
     """The address without secrets."""
 
+    def is_there(self) -> bool:
+        """Whether there is a database to be asked: the file of SQLite is made by who uses it first."""
+
     async def run(self, script: Callable[[], Script[T]]) -> T:
         """
         Play a script as one transaction.
@@ -92,25 +100,20 @@ def open_database(url: str, *, connections: int = 4) -> Database:
     Return the database at an address.
 
     Args:
-        url: `sqlite:///file.db` or `postgresql://user:password@host/database`; the drivers' names that SQLAlchemy knows
-            (`sqlite+aiosqlite`, `postgresql+asyncpg`) are taken, too.
+        url: the address, as `database_url` takes it.
         connections: to PostgreSQL, at most.
 
     Raises:
-        MisuseError: the address is none of these.
+        MisuseError: the address is none of these, or an SQLite in memory, which nobody else could read.
 
     """
-    try:
-        parsed = make_url(url)
-    except ArgumentError:
-        parsed = URL.create("")
-    if parsed.drivername in ("postgresql+asyncpg", "postgresql"):
-        return _Postgres(parsed, connections)
-    if parsed.drivername in ("sqlite+aiosqlite", "sqlite") and parsed.database not in (None, "", ":memory:"):
-        return _Sqlite(parsed)
-    raise MisuseError(
-        "store of durable runs: allowed are sqlite:///file.db and postgresql://user:password@host/database"
-    )
+    scheme, _, rest = url.partition("://")
+    if scheme.partition("+")[0] == "sqlite":  # as it is everywhere, without the time SQLAlchemy takes to load
+        file = rest.removeprefix("/").partition("?")[0]
+        if not rest.startswith("/") or file in ("", ":memory:"):
+            raise MisuseError(f"{_WHAT}: allowed are {ALLOWED}")
+        return _Sqlite(file)
+    return _Postgres(database_url(url, _WHAT), connections)
 
 
 async def persistently(do: Callable[[], Any], *, while_: Callable[[], bool] = lambda: True) -> Any:
@@ -141,23 +144,27 @@ def _in_words_of(dialect: Dialect, text: str) -> str:
     return text.replace("FOR UPDATE OF j SKIP_LOCKED", "")
 
 
-def _place(url: URL) -> str:
-    return url.set(query={}).render_as_string(hide_password=True)  # a query may hold a password too
-
-
 class _Postgres:
     dialect: Dialect = "postgresql"
 
-    def __init__(self, url: URL, connections: int) -> None:
-        self.place = _place(url)
-        query = dict(url.query)
+    def __init__(self, at: DatabaseURL, connections: int) -> None:
+        self.place = at.shown
+        self._options = dict(at.connect_args)
+        query = dict(at.url.query) | dict(parse_qsl(urlsplit(self._options.pop("dsn", "")).query))
         if "ssl" in query:  # SQLAlchemy's word for it
             query["sslmode"] = query.pop("ssl")
-        self._dsn = url.set(drivername="postgresql", query=query).render_as_string(hide_password=False)
+        query.pop("prepared_statement_cache_size", None)  # SQLAlchemy's too
+        self._dsn = at.url.set(drivername="postgresql", query=query).render_as_string(hide_password=False)
+        if "statement_cache_size" not in self._options:  # PgBouncer refuses settings
+            self._options["server_settings"] = _SETTINGS
+        self._options.setdefault("timeout", BUSY_S)
         self._most = connections
         self._pool: asyncpg.Pool | None = None
         self._opening = asyncio.Lock()
         self._listener: asyncpg.Connection | None = None
+
+    def is_there(self) -> bool:
+        return True
 
     async def run(self, script: Callable[[], Script[T]]) -> T:
         async with self._connection() as connection, connection.transaction():
@@ -178,7 +185,7 @@ class _Postgres:
 
         try:
             if self._listener is None or self._listener.is_closed():
-                self._listener = await asyncpg.connect(self._dsn, timeout=BUSY_S)
+                self._listener = await asyncpg.connect(self._dsn, **self._options)
             listener = self._listener
             await listener.add_listener(channel, lambda *told: heard(told[3]))
         except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
@@ -225,19 +232,15 @@ class _Postgres:
                     self._dsn,
                     min_size=0,
                     max_size=self._most,
-                    timeout=BUSY_S,
                     command_timeout=30.0,
                     reset=_nothing_to_reset,
-                    server_settings={
-                        "application_name": "genai-factory",
-                        "idle_in_transaction_session_timeout": str(int(STUCK_S * 1000)),
-                    },
+                    **self._options,
                 )
             return self._pool
 
     def _unavailable(self, error: BaseException) -> StoreUnavailable:
         said = str(error).splitlines()[0] if str(error) else type(error).__name__
-        return StoreUnavailable(f"store of durable runs {self.place}: {said}")
+        return StoreUnavailable(f"{_WHAT} {self.place}: {said}")
 
 
 async def _nothing_to_reset(_: Any) -> None:
@@ -249,11 +252,14 @@ class _Sqlite:
 
     dialect: Dialect = "sqlite"
 
-    def __init__(self, url: URL) -> None:
-        self.place = _place(url)
-        self._file = str(url.database)
+    def __init__(self, file: str) -> None:
+        self.place = f"sqlite:///{file}"
+        self._file = file
         self._thread: ThreadPoolExecutor | None = None
         self._open: sqlite3.Connection | None = None
+
+    def is_there(self) -> bool:
+        return Path(self._file).exists()
 
     async def run(self, script: Callable[[], Script[T]]) -> T:
         return await self._in_thread(lambda: self._play(script))
@@ -284,7 +290,7 @@ class _Sqlite:
         except sqlite3.OperationalError as error:
             if getattr(error, "sqlite_errorcode", 0) & 0xFF not in _SQLITE_AWAY:
                 raise
-            raise StoreUnavailable(f"store of durable runs {self.place}: {error}") from error
+            raise StoreUnavailable(f"{_WHAT} {self.place}: {error}") from error
 
     def _connection(self) -> sqlite3.Connection:
         if self._open is None:

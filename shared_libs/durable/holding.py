@@ -26,17 +26,23 @@ _CLAIMS = 0x6475_7262  # under this advisory lock limits are counted
 _HELD = "run_id = $1 AND epoch = $2 AND executor = $3 AND status = 'running'"
 
 _DUE = """
-    SELECT j.run_id, j.agent, j.team, j.agent_limit, j.team_limit,
-        COALESCE(a.going, 0) AS of_agent, COALESCE(t.going, 0) AS of_team
+    SELECT j.run_id, j.agent, j.agent_limit, j.team, j.team_limit, j.asked_by, j.key_limit,
+        COALESCE(a.going, 0) AS agent_going, COALESCE(t.going, 0) AS team_going, COALESCE(k.going, 0) AS asked_by_going
     FROM factory_jobs j
     LEFT JOIN (SELECT agent, count(*) AS going FROM factory_jobs WHERE status = 'running' GROUP BY agent) a
         ON a.agent = j.agent
     LEFT JOIN (SELECT team, count(*) AS going FROM factory_jobs WHERE status = 'running' GROUP BY team) t
         ON t.team = j.team
+    LEFT JOIN (SELECT asked_by, count(*) AS going FROM factory_jobs WHERE status = 'running' GROUP BY asked_by) k
+        ON k.asked_by = j.asked_by
     WHERE j.status = 'queued' AND j.due_at <= CLOCK AND j.run_id = COALESCE($2, j.run_id) {not_refused}
         AND (j.agent_limit IS NULL OR COALESCE(a.going, 0) < j.agent_limit)
         AND (j.team_limit IS NULL OR COALESCE(t.going, 0) < j.team_limit)
+        AND (j.key_limit IS NULL OR COALESCE(k.going, 0) < j.key_limit)
     ORDER BY j.priority DESC, j.due_at, j.submitted_at LIMIT $1 FOR UPDATE OF j SKIP_LOCKED"""
+
+_LANES = {"agent": "agent_limit", "team": "team_limit", "asked_by": "key_limit"}
+"""What runs are counted by, and the column that says how many may go on at once."""
 
 _TAKE = """
     UPDATE factory_jobs SET status = 'running', executor = $2, epoch = epoch + 1, claimed_at = CLOCK, why = NULL,
@@ -98,10 +104,10 @@ class Holder:
         going: dict[tuple[str, str], int] = {}
         taken = []
         for row in (yield ask(_DUE.format(not_refused=not_refused), most, only, *refused)):
-            lanes = [("agent", row["agent"]), ("team", row["team"])]
+            lanes = [(name, row[name]) for name in _LANES]
             for lane in lanes:
-                going.setdefault(lane, row[f"of_{lane[0]}"])
-            limits = [row["agent_limit"], row["team_limit"]]
+                going.setdefault(lane, row[f"{lane[0]}_going"])
+            limits = [row[limit] for limit in _LANES.values()]
             if any(limit is not None and going[lane] >= limit for lane, limit in zip(lanes, limits, strict=True)):
                 continue
             for lane in lanes:

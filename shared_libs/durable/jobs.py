@@ -24,6 +24,7 @@ class Submission(msgspec.Struct, frozen=True, kw_only=True):
         session_id: the conversation to continue.
         timeout_s: seconds from the run's start; None: the definition's.
         team: whose it is (a key's team); `team_limit` is how many of the team's runs go on at once.
+        asked_by: the key it was asked with; `key_limit` is how many runs of that key go on at once.
         priority: the higher ones are begun first.
         delay_s: seconds until it may begin.
 
@@ -41,6 +42,8 @@ class Submission(msgspec.Struct, frozen=True, kw_only=True):
     delay_s: float = 0.0
     agent_limit: int | None = None
     team_limit: int | None = None
+    asked_by: str = ""
+    key_limit: int | None = None
 
 
 class Claim(msgspec.Struct, frozen=True, kw_only=True):
@@ -108,8 +111,16 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
         return self.status in ENDED
 
 
+class HeldRun(msgspec.Struct, frozen=True):
+    """A run, and the seconds since a worker has taken it."""
+
+    run_id: str
+    agent: str
+    held_s: float
+
+
 class WorkerRow(msgspec.Struct, frozen=True, kw_only=True):
-    """A worker as the database knows it; `runs` are the ids of what it holds."""
+    """A worker as the database knows it; `runs` are what it holds, the longest first."""
 
     executor: str
     name: str
@@ -118,7 +129,32 @@ class WorkerRow(msgspec.Struct, frozen=True, kw_only=True):
     alive: bool
     draining: bool
     concurrency: int
-    runs: list[str]
+    runs: list[HeldRun]
+
+
+class Sizes(msgspec.Struct, frozen=True, kw_only=True):
+    """
+    How much a store holds.
+
+    `statuses` counts the runs by how they stand, `oldest_s` is how long the first of those that may begin has waited,
+    `size_bytes` what all tables take; of an SQLite file, what the whole file takes.
+    """
+
+    statuses: dict[str, int]
+    oldest_s: float | None
+    facts: int
+    events: int
+    size_bytes: int
+
+
+class Schedule(msgspec.Struct, frozen=True, kw_only=True):
+    """Runs of an agent that are submitted by `cron` in a time zone; `next_at` is when it is due next."""
+
+    name: str
+    cron: str
+    zone: str
+    next_at: float
+    agent: str
 
 
 class Held(msgspec.Struct, frozen=True):

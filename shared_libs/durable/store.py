@@ -11,8 +11,8 @@ from shared_libs.atomic.errors import MisuseError
 from shared_libs.atomic.results import AgentResult
 from shared_libs.durable.database import Database, Dialect, Script, ask, open_database
 from shared_libs.durable.folding import holes, unfolded
-from shared_libs.durable.jobs import ENDED, Job, Submission, WorkerRow
-from shared_libs.durable.tables import open_tables
+from shared_libs.durable.jobs import ENDED, HeldRun, Job, Sizes, Submission, WorkerRow
+from shared_libs.durable.tables import TABLES, form_of, open_tables
 
 RUN_CHANNEL = "factory_run"
 """Where the ids of runs are called out of which there is something new to read."""
@@ -60,6 +60,16 @@ class JobStore:
         """
         await open_tables(self.database)
 
+    async def is_there(self) -> bool:
+        """
+        Whether there are durable runs in that database; makes no file and no table.
+
+        Raises:
+            StoreUnavailable: the database does not answer.
+
+        """
+        return self.database.is_there() and await form_of(self.database) > 0
+
     async def aclose(self) -> None:
         """Close the connections."""
         await self.database.aclose()
@@ -79,9 +89,10 @@ class JobStore:
             MisuseError: there is another run of this id.
 
         """
-        return await self.database.run(lambda: self._submit(submission, definition_hash))
+        return await self.database.run(lambda: self.submitting(submission, definition_hash))
 
-    def _submit(self, job: Submission, definition_hash: str) -> Script[bool]:
+    def submitting(self, job: Submission, definition_hash: str) -> Script[bool]:
+        """`submit`, as a part of a transaction."""
         question = to_json(job.question)
         yield ask(
             """INSERT INTO factory_definitions (hash, definition, file, used_at) VALUES ($1, $2, $3, CLOCK)
@@ -92,11 +103,11 @@ class JobStore:
         )
         made = yield ask(
             """INSERT INTO factory_jobs (run_id, status, agent, definition, question, session_id, team, timeout_s,
-                   priority, agent_limit, team_limit, submitted_at, due_at)
-               VALUES ($1, 'queued', $2, $3, $4, $5, $6, $7, $8, $9, $10, CLOCK, CLOCK + $11)
+                   priority, agent_limit, team_limit, asked_by, key_limit, submitted_at, due_at)
+               VALUES ($1, 'queued', $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, CLOCK, CLOCK + $13)
                ON CONFLICT DO NOTHING RETURNING run_id""",
             *(job.run_id, job.agent, definition_hash, question, job.session_id, job.team, job.timeout_s),
-            *(job.priority, job.agent_limit, job.team_limit, float(job.delay_s)),
+            *(job.priority, job.agent_limit, job.team_limit, job.asked_by, job.key_limit, float(job.delay_s)),
         )
         if made:
             yield from called(self.database.dialect, WORKER_CHANNEL, "queued")
@@ -119,15 +130,15 @@ class JobStore:
         return msgspec.structs.replace(job, result=(await self._whole(run_id, [job.result]))[0])
 
     async def find(
-        self, *, team: str | None = None, statuses: Sequence[str] = (), limit: int = 50, before: float | None = None
+        self, *, team: str | None = None, statuses: Sequence[str] = (), prefix: str = "", limit: int = 50
     ) -> list[Job]:
-        """Return runs without their results, the newest first; those submitted `before` a moment."""
+        """Return runs without their results, the newest first; those whose id begins with `prefix`."""
         wanted = ",".join(f"'{status}'" for status in statuses if status.isalpha())
         rows = await self.database.one(
             ask(
-                f"""{_JOBS} WHERE j.team = COALESCE($1, j.team) AND j.submitted_at < COALESCE($2, CLOCK + 1)
+                f"""{_JOBS} WHERE j.team = COALESCE($1, j.team) AND substr(j.run_id, 1, length($2)) = $2
                 {f"AND j.status IN ({wanted})" if wanted else ""} ORDER BY j.submitted_at DESC LIMIT $3""",
-                *(team, before, limit),
+                *(team, prefix, limit),
             )
         )
         return [_job(row) for row in rows]
@@ -247,7 +258,12 @@ class JobStore:
     async def workers(self) -> list[WorkerRow]:
         """Return the workers and what each holds."""
         rows = await self.database.one(ask("SELECT *, CLOCK - beat_at AS age FROM factory_workers ORDER BY started_at"))
-        held = await self.database.one(ask("SELECT run_id, executor FROM factory_jobs WHERE status = 'running'"))
+        held = await self.database.one(
+            ask(
+                """SELECT run_id, agent, executor, CLOCK - claimed_at AS held_s FROM factory_jobs
+                   WHERE status = 'running' ORDER BY claimed_at"""
+            )
+        )
         return [
             WorkerRow(
                 executor=row["executor"],
@@ -257,20 +273,29 @@ class JobStore:
                 alive=row["age"] < row["lease_s"],
                 draining=bool(row["draining"]),
                 concurrency=row["concurrency"],
-                runs=[one["run_id"] for one in held if one["executor"] == row["executor"]],
+                runs=[
+                    HeldRun(one["run_id"], one["agent"], one["held_s"])
+                    for one in held
+                    if one["executor"] == row["executor"]
+                ],
             )
             for row in rows
         ]
 
-    async def sizes(self) -> dict[str, int]:
-        """Return how many rows each table has."""
-        rows = await self.database.one(
-            ask(
-                """SELECT (SELECT count(*) FROM factory_jobs) AS jobs, (SELECT count(*) FROM factory_facts) AS facts,
-                   (SELECT count(*) FROM factory_events) AS events"""
+    async def sizes(self) -> Sizes:
+        """Return how much there is of everything."""
+
+        def script() -> Script[Sizes]:
+            statuses = yield ask("SELECT status, count(*) AS runs FROM factory_jobs GROUP BY status")
+            ((oldest_s, facts, events),) = yield ask(
+                """SELECT (SELECT CLOCK - min(due_at) FROM factory_jobs WHERE status = 'queued' AND due_at <= CLOCK),
+                   (SELECT count(*) FROM factory_facts), (SELECT count(*) FROM factory_events)"""
             )
-        )
-        return {name: int(rows[0][name]) for name in ("jobs", "facts", "events")}
+            ((size,),) = yield ask(_SIZE[self.database.dialect])
+            counted = {row["status"]: row["runs"] for row in statuses}
+            return Sizes(statuses=counted, oldest_s=oldest_s, facts=facts, events=events, size_bytes=size)
+
+        return await self.database.run(script)
 
     async def prune(self, older_s: float) -> int:
         """Delete what ended so long ago; return how many runs."""
@@ -313,6 +338,12 @@ def read_json(text: str | None) -> Any:
     """Read a column that may be empty."""
     return None if text is None else msgspec.json.decode(text)
 
+
+_SIZE = {
+    "postgresql": """SELECT COALESCE(sum(pg_total_relation_size(to_regclass('factory_' || name))), 0)::bigint
+        FROM unnest(string_to_array('{}', ',')) AS name""".format(",".join(TABLES)),
+    "sqlite": "SELECT page_count * page_size FROM pragma_page_count(), pragma_page_size()",
+}
 
 DECIDED = "SELECT call_id, decision FROM factory_decisions WHERE run_id = $1"
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from shared_libs.atomic.errors import MisuseError
 from shared_libs.durable.database import Database, Dialect, Script, ask
 
 _LOCK = 0x6475_7261  # whoever makes the tables of a PostgreSQL database holds this advisory lock
@@ -46,8 +45,17 @@ _FORMS: tuple[tuple[str, ...], ...] = (
             SELECT count(*) AS runs FROM factory_jobs
             WHERE status = 'running' OR (status = 'queued' AND due_at <= CLOCK)""",
     ),
+    (
+        "ALTER TABLE factory_jobs ADD COLUMN asked_by TEXT NOT NULL DEFAULT ''",
+        "ALTER TABLE factory_jobs ADD COLUMN key_limit INTEGER",
+        "CREATE INDEX factory_jobs_submitted ON factory_jobs (submitted_at)",
+    ),
 )
-"""Each form of the tables as the statements that make it from the one before; what has been released stays as it is."""
+"""
+Each form of the tables as the statements that make it from the one before; what has been released stays as it is.
+
+A form only adds: in a rolling update processes of the version before go on beside it.
+"""
 
 VERSION = len(_FORMS)
 
@@ -59,34 +67,29 @@ async def open_tables(database: Database) -> None:
     Make the tables, or bring them to their newest form; several processes may do so at once.
 
     Raises:
-        MisuseError: they were made by a newer version of this library.
         StoreUnavailable: the database does not answer.
 
     """
-    if not await database.run(lambda: _is_newest(database.dialect)):
+    if await form_of(database) < VERSION:
         await database.run(lambda: _upgrade(database.dialect))
 
 
-def _is_newest(dialect: Dialect) -> Script[bool]:
-    return (yield from _version(dialect)) == VERSION
+async def form_of(database: Database) -> int:
+    """Return the number of the form that the tables have; 0 where there are none."""
+    return await database.run(lambda: _version(database.dialect))
 
 
 def _upgrade(dialect: Dialect) -> Script[None]:
     if dialect == "postgresql":  # on SQLite a script that writes is alone
         yield ask("SELECT pg_advisory_xact_lock($1)", _LOCK)
     found = yield from _version(dialect)
-    if found > VERSION:
-        raise MisuseError(
-            f"the tables of durable runs have the form {found}, of a newer version of genai-factory; this one knows "
-            f"{VERSION}. Install that version, or name another store"
-        )
     if found == 0:
         yield ask("CREATE TABLE IF NOT EXISTS factory_durable_version (version INTEGER NOT NULL)")
         yield ask("INSERT INTO factory_durable_version (version) VALUES (0)")
     for form in _FORMS[found:]:
         for statement in form:
             yield ask(statement)
-    yield ask("UPDATE factory_durable_version SET version = $1", VERSION)
+    yield ask("UPDATE factory_durable_version SET version = $1 WHERE version < $1", VERSION)
 
 
 def _version(dialect: Dialect) -> Script[int]:

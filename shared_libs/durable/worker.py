@@ -24,6 +24,7 @@ from shared_libs.durable.following import Outlet
 from shared_libs.durable.holding import NOW, Events, Holder
 from shared_libs.durable.jobs import Claim, Held, WorkerPolicy
 from shared_libs.durable.journal import FactJournal
+from shared_libs.durable.schedules import submit_due
 from shared_libs.durable.store import WORKER_CHANNEL, JobStore, to_json
 
 _log = logging.getLogger("shared_libs.durable")
@@ -130,7 +131,7 @@ class Worker:
             await self._beat.start()
             stack.push_async_callback(self._beat.stop)
             self.started.set()
-            for beside in (self._listen(), self._keep_house()):
+            for beside in (self._attend(), self._keep_house()):
                 stack.callback(self._loop.create_task(beside).cancel)
             stack.push_async_callback(self._hand_over_all)
             while not self._draining:
@@ -192,13 +193,19 @@ class Worker:
         for claim in claims:
             self._tasks[claim.run_id, claim.epoch] = self._loop.create_task(self._execute(claim))
 
-    async def _listen(self) -> None:
-        """Be called when there is something to do; where nobody calls, or the line is cut, there are the polls."""
+    async def _attend(self) -> None:
+        """Submit what is due, and be called when there is something to do; where nobody calls there are the polls."""
         works: Callable[[], bool] = lambda: False  # noqa: E731 - until there is a line
         while True:
             if not works():
                 with suppress(StoreUnavailable):
                     works = await self.store.listen(WORKER_CHANNEL, self._called)
+            try:
+                await submit_due(self.store)
+            except StoreUnavailable:
+                pass
+            except FactoryError as error:
+                _log.warning("worker %s cannot attend to schedules: %s", self.name, error)
             await asyncio.sleep(1.0)
 
     async def _keep_house(self) -> None:

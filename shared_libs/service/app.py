@@ -18,13 +18,13 @@ from shared_libs.atomic.errors import FactoryError
 from shared_libs.service.edge import Edge
 from shared_libs.service.faces import routes
 from shared_libs.service.problems import PROBLEM_JSON, Problem, problem_details, problem_of
-from shared_libs.service.routers import agents, meta, runs
+from shared_libs.service.routers import agents, meta, page, runs
 from shared_libs.service.settings import Settings
 from shared_libs.service.state import Service
 
 _log = logging.getLogger("shared_libs.service")
 
-OPEN_PATHS = ("/healthz", "/readyz", "/openapi.json", "/")
+OPEN_PATHS = ("/healthz", "/readyz", "/openapi.json", "/", "/console.js", "/console.css")
 """What needs no key: the probes, the document, and the console's page, which holds nothing but itself."""
 
 
@@ -76,7 +76,7 @@ def create_app(settings: Settings, *, on_note: Callable[[str], None] = _log.warn
 
 
 def _hot_routes() -> list[Route]:
-    return [*runs.HOT, *routes.HOT]
+    return [*page.HOT, *runs.HOT, *routes.HOT]
 
 
 async def _answer(request: Request, error: Exception) -> JSONResponse:

@@ -212,9 +212,15 @@ def require_key(needs: str) -> RequireKey:
     return RequireKey(needs)
 
 
+COOKIE = "factory_key"
+"""Where a browser keeps the key of the console's session."""
+
+
 def presented_key(scope: Scope) -> str | None:
     """
     Return the key that a request carries: `Authorization: Bearer …` or `x-api-key`; None where there is none.
+
+    A browser's cookie counts where the request has the console's own header, which no other site's page can send.
 
     Raises:
         Problem: there are several, or the authorization is of another kind.
@@ -229,7 +235,18 @@ def presented_key(scope: Scope) -> str | None:
         if kind.lower() != b"bearer" or not key.strip():
             raise Problem("unauthorized", "allowed is `Authorization: Bearer KEY`, or `x-api-key: KEY`")
         return str(key.strip(), "latin-1")
-    return str(told[b"x-api-key"], "latin-1") if b"x-api-key" in told else None
+    return str(told[b"x-api-key"], "latin-1") if b"x-api-key" in told else _in_cookie(scope)
+
+
+def _in_cookie(scope: Scope) -> str | None:
+    headers = dict(scope["headers"])
+    if b"x-factory-console" not in headers:
+        return None
+    for each in str(headers.get(b"cookie", b""), "latin-1").split(";"):
+        name, _, value = each.strip().partition("=")
+        if name == COOKIE and value:
+            return value
+    return None
 
 
 def _source(scope: Scope) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 
 import pytest
@@ -34,7 +35,7 @@ def _leads_somewhere(page, link):
 def _anchors(page):
     """Name the headings of a page as the site and code hosts do."""
     tokens = MarkdownIt().parse(page.read_text("utf-8"))
-    titles = [text.content for begin, text in zip(tokens, tokens[1:], strict=False) if begin.type == "heading_open"]
+    titles = [text.content for begin, text in itertools.pairwise(tokens) if begin.type == "heading_open"]
     return [_WORD.sub("", title.lower().replace("`", "")).replace(" ", "-") for title in titles]
 
 
@@ -46,7 +47,8 @@ def test_every_page_of_the_site_is_in_its_contents():
         for tree in _TREE.findall(page.read_text("utf-8")):
             names = [line.strip() for line in tree.splitlines() if line.strip() and not line.startswith(":")]
             reached |= {found for name in names for found in page.parent.glob(f"{name}.md")}
-    assert sorted(set(docs.rglob("*.md")) - reached) == []
+    lost = sorted(page.relative_to(ROOT).as_posix() for page in set(docs.rglob("*.md")) - reached)
+    assert lost == [], "name them in a `toctree` of docs/index.md, or of the index beside them"
 
 
 @pytest.mark.promise("docs-run")

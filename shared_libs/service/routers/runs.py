@@ -60,6 +60,8 @@ class WantedRuns(BaseModel):
     """Those that began then or later."""
     until: AwareDatetime | None = None
     """Those that began before."""
+    parent: str | None = None
+    """Those of its sub-agents; they are in no other list."""
     text: Annotated[str, Field(min_length=1, max_length=1000)] | None = None
     """Words of question, answer or error; all of them."""
     order: Literal["newest", "slowest"] = "newest"
@@ -134,8 +136,10 @@ async def list_runs(
 
 @router.get("/{run_id}")
 async def get_run(request: Request, run_id: str, caller: Annotated[Caller, Depends(require_key("runs:read"))]) -> Json:
-    """Return a run: how it stands, and its result when it has ended."""
-    return Json(_shown(await _found(_service(request), run_id, caller), caller))
+    """Return a run: how it stands, its result when it has ended, and the median of its agent's (`usual`) beside it."""
+    service = _service(request)
+    row = await _found(service, run_id, caller)
+    return Json(_shown(row, caller) | {"usual": await service.store.async_usual(row)})
 
 
 @router.delete("/{run_id}")

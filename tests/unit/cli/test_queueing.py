@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import signal
 import socket
@@ -12,13 +13,13 @@ import sys
 import aiohttp
 import pytest
 
-from shared_libs.atomic import MisuseError
+from shared_libs.atomic import MisuseError, tool
 from shared_libs.atomic.errors import ConfigError
 from shared_libs.cli import main
 from shared_libs.durable import JobStore
 from shared_libs.factory import load_agent
 from shared_libs.factory.durability import submission
-from tests.unit.durable.cast import ended, until
+from tests.unit.durable.cast import agent, by_length, ended, submit, turn, until, working
 
 DEFINITION = """\
 name: hello
@@ -105,3 +106,61 @@ def test_a_definition_with_a_secret_in_plain_text_is_not_kept(place, line, where
 def test_an_id_that_cannot_name_a_run_is_refused(place, run_id):
     with pytest.raises(MisuseError, match="a run's id"):
         submission(place / "hello.yaml", "x", run_id=run_id)
+
+
+@pytest.mark.promise("durable-seen")
+def test_runs_says_how_one_stands_and_ends_or_decides_it_from_any_process(place, capsys):
+    url = os.environ["FACTORY_RUNS"]
+    definition = str(place / "hello.yaml")
+    assert main(["submit", definition, "What is 17 * 23?", "--id", "late", "--delay", "600"]) == 0
+    assert main(["runs", "late"]) == 0
+    said = capsys.readouterr().out
+    assert "run late  hello  queued" in said
+    assert "it may begin in 9 m" in said or "it may begin in 10 m" in said
+    assert main(["runs"]) == 0
+    assert "durable: 1 queued" in capsys.readouterr().err
+    assert main(["runs", "la", "--cancel"]) == 0  # the beginning of its id
+    assert main(["runs", "late", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out.splitlines()[-1])["durable"]["status"] == "cancelled"
+    assert main(["runs", "late", "--decide", "a=yes"]) == 2
+    assert main(["runs", "nobody", "--cancel"]) == 2
+    assert "no durable run 'nobody'" in capsys.readouterr().err
+
+    async def wait_and_look():
+        @tool(needs_approval=True)
+        async def pay(amount: int) -> str:
+            return f"paid {amount}"
+
+        build = agent(lambda: by_length(turn(("a", "pay", {"amount": 1})), "done"), [pay])
+        async with JobStore(url) as store, working(url, build):
+            await submit(store, "payment")
+            await until(store.get, "payment", wanted=lambda job: job.status == "waiting")
+            looked = [
+                await asyncio.to_thread(factory, *words)
+                for words in (("runs", "payment"), ("doctor",), ("runs", "payment", "--decide", "a=yes"))
+            ]
+            await until(store.get, "payment", wanted=ended)
+            return [*looked, await asyncio.to_thread(factory, "runs", "payment", "--follow")]
+
+    shown, doctor, decided, followed = asyncio.run(wait_and_look())
+    assert 'waits for a decision: pay {"amount": 1}' in shown.stdout
+    assert "factory runs payment --decide a=yes|no" in shown.stdout
+    assert "0 of 8: nothing" in doctor.stdout
+    assert "1 waiting" in doctor.stdout
+    assert (decided.returncode, decided.stderr.strip()) == (0, "a: decided")
+    assert (followed.returncode, followed.stdout.strip()) == (0, "done")
+    assert "paid 1" in followed.stderr
+
+
+@pytest.mark.promise("durable-scheduled")
+def test_a_schedule_is_made_listed_and_removed(place, capsys):
+    definition = str(place / "hello.yaml")
+    assert main(["submit", definition, "x", "--cron", "0 7 * * 1-5", "--zone", "Europe/Berlin"]) == 0
+    assert capsys.readouterr().out == "hello\n"
+    assert main(["schedules"]) == 0
+    assert capsys.readouterr().out.startswith("hello  0 7 * * 1-5  Europe/Berlin  hello  next: 20")
+    assert main(["schedules", "--remove", "hello"]) == 0
+    assert main(["schedules", "--json"]) == 0
+    assert capsys.readouterr().out == "[]\n"
+    assert main(["submit", definition, "x", "--cron", "daily"]) == 2
+    assert "five fields" in capsys.readouterr().err

@@ -46,7 +46,8 @@ def test_what_was_submitted_ends_and_its_events_are_told_once_in_order(url):
 
 
 @pytest.mark.promise("durable-queue")
-def test_the_urgent_come_first_the_delayed_later_and_no_more_at_once_than_allowed(url):
+@pytest.mark.parametrize("lane", [{"team": "t", "team_limit": 1}, {"asked_by": "k", "key_limit": 1}])
+def test_the_urgent_come_first_the_delayed_later_and_no_more_at_once_than_allowed(url, lane):
     begun, going, most = [], {"a": 0, "b": 0}, {"a": 0, "b": 0}
 
     class Watched(ReActAgent):
@@ -67,7 +68,7 @@ def test_the_urgent_come_first_the_delayed_later_and_no_more_at_once_than_allowe
             for number in range(6):
                 await submit(store, f"a{number}", agent_limit=2)
             for number in range(4):
-                await submit(store, f"b{number}", agent="b", definition={"name": "b"}, team="t", team_limit=1)
+                await submit(store, f"b{number}", agent="b", definition={"name": "b"}, **lane)
             await submit(store, "first", priority=5)
             async with working(url, build), working(url, build):
                 for run_id in (*(f"a{n}" for n in range(6)), *(f"b{n}" for n in range(4))):
@@ -305,7 +306,9 @@ def test_what_has_ended_goes_after_its_time_and_nothing_else(url):
     old, new, sizes = asyncio.run(main())
     assert old is None
     assert new.status == "queued"
-    assert sizes == {"jobs": 1, "facts": 0, "events": 0}
+    assert (sizes.statuses, sizes.facts, sizes.events) == ({"queued": 1}, 0, 0)
+    assert sizes.size_bytes > 10_000
+    assert 0 <= sizes.oldest_s < 60
 
 
 @pytest.mark.promise("durable-away")

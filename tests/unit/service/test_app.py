@@ -193,6 +193,8 @@ def routes_of(routes):
             yield from routes_of(route.original_router.routes)
         elif isinstance(route, Route) and isinstance(route.endpoint, Endpoint):
             yield route.path, route.endpoint.needs
+        elif not hasattr(route, "dependant"):
+            yield route.path, None
         else:
             keys = [used.call.needs for used in route.dependant.dependencies if isinstance(used.call, RequireKey)]
             yield route.path, keys[0] if keys else None

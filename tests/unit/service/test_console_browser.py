@@ -1,0 +1,195 @@
+"""The console in a real Chromium: what is seen, what is done by keyboard, what axe finds, and what hostile words do."""
+
+from __future__ import annotations
+
+import pytest
+
+from shared_libs.atomic import events as e
+from shared_libs.atomic.results import AgentResult
+from shared_libs.atomic.types import LLMResponse, Thinking
+from tests.browser import PHONE, looking, violations
+from tests.service import HELLO, serving, write
+from tests.support import run
+
+QUESTION = "What is 17 * 23?"
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return write(tmp_path, hello=HELLO)
+
+
+@pytest.mark.promise("console-shows")
+def test_a_question_is_asked_in_the_chat_and_its_run_is_found_and_looked_into_by_keyboard(folder):
+    async def main():
+        async with serving(folder) as served, looking(served.url) as page:
+            await page.goto("/#/chat/hello")
+            wrong = await violations(page)
+            await page.get_by_label("Question").fill(QUESTION)
+            await page.keyboard.press("Enter")
+            await page.get_by_text("17 * 23 = 391").wait_for()
+            await page.get_by_text("answered", exact=True).wait_for()
+            wrong += await violations(page)
+            await page.get_by_role("link", name="Runs", exact=True).press("Enter")
+            await page.get_by_role("link", name=QUESTION).press("Enter")
+            await page.get_by_role("heading", name=QUESTION).wait_for()
+            await page.get_by_text("What the time went on").wait_for()
+            grid = page.get_by_role("grid")
+            await grid.focus()
+            for _ in range(4):  # the memory, the step, the model, the tool
+                await page.keyboard.press("ArrowDown")
+            detail = page.get_by_role("region", name="Detail of calculator")
+            await detail.wait_for()
+            wrong += await violations(page)
+            return wrong, page.told, await detail.inner_text(), await grid.get_attribute("aria-rowcount")
+
+    wrong, told, detail, rows = run(main())
+    assert wrong == []
+    assert told == []
+    assert "17 * 23" in detail
+    assert "391" in detail
+    assert int(rows) > 4
+
+
+@pytest.mark.promise("console-shows")
+def test_every_place_is_sound_on_a_phone_light_and_dark(folder):
+    async def main():
+        found = {}
+        async with serving(folder) as served, looking(served.url, viewport=PHONE) as page:
+            _, headers, _ = await served.run()
+            for place in ("runs", f"runs/{headers['x-factory-run-id']}", "chat", "agents", "service", "nowhere"):
+                await page.goto(f"/#/{place}")
+                await page.locator("main h1, main [role=alert]").first.wait_for()
+                too_wide = await page.evaluate("document.documentElement.scrollWidth > innerWidth")
+                found[place] = ["wider than the screen"] if too_wide else []
+                for scheme in ("light", "dark"):
+                    await page.emulate_media(color_scheme=scheme)
+                    found[place] += await violations(page)
+            return found, page.told
+
+    found, told = run(main())
+    assert {place: wrong for place, wrong in found.items() if wrong} == {}
+    assert told == []
+
+
+HOSTILE = [
+    "<script>window.hacked = 1</script>",
+    "<img src=x onerror='window.hacked = 1'>",
+    "</pre></div><iframe srcdoc='<script>parent.hacked = 1</script>'></iframe>",
+    "javascript:window.hacked=1",
+    "[click](javascript:window.hacked=1) ![x](http://127.0.0.1:1/leak.png)",
+    "\x1b[31mred\x1b[0m \u202e\u2066reversed\x00\ufffe",
+    "${window.hacked=1} {{constructor.constructor('window.hacked=1')()}}",
+    "__proto__",
+]
+
+
+def hostile_run(words: str, number: int) -> list:
+    """A run that says the same hostile thing wherever something is said."""
+    at = iter(range(1, 100))
+    told = [
+        e.RunStarted(
+            agent=words,
+            question=words,
+            started_at="2026-11-27T08:00:00+00:00",
+            timeout_s=60,
+            model=words,
+            protocol=words,
+            session_id=words,
+        ),
+        e.MemoryLoaded(session_id=words, messages=1, elapsed_s=0.1),
+        e.StepStarted(step=1),
+        e.AttemptStarted(provider=words, model=words, number=1),
+        e.RetryScheduled(provider=words, model=words, wait_s=1, why=words),
+        e.FellBack(provider=words, model=words, next_provider=words, next_model=words, why=words),
+        e.BreakerChanged(provider=words, model=words, state=words),
+        e.StreamRestarted(reason=words),
+        e.TextDelta(text=words),
+        e.ModelFinished(step=1, response=LLMResponse(text=words, thinking=(Thinking(text=words),))),
+        e.Thought(step=1, text=words),
+        e.ToolStarted(step=1, tool=words, input={words: words}, call_id=words),
+        e.Abandoned(what=words, name=words, call_id=words),
+        e.ToolFinished(step=1, tool=words, call_id=words, content=words, is_error=True, elapsed_s=1.0),
+        e.LoopBlocked(tool=words, call_id=words, blocked_s=1.0, stack=words),
+        e.LimitReached(stop_reason=words, why=words),
+        e.Warned(message=words),
+    ]
+    result = AgentResult(
+        run_id="", status="partial", stop_reason="deadline", answer=words, error=words, elapsed_s=20.0, cost_usd=0.1
+    )
+    told.append(e.RunFinished(result=result))
+    for event in told:
+        event.run_id, event.seq = f"hostile-{number}", next(at)
+        event.at_s = float(event.seq)
+    return told
+
+
+@pytest.mark.promise("console-hostile")
+def test_nothing_that_was_said_runs_on_the_page_or_reaches_for_another_address(folder):
+    async def main():
+        async with serving(folder) as served, looking(served.url) as page:
+            for number, words in enumerate(HOSTILE):
+                for event in hostile_run(words, number):
+                    served.service.store.record(event)
+            await served.service.store.flush()
+            await page.goto("/#/runs")
+            await page.locator("tbody tr").nth(len(HOSTILE) - 1).wait_for()
+            shown = []
+            for number, words in enumerate(HOSTILE):
+                await page.goto(f"/#/runs/hostile-{number}")
+                grid = page.get_by_role("grid")
+                await grid.focus()
+                for _ in range(5):
+                    await page.keyboard.press("ArrowDown")
+                    await page.locator(".detail").wait_for()
+                shown.append(words.split()[0].strip("\x00")[:10] in await page.locator("main").inner_text())
+                assert await page.evaluate("window.hacked") is None, words
+                assert (
+                    await page.evaluate("document.querySelectorAll('main iframe, main img, main script').length") == 0
+                )
+                links = "[...document.links].every(link => link.hash && link.origin === location.origin)"
+                assert await page.evaluate(links)
+            return shown, page.told
+
+    shown, told = run(main())
+    assert all(shown)
+    assert told == []
+
+
+@pytest.mark.promise("console-hostile")
+def test_a_long_answer_and_many_steps_are_shown_as_far_as_they_are_in_sight(folder):
+    start = e.RunStarted(
+        agent="hello", question="q", started_at="2026-11-27T08:00:00+00:00", timeout_s=60, model="m", protocol="native"
+    )
+    many = [start]
+    for step in range(1, 1001):
+        many += [
+            e.StepStarted(step=step),
+            e.ToolStarted(step=step, tool="look", input={"n": step}, call_id=f"c{step}"),
+            e.ToolFinished(step=step, tool="look", call_id=f"c{step}", content="x", is_error=False, elapsed_s=0.01),
+        ]
+    answer = "long " * 400_000
+    many.append(
+        e.RunFinished(result=AgentResult(run_id="many", status="answered", stop_reason="final_answer", answer=answer))
+    )
+    for seq, event in enumerate(many, 1):
+        event.run_id, event.seq, event.at_s = "many", seq, seq / 100
+
+    async def main():
+        async with serving(folder) as served, looking(served.url) as page:
+            for event in many:
+                served.service.store.record(event)
+            await served.service.store.flush()
+            await page.goto("/#/runs/many")
+            await page.get_by_text("Show more of 2,000,000 characters").wait_for()
+            rows = page.get_by_role("grid").locator(".row")
+            await rows.first.wait_for()
+            await page.get_by_role("grid").focus()
+            await page.keyboard.press("End")
+            await page.get_by_role("region", name="Detail of look").get_by_text("1000").first.wait_for()
+            return await rows.count(), len(await page.locator("main").inner_text()), page.told
+
+    rows, shown, told = run(main())
+    assert rows < 100
+    assert shown < 20_000
+    assert told == []

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 
 import msgspec
 from fastapi import APIRouter, Depends, Query, Request
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 from starlette.routing import Route
 
 from shared_libs.agents.limits import is_seconds
@@ -39,10 +40,25 @@ from shared_libs.service.state import Service
 
 router = APIRouter(prefix="/v1/runs", tags=["runs"], default_response_class=Json)
 
+_CURSOR = r"^([0-9]{1,9}(\.[0-9]{1,18})?(e-[0-9]{2})?~)?[1-8]?[0-9]{1,18}$"
+
 FLUSH_S = 0.5
 """Seconds a list waits for what this process has to write."""
 
 _FIELDS = ("question", "session_id", "timeout", "output_schema")
+
+
+def _in_utc(told: Any) -> datetime:
+    """Read a moment as RFC 3339 has it, and nothing that else may be taken for one."""
+    try:
+        if isinstance(told, str) and (at := datetime.fromisoformat(told)).tzinfo is not None:
+            return at.astimezone(UTC)
+    except (ValueError, OverflowError):
+        pass
+    raise ValueError("a moment with its offset, as in 2026-11-27T09:00:00Z")
+
+
+Moment = Annotated[datetime, BeforeValidator(_in_utc), WithJsonSchema({"type": "string", "format": "date-time"})]
 
 
 class WantedRuns(BaseModel):
@@ -56,9 +72,9 @@ class WantedRuns(BaseModel):
     """Whose runs."""
     session_id: Annotated[str, Field(min_length=1, max_length=MAX_SESSION_ID)] | None = None
     """Of which conversation."""
-    since: AwareDatetime | None = None
+    since: Moment | None = None
     """Those that began then or later."""
-    until: AwareDatetime | None = None
+    until: Moment | None = None
     """Those that began before."""
     parent: str | None = None
     """Those of its sub-agents; they are in no other list."""
@@ -66,8 +82,8 @@ class WantedRuns(BaseModel):
     """Words of question, answer or error; all of them."""
     order: Literal["newest", "slowest"] = "newest"
     """Which come first."""
-    after: str | None = None
-    """The `next` of the page before."""
+    after: Annotated[str, Field(pattern=_CURSOR)] | None = None
+    """The `next` of the page before; it goes on in the same order."""
     limit: Annotated[int, Field(ge=1, le=500)] = 50
     """Runs of a page."""
 
@@ -129,8 +145,9 @@ async def list_runs(
     store = _service(request).store
     await store.flush(FLUSH_S)  # who has just begun a run looks for it
     which = wanted.model_dump(exclude={"order", "after", "limit"})
+    order = wanted.order if wanted.after is None else "slowest" if "~" in wanted.after else "newest"
     which["session_id"] = session_of(caller, wanted.session_id)
-    page = await store.async_list(team=caller.team, order=wanted.order, after=wanted.after, limit=wanted.limit, **which)
+    page = await store.async_list(team=caller.team, order=order, after=wanted.after, limit=wanted.limit, **which)
     return Json({"runs": [_shown(row, caller) for row in page.rows], "next": page.next})
 
 

@@ -89,6 +89,12 @@ def url(request, tmp_path):
 
 
 @pytest.fixture
+def file_url(tmp_path):
+    """Where there is a graph store, too."""
+    return f"sqlite:///{tmp_path}/collections.db"
+
+
+@pytest.fixture
 def embedder():
     return CountingEmbedder()
 

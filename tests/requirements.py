@@ -23,6 +23,10 @@ REQUIREMENTS: dict[str, Requirement] = {
         "plugins and options",
         "issue: foreign text, cases H4 and A6",
     ),
+    "docs-run": Requirement(
+        "every block of code in README and docs runs, holds or is understood; the site builds without a dead link",
+        "issue 13, point 7",
+    ),
     "two-names": Requirement(
         "every module is importable as `genai_factory.X`, and is the same object as `shared_libs.X`", "contract"
     ),
@@ -352,6 +356,11 @@ REQUIREMENTS: dict[str, Requirement] = {
         "responses follow OpenAI's event grammar whatever a run does, and can be followed, resumed, cancelled and "
         "answered to by the team that began them",
         "codex #24973, litellm #40243",
+    ),
+    "face-responses-kept": Requirement(
+        "a response is had again after a restart and by the other servers of a service, by its team; a store that does "
+        "not answer costs no response",
+        "issue: the service",
     ),
     "face-mcp": Requirement(
         "every agent is a tool of an MCP server, with progress; a rebound name is not answered", "issue: the service"

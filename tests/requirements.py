@@ -357,6 +357,11 @@ REQUIREMENTS: dict[str, Requirement] = {
         "answered to by the team that began them",
         "codex #24973, litellm #40243",
     ),
+    "face-responses-kept": Requirement(
+        "a response is had again after a restart and by the other servers of a service, by its team; a store that does "
+        "not answer costs no response",
+        "issue: the service",
+    ),
     "face-mcp": Requirement(
         "every agent is a tool of an MCP server, with progress; a rebound name is not answered", "issue: the service"
     ),

@@ -323,6 +323,10 @@ REQUIREMENTS: dict[str, Requirement] = {
     ),
     "given-up-unpaid": Requirement("a tool call that was given up asks no model any more", "the simulation, seed 5387"),
     "limits-exact": Requirement("every limit of a run is kept exactly", "contract"),
+    "tools-taken": Requirement(
+        "no schema of a tool makes a provider refuse a request: what is told fits all, what is checked is as given",
+        "langchain-mcp-adapters #137; notion-mcp-server #340, freee-mcp #15, ogx #3004, claude-code #586",
+    ),
     "mcp-items": Requirement(
         "what an MCP server lists or returns is taken item by item: one odd part costs itself alone, and is told",
         "hermes-agent #101804, claude-code #88049, agent-os #2020",

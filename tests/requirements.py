@@ -132,6 +132,14 @@ REQUIREMENTS: dict[str, Requirement] = {
         "is followed, decided and cancelled by its id at any server",
         "docs/durable.md; temporal sdk-python #1660",
     ),
+    "deploy-valid": Requirement(
+        "the manifests hold in old and new clusters, and what they say is what the programs understand",
+        "docs/deploying.md",
+    ),
+    "deploy-safe": Requirement(
+        "pods are nobody, write nowhere and hold no secret; liveness is the loop and never the database",
+        "docs/deploying.md",
+    ),
     "durable-approval": Requirement(
         "a decision is taken by run id alone, by any process, at any time, and counts once; what waits holds no slot",
         "docs/durable.md; temporal sdk-python #1660, langgraph #6208",

@@ -2,7 +2,8 @@
 What listening costs: `python -m bench.telemetry` prints the CPU of a step with each observer, in interleaved rounds.
 
 The model and the tool are in this process and do nothing, so what is left is the runtime and who listens. The exporter
-throws away what it is given; its own thread is part of the figure.
+throws away what it is given; its own thread is part of the figure. "The SDK alone" begins and ends the same spans and
+records the same points with attributes that are there already: what is above it is ours.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, Spa
 
 from bench.run import STEPS, InProcess, add
 from shared_libs.agents import Limits, ReActAgent
+from shared_libs.atomic import events
 from shared_libs.observability import OpenTelemetry, PrometheusMetrics
 
 ROUNDS, RUNS = 9, 100
@@ -28,15 +30,59 @@ class _Nowhere(SpanExporter):
         return SpanExportResult.SUCCESS
 
 
-def _listeners():
+ABOUT = {"gen_ai.operation.name": "chat", "gen_ai.provider.name": "bench", "gen_ai.request.model": "bench"}
+AT_START = {**ABOUT, "gen_ai.agent.name": "agent", "factory.attempt": 1}
+AT_END = {
+    "gen_ai.usage.input_tokens": 0,
+    "gen_ai.usage.output_tokens": 0,
+    "gen_ai.response.finish_reasons": ("stop",),
+    "gen_ai.response.model": "bench",
+    "gen_ai.response.time_to_first_chunk": 0.1,
+}
+POINTS = {events.AttemptFinished: 2, events.ToolFinished: 1}
+STARTS = {events.StepStarted: {"factory.step": 1}, events.AttemptStarted: AT_START, events.ToolStarted: AT_START}
+ENDS = {events.ModelFinished: AT_END, events.ToolFinished: None}
+
+
+class _TheSdk:
+    """The spans and points of a step by the SDK itself: step, request and tool, two durations, a first chunk."""
+
+    def __init__(self, tracers, meters):
+        self._tracer = tracers.get_tracer("bench")
+        self._seconds = meters.get_meter("bench").create_histogram("seconds", "s")
+        self._step, self._open = None, None
+
+    def __call__(self, event):
+        kind = type(event)
+        for _ in range(POINTS.get(kind, 0)):
+            self._seconds.record(0.1, ABOUT)
+        if kind in ENDS:
+            if ENDS[kind]:
+                self._open.set_attributes(ENDS[kind])
+            self._open.end(2)
+        elif kind in STARTS:
+            started = self._tracer.start_span("span", attributes=STARTS[kind], start_time=1)
+            if kind is not events.StepStarted:
+                self._open = started
+                return
+            if self._step is not None:
+                self._step.end(2)
+            self._step = started
+
+
+def _providers():
     tracers = TracerProvider()
     tracers.add_span_processor(BatchSpanProcessor(_Nowhere()))
-    meters = MeterProvider(metric_readers=[InMemoryMetricReader()])
+    return tracers, MeterProvider(metric_readers=[InMemoryMetricReader()])
+
+
+def _listeners():
     return {
         "nobody": [],
         "a function that does nothing": [lambda event: None],
         "OpenTelemetry, no provider": [OpenTelemetry()],
-        "OpenTelemetry, exporting": [OpenTelemetry(tracers, meters)],
+        "OpenTelemetry, exporting": [OpenTelemetry(*_providers())],
+        "the SDK alone, exporting": [_TheSdk(*_providers())],
         "Prometheus": [PrometheusMetrics()],
     }
 

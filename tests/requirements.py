@@ -415,6 +415,30 @@ REQUIREMENTS: dict[str, Requirement] = {
         "stores of this process compute in threads, never on the event loop, and bear many at once",
         "qdrant-client #615, #1328, #1193; aorta #444",
     ),
+    "graph-one-name": Requirement("all spellings of a name are one entity, by one key", "LightRAG #1323, #495, #3562"),
+    "graph-expands": Requirement(
+        "what hits by words and the question mention leads to further passages, and the answer tells by what",
+        "issue: retrieval and graph",
+    ),
+    "graph-forgets": Requirement(
+        "what a chunk has told goes with it, entities with their last mention; writing it twice doubles nothing",
+        "LightRAG #985, #2442, #3835; neo4j-graphrag #393",
+    ),
+    "graph-hubs": Requirement(
+        "an entity that stands everywhere neither floods an answer nor slows it",
+        "hindsight #895, #911, #2592; LightRAG #691",
+    ),
+    "graph-reads-only": Requirement(
+        "a query reads and does nothing else, sees its own collection only, and is bounded in rows and time",
+        "CodeGraphContext #883, #1727; mcp-neo4j #296; neo4j-graphrag #520",
+    ),
+    "extract-races": Requirement(
+        "of several models that read a text the first valid answer wins; the others are cancelled and booked",
+        "issue: retrieval and graph",
+    ),
+    "extract-once": Requirement(
+        "a chunk is read once by an extractor, and what failed is read by the next time", "LightRAG #155, #2528"
+    ),
     "citations-checked": Requirement(
         "a citation names a document and characters, its quote stands there, and what names nothing seen is taken out",
         "ragflow #7232, #8594, #12005",

@@ -25,11 +25,16 @@ _WRAPPERS = ("tool_calls", "tool_call", "function_call")
 _BESIDE = frozenset({*_NAME_KEYS, *_INPUT_KEYS, "id", "type", "thought", "index"})
 _PREFIXES = re.compile(r"^(?:functions?|tools?|default_api|assistant|namespace)[.:/]", re.IGNORECASE)
 _SUFFIXES = re.compile(r"(?:<\|.*|:\d+)$", re.DOTALL)
+_AROUND_A_NAME = " \t\r\n`'\"()"
 _NAME = r"(?P<name>[\w.\-:/]+?)"
 
+_PREFIX = r"(?:\w{1,20}:|[|\uff5c]DSML[|\uff5c])"
+"""What families put before the names of their elements: `antml:`, `minimax:`, DeepSeek's `DSML`."""
+
 _SPACE = re.compile(
-    r"(?:\s|</?(?:tool_calls|function_calls|antml:function_calls|minimax:tool_call|tools)>"
-    r"|<\|tool_calls_section_(?:begin|end)\|>|<[|\uff5c]tool[\u2581_]calls[\u2581_](?:begin|end)[|\uff5c]>|,(?=\s*\{))*"
+    rf"(?:\s|</?(?:{_PREFIX}?(?:tool_calls|function_calls|tools)|{_PREFIX}tool_call)>"
+    r"|<\|(?:tool_calls_section_(?:begin|end)|tool_call_(?:start|end))\|>"
+    r"|<[|\uff5c]tool[\u2581_]calls[\u2581_](?:begin|end)[|\uff5c]>|,(?=\s*\{))*"
 )
 """What stands between calls, and around all of them."""
 
@@ -53,14 +58,15 @@ def _form(before: str, behind: str = "", *, plain: bool = False) -> _Form:
 
 _FORMS = (
     _form(
-        r"<(?:tool_call|toolcall|function_call|functioncall|tool|tool_use)>\s*(?=[{\[])", r"\s*(?:</\w+>)?"
-    ),  # Hermes
+        r"<(?:tool_call|(?i:toolcall)|function_call|functioncall|tool|tool_use)>\s*(?=[{\[])", r"\s*(?:</\w+>)?"
+    ),  # Hermes, Nemotron
     _form(rf"<(?:tool_call|function_call)>\s*{_NAME}\s*(?=\{{)", r"\s*(?:</\w+>)?"),
     _form(rf"<function={_NAME}>\s*(?=\{{)", r"\s*(?:</function>)?"),  # Llama 3.1
     _form(rf"<function\s+name=[\"']?{_NAME}[\"']?>\s*(?=\{{)", r"\s*</function>"),
     _form(rf"\[TOOL_CALLS\]\s*{_NAME}(?:\[CALL_ID\]\w+)?(?:\[ARGS\])?\s*(?=\{{)"),  # Mistral, newer
     _form(r"\[TOOL_CALLS\]\s*(?=[{\[])", r"\s*(?:\[/TOOL_CALLS\])?"),  # Mistral
     _form(r"<\|python_tag\|>\s*(?=[{\[])"),  # Llama 3
+    _form(r"<\|tools_prefix\|>\s*(?=\[)", r"\s*(?:<\|tools_suffix\|>)?"),  # Apertus
     _form(r"<\|tool_calls?\|>\s*(?=[{\[])", r"\s*(?:<\|/tool_calls?\|>)?"),  # Granite, Phi
     _form(
         rf"<[|\uff5c]tool[\u2581_]call[\u2581_]begin[|\uff5c]>\s*(?:function\s*<[|\uff5c]tool[\u2581_]sep[|\uff5c]>)?{_NAME}"
@@ -81,41 +87,68 @@ _FORMS = (
         r"\s*(?:<\|call\|>|<\|end\|>)?",
     ),
     _form(rf"(?:assistant)?commentary\s+to={_NAME}\s*(?:json|code)?\s*(?=\{{)", r"\s*(?:<\|call\|>)?"),
-    _form(r"```(?:json|tool_calls?|tool|JSON)?\s*(?=[{\[])", r"\s*```", plain=True),
+    _form(
+        r"<\|(?:START_ACTION|action_start)\|>\s*(?:<\|\w+\|>)?\s*(?=[{\[])", r"\s*(?:<\|\w+\|>)?"
+    ),  # Cohere, InternLM
+    _form(rf">>>\s*{_NAME}\s*\n\s*(?=\{{)"),  # Functionary
+    _form(r"(?:Action:\s*)?```(?:json|tool_calls?|tool|JSON)?\s*(?=[{\[])", r"\s*```", plain=True),
     _form(r"(?=[{\[])", plain=True),
 )
 """The forms with JSON in them; a further one is a line. Sources: the chat templates of the models named."""
 
-_ELEMENTS = (
-    # Qwen3-Coder, and the XML that Claude was shown
-    re.compile(
-        r"(?:<tool_call>\s*)?<function=(?P<name>[\w.\-]+)>(?P<body>.*?)(?:</function>|\Z)(?:\s*</tool_call>)?",
-        re.DOTALL,
-    ),
-    re.compile(r"<(?:antml:)?invoke\s+name=\"(?P<name>[^\"]+)\"\s*>(?P<body>.*?)</(?:antml:)?invoke>", re.DOTALL),
-    # GLM
-    re.compile(r"<tool_call>\s*(?P<name>[\w.\-]+)\s*(?P<body>(?:<arg_key>.*?)?)(?:</tool_call>|\Z)", re.DOTALL),
-)
 _PARAMETERS = re.compile(
-    r"<(?:antml:)?parameter(?:=|\s+name=\"?)(?P<key>[\w.\-]+)\"?[^>]*>\n?(?P<value>.*?)\n?</(?:antml:)?parameter>"
-    r"|<arg_key>\s*(?P<key2>.*?)\s*</arg_key>\s*<arg_value>(?P<value2>.*?)</arg_value>",
+    rf"<{_PREFIX}?parameter(?:=|\s+name=\"?)(?P<key>[\w.\-]+)\"?[^>]*>\n?(?P<value>.*?)\n?</{_PREFIX}?parameter>",
     re.DOTALL,
 )
+_ELEMENTS = (
+    # Qwen3-Coder
+    (
+        re.compile(
+            r"(?:<tool_call>\s*)?<function=(?P<name>[\w.\-]+)>(?P<body>.*?)(?:</function>|\Z)(?:\s*</tool_call>)?",
+            re.DOTALL,
+        ),
+        _PARAMETERS,
+    ),
+    # the XML that Claude was shown, MiniMax, DeepSeek 3.2
+    (
+        re.compile(rf"<{_PREFIX}?invoke\s+name=\"(?P<name>[^\"]+)\"\s*>(?P<body>.*?)</{_PREFIX}?invoke>", re.DOTALL),
+        _PARAMETERS,
+    ),
+    # GLM, Hunyuan
+    (
+        re.compile(
+            r"<tool_call>\s*(?P<name>[\w.\-]+)\s*(?:<tool_sep>\s*)?(?P<body>(?:<arg_key>.*?)?)(?:</tool_call>|\Z)",
+            re.DOTALL,
+        ),
+        re.compile(r"<arg_key>\s*(?P<key>.*?)\s*</arg_key>\s*<arg_value>(?P<value>.*?)</arg_value>", re.DOTALL),
+    ),
+    # FunctionGemma
+    (
+        re.compile(
+            r"<start_function_call>\s*call:(?P<name>[\w.\-]+)\{(?P<body>.*?)\}\s*(?:<end_function_call>|\Z)", re.DOTALL
+        ),
+        re.compile(r"(?P<key>[\w.\-]+):(?P<escape><escape>|)(?P<value>.*?)(?P=escape)(?:,|\Z)", re.DOTALL),
+    ),
+)
+"""The forms with an element for a call, and one for each of its parameters."""
+
 _CODE = (
     re.compile(r"<\|python_tag\|>(?P<code>.+)", re.DOTALL),
     re.compile(r"```(?:tool_code|tool_call)\s*\n(?P<code>.+?)\n?```", re.DOTALL),  # Gemma
-    re.compile(r"(?P<code>\[\s*[\w.]+\(.*\)\s*\])", re.DOTALL),  # Llama 3.2 and 4
+    re.compile(r"(?P<code>\[\s*[\w.]+\(.*\)\s*\])", re.DOTALL),  # Llama 3.2 and 4, LFM2
+    re.compile(r"(?P<code>[\w.]+\(.*\))", re.DOTALL),  # OLMo, between its marks
 )
 
 MAY_BE_CALLS = re.compile(
-    r"<(?:tool|function|invoke|antml|minimax:tool|[|\uff5c])|\[TOOL_CALLS\]|\[\s*[a-z_][\w.]*\(|```tool"
+    rf"<(?:{_PREFIX}?(?:tool|function|invoke)|start_function_call>|[|\uff5c])|\[TOOL_CALLS\]|\[\s*[a-z_][\w.]*\("
+    r"|```tool|>>>\s*[a-z_]|Action:\s*```json\s*\["
     r"|(?:assistant)?commentary to="
     r"|(?:```(?:json)?\s*)?\[?\s*\{\s*\"(?:" + "|".join((*_NAME_KEYS, *_WRAPPERS, "type", "id", *_INPUT_KEYS)) + r")\"",
     re.IGNORECASE,
 )
 """What a turn begins with that may be nothing but calls."""
 
-_UNDECIDED = re.compile(r"[<\[]|```?`?|\{|assistant|commentary")
+_UNDECIDED = re.compile(r"[<\[]|```?`?|\{|assistant|commentary|>{1,3}|Action:?")
 _UNDECIDED_CHARS = 48
 
 
@@ -134,7 +167,7 @@ def tool_named(name: str, tools: Sequence[ToolSpec]) -> ToolSpec | None:
     for tool in tools:
         if tool.name == name:
             return tool
-    bare = _SUFFIXES.sub("", _PREFIXES.sub("", name.strip())).strip()
+    bare = _SUFFIXES.sub("", _PREFIXES.sub("", name.strip(_AROUND_A_NAME))).strip(_AROUND_A_NAME)
     meant = [tool for tool in tools if tool.name == bare] or [
         tool for tool in tools if tool.name.lower() == bare.lower()
     ]
@@ -180,6 +213,9 @@ def call_in(value: Any, tools: Sequence[ToolSpec], *, strictly: bool = False) ->
     name = next((value[key] for key in _NAME_KEYS if isinstance(value.get(key), str)), "")
     tool = tool_named(name, tools) if name else None
     given = next((value[key] for key in _INPUT_KEYS if key in value and value[key] is not name), None)
+    if tool is None and not strictly and len(value) == 1:  # Apertus: the name is the key
+        ((name, given),) = value.items()
+        tool = tool_named(name, tools) if isinstance(name, str) else None
     if tool is None or (strictly and (given is None or not value.keys() <= _BESIDE)):
         return None
     arguments = object_in(given) if isinstance(given, str) else {} if given is None else given
@@ -245,17 +281,14 @@ def _value_at(text: str, start: int) -> tuple[Any, int]:
 
 def _elements(text: str, start: int, tools: Sequence[ToolSpec]) -> tuple[list[ToolCall], int]:
     """Calls as elements: a parameter each."""
-    for element in _ELEMENTS:
+    for element, parameters in _ELEMENTS:
         found = element.match(text, start)
         if found is None:
             continue
         tool, body = tool_named(found["name"], tools), found["body"].strip()
-        if tool is None or (_PARAMETERS.sub("", body).strip()):
+        if tool is None or parameters.sub("", body).strip():
             continue
-        arguments = {}
-        for parameter in _PARAMETERS.finditer(body):
-            key = parameter["key"] or parameter["key2"]
-            arguments[key] = _as_declared(parameter["value"] or parameter["value2"] or "", key, tool)
+        arguments = {one["key"]: _as_declared(one["value"], one["key"], tool) for one in parameters.finditer(body)}
         return [ToolCall("", tool.name, arguments)], found.end()
     return [], start
 
@@ -278,17 +311,18 @@ def _code(text: str, start: int, tools: Sequence[ToolSpec]) -> tuple[list[ToolCa
         if found is None:
             continue
         try:
-            body = ast.parse(found["code"].strip(), mode="eval").body
+            lines = ast.parse(found["code"].strip()).body
         except (ValueError, SyntaxError, MemoryError, RecursionError):
             continue
-        nodes = body.elts if isinstance(body, ast.List) else [body]
+        said = [line.value if isinstance(line, ast.Expr) else None for line in lines]
+        nodes = [node for one in said for node in (one.elts if isinstance(one, ast.List) else [one])]
         calls = [_from_python(node, tools) for node in nodes]
         if calls and all(call is not None for call in calls):
             return [call for call in calls if call is not None], found.end()
     return [], start
 
 
-def _from_python(node: ast.expr, tools: Sequence[ToolSpec]) -> ToolCall | None:
+def _from_python(node: ast.expr | None, tools: Sequence[ToolSpec]) -> ToolCall | None:
     if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "print" and node.args:
         node = node.args[0]
     if not isinstance(node, ast.Call) or node.args:

@@ -8,6 +8,8 @@ import sys
 from collections.abc import AsyncIterator, Callable, Iterable
 from pathlib import Path
 
+import msgspec
+
 from shared_libs.atomic.errors import MisuseError
 from shared_libs.cli.exits import ExitCode
 from shared_libs.cli.loop import CommandLoop, Terminated
@@ -71,6 +73,10 @@ async def _shown(collection: Collection, arguments: argparse.Namespace, files: l
         if files:
             last = await _followed(collection.async_index(files, total=len(files)), progress, "indexing", len(files))
             removed = await _remove_what_has_gone(collection, arguments.paths, files)
+        if collection.extractor is not None:
+            read = await _followed(collection.async_extract(), progress, "reading", None)
+            problems = last.problems + read.problems
+            last = msgspec.structs.replace(last, problems=problems, failed=last.failed + read.failed)
     row = await collection.async_describe()
     if row is not None:
         print(

@@ -13,7 +13,9 @@ from shared_libs.factory.prices import Prices
 from shared_libs.factory.problems import Path
 from shared_libs.factory.registry import LLMS
 from shared_libs.retrieval.collection import Collection
+from shared_libs.retrieval.extraction import Extractor
 from shared_libs.retrieval.stores import DEFAULT_URL
+from shared_libs.tools.graph import ROWS, GraphTool
 from shared_libs.tools.retrieval import PASSAGES, RetrievalTool
 
 _HERE: Path = ("collections",)
@@ -33,6 +35,11 @@ def build_collections(
         reranker = build_model(draft, given.pop("reranker", None), (*path, "reranker"), prices, on_note)
         if reranker is not None and not reranker.reranks:
             draft.problems.add((*path, "reranker"), f"{reranker.provider} is no reranker; name a model that is")
+        listed = given.pop("extract", None)
+        readers = [
+            build_model(draft, link, (*path, "extract", at), prices, on_note)
+            for at, link in enumerate(listed if isinstance(listed, list) else [])
+        ]
         if draft.problems.inside(path):
             continue
         if embedder is None and not (isinstance(settings, Mapping) and "embedder" in settings):
@@ -44,6 +51,7 @@ def build_collections(
                 stores=given.pop("url", DEFAULT_URL),
                 embedder=embedder,
                 reranker=reranker,
+                extractor=Extractor(models) if (models := [model for model in readers if model]) else None,
                 **given,
             )
         except Exception as error:  # noqa: BLE001 - a store's constructor is foreign code: what it refuses has a place
@@ -77,18 +85,36 @@ def retrieval(
         library: the collections of the definition.
 
     """
-    known = library or {}
     if dataset is not None:
         if collection is not None:
             raise MisuseError("collection: the tool takes a collection or a dataset, not both")
         from shared_libs.tools.python_reference import python_reference, reference_documents
 
         return RetrievalTool(python_reference(), passages=passages, documents=reference_documents)
-    if collection is None and len(known) == 1:
-        return RetrievalTool(next(iter(known.values())), passages=passages)
-    allowed = f"the section `collections` has {', '.join(known) or 'none'}"
-    if collection is None:
-        raise MisuseError(f"the tool needs a `collection` or a `dataset`; {allowed}")
-    if collection not in known:
-        raise MisuseError(f"collection {collection!r} is not known; {allowed}")
-    return RetrievalTool(known[collection], passages=passages)
+    return RetrievalTool(_named(collection, library or {}, " or a `dataset`"), passages=passages)
+
+
+def graph(
+    *, collection: str | None = None, rows: int = ROWS, library: Mapping[str, Collection] | None = None
+) -> GraphTool:
+    """
+    Ask how things are related, in Cypher that only reads.
+
+    Args:
+        collection: one of the section `collections`; not needed where there is only one.
+        rows: how many rows an answer has.
+        library: the collections of the definition.
+
+    """
+    return GraphTool(_named(collection, library or {}, ""), rows=rows)
+
+
+def _named(name: str | None, library: Mapping[str, Collection], or_else: str) -> Collection:
+    if name is None and len(library) == 1:
+        return next(iter(library.values()))
+    allowed = f"the section `collections` has {', '.join(library) or 'none'}"
+    if name is None:
+        raise MisuseError(f"the tool needs a `collection`{or_else}; {allowed}")
+    if name not in library:
+        raise MisuseError(f"collection {name!r} is not known; {allowed}")
+    return library[name]

@@ -23,6 +23,7 @@ TOOLS = Registry(
         "agent": Builtin("shared_libs.factory.subagent", "sub_agent"),
         "calculator": Builtin("shared_libs.tools.calculator", "CalculatorTool"),
         "files": Builtin("shared_libs.tools.files", "files"),
+        "graph": Builtin("shared_libs.factory.library", "graph"),
         "http": Builtin("shared_libs.tools.http_tool", "HttpTool"),
         "mcp": Builtin("shared_libs.tools.mcp", "MCPToolset", "mcp", "mcp"),
         "python": Builtin("shared_libs.tools.python", "PythonTool", "pydantic_monty", "python"),

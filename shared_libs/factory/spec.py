@@ -224,6 +224,8 @@ class CollectionSpec(Section):
     """A model with embeddings; null: searched by words only. By default local-embeddings, where that is installed."""
     reranker: LinkSpec | None = None
     """A model that orders the best passages anew, such as {provider: rerank, model: …}; without it nobody does."""
+    extract: list[LinkSpec] = []
+    """Models that read entities and relations out of passages, all at once; the first valid answer is taken."""
     chunk_tokens: Annotated[int, Field(ge=8)] = 200
     """Tokens a passage may have."""
 

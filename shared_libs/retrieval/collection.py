@@ -13,6 +13,8 @@ from shared_libs.atomic.errors import MisuseError
 from shared_libs.atomic.llms.base import BaseLLMWrapper
 from shared_libs.atomic.loading import load
 from shared_libs.retrieval.chunking import Chunker, Tokenizer
+from shared_libs.retrieval.cypher_guard import read_query
+from shared_libs.retrieval.extraction import Extractor, extracted
 from shared_libs.retrieval.filters import read_filter
 from shared_libs.retrieval.indexer import AnyDocument, Indexer, check_embeddings, embedded_text
 from shared_libs.retrieval.ports import POOL
@@ -50,6 +52,7 @@ class Collection:
         stores: where it is kept, or a URL as `open_stores` takes it.
         embedder: a model with embeddings. Without, it is searched by words only.
         reranker: a model that orders the best anew; None: nobody does.
+        extractor: reads entities and relations out of passages; None: nobody does.
         chunk_tokens: how many tokens a passage may have.
 
     Raises:
@@ -65,6 +68,7 @@ class Collection:
         stores: Stores | str,
         embedder: BaseLLMWrapper | None = None,
         reranker: BaseLLMWrapper | None = None,
+        extractor: Extractor | None = None,
         chunk_tokens: int = 200,
     ) -> None:
         if embedder is not None and not embedder.embeds:
@@ -76,6 +80,7 @@ class Collection:
         self.stores = open_stores(stores) if isinstance(stores, str) else stores
         self.embedder = embedder
         self.reranker = reranker
+        self.extractor = extractor
         self._chunk_tokens = chunk_tokens
         self._retriever = Retriever(self.stores, embedder, reranker)
 
@@ -205,13 +210,55 @@ class Collection:
             await self.stores.vectors.async_drop(msgspec.structs.replace(self._space, generation=row.generation))
         yield IndexProgress(finished=True)
 
+    async def async_extract(self, *, at_once: int = 4) -> AsyncGenerator[IndexProgress, None]:
+        """
+        Read what the chunks tell of entities and relations, so that retrieving can follow them.
+
+        A chunk that the extractor has read costs nothing; one that cannot be read is told, and tried again next time.
+
+        Args:
+            at_once: how many chunks are read at the same time.
+
+        Raises:
+            MisuseError: there is no such collection, no extractor, or no graph store.
+
+        """
+        await self._there()
+        if self.extractor is None or self.stores.graph is None:
+            missing = "extractor" if self.extractor is None else "graph store"
+            raise MisuseError(f"collection {self.name!r} has no {missing}")
+        async with aclosing(extracted(self.stores, self._space, self.extractor, at_once)) as progress:
+            async for so_far in progress:
+                yield so_far
+
+    async def async_query(
+        self, cypher: str, parameters: Mapping[str, Any] | None = None, *, rows: int = 100
+    ) -> list[dict[str, Any]]:
+        """
+        Answer a read-only Cypher query over what the chunks tell.
+
+        Nodes are `Entity {id, name, type}` and `Chunk {id, document, heading}`; relations `MENTIONS` and
+        `RELATES {kind}`.
+
+        Raises:
+            MisuseError: the query does more than read, there is no such collection, or no graph that answers queries.
+            RetrievalError: the query cannot be answered.
+
+        """
+        query = read_query(cypher, parameters, rows=rows)
+        await self._there()
+        if self.stores.graph is None:
+            raise MisuseError(f"collection {self.name!r} has no graph store")
+        return await self.stores.graph.async_query(self._space, query)
+
     async def aclose(self) -> None:
         """Close stores and models; using it afterwards opens them again."""
         await self.stores.aclose()
         if self.embedder is not None:
             await self.embedder.aclose()
-        if self.reranker is not None:
-            await self.reranker.aclose()
+        for model in (self.reranker, *(self.extractor.models if self.extractor else ())):
+            if model is not None:
+                await model.aclose()
 
     async def _retrieve(self, question: str, k: int, where: Mapping[str, Any] | None, *, deep: bool) -> Retrieved:
         if not question.strip():
@@ -222,7 +269,8 @@ class Collection:
         row = await self._there()
         self._check_embedder(row)
         space = msgspec.structs.replace(self._space, generation=row.generation)
-        return await self._retriever.retrieve(space, question[:MAX_QUESTION], k, checked, deep=deep)
+        steps = frozenset({"rerank", "graph"} if row.graph else {"rerank"}) if deep else frozenset[str]()
+        return await self._retriever.retrieve(space, question[:MAX_QUESTION], k, checked, steps=steps)
 
     async def _made(self) -> CollectionRow:
         """Return the collection, made if need be."""

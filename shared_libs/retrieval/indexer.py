@@ -9,7 +9,8 @@ every index, in one transaction. A process may be killed anywhere: indexing agai
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterable, Iterable, Sequence
+from contextlib import aclosing
 from hashlib import sha256
 from typing import Any, NamedTuple, Protocol
 
@@ -133,16 +134,17 @@ class Indexer:
         await self.reap()
         tasks: dict[asyncio.Task[None], set[str]] = {}
         try:
-            async for batch in self._batches(documents):
-                ids = {prepared.document.id for prepared in batch}
-                # of one document two versions are not at work at once: the later one has to be the last
-                while len(tasks) >= AT_ONCE or any(ids & others for others in tasks.values()):
-                    await self._some_done(tasks)
-                    yield progress()
-                if batch:
-                    tasks[asyncio.create_task(self._index(batch))] = ids
-                else:
-                    yield progress()
+            async with aclosing(self._batches(documents)) as batches:
+                async for batch in batches:
+                    ids = {prepared.document.id for prepared in batch}
+                    # of one document two versions are not at work at once: the later one has to be the last
+                    while len(tasks) >= AT_ONCE or any(ids & others for others in tasks.values()):
+                        await self._some_done(tasks)
+                        yield progress()
+                    if batch:
+                        tasks[asyncio.create_task(self._index(batch))] = ids
+                    else:
+                        yield progress()
             while tasks:
                 await self._some_done(tasks)
                 yield progress()
@@ -174,23 +176,24 @@ class Indexer:
 
     async def _batches(
         self, documents: Iterable[AnyDocument] | AsyncIterable[AnyDocument]
-    ) -> AsyncIterator[list[_Prepared]]:
+    ) -> AsyncGenerator[list[_Prepared], None]:
         """Put changed documents together; an empty batch only tells that time has passed."""
         batch: dict[str, _Prepared] = {}
         looked_at = 0
-        async for entry in _each(documents):
-            prepared = await self._prepared(entry)
-            looked_at += 1
-            if prepared is not None:
-                if batch.pop(prepared.document.id, None):
-                    self._counts["documents_done"] += 1  # here is a later version
-                batch[prepared.document.id] = prepared
-            if sum(len(one.chunks) for one in batch.values()) >= BATCH or len(batch) >= BATCH:
-                yield list(batch.values())
-                batch, looked_at = {}, 0
-            elif looked_at >= BATCH:
-                yield []
-                looked_at = 0
+        async with aclosing(_each(documents)) as entries:
+            async for entry in entries:
+                prepared = await self._prepared(entry)
+                looked_at += 1
+                if prepared is not None:
+                    if batch.pop(prepared.document.id, None):
+                        self._counts["documents_done"] += 1  # here is a later version
+                    batch[prepared.document.id] = prepared
+                if sum(len(one.chunks) for one in batch.values()) >= BATCH or len(batch) >= BATCH:
+                    yield list(batch.values())
+                    batch, looked_at = {}, 0
+                elif looked_at >= BATCH:
+                    yield []
+                    looked_at = 0
         if batch:
             yield list(batch.values())
 
@@ -337,7 +340,7 @@ def _row(prepared: _Prepared) -> DocumentRow:
     )
 
 
-async def _each(documents: Iterable[AnyDocument] | AsyncIterable[AnyDocument]) -> AsyncIterator[AnyDocument]:
+async def _each(documents: Iterable[AnyDocument] | AsyncIterable[AnyDocument]) -> AsyncGenerator[AnyDocument, None]:
     if isinstance(documents, AsyncIterable):
         async for document in documents:
             yield document

@@ -20,6 +20,7 @@ from shared_libs.atomic.errors import DeadlineExceeded, MisuseError, RetrievalEr
 from shared_libs.atomic.scope import current_deadline
 from shared_libs.atomic.supervise import NO_FAILURES, BodyCancelled, Expiry, LeftRunning, supervise
 from shared_libs.atomic.threads import Threads
+from shared_libs.retrieval.cypher_guard import ReadQuery
 from shared_libs.retrieval.filters import Where
 from shared_libs.retrieval.types import (
     Chunk,
@@ -27,6 +28,7 @@ from shared_libs.retrieval.types import (
     DocumentRow,
     EmbedderIdentity,
     Expanded,
+    Facts,
     Found,
     Point,
     Space,
@@ -379,6 +381,28 @@ class GraphStore(Port):
     name = "graph store"
 
     @final
+    async def async_upsert(self, space: Space, facts: Sequence[Facts]) -> None:
+        """Store what chunks tell, over what they told before."""
+        if facts:
+            await self._ask("store facts", self._upsert, space, list(facts))
+
+    @final
+    async def async_extracted(self, space: Space, ids: Sequence[str], extractor: str) -> set[str]:
+        """Return those of the chunks that this extractor has read."""
+        return await self._ask("look up facts", self._extracted, space, list(ids), extractor) if ids else set()
+
+    @final
+    async def async_query(self, space: Space, query: ReadQuery) -> list[dict[str, Any]]:
+        """
+        Answer a query that `cypher_guard.read_query` has let pass, with the rows it allows.
+
+        Raises:
+            MisuseError: this store answers no queries, or not this one.
+
+        """
+        return await self._ask("answer a query", self._query, space, query)
+
+    @final
     async def async_expand(self, space: Space, question: str, seeds: Sequence[str]) -> list[Expanded]:
         """Return chunks that what the question names, or what the seeds mention, leads to; best first, no seed."""
         return await self._ask("expand", self._expand, space, question, list(seeds))
@@ -393,6 +417,15 @@ class GraphStore(Port):
     async def async_drop(self, space: Space) -> None:
         """Remove the graph of a collection."""
         await self._ask("drop a graph", self._drop, space)
+
+    def _upsert(self, space: Space, facts: list[Facts]) -> Given[None]:
+        raise NotImplementedError
+
+    def _extracted(self, space: Space, ids: list[str], extractor: str) -> Given[set[str]]:
+        raise NotImplementedError
+
+    def _query(self, space: Space, query: ReadQuery) -> Given[list[dict[str, Any]]]:
+        raise MisuseError(f"{self.name} answers no Cypher")
 
     def _expand(self, space: Space, question: str, seeds: list[str]) -> Given[list[Expanded]]:
         raise NotImplementedError

@@ -72,7 +72,7 @@ class Retriever:
         self._reranker = reranker
         self._usual = Usual()
 
-    async def retrieve(self, space: Space, question: str, k: int, where: Where, *, deep: bool) -> Retrieved:
+    async def retrieve(self, space: Space, question: str, k: int, where: Where, *, steps: frozenset[str]) -> Retrieved:
         """
         Return the `k` best passages.
 
@@ -81,28 +81,26 @@ class Retriever:
             question: what is looked for.
             k: how many passages.
             where: what their documents have to be.
-            deep: whether a graph and a reranker are asked where there are any.
+            steps: of "graph" and "rerank" what is to be done where there is one.
 
         Raises:
             RetrievalUnavailable: no branch answered; the text says why.
 
         """
         run = _Run(current_deadline().narrowed(TIMEOUT_S))
-        wanted = {"dense"} if self._embedder is not None else set()
-        if deep:
-            wanted |= {"rerank"} if self._reranker is not None else set()
-            wanted |= {"graph"} if self._stores.graph is not None else set()
+        there = {"dense": self._embedder, "rerank": self._reranker, "graph": self._stores.graph}
+        wanted = {step for step in {"dense", *steps} if there[step] is not None}
         plan_ = plan(run.left_s, self._usual.seconds, frozenset(wanted))
         for step, reason in plan_.skipped.items():
             run.skip(step, reason)
             self._usual.left_out(step)
-        steps = wanted - plan_.skipped.keys()
-        found = await self._branches(run, space, question, where, plan_, steps)
+        done = wanted - plan_.skipped.keys()
+        found = await self._branches(run, space, question, where, plan_, done)
         order = stretched({"dense": found.dense, "lexical": found.lexical})
         if found.graph:
             order = behind_the_head(order, found.graph)
         hits = await self._hits(space, order[: max(k, RERANKED) + BRANCH], found, where)
-        if "rerank" in steps and hits:
+        if "rerank" in done and hits:
             hits = await self._reranked(run, question, hits, plan_)
         return Retrieved(hits=tuple(hits[:k]), stages=tuple(run.stages))
 

@@ -116,6 +116,41 @@ class Found(NamedTuple):
     score: float
 
 
+class Entity(msgspec.Struct, frozen=True, kw_only=True):
+    """Something that a text names, by a spelling that stands in it."""
+
+    name: str
+    type: str = ""
+
+
+class Relation(msgspec.Struct, frozen=True, kw_only=True):
+    """That two entities, by their names, have to do with each other, and how in a word or two."""
+
+    source: str
+    kind: str
+    target: str
+
+
+class Facts(msgspec.Struct, frozen=True, kw_only=True):
+    """
+    What a chunk tells: entities at their places in it, and how they are related.
+
+    Args:
+        chunk: its id; everything it tells goes when it goes.
+        entities: what it names, each once.
+        spans: where each of them stands in the chunk's text, `[start, end)`.
+        relations: between those entities only.
+        extractor: who read it: models, schema and words of the request. Another one reads anew.
+
+    """
+
+    chunk: str
+    entities: tuple[Entity, ...] = ()
+    spans: tuple[tuple[int, int], ...] = ()
+    relations: tuple[Relation, ...] = ()
+    extractor: str = ""
+
+
 class Expanded(NamedTuple):
     """A chunk that a graph leads to; `via` names the entities on the way."""
 
@@ -163,6 +198,8 @@ class CollectionRow(msgspec.Struct, frozen=True, kw_only=True):
     name: str
     generation: int = 1
     embedder: EmbedderIdentity | None = None
+    graph: bool = False
+    """Whether facts were extracted from its chunks."""
     building: int | None = None
     """The generation that is being built beside, if any."""
     documents: int = 0

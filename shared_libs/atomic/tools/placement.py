@@ -19,6 +19,7 @@ from shared_libs.atomic.supervise import BodyCancelled
 from shared_libs.atomic.threads import Job, Threads
 from shared_libs.atomic.tools.blocking import suspicious, warn_of_blocking
 from shared_libs.atomic.tools.exchange import Call
+from shared_libs.atomic.tools.plain import read_cursor
 from shared_libs.atomic.tools.plan import Plan
 from shared_libs.atomic.tools.processes import ProcessCall, Workers
 
@@ -119,7 +120,7 @@ def is_async(execute: Callable[..., Any]) -> bool:
 
 def _run_here(tool: Placed, /, **arguments: Any) -> Any:
     """Run a sync tool in this thread, what it yields included; a call that was given up gets no further piece."""
-    outcome = tool.execute(**arguments)
+    outcome = read_cursor(tool.execute(**arguments))
     if not isinstance(outcome, Iterator) or isinstance(outcome, io.IOBase):
         return outcome
     try:

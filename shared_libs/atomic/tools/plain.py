@@ -12,6 +12,7 @@ import dataclasses
 import datetime as dt
 import decimal
 import enum
+import inspect
 import io
 import itertools
 import math
@@ -54,6 +55,23 @@ def text_of_bytes(value: Any) -> str:
 def whole_text(text: str) -> str:
     """Return a text as it can be sent: half characters, as in file names, are question marks."""
     return text if text.isascii() else text.encode("utf-8", "replace").decode()
+
+
+def read_cursor(value: Any, most: int = MAX_VALUES) -> Any:
+    """
+    Return what a cursor of a database has still to give, as rows by the names of its columns; anything else as it is.
+
+    To be called where the cursor was made: those of SQLite belong to their thread.
+    """
+    if not _is_cursor(value):
+        return value
+    names = [one[0] for one in value.description or ()] if hasattr(value, "description") else [*value.keys()]
+    return [_named(names, row) for row in value.fetchmany(most // max(len(names), 1) + 1)] if names else []
+
+
+def _is_cursor(value: Any) -> bool:
+    fetch = getattr(type(value), "fetchmany", None)
+    return fetch is not None and hasattr(type(value), "fetchone") and not inspect.iscoroutinefunction(fetch)
 
 
 class _Plain:
@@ -231,6 +249,28 @@ def _array(value: Any, most: int) -> Any:
     return value.tolist()
 
 
+def _row(value: Any, most: int) -> Any:
+    """A row of a database, by the names of its columns; what is iterated are its values, or its names as in a dict."""
+    names = list(itertools.islice(value.keys(), most))
+    told = list(itertools.islice(value, most))
+    return _named(names, told if told != names else [value[name] for name in names])
+
+
+def _named(names: list[Any], row: Iterable[Any]) -> Any:
+    return dict(zip(names, row, strict=False)) if len(set(names)) == len(names) else [names, [*row]]
+
+
+def _xml(value: Any, _: int) -> str:
+    from xml.etree.ElementTree import tostring
+
+    return tostring(value, encoding="unicode")
+
+
+def _response(value: Any, _: int) -> Any:
+    """An answer over HTTP that has been read: its status and its text."""
+    return {"status_code": value.status_code, "text": value.text} if isinstance(value.text, str) else _text(value, "")
+
+
 def _fields(value: Any, most: int) -> dict[str, Any]:
     return {field.name: getattr(value, field.name) for field in itertools.islice(dataclasses.fields(value), most)}
 
@@ -276,6 +316,11 @@ _KINDS: tuple[tuple[Callable[[Any], bool], Callable[[Any, int], Any]], ...] = (
     (_has("as_py"), lambda value, _: value.as_py()),
     (_has("to_list", "slice"), lambda value, most: value.slice(0, most + 1).to_list()),
     (_has("tolist"), _array),
+    (_has("_mapping", "_fields"), lambda value, _: _named(list(value._fields), value)),
+    (_is_cursor, read_cursor),
+    (_has("keys", "__getitem__", "__iter__"), _row),
+    (_has("tag", "attrib", "itertext"), _xml),
+    (_has("raise_for_status", "text"), _response),
     (_has("getvalue"), lambda value, _: value.getvalue()),
     (_has("isoformat"), lambda value, _: value.isoformat()),
 )

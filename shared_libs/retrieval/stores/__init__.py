@@ -42,11 +42,12 @@ def open_stores(url: str = DEFAULT_URL) -> Stores:
     if scheme == "sqlite":
         from shared_libs.retrieval.stores.sqlite_database import Database
         from shared_libs.retrieval.stores.sqlite_documents import SqliteDocuments
+        from shared_libs.retrieval.stores.sqlite_graph import SqliteGraph
         from shared_libs.retrieval.stores.sqlite_vectors import SqliteVectors
         from shared_libs.retrieval.stores.sqlite_words import SqliteWords
 
         database = Database(place.removeprefix("/"))
-        return Stores(SqliteDocuments(database), SqliteVectors(database), SqliteWords(database))
+        return Stores(SqliteDocuments(database), SqliteVectors(database), SqliteWords(database), SqliteGraph(database))
     if scheme in ("postgresql", "postgres", "postgresql+asyncpg"):
         from shared_libs.retrieval.stores.postgres_database import PostgresDatabase
         from shared_libs.retrieval.stores.postgres_documents import PostgresDocuments

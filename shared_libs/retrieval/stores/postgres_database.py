@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
@@ -95,7 +95,7 @@ class PostgresDatabase:
             raise MisuseError("collections on PostgreSQL need: pip install 'genai-factory[postgres]'")
         self._dsn = f"postgresql://{place}"
         self.place = place.rpartition("@")[2].partition("?")[0] or "PostgreSQL"
-        self._pools: dict[asyncio.AbstractEventLoop, asyncpg.Pool[Any]] = {}
+        self._pools: dict[asyncio.AbstractEventLoop, tuple[asyncpg.Pool[Any], AsyncGenerator[None, None]]] = {}
         self._ready = False
 
     @asynccontextmanager
@@ -124,9 +124,10 @@ class PostgresDatabase:
 
     async def aclose(self) -> None:
         """Close the connections of this loop."""
-        pool = self._pools.pop(asyncio.get_running_loop(), None)
-        if pool is not None:
-            await pool.close()
+        known = self._pools.pop(asyncio.get_running_loop(), None)
+        if known is not None:
+            await known[0].close()
+            await known[1].aclose()
 
     async def _pool(self) -> asyncpg.Pool[Any]:
         import asyncpg
@@ -134,11 +135,14 @@ class PostgresDatabase:
         loop = asyncio.get_running_loop()
         for closed in [known for known in self._pools if known.is_closed()]:
             del self._pools[closed]
-        pool = self._pools.get(loop)
-        if pool is None:
+        known = self._pools.get(loop)
+        if known is None:
             # server-side JIT costs more than these statements take
             pool = asyncpg.create_pool(self._dsn, min_size=0, max_size=MOST_CONNECTIONS, server_settings={"jit": "off"})
-            self._pools[loop] = pool
+            keeper = _keep_open(pool)
+            await anext(keeper)
+            known = self._pools[loop] = (pool, keeper)
+        pool = known[0]
         await pool  # opens it once; others wait for that
         if not self._ready:
             await self._make_tables(pool)
@@ -158,6 +162,19 @@ class PostgresDatabase:
                     "Install that version, or index into another database"
                 )
         self._ready = True
+
+
+async def _keep_open(pool: asyncpg.Pool[Any]) -> AsyncGenerator[None, None]:
+    """
+    Hold a pool open until closed.
+
+    An asynchronous generator, because an event loop closes those before it closes itself: connections that nobody
+    closed are cut with their loop. At once, for by then a loop may have no turn left to wait in.
+    """
+    try:
+        yield
+    finally:
+        pool.terminate()
 
 
 async def collection_key(connection: asyncpg.Connection[Any], space: Space) -> int | None:

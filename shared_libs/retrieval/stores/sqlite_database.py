@@ -25,6 +25,7 @@ CREATE TABLE IF NOT EXISTS collections (
     tenant TEXT NOT NULL,
     name TEXT NOT NULL,
     generation INTEGER NOT NULL,
+    graph INTEGER NOT NULL DEFAULT 0,
     UNIQUE (tenant, name)
 );
 CREATE TABLE IF NOT EXISTS generations (
@@ -72,6 +73,41 @@ CREATE TABLE IF NOT EXISTS texts (
     metadata TEXT NOT NULL,
     UNIQUE (collection, id)
 );
+CREATE TABLE IF NOT EXISTS entities (
+    collection INTEGER NOT NULL,
+    id TEXT NOT NULL,
+    key TEXT NOT NULL,
+    name TEXT NOT NULL,
+    type TEXT NOT NULL,
+    PRIMARY KEY (collection, id)
+) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS entities_by_key ON entities (collection, key);
+CREATE TABLE IF NOT EXISTS mentions (
+    collection INTEGER NOT NULL,
+    entity TEXT NOT NULL,
+    chunk TEXT NOT NULL,
+    name TEXT NOT NULL,
+    start INTEGER NOT NULL,
+    "end" INTEGER NOT NULL,
+    PRIMARY KEY (collection, entity, chunk)
+) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS mentions_of_chunk ON mentions (collection, chunk);
+CREATE TABLE IF NOT EXISTS relations (
+    collection INTEGER NOT NULL,
+    source TEXT NOT NULL,
+    kind TEXT NOT NULL,
+    target TEXT NOT NULL,
+    chunk TEXT NOT NULL,
+    PRIMARY KEY (collection, source, kind, target, chunk)
+) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS relations_of_target ON relations (collection, target);
+CREATE INDEX IF NOT EXISTS relations_of_chunk ON relations (collection, chunk);
+CREATE TABLE IF NOT EXISTS extractions (
+    collection INTEGER NOT NULL,
+    chunk TEXT NOT NULL,
+    extractor TEXT NOT NULL,
+    PRIMARY KEY (collection, chunk)
+) WITHOUT ROWID;
 """
 
 

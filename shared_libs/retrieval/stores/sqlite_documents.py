@@ -223,8 +223,8 @@ def _add_generation(
 
 
 def _collection_row(connection: sqlite3.Connection, key: int) -> CollectionRow:
-    query = "SELECT name, generation FROM collections WHERE key = ?"
-    name, generation = connection.execute(query, (key,)).fetchone()
+    query = "SELECT name, generation, graph FROM collections WHERE key = ?"
+    name, generation, graph = connection.execute(query, (key,)).fetchone()
     of_all = "SELECT generation, embedder FROM generations WHERE collection = ? ORDER BY generation"
     rows = connection.execute(of_all, (key,)).fetchall()
     current = next(row for row in rows if row[0] == generation)
@@ -232,6 +232,7 @@ def _collection_row(connection: sqlite3.Connection, key: int) -> CollectionRow:
         name=name,
         generation=generation,
         embedder=None if current[1] is None else msgspec.json.decode(current[1], type=EmbedderIdentity),
+        graph=graph > 0,
         building=next((row[0] for row in rows if row[0] > generation), None),
     )
 

@@ -12,6 +12,7 @@ from shared_libs.service.faces import messages
 from shared_libs.service.faces.converse import converse
 from shared_libs.service.faces.openai_answer import ChatAnswer
 from shared_libs.service.faces.openai_chat import for_agent, includes_usage, read_chat
+from shared_libs.service.faces.tasks import errand_of
 
 
 async def chat(call: Call) -> None:
@@ -19,7 +20,7 @@ async def chat(call: Call) -> None:
     raw = await call.body()
     data = call.as_object(await decode_json(raw))
     wanted = read_chat(data)
-    entry = call.service.catalogue.find(call.caller, wanted.model)
+    entry = errand_of(call, call.service.catalogue.find(call.caller, wanted.model), wanted)
     if session := call.headers.get("x-session-id"):
         wanted.session_id = session
     if entry.kind == "agent":
@@ -40,7 +41,8 @@ async def models(call: Call) -> None:
 
 async def model(call: Call) -> None:
     """Tell of one of them; its name may have slashes."""
-    await call.reply(_model(call.service.catalogue.find(call.caller, call.path["name"])))
+    entry = call.service.catalogue.find(call.caller, call.path["name"])
+    await call.reply(messages.model_of(entry) if "anthropic-version" in call.headers else _model(entry))
 
 
 def _model(entry: Entry) -> dict[str, Any]:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import uuid
 from datetime import UTC, datetime
+from typing import Any
 
 from shared_libs.atomic.llms.chat_fields import schema_of
 from shared_libs.atomic.types import BYTES_PER_TOKEN, estimate_tokens
 from shared_libs.service.bodies import decode_json
+from shared_libs.service.catalogue import Entry
 from shared_libs.service.endpoint import Call
 from shared_libs.service.faces.anthropic_answer import MessageAnswer
 from shared_libs.service.faces.anthropic_messages import read_request, wants_thinking
@@ -28,7 +30,9 @@ async def messages(call: Call) -> None:
     wanted.schema = schema_of(wanted.fields)
     if entry.kind == "agent":
         for_agent(wanted)
-    answer = MessageAnswer(uuid.uuid4().hex, wanted.model, input_tokens=_tokens(wanted), thinking=wants_thinking(data))
+    answer = MessageAnswer(
+        uuid.uuid4().hex, wanted.model, input_tokens=tokens_of(wanted), thinking=wants_thinking(data)
+    )
     await converse(call, entry, wanted, answer, raw)
 
 
@@ -41,26 +45,32 @@ async def count_tokens(call: Call) -> None:
     call.exchange.tell("request-id", call.exchange.request_id)
     wanted = read_request(await call.json(), counting=True)
     call.service.catalogue.find(call.caller, wanted.model)
-    await call.reply({"input_tokens": _tokens(wanted)})
+    await call.reply({"input_tokens": tokens_of(wanted)})
 
 
 async def models(call: Call) -> None:
     """List what the key may ask, as this vendor's SDK reads it."""
     entries = call.service.catalogue.visible(call.caller)
-    listed = [
-        {
-            "type": "model",
-            "id": entry.name,
-            "display_name": entry.name,
-            "created_at": datetime.fromtimestamp(entry.created, UTC).isoformat(),
-        }
-        for entry in entries
-    ]
+    listed = list(map(model_of, entries))
     names = [entry.name for entry in entries]
     ends = {"first_id": names[0] if names else None, "last_id": names[-1] if names else None}
     await call.reply({"data": listed, "has_more": False, **ends})
 
 
-def _tokens(wanted: Wanted) -> int:
+def model_of(entry: Entry) -> dict[str, Any]:
+    """What may be asked, as this vendor's SDK reads it; what is not known here is null."""
+    unknown = ("capabilities", "deprecated_at", "line", "max_tokens", "retires_at")
+    return dict.fromkeys(unknown) | {
+        "type": "model",
+        "id": entry.name,
+        "display_name": entry.name,
+        "created_at": datetime.fromtimestamp(entry.created, UTC).isoformat(),
+        "lifecycle": "active",
+        "max_input_tokens": entry.llm.context_window,
+    }
+
+
+def tokens_of(wanted: Wanted) -> int:
+    """About how many tokens a request has."""
     tools = sum(len(encode(spec)) for spec in wanted.tools)
     return estimate_tokens(wanted.messages) + tools // BYTES_PER_TOKEN

@@ -10,6 +10,7 @@ from typing import Any
 from shared_libs.atomic.types import Message
 from shared_libs.service.endpoint import Call
 from shared_libs.service.faces.converse import held, tell_ignored
+from shared_libs.service.faces.messages import tokens_of
 from shared_libs.service.faces.openai_chat import for_agent
 from shared_libs.service.faces.responses_events import Event, ResponseEvents
 from shared_libs.service.faces.responses_kept import KeptResponse
@@ -53,6 +54,13 @@ async def create(call: Call) -> None:
     finally:
         if not kept.task.done() and not stays:
             await kept.cancel()
+
+
+async def count_tokens(call: Call) -> None:
+    """Tell about how many tokens a request has: an estimate by its length, as no model is asked."""
+    wanted = read_response(await call.json()).wanted
+    call.service.catalogue.find(call.caller, wanted.model)
+    await call.reply({"object": "response.input_tokens", "input_tokens": tokens_of(wanted)})
 
 
 async def retrieve(call: Call) -> None:

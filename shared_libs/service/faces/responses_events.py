@@ -263,7 +263,7 @@ class ResponseEvents:
             self._say("")
         self._close("incomplete" if reason else "completed")
         facts: dict[str, Any] = {"factory": outcome.facts} if outcome.facts else {}
-        if stop := outcome.facts.get("stop_reason"):
+        if reason and (stop := outcome.facts.get("stop_reason")):
             facts["metadata"] = {**self._response["metadata"], "factory_stop_reason": str(stop)}
         details = {"reason": reason} if reason else None
         self._end(

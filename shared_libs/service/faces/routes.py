@@ -52,6 +52,9 @@ HOT = [
     _route("GET", "/v1/models", chat.models, _doc("openai", "What may be asked", body=False)),
     _route("GET", "/v1/models/{name:path}", chat.model, _doc("openai", "One of them", body=False)),
     _route("POST", "/v1/responses", responses.create, _doc("openai", "A response", streams=True)),
+    _route(
+        "POST", "/v1/responses/input_tokens", responses.count_tokens, _doc("openai", "About how many tokens it has")
+    ),
     _route("GET", "/v1/responses/{id}", responses.retrieve, _doc("openai", "A response", body=False, streams=True)),
     _route("DELETE", "/v1/responses/{id}", responses.delete, _doc("openai", "Forget a response", body=False)),
     _route("POST", "/v1/responses/{id}/cancel", responses.cancel, _doc("openai", "End a response", body=False)),

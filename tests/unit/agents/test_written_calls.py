@@ -72,6 +72,12 @@ def test_a_name_means_one_tool_or_none():
             "<invoke name=",
             "{{",
             '{"name":"get_weather"},',
+            "<start_function_call>call:get_weather{",
+            "<start_function_call>call:get_weather{city:<escape>",
+            "<x:tool_call>",
+            "<x:invoke name=",
+            "<function_calls>get_time(",
+            ">>>get_weather\n{",
         ),
     ],
 )

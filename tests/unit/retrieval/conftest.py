@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 
 import asyncpg
 import numpy as np
@@ -82,19 +81,17 @@ async def _executed(url, statement):
     await server.close()
 
 
-# these tests end their loops with connections open, as a process that is killed does
-_LEFT_OPEN = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-
-
-@pytest.fixture(
-    params=["sqlite", pytest.param("postgres", marks=[_LEFT_OPEN, pytest.mark.xdist_group("postgres-retrieval")])]
-)
+@pytest.fixture(params=["sqlite", pytest.param("postgres", marks=pytest.mark.xdist_group("postgres-retrieval"))])
 def url(request, tmp_path):
     if request.param == "sqlite":
-        yield f"sqlite:///{tmp_path}/collections.db"
-        return
-    yield request.getfixturevalue("postgres_url")
-    gc.collect()
+        return f"sqlite:///{tmp_path}/collections.db"
+    return request.getfixturevalue("postgres_url")
+
+
+@pytest.fixture
+def file_url(tmp_path):
+    """Where there is a graph store, too."""
+    return f"sqlite:///{tmp_path}/collections.db"
 
 
 @pytest.fixture

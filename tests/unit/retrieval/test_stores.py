@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 
 import numpy as np
 import pytest
@@ -18,31 +19,13 @@ from shared_libs.retrieval.stores.sqlite_documents import SqliteDocuments
 from shared_libs.retrieval.stores.sqlite_vectors import SqliteVectors
 from shared_libs.retrieval.stores.sqlite_words import SqliteWords
 from shared_libs.retrieval.types import Found, Point, Space, Words
-from tests.support import run as run_alone
+from tests.support import run
 
 OURS, THEIRS = Space(tenant="acme", collection="c"), Space(tenant="globex", collection="c")
 
 
-OPENED = []
-"""Stores on a server: their connections belong to the loop that a `run` makes, and end with it."""
-
-
-def run(main):
-    async def closed_behind():
-        try:
-            return await main
-        finally:
-            for stores in OPENED:
-                await stores.aclose()
-
-    return run_alone(closed_behind())
-
-
 def on_postgres(request):
-    stores = open_stores(request.getfixturevalue("postgres_url"))
-    OPENED.append(stores)
-    request.addfinalizer(OPENED.clear)
-    return stores
+    return open_stores(request.getfixturevalue("postgres_url"))
 
 
 async def both_made(documents):
@@ -363,3 +346,17 @@ def test_a_public_method_cannot_be_overridden():
         class Mine(LexicalIndex):
             async def async_search(self, *arguments):
                 return []
+
+
+@pytest.mark.promise("loop-per-client")
+@pytest.mark.xdist_group("postgres-retrieval")
+def test_connections_end_with_their_loop_closed_or_not(request):
+    async def main(stores):
+        await stores.documents.async_create(OURS, None)
+
+    stores = on_postgres(request)
+    for _ in range(2):
+        run(main(stores))
+    del stores
+    run(main(on_postgres(request)))
+    gc.collect()  # an unclosed connection would warn now

@@ -6,19 +6,24 @@ import collections
 import dataclasses
 import datetime as dt
 import decimal
+import email
 import enum
 import io
 import itertools
 import json
 import pathlib
+import sqlite3
 import time
 import uuid
 from collections.abc import Iterator
+from xml.etree import ElementTree as ET
 
 import attrs
+import httpx2
 import numpy as np
 import pandas as pd
 import pytest
+from sqlalchemy import StaticPool, create_engine, text
 
 from shared_libs.atomic import tool
 from shared_libs.atomic.tools.outcome import as_text
@@ -199,6 +204,46 @@ def test_work_grows_with_the_result_and_then_not_at_all():
 def test_equal_results_read_the_same_whatever_the_memory():
     assert as_text([Silent(), object(), print, as_text]) == as_text([Silent(), object(), print, as_text])
     assert " at 0x" not in as_text([Silent(), object(), as_text, Silent().__init__])
+
+
+OPENED = []
+
+
+def in_sqlite(query, rows):
+    connection = sqlite3.connect(":memory:", check_same_thread=False)
+    OPENED.append(connection)
+    connection.row_factory = rows
+    return connection.execute(query)
+
+
+def in_sqlalchemy(take):
+    with create_engine("sqlite://", poolclass=StaticPool).connect() as connection:
+        return take(connection.execute(text("SELECT 1 AS a, 2 AS b")))
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (lambda: in_sqlite("SELECT 1 AS a, 2 AS b", sqlite3.Row).fetchone(), '{"a":1,"b":2}'),
+        (lambda: in_sqlite("SELECT 1 AS a, 2 AS b", sqlite3.Row).fetchall(), '[{"a":1,"b":2}]'),
+        (lambda: in_sqlite("SELECT 1 AS a, 2 AS b", None), '[{"a":1,"b":2}]'),
+        (lambda: in_sqlite("SELECT 1 AS a, 2 AS a", sqlite3.Row), '[[["a","a"],[1,2]]]'),
+        (lambda: in_sqlite("CREATE TABLE t (a)", None), "[]"),
+        (lambda: in_sqlalchemy(lambda rows: rows.fetchall()), '[{"a":1,"b":2}]'),
+        (lambda: in_sqlalchemy(lambda rows: rows.one()), '{"a":1,"b":2}'),
+        (lambda: in_sqlalchemy(lambda rows: rows.mappings().all()), '[{"a":1,"b":2}]'),
+        (lambda: in_sqlalchemy(lambda rows: rows.scalars().all()), "[1]"),
+        (lambda: email.message_from_string("To: a\n\nx"), '{"To":"a"}'),
+        (lambda: ET.fromstring("<a><b>t</b></a>"), '"<a><b>t</b></a>"'),
+        (lambda: httpx2.Response(404, text="gone"), '{"status_code":404,"text":"gone"}'),
+    ],
+)
+def test_what_a_database_or_server_gave_keeps_its_names(given, said):
+    try:
+        assert run(tool(given, name="given").async_run({})).content == said
+    finally:
+        while OPENED:
+            OPENED.pop().close()
 
 
 def test_what_iterates_is_read_in_the_thread_of_its_tool():

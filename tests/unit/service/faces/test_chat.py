@@ -193,3 +193,27 @@ def test_models_are_listed_and_found_by_names_with_slashes(tmp_path):
             assert (await client.models.retrieve("bot/chain")).id == "bot/chain"
 
     run(main())
+
+
+@pytest.mark.promise("face-chat")
+@pytest.mark.parametrize(
+    ("text", "routed"),
+    [
+        ("### Task:\nGenerate a concise, 3-5 word title with an emoji summarizing the chat history.", True),
+        ("### Task:\nGenerate 1-3 broad tags categorizing the main themes", True),
+        ("### Task:\nSuggest 3-5 relevant follow-up questions or prompts", True),
+        ("Provide a concise, 5-word-or-less title for the conversation, using title case", True),
+        ("What is the title of the book?", False),
+        ("Write a title deed.", False),
+    ],
+)
+def test_errands_of_chat_uis_go_to_the_agent_s_bare_models(tmp_path, text, routed):
+    async def main():
+        async with ground(tmp_path, {"m": Healthy("A title")}, bot={"tools": ["calculator"]}) as at:
+            body = {"model": "bot", "messages": [{"role": "user", "content": text}]}
+            _, headers, told = await at.post("/v1/chat/completions", body)
+            assert ("run_id" in told["factory"]) is not routed
+            assert headers.get("x-factory-routed") == ("bot/chain" if routed else None)
+            assert ("tools" in at.upstream.requests[-1].body) is not routed
+
+    run(main())

@@ -1,0 +1,253 @@
+"""
+The graph in SQLite, beside the chunks it is about: what is asked of it on the way to an answer is two joins.
+
+Cypher is answered by `kglite`, over a frozen copy of the collection's graph that is made anew when it has changed: so a
+query of another's can see nothing of another tenant, and change nothing.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import math
+import sqlite3
+import threading
+from collections import defaultdict
+from typing import Any
+
+from shared_libs.atomic.errors import MisuseError, RetrievalError, RetrievalUnavailable
+from shared_libs.retrieval.cypher_guard import ReadQuery
+from shared_libs.retrieval.naming import canonical, entity_id, possible_names
+from shared_libs.retrieval.ports import GraphStore
+from shared_libs.retrieval.stores.sqlite_database import Database, marks
+from shared_libs.retrieval.stores.sqlite_documents import collection_key
+from shared_libs.retrieval.types import Expanded, Facts, Space
+
+MOST_MENTIONS = 50
+"""Chunks of one entity that are looked at; one that stands everywhere tells nothing apart."""
+
+MOST_FOUND = 60
+"""Chunks that a graph adds at most."""
+
+MOST_NEIGHBOURS = 20
+"""Related entities of one entity that are looked at."""
+
+_COUNTED = 1_000
+_NEAR = 0.5
+
+
+class SqliteGraph(GraphStore):
+    """Keeps entities, mentions and relations in an SQLite file."""
+
+    def __init__(self, database: Database) -> None:
+        self.name = f"graph store {database.path.name}"
+        self._database = database
+        self._guard = threading.Lock()
+        self._frozen: dict[int, tuple[int, Any]] = {}
+
+    async def aclose(self) -> None:
+        """Close the idle connections of the file, and let the copies for Cypher go."""
+        self._frozen.clear()
+        self._database.close()
+
+    def _upsert(self, space: Space, facts: list[Facts]) -> None:
+        with self._database.writing() as connection:
+            key = collection_key(connection, space)
+            if key is None:
+                raise MisuseError(f"there is no collection {space.collection!r}")
+            for told in facts:
+                _forget(connection, key, told.chunk)
+                for entity, (start, end) in zip(told.entities, told.spans, strict=True):
+                    id_ = entity_id(entity.name)
+                    connection.execute(
+                        "INSERT INTO entities VALUES (?, ?, ?, ?, ?) ON CONFLICT (collection, id) DO UPDATE "
+                        "SET type = excluded.type WHERE type = ''",
+                        (key, id_, canonical(entity.name), entity.name, entity.type),
+                    )
+                    connection.execute(
+                        "INSERT OR IGNORE INTO mentions VALUES (?, ?, ?, ?, ?, ?)",
+                        (key, id_, told.chunk, entity.name, start, end),
+                    )
+                connection.executemany(
+                    "INSERT OR IGNORE INTO relations VALUES (?, ?, ?, ?, ?)",
+                    [
+                        (key, entity_id(one.source), one.kind, entity_id(one.target), told.chunk)
+                        for one in told.relations
+                    ],
+                )
+                connection.execute("INSERT INTO extractions VALUES (?, ?, ?)", (key, told.chunk, told.extractor))
+            _drop_unmentioned(connection, key)
+            _changed(connection, key)
+
+    def _extracted(self, space: Space, ids: list[str], extractor: str) -> set[str]:
+        with self._database.reading() as connection:
+            key = collection_key(connection, space)
+            query = (
+                f"SELECT chunk FROM extractions WHERE collection = ? AND extractor = ? AND chunk IN ({marks(len(ids))})"  # noqa: S608
+            )
+            return {chunk for (chunk,) in connection.execute(query, (key, extractor, *ids)).fetchall()}
+
+    def _delete(self, space: Space, ids: list[str]) -> None:
+        with self._database.writing() as connection:
+            key = collection_key(connection, space)
+            if key is not None:
+                for chunk in ids:
+                    _forget(connection, key, chunk)
+                _drop_unmentioned(connection, key)
+                _changed(connection, key)
+
+    def _drop(self, space: Space) -> None:
+        with self._database.writing() as connection:
+            key = collection_key(connection, space)
+            if key is not None:
+                for table in ("entities", "mentions", "relations", "extractions"):
+                    connection.execute(f"DELETE FROM {table} WHERE collection = ?", (key,))  # noqa: S608 - our own
+                _changed(connection, key)
+
+    def _expand(self, space: Space, question: str, seeds: list[str]) -> list[Expanded]:
+        with self._database.reading() as connection:
+            key = collection_key(connection, space)
+            if key is None:
+                return []
+            weights = _linked(connection, key, question)
+            for rank, chunk in enumerate(seeds):
+                query = "SELECT entity FROM mentions WHERE collection = ? AND chunk = ?"
+                for (entity,) in connection.execute(query, (key, chunk)).fetchall():
+                    weights[entity] += 1 / (rank + 2)
+            related = _related(connection, key, weights)
+            return _chunks(connection, key, weights | related, set(seeds))
+
+    def _query(self, space: Space, query: ReadQuery) -> list[dict[str, Any]]:
+        frozen = self._copy(space)
+        import kglite
+
+        try:
+            found = frozen.cypher(
+                query.text,
+                params=query.parameters,
+                timeout_ms=max(1, int(1_000 * query.seconds)),
+                row_limit=query.rows + 1,
+            )
+            return [dict(row) for row in found][: query.rows]
+        except kglite.CypherTimeoutError as error:
+            raise RetrievalUnavailable(f"the query took longer than {query.seconds:g} s; narrow it down") from error
+        except kglite.KgError as error:
+            raise RetrievalError(f"the query cannot be answered: {str(error).splitlines()[0]}") from error
+
+    def _copy(self, space: Space) -> Any:
+        """Return the collection's graph for reading, made anew where it has changed."""
+        if importlib.util.find_spec("kglite") is None:
+            raise MisuseError("Cypher needs the package kglite: pip install 'genai-factory[retrieval]'")
+        with self._database.reading() as connection:
+            key = collection_key(connection, space)
+            if key is None:
+                raise MisuseError(f"there is no collection {space.collection!r}")
+            with self._guard:
+                connection.execute("BEGIN")
+                try:
+                    query = "SELECT graph FROM collections WHERE key = ?"
+                    version = connection.execute(query, (key,)).fetchone()[0]
+                    known = self._frozen.get(key)
+                    if known is None or known[0] != version:
+                        self._frozen[key] = version, _frozen(connection, key)
+                finally:
+                    connection.execute("COMMIT")
+                return self._frozen[key][1]
+
+
+def _forget(connection: sqlite3.Connection, key: int, chunk: str) -> None:
+    for table in ("mentions", "relations", "extractions"):
+        connection.execute(f"DELETE FROM {table} WHERE collection = ? AND chunk = ?", (key, chunk))  # noqa: S608
+
+
+def _drop_unmentioned(connection: sqlite3.Connection, key: int) -> None:
+    connection.execute(
+        "DELETE FROM entities WHERE collection = ? AND NOT EXISTS (SELECT 1 FROM mentions m "
+        "WHERE m.collection = entities.collection AND m.entity = entities.id)",
+        (key,),
+    )
+
+
+def _linked(connection: sqlite3.Connection, key: int, question: str) -> defaultdict[str, float]:
+    """Return what the question names, a rare one weighing more; a name inside a longer one does not count."""
+    names = possible_names(question)
+    weights: defaultdict[str, float] = defaultdict(float)
+    if not names:
+        return weights
+    query = f"SELECT key, id FROM entities WHERE collection = ? AND key IN ({marks(len(names))})"  # noqa: S608
+    found = dict(connection.execute(query, (key, *names)).fetchall())
+    longest: list[str] = []
+    for name in sorted(found, key=len, reverse=True):
+        if not any(name in other for other in longest):
+            longest.append(name)
+            weights[found[name]] += 1.0
+    return weights
+
+
+def _related(connection: sqlite3.Connection, key: int, weights: dict[str, float]) -> dict[str, float]:
+    """Return the neighbours of the entities that are none of them, at half their weight."""
+    near: dict[str, float] = {}
+    for entity, weight in sorted(weights.items(), key=lambda row: (-row[1], row[0]))[:MOST_NEIGHBOURS]:
+        query = (
+            "SELECT target FROM relations WHERE collection = ?1 AND source = ?2 UNION "
+            "SELECT source FROM relations WHERE collection = ?1 AND target = ?2 ORDER BY 1 LIMIT ?3"
+        )
+        for (other,) in connection.execute(query, (key, entity, MOST_NEIGHBOURS)).fetchall():
+            if other not in weights:
+                near[other] = max(near.get(other, 0.0), _NEAR * weight)
+    return near
+
+
+def _chunks(connection: sqlite3.Connection, key: int, weights: dict[str, float], seeds: set[str]) -> list[Expanded]:
+    """Return the chunks that mention the entities, by the sum of their weights; a hub weighs little."""
+    scores: defaultdict[str, float] = defaultdict(float)
+    via: defaultdict[str, list[str]] = defaultdict(list)
+    counted = f"SELECT count(*) FROM (SELECT 1 FROM mentions WHERE collection = ? AND entity = ? LIMIT {_COUNTED})"  # noqa: S608
+    for entity, weight in sorted(weights.items(), key=lambda row: (-row[1], row[0]))[: 2 * MOST_FOUND]:
+        degree = connection.execute(counted, (key, entity)).fetchone()[0]
+        share = weight / math.log(2 + degree)
+        query = "SELECT chunk, name FROM mentions WHERE collection = ? AND entity = ? ORDER BY chunk LIMIT ?"
+        for chunk, name in connection.execute(query, (key, entity, MOST_MENTIONS)).fetchall():
+            if chunk not in seeds:
+                scores[chunk] += share
+                via[chunk].append(name)
+    best = sorted(scores.items(), key=lambda row: (-row[1], row[0]))[:MOST_FOUND]
+    return [Expanded(chunk, score, tuple(dict.fromkeys(via[chunk]))) for chunk, score in best]
+
+
+def _changed(connection: sqlite3.Connection, key: int) -> None:
+    connection.execute("UPDATE collections SET graph = graph + 1 WHERE key = ?", (key,))
+
+
+def _frozen(connection: sqlite3.Connection, key: int) -> Any:
+    """Copy a graph: entities, chunks with their documents, who mentions and relates what."""
+    import kglite
+
+    graph = kglite.KnowledgeGraph()
+
+    def add(statement: str, query: str, *names: str) -> None:
+        rows = [dict(zip(names, row, strict=True)) for row in connection.execute(query, (key,)).fetchall()]
+        if rows:
+            graph.cypher(f"UNWIND $rows AS row {statement}", params={"rows": rows})
+
+    add(
+        "MERGE (e:Entity {id: row.id}) SET e.name = row.name, e.type = row.type",
+        "SELECT id, name, type FROM entities WHERE collection = ?",
+        *("id", "name", "type"),
+    )
+    add(
+        "MERGE (c:Chunk {id: row.id}) SET c.document = row.document, c.heading = row.heading",
+        "SELECT DISTINCT c.id, c.document, c.heading FROM chunks c JOIN mentions m "
+        "ON m.collection = c.collection AND m.chunk = c.id WHERE c.collection = ? AND c.state = 1",
+        *("id", "document", "heading"),
+    )
+    add(
+        "MATCH (c:Chunk {id: row.chunk}), (e:Entity {id: row.entity}) CREATE (c)-[:MENTIONS]->(e)",
+        "SELECT chunk, entity FROM mentions WHERE collection = ?",
+        *("chunk", "entity"),
+    )
+    add(
+        "MATCH (a:Entity {id: row.source}), (b:Entity {id: row.target}) CREATE (a)-[:RELATES {kind: row.kind}]->(b)",
+        "SELECT source, kind, target FROM relations WHERE collection = ? GROUP BY source, kind, target",
+        *("source", "kind", "target"),
+    )
+    return graph.freeze()

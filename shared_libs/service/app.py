@@ -18,7 +18,7 @@ from shared_libs.atomic.errors import FactoryError
 from shared_libs.service.edge import Edge
 from shared_libs.service.faces import routes
 from shared_libs.service.problems import PROBLEM_JSON, Problem, problem_details, problem_of
-from shared_libs.service.routers import agents, meta, page, runs
+from shared_libs.service.routers import agents, meta, page, runs, status
 from shared_libs.service.settings import Settings
 from shared_libs.service.state import Service
 
@@ -60,7 +60,7 @@ def create_app(settings: Settings, *, on_note: Callable[[str], None] = _log.warn
     )
     app.state.service = service
     app.router.routes.extend(_hot_routes())
-    for router in (agents.router, runs.router, meta.router):
+    for router in (agents.router, runs.router, status.router, meta.router):
         app.include_router(router)
     app.add_exception_handler(FactoryError, _answer)
     app.add_exception_handler(HTTPException, _answer)

@@ -2,8 +2,9 @@
 What the console and the store of runs cost where there is much.
 
 `python -m bench.console [--runs 100000] [--events 10000] [--keep FILE]` fills a store with so many runs, one of so many
-events, one of 100,000 steps and one with an answer of 10 MB, serves it, and looks at it in a real Chromium: the first paint of each place, how long the page was busy at a stretch, and the time from a key to the next
-paint. The routes of the service are measured beside it, and `factory runs` as a whole command.
+events, one of 100,000 steps and one with an answer of 10 MB, serves it, and looks at it in a real Chromium: the first
+paint of each place, how long the page was busy at a stretch, and the time from a key to the next paint. The routes of
+the service are measured beside it, and `factory runs` as a whole command.
 """
 
 from __future__ import annotations

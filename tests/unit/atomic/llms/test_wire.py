@@ -13,7 +13,7 @@ from shared_libs.atomic import Resilience
 from shared_libs.atomic.errors import LLMConnectionError, LLMTimeout
 from shared_libs.atomic.llms.openai_llm import OpenAILLM
 from tests.support import run, run_virtual
-from tests.wire_server import WireServer, reply
+from tests.wire_server import Play, WireServer, reply, sse, stream
 
 ONCE = Resilience(retry={"attempts": 1})
 HELLO = {"choices": [{"message": {"role": "assistant", "content": "Hello."}}]}
@@ -108,6 +108,81 @@ def test_the_proxy_of_the_environment_is_used(monkeypatch):
             return proxy.requests[0].path
 
     assert run(main()) == "http://far-away.test/v1/chat/completions"
+
+
+def test_a_proxy_gets_the_password_of_its_address_and_the_server_its_own_key(monkeypatch):
+    async def main():
+        async with WireServer([reply(HELLO), reply(HELLO)]) as proxy:
+            monkeypatch.setenv("http_proxy", f"http://ann:secret@127.0.0.1:{proxy.port}")
+            monkeypatch.delenv("no_proxy", raising=False)
+            async with OpenAILLM("m", base_url="http://far-away.test/v1", api_key="k", resilience=ONCE) as llm:
+                for _ in range(2):
+                    await llm.async_generate("Hi")
+            return [(seen.headers["proxy-authorization"], seen.headers["authorization"]) for seen in proxy.requests]
+
+    assert run(main()) == [("Basic YW5uOnNlY3JldA==", "Bearer k")] * 2
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+def test_a_connection_whose_answer_was_read_is_used_again(streamed):
+    words = {"choices": [{"delta": {"content": "Hi."}, "finish_reason": "stop"}]}
+    play = stream(sse(words, "[DONE]")) if streamed else reply(HELLO)
+
+    async def main():
+        async with WireServer([play] * 3) as server, OpenAILLM("m", base_url=server.url, resilience=ONCE) as llm:
+            for _ in range(3):
+                await llm.async_chat("Hi", on_chunk=print if streamed else None)
+            return server.connections
+
+    assert run(main()) == 1
+
+
+def test_a_connection_that_was_given_up_is_not_used_again():
+    """What comes late on it would be taken for the answer to the next request."""
+    late = Play([0.2, *reply({"choices": [{"message": {"content": "Too late."}}]}).pieces])
+
+    async def main():
+        async with WireServer([late, reply(HELLO)]) as server, OpenAILLM("m", base_url=server.url) as llm:
+            with pytest.raises(LLMTimeout):
+                await llm.async_generate("Hi", timeout=0.05)
+            response = await llm.async_generate("Hi")
+            return response.text, server.connections
+
+    assert run(main()) == ("Hello.", 2)
+
+
+def test_what_only_says_that_it_goes_on_is_no_answer():
+    goes_on = b"HTTP/1.1 103 Early Hints\r\nLink: </a.css>\r\n\r\n"
+
+    async def main():
+        plays = [Play([goes_on, goes_on, *reply(HELLO).pieces])]
+        async with WireServer(plays) as server, OpenAILLM("m", base_url=server.url, resilience=ONCE) as llm:
+            return (await llm.async_generate("Hi")).text
+
+    assert run(main()) == "Hello."
+
+
+def test_what_is_no_http_is_told_as_such():
+    async def main():
+        plays = [Play([b"+PONG 200 hello\r\n\r\n"], "close")]
+        async with WireServer(plays) as server, OpenAILLM("m", base_url=server.url, resilience=ONCE) as llm:
+            await llm.async_generate("Hi")
+
+    with pytest.raises(LLMConnectionError, match=r"chat/completions: what came is no HTTP \(.+\)"):
+        run(main())
+
+
+def test_a_key_cannot_add_a_header():
+    async def main():
+        async with WireServer([]) as server:
+            async with OpenAILLM("m", base_url=server.url, api_key="k\r\nX-Other: 1", resilience=ONCE) as llm:
+                with pytest.raises(LLMConnectionError, match="line break") as caught:
+                    await llm.async_generate("Hi")
+            return str(caught.value), server.requests
+
+    text, requests = run(main())
+    assert requests == []
+    assert "X-Other" not in text
 
 
 def loops_kept(orderly):

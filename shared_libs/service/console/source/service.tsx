@@ -162,7 +162,7 @@ function Models({ models }: { models: Model[] }) {
   return (
     <section aria-labelledby="models">
       <h2 id="models">Models</h2>
-      <div class="wide" tabIndex={0} role="region" aria-label="Models">
+      <div class="wide" tabIndex={0} role="group" aria-label="Table of models">
         <table class="plain">
           <thead>
             <tr>
@@ -210,7 +210,7 @@ function limits(limit: Model["limit"]): string {
 function Keys({ keys, more }: { keys: Key[]; more: boolean }) {
   if (!keys.length) return <p class="empty">No keys are kept; whoever reaches this address may ask anything.</p>;
   return (
-    <div class="wide" tabIndex={0} role="region" aria-label="Keys">
+    <div class="wide" tabIndex={0} role="group" aria-label="Table of keys">
       <table class="plain">
         <thead>
           <tr>

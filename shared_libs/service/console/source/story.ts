@@ -38,6 +38,8 @@ export interface Note {
 
 export class Story {
   run = "";
+  /** The call of another run that this one is for. */
+  parentCall = "";
   agent = "";
   model = "";
   question = "";
@@ -90,6 +92,7 @@ export class Story {
 
   begin(event: RunEvent): void {
     this.run = event.run_id;
+    this.parentCall = event.parent_call_id ?? "";
     for (const name of ["agent", "model", "question"] as const) this[name] = event[name];
     this.session = event.session_id ?? null;
     this.startedAt = event.started_at;

@@ -123,6 +123,11 @@ REQUIREMENTS: dict[str, Requirement] = {
         "any process",
         "docs/durable.md; deer-flow #1087",
     ),
+    "serve-durable": Requirement(
+        "a durable run asked over HTTP is answered by the deadline from the store whatever becomes of its worker, and "
+        "is followed, decided and cancelled by its id at any server",
+        "docs/durable.md; temporal sdk-python #1660",
+    ),
     "durable-approval": Requirement(
         "a decision is taken by run id alone, by any process, at any time, and counts once; what waits holds no slot",
         "docs/durable.md; temporal sdk-python #1660, langgraph #6208",
@@ -343,6 +348,11 @@ REQUIREMENTS: dict[str, Requirement] = {
         "responses follow OpenAI's event grammar whatever a run does, and can be followed, resumed, cancelled and "
         "answered to by the team that began them",
         "codex #24973, litellm #40243",
+    ),
+    "face-responses-kept": Requirement(
+        "a response is had again after a restart and by the other servers of a service, by its team; a store that does "
+        "not answer costs no response",
+        "issue: the service",
     ),
     "face-mcp": Requirement(
         "every agent is a tool of an MCP server, with progress; a rebound name is not answered", "issue: the service"

@@ -23,6 +23,10 @@ REQUIREMENTS: dict[str, Requirement] = {
         "plugins and options",
         "issue: foreign text, cases H4 and A6",
     ),
+    "docs-run": Requirement(
+        "every block of code in README and docs runs, holds or is understood; the site builds without a dead link",
+        "issue 13, point 7",
+    ),
     "two-names": Requirement(
         "every module is importable as `genai_factory.X`, and is the same object as `shared_libs.X`", "contract"
     ),

@@ -457,6 +457,17 @@ REQUIREMENTS: dict[str, Requirement] = {
         "a citation names a document and characters, its quote stands there, and what names nothing seen is taken out",
         "ragflow #7232, #8594, #12005",
     ),
+    "http-collections": Requirement(
+        "collections over HTTP: documents go in, cited passages come out, in time, and what is asked wrongly is told",
+        "issue: retrieval and graph",
+    ),
+    "http-tenants": Requirement(
+        "what one team keeps over HTTP no other finds, under whatever name", "Cogtrix #317, ragflow #19389"
+    ),
+    "http-graph": Requirement(
+        "a graph over HTTP: models are probed and read texts, what is told of chunks is kept, queries only read",
+        "issue: retrieval and graph",
+    ),
     "serve-answers": Requirement(
         "`factory serve` offers every agent of a folder over HTTP, whole or as a stream, without a key, a database "
         "or a server of anybody's",

@@ -25,6 +25,7 @@ from shared_libs.service.faces.wanted import Outcome
 from shared_libs.service.key_store import KeyStore, key_store
 from shared_libs.service.keys import Door
 from shared_libs.service.ledger_sql import SQLLedger
+from shared_libs.service.library import Library
 from shared_libs.service.limits import CallerLimits
 from shared_libs.service.live import LiveRun, Runs, hear
 from shared_libs.service.paused import PausedRuns
@@ -69,6 +70,7 @@ class Service:
         observers: list[EventSink] = [hear, self.metrics]
         observers += [] if self.telemetry is None else [self.telemetry]
         self.catalogue = Catalogue(settings.configs, observers, apart=(FILE_NAME, KEYS_NAME, settings.keys))
+        self.library = Library(self.catalogue, settings.collections)
         self._database = ServiceDatabase(_ledger_url(settings))
         self.limits = CallerLimits(SQLLedger(self._database), settings.teams)
         self.admission = Admission(settings.slots, self.limits)
@@ -99,6 +101,7 @@ class Service:
             await self._open_store()
             await stack.enter_async_context(self.metrics.watching_the_loop())
             stack.push_async_callback(self.catalogue.aclose)
+            stack.push_async_callback(self.library.aclose)
             stack.push_async_callback(self.mcp.aclose)
             await self.catalogue.load()
             self._tell_problems()

@@ -13,6 +13,7 @@ import argparse
 import asyncio
 import os
 import random
+import sqlite3
 import subprocess
 import sys
 import tempfile
@@ -24,6 +25,7 @@ from statistics import median
 from urllib.parse import quote
 
 import aiohttp
+import msgspec
 
 from shared_libs.atomic import events as e
 from shared_libs.atomic.results import AgentResult
@@ -99,33 +101,47 @@ def _numbered(run_id: str, told: list[e.AgentEvent], took_s: float) -> list[e.Ag
     return told
 
 
-async def fill(url: str, runs: int, events: int) -> None:
-    """Fill a store."""
+async def fill(file: Path, runs: int, events: int) -> None:
+    """Fill a store: each kind of run as the runtime writes it, and copies of it as rows."""
     chance, now = random.Random(1), datetime.now(UTC)
-    async with RunStore(url) as store:
+    copies = max(1, runs // 1000)
+    async with RunStore(f"sqlite:///{file}") as store:
         observe = store.observer(source="service")
-        for number in range(runs):
-            for event in one_run(number, now - timedelta(seconds=5 * (runs - number)), chance):
+        for number in range(runs // copies):
+            began = now - timedelta(seconds=5 * copies * number)
+            for event in one_run(number, began, chance):
                 observe(event)
-            if number % 500 == 0:
-                await written(store)
-        for run_id, steps, answer in (
-            ("big", events // 5, "done"),
-            ("huge", 100_000, "done"),
-            ("wide", 1, "word " * 2_000_000),
-        ):
-            for number, event in enumerate(long_run(run_id, steps, answer)):
-                observe(event)
-                if number % 5000 == 0:
-                    await written(store)
-        await written(store)
+        longer = [long_run("big", events // 5), long_run("huge", 100_000), long_run("wide", 1, "word " * 2_000_000)]
+        for first, *middle, last in longer:
+            observe(first)
+            if len(middle) <= events:
+                for event in middle:
+                    observe(event)
+            observe(last)
+            while not await store.flush():
+                pass
         assert not store.lost
+    await asyncio.to_thread(copy, file, copies, longer[1])
 
 
-async def written(store: RunStore) -> None:
-    """Wait until all is written, however busy the machine is."""
-    while not await store.flush():
-        pass
+def copy(file: Path, copies: int, steps: list[e.AgentEvent]) -> None:
+    """Copy every run so many times, each five seconds before the last; put the steps into the longest."""
+    with sqlite3.connect(file) as rows:
+        columns = [name for _, name, *_ in rows.execute("PRAGMA table_info(factory_runs)")]
+        told = {"id": "id - :shift", "run_id": "run_id || '-' || :copy"}
+        told["started_at"] = "strftime('%Y-%m-%dT%H:%M:%f+00:00', ((id - :shift) >> 22) / 1000.0, 'unixepoch')"
+        names, values = ", ".join(columns), ", ".join(told.get(name, name) for name in columns)
+        for number in range(1, copies):
+            given = {"copy": number, "shift": (5000 * number) << 22}
+            rows.execute(f"INSERT INTO factory_runs ({names}) SELECT {values} FROM factory_runs {ORIGINALS}", given)
+        words = "question || ' ' || coalesce(answer, '')"
+        copied = f"SELECT id, {words} FROM factory_runs WHERE run_id GLOB 'run-*-*'"
+        rows.execute(f"INSERT OR IGNORE INTO factory_run_words (rowid, words) {copied}")
+        (huge,) = rows.execute("SELECT id FROM factory_runs WHERE run_id = 'huge'").fetchone()
+        encode = msgspec.json.Encoder().encode
+        between = ((huge, event.seq, encode(event).decode()) for event in steps[1:-1])
+        rows.executemany("INSERT INTO factory_run_events (run, seq, event) VALUES (?, ?, ?)", between)
+    rows.close()
 
 
 @asynccontextmanager
@@ -223,7 +239,7 @@ async def main() -> None:
         url = f"sqlite:///{file}"
         if not file.exists():
             began = time.perf_counter()
-            await fill(url, asked.runs, asked.events)
+            await fill(file, asked.runs, asked.events)
             print(f"filled in {time.perf_counter() - began:.0f} s: {file.stat().st_size >> 20} MiB")
         (Path(folder) / "configs").mkdir()
         async with served(Path(folder) / "configs", url) as address:

@@ -174,6 +174,16 @@ class RunReader:
         ]
         return UsualRun(len(found), median(each[0] for each in found), parts)
 
+    async def has_table(self, name: str) -> bool:
+        """
+        Whether the database has this table, whoever made it.
+
+        Raises:
+            RunStoreError: it cannot be read.
+
+        """
+        return bool(await self._shelf.read(self._shelf.dialect.has_table, {"name": name}))
+
     async def aclose(self) -> None:
         """Close this event loop's connections."""
         await self._shelf.aclose()

@@ -92,15 +92,15 @@ export function Lanes({ story, now, version, children }: LanesProps) {
   const [show, setShow] = useState<Show>("everything");
   const [whole, setWhole] = useState<boolean>();
   const [chosen, setChosen] = useState<Lane>();
-  const last = useMemo(() => lastEnd(story, now), [story, version, now]);
+  const last = Math.max(now, story.now, story.last);
   const toDeadline = whole ?? (story.timeout > 0 && last >= 0.1 * story.timeout);
   const scale = axis((toDeadline ? Math.max(story.timeout, last) : last) * 1.01 || 0.001);
   const rows = useMemo(
-    () => placed(shown(story.lanes, show, now), children, open, now),
+    () => rowsOf(shown(story.lanes, show, now), children, open, now),
     [story, version, show, children, open],
   );
-  const unfold = (place: Place, wanted: boolean) => {
-    if (!place.child || open.has(place.lane.call) === wanted) return;
+  const unfold = (place: Place | undefined, wanted: boolean) => {
+    if (!place?.child || open.has(place.lane.call) === wanted) return;
     const changed = new Set(open);
     if (wanted) changed.add(place.lane.call);
     else changed.delete(place.lane.call);
@@ -141,12 +141,6 @@ export function Lanes({ story, now, version, children }: LanesProps) {
   );
 }
 
-function lastEnd(story: Story, now: number): number {
-  let end = Math.max(now, story.now);
-  for (const lane of story.lanes) for (const bar of lane.bars) if (bar.to !== null && bar.to > end) end = bar.to;
-  return end;
-}
-
 function shown(lanes: Lane[], show: Show, now: number): Lane[] {
   if (show === "trouble") {
     return lanes.filter((lane) => lane.bars.some((bar) => bar.kind === "wait" || !["ok", "open"].includes(bar.outcome)));
@@ -162,9 +156,24 @@ function shown(lanes: Lane[], show: Show, now: number): Lane[] {
   return lanes;
 }
 
+/** What the grid shows: how many rows, and what stands in one. */
+interface Rows {
+  length: number;
+  at: (index: number) => Place | undefined;
+}
+
+function rowsOf(lanes: Lane[], children: Map<string, Story>, open: Set<string>, now: number): Rows {
+  if (open.size) {
+    const rows = placed(lanes, children, open, now);
+    return { length: rows.length, at: (index) => rows[index] };
+  }
+  // as they are: nothing is made for rows that nobody sees
+  const place = (lane: Lane) => ({ lane, depth: 0, offset: 0, child: lane.call ? children.get(lane.call) : undefined });
+  return { length: lanes.length, at: (index) => (lanes[index] ? place(lanes[index]) : undefined) };
+}
+
 /** Puts the lanes of opened sub-agents below the calls that they are for. */
 function placed(lanes: Lane[], children: Map<string, Story>, open: Set<string>, now: number, depth = 0, offset = 0): Place[] {
-  if (!children.size) return lanes.map((lane) => ({ lane, depth, offset, child: undefined }));
   const rows: Place[] = [];
   for (const lane of lanes) {
     const child = lane.call ? children.get(lane.call) : undefined;
@@ -178,14 +187,21 @@ function placed(lanes: Lane[], children: Map<string, Story>, open: Set<string>, 
 }
 
 interface GridProps {
-  rows: Place[];
+  rows: Rows;
   story: Story;
   scale: Axis;
   now: number;
   chosen: Lane | undefined;
   choose: (lane: Lane) => void;
   open: Set<string>;
-  unfold: (place: Place, wanted: boolean) => void;
+  unfold: (place: Place | undefined, wanted: boolean) => void;
+}
+
+function indexOf(rows: Rows, lane: Lane | undefined, before: number): number {
+  if (!lane) return -1;
+  if (rows.at(before)?.lane === lane) return before;
+  for (let index = 0; index < rows.length; index++) if (rows.at(index)!.lane === lane) return index;
+  return -1;
 }
 
 function Grid({ rows, story, scale, now, chosen, choose, open, unfold }: GridProps) {
@@ -200,12 +216,16 @@ function Grid({ rows, story, scale, now, chosen, choose, open, unfold }: GridPro
   }, []);
   const first = Math.max(0, Math.floor(top / ROW) - SPARE);
   const until = Math.min(rows.length, Math.ceil((top + height) / ROW) + SPARE);
-  const at = useMemo(() => (chosen ? rows.findIndex((place) => place.lane === chosen) : -1), [rows, chosen]);
+  const inSight = Array.from({ length: Math.max(0, until - first) }, (_, offset) => first + offset);
+  const place = useRef(-1); // where the chosen one was when it was seen last
+  const at = indexOf(rows, chosen, place.current);
+  place.current = at;
 
   const move = (index: number) => {
     const to = Math.min(Math.max(index, 0), rows.length - 1);
-    if (!rows[to]) return;
-    choose(rows[to].lane);
+    const wanted = rows.at(to);
+    if (!wanted) return;
+    choose(wanted.lane);
     const element = box.current!;
     const head = element.querySelector<HTMLElement>(".axis")!.offsetHeight;
     const room = element.clientHeight - head - ROW;
@@ -220,8 +240,8 @@ function Grid({ rows, story, scale, now, chosen, choose, open, unfold }: GridPro
     PageUp: () => move(at - page),
     Home: () => move(0),
     End: () => move(rows.length - 1),
-    ArrowRight: () => rows[at] && unfold(rows[at], true),
-    ArrowLeft: () => rows[at] && unfold(rows[at], false),
+    ArrowRight: () => unfold(rows.at(at), true),
+    ArrowLeft: () => unfold(rows.at(at), false),
   };
   const onKeyDown = (event: KeyboardEvent) => {
     const act = keys[event.key];
@@ -253,16 +273,16 @@ function Grid({ rows, story, scale, now, chosen, choose, open, unfold }: GridPro
       </div>
       <div class="rows" role="presentation" style={{ height: `${rows.length * ROW}px` }}>
         <Marks story={story} scale={scale} now={now} />
-        {rows.slice(first, until).map((place, offset) => (
+        {inSight.map((index) => (
           <Row
-            key={first + offset}
-            index={first + offset}
-            place={place}
+            key={index}
+            index={index}
+            place={rows.at(index)!}
             scale={scale}
             now={now}
-            chosen={place.lane === chosen}
+            chosen={index === at}
             choose={choose}
-            open={open.has(place.lane.call)}
+            open={open}
             unfold={unfold}
           />
         ))}
@@ -292,12 +312,13 @@ interface RowProps {
   now: number;
   chosen: boolean;
   choose: (lane: Lane) => void;
-  open: boolean;
+  open: Set<string>;
   unfold: (place: Place, wanted: boolean) => void;
 }
 
-function Row({ index, place, scale, now, chosen, choose, open, unfold }: RowProps) {
+function Row({ index, place, scale, now, chosen, choose, open: unfolded, unfold }: RowProps) {
   const { lane, depth, offset, child } = place;
+  const open = unfolded.has(lane.call);
   const [from, to] = laneEnds(lane, now - offset).map((second) => second + offset) as [number, number];
   const outcome = outcomeOf(lane);
   const told = outcome === "ok" ? "" : outcome === "open" ? "under way" : outcome;

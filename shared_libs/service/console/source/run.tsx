@@ -36,7 +36,7 @@ export function useRun(id: string, again: number): Followed {
     const draw = () => {
       frame = 0;
       setVersion((version) => version + 1);
-      setNow((now) => Math.max(now, story.now));
+      setNow(story.now);
     };
     const take = (events: RunEvent[]) => {
       for (const event of events) story.take(event);

@@ -35,6 +35,7 @@ from tests.browser import looking
 
 FACTORY = [sys.executable, "-m", "shared_libs.cli"]
 HELLO = "name: hello\nllm: {provider: rehearsal, script: hello}\ntools: [calculator]\n"
+ORIGINALS = "WHERE run_id GLOB 'run-*' AND run_id NOT GLOB '*-*-*'"
 WORDS = ["flights", "delays", "airports", "weather", "planes", "revenue", "churn", "orders", "refunds", "customers"]
 WATCH = """
 window.seen = {busy: 0, keys: []};

@@ -29,7 +29,7 @@ import uvicorn
 
 from bench.server import USAGE, Connection, body_of
 
-WORDS = "The sum is 3 and its double is 6, and that is all there is to it, as far as known.".split()
+WORDS = [f"word{number}" for number in range(20)]
 FILLER = "Numbers and what becomes of them. " * 28  # a request of about 1 kB
 
 

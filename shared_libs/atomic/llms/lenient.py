@@ -53,6 +53,8 @@ def fitted(value: Any, kind: Any) -> Any:
     """
     if kind is Any or kind is object:
         return value
+    if kind is msgspec.Raw:
+        return msgspec.Raw(json.dumps(value).encode())
     origin = typing.get_origin(kind)
     if origin in {types.UnionType, typing.Union}:
         return _as_one_of(value, typing.get_args(kind))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from operator import attrgetter
 from typing import Any
 
 import msgspec
@@ -12,7 +13,7 @@ from shared_libs.atomic.llms.event_stream import Completeness
 from shared_libs.atomic.llms.faults import error_event, no_answer, says_error
 from shared_libs.atomic.llms.finish import finish_of, told
 from shared_libs.atomic.llms.given import Returned, beside, keep, merged, needs_keeping, returned, wire_ids
-from shared_libs.atomic.llms.lenient import parsed
+from shared_libs.atomic.llms.lenient import Unfit, fitted, parsed
 from shared_libs.atomic.llms.payload import decode, portable_id, portable_parameters
 from shared_libs.atomic.llms.pieces import Calls, Text
 from shared_libs.atomic.types import (
@@ -35,20 +36,25 @@ _END = b"[DONE]"
 _THINKING = ("reasoning_content", "reasoning", "reasoning_text", "thinking")
 """Where servers put the reasoning that can be read; what came in one goes back in it."""
 _THINKING_PARTS = frozenset({"thinking", "reasoning", "reasoning_text"})
-_CALL_FIELDS = frozenset({"index", "id", "type", "function", "name", "arguments"})
-_FUNCTION_FIELDS = frozenset({"name", "arguments", "description", "parameters"})
 
 
-class _Function(msgspec.Struct):
+class _Function(msgspec.Struct, forbid_unknown_fields=True):
     name: str | None = None
     arguments: Any = None
+    description: Any = None
+    parameters: Any = None
 
 
-class _ToolCall(msgspec.Struct):
-    """A call, or a piece of one; some servers leave out the object around name and arguments."""
+class _ToolCall(msgspec.Struct, forbid_unknown_fields=True):
+    """
+    A call, or a piece of one; some servers leave out the object around name and arguments.
+
+    What has other fields is read again: they may be to go back.
+    """
 
     index: int | None = None
     id: str | int | None = None
+    type: Any = None
     function: _Function | None = None
     name: str | None = None
     arguments: Any = None
@@ -99,7 +105,7 @@ class _Message(_GoesBack):
     reasoning: str | None = None
     reasoning_text: str | None = None
     thinking: str | None = None
-    tool_calls: list[_ToolCall] | None = None
+    tool_calls: list[msgspec.Raw] | None = None
     function_call: _Function | None = None
 
     @property
@@ -167,6 +173,10 @@ class _Completion(msgspec.Struct):
 
 
 _decoder = msgspec.json.Decoder(_Completion)
+_call_decoder = msgspec.json.Decoder(_ToolCall)
+_rare = attrgetter(*_THINKING, *_GOES_BACK, "function_call")
+_NONE_OF_THEM = _rare(_Message())
+"""What a message seldom has, looked at in one step."""
 
 
 def request_messages(
@@ -287,7 +297,7 @@ class OpenAIAnswer:
         if payload.startswith(_END):
             self.ended = True
             return []
-        return self._add(self._read(payload), payload)
+        return self._add(self._read(payload))
 
     def take_whole(self, body: bytes) -> list[LLMChunk]:
         """Take an answer that came in one piece."""
@@ -297,7 +307,7 @@ class OpenAIAnswer:
             raise no_answer(body, self._secrets, "choices")
         choice.index = 0
         self.ended = True
-        return self._add(completion, body)
+        return self._add(completion)
 
     def _read(self, payload: bytes) -> _Completion:
         completion = decode(_decoder, payload)
@@ -311,7 +321,7 @@ class OpenAIAnswer:
     def _error(self, said: Any) -> LLMError:
         return error_event(msgspec.json.encode({"error": said}), self._secrets)
 
-    def _add(self, chunk: _Completion, payload: bytes) -> list[LLMChunk]:
+    def _add(self, chunk: _Completion) -> list[LLMChunk]:
         self._model = chunk.model or self._model
         for usage in (chunk.usage, None if chunk.x_groq is None else chunk.x_groq.usage):
             if usage is not None:
@@ -327,7 +337,7 @@ class OpenAIAnswer:
                 raise self._error(choice.error)
             delta = choice.delta or choice.message
             if delta is not None:
-                self._take(delta, payload, new, whole=choice.delta is None)
+                self._take(delta, new, whole=choice.delta is None)
             elif choice.text:
                 new.append(LLMChunk("text", self._text.add(choice.text)))
             reason = told(choice.finish_reason) if choice.finish_reason else ""
@@ -338,9 +348,10 @@ class OpenAIAnswer:
                 new = new or [LLMChunk("text")]
         return new
 
-    def _take(self, delta: _Message, payload: bytes, new: list[LLMChunk], *, whole: bool) -> None:
+    def _take(self, delta: _Message, new: list[LLMChunk], *, whole: bool) -> None:
         """Take what a message, or a piece of one, says."""
-        for name in _THINKING:
+        rare = _rare(delta) != _NONE_OF_THEM
+        for name in _THINKING if rare else ():
             if thinking := getattr(delta, name):
                 self._thinking_fields[name] = None
                 if not new:
@@ -349,29 +360,28 @@ class OpenAIAnswer:
             new.append(LLMChunk("thinking", self._thinking.add(thought)))
         if text := delta.text:
             new.append(LLMChunk("text", self._text.add(text)))
-        for name in _GOES_BACK:
+        for name in _GOES_BACK if rare else ():
             if (value := getattr(delta, name)) is not None:
                 self._fields[name] = merged(self._fields.get(name), value)
                 new.append(LLMChunk("text"))
         if delta.tool_calls:
-            self._take_calls(delta.tool_calls, payload, whole=whole)
+            self._take_calls(delta.tool_calls, whole=whole)
             new.append(LLMChunk("text"))
         elif (function := delta.function_call) is not None:
             self._calls.add(0, "", function.name or "", function.arguments)
             new.append(LLMChunk("text"))
 
-    def _take_calls(self, pieces: list[_ToolCall], payload: bytes, *, whole: bool) -> None:
-        raw: list[Any] | None = None
-        for position, piece in enumerate(pieces):
+    def _take_calls(self, pieces: list[msgspec.Raw], *, whole: bool) -> None:
+        for position, raw in enumerate(pieces):
+            try:
+                piece, given = _read_call(raw)
+            except Unfit:
+                continue
             function, id = piece.function or piece, "" if piece.id is None else str(piece.id)  # noqa: A001 - its word
             name = function.name or ""
             call = self._calls.add(piece.index, id, name, function.arguments, position=position, whole=whole)
-            if name or id:
-                raw = _raw_calls(payload) if raw is None else raw
-                if position < len(raw):
-                    call.given |= beside(raw[position], _CALL_FIELDS)
-                    if more := beside(raw[position].get("function"), _FUNCTION_FIELDS):
-                        call.given["function"] = more
+            if given and (name or id):
+                call.given |= given
 
     def _count(self, usage: _Usage) -> None:
         """Take the newest count that is one: some servers send zeros at the end."""
@@ -424,13 +434,20 @@ class OpenAIAnswer:
         )
 
 
-def _raw_calls(payload: bytes) -> list[Any]:
-    """The calls of an event as they stand, with the fields that only their server knows."""
+def _read_call(raw: msgspec.Raw) -> tuple[_ToolCall, dict[str, Any]]:
+    """
+    A call, or a piece of one, and the fields that only its server knows.
+
+    Raises:
+        Unfit: it is none.
+
+    """
     try:
-        for choice in parsed(payload)["choices"]:
-            if not choice.get("index"):
-                calls = (choice.get("delta") or choice.get("message"))["tool_calls"]
-                return calls if isinstance(calls, list) else [calls]
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
-        pass
-    return []
+        return _call_decoder.decode(raw), {}
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        value = parsed(bytes(raw))
+    piece = fitted(value, _ToolCall)
+    given = beside(value, _ToolCall.__struct_fields__)
+    if isinstance(value, dict) and (more := beside(value.get("function"), _Function.__struct_fields__)):
+        given["function"] = more
+    return piece, given

@@ -39,7 +39,10 @@ from shared_libs.tools.agent import AgentTool
 
 LEASE_S = 0.4
 RUNS = 6
-"""How many runs each life has before it."""
+"""How many runs are submitted at once."""
+
+PACE_S = 0.01
+"""What a body takes, and a model, a few times over: so that most lives end in the middle of something."""
 
 LOADED = ("aiosqlite", "asyncpg", "jsonschema", "pydantic", "shared_libs.durable.worker", "shared_libs.tools.agent")
 SHAPES = ("plain", "sequential", "subagents", "once", "approval", "process")
@@ -62,7 +65,7 @@ class Pay(BaseTool):
     async def execute(self, amount: int) -> str:
         key = current_scope().key
         note("begun", key=key)
-        await asyncio.sleep(0.002 * (amount % 5))
+        await asyncio.sleep(PACE_S * (amount % 5))
         note("ended", key=key)
         return f"{key.split('/')[0]} paid {amount}"
 
@@ -98,7 +101,7 @@ class Model(BaseLLMWrapper):
 
     async def _chat(self, messages: list[Message], tools: tuple, **options: object) -> LLMResponse:
         done = sum(message.role == "assistant" for message in messages)
-        await asyncio.sleep(0.001)
+        await asyncio.sleep(2 * PACE_S * random.random())
         if done >= self.turns:
             return LLMResponse(text="|".join(message.text for message in messages if message.role == "tool"))
         words = self.tool == "left"
@@ -117,7 +120,7 @@ class Asked(Model):
 
     async def _chat(self, messages: list[Message], tools: tuple, **options: object) -> LLMResponse:
         question = next(message.text for message in messages if message.role == "user")
-        await asyncio.sleep(0.001 * random.random())
+        await asyncio.sleep(2 * PACE_S * random.random())
         if messages[-1].role != "user":
             return LLMResponse(text=f"{question}: {messages[-1].text}")
         return LLMResponse(
@@ -311,20 +314,28 @@ def _recorded_and_begun_again(notes: list[dict[str, Any]]) -> int:
     return again
 
 
-def kill(url: str, kills: int, seed: int, shapes: Sequence[str], longest_s: float, *, boundaries: bool) -> None:
+def _begun(notes: str) -> int:
+    return Path(notes).read_bytes().count(b'"begun"')
+
+
+def kill(url: str, lives: argparse.Namespace) -> None:
     """Kill and look, again and again."""
-    chance = random.Random(seed)
+    chance = random.Random(lives.seed)
     with tempfile.NamedTemporaryFile(suffix=".notes") as file:
         os.environ[NOTES] = file.name
         deaths = 0
-        for life in range(kills):
-            if life % 10 == 0:
-                died(child(lambda life=life: submit(url, shapes, life)))
-            if boundaries:
+        for life in range(lives.kills):
+            if life % lives.every == 0:
+                died(child(lambda life=life: submit(url, lives.shapes, life)))
+            if lives.boundaries:
                 deaths += died(child(lambda life=life: work(url, life)))
             else:
+                begun = _begun(file.name)
                 pid = child(lambda: work(url, None))
-                time.sleep(chance.uniform(0, longest_s) + LEASE_S)
+                until = time.monotonic() + 20
+                while _begun(file.name) == begun and time.monotonic() < until:
+                    time.sleep(0.005)  # until it has something to be killed in
+                time.sleep(chance.uniform(0, lives.longest))
                 os.kill(pid, signal.SIGKILL)
                 deaths += died(pid)
         died(child(lambda: work(url, None)))
@@ -338,9 +349,10 @@ def main() -> None:
     parser.add_argument("--kills", type=int, default=50)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--shapes", nargs="+", default=list(SHAPES), choices=SHAPES)
+    parser.add_argument("--every", type=int, default=1, help="lives from one submission to the next (default: 1)")
     parser.add_argument("--boundaries", action="store_true", help="at each write, instead of at random moments")
     parser.add_argument(
-        "--longest", type=float, default=0.6, help="seconds a life may last behind its first lease (default: 0.6)"
+        "--longest", type=float, default=0.4, help="seconds a life may last behind its first effect (default: 0.4)"
     )
     parser.add_argument("--server", help="where a PostgreSQL listens; '' leaves it out; default: one of its own")
     arguments = parser.parse_args()
@@ -359,14 +371,7 @@ def main() -> None:
             died(child(lambda: empty(server)))
         for name, url in urls.items():
             print(name, end=": ", flush=True)
-            kill(
-                url,
-                arguments.kills,
-                arguments.seed,
-                arguments.shapes,
-                arguments.longest,
-                boundaries=arguments.boundaries,
-            )
+            kill(url, arguments)
 
 
 if __name__ == "__main__":

@@ -123,6 +123,11 @@ REQUIREMENTS: dict[str, Requirement] = {
         "any process",
         "docs/durable.md; deer-flow #1087",
     ),
+    "serve-durable": Requirement(
+        "a durable run asked over HTTP is answered by the deadline from the store whatever becomes of its worker, and "
+        "is followed, decided and cancelled by its id at any server",
+        "docs/durable.md; temporal sdk-python #1660",
+    ),
     "durable-approval": Requirement(
         "a decision is taken by run id alone, by any process, at any time, and counts once; what waits holds no slot",
         "docs/durable.md; temporal sdk-python #1660, langgraph #6208",

@@ -73,7 +73,7 @@ class Database(Protocol):
     place: str
     """The address without secrets."""
 
-    def is_there(self) -> bool:
+    async def is_there(self) -> bool:
         """Whether there is a database to be asked: the file of SQLite is made by who uses it first."""
 
     async def run(self, script: Callable[[], Script[T]]) -> T:
@@ -163,7 +163,7 @@ class _Postgres:
         self._opening = asyncio.Lock()
         self._listener: asyncpg.Connection | None = None
 
-    def is_there(self) -> bool:
+    async def is_there(self) -> bool:
         return True
 
     async def run(self, script: Callable[[], Script[T]]) -> T:
@@ -258,8 +258,8 @@ class _Sqlite:
         self._thread: ThreadPoolExecutor | None = None
         self._open: sqlite3.Connection | None = None
 
-    def is_there(self) -> bool:
-        return Path(self._file).exists()
+    async def is_there(self) -> bool:
+        return await self._in_thread(Path(self._file).exists)
 
     async def run(self, script: Callable[[], Script[T]]) -> T:
         return await self._in_thread(lambda: self._play(script))

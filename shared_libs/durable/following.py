@@ -8,15 +8,16 @@ call. A call that is missed costs nothing: the store is looked at each second.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
-from contextlib import suppress
+import re
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from contextlib import aclosing, suppress
 from typing import Any
 
 import msgspec
 
 from shared_libs.atomic.errors import MisuseError
 from shared_libs.atomic.events import TextDelta, ThinkingDelta
-from shared_libs.durable.database import StoreUnavailable, open_database
+from shared_libs.durable.database import StoreUnavailable
 from shared_libs.durable.store import FOLLOWED_S, RUN_CHANNEL, JobStore
 
 LIVE_CHANNEL = "factory_live"
@@ -82,46 +83,102 @@ async def follow(url: str, run_id: str, *, after: int = 0, team: str | None = No
         StoreUnavailable: the store cannot be reached at the beginning; later it is waited for.
 
     """
-    reader = _Reader(url, run_id, after)
+    following = Following(JobStore(url, connections=1))
     try:
-        await reader.store.aopen()
-        if await reader.store.get(run_id, team) is None:
-            raise MisuseError(f"there is no run {run_id!r}")
-        await reader.store.follow(run_id)
-        while True:
-            ended = await reader.look()
-            for event in reader.taken():
+        await following.store.aopen()
+        async with aclosing(following.follow(run_id, after=after, team=team)) as events:
+            async for event in events:
                 yield event
-            if ended:
-                return
-            await reader.wait()
     finally:
-        await reader.store.aclose()
+        await following.store.aclose()
+
+
+class Following:
+    """
+    Follows any number of runs of a store, over its connections and one line on which it is called.
+
+    Args:
+        store: the store; whoever opened it closes it.
+
+    """
+
+    def __init__(self, store: JobStore) -> None:
+        self.store = store
+        self._readers: dict[str, set[_Reader]] = {}
+        self._works: Callable[[], bool] | None = None
+        self._listening = asyncio.Lock()
+
+    async def follow(
+        self, run_id: str, *, after: int = 0, team: str | None = None
+    ) -> AsyncGenerator[dict[str, Any], None]:
+        """Yield the events of a run, as the function `follow` does."""
+        if await self.store.get(run_id, team) is None:
+            raise MisuseError(f"there is no run {run_id!r}")
+        reader = _Reader(self.store, run_id, after)
+        readers = self._readers.setdefault(run_id, set())
+        readers.add(reader)
+        try:
+            await self.store.follow(run_id)
+            while True:
+                ended = await self._look(reader)
+                for event in reader.taken():
+                    yield event
+                if ended:
+                    return
+                await reader.wait()
+        finally:
+            readers.discard(reader)
+            if not readers and self._readers.get(run_id) is readers:
+                del self._readers[run_id]
+
+    async def _look(self, reader: _Reader) -> bool:
+        reader.news.clear()
+        with suppress(StoreUnavailable):
+            await self._listen()
+            return await reader.look()
+        return False
+
+    async def _listen(self) -> None:
+        async with self._listening:
+            if self._works is None or not self._works():
+                works = await self.store.listen(RUN_CHANNEL, self._called)
+                await self.store.listen(LIVE_CHANNEL, self._told)
+                self._works = works
+
+    def _called(self, run_id: str) -> None:
+        for reader in self._readers.get(run_id, ()):
+            reader.news.set()
+
+    def _told(self, text: str) -> None:
+        found = _WHOSE.search(text)
+        readers = self._readers.get(msgspec.json.decode(found[1])) if found is not None else None
+        if readers:
+            piece = msgspec.json.decode(text)
+            for reader in readers:
+                reader.hear(piece)
+
+
+_WHOSE = re.compile(r'"run_id":("(?:[^"\\]|\\.)*")')
 
 
 class _Reader:
-    def __init__(self, url: str, run_id: str, after: int) -> None:
-        self.store = JobStore(url)
-        self.store.database = open_database(url, connections=1)
+    def __init__(self, store: JobStore, run_id: str, after: int) -> None:
         self.ready: list[dict[str, Any]] = []
+        self.news = asyncio.Event()
+        self._store = store
         self._run_id, self._after = run_id, after
-        self._news = asyncio.Event()
-        self._works: Callable[[], bool] | None = None
         self._heard = False  # pieces since the last answer of the model
         self._followed_at = asyncio.get_running_loop().time()
 
     async def look(self) -> bool:
         """Read what is new; True when there is nothing more to come."""
-        self._news.clear()
-        with suppress(StoreUnavailable):
-            await self._listen()
-            job = await self.store.get(self._run_id)  # looked at first: what comes between is read below
-            while events := await self.store.events(self._run_id, self._after):
-                for event in events:
-                    self._take(event)
-            self.ready.sort(key=lambda event: int(event["seq"]))
-            return job is None or job.ended
-        return False
+        await self._stay()
+        ended = await self._store.has_ended(self._run_id)  # looked at first: what comes between is read below
+        while events := await self._store.events(self._run_id, self._after):
+            for event in events:
+                self._take(event)
+        self.ready.sort(key=lambda event: int(event["seq"]))
+        return ended
 
     def taken(self) -> list[dict[str, Any]]:
         """Hand out what is ready."""
@@ -134,30 +191,21 @@ class _Reader:
         if self.ready:
             return
         with suppress(TimeoutError):
-            async with asyncio.timeout(_LOOK_S[self.store.database.dialect]):
-                await self._news.wait()
+            async with asyncio.timeout(_LOOK_S[self._store.database.dialect]):
+                await self.news.wait()
 
-    async def _listen(self) -> None:
-        if self._works is None or not self._works():
-            works = await self.store.listen(RUN_CHANNEL, self._called)
-            await self.store.listen(LIVE_CHANNEL, self._told)
-            self._works = works
+    async def _stay(self) -> None:
+        """Say now and then that somebody follows."""
         now = asyncio.get_running_loop().time()
         if now - self._followed_at > FOLLOWED_S / 3:
             self._followed_at = now
-            await self.store.follow(self._run_id)
+            await self._store.follow(self._run_id)
 
-    def _called(self, run_id: str) -> None:
-        if run_id == self._run_id:
-            self._news.set()
-
-    def _told(self, text: str) -> None:
-        if f'"run_id":"{self._run_id}"' not in text:
-            return
-        piece = msgspec.json.decode(text)
-        if piece["run_id"] == self._run_id and piece["seq"] > self._after:
+    def hear(self, piece: dict[str, Any]) -> None:
+        """Take a piece of text that was called out."""
+        if piece["seq"] > self._after:
             self.ready.append(piece)
-            self._news.set()
+            self.news.set()
 
     def _take(self, event: dict[str, Any]) -> None:
         self._after = event["seq"]

@@ -83,7 +83,7 @@ class FactJournal:
         self._write_turn = asyncio.Lock()
         self._made = self._in_flight = 0
         self._settled = asyncio.Event()
-        self.events = claim.last_event
+        self.events = self.heard = claim.last_event
         self._started = self._loop.time() - claim.elapsed_s
 
     # the core's protocol
@@ -199,6 +199,7 @@ class FactJournal:
 
     def hear(self, event: AgentEvent) -> bool:
         """Take an event of this run; it is written with the next fact, or soon. False where it is nobody's business."""
+        self.heard = max(self.heard, event.seq)
         if isinstance(event, TextDelta | ThinkingDelta):
             if self.followed and self._on_piece is not None:
                 self._on_piece(event)
@@ -206,6 +207,8 @@ class FactJournal:
         if isinstance(event, RunFinished):
             if event.result.stop_reason == "handed_over" or (event.result.status == "cancelled" and not self.cancelled):
                 return False  # it ends for this process only
+            if event.result.status == "paused" and self.cancelled:
+                return False  # nobody is waited for any more
             self.result = event.result
         self._untold.append((event.seq, to_json(folded(event, self.contents, self._answers))))
         if self._telling is None:

@@ -68,7 +68,7 @@ class JobStore:
             StoreUnavailable: the database does not answer.
 
         """
-        return self.database.is_there() and await form_of(self.database) > 0
+        return await self.database.is_there() and await form_of(self.database) > 0
 
     async def aclose(self) -> None:
         """Close the connections."""
@@ -129,6 +129,16 @@ class JobStore:
             return job
         return msgspec.structs.replace(job, result=(await self._whole(run_id, [job.result]))[0])
 
+    async def has_ended(self, run_id: str) -> bool:
+        """Whether nothing more becomes of a run; also where it has been forgotten."""
+        rows = await self.database.one(ask("SELECT ended_at FROM factory_jobs WHERE run_id = $1", run_id))
+        return not rows or rows[0]["ended_at"] is not None
+
+    async def last_event(self, run_id: str) -> int:
+        """Return the number of the last event of a run; 0 where there is none yet."""
+        rows = await self.database.one(ask("SELECT max(seq) AS last FROM factory_events WHERE run_id = $1", run_id))
+        return rows[0]["last"] or 0
+
     async def find(
         self, *, team: str | None = None, statuses: Sequence[str] = (), prefix: str = "", limit: int = 50
     ) -> list[Job]:
@@ -154,9 +164,13 @@ class JobStore:
         return await self.database.run(lambda: self._decide(run_id, decisions, team))
 
     def _decide(self, run_id: str, decisions: Mapping[str, Any], team: str | None) -> Script[list[str]]:
-        rows = yield ask(f"SELECT status, team, pending FROM factory_jobs WHERE run_id = $1 {self._for_update}", run_id)
+        rows = yield ask(
+            f"SELECT status, team, pending, cancel_at FROM factory_jobs WHERE run_id = $1 {self._for_update}", run_id
+        )
         if not rows or team not in (None, rows[0]["team"]):
             raise MisuseError(f"there is no run {run_id!r}")
+        if rows[0]["cancel_at"] is not None:
+            raise MisuseError(f"run {run_id} waits for no decision: it is cancelled")
         known = {row["call_id"] for row in (yield ask(DECIDED, run_id))}
         waiting = [call["call_id"] for call in read_json(rows[0]["pending"]) or ()]
         for call_id in decisions:
@@ -204,6 +218,8 @@ class JobStore:
                        why = 'cancelled before it began' WHERE run_id = $1""",
                 *(run_id, to_json(_never_begun(run_id))),
             )
+            end = {"type": "run_finished", "run_id": run_id, "seq": 1, "at_s": 0.0, "result": None}
+            yield ask("INSERT INTO factory_events (run_id, seq, event) VALUES ($1, 1, $2)", run_id, to_json(end))
             yield from called(self.database.dialect, RUN_CHANNEL, run_id)
         else:
             # whoever holds it, or takes it up next, ends it with what has been done; it waits for nothing more

@@ -14,12 +14,12 @@ from typing import Any, Protocol
 import msgspec
 
 from shared_libs.atomic.errors import FactoryError, RunInterrupted, in_words
-from shared_libs.atomic.events import AgentEvent, EventSink
+from shared_libs.atomic.events import AgentEvent, EventSink, RunFinished
 from shared_libs.atomic.results import AgentResult
 from shared_libs.atomic.scope import Scope, use_scope
 from shared_libs.durable.beat import Beat
 from shared_libs.durable.database import StoreUnavailable, persistently
-from shared_libs.durable.folding import folded_result
+from shared_libs.durable.folding import folded, folded_result
 from shared_libs.durable.following import Outlet
 from shared_libs.durable.holding import NOW, Events, Holder
 from shared_libs.durable.jobs import Claim, Held, WorkerPolicy
@@ -108,6 +108,7 @@ class Worker:
         self._tasks: dict[tuple[str, int], asyncio.Task[None]] = {}
         self._journals: dict[str, FactJournal] = {}
         self._agents: dict[tuple[str, str | None], Agent] = {}
+        self._building: dict[tuple[str, str | None], asyncio.Lock] = {}
         self._refused: dict[str, float] = {}
         self._awake = asyncio.Event()
         self._draining = False
@@ -301,6 +302,8 @@ class Worker:
                 result = journal.result
             except Exception as error:  # noqa: BLE001 - misuse that only the run shows, such as a session without a memory
                 result = _failed(claim, str(error) or in_words(error))
+            if result.status == "paused" and journal.cancelled:
+                result = _not_waited_for(result)
             if result.status != "paused":
                 await self._end(claim, journal, result)
                 return None
@@ -310,6 +313,8 @@ class Worker:
 
     async def _end(self, claim: Claim, journal: FactJournal | None, result: AgentResult) -> None:
         contents = {} if journal is None else journal.contents
+        told = journal is not None and journal.result is result
+        events = () if told else self._told_end(claim, journal, result)
         changes = {
             "status": result.status,
             "result": to_json(folded_result(result, contents)),
@@ -319,7 +324,18 @@ class Worker:
             "state": None,
             "why": result.error,
         }
-        await self._move(claim, journal, changes)
+        await self._move(claim, journal, changes, events)
+
+    def _told_end(self, claim: Claim, journal: FactJournal | None, result: AgentResult) -> Events:
+        """Tell an end that the run itself did not tell: every run has one, for whoever follows it."""
+        number = 1 + (claim.last_event if journal is None else journal.heard)
+        event = RunFinished(run_id=claim.run_id, seq=number, at_s=result.elapsed_s, result=result)
+        if journal is not None:
+            self._hear(event)
+            return ()
+        if self._record is not None:
+            self._record(event, claim.team)
+        return [(number, to_json(folded(event, {}, {})))]
 
     async def _pause(self, claim: Claim, journal: FactJournal, result: AgentResult) -> Claim | None:
         """Write the state down; it waits for decisions, or goes on with an empty journal."""
@@ -346,8 +362,11 @@ class Worker:
         _log.warning("run %s: %s", claim.run_id, why)
         await self._move(claim, None, _QUEUED | {"why": why})
 
-    async def _move(self, claim: Claim, journal: FactJournal | None, changes: Mapping[str, Any]) -> bool:
-        events: Events = () if journal is None else await journal.settle()
+    async def _move(
+        self, claim: Claim, journal: FactJournal | None, changes: Mapping[str, Any], events: Events = ()
+    ) -> bool:
+        if journal is not None:
+            events = await journal.settle()
         moved = await persistently(
             lambda: self._holder.move(claim, changes, events), while_=lambda: journal is None or not journal.lost
         )
@@ -357,12 +376,14 @@ class Worker:
 
     async def _agent(self, claim: Claim) -> Agent:
         key = claim.definition_hash, claim.file
-        agent = self._agents.get(key)
-        if agent is None:
-            agent = self._build(claim, [self._hear])
-            await agent.aopen()
-            agent = self._agents.setdefault(key, agent)
-        return agent
+        if key not in self._agents:
+            async with self._building.setdefault(key, asyncio.Lock()):
+                if key not in self._agents:
+                    # it reads files and loads libraries: in a thread, so that other runs and probes go on
+                    agent = await asyncio.to_thread(self._build, claim, [self._hear])
+                    await agent.aopen()
+                    self._agents[key] = agent
+        return self._agents[key]
 
     def _hear(self, event: AgentEvent) -> None:
         journal = self._journals.get(event.run_id)
@@ -394,6 +415,13 @@ async def _answer(agent: Agent, claim: Claim, journal: FactJournal) -> AgentResu
             pass
     assert journal.result is not None
     return journal.result
+
+
+def _not_waited_for(result: AgentResult) -> AgentResult:
+    why = "cancelled while it waited for a decision"
+    return msgspec.structs.replace(
+        result, status="cancelled", stop_reason="cancelled", pending=(), state=None, error=why
+    )
 
 
 def _failed(claim: Claim, why: str) -> AgentResult:

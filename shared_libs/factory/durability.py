@@ -52,7 +52,7 @@ def submission(
     run_id: str | None = None,
     session_id: str | None = None,
     timeout_s: float | None = None,
-    team: str = "",
+    output_schema: Mapping[str, Any] | None = None,
     **more: Any,
 ) -> tuple[Submission, str]:
     """
@@ -66,8 +66,9 @@ def submission(
         run_id: names the run for good; one is made by default.
         session_id: the conversation to continue.
         timeout_s: seconds from the run's start; None: the definition's.
-        team: whose it is.
-        more: `priority`, `delay_s` and the limits of `Submission`, instead of those of the definition.
+        output_schema: the shape of the answer; None: the definition's.
+        more: of `Submission`: whose it is (`team`, `asked_by`), and `priority`, `delay_s` and limits instead of those
+            of the definition.
 
     Raises:
         ConfigError: the definition does not hold, or has a secret in plain text.
@@ -79,6 +80,8 @@ def submission(
     if problems := check_file(path, on_note=lambda _: None):
         raise ConfigError(problems)
     definition = load_definition(path)
+    if output_schema is not None:
+        definition["output_schema"] = dict(output_schema)
     if problems := [f"{path}: {place}: {_WHY}" for place in _plain_secrets(definition)]:
         raise ConfigError(problems)
     run_id = uuid.uuid4().hex if run_id is None else run_id
@@ -96,7 +99,6 @@ def submission(
         question=question,
         session_id=session_id,
         timeout_s=timeout_s,
-        team=team,
         **(limits | given),
     )
     return made, definition_hash(definition)

@@ -24,8 +24,7 @@ from shared_libs.service.state import Service
 
 _log = logging.getLogger("shared_libs.service")
 
-OPEN_PATHS = ("/healthz", "/readyz", "/openapi.json", "/", "/console.js", "/console.css")
-"""What needs no key: the probes, the document, and the console's page, which holds nothing but itself."""
+_ROUTERS = (agents.router, runs.router, meta.router)
 
 
 def create_app(settings: Settings, *, on_note: Callable[[str], None] = _log.warning) -> FastAPI:
@@ -60,7 +59,7 @@ def create_app(settings: Settings, *, on_note: Callable[[str], None] = _log.warn
     )
     app.state.service = service
     app.router.routes.extend(_hot_routes())
-    for router in (agents.router, runs.router, meta.router):
+    for router in _ROUTERS:
         app.include_router(router)
     app.add_exception_handler(FactoryError, _answer)
     app.add_exception_handler(HTTPException, _answer)
@@ -80,16 +79,23 @@ def _hot_routes() -> list[Route]:
 
 
 async def _answer(request: Request, error: Exception) -> JSONResponse:
-    problem = _seen_as_problem(error)
+    problem = _seen_as_problem(request, error)
     exchange = request.scope["factory.exchange"]
     headers = dict(problem.headers())
-    if isinstance(error, HTTPException) and error.headers:
-        headers |= dict(error.headers)
+    if isinstance(error, HTTPException) and error.status_code == 405:
+        headers["Allow"] = ", ".join(_allowed(request))
     content = problem_details(problem, exchange.request_id)
     return JSONResponse(content, problem.kind.status, headers=headers, media_type=PROBLEM_JSON)
 
 
-def _seen_as_problem(error: Exception) -> Problem:
+def _allowed(request: Request) -> list[str]:
+    """Return the methods that the routes of a path have together; each route knows its own alone."""
+    ours = [route for router in _ROUTERS for route in router.routes if isinstance(route, Route)]
+    matching = [route for route in (*ours, *_hot_routes()) if route.path_regex.match(request.scope["path"])]
+    return sorted({method for route in matching for method in route.methods or ()})
+
+
+def _seen_as_problem(request: Request, error: Exception) -> Problem:
     match error:
         case RequestValidationError():
             first: dict[str, Any] = dict(error.errors()[0])
@@ -98,7 +104,7 @@ def _seen_as_problem(error: Exception) -> Problem:
         case HTTPException(status_code=404):
             return Problem("not_found", "there is nothing at this address; GET /openapi.json tells what there is")
         case HTTPException(status_code=405):
-            return Problem("method_not_allowed", f"allowed here: {(error.headers or {}).get('Allow', 'nothing')}")
+            return Problem("method_not_allowed", f"allowed here: {', '.join(_allowed(request))}")
         case HTTPException(status_code=status) if status < 500:
             return Problem("invalid_request", str(error.detail))
     return problem_of(error)

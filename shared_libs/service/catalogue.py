@@ -75,8 +75,9 @@ class Entry:
     The chain of an agent is an entry of its own, `NAME/chain`: the bare models, without tools and instructions.
     """
 
-    def __init__(self, name: str, made: Made, description: str, *, kind: Literal["agent", "chain"]) -> None:
+    def __init__(self, name: str, made: Made, description: str, *, kind: Literal["agent", "chain"], path: Path) -> None:
         self.name = name
+        self.path = path
         self.description = description
         self.kind = kind
         self.created = int(time())
@@ -240,15 +241,15 @@ class Catalogue:
     def _built(self, path: Path, stamp: str, notes: list[str]) -> _File:
         if path.name == MODELS:
             agents = [(name, Made(agent)) for name, agent in self._chains(path, notes)]
-            entries = [Entry(name, made, "A chain of models.", kind="chain") for name, made in agents]
+            entries = [Entry(name, made, "A chain of models.", kind="chain", path=path) for name, made in agents]
             return _File(stamp, tuple(made for _, made in agents), tuple(entries))
         agent = load_agent(path, observers=self._observers, on_note=notes.append)
         description = str(load_definition(path).get("description", ""))
         if agent.llm.rehearsal:
             notes.append(f"{agent.name} rehearses: no model is usable, and its answers say so")
         made = Made(agent)
-        chain = Entry(f"{agent.name}/chain", made, f"The models of {agent.name}.", kind="chain")
-        return _File(stamp, (made,), (Entry(agent.name, made, description, kind="agent"), chain))
+        chain = Entry(f"{agent.name}/chain", made, f"The models of {agent.name}.", kind="chain", path=path)
+        return _File(stamp, (made,), (Entry(agent.name, made, description, kind="agent", path=path), chain))
 
     def _chains(self, path: Path, notes: list[str]) -> Iterable[tuple[str, ReActAgent]]:
         written = load_definition(path)

@@ -245,7 +245,7 @@ class Endpoint:
         self.needs = needs
         self.doc = doc
         self._handler = handler
-        self._dialect = dialect
+        self.dialect = dialect
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve a request."""
@@ -271,6 +271,6 @@ class Endpoint:
             call.exchange.tell(name, value)
         if problem.kind.status in (408, 413):
             call.exchange.tell("connection", "close")  # the rest of the body is not read
-        dialect = self._dialect
+        dialect = self.dialect
         body = dialect.body(problem, call.exchange.request_id)
         await call.reply(body, status=dialect.status(problem), kind=dialect.media_type)

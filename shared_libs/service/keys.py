@@ -174,8 +174,8 @@ class Door:
             "denied: %s %r from %s with key %s: %s",
             *(scope["method"], presentable(scope["path"][:200]), source, key.id if key else "none", problem.code),
         )
-        if problem.kind.status != 401:
-            return
+        if problem.kind.status != 401 or told is None:
+            return  # who shows none does not guess
         often = self._fails_too_often(scope)
         failures = self._failures.setdefault(source, deque(maxlen=FAILURES))
         failures.append(asyncio.get_running_loop().time())

@@ -29,6 +29,7 @@ from shared_libs.atomic.errors import (
     RateLimited,
     RunStoreError,
 )
+from shared_libs.durable import StoreUnavailable
 
 _log = logging.getLogger("shared_libs.service")
 
@@ -181,7 +182,7 @@ def problem_of(error: Exception) -> Problem:
             return Problem("upstream_unavailable", str(error), retry_after_s=error.retry_after_s)
         case MemoryConflict():
             return Problem("conflict", str(error))
-        case RunStoreError():
+        case RunStoreError() | StoreUnavailable():
             return Problem("store_unavailable", "the store of runs does not answer; try again", retry_after_s=5.0)
         case MemoryStoreError():
             return Problem("store_unavailable", "the memory of this agent does not answer; try again")

@@ -17,6 +17,7 @@ from shared_libs.service.admission import Admission
 from shared_libs.service.callers import Caller
 from shared_libs.service.catalogue import Catalogue
 from shared_libs.service.database import ServiceDatabase
+from shared_libs.service.durable import Queue
 from shared_libs.service.faces.mcp import McpFace
 from shared_libs.service.faces.responses_kept import KeptResponses
 from shared_libs.service.faces.wanted import Outcome
@@ -66,6 +67,7 @@ class Service:
         self.paused = PausedRuns()
         self.runs = Runs(self.admission, self.paused, orphan_grace_s=settings.orphan_grace_s)
         self.store = RunStore(settings.store, contents=settings.contents, retention_days=settings.retention_days)
+        self.queue = Queue(default_url() if settings.store is None else settings.store)
         self.run_repeats: Repeats[LiveRun] = Repeats()
         self.responses = KeptResponses()
         self.outcomes: Repeats[Shared[Outcome]] = Repeats()
@@ -84,6 +86,7 @@ class Service:
         """
         async with AsyncExitStack() as stack:
             stack.push_async_callback(self.store.aclose)
+            stack.push_async_callback(self.queue.aclose)
             await self._open_store()
             await stack.enter_async_context(self.metrics.watching_the_loop())
             stack.push_async_callback(self.catalogue.aclose)

@@ -251,6 +251,8 @@ class BaseLLMWrapper:
             _checked_options(options)
         deadline = _deadline(timeout)
 
+        await load("numpy")
+
         async def embed(part: Sequence[str]) -> np.ndarray:
             async def send(model: BaseLLMWrapper, _: Watch) -> np.ndarray:
                 await model._ready()

@@ -144,9 +144,10 @@ def request_items(messages: Sequence[Message], made_by: list[str], stale: Collec
             call_id = portable_id(message.tool_call_id or "", MAX_ID_CHARS)
             items.append({"type": "function_call_output", "call_id": call_id, "output": _content(message)})
         elif message.role == "assistant":
-            items += _assistant_items(message, [data for data in _own(message, made_by) if data.get("id") not in stale])
+            own = [data for data in _own(message, made_by) if data.get("id") not in stale]
+            items += _assistant_items(message, own, f"msg_{len(items)}")
         else:
-            items.append({"role": message.role, "content": _content(message)})
+            items.append({"type": "message", "role": message.role, "content": _content(message)})
     return items
 
 
@@ -186,10 +187,13 @@ def _content(message: Message) -> str | list[dict[str, Any]]:
     ]
 
 
-def _assistant_items(message: Message, own: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def _assistant_items(message: Message, own: list[dict[str, Any]], id: str) -> list[dict[str, Any]]:
     items: list[dict[str, Any]] = []
     if message.text:
-        said = {"role": "assistant", "content": message.text}
+        # as the API itself would have said it: llama.cpp takes no bare text, vLLM misses every field that is left out
+        text = {"type": "output_text", "text": message.text, "annotations": []}
+        said: dict[str, Any] = {"type": "message", "id": id, "role": "assistant", "status": "completed"}
+        said["content"] = [text]
         for data in own:
             said |= {"phase": data["phase"]} if "phase" in data else {}
         items += [*_reasoning_before("", own), said]

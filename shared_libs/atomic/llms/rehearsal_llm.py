@@ -19,6 +19,7 @@ import msgspec
 
 from shared_libs.atomic.errors import LLMError, MisuseError
 from shared_libs.atomic.llms.base import BaseLLMWrapper
+from shared_libs.atomic.loading import load
 from shared_libs.atomic.types import LLMChunk, LLMResponse, Message, Price, ToolCall, ToolSpec
 
 if TYPE_CHECKING:
@@ -88,6 +89,7 @@ class RehearsalLLM(BaseLLMWrapper):
         return rehearsed_vectors(texts, int(options.get("dimensions") or DIMENSIONS))
 
     async def _rerank(self, query: str, texts: list[str], **options: Any) -> list[float]:
+        await load("numpy")
         vectors = rehearsed_vectors([query, *texts], DIMENSIONS)
         return [round(float(score), 6) for score in vectors[1:] @ vectors[0]]
 

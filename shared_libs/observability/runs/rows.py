@@ -26,6 +26,8 @@ SHOWN = 8_000
 
 _CHANCE_BITS = 22
 
+_LAST_ID = 2**63 - 1  # of what databases keep
+
 
 class RunRow(msgspec.Struct, PlainData, frozen=True, kw_only=True):
     """
@@ -84,7 +86,7 @@ def new_id(started_at: str) -> int:
 
 def first_id(at: datetime) -> int:
     """Return the smallest number that a run which began then may have."""
-    return max(0, int(at.timestamp() * 1000)) << _CHANCE_BITS
+    return min(max(0, int(at.timestamp() * 1000)) << _CHANCE_BITS, _LAST_ID)
 
 
 def moment(text: str) -> datetime:
@@ -111,7 +113,7 @@ def read_cursor(order: Order, text: str) -> tuple[int, float]:
     """
     seconds, mark, number = text.rpartition("~")
     try:
-        if bool(mark) == (order == "slowest"):
+        if bool(mark) == (order == "slowest") and int(number) <= _LAST_ID:
             return int(number), float(seconds or 0)
     except ValueError:
         pass

@@ -9,21 +9,24 @@ from starlette.routing import Route
 
 from shared_libs.service.endpoint import Call, Endpoint, Handler
 from shared_libs.service.faces import chat, messages, responses, vectors
+from shared_libs.service.faces import request_docs as docs
 from shared_libs.service.faces.anthropic_answer import anthropic_error, anthropic_status
 from shared_libs.service.faces.openai_answer import openai_error, openai_status
-from shared_libs.service.problems import Dialect
+from shared_libs.service.problems import PROBLEM_JSON, Dialect
 
 
-def _doc(tag: str, summary: str, *, streams: bool = False, body: bool = True) -> dict[str, Any]:
+def _doc(tag: str, summary: str, body: dict[str, Any] | None = None, *, streams: bool = False) -> dict[str, Any]:
     """What the OpenAPI document says of a route whose format is another vendor's, and described there."""
-    content: dict[str, Any] = {"application/json": {"schema": {"type": "object"}}}
-    answer = content | ({"text/event-stream": {"schema": {"type": "string"}}} if streams else {})
+    answer: dict[str, Any] = {"application/json": {"schema": {"type": ["object", "array"]}}}
+    answer |= {"text/event-stream": {"schema": {"type": "string"}}} if streams else {}
     told = {
         "tags": [tag],
         "summary": summary,
         "responses": {"200": {"description": summary, "content": answer}},
     }
-    return told | ({"requestBody": {"required": True, "content": content}} if body else {})
+    if body is not None:
+        told["requestBody"] = {"required": True, "content": {"application/json": {"schema": body}}}
+    return told
 
 
 OPENAI = Dialect(openai_error, openai_status)
@@ -43,40 +46,48 @@ async def _mcp(call: Call) -> None:
 
 
 def _mcp_doc(method: str) -> dict[str, Any]:
-    told = _doc("mcp", "The Model Context Protocol", streams=True, body=method == "POST")
+    told = _doc("mcp", "The Model Context Protocol", docs.RPC if method == "POST" else None, streams=True)
+    refused = {kind: {"schema": {"type": "object"}} for kind in ("application/json", PROBLEM_JSON)}
+    told["responses"] |= {
+        "202": {"description": "A notification was taken."},
+        "4XX": {"description": "Refused, by the protocol or by us.", "content": refused},
+    }
     return told | {"operationId": f"{method.lower()}_mcp"}
 
 
 HOT = [
-    _route("POST", "/v1/chat/completions", chat.chat, _doc("openai", "A chat completion", streams=True)),
-    _route("GET", "/v1/models", chat.models, _doc("openai", "What may be asked", body=False)),
-    _route("GET", "/v1/models/{name:path}", chat.model, _doc("openai", "One of them", body=False)),
-    _route("POST", "/v1/responses", responses.create, _doc("openai", "A response", streams=True)),
+    _route("POST", "/v1/chat/completions", chat.chat, _doc("openai", "A chat completion", docs.CHAT, streams=True)),
+    _route("GET", "/v1/models", chat.models, _doc("openai", "What may be asked")),
+    _route("GET", "/v1/models/{name:path}", chat.model, _doc("openai", "One of them")),
+    _route("POST", "/v1/responses", responses.create, _doc("openai", "A response", docs.RESPONSE, streams=True)),
     _route(
-        "POST", "/v1/responses/input_tokens", responses.count_tokens, _doc("openai", "About how many tokens it has")
+        "POST",
+        "/v1/responses/input_tokens",
+        responses.count_tokens,
+        _doc("openai", "About how many tokens it has", docs.RESPONSE),
     ),
-    _route("GET", "/v1/responses/{id}", responses.retrieve, _doc("openai", "A response", body=False, streams=True)),
-    _route("DELETE", "/v1/responses/{id}", responses.delete, _doc("openai", "Forget a response", body=False)),
-    _route("POST", "/v1/responses/{id}/cancel", responses.cancel, _doc("openai", "End a response", body=False)),
-    _route(
-        "GET", "/v1/responses/{id}/input_items", responses.input_items, _doc("openai", "What it was asked", body=False)
-    ),
-    _route("POST", "/v1/embeddings", vectors.embeddings, _doc("openai", "Embeddings of texts")),
+    _route("GET", "/v1/responses/{id}", responses.retrieve, _doc("openai", "A response", streams=True)),
+    _route("DELETE", "/v1/responses/{id}", responses.delete, _doc("openai", "Forget a response")),
+    _route("POST", "/v1/responses/{id}/cancel", responses.cancel, _doc("openai", "End a response")),
+    _route("GET", "/v1/responses/{id}/input_items", responses.input_items, _doc("openai", "What it was asked")),
+    _route("POST", "/v1/embeddings", vectors.embeddings, _doc("openai", "Embeddings of texts", docs.EMBEDDING)),
     *(  # as Jina and others have it, as Cohere's SDK asks, as text-embeddings-inference does
-        _route("POST", path, vectors.rerank, _doc("rerank", "How well texts answer a query"))
+        _route("POST", path, vectors.rerank, _doc("rerank", "How well texts answer a query", docs.RERANK))
         for path in ("/v1/rerank", "/v2/rerank", "/rerank")
     ),
-    _route("POST", "/v1/messages", messages.messages, _doc("anthropic", "A message", streams=True), ANTHROPIC),
+    _route(
+        "POST", "/v1/messages", messages.messages, _doc("anthropic", "A message", docs.MESSAGE, streams=True), ANTHROPIC
+    ),
     _route(
         "POST",
         "/v1/messages/count_tokens",
         messages.count_tokens,
-        _doc("anthropic", "About how many tokens a request has"),
+        _doc("anthropic", "About how many tokens a request has", docs.COUNT),
         ANTHROPIC,
     ),
     *(
         Route("/mcp", Endpoint(_mcp, needs="agents:run", doc=_mcp_doc(method)), methods=[method])
-        for method in ("POST", "GET", "DELETE")
+        for method in ("POST", "GET")
     ),
 ]
 """Plain ASGI, as all that is asked often."""

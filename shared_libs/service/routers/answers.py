@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Iterable
 from typing import Any
 
-from starlette.responses import Response
+from starlette.responses import JSONResponse
 
 from shared_libs.atomic.events import AgentEvent
 from shared_libs.service.callers import Caller
@@ -19,10 +19,8 @@ MAX_SESSION_ID = 200
 """Characters of a session's name."""
 
 
-class Json(Response):
+class Json(JSONResponse):
     """An answer in JSON, for FastAPI's routes: what the store gives is encoded as it is."""
-
-    media_type = "application/json"
 
     def render(self, content: Any) -> bytes:
         """Encode it."""

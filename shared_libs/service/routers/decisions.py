@@ -14,8 +14,10 @@ from shared_libs.agents.pause import PausedRun
 from shared_libs.atomic.errors import MisuseError
 from shared_libs.atomic.events import RunFinished
 from shared_libs.atomic.results import AgentResult
+from shared_libs.durable import Job
 from shared_libs.observability.redact import MASK
 from shared_libs.observability.runs.rows import RunRow
+from shared_libs.service.durable import DurableRun
 from shared_libs.service.endpoint import Call
 from shared_libs.service.live import Asked, LiveRun, Resumed, demand_of_run
 from shared_libs.service.problems import Problem
@@ -31,6 +33,9 @@ async def decide(call: Call) -> None:
         raise Problem("invalid_request", "timeout is a positive number of seconds", param="timeout")
     decisions = _read(body.get("decisions"))
     service, team, run_id = call.service, call.caller.team, call.path["run_id"]
+    if (job := await service.queue.job(run_id, team)) is not None:
+        await _decide_durable(call, job, decisions)
+        return
     agent, state = await _waiting(service, team, run_id)
     entry = service.catalogue.find(call.caller, agent, kind="agent")
     PausedRun.read(state).decide(decisions)  # raises what is wrong before anything is begun
@@ -47,6 +52,28 @@ async def decide(call: Call) -> None:
     service.paused.forget(team, run_id)
     call.exchange.tell("x-factory-run-id", live.id)
     await answer(call, live, background=background, stays=stays)
+
+
+async def _decide_durable(call: Call, job: Job, decisions: dict[str, Decision]) -> None:
+    """Enter the decisions; whichever worker takes the run goes on with them."""
+    service = call.service
+    entry = service.catalogue.find(call.caller, job.agent, kind="agent")
+    background = in_background(call)
+    stays = call.stays_when_gone("continue")
+    deadline = call.deadline(entry.longest_s, streams=streams(call) or background)
+    after = await service.queue.store.last_event(job.run_id)
+    await service.queue.decide(job, decisions)
+    call.exchange.tell("x-factory-run-id", job.run_id)
+    if background:
+        call.exchange.tell("location", f"/v1/runs/{job.run_id}")
+        await call.reply({"run_id": job.run_id, "status": "queued"}, status=202)
+        return
+    demand = demand_of_run(entry, call.caller, deadline, call.priority)
+    live = DurableRun(entry, demand, service.queue, job.run_id, after=after)
+    live.goes_on_from(after, service.runs.get(job.run_id, call.caller.team))
+    if not service.runs.begin_if_idle(live):
+        raise Problem("conflict", "the run goes on, and somebody waits for it here; GET its events")
+    await answer(call, live, background=False, stays=stays)
 
 
 async def _waiting(service: Service, team: str, run_id: str) -> tuple[str, dict[str, Any]]:

@@ -2,20 +2,32 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 
 import msgspec
 from fastapi import APIRouter, Depends, Query, Request
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 from starlette.routing import Route
 
 from shared_libs.agents.limits import is_seconds
 from shared_libs.agents.question import read_question
+from shared_libs.durable import Submission
 from shared_libs.observability.runs.rows import RunRow
+from shared_libs.service.admission import Demand
 from shared_libs.service.bodies import decode_json
 from shared_libs.service.callers import Caller
 from shared_libs.service.catalogue import Entry
+from shared_libs.service.durable import (
+    ANSWER_S,
+    ANSWER_SHARE,
+    DurableRun,
+    row_of,
+    submission_of,
+    wants_durable,
+)
 from shared_libs.service.endpoint import Call, Endpoint
 from shared_libs.service.keys import require_key
 from shared_libs.service.live import Asked, LiveRun, demand_of_run
@@ -39,10 +51,25 @@ from shared_libs.service.state import Service
 
 router = APIRouter(prefix="/v1/runs", tags=["runs"], default_response_class=Json)
 
+_CURSOR = r"^([0-9]{1,9}(\.[0-9]{1,18})?(e-[0-9]{2})?~)?[1-8]?[0-9]{1,18}$"
+
 FLUSH_S = 0.5
 """Seconds a list waits for what this process has to write."""
 
 _FIELDS = ("question", "session_id", "timeout", "output_schema")
+
+
+def _in_utc(told: Any) -> datetime:
+    """Read a moment as RFC 3339 has it, and nothing that else may be taken for one."""
+    try:
+        if isinstance(told, str) and (at := datetime.fromisoformat(told)).tzinfo is not None:
+            return at.astimezone(UTC)
+    except (ValueError, OverflowError):
+        pass
+    raise ValueError("a moment with its offset, as in 2026-11-27T09:00:00Z")
+
+
+Moment = Annotated[datetime, BeforeValidator(_in_utc), WithJsonSchema({"type": "string", "format": "date-time"})]
 
 
 class WantedRuns(BaseModel):
@@ -56,9 +83,9 @@ class WantedRuns(BaseModel):
     """Whose runs."""
     session_id: Annotated[str, Field(min_length=1, max_length=MAX_SESSION_ID)] | None = None
     """Of which conversation."""
-    since: AwareDatetime | None = None
+    since: Moment | None = None
     """Those that began then or later."""
-    until: AwareDatetime | None = None
+    until: Moment | None = None
     """Those that began before."""
     parent: str | None = None
     """Those of its sub-agents; they are in no other list."""
@@ -66,8 +93,8 @@ class WantedRuns(BaseModel):
     """Words of question, answer or error; all of them."""
     order: Literal["newest", "slowest"] = "newest"
     """Which come first."""
-    after: str | None = None
-    """The `next` of the page before."""
+    after: Annotated[str, Field(pattern=_CURSOR)] | None = None
+    """The `next` of the page before; it goes on in the same order."""
     limit: Annotated[int, Field(ge=1, le=500)] = 50
     """Runs of a page."""
 
@@ -80,8 +107,9 @@ async def begin(call: Call) -> None:
     streaming, background = streams(call), in_background(call)
     asked_before = AskedBefore(call, raw)
     stays = background or call.stays_when_gone("continue")
+    durable = wants_durable(entry, call.query.get("durable"))
     live = call.service.run_repeats.find(asked_before)
-    if live is None and asked_before.has_key:
+    if live is None and asked_before.has_key and not durable:
         row = await call.service.store.async_get(asked_before.run_id, call.caller.team)
         if row is not None:
             await _answer_from_store(call, row)
@@ -97,12 +125,32 @@ async def begin(call: Call) -> None:
             options={key: body[key] for key in ("output_schema",) if body.get(key) is not None},
         )
         demand = demand_of_run(entry, call.caller, deadline, call.priority)
-        run_id = asked_before.run_id if asked_before.has_key else ""
-        live = LiveRun(entry, asked, demand, record=call.service.record(call.caller), run_id=run_id)
+        run_id = asked_before.run_id if asked_before.has_key else uuid.uuid4().hex
+        if durable:
+            left_s = deadline.remaining()
+            timeout_s = body.get("timeout") if background else left_s - min(ANSWER_S, ANSWER_SHARE * left_s)
+            made = await submission_of(entry, asked, demand, run_id=run_id, timeout_s=timeout_s)
+            if background:
+                await _answer_submitted(call, demand, made)
+                return
+            live = DurableRun(entry, demand, call.service.queue, run_id, made=made)
+        else:
+            live = LiveRun(entry, asked, demand, record=call.service.record(call.caller), run_id=run_id)
         call.service.runs.begin(live)
         call.service.run_repeats.keep(asked_before, live)
     call.exchange.tell("x-factory-run-id", live.id)
     await answer(call, live, background=background, stays=stays)
+
+
+async def _answer_submitted(call: Call, demand: Demand, made: tuple[Submission, str]) -> None:
+    """Say where the run is found, once it is committed to the queue."""
+    async with call.service.admission.enter(demand):
+        await call.service.queue.submit(*made)
+    run_id = made[0].run_id
+    call.exchange.tell("x-factory-run-id", run_id)
+    call.exchange.tell("location", f"/v1/runs/{run_id}")
+    call.exchange.tell("preference-applied", "respond-async")
+    await call.reply({"run_id": run_id, "status": "queued"}, status=202)
 
 
 async def events(call: Call) -> None:
@@ -113,6 +161,10 @@ async def events(call: Call) -> None:
     live = call.service.runs.get(run_id, call.caller.team)
     if live is not None and live.has_events_after(after):
         await answer_with_events(call, live, after)
+        return
+    if await call.service.queue.job(run_id, call.caller.team) is not None:
+        told = call.service.queue.following.follow(run_id, after=max(after, 0))
+        await answer_with_record(call, told)
         return
     if await call.service.store.async_get(run_id, call.caller.team) is None:
         raise no_such_run(run_id)
@@ -129,8 +181,9 @@ async def list_runs(
     store = _service(request).store
     await store.flush(FLUSH_S)  # who has just begun a run looks for it
     which = wanted.model_dump(exclude={"order", "after", "limit"})
+    order = wanted.order if wanted.after is None else "slowest" if "~" in wanted.after else "newest"
     which["session_id"] = session_of(caller, wanted.session_id)
-    page = await store.async_list(team=caller.team, order=wanted.order, after=wanted.after, limit=wanted.limit, **which)
+    page = await store.async_list(team=caller.team, order=order, after=wanted.after, limit=wanted.limit, **which)
     return Json({"runs": [_shown(row, caller) for row in page.rows], "next": page.next})
 
 
@@ -148,6 +201,10 @@ async def cancel_run(
 ) -> Json:
     """Cancel a run; of one that has ended nothing changes. Returns how it stands then."""
     service = _service(request)
+    job = await service.queue.job(run_id, caller.team)
+    if job is not None:
+        job = await service.queue.cancel(job)
+        return Json(_shown(row_of(job, await service.store.async_get(run_id, caller.team)), caller))
     live = service.runs.get(run_id, caller.team)
     if live is not None:
         await live.cancel()
@@ -178,6 +235,10 @@ async def _answer_from_store(call: Call, row: RunRow) -> None:
 
 async def _found(service: Service, run_id: str, caller: Caller) -> RunRow:
     row = await service.store.async_get(run_id, caller.team)
+    if row is None or row.source == "worker":
+        job = await service.queue.job(run_id, caller.team)
+        if job is not None:
+            return row_of(job, row)
     if service.runs.get(run_id, caller.team) is not None and (row is None or row.status == "running"):
         await service.store.flush()
         row = await service.store.async_get(run_id, caller.team)
@@ -227,6 +288,7 @@ _BEGIN_DOC: Mapping[str, Any] = {
     "parameters": [
         {"name": "name", "in": "path", "required": True, "schema": {"type": "string"}},
         {"name": "background", "in": "query", "schema": {"type": "boolean", "default": False}},
+        {"name": "durable", "in": "query", "schema": {"type": "boolean"}},
         {"name": "X-Request-Timeout", "in": "header", "schema": {"type": "number", "exclusiveMinimum": 0}},
     ],
     "requestBody": {

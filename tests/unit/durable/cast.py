@@ -46,9 +46,9 @@ async def submit(store, run_id, **more):
 
 
 @asynccontextmanager
-async def working(url, build, **more):
+async def working(url, build, record=None, **more):
     """A worker at work; it is drained in the end."""
-    worker = Worker(url, build, policy=WorkerPolicy(**{"lease_s": LEASE_S} | more))
+    worker = Worker(url, build, policy=WorkerPolicy(**{"lease_s": LEASE_S} | more), record=record)
     task = asyncio.create_task(worker.run())
     try:
         yield worker

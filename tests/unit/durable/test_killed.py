@@ -18,11 +18,11 @@ def bench(*arguments):
 @pytest.mark.promise("durable-once")
 @pytest.mark.parametrize("shapes", [["plain", "sequential"], ["subagents", "once", "approval"]])
 def test_killed_at_its_writes_nothing_is_lost_and_nothing_recorded_is_done_again(shapes, postgres):
-    told = bench("--kills", "7", "--boundaries", "--shapes", *shapes, "--server", postgres)
+    told = bench("--kills", "7", "--boundaries", "--every", "7", "--shapes", *shapes, "--server", postgres)
     assert told.count("lost 0, wrong or swapped 0, recorded and done again 0") == 2
 
 
 @pytest.mark.promise("durable-once")
 def test_killed_at_random_moments_every_shape_ends_right(postgres):
-    told = bench("--kills", "3", "--seed", "7", "--server", postgres)
+    told = bench("--kills", "4", "--every", "2", "--seed", "7", "--server", postgres)
     assert told.count("lost 0, wrong or swapped 0, recorded and done again 0") == 2

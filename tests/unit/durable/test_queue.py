@@ -157,6 +157,16 @@ def test_a_decision_counts_once_and_what_is_not_decided_waits_on_without_a_slot(
             async with working(url, build):
                 await until(store.get, "r", wanted=lambda job: job.status == "waiting")
             assert paid == [1]
+            await submit(store, "unwanted")
+            async with working(url, build):
+                await until(store.get, "unwanted", wanted=lambda job: job.status == "waiting")
+                assert await store.cancel("unwanted")
+                with pytest.raises(MisuseError, match="it is cancelled"):
+                    await store.decide("unwanted", {"a": {"approved": True}})
+                unwanted = await until(store.get, "unwanted", wanted=ended)
+                told = await store.events("unwanted")
+            assert (unwanted.status, unwanted.pending) == ("cancelled", [])
+            assert [e["result"]["status"] for e in told if e["type"] == "run_finished"] == ["paused", "cancelled"]
             with pytest.raises(MisuseError, match="no call 'x' of run r waits"):
                 await store.decide("r", {"x": {"approved": True}})
             await store.decide("r", {"b": {"approved": False, "reason": "too much"}})
@@ -228,6 +238,8 @@ def test_cancelled_from_elsewhere_it_ends_and_says_what_was_done(url):
             assert not await elsewhere.cancel("r")
             with pytest.raises(MisuseError, match="no run"):
                 await elsewhere.cancel("nobody")
+            (end,) = await store.events("queued")
+            assert (end["type"], end["result"]["status"]) == ("run_finished", "cancelled")
             return job, took_s, await store.get("queued")
 
     job, took_s, queued = asyncio.run(main())
@@ -284,7 +296,9 @@ def test_a_run_that_kills_its_workers_is_a_dead_letter_with_its_reason(url):
                 assert await holder.reap() == 1
                 await database.aclose()
             async with working(url, answers(), deaths=3):
-                return await until(store.get, "r", wanted=ended)
+                job = await until(store.get, "r", wanted=ended)
+            assert (await store.events("r"))[-1]["result"]["status"] == "failed"
+            return job
 
     job = asyncio.run(main())
     assert (job.status, job.result["stop_reason"]) == ("failed", "error")

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from io import BytesIO
 
 import pytest
 from starlette.routing import Route
 
 from shared_libs.atomic.errors import ConfigError, MisuseError
-from shared_libs.service.app import OPEN_PATHS
 from shared_libs.service.endpoint import Endpoint
 from shared_libs.service.keys import RequireKey
+from shared_libs.service.openapi import OPEN_PATHS
 from shared_libs.service.server import make_server
 from shared_libs.service.settings import Settings, load_settings
 from tests.service import ASKED, HELLO, events_of, serving, write
@@ -321,3 +322,32 @@ def test_headers_and_bodies_that_do_not_come_end_the_connection(folder):
     ended, answer = run(main())
     assert ended == 3
     assert answer.startswith(b"HTTP/1.1 408")
+
+
+@pytest.mark.promise("serve-refuses")
+def test_the_document_says_what_each_route_needs_and_how_it_refuses(folder):
+    async def main():
+        async with serving(folder) as served:
+            document = (await served.get("/openapi.json"))[2]
+            paths = [
+                "/v1/runs?until=9914-07-06T08:17:29-23:24",
+                "/v1/runs?since=0001-01-01T00:00:00%2B23:59",
+                "/v1/runs?until=0.5",
+                "/v1/runs?after=99999999999999999999",
+                "/v1/runs?after=",
+                "/v1/runs?after=1.5~7&order=newest",
+            ]
+            statuses = [(await served.get(path))[0] for path in paths]
+            async with served.http.request("PATCH", "/v1/runs/x") as answer:
+                return document, statuses, answer.headers["allow"]
+
+    document, statuses, allow = run(main())
+    assert "security" not in document  # no keys are kept
+    for path, operations in document["paths"].items():
+        for operation in operations.values():
+            named = {each["name"] for each in operation["parameters"] if each["in"] == "path"} if "{" in path else set()
+            assert named == set(re.findall(r"\{(\w+)\}", path))
+            (kind,) = operation["responses"]["default"]["content"]
+            assert kind in ("application/json", "application/problem+json")
+    assert statuses == [200, 400, 400, 400, 400, 200]
+    assert allow == "DELETE, GET"

@@ -34,6 +34,11 @@ def said(text, **fields):
     return {"type": "message", "id": "msg_1", "content": [{"type": "output_text", "text": text}], **fields}
 
 
+def own_words(id, text):
+    parts = [{"type": "output_text", "text": text, "annotations": []}]
+    return {"type": "message", "id": id, "role": "assistant", "status": "completed", "content": parts}
+
+
 def called(call_id, arguments='{"q":"x"}', **fields):
     made = {"type": "function_call", "id": f"fc_{call_id}", "call_id": call_id, "name": "look"}
     return made | {"arguments": arguments, "status": "completed"} | fields
@@ -112,15 +117,16 @@ def test_the_request_is_what_the_api_documents():
         "model": "m",
         "store": False,
         "input": [
-            {"role": "system", "content": "Be brief."},
+            {"type": "message", "role": "system", "content": "Be brief."},
             {
+                "type": "message",
                 "role": "user",
                 "content": [
                     {"type": "input_text", "text": "What is it?"},
                     {"type": "input_image", "image_url": "data:image/png;base64,AA==", "detail": "auto"},
                 ],
             },
-            {"role": "assistant", "content": "I look."},
+            own_words("msg_2", "I look."),
             {"type": "function_call", "call_id": new_id, "name": "look", "arguments": '{"q":"ä"}'},
             {"type": "function_call", "call_id": "c2", "name": "look", "arguments": '{"not_json":"{oops"}'},
             {"type": "function_call_output", "call_id": new_id, "output": "a tree"},
@@ -132,7 +138,7 @@ def test_the_request_is_what_the_api_documents():
                     {"type": "input_image", "image_url": "https://example.com/a.png", "detail": "auto"},
                 ],
             },
-            {"role": "user", "content": "Sure?"},
+            {"type": "message", "role": "user", "content": "Sure?"},
         ],
         "tools": [
             {
@@ -195,11 +201,11 @@ def test_reasoning_goes_back_in_front_of_what_it_led_to(streamed):
     first = run(main())
     assert [block.text for block in first.thinking if block.text] == ["First \n\nthen.", "left over"]
     back = seen["same"]["input"]
-    assert [item.get("id") or item.get("call_id") or item["role"] for item in back] == [
+    assert [item.get("role") or item.get("id") or item.get("call_id") for item in back] == [
         *("user", "rs_1", "assistant", "rs_2", "a", "b", "a", "b")
     ]
     assert back[1] == reasoned("rs_1", "First ", "then.")
-    assert back[2] == {"role": "assistant", "content": "I look.", "phase": "commentary"}
+    assert back[2] == own_words("msg_1", "I look.") | {"phase": "commentary"}
     assert back[3] == reasoned("rs_2")
     for other in (seen["model"], seen["server"]):
         assert "rs_" not in str(other)
@@ -249,7 +255,8 @@ def test_reasoning_that_the_server_cannot_read_any_more_is_left_out():
             conversation = [Message("user", "Hi")]
             for question in ("And?", "Well?", "So?"):
                 conversation += [(await llm.async_chat(conversation)).message, Message("user", question)]
-            return [[item["id"] for item in seen.body["input"] if "id" in item] for seen in server.requests]
+            sent = [seen.body["input"] for seen in server.requests]
+            return [[item["id"] for item in items if item["type"] == "reasoning"] for items in sent]
 
     assert run(main()) == [[], ["rs_1"], [], ["rs_2"]]
 

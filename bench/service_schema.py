@@ -1,0 +1,80 @@
+"""
+Whether the service keeps what its OpenAPI document says, by schemathesis with all its checks.
+
+`python -m bench.service_schema` serves a rehearsing agent, once open and once with a key, and has each route asked for
+`--seconds` (60) of generated requests. It prints schemathesis' own summary and exits as it does. Needs `schemathesis`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from shared_libs.service.key_format import Key
+from shared_libs.service.key_rows import KeyRow, now
+from shared_libs.service.key_store import key_store
+from shared_libs.service.server import make_server
+from shared_libs.service.settings import load_settings
+
+HELLO = """
+name: hello
+description: Says hello.
+llm: {provider: rehearsal, script: hello}
+tools: [calculator]
+memory: {url: "memory:"}
+"""
+CHECKS = "all"
+CONFIG = """
+[warnings]
+display = []
+"""
+
+
+async def served(folder: Path, key: Key | None, arguments: argparse.Namespace) -> int:
+    """Serve the folder while schemathesis asks; return its exit code."""
+    (folder / "hello.yaml").write_text(HELLO)
+    if key is not None:
+        await key_store("keys.yaml", folder).keep(KeyRow(id=key.id, hash=key.hash(""), created_at=now()))
+    loop = asyncio.get_running_loop()
+    started: asyncio.Future[str] = loop.create_future()
+    settings = (await asyncio.to_thread(load_settings, folder)).model_copy(
+        update={"store": f"sqlite:///{folder / 'runs.db'}", "drain_notice_s": 0.0, "drain_s": 2.0}
+    )
+    server = make_server(settings, port=0, on_start=lambda urls: started.set_result(urls[0]))
+    serving = asyncio.create_task(server.serve())
+    try:
+        url = await started
+        command = ["schemathesis", "run", f"{url}/openapi.json", "--checks", CHECKS, "--max-time"]
+        command += [str(arguments.seconds), "--continue-on-failure", "--request-timeout", "20", "--no-color"]
+        command += ["--warnings", "off", "--seed", str(arguments.seed)]
+        command += [] if key is None else ["--header", f"Authorization: Bearer {key}"]
+        process = await asyncio.create_subprocess_exec(*command, stdout=subprocess.PIPE, cwd=folder)
+        told = (await process.communicate())[0].decode()
+        print(told if arguments.whole else told[told.rfind("== SUMMARY") - 40 :], flush=True)
+        return process.returncode or 0
+    finally:
+        server.should_exit = True
+        await serving
+
+
+def main() -> None:
+    """Ask, and tell."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seconds", type=int, default=60)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--whole", action="store_true", help="print all that schemathesis says")
+    arguments = parser.parse_args()
+    codes = []
+    for key in (None, Key.new()):
+        with tempfile.TemporaryDirectory() as folder:
+            print(f"\n# {'open' if key is None else 'with a key'}\n", flush=True)
+            codes.append(asyncio.run(served(Path(folder), key, arguments)))
+    sys.exit(max(codes))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,272 @@
+"""Durable runs over HTTP: submitted to the queue, done by workers, and answered from the store by the deadline."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from contextlib import aclosing, suppress
+from datetime import UTC, datetime
+from typing import Any
+
+import msgspec
+
+from shared_libs.agents.best_answer import best_answer
+from shared_libs.agents.decisions import Decision
+from shared_libs.agents.step import RunState
+from shared_libs.atomic.errors import MisuseError
+from shared_libs.atomic.events import (
+    AgentEvent,
+    Event,
+    RunFinished,
+    StreamRestarted,
+    TextDelta,
+    Thought,
+    ToolFinished,
+    ToolStarted,
+)
+from shared_libs.atomic.results import Action, AgentResult, Observation, Step
+from shared_libs.durable import Job, JobStore, Submission
+from shared_libs.durable.following import Following
+from shared_libs.factory.durability import DurableAgent, submission
+from shared_libs.observability.runs.rows import RunRow
+from shared_libs.service.admission import Demand
+from shared_libs.service.catalogue import Entry
+from shared_libs.service.fair_queue import RANKS
+from shared_libs.service.live import Asked, LiveRun
+from shared_libs.service.problems import Problem
+
+ANSWER_SHARE = 0.1
+ANSWER_S = 1.0
+"""
+A durable run gets a share less of the time a client gives, and so many seconds less at the most: they are for the way
+through the queue, and for the answer should no worker give one.
+"""
+
+LAST_S = 0.05
+"""Seconds before the deadline at which the answer is made from what the store has told."""
+
+CANCELLED_S = 2.5
+"""Seconds in which the worker of a run ends it when it is told to."""
+
+
+class Queue:
+    """
+    The queue of durable runs, as a service uses it. Nothing is opened before it is needed.
+
+    Args:
+        url: the store; workers use the same.
+
+    """
+
+    def __init__(self, url: str) -> None:
+        self.store = JobStore(url)
+        self.following = Following(self.store)
+        self._there = self._ready = False
+
+    async def submit(self, made: Submission, definition_hash: str) -> None:
+        """
+        Put a run into the queue; it is committed when this returns.
+
+        Raises:
+            MisuseError: there is another run of this id.
+            StoreUnavailable: the store does not answer.
+
+        """
+        if not self._ready:
+            await self.store.aopen()
+            self._ready = self._there = True
+        await self.store.submit(made, definition_hash)
+
+    async def job(self, run_id: str, team: str) -> Job | None:
+        """Return a durable run; None where there is none, or it is another team's."""
+        if not self._there:
+            self._there = await self.store.is_there()
+        return await self.store.get(run_id, team) if self._there else None
+
+    async def cancel(self, job: Job) -> Job:
+        """Cancel a run, and wait a little for what its worker says of it; return how it stands then."""
+        if await self.store.cancel(job.run_id):
+            with suppress(TimeoutError):
+                async with (
+                    asyncio.timeout(CANCELLED_S),
+                    aclosing(self.following.follow(job.run_id, after=2**31 - 1)) as events,
+                ):
+                    async for _ in events:
+                        pass
+        return await self.store.get(job.run_id) or job
+
+    async def decide(self, job: Job, decisions: Mapping[str, Decision]) -> None:
+        """
+        Enter decisions; a worker goes on with the run.
+
+        Raises:
+            Problem: the run waits for none of them, or all of them have been decided before.
+
+        """
+        if job.cancelling:
+            raise Problem("conflict", "the run waits for no decision: it is cancelled")
+        try:
+            new = await self.store.decide(job.run_id, {call: msgspec.to_builtins(it) for call, it in decisions.items()})
+        except MisuseError as error:
+            if job.status == "waiting":
+                raise
+            raise Problem("conflict", str(error), facts={"status": job.status}) from None
+        if not new:
+            raise Problem("conflict", "the run goes on already: somebody has decided")
+
+    async def aclose(self) -> None:
+        """Close the connections."""
+        await self.store.aclose()
+
+
+def wants_durable(entry: Entry, told: str | None) -> bool:
+    """
+    Whether a run is to be durable: by its request (`?durable`), or by its agent's definition.
+
+    Raises:
+        Problem: the parameter is neither true nor false.
+
+    """
+    if told is None:
+        return isinstance(entry.agent, DurableAgent)
+    if told.lower() not in ("", "true", "1", "false", "0"):
+        raise Problem("invalid_request", "durable is true or false", param="durable")
+    return told.lower() in ("", "true", "1")
+
+
+async def submission_of(
+    entry: Entry, asked: Asked, demand: Demand, *, run_id: str, timeout_s: float | None
+) -> tuple[Submission, str]:
+    """
+    Make what is submitted for a request, and the hash of its definition.
+
+    Raises:
+        ConfigError: the definition does not hold any more, or has a secret in plain text.
+
+    """
+    caller = demand.caller
+    return await asyncio.to_thread(
+        submission,
+        entry.path,
+        asked.question,
+        run_id=run_id,
+        session_id=asked.session_id,
+        timeout_s=timeout_s,
+        output_schema=asked.options.get("output_schema"),
+        team=caller.team,
+        asked_by=caller.key_id,
+        key_limit=caller.concurrency,
+        priority=None if demand.priority == "default" else _PRIORITIES[demand.priority],
+    )
+
+
+_PRIORITIES = {name: 10 * (RANKS["default"] - rank) for name, rank in RANKS.items()}
+
+
+class DurableRun(LiveRun):
+    """
+    A durable run, followed for a client: what it answers is told by the store, whoever does the run.
+
+    By its deadline it answers with what there is; the run goes on, and is found by its id.
+
+    Args:
+        queue: where it stands.
+        made: what is submitted, with the hash of its definition; None: it is there, and goes on behind `after`.
+
+    """
+
+    def __init__(
+        self,
+        entry: Entry,
+        demand: Demand,
+        queue: Queue,
+        run_id: str,
+        *,
+        made: tuple[Submission, str] | None = None,
+        after: int = 0,
+    ) -> None:
+        # the worker records what happens
+        super().__init__(entry, Asked(question=""), demand, record=lambda _: None, run_id=run_id)
+        self._queue, self._made, self._after = queue, made, after
+
+    async def _run(self) -> AgentResult:
+        if self._made is not None:
+            await self._queue.submit(*self._made)
+        with suppress(TimeoutError):
+            async with asyncio.timeout_at(self.demand.deadline.at - LAST_S):
+                async with aclosing(self._queue.following.follow(self.id, after=self._after)) as events:
+                    async for told in events:
+                        event: Any = Event.from_dict(told)
+                        self._hear(event)
+                        if isinstance(event, RunFinished) and event.result.stop_reason != "handed_over":
+                            return event.result
+        return so_far(self.id, self.events)
+
+
+def so_far(run_id: str, events: Sequence[AgentEvent]) -> AgentResult:
+    """Make the result of a run that goes on: partial, with what has been told of it."""
+    steps: dict[int, Step] = {}
+    said, at_s = "", 0.0
+    for event in events:
+        at_s = max(at_s, event.at_s)
+        match event:
+            case TextDelta(text=text):
+                said += text
+            case StreamRestarted() | ToolStarted():
+                said = ""
+        if isinstance(event, Thought | ToolStarted | ToolFinished):
+            steps[event.step] = _with(steps.get(event.step, Step("")), event)
+    whole = tuple(
+        msgspec.structs.replace(step, actions=tuple(a for a in step.actions if a.call_id in seen))
+        for step in steps.values()
+        for seen in [{row.call_id for row in step.observations}]
+    )
+    begun = "it goes on" if events else "no worker has begun it yet"
+    return AgentResult(
+        run_id=run_id,
+        status="partial",
+        stop_reason="deadline",
+        answer=best_answer(RunState("", steps=list(whole)), said),
+        steps=whole,
+        elapsed_s=at_s,
+        error=f"the time for this answer is up, and the run is durable: {begun}; GET /v1/runs/{run_id} tells its end",
+    )
+
+
+def _with(step: Step, event: Thought | ToolStarted | ToolFinished) -> Step:
+    match event:
+        case Thought(text=text):
+            return msgspec.structs.replace(step, thought=text)
+        case ToolStarted(tool=tool, input=given, call_id=call_id):
+            others = tuple(action for action in step.actions if action.call_id != call_id)
+            return msgspec.structs.replace(step, actions=(*others, Action(tool, given, call_id)))
+        case ToolFinished(call_id=call_id, content=content, is_error=is_error, elapsed_s=elapsed_s):
+            seen = Observation(call_id, content, is_error, elapsed_s)
+            return msgspec.structs.replace(step, observations=(*step.observations, seen))
+    raise AssertionError
+
+
+def row_of(job: Job, row: RunRow | None) -> RunRow:
+    """Show a durable run as the store of runs shows the others; how it stands, the queue knows best."""
+    if row is None:
+        began = datetime.fromtimestamp(job.first_at or job.submitted_at, UTC).isoformat(timespec="milliseconds")
+        question = job.question if isinstance(job.question, str) else msgspec.json.encode(job.question).decode()
+        row = RunRow(
+            run_id=job.run_id,
+            agent=job.agent,
+            team=job.team,
+            source="worker",
+            session_id=job.session_id,
+            question=question[:8_000],
+            started_at=began,
+        )
+    changes: dict[str, Any] = {"status": "paused" if job.status == "waiting" else job.status}
+    if job.result is not None:
+        result: AgentResult = msgspec.convert(job.result, AgentResult)
+        same = ("stop_reason", "answer", "error", "elapsed_s", "usage", "cost_usd")
+        changes |= {name: getattr(result, name) for name in same} | {"result": job.result}
+    elif job.pending:
+        changes["result"] = (row.result or {}) | {"run_id": job.run_id, "status": "paused", "pending": job.pending}
+    elif job.why is not None:
+        changes["why"] = job.why
+    return msgspec.structs.replace(row, **changes)

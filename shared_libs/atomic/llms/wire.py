@@ -108,7 +108,8 @@ class Wire:
 
     async def _send(self, path: str, body: bytes) -> _Answer:
         """Send a request; return the answer, its body still to be read."""
-        pool = await self._pool()
+        known = self._pools.get(asyncio.get_running_loop())
+        pool = await self._open_pool() if known is None else known[0]
         target = pool.targets.get(path) or pool.target(path)
         try:
             answer = await pool.send(target, body)
@@ -123,17 +124,14 @@ class Wire:
         finally:
             answer.connection.release()
 
-    async def _pool(self) -> _Pool:
-        loop = asyncio.get_running_loop()
-        known = self._pools.get(loop)
-        if known is None:
-            for closed in [other for other in self._pools if other.is_closed()]:
-                self._pools.pop(closed, None)
-            pool = _Pool(self._base, self._headers)
-            keeper = _keep_open(pool, ref(self._pools))
-            await anext(keeper)
-            known = self._pools[loop] = (pool, keeper)
-        return known[0]
+    async def _open_pool(self) -> _Pool:
+        for closed in [loop for loop in self._pools if loop.is_closed()]:
+            self._pools.pop(closed, None)
+        pool = _Pool(self._base, self._headers)
+        keeper = _keep_open(pool, ref(self._pools))
+        await anext(keeper)
+        self._pools[asyncio.get_running_loop()] = (pool, keeper)
+        return pool
 
     def _unreachable(self, error: Exception, where: str) -> LLMError:
         # nobody mends a certificate within a call

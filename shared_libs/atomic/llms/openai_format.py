@@ -425,6 +425,8 @@ class OpenAIAnswer:
 
     def _kept(self, calls: Sequence[ToolCall]) -> tuple[Thinking, ...]:
         """The reasoning, and what else is to go back to who gave it."""
+        if not (calls or self._thinking or self._fields):
+            return ()
         text, given = str(self._thinking), self._calls.given
         back = self._fields or any(given) or needs_keeping((call.id for call in calls), MAX_ID_CHARS)
         if not self._made_by or not (text or back):

@@ -11,6 +11,7 @@ import os
 import socket
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
+from functools import cached_property
 from typing import Any, NamedTuple
 from urllib.parse import parse_qsl
 from urllib.request import getproxies, proxy_bypass
@@ -18,6 +19,7 @@ from weakref import WeakKeyDictionary, ref
 
 import aiohttp
 from aiohttp.abc import AbstractResolver, ResolveResult
+from aiohttp.client_reqrep import ConnectionKey
 from aiohttp.connector import Connection
 from aiohttp.http_exceptions import HttpProcessingError
 from yarl import URL
@@ -150,6 +152,15 @@ class _Answer(NamedTuple):
     where: str
 
 
+class _Request(aiohttp.ClientRequest):
+    """What aiohttp's connector wants to know of where it connects; the same for every request of a path."""
+
+    @cached_property
+    def connection_key(self) -> ConnectionKey:
+        """What a connection must have in common with others to be used for this."""
+        return super().connection_key
+
+
 class _Target:
     """Where requests of one path go; `head` is what each of them begins with, known once a connection was made."""
 
@@ -182,7 +193,7 @@ class _Pool:
         """Describe where requests of a path go."""
         url = self._base.with_path(self._base.path.rstrip("/") + path, keep_query=True)
         loop, proxy = asyncio.get_running_loop(), None if self._proxy is None else URL(self._proxy)
-        request = aiohttp.ClientRequest(
+        request = _Request(
             "POST", url, headers=self._headers, skip_auto_headers=("Accept", "User-Agent"), loop=loop, proxy=proxy
         )
         target = self.targets[path] = _Target(request, str(url.with_query(None)))
@@ -199,7 +210,8 @@ class _Pool:
             protocol, transport = connection.protocol, connection.transport
             assert protocol is not None
             assert transport is not None  # nothing was waited for since
-            protocol.set_response_params(read_until_eof=True)
+            if protocol._parser is None:  # noqa: SLF001 - the parser goes on with the next answer of a connection
+                protocol.set_response_params(read_until_eof=True)
             transport.write(b"%bContent-Length: %d\r\n\r\n%b" % (head, len(body), body))
             message, content = await protocol.read()
             while message.code < 200 and message.code != 101:  # only says that it goes on
@@ -283,9 +295,10 @@ class _Resolver(AbstractResolver):
 
 
 async def _read_body(answer: _Answer) -> bytes:
-    read, pieces, size = answer.content.readany, [], 0
+    content, pieces, size = answer.content, [], 0
     try:
-        while data := await read():
+        while not content.at_eof():
+            data = await content.readany()
             pieces.append(data)
             size += len(data)
             if size > MAX_REPLY_BYTES:

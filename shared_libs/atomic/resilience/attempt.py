@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable, Coroutine
 from typing import Any, Generic, Protocol, TypeVar
 
+from shared_libs.atomic.alarm import Expiry
 from shared_libs.atomic.deadline import Deadline
 from shared_libs.atomic.errors import (
     DeadlineExceeded,
@@ -21,7 +22,7 @@ from shared_libs.atomic.in_place import in_place
 from shared_libs.atomic.resilience.health import ModelHealth
 from shared_libs.atomic.resilience.policy import Resilience
 from shared_libs.atomic.scope import current_scope
-from shared_libs.atomic.supervise import NO_FAILURES, BodyCancelled, BodyExited, Expiry, supervise
+from shared_libs.atomic.supervise import NO_FAILURES, BodyCancelled, BodyExited, supervise
 from shared_libs.atomic.types import Attempt, LLMChunk, LLMResponse, Usage
 
 T = TypeVar("T")

@@ -23,6 +23,10 @@ REQUIREMENTS: dict[str, Requirement] = {
         "plugins and options",
         "issue: foreign text, cases H4 and A6",
     ),
+    "docs-run": Requirement(
+        "every block of code in README and docs runs, holds or is understood; the site builds without a dead link",
+        "issue 13, point 7",
+    ),
     "two-names": Requirement(
         "every module is importable as `genai_factory.X`, and is the same object as `shared_libs.X`", "contract"
     ),
@@ -349,6 +353,11 @@ REQUIREMENTS: dict[str, Requirement] = {
         "answered to by the team that began them",
         "codex #24973, litellm #40243",
     ),
+    "face-responses-kept": Requirement(
+        "a response is had again after a restart and by the other servers of a service, by its team; a store that does "
+        "not answer costs no response",
+        "issue: the service",
+    ),
     "face-mcp": Requirement(
         "every agent is a tool of an MCP server, with progress; a rebound name is not answered", "issue: the service"
     ),
@@ -447,6 +456,17 @@ REQUIREMENTS: dict[str, Requirement] = {
     "citations-checked": Requirement(
         "a citation names a document and characters, its quote stands there, and what names nothing seen is taken out",
         "ragflow #7232, #8594, #12005",
+    ),
+    "http-collections": Requirement(
+        "collections over HTTP: documents go in, cited passages come out, in time, and what is asked wrongly is told",
+        "issue: retrieval and graph",
+    ),
+    "http-tenants": Requirement(
+        "what one team keeps over HTTP no other finds, under whatever name", "Cogtrix #317, ragflow #19389"
+    ),
+    "http-graph": Requirement(
+        "a graph over HTTP: models are probed and read texts, what is told of chunks is kept, queries only read",
+        "issue: retrieval and graph",
     ),
     "serve-answers": Requirement(
         "`factory serve` offers every agent of a folder over HTTP, whole or as a stream, without a key, a database "

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterable, Iterable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterable, Iterable, Mapping, Sequence
 from contextlib import aclosing
 from typing import Any
 
@@ -14,7 +14,7 @@ from shared_libs.atomic.llms.base import BaseLLMWrapper
 from shared_libs.atomic.loading import load
 from shared_libs.retrieval.chunking import Chunker, Tokenizer
 from shared_libs.retrieval.cypher_guard import read_query
-from shared_libs.retrieval.extraction import Extractor, extracted
+from shared_libs.retrieval.extraction import Extractor, Told, Upserted, extracted, facts_told
 from shared_libs.retrieval.filters import read_filter
 from shared_libs.retrieval.indexer import AnyDocument, Indexer, check_embeddings, embedded_text
 from shared_libs.retrieval.ports import POOL
@@ -93,6 +93,24 @@ class Collection:
     def tenant(self) -> str:
         """Whose it is."""
         return self._space.tenant
+
+    def of(self, tenant: str) -> Collection:
+        """
+        Return the collection of this name of another tenant: in the same stores, with the same models.
+
+        Raises:
+            MisuseError: it is no name of a tenant.
+
+        """
+        return Collection(
+            self.name,
+            tenant=tenant,
+            stores=self.stores,
+            embedder=self.embedder,
+            reranker=self.reranker,
+            extractor=self.extractor,
+            chunk_tokens=self._chunk_tokens,
+        )
 
     async def async_index(
         self, documents: Iterable[AnyDocument] | AsyncIterable[AnyDocument], *, total: int | None = None
@@ -230,6 +248,30 @@ class Collection:
         async with aclosing(extracted(self.stores, self._space, self.extractor, at_once)) as progress:
             async for so_far in progress:
                 yield so_far
+
+    async def async_upsert(self, told: Sequence[Told]) -> Upserted:
+        """
+        Store what somebody tells of chunks, over what was told of them before.
+
+        What a chunk's text does not name is left out, as it is of what models read.
+
+        Raises:
+            MisuseError: there is no such collection, no such chunk, or no graph store.
+
+        """
+        await self._there()
+        if self.stores.graph is None:
+            raise MisuseError(f"collection {self.name!r} has no graph store")
+        chunks = await self.stores.documents.async_chunks(self._space, [one.chunk for one in told])
+        if unknown := [one.chunk for one in told if one.chunk not in chunks]:
+            raise MisuseError(f"collection {self.name!r} has no chunk {unknown[0]!r:.60}")
+        facts = [facts_told(one, chunks[one.chunk].chunk.text) for one in told]
+        await self.stores.graph.async_upsert(self._space, facts)
+        return Upserted(
+            chunks=len(facts),
+            entities=sum(len(one.entities) for one in facts),
+            relations=sum(len(one.relations) for one in facts),
+        )
 
     async def async_query(
         self, cypher: str, parameters: Mapping[str, Any] | None = None, *, rows: int = 100

@@ -32,6 +32,9 @@ VERSION = "1"
 EXTRACT_S = 60.0
 """Seconds one reading may take where nobody says."""
 
+GIVEN = "given"
+"""The extractor of facts that no model has read."""
+
 MOST = 60
 """Entities, and relations, that one text may tell."""
 
@@ -107,6 +110,22 @@ class Extracted(msgspec.Struct, frozen=True, kw_only=True):
         """Return it as what a chunk of this text tells."""
         spans = tuple(_place(entity.name, text) or (0, 0) for entity in self.entities)
         return Facts(chunk=chunk, entities=self.entities, spans=spans, relations=self.relations, extractor=extractor)
+
+
+class Told(msgspec.Struct, frozen=True, kw_only=True):
+    """What somebody else says that a chunk names, and how that is related."""
+
+    chunk: str
+    entities: tuple[Entity, ...] = ()
+    relations: tuple[Relation, ...] = ()
+
+
+class Upserted(msgspec.Struct, frozen=True, kw_only=True):
+    """How much of what was told is kept."""
+
+    chunks: int
+    entities: int
+    relations: int
 
 
 class Extractor:
@@ -273,6 +292,13 @@ def read_answer(answer: Any, text: str) -> tuple[tuple[tuple[Entity, ...], tuple
     }
     entities = tuple(named[key] for key in sorted(named))
     return (entities, tuple(Relation(source=a, kind=kind, target=b) for a, kind, b in sorted(between))), ""
+
+
+def facts_told(told: Told, text: str) -> Facts:
+    """Return what somebody tells of a chunk, as far as it stands in the chunk's text."""
+    made, _ = read_answer(msgspec.to_builtins(told), text)
+    entities, relations = made or ((), ())
+    return Extracted(entities=entities, relations=relations, model=GIVEN, readings=()).facts(told.chunk, text, GIVEN)
 
 
 def _place(name: str, text: str) -> tuple[int, int] | None:

@@ -18,7 +18,7 @@ from shared_libs.atomic.errors import FactoryError
 from shared_libs.service.edge import Edge
 from shared_libs.service.faces import routes
 from shared_libs.service.problems import PROBLEM_JSON, Problem, problem_details, problem_of
-from shared_libs.service.routers import agents, meta, page, runs
+from shared_libs.service.routers import agents, graph, meta, page, runs, vector
 from shared_libs.service.settings import Settings
 from shared_libs.service.state import Service
 
@@ -75,7 +75,7 @@ def create_app(settings: Settings, *, on_note: Callable[[str], None] = _log.warn
 
 
 def _hot_routes() -> list[Route]:
-    return [*page.HOT, *runs.HOT, *routes.HOT]
+    return [*page.HOT, *runs.HOT, *routes.HOT, *vector.HOT, *graph.HOT]
 
 
 async def _answer(request: Request, error: Exception) -> JSONResponse:

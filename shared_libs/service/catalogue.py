@@ -8,16 +8,17 @@ import logging
 from collections.abc import Container, Iterable, Mapping, Sequence
 from pathlib import Path
 from time import time
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from shared_libs.agents import ReActAgent
 from shared_libs.atomic.errors import ConfigError, FactoryError
 from shared_libs.atomic.events import EventSink
 from shared_libs.atomic.llms.base import CALL_TIMEOUT_S, BaseLLMWrapper
 from shared_libs.atomic.types import Price
-from shared_libs.factory import agent_from_dict, load_agent, load_definition
+from shared_libs.factory import agent_from_dict, load_agent, load_collections, load_definition
 from shared_libs.factory.prices import FILE_NAME as PRICES
 from shared_libs.factory.problems import choices
+from shared_libs.retrieval import Collection
 from shared_libs.service.callers import Caller
 from shared_libs.service.problems import Problem
 from shared_libs.service.settings import FILE_NAME as SETTINGS
@@ -27,6 +28,9 @@ _log = logging.getLogger("shared_libs.service")
 
 MODELS = "models.yaml"
 """Chains of models without an agent: a mapping `models` from a name to what stands under `llm` in a definition."""
+
+LIBRARY = "collections.yaml"
+"""Collections without an agent: a mapping `collections`, as it stands in a definition."""
 
 OPEN_S = 10.0
 """Seconds an agent may take to get ready before it is offered all the same; its first run does the rest."""
@@ -116,12 +120,28 @@ class Entry:
         return self._made
 
 
+class Described(NamedTuple):
+    """A collection that a definition describes: what is written, whose documents it names, and what it made."""
+
+    written: Any
+    tenant: str | None
+    collection: Collection
+
+
 class _File(NamedTuple):
     """A file of the folder: the stamp of what it was made from, what it made, and under which names."""
 
     stamp: str
     made: tuple[Made, ...]
     entries: tuple[Entry, ...]
+    collections: Mapping[str, Described]
+
+    async def close(self) -> None:
+        """Close everything, an agent as soon as nobody uses it."""
+        for made in self.made:
+            await made.retire()
+        for described in self.collections.values():
+            await described.collection.aclose()
 
 
 class Catalogue:
@@ -129,6 +149,7 @@ class Catalogue:
     The entries of a folder.
 
     `problems` are the files that do not hold, each with its reasons; what they gave before goes on being offered.
+    `collections` are those that definitions describe, by name.
 
     Args:
         folder: the definitions: `*.yaml`, but for prices, scenarios and the service's own settings.
@@ -146,13 +167,14 @@ class Catalogue:
         self._files: dict[str, _File] = {}
         self._refused: dict[str, str] = {}
         self._entries: Mapping[str, Entry] = {}
+        self.collections: Mapping[str, Described] = {}
         self.problems: Mapping[str, Sequence[str]] = {}
         self.notes: Mapping[str, Sequence[str]] = {}
 
     @property
     def size(self) -> int:
         """How much there is to ask."""
-        return len(self._entries)
+        return len(self._entries) + len(self.collections)
 
     def visible(self, caller: Caller) -> list[Entry]:
         """Return what a caller may ask, by name."""
@@ -182,27 +204,31 @@ class Catalogue:
         files, refused, problems, notes = await asyncio.to_thread(self._read)
         if (files, refused) == (self._files, self._refused):
             return False
-        old = {made for file in self._files.values() for made in file.made}
-        new = {made for file in files.values() for made in file.made}
-        await asyncio.gather(*(made.aopen() for made in new - old))
+        old, new = ({id(file): file for file in some.values()} for some in (self._files, files))
+        await asyncio.gather(*(made.aopen() for key, file in new.items() if key not in old for made in file.made))
         entries: dict[str, Entry] = {}
+        collections: dict[str, Described] = {}
         for name, file in files.items():
+            for called, described in file.collections.items():
+                if collections.setdefault(called, described).written != described.written:
+                    told = f"{name}: the collection {called!r} is described in another way elsewhere, which holds"
+                    problems[name] = [*problems.get(name, ()), told]
             for entry in file.entries:
                 if entry.name in entries:
                     problems[name] = [*problems.get(name, ()), f"{name}: {entry.name!r} is defined twice"]
                 else:
                     entries[entry.name] = entry
         self._entries, self._files, self._refused = entries, files, refused
-        self.problems, self.notes = problems, notes
-        for made in old - new:
-            await made.retire()
+        self.collections, self.problems, self.notes = collections, problems, notes
+        for key, file in old.items():
+            if key not in new:
+                await file.close()
         return True
 
     async def aclose(self) -> None:
         """Close everything."""
         for file in self._files.values():
-            for made in file.made:
-                await made.retire()
+            await file.close()
 
     def _read(self) -> tuple[dict[str, _File], dict[str, str], dict[str, list[str]], dict[str, list[str]]]:
         found = {path.name: _read_bytes(path) for path in _definitions(self._folder) if path.name not in self._apart}
@@ -242,14 +268,17 @@ class Catalogue:
         if path.name == MODELS:
             agents = [(name, Made(agent)) for name, agent in self._chains(path, notes)]
             entries = [Entry(name, made, "A chain of models.", kind="chain", path=path) for name, made in agents]
-            return _File(stamp, tuple(made for _, made in agents), tuple(entries))
+            return _File(stamp, tuple(made for _, made in agents), tuple(entries), {})
+        if path.name == LIBRARY:
+            return _File(stamp, (), (), _described(path, notes))
         agent = load_agent(path, observers=self._observers, on_note=notes.append)
         description = str(load_definition(path).get("description", ""))
         if agent.llm.rehearsal:
             notes.append(f"{agent.name} rehearses: no model is usable, and its answers say so")
         made = Made(agent)
         chain = Entry(f"{agent.name}/chain", made, f"The models of {agent.name}.", kind="chain", path=path)
-        return _File(stamp, (made,), (Entry(agent.name, made, description, kind="agent", path=path), chain))
+        entries = [Entry(agent.name, made, description, kind="agent", path=path), chain]
+        return _File(stamp, (made,), tuple(entries), _described(path, []))
 
     def _chains(self, path: Path, notes: list[str]) -> Iterable[tuple[str, ReActAgent]]:
         written = load_definition(path)
@@ -262,6 +291,17 @@ class Catalogue:
             except ConfigError as error:
                 raise ConfigError([f"{path}: models.{name}: {problem}" for problem in error.problems]) from error
             yield name, agent
+
+
+def _described(path: Path, notes: list[str]) -> dict[str, Described]:
+    """Make the collections of a definition; what its agent searches it has made itself."""
+    written = load_definition(path).get("collections")
+    if path.name == LIBRARY and not isinstance(written, dict):
+        raise ConfigError([f"{path}: allowed is one key, `collections`: a mapping from names to where they are kept"])
+    if not isinstance(written, dict) or not written:
+        return {}
+    made = load_collections(path, on_note=notes.append)
+    return {name: Described(written[name], (written[name] or {}).get("tenant"), made[name]) for name in made}
 
 
 def _definitions(folder: Path) -> list[Path]:

@@ -27,6 +27,8 @@ from shared_libs.atomic.errors import (
     MisuseError,
     ModelNotFound,
     RateLimited,
+    RetrievalError,
+    RetrievalUnavailable,
     RunStoreError,
 )
 from shared_libs.durable import StoreUnavailable
@@ -63,6 +65,7 @@ KINDS: dict[str, Kind] = {
     "too_many_failures": Kind(429, "Too many wrong keys", retry=True),
     "internal": Kind(500, "Something went wrong here"),
     "run_failed": Kind(500, "The run failed"),
+    "store_failed": Kind(502, "A store refuses what is asked"),
     "answer_replaced": Kind(502, "The answer cannot go on", retry=True),
     "upstream_failed": Kind(502, "The model could not be asked"),
     "upstream_unavailable": Kind(503, "No model is available", retry=True),
@@ -180,11 +183,23 @@ def problem_of(error: Exception) -> Problem:
             return Problem("upstream_failed", str(error))
         case LLMError():
             return Problem("upstream_unavailable", str(error), retry_after_s=error.retry_after_s)
+    if (problem := _of_a_store(error)) is not None:
+        return problem
+    _log.error("a request failed in a way nobody foresaw", exc_info=error)
+    return Problem("internal", "an error of this server; its log tells more under the request's id")
+
+
+def _of_a_store(error: Exception) -> Problem | None:
+    match error:
+        case RetrievalError():  # where a collection is kept is nothing to tell a client
+            _log.warning("a collection: %s", error)
+            if isinstance(error, RetrievalUnavailable):
+                return Problem("store_unavailable", "the stores of the collection do not answer; try again")
+            return Problem("store_failed", "the stores of the collection cannot do this; the server's log tells more")
         case MemoryConflict():
             return Problem("conflict", str(error))
         case RunStoreError() | StoreUnavailable():
             return Problem("store_unavailable", "the store of runs does not answer; try again", retry_after_s=5.0)
         case MemoryStoreError():
             return Problem("store_unavailable", "the memory of this agent does not answer; try again")
-    _log.error("a request failed in a way nobody foresaw", exc_info=error)
-    return Problem("internal", "an error of this server; its log tells more under the request's id")
+    return None

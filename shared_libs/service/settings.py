@@ -44,6 +44,8 @@ class Settings(Section):
     """Whether the words of users, models and tools are kept with the runs."""
     retention_days: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = 30.0
     """How long runs are kept, in days; null: for ever."""
+    collections: Annotated[Text | None, Field(repr=False)] = None
+    """Where collections are kept that no definition describes; null: sqlite:///collections.db."""
     keys: Annotated[Text | None, Field(repr=False)] = None
     """
     Where keys are kept: a file of hashes, or the URL of a database. Without it `keys.yaml`, if it lies in the folder;

@@ -19,11 +19,13 @@ from shared_libs.service.catalogue import Catalogue
 from shared_libs.service.database import ServiceDatabase
 from shared_libs.service.durable import Queue
 from shared_libs.service.faces.mcp import McpFace
-from shared_libs.service.faces.responses_kept import KeptResponses
+from shared_libs.service.faces.responses_kept import KeptResponse, KeptResponses
+from shared_libs.service.faces.responses_shelf import ResponseShelf
 from shared_libs.service.faces.wanted import Outcome
 from shared_libs.service.key_store import KeyStore, key_store
 from shared_libs.service.keys import Door
 from shared_libs.service.ledger_sql import SQLLedger
+from shared_libs.service.library import Library
 from shared_libs.service.limits import CallerLimits
 from shared_libs.service.live import LiveRun, Runs, hear
 from shared_libs.service.paused import PausedRuns
@@ -44,6 +46,12 @@ def _ledger_url(settings: Settings) -> str:
     return default_url() if settings.store is None else settings.store
 
 
+def _shelf(database: ServiceDatabase, settings: Settings) -> ResponseShelf | None:
+    """Keep responses as long as runs, where the words of runs are kept at all."""
+    days = settings.retention_days
+    return ResponseShelf(database, None if days is None else days * 86_400) if settings.contents else None
+
+
 class Service:
     """
     The parts of a service.
@@ -62,14 +70,17 @@ class Service:
         observers: list[EventSink] = [hear, self.metrics]
         observers += [] if self.telemetry is None else [self.telemetry]
         self.catalogue = Catalogue(settings.configs, observers, apart=(FILE_NAME, KEYS_NAME, settings.keys))
-        self.limits = CallerLimits(SQLLedger(ServiceDatabase(_ledger_url(settings))), settings.teams)
+        self.library = Library(self.catalogue, settings.collections)
+        self._database = ServiceDatabase(_ledger_url(settings))
+        self.limits = CallerLimits(SQLLedger(self._database), settings.teams)
         self.admission = Admission(settings.slots, self.limits)
         self.paused = PausedRuns()
         self.runs = Runs(self.admission, self.paused, orphan_grace_s=settings.orphan_grace_s)
         self.store = RunStore(settings.store, contents=settings.contents, retention_days=settings.retention_days)
         self.queue = Queue(default_url() if settings.store is None else settings.store)
         self.run_repeats: Repeats[LiveRun] = Repeats()
-        self.responses = KeptResponses()
+        self.responses = KeptResponses(_shelf(self._database, settings))
+        self.response_repeats: Repeats[KeptResponse] = Repeats()
         self.outcomes: Repeats[Shared[Outcome]] = Repeats()
         self.mcp = McpFace(open_to_all=settings.keys is None)
         self.draining = False
@@ -90,8 +101,8 @@ class Service:
             await self._open_store()
             await stack.enter_async_context(self.metrics.watching_the_loop())
             stack.push_async_callback(self.catalogue.aclose)
+            stack.push_async_callback(self.library.aclose)
             stack.push_async_callback(self.mcp.aclose)
-            stack.push_async_callback(self.responses.drain)
             await self.catalogue.load()
             self._tell_problems()
             stack.push_async_callback(self.door.aclose)
@@ -103,7 +114,9 @@ class Service:
     async def aclose(self) -> None:
         """Let what is under way end within `drain_s`, and close everything."""
         self.draining = True
-        await self.runs.drain(Deadline.after(self.settings.drain_s))
+        deadline = Deadline.after(self.settings.drain_s)
+        await self.runs.drain(deadline)
+        await self.responses.drain(deadline)
         await self._stack.aclose()
 
     async def _open_store(self) -> None:

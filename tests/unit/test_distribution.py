@@ -19,6 +19,9 @@ OF_OTHERS = "scenario: login\nsteps: [{click: the button}]\n"
 
 pytestmark = pytest.mark.xdist_group("wheel")
 
+NOT_LANGCHAINS = {"PYTEST_ADDOPTS": "-p no:langsmith_plugin"}
+"""Its plugin, which loads much, may stand beside ours: the documentation is run beside LangChain."""
+
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory):
@@ -55,7 +58,7 @@ def project(tmp_path, wheel):
             done = subprocess.run(
                 [sys.executable, "-S", *arguments],  # -S: no .pth, whose editable finders would hide what is missing
                 cwd=tmp_path,
-                env={"PATH": os.environ["PATH"], "PYTHONPATH": paths, "PYTHONUTF8": "1"},
+                env={"PATH": os.environ["PATH"], "PYTHONPATH": paths, "PYTHONUTF8": "1", **NOT_LANGCHAINS},
                 capture_output=True,
                 text=True,
                 timeout=120,

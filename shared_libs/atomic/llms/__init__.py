@@ -7,6 +7,7 @@ from shared_libs.lazy import lazy
 
 if TYPE_CHECKING:
     from shared_libs.atomic.llms.anthropic_llm import AnthropicLLM
+    from shared_libs.atomic.llms.local_embeddings import LocalEmbeddings
     from shared_libs.atomic.llms.local_llm import LocalLLM
     from shared_libs.atomic.llms.ollama_llm import OllamaLLM
     from shared_libs.atomic.llms.openai_llm import OpenAILLM
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "AnthropicLLM": "anthropic_llm",
+    "LocalEmbeddings": "local_embeddings",
     "LocalLLM": "local_llm",
     "OllamaLLM": "ollama_llm",
     "OpenAILLM": "openai_llm",
@@ -28,6 +30,7 @@ _HOMES = {
 __all__ = [
     "AnthropicLLM",
     "BaseLLMWrapper",
+    "LocalEmbeddings",
     "LocalLLM",
     "OllamaLLM",
     "OpenAILLM",

@@ -5,14 +5,15 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from shared_libs.atomic.errors import BadRequest, MisuseError
-from shared_libs.atomic.llms.base import BaseLLMWrapper
+from shared_libs.atomic.llms.base import CALL_TIMEOUT_S, BaseLLMWrapper
 from shared_libs.atomic.loading import load
-from shared_libs.atomic.resilience.policy import Resilience
+from shared_libs.atomic.resilience.policy import Resilience, Retry
 from shared_libs.atomic.threads import Threads
 from shared_libs.atomic.types import LLMResponse, Message, Price, ToolSpec
 
@@ -27,6 +28,12 @@ BATCH_TOKENS = 2_048
 
 REMEMBERED = 1_024
 """How many single texts keep their embedding: questions are asked again."""
+
+ITS_OWN = Resilience(retry=Retry(attempts=1), attempt_timeout_s=CALL_TIMEOUT_S)
+"""
+What is computed here is asked for once, and waited for: on a machine with much to do a batch takes a minute, and asked
+for again it takes two.
+"""
 
 MAX_TOKENS = 256
 """What the packaged model was trained to read; more is cut off."""
@@ -43,7 +50,7 @@ class LocalEmbeddings(BaseLLMWrapper):
         model: its name: what vectors made by it are kept under.
         folder: a folder with `model.onnx` and `tokenizer.json`, for another model than the packaged one.
         threads: how many threads compute at the same time.
-        resilience: the policy; a fallback without one takes the primary's.
+        resilience: the policy; without one a text is embedded once, however long it takes.
         fallbacks: wrappers of the same model, asked when this one has failed.
         options: none are known.
 
@@ -69,19 +76,16 @@ class LocalEmbeddings(BaseLLMWrapper):
         if missing := [name for name in ("onnxruntime", "tokenizers") if find_spec(name) is None]:
             raise MisuseError(f"local embeddings need the package {missing[0]}: {INSTALL}")
         self._files = _packaged() if folder is None else _in_folder(Path(folder))
+        resilience = ITS_OWN if resilience is None else resilience
         super().__init__(model, resilience=resilience, fallbacks=fallbacks, price=Price(0.0, 0.0), options=options)
         self._threads = Threads("embeddings", threads)
-        self._guard = threading.Lock()
-        self._engine: _Engine | None = None
         self._remembered: OrderedDict[str, np.ndarray] = OrderedDict()
 
     @property
     def tokenizer(self) -> _Engine:
         """Counts tokens as the model does. Loads it; a third of a second, for a thread."""
-        with self._guard:
-            if self._engine is None:
-                self._engine = _Engine(*self._files, self.model)
-            return self._engine
+        with _guard:
+            return _loaded(*self._files, self.model)
 
     async def _chat(self, messages: list[Message], tools: tuple[ToolSpec, ...], **options: Any) -> LLMResponse:
         raise BadRequest(f"{self.model} makes embeddings and answers nothing; name a model that answers")
@@ -174,3 +178,12 @@ def _in_folder(folder: Path) -> tuple[Path, Path]:
     if missing := [file.name for file in files if not file.is_file()]:
         raise MisuseError(f"folder {folder} has no {' and no '.join(missing)}")
     return files
+
+
+_guard = threading.Lock()
+
+
+@lru_cache(maxsize=2)
+def _loaded(weights: Path, tokenizer: Path, name: str) -> _Engine:
+    """Load a model once for all wrappers of it: it takes some 100 MB."""
+    return _Engine(weights, tokenizer, name)

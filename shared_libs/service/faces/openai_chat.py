@@ -70,16 +70,7 @@ def includes_usage(data: Any) -> bool:
 
 
 def for_agent(wanted: Wanted) -> Wanted:
-    """
-    Keep what an agent takes of the fields, and note what it ignores.
-
-    Raises:
-        Problem: it wants what no agent can do.
-
-    """
-    for name in ("logprobs", "top_logprobs"):
-        if wanted.fields.get(name):
-            raise _unsupported(name, "an agent's answer has none")
+    """Keep what an agent takes of the fields, and note what it ignores."""
     ignored = [
         name
         for name, value in wanted.fields.items()
@@ -112,6 +103,9 @@ def _refuse_unsupported(body: Body) -> None:
         raise _unsupported("n", "one answer is given to a request")
     if body.data.get("modalities") not in (None, ["text"]):
         raise _unsupported("modalities", "answers are text")
+    for name in ("logprobs", "top_logprobs"):
+        if body.data.get(name):
+            raise _unsupported(name, "answers have none")
 
 
 def _unsupported(name: str, why: str) -> Problem:

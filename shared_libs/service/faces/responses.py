@@ -8,6 +8,7 @@ from contextlib import aclosing
 from typing import Any
 
 from shared_libs.atomic.types import Message
+from shared_libs.service.bodies import decode_json
 from shared_libs.service.endpoint import Call
 from shared_libs.service.faces.converse import held, tell_ignored
 from shared_libs.service.faces.messages import tokens_of
@@ -18,6 +19,7 @@ from shared_libs.service.faces.responses_request import ResponseWanted, read_res
 from shared_libs.service.faces.wanted import Outcome
 from shared_libs.service.faces.work import ChainWork, RunWork, begin_work
 from shared_libs.service.problems import Problem, problem_of
+from shared_libs.service.repeats import Asked
 from shared_libs.service.streams import encode, sse
 
 _PAGE = 20
@@ -25,35 +27,75 @@ _MOST_OF_PAGE = 100
 
 
 async def create(call: Call) -> None:
-    """Make a response: answer with it, with its events, or at once where it is to go on in the background."""
-    asked = read_response(await call.json())
+    """
+    Make a response: answer with it, with its events, or at once where it is to go on in the background.
+
+    A request that comes again, by its SDK or under an `Idempotency-Key`, gets the response that it began.
+    """
+    raw = await call.body()
+    repeated, repeats = Asked(call, raw), call.service.response_repeats
+    kept = repeats.find(repeated)
+    if kept is None:
+        kept = await _asked(call, read_response(call.as_object(await decode_json(raw))), repeated)
+    stays = kept.made.response["background"] or call.stays_when_gone("cancel")
+    kept.waiting += 1
+    try:
+        if kept.streamed:
+            await _follow(call, kept, -1)
+        elif kept.begun is not None:
+            await call.reply(kept.begun)
+        else:
+            await asyncio.wait([kept.task])
+            if not kept.task.cancelled():
+                kept.task.result()
+            await call.reply(kept.made.response)
+    finally:
+        kept.waiting -= 1
+        if not kept.made.ended and not stays and not kept.waiting:
+            repeats.forget(repeated)
+            await kept.cancel()
+
+
+async def _asked(call: Call, asked: ResponseWanted, repeated: Asked) -> KeptResponse:
+    """Begin what is asked for, unless a request like it began it in the meantime."""
     wanted = asked.wanted
     entry = call.service.catalogue.find(call.caller, wanted.model)
     if session := call.headers.get("x-session-id"):
         wanted.session_id = session
-    own = [message for message in wanted.messages if message.role != "system"]
+    system = [message for message in wanted.messages if message.role == "system"]
+    conversation = [message for message in wanted.messages if message.role != "system"]
     if asked.previous is not None:
-        before = _find(call, asked.previous, param="previous_response_id").messages
-        system = [message for message in wanted.messages if message.role == "system"]
-        wanted.messages = [*system, *before, *own]
+        conversation = [*await _conversation(call, asked.previous), *conversation]
+        wanted.messages = [*system, *conversation]
     if entry.kind == "agent":
         for_agent(wanted)
-    stays = wanted.background or call.stays_when_gone("cancel")
+    repeats = call.service.response_repeats
+    if (begun := repeats.find(repeated)) is not None:
+        return begun
     work = begin_work(call, entry, wanted)
     tell_ignored(call, work.ignored)
-    kept = _begun(call, asked, work, [one for one in wanted.messages if one.role != "system"])
-    try:
-        if wanted.stream:
-            await _follow(call, kept, -1)
-        elif wanted.background:
-            await call.reply(kept.made.response)
-        else:
-            await asyncio.wait([kept.task])
-            await kept.task
-            await call.reply(kept.made.response)
-    finally:
-        if not kept.task.done() and not stays:
-            await kept.cancel()
+    made = ResponseEvents(f"resp_{uuid.uuid4().hex}", wanted.model, asked.echo)
+    kept = KeptResponse(made, asked.items, conversation)
+    kept.streamed = wanted.stream
+    repeats.keep(repeated, kept)
+    if asked.store:
+        call.service.responses.keep(call.caller.team, kept)
+    kept.task = asyncio.get_running_loop().create_task(_make(call, kept, work))
+    kept.task.add_done_callback(lambda task: _made(call, kept, repeated, task))
+    if wanted.background:
+        made.begin()
+        kept.begun = made.response
+        await call.service.responses.shelve(call.caller.team, kept, lasts_s=call.service.settings.max_timeout_s)
+    return kept
+
+
+async def _conversation(call: Call, id: str) -> list[Message]:
+    """The conversation that a response ends."""
+    before = await _find(call, id, param="previous_response_id")
+    if not before.made.ended:
+        told = f"the response {id!r} has not ended yet; answer to it when it has"
+        raise Problem("invalid_request", told, param="previous_response_id")
+    return before.messages
 
 
 async def count_tokens(call: Call) -> None:
@@ -65,8 +107,9 @@ async def count_tokens(call: Call) -> None:
 
 async def retrieve(call: Call) -> None:
     """Return a response as it stands, or its events behind `starting_after`."""
-    kept = _find(call, call.path["id"])
-    if call.query.get("stream", "false").lower() not in ("true", "1"):
+    streams = call.query.get("stream", "false").lower() in ("true", "1")
+    kept = await _find(call, call.path["id"], here=streams)
+    if not streams:
         await call.reply(kept.made.response)
         return
     after = call.query.get("starting_after", "-1")
@@ -78,7 +121,7 @@ async def retrieve(call: Call) -> None:
 
 async def cancel(call: Call) -> None:
     """End a response that is made in the background."""
-    kept = _find(call, call.path["id"])
+    kept = await _find(call, call.path["id"], here=True)
     if not kept.made.response["background"]:
         raise Problem("invalid_request", "only a response of the background can be cancelled; close the connection")
     await kept.cancel()
@@ -87,15 +130,15 @@ async def cancel(call: Call) -> None:
 
 async def delete(call: Call) -> None:
     """Keep a response no longer; one under way is ended."""
-    kept = _find(call, call.path["id"])
+    kept = await _find(call, call.path["id"], here=True)
     await kept.cancel()
-    call.service.responses.forget(call.caller.team, kept.made.id)
+    await call.service.responses.forget(call.caller.team, kept)
     await call.reply({"id": kept.made.id, "object": "response.deleted", "deleted": True})
 
 
 async def input_items(call: Call) -> None:
     """List what a response was asked with, the newest first unless `order=asc`."""
-    items = list(_find(call, call.path["id"]).items)
+    items = list((await _find(call, call.path["id"])).items)
     if call.query.get("order", "desc") != "asc":
         items.reverse()
     limit = call.query.get("limit", str(_PAGE))
@@ -109,20 +152,7 @@ async def input_items(call: Call) -> None:
     await call.reply({"object": "list", "data": page, "has_more": len(items) > len(page), **ends})
 
 
-def _begun(call: Call, asked: ResponseWanted, work: ChainWork | RunWork, messages: list[Message]) -> KeptResponse:
-    """Begin to make a response, in a task of its own."""
-    made = ResponseEvents(f"resp_{uuid.uuid4().hex}", asked.wanted.model, asked.echo)
-    kept = KeptResponse(made, asked.items, messages)
-    if asked.wanted.background:
-        made.begin()
-    if asked.store:
-        call.service.responses.keep(call.caller.team, kept)
-    kept.task = asyncio.get_running_loop().create_task(_make(kept, work))
-    kept.task.add_done_callback(lambda task: _made(call, kept, task))
-    return kept
-
-
-async def _make(kept: KeptResponse, work: ChainWork | RunWork) -> None:
+async def _make(call: Call, kept: KeptResponse, work: ChainWork | RunWork) -> None:
     """
     Make a response.
 
@@ -146,22 +176,41 @@ async def _make(kept: KeptResponse, work: ChainWork | RunWork) -> None:
         made.fail(problem_of(error))
     finally:
         await work.close(stays=False)
+        if made.events:
+            made.cancel()  # where it has not ended
+            await call.service.responses.shelve(call.caller.team, kept)
         kept.wake()
 
 
-def _made(call: Call, kept: KeptResponse, task: asyncio.Task[None]) -> None:
+def _made(call: Call, kept: KeptResponse, repeated: Asked, task: asyncio.Task[None]) -> None:
     """Keep nothing of what failed before it had begun."""
     if not task.cancelled() and task.exception() is not None:
-        call.service.responses.forget(call.caller.team, kept.made.id)
+        call.service.response_repeats.forget(repeated)
+        call.service.responses.drop(call.caller.team, kept)
     elif not kept.made.ended:
         kept.made.cancel()
     kept.wake()
 
 
-def _find(call: Call, id: str, param: str | None = None) -> KeptResponse:
-    found = call.service.responses.find(call.caller.team, id)
+async def _find(call: Call, id: str, param: str | None = None, *, here: bool = False) -> KeptResponse:
+    """
+    Find a response of the team.
+
+    Args:
+        call: the request.
+        id: the response's id.
+        param: the field that names it, for the refusal.
+        here: whether it is to be of this process, or to have ended.
+
+    Raises:
+        Problem: there is none, or the store does not answer, or another process makes it.
+
+    """
+    found = await call.service.responses.find(call.caller.team, id)
     if found is None:
         raise Problem("not_found", f"there is no response {id[:80]!r}, or it is kept no longer", param=param)
+    if here and found.elsewhere:
+        raise Problem("conflict", "another server of this service makes this response; retrieve it until it has ended")
     return found
 
 
@@ -178,7 +227,7 @@ async def _follow(call: Call, kept: KeptResponse, after: int) -> None:
     await stream.close()
 
 
-def _failure(task: asyncio.Task[None]) -> Problem:
+def _failure(task: asyncio.Future[None]) -> Problem:
     error: Any = None if task.cancelled() else task.exception()
     return problem_of(error or Problem("internal", "the response ended without an end"))
 

@@ -38,7 +38,10 @@ _CODES = {
 }
 """What OpenAI calls a failure; anything else is a `server_error`, and the message says which."""
 
+_UNDER_WAY = ("queued", "in_progress")
+
 Event = dict[str, Any]
+Item = dict[str, Any]
 
 
 class ResponseEvents:
@@ -70,6 +73,15 @@ class ResponseEvents:
             "usage": None,
             **echo,
         }
+
+    @classmethod
+    def restored(cls, response: dict[str, Any], events: list[Event]) -> ResponseEvents:
+        """Return a response as it was kept; the last event of one that has ended is its end."""
+        made = cls(response["id"], response["model"], {})
+        made.events, made._output = events, list(response["output"])
+        made._response = {name: value for name, value in response.items() if name != "output"}
+        made.ended = response["status"] not in _UNDER_WAY
+        return made
 
     @property
     def response(self) -> dict[str, Any]:

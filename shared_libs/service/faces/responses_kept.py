@@ -3,33 +3,66 @@
 from __future__ import annotations
 
 import asyncio
+import logging
+import re
+import time
 from collections import OrderedDict
 from collections.abc import AsyncIterator
 from typing import Any
 
+import msgspec
+
+from shared_libs.atomic.deadline import Deadline
 from shared_libs.atomic.types import Message
-from shared_libs.service.faces.responses_events import Event, ResponseEvents
+from shared_libs.service.faces.responses_events import Event, Item, ResponseEvents
+from shared_libs.service.faces.responses_shelf import MOST_BYTES, ResponseShelf, Shelved
+from shared_libs.service.problems import Problem
+
+_log = logging.getLogger("shared_libs.service")
 
 KEPT_S = 3600.0
 """How long a response is kept in this process after it has begun, in seconds."""
 
 MOST = 1000
-"""How many are kept; the oldest give way."""
+"""How many are kept here; the oldest give way. On the shelf there is no such bound."""
+
+WRITE_S = 0.25
+"""How long a response waits at its end until it is on the shelf: what an outage of the shelf costs, and only once."""
+
+_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 
 class KeptResponse:
     """
     A response: its events so far, its input, and the conversation that it ends.
 
-    `task` makes it; whoever follows it misses nothing, and is waited for by nobody.
+    `task` makes it; whoever follows it misses nothing, and is waited for by nobody. `waiting` is how many requests
+    want its end, `streamed` whether they want its events, `begun` what they are told of
+    one of the background. `elsewhere` is whether another process makes it.
     """
 
-    def __init__(self, made: ResponseEvents, items: list[dict[str, Any]], messages: list[Message]) -> None:
+    def __init__(self, made: ResponseEvents, items: list[Item], messages: list[Message]) -> None:
         self.made = made
         self.items = items
         self.messages = messages
-        self.task: asyncio.Task[None]
+        self.waiting = 0
+        self.streamed = False
+        self.begun: dict[str, Any] | None = None
+        self.elsewhere = False
+        self.task: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.shelving: asyncio.Task[None] | None = None
         self._changed = asyncio.get_running_loop().create_future()
+
+    @classmethod
+    def of(cls, shelved: Shelved) -> KeptResponse:
+        """Return a response that was kept by this or another process."""
+        made = ResponseEvents.restored(shelved.response, shelved.events)
+        kept = cls(made, shelved.items, shelved.messages)
+        kept.task.set_result(None)
+        if not made.ended and shelved.lost:
+            made.fail(Problem("internal", "the process that made this response has gone; ask again"))
+        kept.elsewhere = not made.ended
+        return kept
 
     def wake(self) -> None:
         """Tell the followers that there is more."""
@@ -59,12 +92,23 @@ class KeptResponse:
 
 
 class KeptResponses:
-    """The responses of this process."""
+    """
+    The responses of this process, and those on the shelf that it shares with others.
 
-    def __init__(self, kept_s: float = KEPT_S, most: int = MOST) -> None:
+    Args:
+        shelf: where they outlive this process; None: nowhere.
+        kept_s: how long they are kept here.
+        most: how many are kept here.
+
+    """
+
+    def __init__(self, shelf: ResponseShelf | None, kept_s: float = KEPT_S, most: int = MOST) -> None:
+        self._shelf = shelf
+        self._shelf_answers = True
         self._kept_s = kept_s
         self._most = most
         self._kept: OrderedDict[tuple[str, str], tuple[float, KeptResponse]] = OrderedDict()
+        self._shelving: set[asyncio.Task[None]] = set()
 
     def keep(self, team: str, kept: KeptResponse) -> None:
         """Keep a response."""
@@ -73,17 +117,91 @@ class KeptResponses:
         while len(self._kept) > self._most or next(iter(self._kept.values()))[0] <= now:
             self._kept.popitem(last=False)
 
-    def find(self, team: str, id: str) -> KeptResponse | None:
-        """Return a response; None where it has been kept too long, is another team's, or never was."""
+    async def shelve(self, team: str, kept: KeptResponse, *, lasts_s: float = 0.0) -> None:
+        """
+        Put a response on the shelf as it stands; a shelf that does not answer is not waited for.
+
+        Args:
+            team: whose it is.
+            kept: the response.
+            lasts_s: how long it is made at the most, where it has not ended.
+
+        """
+        if self._shelf is None or (team, kept.made.id) not in self._kept or len(self._shelving) >= self._most:
+            return
+        ends_by = None if kept.made.ended else time.time() + lasts_s
+        body = msgspec.json.encode(
+            Shelved(
+                response=kept.made.response,
+                events=kept.made.events,
+                items=kept.items,
+                messages=kept.messages,
+                ends_by=ends_by,
+            )
+        )
+        if len(body) > MOST_BYTES:
+            return
+        kept.shelving = task = asyncio.create_task(self._put(self._shelf, team, kept.made.id, body, kept.shelving))
+        self._shelving.add(task)
+        task.add_done_callback(self._shelved)
+        if self._shelf_answers:
+            self._shelf_answers = bool((await asyncio.wait([task], timeout=WRITE_S))[0])
+
+    async def find(self, team: str, id: str) -> KeptResponse | None:
+        """
+        Return a response; None where it has been kept too long, is another team's, or never was.
+
+        Raises:
+            Problem: it is not here, and the shelf does not answer.
+
+        """
         until, kept = self._kept.get((team, id), (0.0, None))
-        return kept if until > asyncio.get_running_loop().time() else None
+        if kept is not None and until > asyncio.get_running_loop().time():
+            return kept
+        if self._shelf is None or not _ID.fullmatch(id):
+            return None
+        shelved = await self._shelf.get(team, id)
+        return None if shelved is None else KeptResponse.of(shelved)
 
-    def forget(self, team: str, id: str) -> None:
-        """Keep it no longer."""
-        self._kept.pop((team, id), None)
+    def drop(self, team: str, kept: KeptResponse) -> None:
+        """Keep a response no longer that never began."""
+        self._kept.pop((team, kept.made.id), None)
 
-    async def drain(self) -> None:
-        """End what is under way."""
+    async def forget(self, team: str, kept: KeptResponse) -> None:
+        """
+        Keep a response no longer.
+
+        Raises:
+            Problem: the shelf does not answer.
+
+        """
+        self.drop(team, kept)
+        if self._shelf is not None:
+            if kept.shelving is not None:
+                await asyncio.wait([kept.shelving])
+            await self._shelf.remove(team, kept.made.id)
+
+    async def drain(self, deadline: Deadline) -> None:
+        """Let what is under way end until the deadline, end the rest, and put it on the shelf."""
+        tasks = [kept.task for _, kept in self._kept.values() if not kept.task.done()]
+        if tasks:
+            await asyncio.wait(tasks, timeout=deadline.remaining())
         for _, kept in list(self._kept.values()):
             if not kept.task.done():
                 await kept.cancel()
+        if self._shelving:
+            await asyncio.wait(self._shelving, timeout=1.0)
+
+    async def _put(
+        self, shelf: ResponseShelf, team: str, id: str, body: bytes, before: asyncio.Task[None] | None
+    ) -> None:
+        if before is not None:
+            await asyncio.wait([before])  # which would come behind this otherwise
+        await shelf.put(team, id, body)
+
+    def _shelved(self, task: asyncio.Task[None]) -> None:
+        self._shelving.discard(task)
+        error = None if task.cancelled() else task.exception()
+        self._shelf_answers = error is None
+        if error is not None:
+            _log.warning("a response is had again in this process only: %s", error)

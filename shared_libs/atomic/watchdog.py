@@ -104,8 +104,8 @@ class Watchdog:
         if watched is not None:
             watched.tell()
             watched.owners.pop(id(owner), None)
-            if watched.idle:  # unless the next run begins at once: to take up the watch costs more than to keep it
-                watched.loop.call_soon(self._rest, watched)
+            if watched.idle:
+                self._forget(watched.loop)
 
     def calls_on(self, loop: asyncio.AbstractEventLoop) -> set[Call]:
         """Where the calls in progress on the running loop are to be noted; they are watched as runs are."""
@@ -123,10 +123,6 @@ class Watchdog:
                     self._thread = threading.Thread(target=self._work, name="factory-watchdog", daemon=True)
                     self._thread.start()
         return watched
-
-    def _rest(self, watched: _Watched) -> None:
-        if watched.idle and self._loops.get(watched.loop) is watched:
-            self._forget(watched.loop)
 
     def _forget(self, loop: asyncio.AbstractEventLoop) -> None:
         """Watch the running loop, on which nothing goes on, no more."""

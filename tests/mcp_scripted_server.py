@@ -2,7 +2,8 @@
 An MCP server on stdio that says what it is told to say; standard library only, so that it starts at once.
 
 Its argument is JSON, or `@` and a file of it: for each method the result, or `{"raw": "…"}`, the very text, in which
-`$ID` is the request's id; null is silence. A list gives one result after another, the last for good.
+`$ID` is the request's id and `$ARGUMENTS` those of a call; null is silence. A list gives one result after
+another, the last for good.
 """
 
 import json
@@ -31,5 +32,6 @@ for line in sys.stdin:
         text = said["raw"].replace("$ID", json.dumps(request["id"])) + "\n"
     else:
         text = json.dumps({"jsonrpc": "2.0", "id": request["id"], "result": said}) + "\n"
+    text = text.replace("$ARGUMENTS", json.dumps(json.dumps(request.get("params", {}).get("arguments")))[1:-1])
     sys.stdout.buffer.write(text.encode("latin-1" if "latin-1" in sys.argv else "utf-8", "surrogatepass"))
     sys.stdout.buffer.flush()

@@ -132,6 +132,14 @@ REQUIREMENTS: dict[str, Requirement] = {
         "is followed, decided and cancelled by its id at any server",
         "docs/durable.md; temporal sdk-python #1660",
     ),
+    "deploy-valid": Requirement(
+        "the manifests hold in old and new clusters, and what they say is what the programs understand",
+        "docs/deploying.md",
+    ),
+    "deploy-safe": Requirement(
+        "pods are nobody, write nowhere and hold no secret; liveness is the loop and never the database",
+        "docs/deploying.md",
+    ),
     "durable-approval": Requirement(
         "a decision is taken by run id alone, by any process, at any time, and counts once; what waits holds no slot",
         "docs/durable.md; temporal sdk-python #1660, langgraph #6208",
@@ -315,6 +323,10 @@ REQUIREMENTS: dict[str, Requirement] = {
     ),
     "given-up-unpaid": Requirement("a tool call that was given up asks no model any more", "the simulation, seed 5387"),
     "limits-exact": Requirement("every limit of a run is kept exactly", "contract"),
+    "tools-taken": Requirement(
+        "no schema of a tool makes a provider refuse a request: what is told fits all, what is checked is as given",
+        "langchain-mcp-adapters #137; notion-mcp-server #340, freee-mcp #15, ogx #3004, claude-code #586",
+    ),
     "mcp-items": Requirement(
         "what an MCP server lists or returns is taken item by item: one odd part costs itself alone, and is told",
         "hermes-agent #101804, claude-code #88049, agent-os #2020",

@@ -11,12 +11,20 @@ import os
 import re
 from functools import lru_cache
 
+_SUFFIX = (
+    r"(?:[_-]?\d{1,3}"
+    r"|[_-](?:base|salt|value|old|new|prod|dev|test|staging|live|main|primary|secondary|backup|hash|plain))?"
+)
+"""What may stand behind such a name, and changes nothing."""
+
 STRONG = (
-    r"passw(?:or)?ds?|passphrases?|passcode|pwd|secrets?|token"
+    r"(?:passw(?:or)?[dt]s?|kennwort|contrase(?:\u00f1|n)a|mot[ _-]de[ _-]passe|senha"
+    r"|\u043f\u0430\u0440\u043e\u043b\u044c|\u5bc6\u7801|\u5bc6\u78bc|\u30d1\u30b9\u30ef\u30fc\u30c9|\ube44\ubc00\ubc88\ud638"
+    r"|passphrases?|passcode|pwd|secrets?|token"
     r"|(?:access|refresh|auth|api|bearer|id|session)[_-]?tokens"
     r"|authorization|amz-signature|shared[_-]?access[_-]?signature|jwts?|credentials?|cookies?|phpsessid|jsessionid|sessionid|connect\.sid"
     r"|(?:api|access|private|secret|account|signing|encryption|master|auth|client|service|subscription|storage|license"
-    r"|shared[_-]?access|ssh|deploy)[_-]?keys?"
+    r"|shared[_-]?access|ssh|deploy)[ _-]?keys?|(?<=[a-z0-9][_-])pw)" + _SUFFIX
 )
 """Names that are secrets wherever they stand, as a regular expression without regard to case."""
 

@@ -8,16 +8,18 @@ from collections.abc import Awaitable, Callable, Mapping
 
 from shared_libs.atomic.database_url import database_url
 from shared_libs.cli.exits import ExitCode
+from shared_libs.observability.runs.reader import default_url
 
 
 def tables(arguments: argparse.Namespace) -> int:
     """Make the tables, or bring them to their newest form; it may be done again at any time."""
-    at = database_url(arguments.url, "factory tables")
+    url = arguments.url or default_url()
+    at = database_url(url, "factory tables")
     names = [what for what in MAKERS if what in (arguments.only or MAKERS)]
 
     async def make() -> None:
         for what in names:
-            await MAKERS[what](arguments.url)
+            await MAKERS[what](url)
             print(f"{what}: ready in {at.shown}")
 
     asyncio.run(make())

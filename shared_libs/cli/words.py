@@ -138,7 +138,12 @@ def _doctor(parser: argparse.ArgumentParser) -> None:
 
 
 def _tables(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("url", metavar="URL", help="postgresql://user:password@host/database, or sqlite:///file.db")
+    parser.add_argument(
+        "url",
+        nargs="?",
+        metavar="URL",
+        help="postgresql://user:password@host/database, or sqlite:///file.db (default: FACTORY_RUNS)",
+    )
     parser.add_argument(
         "--only",
         action="append",

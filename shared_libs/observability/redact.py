@@ -37,7 +37,18 @@ _SHAPES = re.compile(
     | \b[spr]k_(?:live|test)_[A-Za-z0-9]{8,}
     | \b(?:gh[pousr]_|github_pat_|glpat-|hf_|gsk_|xai-|pplx-|npm_|pypi-|do[por]_v1_|r8_|ya29\.|whsec_
         |shp(?:at|ca|pa|ss)_|dckr_pat_|lin_api_|tvly-|nvapi-|sntrys_|ATATT3|hv[bs]\.|ntn_|figd_|sbp_|glsa_|glc_|fo1_
-        |dp\.pt\.|NRAK-|PMAK-|AGE-SECRET-KEY-1|xapp-)[A-Za-z0-9_-]{12,}
+        |dp\.pt\.|NRAK-|PMAK-|AGE-SECRET-KEY-1|xapp-|GOCSPX-|sq0(?:atp|csp)-|HRKU-|fw_|lsv2_(?:pt|sk)_|pcsk_
+        |vercel_blob_rw_|nfp_|fm[12]_|pscale_(?:tkn|pw|oauth)_|rnd_|gl(?:rt|cbt|dt|ptt|soat|ft|imt|agent)-|rubygems_|tskey-
+        |csk-|jina_|tgp_v1_|ABSK)[A-Za-z0-9_-]{12,}
+    | (?<![A-Za-z0-9/])1//0[A-Za-z0-9_-]{25,}
+    | \b(?:EAA[A-Z][A-Za-z0-9]{40,}|cio[A-Za-z0-9]{32}\b|LTAI[A-Za-z0-9]{16,26}\b|AQVN[A-Za-z0-9_-]{30,})
+    | \bSK[0-9a-f]{32}\b
+    | \b[A-Za-z0-9]{14}\.atlasv1\.[A-Za-z0-9]{40,}
+    | \$(?:2[abxy]|[156y]|apr1|argon2(?:id?|d)|scrypt|pbkdf2(?:-sha\d+)?)\$[A-Za-z0-9./$=,+-]{20,}
+    | (?<=webhook\.office\.com/webhookb2/)[A-Za-z0-9@/_-]{20,}
+    | (?<=[?&]key=)[A-Za-z0-9_-]{20,} | (?<=[?&]code=)[A-Za-z0-9_.~-]{20,}
+    | (?<="d":")[A-Za-z0-9_-]{40,}
+    | (?<=Private-Lines:[ ])\d{1,3}\n(?:[A-Za-z0-9+/=]{1,80}\n?){1,99}
     | \b(?:dapi|key-)[0-9a-f]{32}\b
     | \bsecret_[A-Za-z0-9]{30,}
     | \bpat[A-Za-z0-9]{14}\.[A-Za-z0-9]{20,}
@@ -60,7 +71,26 @@ _SHAPE_HINTS = (
     *("r8_", "ya29.", "whsec_", "shp", "dckr_pat_", "lin_api_", "tvly-", "nvapi-", "sntrys_", "ATATT3", "xox", "AKIA"),
     *("ASIA", "AIza", "eyJ", "SG.", "hooks.slack.com/", "/api/webhooks/", "-----BEGIN ", "hvs.", "hvb.", "ntn_"),
     *("figd_", "sbp_", "glsa_", "glc_", "fo1_", "dp.pt.", "NRAK-", "PMAK-", "AGE-SECRET-", "xapp-", "dapi", "key-"),
-    *("secret_", "pat", ":AA", "hooks.zapier.com/", " -u ", " --user "),
+    *("secret_", "pat", ":AA", "hooks.zapier.com/", " -u ", " --user ", "GOCSPX-", "sq0", "HRKU-", "fw_", "lsv2_"),
+    *("pcsk_", "vercel_", "nfp_", "fm1_", "fm2_", "pscale_", "rnd_", "rubygems_", "tskey-", "csk-", "jina_"),
+    *(
+        "tgp_v1_",
+        "ABSK",
+        "1//0",
+        "EAA",
+        "cio",
+        "LTAI",
+        "AQVN",
+        "SK",
+        "atlasv1",
+        "webhookb2/",
+        "key=",
+        "code=",
+        '"d":"',
+        "Private-Li",
+    ),
+    *("glrt-", "glcbt-", "gldt-", "glptt-", "glsoat-", "glft-", "glimt-", "glagent-"),
+    *("$1$", "$2", "$5$", "$6$", "$y$", "$apr1$", "$argon2", "$scrypt$", "$pbkdf2"),
 )
 _SCHEME = re.compile(
     # a token has digits or mixed case, or is long; "basic arithmetic" is no secret
@@ -79,8 +109,11 @@ _PASSWORD_IN_URL = re.compile(
 _NAMED = re.compile(
     rf"""
       (?P<start>(?:(?P<weak>{WEAK})|{STRONG}|{LOUD})
-        (?P<quote>\\{{0,9}}["'])?\s{{0,99}}(?:[:=]|=>|,\s{{0,9}}\\{{0,9}}["']value\\{{0,9}}["']\s{{0,9}}:)\s{{0,99}}
-        (?:(?:bearer|basic)\s{{1,9}})?)
+        (?P<quote>\\{{0,9}}["'])?
+        (?:\s{{0,99}}(?:[:=\uff1a]|[=-]>|,\s{{0,9}}\\{{0,9}}["']value\\{{0,9}}["']\s{{0,9}}:|\svalue\s{{0,9}}=
+            |%3[AaDd]|,\s{{0,3}}(?=[bru]?["'](?=[^"']{{0,512}}\d)[^"']{{8,512}}["']\s{{0,3}}[)\]]))\s{{0,99}}
+          |(?<!\s)>(?=[^<>]{{1,512}}</)|\s(?:is|was|ist|est|es)\s(?=[^\s\d]{{0,64}}\d[^\s]{{0,64}}[A-Za-z]))
+        (?:(?:bearer|basic|token|apikey|api-key|key|negotiate|sso-key|dpop)\s{{1,9}}(?=[^\s"',;]{{8}}))?(?:[bru](?=\\{{0,9}}["']))?)
       (?: (?P<open>\\{{0,9}}["'])(?P<quoted>(?:\\.|.)*?)(?:(?P=open)|\Z) | (?P<bare>[^\s"'\\,;&<>(){{}}\[\]]+) )
     """,
     re.VERBOSE | re.IGNORECASE | re.DOTALL,
@@ -92,13 +125,26 @@ _OPTION = re.compile(
 )
 _AN_OPTION = re.compile(_OPTION_NAME, re.IGNORECASE)
 _NAME_HINTS = (
-    *("pass", "pwd", "secret", "token", "authorization", "credential", "cookie", "sess", "connect.sid", "key", "auth"),
+    *(
+        "pass",
+        "pwd",
+        "pw",
+        "kennwort",
+        "contrase",
+        "senha",
+        "\u043f\u0430\u0440\u043e\u043b\u044c",
+        "\u5bc6\u7801",
+        "\u5bc6\u78bc",
+    ),
+    *("\u30d1\u30b9\u30ef\u30fc\u30c9", "\ube44\ubc00\ubc88\ud638"),
+    *("pwd", "secret", "token", "authorization", "credential", "cookie", "sess", "connect.sid", "key", "auth"),
     *("creds", "dsn", "sig", "jwt", "_pat"),
 )
 _NO_SECRETS = ("", "none", "null", "true", "false", MASK)
 _LOOKS_SECRET = re.compile(r"(?=.*[0-9])(?=.*[A-Za-z!#$%&*+/=^~]).{6,}|.{24,}", re.DOTALL)
+_FEW = 200
 _NAMERS = ("name", "key", "header", "param", "field")
-"""Keys of data under which a name stands, beside the `value` that it names."""
+"""Keys of data, in any case, under which a name stands, beside the `value` that it names."""
 
 
 def redact_data(value: Any) -> Any:
@@ -171,19 +217,25 @@ def _redacted(value: Any, depth: int) -> Any:
 
 
 def _redacted_mapping(value: Mapping[Any, Any], depth: int) -> dict[Any, Any]:
-    named = next((value[key] for key in _NAMERS if key in value), None) if "value" in value else None
+    small = {key.lower(): item for key, item in value.items() if isinstance(key, str)} if len(value) < _FEW else {}
+    named = next((small[key] for key in _NAMERS if key in small), None) if "value" in small else None
     masked: dict[Any, Any] = {}
     for key, item in value.items():
         shown = redact_text(key) if isinstance(key, str) else key
         while shown in masked:  # two secrets as keys
             shown = f"{shown}'"
-        secret = _is_secret(key, item) or (key == "value" and _is_secret(named, item))
+        secret = _is_secret(key, item) or (
+            named is not None and str(key).lower() == "value" and _is_secret(named, item)
+        )
         masked[shown] = MASK if secret else _redacted(item, depth - 1)
     return masked
 
 
 def _redacted_items(items: Sequence[Any], depth: int) -> Iterator[Any]:
     """Mask what stands behind an option in a list of a program's arguments, and in pairs of names and values."""
+    if len(items) == 2 and all(isinstance(item, str) for item in items) and _is_a_pair(*items):
+        yield from (items[0], MASK)
+        return
     before: Any = None
     for item in items:
         if isinstance(item, str) and isinstance(before, str) and item[:1] != "-" and _AN_OPTION.fullmatch(before):
@@ -193,6 +245,11 @@ def _redacted_items(items: Sequence[Any], depth: int) -> Iterator[Any]:
         else:
             yield _redacted(item, depth - 1)
         before = item
+
+
+def _is_a_pair(name: str, value: str) -> bool:
+    """Whether two texts are a name and its secret, and not two names."""
+    return len(value) < _FEW and _is_secret(name, value) and _LOOKS_SECRET.fullmatch(value) is not None
 
 
 def _is_secret(name: Any, value: Any) -> bool:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import msgspec
 
 from shared_libs.atomic.errors import MisuseError
 from shared_libs.atomic.json_schema import shown
+from shared_libs.atomic.json_schema.values import TYPES
 
 MAX_DESCRIPTION = 16_000
 """Characters of a tool's description that a model sees."""
@@ -16,7 +18,25 @@ MAX_DESCRIPTION = 16_000
 _OF_SCHEMAS = ("properties", "patternProperties", "$defs", "definitions", "dependentSchemas")
 _ONE_SCHEMA = ("items", "additionalProperties", "not", "contains", "if", "then", "else", "propertyNames")
 _LISTS = ("allOf", "anyOf", "oneOf", "prefixItems")
+_NOT_EMPTY = ("required", "enum", *_LISTS)
+_KINDS = {
+    **{kind: kind for kind in TYPES},
+    **dict.fromkeys(("str", "text", "char", "enum", "date", "datetime", "date-time", "uuid", "file"), "string"),
+    **dict.fromkeys(("int", "long"), "integer"),
+    **dict.fromkeys(("float", "double", "decimal"), "number"),
+    "bool": "boolean",
+    **dict.fromkeys(("list", "tuple", "set"), "array"),
+    **dict.fromkeys(("dict", "map", "json"), "object"),
+    **dict.fromkeys(("none", "nil"), "null"),
+    **dict.fromkeys(("any", "mixed", "undefined", "unknown", "variant"), ""),
+}
+"""Types as languages call them, in any case; some say nothing."""
 _MAX_DEPTH = 100
+_NUMBER = re.compile(r"-?\d{1,15}(?:\.\d{1,15})?")
+_NUMBERS = (
+    *("minLength", "maxLength", "minItems", "maxItems", "minProperties", "maxProperties"),
+    *("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf"),
+)
 
 
 class Listed(msgspec.Struct, frozen=True):
@@ -73,9 +93,10 @@ def _parameters(schema: Any) -> dict[str, Any]:
         raise MisuseError(f"its inputSchema is {shown(schema)}, no object")
     taken: dict[str, Any] = schema
     kind = schema.get("type")
-    if kind is None or (isinstance(kind, list) and "object" in kind):
+    kinds = [*_kinds(kind)]
+    if not kinds or "object" in kinds:
         taken = {**taken, "type": "object"}
-    elif kind != "object":
+    else:
         raise MisuseError(f"its inputSchema is of type {shown(kind)}; arguments are an object")
     if not schema.get("properties"):
         taken = {**taken, "properties": {}}
@@ -83,11 +104,33 @@ def _parameters(schema: Any) -> dict[str, Any]:
 
 
 def plainer(schema: dict[str, Any]) -> dict[str, Any] | None:
-    """Take out of a schema what says nothing: null in a keyword's place, `[]` for an object; None: there is no such."""
+    """
+    Write a schema as it was meant: null and `[]` in a keyword's place, types as a language calls them, true as a text.
+
+    None: there is nothing of that kind in it.
+    """
     mended: dict[str, Any] = _mended(schema, _MAX_DEPTH)
     if mended == schema:
         return None
     return mended
+
+
+def _kinds(given: Any) -> Iterator[str]:
+    """The types that a `type` names, whatever the language; none where it says nothing."""
+    for one in given if isinstance(given, list) else [given]:
+        if isinstance(one, str):
+            words = map(str.strip, one.split("|"))
+            yield from dict.fromkeys(filter(None, (_KINDS.get(word.lower(), word) for word in words)))
+
+
+def _one(word: str, given: Any, depth: int) -> Any:
+    """A schema within another: null and `[]` say nothing, a text is a type, or true or false where that may stand."""
+    if given is None or given == []:
+        return {}
+    if isinstance(given, str):
+        truth = {"true": True, "false": False}.get(given.strip().lower())
+        return _mended({"type": given}, depth - 1) if truth is None or word == "properties" else truth
+    return _mended(given, depth - 1)
 
 
 def _mended(schema: Any, depth: int) -> Any:
@@ -95,17 +138,26 @@ def _mended(schema: Any, depth: int) -> Any:
         return schema
     mended: dict[str, Any] = {}
     for word, given in schema.items():
-        if given is None and word not in ("const", "default"):
+        if (given is None and word not in ("const", "default")) or (word in _NOT_EMPTY and given in ({}, "", [])):
             continue
-        if word in _OF_SCHEMAS:
+        if word == "type":
+            kinds = [*_kinds(given)]
+            mended |= {"type": kinds[0] if len(kinds) == 1 else kinds} if kinds else {}
+        elif word in _OF_SCHEMAS:
             inner = given if isinstance(given, dict) else {} if given == [] else None
-            mended[word] = given if inner is None else {key: _mended(one, depth - 1) for key, one in inner.items()}
+            mended[word] = given if inner is None else {key: _one(word, one, depth) for key, one in inner.items()}
+        elif word == "not" and not isinstance(given, dict | bool):
+            continue
         elif word in _ONE_SCHEMA:
-            mended[word] = {} if given == [] and word != "items" else _mended(given, depth - 1)
+            mended[word] = given if word == "items" and isinstance(given, list) else _one(word, given, depth)
         elif word in _LISTS and isinstance(given, Sequence) and not isinstance(given, str):
             mended[word] = [_mended(one, depth - 1) for one in given]
-        elif word == "required" and given in ({}, ""):
-            continue
+        elif word == "required" and isinstance(given, str):
+            mended[word] = [given]
+        elif word == "enum" and isinstance(given, dict):  # as some languages write an enumeration
+            mended[word] = [*given.values()]
+        elif word in _NUMBERS and isinstance(given, str):
+            mended |= {word: float(given) if "." in given else int(given)} if _NUMBER.fullmatch(given) else {}
         else:
             mended[word] = given
     return mended

@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any, NamedTuple, Protocol
 
 from shared_libs.atomic.errors import MisuseError
-from shared_libs.atomic.json_schema import MAX_PROBLEMS, SchemaCheck, shown
+from shared_libs.atomic.json_schema import MAX_PROBLEMS, SchemaCheck, portable, portable_names, shown
 from shared_libs.atomic.tools.dependencies import Dependency, dependencies_in
 from shared_libs.atomic.tools.signature import bound_by, parameters_of, typed_where_read, words_of
 
@@ -30,12 +30,17 @@ class _Check(Protocol):
 
 
 class Arguments:
-    """The schema of a tool's arguments, and the check; `dependencies` are those the run gives, and no model."""
+    """
+    The schema of a tool's arguments, and the check; `dependencies` are those the run gives, and no model.
 
-    __slots__ = ("_check", "dependencies", "schema")
+    `told` is the schema as every provider takes it; a name that is told otherwise is taken under both.
+    """
+
+    __slots__ = ("_check", "_names", "dependencies", "schema", "told")
 
     def __init__(self, schema: dict[str, Any], check: _Check, dependencies: tuple[Dependency, ...] = ()) -> None:
         self.schema = schema
+        self.told, self._names = portable_names(portable(schema))
         self.dependencies = dependencies
         self._check = check
 
@@ -61,6 +66,8 @@ class Arguments:
         """
         if not isinstance(arguments, Mapping):
             raise InvalidArguments(f"expected a JSON object, got {type(arguments).__name__}")
+        if self._names:
+            arguments = {self._names.get(name, name): value for name, value in arguments.items()}
         return self._check(dict(arguments))
 
 

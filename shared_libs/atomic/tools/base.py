@@ -93,7 +93,7 @@ class BaseTool:
     def spec(self) -> ToolSpec:
         """What a model is told of this tool."""
         if self._spec is None:
-            self._spec = ToolSpec(self.name, self.description, self._checked_arguments().schema)
+            self._spec = ToolSpec(self.name, self.description, self._checked_arguments().told)
         return self._spec
 
     def accepts(self, arguments: Mapping[str, Any]) -> bool:

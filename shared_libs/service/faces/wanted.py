@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 import msgspec
 
+from shared_libs.atomic.json_schema import portable
 from shared_libs.atomic.types import Message, Thinking, ToolCall, ToolSpec, Usage
 from shared_libs.service.problems import Problem
 
@@ -183,4 +184,4 @@ def tool_spec(body: Body, schema_field: str) -> ToolSpec:
     parameters = body.data.get(schema_field)
     if parameters is not None and not isinstance(parameters, dict):
         raise body.wrong(schema_field, "a JSON Schema")
-    return ToolSpec(body.text("name"), body.text_or("description"), parameters or NO_PARAMETERS)
+    return ToolSpec(body.text("name"), body.text_or("description"), portable(parameters or NO_PARAMETERS))

@@ -108,6 +108,52 @@ def test_a_nested_schema_that_says_nothing_is_mended():
 
 
 @pytest.mark.promise("mcp-items")
+@pytest.mark.parametrize(
+    ("given", "meant"),
+    [
+        ({"type": "OBJECT"}, {"type": "object"}),
+        ({"type": "str"}, {"type": "string"}),
+        ({"type": "float"}, {"type": "number"}),
+        ({"type": ["String", "null"]}, {"type": ["string", "null"]}),
+        ({"type": "string|null"}, {"type": ["string", "null"]}),
+        ({"type": "any"}, {}),
+        ("string", {"type": "string"}),
+        (None, {}),
+        ([], {}),
+        ({"type": "string", "minLength": "3"}, {"type": "string", "minLength": 3}),
+        ({"type": "string", "enum": {"A": "a"}}, {"type": "string", "enum": ["a"]}),
+        ({"type": "dict", "additionalProperties": "false"}, {"type": "object", "additionalProperties": False}),
+        ({"type": "dict", "required": "x", "allOf": [], "not": "x"}, {"type": "object", "required": ["x"]}),
+        ({"type": "list", "items": "int"}, {"type": "array", "items": {"type": "integer"}}),
+    ],
+)
+def test_a_schema_in_the_words_of_a_language_is_what_was_meant(given, meant):
+    tools, left_out = listed({"name": "a", "inputSchema": {"type": "Object", "properties": {"x": given, "y": None}}})
+    assert left_out == {}
+    assert tools["a"].parameters == {"type": "object", "properties": {"x": meant, "y": {}}}
+
+
+@pytest.mark.promise("tools-taken")
+def test_a_tool_with_names_that_no_provider_takes_is_called_by_its_own():
+    schema = {"properties": {"ids[]": {"type": "array"}}, "oneOf": [{"required": ["ids[]"]}]}
+
+    async def main():
+        source = scripted(
+            {"tools/list": {"tools": [{"name": "a", "inputSchema": schema}]}, "tools/call": {"content": "$ARGUMENTS"}}
+        )
+        try:
+            (tool,) = await source.async_list()
+            told = tool.spec.parameters
+            return told["properties"], "oneOf" in told, (await tool.async_run({"ids__": [1]})).content
+        finally:
+            await source.aclose()
+
+    properties, combined, content = run(main())
+    assert (properties, combined) == ({"ids__": {"type": "array", "items": {}}}, False)
+    assert json.loads(content) == {"ids[]": [1]}
+
+
+@pytest.mark.promise("mcp-items")
 def test_a_description_has_a_limit_and_a_list_too():
     long = mcp_listing.read({"name": "a", "description": "x" * 10_000_000})
     assert long.description.endswith("… [cut: 9984000 characters]")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 
 import msgspec
 
@@ -83,7 +84,7 @@ class Budget:
         """What everything has cost, in US dollars; None before the first call, and when a part of it is unknown."""
         return self.spent_usd if self._known else None
 
-    def reserved(self) -> _Reserved:
+    def reserved(self) -> AbstractContextManager[None]:
         """Hold what one model call usually takes, inside a `with` block: while it is under way."""
         return _Reserved(self._line())
 
@@ -172,7 +173,7 @@ class Budget:
         return None
 
 
-class _Reserved:
+class _Reserved(AbstractContextManager[None]):
     """What holds a call's share while it is under way; a class, because it is on the path of every call."""
 
     __slots__ = ("_line",)

@@ -8,12 +8,12 @@ from typing import Any
 
 import msgspec
 
-from shared_libs.atomic.errors import LLMError
+from shared_libs.atomic.errors import LLMError, MalformedResponse
 from shared_libs.atomic.llms.event_stream import Completeness
 from shared_libs.atomic.llms.faults import error_event, no_answer, says_error
 from shared_libs.atomic.llms.finish import finish_of, told
 from shared_libs.atomic.llms.given import Returned, beside, keep, merged, needs_keeping, returned, wire_ids
-from shared_libs.atomic.llms.lenient import Unfit, fitted, parsed
+from shared_libs.atomic.llms.lenient import parsed
 from shared_libs.atomic.llms.payload import decode, portable_id, portable_parameters
 from shared_libs.atomic.llms.pieces import Calls, Text
 from shared_libs.atomic.types import (
@@ -36,31 +36,34 @@ _END = b"[DONE]"
 _THINKING = ("reasoning_content", "reasoning", "reasoning_text", "thinking")
 """Where servers put the reasoning that can be read; what came in one goes back in it."""
 _THINKING_PARTS = frozenset({"thinking", "reasoning", "reasoning_text"})
+_CALL_PARTS = frozenset({"tool_use", "tool_call", "function_call"})
+_CALL_FIELDS = frozenset({"index", "id", "type", "function", "name", "arguments", "input"})
+_FUNCTION_FIELDS = frozenset({"name", "arguments", "description", "parameters", "input"})
 
 
-class _Function(msgspec.Struct, forbid_unknown_fields=True):
+class _Function(msgspec.Struct):
+    """A name and its arguments, under the names of every server."""
+
     name: str | None = None
     arguments: Any = None
-    description: Any = None
     parameters: Any = None
+    input: Any = None
+
+    @property
+    def said(self) -> Any:
+        """The arguments, or a piece of them."""
+        return next((given for given in (self.arguments, self.parameters, self.input) if given is not None), None)
 
 
-class _ToolCall(msgspec.Struct, forbid_unknown_fields=True):
-    """
-    A call, or a piece of one; some servers leave out the object around name and arguments.
-
-    What has other fields is read again: they may be to go back.
-    """
+class _ToolCall(_Function):
+    """A call, or a piece of one; some servers leave out the object around name and arguments."""
 
     index: int | None = None
     id: str | int | None = None
-    type: Any = None
     function: _Function | None = None
-    name: str | None = None
-    arguments: Any = None
 
 
-class _Part(msgspec.Struct):
+class _Part(_ToolCall):
     type: str = "text"
     text: str | None = None
     thinking: Any = None
@@ -105,8 +108,14 @@ class _Message(_GoesBack):
     reasoning: str | None = None
     reasoning_text: str | None = None
     thinking: str | None = None
-    tool_calls: list[msgspec.Raw] | None = None
+    tool_calls: list[_ToolCall] | None = None
+    tool_call: list[_ToolCall] | None = None
     function_call: _Function | None = None
+
+    @property
+    def calls(self) -> list[_ToolCall]:
+        parts = self.content if isinstance(self.content, list) else ()
+        return self.tool_calls or self.tool_call or [part for part in parts if part.type in _CALL_PARTS]
 
     @property
     def text(self) -> str:
@@ -118,6 +127,7 @@ class _Message(_GoesBack):
 
 class _InputDetails(msgspec.Struct):
     cached_tokens: int | None = None
+    cache_read: int | None = None
 
 
 class _Usage(msgspec.Struct):
@@ -132,12 +142,19 @@ class _Usage(msgspec.Struct):
     input_tokens_details: _InputDetails | None = None
     cached_tokens: int | None = None  # Moonshot
     prompt_cache_hit_tokens: int | None = None  # DeepSeek
+    cache_read_input_tokens: int | None = None  # of Anthropic's models
+    num_cached_tokens: int | None = None  # vLLM
+    promptTokens: int | None = None  # noqa: N815 - the field's own name, as the next two
+    completionTokens: int | None = None  # noqa: N815
+    prompt_token_count: int | None = None
+    candidates_token_count: int | None = None
 
     def neutral(self) -> Usage:
-        given = self.prompt_tokens or self.input_tokens or 0
-        made = self.completion_tokens or self.output_tokens or 0
+        given = self.prompt_tokens or self.input_tokens or self.promptTokens or self.prompt_token_count or 0
+        made = self.completion_tokens or self.output_tokens or self.completionTokens or self.candidates_token_count or 0
         details = self.prompt_tokens_details or self.input_tokens_details
-        cached = (details and details.cached_tokens) or self.cached_tokens or self.prompt_cache_hit_tokens
+        cached = (details and (details.cached_tokens or details.cache_read)) or self.cached_tokens
+        cached = cached or self.prompt_cache_hit_tokens or self.cache_read_input_tokens or self.num_cached_tokens
         return Usage(given, made, cached or 0, self.total_tokens or given + made)
 
 
@@ -173,8 +190,7 @@ class _Completion(msgspec.Struct):
 
 
 _decoder = msgspec.json.Decoder(_Completion)
-_call_decoder = msgspec.json.Decoder(_ToolCall)
-_rare = attrgetter(*_THINKING, *_GOES_BACK, "function_call")
+_rare = attrgetter(*_THINKING, *_GOES_BACK)
 _NONE_OF_THEM = _rare(_Message())
 """What a message seldom has, looked at in one step."""
 
@@ -297,7 +313,12 @@ class OpenAIAnswer:
         if payload.startswith(_END):
             self.ended = True
             return []
-        return self._add(self._read(payload))
+        try:
+            return self._add(self._read(payload), payload)
+        except MalformedResponse:
+            if self.complete:  # the model has said all, and what a server says then in words of its own loses nothing
+                return []
+            raise
 
     def take_whole(self, body: bytes) -> list[LLMChunk]:
         """Take an answer that came in one piece."""
@@ -307,7 +328,7 @@ class OpenAIAnswer:
             raise no_answer(body, self._secrets, "choices")
         choice.index = 0
         self.ended = True
-        return self._add(completion)
+        return self._add(completion, body)
 
     def _read(self, payload: bytes) -> _Completion:
         completion = decode(_decoder, payload)
@@ -321,7 +342,7 @@ class OpenAIAnswer:
     def _error(self, said: Any) -> LLMError:
         return error_event(msgspec.json.encode({"error": said}), self._secrets)
 
-    def _add(self, chunk: _Completion) -> list[LLMChunk]:
+    def _add(self, chunk: _Completion, payload: bytes) -> list[LLMChunk]:
         self._model = chunk.model or self._model
         for usage in (chunk.usage, None if chunk.x_groq is None else chunk.x_groq.usage):
             if usage is not None:
@@ -337,7 +358,7 @@ class OpenAIAnswer:
                 raise self._error(choice.error)
             delta = choice.delta or choice.message
             if delta is not None:
-                self._take(delta, new, whole=choice.delta is None)
+                self._take(delta, payload, new, whole=choice.delta is None)
             elif choice.text:
                 new.append(LLMChunk("text", self._text.add(choice.text)))
             reason = told(choice.finish_reason) if choice.finish_reason else ""
@@ -348,7 +369,7 @@ class OpenAIAnswer:
                 new = new or [LLMChunk("text")]
         return new
 
-    def _take(self, delta: _Message, new: list[LLMChunk], *, whole: bool) -> None:
+    def _take(self, delta: _Message, payload: bytes, new: list[LLMChunk], *, whole: bool) -> None:
         """Take what a message, or a piece of one, says."""
         rare = _rare(delta) != _NONE_OF_THEM
         for name in _THINKING if rare else ():
@@ -364,24 +385,25 @@ class OpenAIAnswer:
             if (value := getattr(delta, name)) is not None:
                 self._fields[name] = merged(self._fields.get(name), value)
                 new.append(LLMChunk("text"))
-        if delta.tool_calls:
-            self._take_calls(delta.tool_calls, whole=whole)
+        if calls := delta.calls:
+            self._take_calls(calls, payload, whole=whole)
             new.append(LLMChunk("text"))
         elif (function := delta.function_call) is not None:
-            self._calls.add(0, "", function.name or "", function.arguments)
+            self._calls.add(0, "", function.name or "", function.said)
             new.append(LLMChunk("text"))
 
-    def _take_calls(self, pieces: list[msgspec.Raw], *, whole: bool) -> None:
-        for position, raw in enumerate(pieces):
-            try:
-                piece, given = _read_call(raw)
-            except Unfit:
-                continue
+    def _take_calls(self, pieces: list[_ToolCall], payload: bytes, *, whole: bool) -> None:
+        raw: list[Any] | None = None
+        for position, piece in enumerate(pieces):
             function, id = piece.function or piece, "" if piece.id is None else str(piece.id)  # noqa: A001 - its word
             name = function.name or ""
-            call = self._calls.add(piece.index, id, name, function.arguments, position=position, whole=whole)
-            if given and (name or id):
-                call.given |= given
+            call = self._calls.add(piece.index, id, name, function.said, position=position, whole=whole)
+            if name or id:
+                raw = _raw_calls(payload) if raw is None else raw
+                if position < len(raw):
+                    call.given |= beside(raw[position], _CALL_FIELDS)
+                    if more := beside(raw[position].get("function"), _FUNCTION_FIELDS):
+                        call.given["function"] = more
 
     def _count(self, usage: _Usage) -> None:
         """Take the newest count that is one: some servers send zeros at the end."""
@@ -436,20 +458,13 @@ class OpenAIAnswer:
         )
 
 
-def _read_call(raw: msgspec.Raw) -> tuple[_ToolCall, dict[str, Any]]:
-    """
-    A call, or a piece of one, and the fields that only its server knows.
-
-    Raises:
-        Unfit: it is none.
-
-    """
+def _raw_calls(payload: bytes) -> list[Any]:
+    """The calls of an event as they stand, with the fields that only their server knows."""
     try:
-        return _call_decoder.decode(raw), {}
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        value = parsed(bytes(raw))
-    piece = fitted(value, _ToolCall)
-    given = beside(value, _ToolCall.__struct_fields__)
-    if isinstance(value, dict) and (more := beside(value.get("function"), _Function.__struct_fields__)):
-        given["function"] = more
-    return piece, given
+        for choice in parsed(payload)["choices"]:
+            if not choice.get("index"):
+                calls = (choice.get("delta") or choice.get("message"))["tool_calls"]
+                return [call for call in (calls if isinstance(calls, list) else [calls]) if isinstance(call, dict)]
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        pass
+    return []

@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from shared_libs.observability.runs.rows import RunRow
     from shared_libs.observability.timeline import Timeline
 
+LAST = "last"
+"""Names the newest run."""
+
 CLOSE_S = 0.5
 """Seconds the end of a command waits for what is not written yet."""
 
@@ -138,13 +141,14 @@ def _store(url: str | None) -> RunReader:
 
 
 async def _row(store: RunReader, name: str) -> RunRow:
-    """Find a run by its id, or by the beginning of it."""
+    """Find a run by its id, or by the beginning of it; `last` is the newest."""
     from shared_libs.atomic.errors import MisuseError
 
     row = await store.async_get(name)
     if row is not None:
         return row
-    page = await store.async_list(prefix=name, limit=3)
+    newest = name == LAST
+    page = await store.async_list(limit=1) if newest else await store.async_list(prefix=name, limit=3)
     if not page.rows:
         raise MisuseError(f"there is no run {name!r} in {store.place}; `factory runs` lists them")
     if len(page.rows) > 1:

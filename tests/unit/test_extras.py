@@ -98,6 +98,7 @@ async def asked():
 assert asyncio.run(asked()).shape[0] == 1
 """,
     "office": "import kreuzberg",
+    "qdrant": "import qdrant_client",
 }
 """An extra, and what it is for, tried."""
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 from collections import OrderedDict, deque
 from collections.abc import Mapping
 from typing import NamedTuple, Protocol
@@ -56,6 +57,22 @@ class Tokens(Protocol):
         """Close what is open."""
 
 
+_LOOPBACK = re.compile(r"localhost|127(\.\d{1,3}){3}|\[::1\]")
+
+
+def _need_own_name(scope: Scope) -> None:
+    """
+    Where no key is asked for, only take requests that mean this machine.
+
+    A page of somebody else's can have its own name lead to loopback, and would read answers then (DNS rebinding).
+    """
+    told = next((str(value, "latin-1") for name, value in scope["headers"] if name == b"host"), "")
+    name = re.sub(r":\d*$", "", told).lower()
+    reached = (scope.get("server") or ("",))[0]
+    if name and name != reached and not _LOOPBACK.fullmatch(name):
+        raise Problem("forbidden", f"without keys only this machine's own name is served, not {name[:100]!r}")
+
+
 class _Read(NamedTuple):
     row: KeyRow | None
     at: float
@@ -100,6 +117,7 @@ class Door:
 
         """
         if self.is_open:
+            _need_own_name(scope)
             return ANYONE
         told = None
         try:

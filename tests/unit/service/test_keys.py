@@ -267,3 +267,25 @@ def test_what_is_one_teams_is_not_there_for_another(tmp_path):
     assert limited[0][1]["scope"] == "agents:run"
     assert limited[2:] == [200, 401, 401]
     assert open_ones == [200, 200, 200]
+
+
+@pytest.mark.promise("keys-safe")
+@pytest.mark.parametrize(
+    ("host", "server", "served"),
+    [
+        ("localhost:8000", "127.0.0.1", True),
+        ("127.0.0.1", "127.0.0.1", True),
+        ("[::1]:8000", "::1", True),
+        ("testserver", "testserver", True),
+        ("evil.example:8000", "127.0.0.1", False),
+        ("localhost.evil.example", "127.0.0.1", False),
+        ("127.0.0.1.evil.example", "127.0.0.1", False),
+    ],
+)
+def test_without_keys_a_page_whose_name_leads_here_is_not_served(host, server, served):
+    scope = scope_of(host=host) | {"server": (server, 8000)}
+    if served:
+        assert run(Door().admit(scope, "runs:read"))
+        return
+    with pytest.raises(Problem, match="own name"):
+        run(Door().admit(scope, "runs:read"))

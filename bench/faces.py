@@ -1,5 +1,5 @@
 """
-Clients that nobody here wrote, unmodified, against a service that rehearses: no key, no network beyond the loopback.
+Clients that nobody here wrote, unmodified, against a service with scripted models: no key, loopback only.
 
     python -m bench.faces [--python PYTHON] [--openai DIR] [--anthropic DIR] [--codex FILE] [--conformance FILE]
 
@@ -9,7 +9,8 @@ interpreter (they need pytest-asyncio, respx, dirty-equals, inline-snapshot, htt
 command of codex, or of the MCP conformance suite, as npm installs them.
 
 The SDKs' tests were made for a mock that answers anything. What a real server cannot answer is told apart by its
-reason: an id that never was, a call without a model or an input, an operation that the service does not offer.
+reason: a call without a model or an input, an operation that the service does not offer, a field refused on purpose.
+What their tests ask for by an id is put into the service's database first.
 """
 
 from __future__ import annotations
@@ -22,91 +23,98 @@ import re
 import subprocess
 import sys
 import tempfile
+import threading
 from contextlib import contextmanager
 from pathlib import Path
 
+from bench.face_clients import CLIENTS
+from shared_libs.atomic.types import ToolCall
+from shared_libs.testing import BackgroundFaultServer, Healthy, SlowFirstToken
+from shared_libs.testing.faults.catalogue import Fault
+
 ASK = "What is 17 * 23?"
 WANT = "391"
-MODELS = ("gpt-6-astra", "model", "text-embedding-3-small", "claude-opus-5-5", "claude-1.3")
+MODELS = ("gpt-6-astra", "model", "text-embedding-3-small", "claude-opus-5-5", "claude-1.3", "model_id")
 HELLO = {"name": "hello", "tools": ["calculator"], "llm": {"provider": "rehearsal", "script": "hello"}}
 
-CLIENTS = {
-    "mcp": """
-import asyncio
-from mcp import Client
-async def main():
-    async with Client(URL + "/mcp") as client:
-        return (await client.call_tool("hello", {"question": ASK})).content[0].text
-told = [asyncio.run(main())]
-""",
-    "llm": """
-import os, pathlib, subprocess, sys, tempfile
-folder = tempfile.mkdtemp()
-model = f"- model_id: hello\\n  model_name: hello\\n  api_base: {URL}/v1\\n"
-pathlib.Path(folder, "extra-openai-models.yaml").write_text(model)
-env = os.environ | {"LLM_USER_PATH": folder, "OPENAI_API_KEY": "none"}
-command = [sys.executable, "-m", "llm", "-m", "hello"]
-told = [
-    subprocess.run([*command, *more, ASK], env=env, capture_output=True, text=True).stdout
-    for more in ([], ["--no-stream"])
-]
-""",
-    "pydantic_ai": """
-import asyncio
-from pydantic_ai import Agent
-from pydantic_ai.models.openai import OpenAIChatModel, OpenAIResponsesModel
-from pydantic_ai.providers.openai import OpenAIProvider
-told = []
-async def main():
-    for kind in (OpenAIChatModel, OpenAIResponsesModel):
-        agent = Agent(kind("hello", provider=OpenAIProvider(base_url=URL + "/v1", api_key="none")))
-        told.append((await agent.run(ASK)).output)
-        async with agent.run_stream(ASK) as stream:
-            told.append(await stream.get_output())
-asyncio.run(main())
-""",
-    "langchain_openai": """
-from langchain_openai import ChatOpenAI
-told = []
-for responses in (False, True):
-    model = ChatOpenAI(model="hello", base_url=URL + "/v1", api_key="none", use_responses_api=responses)
-    told += [str(model.invoke(ASK).content), "".join(str(chunk.content) for chunk in model.stream(ASK))]
-""",
-    "litellm": """
-import litellm
-said = {"messages": [{"role": "user", "content": ASK}], "api_key": "none"}
-chunks = litellm.completion(model="openai/hello", api_base=URL + "/v1", stream=True, **said)
-told = [
-    litellm.completion(model="openai/hello", api_base=URL + "/v1", **said).choices[0].message.content,
-    "".join(chunk.choices[0].delta.content or "" for chunk in chunks),
-    litellm.completion(model="anthropic/hello", api_base=URL, max_tokens=50, **said).choices[0].message.content,
-    str(litellm.responses(model="openai/hello", api_base=URL + "/v1", api_key="none", input=ASK).output),
-]
-""",
-}
+PIXEL = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
+WEATHER = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
+
+SEEDED = """
+import json, os, sqlite3, time, urllib.request
+import pytest
+URL, DATABASE = os.environ["SEED_URL"], os.environ["SEED_DATABASE"]
+IDS = ("resp_677efb5139a88190b512bc3fef8e535d", "response_id", "resp_123", "previous_response_id")
+def asked(method, path, body=None):
+    sent = urllib.request.Request(URL + path, None if body is None else json.dumps(body).encode(), method=method)
+    sent.add_header("content-type", "application/json")
+    return json.load(urllib.request.urlopen(sent))
+made = asked("POST", "/v1/responses", {"model": "hello", "input": "hi", "background": True})["id"]
+while asked("GET", "/v1/responses/" + made)["status"] != "completed":
+    time.sleep(0.1)
+with sqlite3.connect(DATABASE) as database:
+    row = "SELECT team, until, body FROM factory_responses WHERE id = ?"
+    while not (found := database.execute(row, (made,)).fetchone()) or b'"completed"' not in found[2]:
+        time.sleep(0.1)
+team, until, body = found
+@pytest.fixture(autouse=True)
+def _seeded():
+    with sqlite3.connect(DATABASE, timeout=30) as database:
+        rows = [(team, id, until, body.replace(made.encode(), id.encode())) for id in IDS]
+        into = "INSERT OR REPLACE INTO factory_responses (team, id, until, body) VALUES (?, ?, ?, ?)"
+        database.executemany(into, rows)
+"""
+"""A pytest plugin for the SDKs' tests: the responses that they ask for are there, in the database of the service."""
 
 REASONS = (
-    ("an id that only a mock knows", r"there is no response|no model '(model_id|.*:.*)'"),
-    ("no model or input is sent", r"input is a text|model is a text"),
-    ("refused on purpose, with the field", r"is not supported"),
-    ("stored completions, fine-tuned models, compaction: not offered", r"405|404"),
+    ("stored completions, fine-tuned models, compaction: not offered", r"Error code: 40[45]"),
+    ("no model or no input is sent, which a mock takes", r"input is a text|model is a text|type is a text"),
+    (
+        "functions, audio, prompt, conversation, limit=0: refused on purpose, with the field",
+        r"is not supported|limit is",
+    ),
     ("the SDK's strict mode refuses the base64 that the SDK asks for", r"CreateEmbeddingResponse"),
 )
 
 
+class World(Fault, frozen=True):
+    """A model that calls what tools it is offered, and answers what it sees with 391."""
+
+    def play(self, exchange):
+        """Answer, or call."""
+        body = exchange.body
+        offered = [tool["function"] for tool in body.get("tools") or () if tool["function"]["name"] != "calculator"]
+        if body["messages"][-1]["role"] == "tool":
+            seen = [message["content"] for message in body["messages"] if message["role"] == "tool"]
+            return exchange.answered(Healthy("I see " + ", ".join(seen)))
+        if offered:
+            cities = ("Rome", "Oslo") if offered[0]["name"] == "get_weather" else ("",)
+            given = [{"city": city} if city else {"number": 391} for city in cities]
+            calls = [ToolCall(f"up_{at}", offered[0]["name"], one) for at, one in enumerate(given)]
+            return exchange.answered(Healthy("", tuple(calls)))
+        return exchange.answered(Healthy('{"number": 391}' if body.get("response_format") else "It is 391."))
+
+
 @contextmanager
 def service():
-    """Serve the rehearsal, and the names that the SDKs' tests use, in a process of its own."""
-    with tempfile.TemporaryDirectory() as folder:
-        Path(folder, "hello.yaml").write_text(json.dumps(HELLO))
+    """Serve the rehearsal, the world, and the names that the SDKs' tests use, in a process of its own."""
+    scripts = {"world": World(), "slow": SlowFirstToken(3.0)}
+    with tempfile.TemporaryDirectory() as folder, BackgroundFaultServer(scripts) as upstream:
+        there = {"provider": "openai", "base_url": upstream.url("openai"), "api_key": "k"}
+        agents = [HELLO, *({"name": name, "tools": ["calculator"], "llm": there | {"model": name}} for name in scripts)]
+        for agent in agents:
+            Path(folder, f"{agent['name']}.yaml").write_text(json.dumps(agent))
         chains = {name: {"chain": [{"provider": "rehearsal", "script": "hello"}]} for name in MODELS}
         Path(folder, "models.yaml").write_text(json.dumps({"models": chains}))
-        command = [sys.executable, "-m", "shared_libs.cli", "serve", "--configs", folder, "--port", "0"]
+        database = Path(folder, "runs.db")
+        serve = [sys.executable, "-m", "shared_libs.cli", "serve", "--configs", folder, "--port", "0"]
+        command = [*serve, "--store", f"sqlite:///{database}"]
         process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
         try:
             for line in process.stderr:
                 if found := re.search(r"http://\S+", line):
-                    yield found[0]
+                    threading.Thread(target=process.stderr.read, daemon=True).start()
+                    yield found[0], database
                     return
             raise SystemExit("the service did not start")
         finally:
@@ -115,31 +123,47 @@ def service():
 
 
 def clients(url: str, python: str) -> None:
-    """Ask the agent through every client."""
+    """Ask the agents through every client."""
+    told = f"ASK, URL, WEATHER, PIXEL = {ASK!r}, {url!r}, {WEATHER!r}, {PIXEL!r}\n"
     for name, code in CLIENTS.items():
-        right = f"assert all({WANT!r} in text for text in told), told\nprint(len(told))"
-        checked = f"ASK, URL = {ASK!r}, {url!r}\n{code}\n{right}"
+        program = f"{told}{code}\nimport json\nprint('TOLD', json.dumps(told))"
         env = os.environ | {"LITELLM_LOCAL_MODEL_COST_MAP": "True"}
-        done = subprocess.run([python, "-c", checked], capture_output=True, text=True, env=env, check=False)
-        if done.returncode == 0:
-            print(f"{name:18} {done.stdout.split()[-1]} of {done.stdout.split()[-1]} answers right")
+        done = subprocess.run([python, "-c", program], capture_output=True, text=True, env=env, check=False)
+        found = re.search(r"^TOLD (.*)$", done.stdout, re.MULTILINE)
+        if found:
+            answers = json.loads(found[1])
+            right = [name for name, text in answers if WANT in text]
+            wrong = [f"{name}: {text!r:.200}" for name, text in answers if WANT not in text]
+            print(f"{name:18} {len(right)} of {len(answers)} right: {'; '.join(right)}")
+            print("".join(f"{'':18} WRONG {one}\n" for one in wrong), end="", flush=True)
         elif f"No module named '{name}" in done.stderr:
             print(f"{name:18} not installed")
         else:
-            print(f"{name:18} FAILED: {done.stderr.strip().splitlines()[-1]}")
+            print(f"{name:18} FAILED: {done.stderr.strip().splitlines()[-1]}", flush=True)
 
 
-def sdk_tests(vendor: str, folder: str, base_url: str, python: str, *tests: str) -> None:
+def sdk_tests(vendor: str, folder: str, url: str, database: Path, python: str, *tests: str) -> None:
     """Run a vendor's own tests, and say why those fail that fail."""
     paths = [f"tests/api_resources/{test}" for test in tests]
-    command = [python, "-m", "pytest", "-q", "--tb=short", "-p", "no:cacheprovider", "-o", "addopts=", *paths]
-    env = os.environ | {"TEST_API_BASE_URL": base_url}
-    done = subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, check=False)
+    with tempfile.TemporaryDirectory() as plugins:
+        Path(plugins, "seeded_responses.py").write_text(SEEDED)
+        command = [python, "-m", "pytest", "-q", "--tb=short", "-p", "no:cacheprovider", "-p", "seeded_responses"]
+        env = os.environ | {
+            "TEST_API_BASE_URL": f"{url}/v1" if vendor == "openai" else url,
+            "SEED_URL": url,
+            "SEED_DATABASE": str(database),
+            "PYTHONPATH": plugins,
+        }
+        command += ["-o", "addopts=", *paths]
+        done = subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, check=False)
     blocks = re.split(r"\n_{3,} .* _{3,}\n", done.stdout.partition("short test summary")[0])[1:]
-    why = collections.Counter(_reason(block) for block in blocks)
-    print(f"{vendor}'s own tests: {done.stdout.strip().splitlines()[-1]}")
+    why = collections.Counter(map(_reason, blocks))
+    passed = int((re.search(r"(\d+) passed", done.stdout) or "00")[1])
+    known = {reason for reason, _ in REASONS}
+    apply = passed + sum(count for reason, count in why.items() if reason not in known)
+    print(f"{vendor}'s own tests: {passed} pass of {apply} that apply, of {passed + len(blocks)}")
     for reason, count in why.most_common():
-        print(f"    {count:4} {reason}")
+        print(f"    {count:4} {reason}", flush=True)
 
 
 def _reason(block: str) -> str:
@@ -180,7 +204,7 @@ def main() -> None:
     for name in ("openai", "anthropic", "codex", "conformance"):
         parser.add_argument(f"--{name}")
     given = parser.parse_args()
-    with service() as url:
+    with service() as (url, database):
         clients(url, given.python)
         if given.codex:
             codex(url, given.codex)
@@ -188,9 +212,9 @@ def main() -> None:
             conformance(url, given.conformance)
         if given.openai:
             tests = ("chat", "responses", "test_responses.py", "test_embeddings.py", "test_models.py")
-            sdk_tests("openai", given.openai, f"{url}/v1", given.python, *tests)
+            sdk_tests("openai", given.openai, url, database, given.python, *tests)
         if given.anthropic:
-            sdk_tests("anthropic", given.anthropic, url, given.python, "test_messages.py", "test_models.py")
+            sdk_tests("anthropic", given.anthropic, url, database, given.python, "test_messages.py", "test_models.py")
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ from shared_libs.service.faces.runs import (
     resumed,
     shadowed,
 )
-from shared_libs.service.faces.wanted import Outcome, Piece, Wanted
+from shared_libs.service.faces.wanted import Called, Outcome, Piece, Said, Thought, Wanted
 from shared_libs.service.live import Asked, LiveRun, Resumed, outside_s
 from shared_libs.service.routers.answers import session_of
 
@@ -67,7 +67,9 @@ class ChainWork:
     async def pieces(self) -> AsyncGenerator[list[Piece], None]:
         """Ask, and yield the answer's pieces, as many at once as there are; raises as `whole` does."""
         if not self._wanted.stream:
-            yield [await self.whole()]
+            outcome = await self.whole()
+            yield [*(Thought(block.text) for block in outcome.thinking), Said(outcome.text)]
+            yield [*map(Called, outcome.calls), outcome]
             return
         queue = _Queue()
         self._asking = asking = asyncio.get_running_loop().create_task(self._ask(queue.put))
@@ -109,7 +111,6 @@ class RunWork:
             wanted.session_id, wanted.ignored = None, [*wanted.ignored, "session_id"]
         self.ignored = [*wanted.ignored, *shadowed(entry.agent, wanted)]
         self._call = call
-        self._stream = wanted.stream
         self._reader = RunReader(agent, wanted)
         asked = Asked(
             question="" if going_on else conversation(wanted),
@@ -139,9 +140,6 @@ class RunWork:
 
     async def pieces(self) -> AsyncGenerator[list[Piece], None]:
         """Yield the answer's pieces, as many at once as there are, none when it has begun; raises as `whole` does."""
-        if not self._stream:
-            yield [await self.whole()]
-            return
         ended = False
         async for events in self.live.follow():
             batch = [piece for event in events for piece in self._reader.take(event)]

@@ -150,18 +150,21 @@ def test_a_response_streamed_is_the_response_unstreamed(tmp_path, model):
 
 @pytest.mark.promise("face-responses")
 @pytest.mark.parametrize("previous", [False, True])
-def test_a_client_s_tool_comes_back_by_its_output_item(tmp_path, previous):
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_client_s_tool_comes_back_by_its_output_item(tmp_path, previous, stream):
     call = ToolCall("up_1", "get_weather", {"city": "Rome"})
     own = ToolCall("up_2", "calculator", {"expression": "6*7"})
 
     async def main():
         scripts = {"m": [Healthy("I look.", (own, call)), Healthy("Sunny, 42.")]}
         async with ground(tmp_path, scripts, bot={"tools": ["calculator"]}) as at, at.openai() as client:
-            events = await events_of(
-                await client.responses.create(model="bot", input="How is it?", tools=[TOOL], stream=True)
-            )
-            check_grammar(events)
-            first = events[-1]["response"]
+            given = {"model": "bot", "input": "How is it?", "tools": [TOOL]}
+            if stream:
+                events = await events_of(await client.responses.create(**given, stream=True))
+                check_grammar(events)
+                first = events[-1]["response"]
+            else:
+                first = (await client.responses.create(**given)).model_dump(by_alias=True)
             assert [item["type"] for item in first["output"]] == ["mcp_call", "function_call"]
             assert first["output"][0]["output"] == "42"
             asked = first["output"][1]
@@ -175,6 +178,26 @@ def test_a_client_s_tool_comes_back_by_its_output_item(tmp_path, previous):
             assert second.output_text == "Sunny, 42."
             sent = at.upstream.requests[-1].body["messages"]
             assert [one["content"] for one in sent if one["role"] == "tool"] == ["42", "sun"]
+
+    run(main())
+
+
+@pytest.mark.promise("face-responses")
+@pytest.mark.parametrize("stream", [False, True])
+def test_the_calls_of_a_chain_are_items_behind_its_words(tmp_path, stream):
+    calls = tuple(ToolCall(f"up_{city}", "get_weather", {"city": city}) for city in ("Rome", "Oslo"))
+
+    async def main():
+        async with ground(tmp_path, {"m": Healthy("I look.", calls)}, bot={}) as at, at.openai() as client:
+            given = {"model": "bot/chain", "input": "How is it?", "tools": [TOOL]}
+            if stream:
+                events = await events_of(await client.responses.create(**given, stream=True))
+                check_grammar(events)
+                output = events[-1]["response"]["output"]
+            else:
+                output = (await client.responses.create(**given)).model_dump()["output"]
+            assert [item["type"] for item in output] == ["message", "function_call", "function_call"]
+            assert [item.get("call_id") for item in output[1:]] == ["up_Rome", "up_Oslo"]
 
     run(main())
 

@@ -1,0 +1,184 @@
+"""
+What the clients are asked to do by `bench.faces`: a program for each, told `URL`, `ASK`, `world` and `hello`.
+
+`hello` is an agent that answers `ASK` with its own calculator. `world` is one whose model calls every tool that its
+client offers (`get_weather` twice in one turn), and answers what it sees with 391; asked for JSON it gives that number.
+Each program leaves in `told` what it was answered: pairs of a name and a text that has 391 in it if all is well.
+"""
+
+from __future__ import annotations
+
+CLIENTS = {
+    "openai": """
+import openai, pydantic
+from openai import OpenAI
+class Number(pydantic.BaseModel):
+    number: int
+client = OpenAI(base_url=URL + "/v1", api_key="none")
+chat, told = client.chat.completions, []
+asked = [{"role": "user", "content": "How is the weather?"}]
+weather = {"type": "function", "function": {"name": "get_weather", "parameters": WEATHER}}
+for stream in (False, True):
+    given = dict(model="world", messages=asked, tools=[weather])
+    if stream:
+        with chat.stream(**given) as events:
+            message = events.get_final_completion().choices[0].message
+    else:
+        message = chat.create(**given).choices[0].message
+    assert len(message.tool_calls) == 2
+    results = [{"role": "tool", "tool_call_id": call.id, "content": "391"} for call in message.tool_calls]
+    behind = asked + [message.model_dump(exclude_none=True)] + results
+    done = chat.create(**given | {"messages": behind}).choices[0].message
+    told.append(("parallel tools" + stream * ", streamed", done.content))
+    flat = {"type": "function", "name": "get_weather", "parameters": WEATHER}
+    if stream:
+        with client.responses.stream(model="world", input="How is it?", tools=[flat]) as events:
+            first = events.get_final_response()
+    else:
+        first = client.responses.create(model="world", input="How is it?", tools=[flat])
+    calls = [item for item in first.output if item.type == "function_call"]
+    outputs = [{"type": "function_call_output", "call_id": call.call_id, "output": "391"} for call in calls]
+    assert len(outputs) == 2
+    second = client.responses.create(model="world", input=outputs, tools=[flat], previous_response_id=first.id)
+    told.append(("responses, parallel tools" + stream * ", streamed", second.output_text))
+parsed = chat.parse(model="world", messages=asked, response_format=Number).choices[0].message.parsed
+told.append(("parse()", str(parsed)))
+parsed = client.responses.parse(model="world", input="x", text_format=Number).output_parsed
+told.append(("responses.parse()", str(parsed)))
+pixel = {"type": "image_url", "image_url": {"url": "data:image/png;base64," + PIXEL}}
+seen = [{"role": "user", "content": [{"type": "text", "text": "What is it?"}, pixel]}]
+told.append(("image", chat.create(model="world", messages=seen).choices[0].message.content))
+vector = client.embeddings.create(model="text-embedding-3-small", input=["a", "b"]).data[1].embedding
+told.append(("embeddings", "391" if len(vector) > 8 and isinstance(vector[0], float) else "none"))
+background = client.responses.create(model="hello", input=ASK, background=True)
+events = list(client.responses.retrieve(background.id, stream=True, starting_after=0))
+told.append(("responses, background, resumed", events[-1].response.output_text))
+told.append(("models", "391" if {"hello", "hello/chain"} <= {one.id for one in client.models.list()} else "no"))
+""",
+    "anthropic": """
+from anthropic import Anthropic
+client, told = Anthropic(base_url=URL, api_key="none"), []
+asked = [{"role": "user", "content": "How is the weather?"}]
+given = dict(model="world", max_tokens=99, tools=[{"name": "get_weather", "input_schema": WEATHER}])
+for stream in (False, True):
+    if stream:
+        with client.messages.stream(messages=asked, **given) as events:
+            first = events.get_final_message()
+    else:
+        first = client.messages.create(messages=asked, **given)
+    calls = [block for block in first.content if block.type == "tool_use"]
+    assert len(calls) == 2
+    results = [{"type": "tool_result", "tool_use_id": call.id, "content": "391"} for call in calls]
+    said = [{"role": "assistant", "content": [block.model_dump(exclude_none=True) for block in first.content]}]
+    second = client.messages.create(messages=asked + said + [{"role": "user", "content": results}], **given)
+    told.append(("parallel tools" + stream * ", streamed", second.content[0].text))
+source = {"type": "base64", "media_type": "image/png", "data": PIXEL}
+seen = [{"role": "user", "content": [{"type": "image", "source": source}, {"type": "text", "text": "What is it?"}]}]
+told.append(("image", client.messages.create(model="world", max_tokens=99, messages=seen).content[0].text))
+count = client.messages.count_tokens(model="world", messages=seen).input_tokens
+told.append(("count_tokens", "391" if count > 9 else ""))
+""",
+    "mcp": """
+import asyncio
+from mcp import Client
+async def main():
+    async with Client(URL + "/mcp") as client:
+        return (await client.call_tool("hello", {"question": ASK})).content[0].text
+told = [("a tool that is an agent", asyncio.run(main()))]
+""",
+    "llm": """
+import os, pathlib, subprocess, sys, tempfile
+folder = tempfile.mkdtemp()
+model = f"- model_id: hello\\n  model_name: hello\\n  api_base: {URL}/v1\\n"
+pathlib.Path(folder, "extra-openai-models.yaml").write_text(model)
+env = os.environ | {"LLM_USER_PATH": folder, "OPENAI_API_KEY": "none"}
+command = [sys.executable, "-m", "llm", "-m", "hello"]
+told = [
+    (name, subprocess.run([*command, *more, ASK], env=env, capture_output=True, text=True).stdout)
+    for name, more in (("streamed", []), ("whole", ["--no-stream"]))
+]
+""",
+    "pydantic_ai": """
+import asyncio, pydantic
+from pydantic_ai import Agent
+from pydantic_ai.models.openai import OpenAIChatModel, OpenAIResponsesModel
+from pydantic_ai.providers.openai import OpenAIProvider
+class Number(pydantic.BaseModel):
+    number: int
+told = []
+async def main():
+    for kind in (OpenAIChatModel, OpenAIResponsesModel):
+        name, provider = kind.__name__, OpenAIProvider(base_url=URL + "/v1", api_key="none")
+        agent = Agent(kind("hello", provider=provider))
+        told.append((name, (await agent.run(ASK)).output))
+        async with agent.run_stream(ASK) as stream:
+            told.append((name + ", streamed", await stream.get_output()))
+        tooled = Agent(kind("world", provider=provider))
+        @tooled.tool_plain
+        def get_weather(city: str) -> str:
+            return "391"
+        told.append((name + ", tools", (await tooled.run("How is it?")).output))
+        async with tooled.run_stream("How is it?") as stream:
+            told.append((name + ", tools, streamed", await stream.get_output()))
+        typed = Agent(kind("world", provider=provider), output_type=Number)
+        told.append((name + ", typed", str((await typed.run("Which?")).output)))
+asyncio.run(main())
+""",
+    "langchain_openai": """
+import pydantic
+from langchain_core.messages import HumanMessage, ToolMessage
+from langchain_openai import ChatOpenAI
+class Number(pydantic.BaseModel):
+    number: int
+told = []
+for responses in (False, True):
+    name = "Responses" if responses else "chat"
+    made = dict(base_url=URL + "/v1", api_key="none", use_responses_api=responses)
+    model, world = ChatOpenAI(model="hello", **made), ChatOpenAI(model="world", **made)
+    told.append((name, str(model.invoke(ASK).content)))
+    told.append((name + ", streamed", "".join(str(chunk.content) for chunk in model.stream(ASK))))
+    tooled = world.bind_tools([{"type": "function", "function": {"name": "get_weather", "parameters": WEATHER}}])
+    said = [HumanMessage("How is it?")]
+    said.append(tooled.invoke(said))
+    assert len(said[-1].tool_calls) == 2
+    said += [ToolMessage("391", tool_call_id=call["id"]) for call in said[-1].tool_calls]
+    told.append((name + ", tools", str(tooled.invoke(said).content)))
+    told.append((name + ", typed", str(world.with_structured_output(Number).invoke("Which?"))))
+""",
+    "litellm": """
+import litellm
+said = {"messages": [{"role": "user", "content": ASK}], "api_key": "none"}
+chunks = litellm.completion(model="openai/hello", api_base=URL + "/v1", stream=True, **said)
+whole = litellm.completion(model="openai/hello", api_base=URL + "/v1", **said)
+other = litellm.completion(model="anthropic/hello", api_base=URL, max_tokens=50, **said)
+told = [
+    ("chat", whole.choices[0].message.content),
+    ("chat, streamed", "".join(chunk.choices[0].delta.content or "" for chunk in chunks)),
+    ("messages", other.choices[0].message.content),
+    ("responses", str(litellm.responses(model="openai/hello", api_base=URL + "/v1", api_key="none", input=ASK).output)),
+]
+weather = [{"type": "function", "function": {"name": "get_weather", "parameters": WEATHER}}]
+for model, base in (("openai/world", URL + "/v1"), ("anthropic/world", URL)):
+    given = dict(model=model, api_base=base, api_key="none", tools=weather, max_tokens=50)
+    asked = [{"role": "user", "content": "How is it?"}]
+    message = litellm.completion(messages=asked, **given).choices[0].message
+    assert len(message.tool_calls) == 2
+    results = [{"role": "tool", "tool_call_id": call.id, "content": "391"} for call in message.tool_calls]
+    done = litellm.completion(messages=asked + [message.model_dump()] + results, **given)
+    told.append((model + ", tools", done.choices[0].message.content))
+""",
+    "patience": """
+import json, time, urllib.request
+from openai import OpenAI
+client = OpenAI(base_url=URL + "/v1", api_key="none", timeout=1, max_retries=2)
+began = time.monotonic()
+answer = client.chat.completions.create(model="slow", messages=[{"role": "user", "content": ASK}])
+took = time.monotonic() - began
+runs = json.load(urllib.request.urlopen(URL + "/v1/runs?agent=slow"))
+count = len(runs.get("runs") or runs.get("data") or runs.get("rows"))
+finish, status = answer.choices[0].finish_reason, answer.factory["status"]
+fine = (finish, status, count) == ("length", "partial", 1) and took < 1
+told = [(f"timeout=1, agent of 3 s: {status} after {took:.2f} s, {count} run", "391" if fine else "")]
+""",
+}
+"""`patience` is the SDK of OpenAI that gives up after a second, before an agent that needs three."""

@@ -181,6 +181,7 @@ class Run:
             fence=caller.fence,
             journal=self.journal,
             deps=self.deps,
+            may_begin=caller.may_begin,
         )
 
     def start(self, question: str, *, model: str, protocol: str, rehearsal: bool) -> None:

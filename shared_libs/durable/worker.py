@@ -293,7 +293,7 @@ class Worker:
         journal.draining = self._draining
         try:
             try:
-                with use_scope(Scope(journal=journal)):
+                with use_scope(Scope(journal=journal, may_begin=journal.may_begin)):
                     result = await _answer(agent, claim, journal)
             except (RunInterrupted, asyncio.CancelledError):
                 if journal.result is None or not journal.cancelled or journal.lost:

@@ -14,7 +14,12 @@ from tests.unit.durable.cast import agent, answers, by_length, ended, opened, su
 
 
 @pytest.mark.promise("durable-away")
-def test_a_database_that_goes_and_comes_back_costs_no_run_and_repeats_nothing(own_postgres):
+@pytest.mark.parametrize("over", ["socket", "tcp"])
+def test_a_database_that_goes_and_comes_back_costs_no_run_and_repeats_nothing(own_postgres, over):
+    if over == "tcp":
+        own_postgres.stop()
+        own_postgres.over_tcp()
+        own_postgres.start()
     url = f"postgresql+asyncpg://owner@{own_postgres.place}"
     bodies, gate, inside = [], asyncio.Event(), asyncio.Event()
 

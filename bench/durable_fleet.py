@@ -35,6 +35,8 @@ from shared_libs.durable import Claim, Job, JobStore, Submission, Worker, Worker
 from shared_libs.durable.holding import Holder
 
 TURNS = 4
+AT_ONCE = 300
+"""Runs that a worker does at once: all there are, so that a takeover waits for a lease and not for a slot."""
 
 
 class Notes:
@@ -98,7 +100,7 @@ async def work(url: str, notes: Notes, version: int, pace_s: float, lease_s: flo
         return claims
 
     Holder.claim = noted  # type: ignore[method-assign]
-    worker = Worker(url, build, policy=WorkerPolicy(concurrency=20, lease_s=lease_s))
+    worker = Worker(url, build, policy=WorkerPolicy(concurrency=AT_ONCE, lease_s=lease_s))
     working = asyncio.create_task(worker.run())
     await worker.started.wait()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, worker.drain)
@@ -187,9 +189,9 @@ async def judged(store: JobStore, jobs: Sequence[Job], run_ids: Sequence[str], n
 
 async def killed_and_stopped(url: str, folder: Path, runs: int, stopped_s: float, lease_s: float) -> None:
     run_ids = [f"r{number}" for number in range(runs)]
-    async with fleet_of(url, folder, 0.3, lease_s) as (fleet, store):
-        await submit(store, run_ids)
+    async with fleet_of(url, folder, 2.0, lease_s) as (fleet, store):
         first, second, _ = [await fleet.start() for _ in range(3)]
+        await submit(store, run_ids)
         await under_way(fleet, runs // 10)
         first.kill()
         killed_at = time.time()

@@ -28,6 +28,9 @@ _NOTHING = ("{}", "[]", "[{}]", "()", "None", "undefined")
 """Ways to say that there are no arguments: JSON's, PHP's and those of the languages models are trained on."""
 
 _FENCE = re.compile(r"^\s*```[\w-]*[ \t]*\n?(?P<body>.*?)(?:\n?```\s*)?$", re.DOTALL)
+_MARKS_BEHIND = re.compile(r"(?<=[}\]\s])(?:</[\w:]{1,30}>|<\|[\w|]{1,30}\|?>|\s){1,9}$")
+"""The end marks of a model's own form, which a server left standing behind the arguments."""
+
 _NOT_SAID = re.compile(
     # a string is kept as it is; what does not end goes to the end, so that no text is read ever again
     r"""(?P<kept>"(?:\\.|[^"\\])*(?:"|\Z)|'(?:\\.|[^'\\])*(?:'|\Z))|//[^\n]*|/\*.*?(?:\*/|\Z)|(?<![\w"'])\#[^\n]*"""
@@ -58,7 +61,7 @@ def object_in(text: str, *, to_the_end: bool = False) -> dict[str, Any] | None:
         to_the_end: close what is cut off, and pass over what follows the object.
 
     """
-    text = text.strip()
+    text = text.strip().lstrip("\ufeff")
     if not text:
         return {}
     if to_the_end:
@@ -106,6 +109,8 @@ def _strictly(text: str) -> dict[str, Any] | None:
 def _loosely(text: str) -> dict[str, Any] | None:
     if text in _NOTHING:
         return {}
+    if text.endswith(">") and (ending := _MARKS_BEHIND.search(text)):
+        return object_in(text[: ending.start()])
     try:
         value: Any = text
         for _ in range(_MAX_WRAPPED):

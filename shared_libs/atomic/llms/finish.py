@@ -19,12 +19,18 @@ _MEANS: dict[FinishReason | type[LLMError], tuple[str, ...]] = {
     "stop": (
         *("stop", "end_turn", "stop_sequence", "completed", "complete", "done", "end", "finish", "finished"),
         *("eos", "eos_token", "eos_found", "found_eos", "stop_token", "stop_str", "stop_string"),  # TGI, Together, MLX
-        *("normal", "success", "natural", "repetition_stop"),
+        *("normal", "success", "natural", "repetition_stop", "model_stop"),
     ),
     "length": (
         *("length", "max_tokens", "max_output_tokens", "max_completion_tokens", "max_new_tokens", "max_length"),
         *("model_length", "token_limit", "limit", "error_limit", "context_length", "context_length_exceeded"),
-        *("model_context_window_exceeded", "context_window_exceeded", "incomplete", "truncated"),  # GLM, Anthropic
+        *(
+            "model_context_window_exceeded",
+            "context_window_exceeded",
+            "incomplete",
+            "truncated",
+            "out_of_tokens",
+        ),  # GLM, Anthropic
     ),
     "tool_calls": ("tool_calls", "tool_call", "tool_use", "function_call", "function_calls", "tools"),
     "pause": ("pause_turn",),  # Anthropic: the server's own tools take longer
@@ -47,7 +53,7 @@ _NONE = frozenset({"", "null", "none"})
 
 def told(reason: str | None) -> str:
     """The reason as the table has it, or "" where none was told."""
-    word = (reason or "").strip().lower().replace("-", "_").replace(" ", "_")
+    word = (reason or "").strip().lower().replace("-", "_").replace(" ", "_").removeprefix("finish_reason_")
     return "" if word in _NONE else word
 
 

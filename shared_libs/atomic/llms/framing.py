@@ -19,6 +19,8 @@ MAX_EVENT_BYTES = 16 * 1024 * 1024
 _BOM = b"\xef\xbb\xbf"
 _SPACE = b" \t\r\n"
 _DONE = b"[DONE]"
+_NOTHING = (b"", b"null")
+"""Data of events that only show that the server is alive."""
 _PAGE_BYTES = 16 * 1024
 
 
@@ -133,7 +135,7 @@ class ServerSentEvents:
     def _flush(self, payloads: list[bytes]) -> None:
         payload = self._data[0] if len(self._data) == 1 else b"\n".join(self._data)
         self._data, self._size = [], 0
-        if payload:
+        if payload.strip() not in _NOTHING:
             payloads.append(_as_error(payload) if self._name == b"error" else payload)
         self._name = b""
 

@@ -81,6 +81,11 @@ def _as_one_of(value: Any, kinds: tuple[Any, ...]) -> Any:
 
 
 def _as_list(value: Any, kind: Any) -> list[Any]:
+    if isinstance(value, str) and value.lstrip()[:1] in ("[", "{"):
+        try:
+            value = parsed(value.encode("utf-8", "surrogatepass"))
+        except (ValueError, RecursionError):
+            raise Unfit("the text is no list") from None
     if isinstance(value, dict) and value:
         value = [value]
     if not isinstance(value, list):
@@ -97,6 +102,8 @@ def _as_list(value: Any, kind: Any) -> list[Any]:
 def _as_struct(value: Any, kind: type[msgspec.Struct]) -> msgspec.Struct:
     if isinstance(value, list) and value:
         value = value[0]  # as some servers send their errors
+    if isinstance(value, str) and "text" in kind.__struct_fields__:
+        value = {"text": value}
     if not isinstance(value, dict):
         raise Unfit(f"{type(value).__name__} is no {kind.__name__}")
     fields = {}

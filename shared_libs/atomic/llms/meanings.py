@@ -97,6 +97,7 @@ _FILTER = Meaning(
         r"violat\w+ .{0,40}(usage (polic|guideline)|content|safety|terms|acceptable use)",
         r"(inappropriate|sensitive|unsafe|harmful|prohibited|high.risk) (content|information|words?)",
         r"敏感内容",
+        r"\b(prohibited_content|blocklist|new_sensitive|spii)\b",
     ),
     frozenset({None, 400, 403, 406, 422, 451}),
 )
@@ -120,6 +121,9 @@ _TOO_LONG = Meaning(
         r"reduce (the |your )?(length|size) of (the |your )?(messages|prompt|input|conversation)",
         r"`?inputs`? tokens \+ `?max_new_tokens`?",
         r"max_seq_len|n_ctx\b|context the overflows",
+        r"longer than the (maximum|model)|maximum model length|token limit (was |has been |is )?exceeded",
+        r"(?<!max )(?<!output )(?<!completion )\btokens? .{0,30}exceed\w* the (limit|max)",
+        r"(输入|上下文|提示|内容|文本|消息).{0,10}(过长|超长|超出|超过)",
     ),
     frozenset({None, 400, 413, 422, *range(500, 530)}),
     frozenset({413}),
@@ -141,6 +145,7 @@ _MONEY = Meaning(
         r"( hard)?[ _-](usage )?(limit|cap|quota)s?\b",
         r"budget (has been |is |was )?exceeded|exceeded (your |its |the )?(team |key |user |max )?budget",
         r"payment (is )?required|overdue|in good standing|余额不足|欠费",
+        r"(额度|配额|套餐).{0,10}(上限|用完|不足|用尽|耗尽|超出)",
         r"extra usage is required|upgrade (your |to a )?(plan|account|subscription|paid)",
         r"(per|a) (month|week)\b.{0,40}(limit|quota)|(limit|quota)\b.{0,40}per (month|week)\b",
     ),
@@ -187,7 +192,7 @@ _MODEL = Meaning(
         r"unexpected endpoint|unknown (endpoint|url)|invalid url|no route|cannot post",
     ),
     frozenset({None, 400, 404, 405, 422}),
-    frozenset({404, 405}),
+    frozenset({404, 405, 410}),
 )
 _CALL_NOT_MADE = Meaning(
     MalformedResponse,
@@ -221,7 +226,7 @@ _BUSY = Meaning(
         "1305 1234 base_resp/1000 base_resp/1001 base_resp/1013 model_crashed"
     ),
     _words(
-        r"overloaded|over capacity|at capacity|capacity exceeded",
+        r"loading (the |a )?model|overloaded|over capacity|at capacity|capacity exceeded",
         r"(model|server|service|engine)\b.{0,40}\b(loading|starting|warming|restarting|crashed|busy|unloaded)",
         r"temporarily (unavailable|out of|rate)|(try again|retry) (later|in a|shortly|your request)",
         r"(upstream|internal|gateway) (server )?(error|time)|timed? ?out",

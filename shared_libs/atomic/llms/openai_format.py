@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from shared_libs.atomic.errors import LLMError
+from shared_libs.atomic.errors import LLMError, MalformedResponse
 from shared_libs.atomic.llms.event_stream import Completeness
 from shared_libs.atomic.llms.faults import error_event, no_answer, says_error
 from shared_libs.atomic.llms.finish import finish_of, told
@@ -35,26 +35,34 @@ _END = b"[DONE]"
 _THINKING = ("reasoning_content", "reasoning", "reasoning_text", "thinking")
 """Where servers put the reasoning that can be read; what came in one goes back in it."""
 _THINKING_PARTS = frozenset({"thinking", "reasoning", "reasoning_text"})
-_CALL_FIELDS = frozenset({"index", "id", "type", "function", "name", "arguments"})
-_FUNCTION_FIELDS = frozenset({"name", "arguments", "description", "parameters"})
+_CALL_PARTS = frozenset({"tool_use", "tool_call", "function_call"})
+_CALL_FIELDS = frozenset({"index", "id", "type", "function", "name", "arguments", "input"})
+_FUNCTION_FIELDS = frozenset({"name", "arguments", "description", "parameters", "input"})
 
 
 class _Function(msgspec.Struct):
+    """A name and its arguments, under the names of every server."""
+
     name: str | None = None
     arguments: Any = None
+    parameters: Any = None
+    input: Any = None
+
+    @property
+    def said(self) -> Any:
+        """The arguments, or a piece of them."""
+        return next((given for given in (self.arguments, self.parameters, self.input) if given is not None), None)
 
 
-class _ToolCall(msgspec.Struct):
+class _ToolCall(_Function):
     """A call, or a piece of one; some servers leave out the object around name and arguments."""
 
     index: int | None = None
     id: str | int | None = None
     function: _Function | None = None
-    name: str | None = None
-    arguments: Any = None
 
 
-class _Part(msgspec.Struct):
+class _Part(_ToolCall):
     type: str = "text"
     text: str | None = None
     thinking: Any = None
@@ -100,7 +108,13 @@ class _Message(_GoesBack):
     reasoning_text: str | None = None
     thinking: str | None = None
     tool_calls: list[_ToolCall] | None = None
+    tool_call: list[_ToolCall] | None = None
     function_call: _Function | None = None
+
+    @property
+    def calls(self) -> list[_ToolCall]:
+        parts = self.content if isinstance(self.content, list) else ()
+        return self.tool_calls or self.tool_call or [part for part in parts if part.type in _CALL_PARTS]
 
     @property
     def text(self) -> str:
@@ -112,6 +126,7 @@ class _Message(_GoesBack):
 
 class _InputDetails(msgspec.Struct):
     cached_tokens: int | None = None
+    cache_read: int | None = None
 
 
 class _Usage(msgspec.Struct):
@@ -126,12 +141,19 @@ class _Usage(msgspec.Struct):
     input_tokens_details: _InputDetails | None = None
     cached_tokens: int | None = None  # Moonshot
     prompt_cache_hit_tokens: int | None = None  # DeepSeek
+    cache_read_input_tokens: int | None = None  # of Anthropic's models
+    num_cached_tokens: int | None = None  # vLLM
+    promptTokens: int | None = None  # noqa: N815 - the field's own name, as the next two
+    completionTokens: int | None = None  # noqa: N815
+    prompt_token_count: int | None = None
+    candidates_token_count: int | None = None
 
     def neutral(self) -> Usage:
-        given = self.prompt_tokens or self.input_tokens or 0
-        made = self.completion_tokens or self.output_tokens or 0
+        given = self.prompt_tokens or self.input_tokens or self.promptTokens or self.prompt_token_count or 0
+        made = self.completion_tokens or self.output_tokens or self.completionTokens or self.candidates_token_count or 0
         details = self.prompt_tokens_details or self.input_tokens_details
-        cached = (details and details.cached_tokens) or self.cached_tokens or self.prompt_cache_hit_tokens
+        cached = (details and (details.cached_tokens or details.cache_read)) or self.cached_tokens
+        cached = cached or self.prompt_cache_hit_tokens or self.cache_read_input_tokens or self.num_cached_tokens
         return Usage(given, made, cached or 0, self.total_tokens or given + made)
 
 
@@ -287,7 +309,12 @@ class OpenAIAnswer:
         if payload.startswith(_END):
             self.ended = True
             return []
-        return self._add(self._read(payload), payload)
+        try:
+            return self._add(self._read(payload), payload)
+        except MalformedResponse:
+            if self.complete:  # the model has said all, and what a server says then in words of its own loses nothing
+                return []
+            raise
 
     def take_whole(self, body: bytes) -> list[LLMChunk]:
         """Take an answer that came in one piece."""
@@ -353,11 +380,11 @@ class OpenAIAnswer:
             if (value := getattr(delta, name)) is not None:
                 self._fields[name] = merged(self._fields.get(name), value)
                 new.append(LLMChunk("text"))
-        if delta.tool_calls:
-            self._take_calls(delta.tool_calls, payload, whole=whole)
+        if calls := delta.calls:
+            self._take_calls(calls, payload, whole=whole)
             new.append(LLMChunk("text"))
         elif (function := delta.function_call) is not None:
-            self._calls.add(0, "", function.name or "", function.arguments)
+            self._calls.add(0, "", function.name or "", function.said)
             new.append(LLMChunk("text"))
 
     def _take_calls(self, pieces: list[_ToolCall], payload: bytes, *, whole: bool) -> None:
@@ -365,7 +392,7 @@ class OpenAIAnswer:
         for position, piece in enumerate(pieces):
             function, id = piece.function or piece, "" if piece.id is None else str(piece.id)  # noqa: A001 - its word
             name = function.name or ""
-            call = self._calls.add(piece.index, id, name, function.arguments, position=position, whole=whole)
+            call = self._calls.add(piece.index, id, name, function.said, position=position, whole=whole)
             if name or id:
                 raw = _raw_calls(payload) if raw is None else raw
                 if position < len(raw):
@@ -430,7 +457,7 @@ def _raw_calls(payload: bytes) -> list[Any]:
         for choice in parsed(payload)["choices"]:
             if not choice.get("index"):
                 calls = (choice.get("delta") or choice.get("message"))["tool_calls"]
-                return calls if isinstance(calls, list) else [calls]
+                return [call for call in (calls if isinstance(calls, list) else [calls]) if isinstance(call, dict)]
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
         pass
     return []

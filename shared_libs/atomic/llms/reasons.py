@@ -43,11 +43,13 @@ _CODES = frozenset(
 _INSIDE = frozenset(
     {
         *("error", "errors", "detail", "details", "metadata", "raw", "innererror", "inner_error", "response", "cause"),
-        *("fault", "body", "choices", "data", "base_resp", "violations", "provider_error", "upstream_error"),
+        *("fault", "body", "choices", "data", "base_resp", "violations", "provider_error", "upstream_error", "headers"),
     }
 )
 """The keys under which a further error, or more about this one, may stand."""
-_WAITS = frozenset({"retrydelay", "retry_delay", "retry_after", "retry_after_s", "retry_after_seconds", "retryafter"})
+_WAITS = frozenset(
+    {"retrydelay", "retry_delay", "retry_after", "retry_after_s", "retry_after_seconds", "retryafter", "retry-after"}
+)
 _STARTS_JSON = re.compile(r"[\[{]")
 _LABEL = re.compile(r"\s*(?:(?:data|error)\s*:\s*)?", re.IGNORECASE)
 """What may stand before some JSON and says nothing."""

@@ -62,7 +62,7 @@ def wait_told(headers: Mapping[str, str], told: str = "", words: str = "") -> fl
 
 def retry_after_s(headers: Mapping[str, str]) -> float | None:
     """Seconds the provider asks to wait (`retry-after-ms`, `retry-after` as seconds or as a date), or None."""
-    for name, unit in (("retry-after-ms", 1000.0), ("retry-after", 1.0)):
+    for name, unit in (("retry-after-ms", 1000.0), ("retry-after", 1.0), ("x-retry-after", 1.0)):
         value = headers.get(name)
         if value is None:
             continue

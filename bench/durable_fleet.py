@@ -4,7 +4,8 @@ Several workers on one PostgreSQL: one is killed, one is stopped and comes back,
 `python -m bench.durable_fleet fleet` kills one of three workers under 300 runs and stops another for a minute.
 `… rollout` replaces two workers by two of another version, of the code and of the definition, while 50 runs are under
 way: each is told to drain once its successor is ready. `… queue` lets 10,000 runs wait, and says what that costs who
-submits, looks and works. Tools write down what they begin and end in a file outside.
+submits, looks and works. `… follow` says how old pieces of text are that another process hears. Tools write
+down what they begin and end in a file outside.
 """
 
 from __future__ import annotations
@@ -20,18 +21,18 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 from shared_libs.agents import Limits, ReActAgent
-from shared_libs.atomic import LLMResponse, Message, ToolCall, tool
+from shared_libs.atomic import LLMChunk, LLMResponse, Message, ToolCall, tool
 from shared_libs.atomic.errors import ConfigError
 from shared_libs.atomic.events import EventSink
 from shared_libs.atomic.llms import BaseLLMWrapper
 from shared_libs.atomic.scope import current_scope
-from shared_libs.durable import Claim, Job, JobStore, Submission, Worker, WorkerPolicy
+from shared_libs.durable import Claim, Job, JobStore, Submission, Worker, WorkerPolicy, follow
 from shared_libs.durable.holding import Holder
 
 TURNS = 4
@@ -55,10 +56,14 @@ class Notes:
         return [json.loads(line) for line in self.path.read_text().splitlines()] if self.path.exists() else []
 
 
-class Model(BaseLLMWrapper):
-    """Calls two tools a turn, for some turns; answers with all it has seen."""
+class Paced(BaseLLMWrapper):
+    """Has a pace."""
 
     pause_s = 0.0
+
+
+class Model(Paced):
+    """Calls two tools a turn, for some turns; answers with all it has seen."""
 
     async def _chat(self, messages: list[Message], tools: tuple, **options: object) -> LLMResponse:
         done = sum(message.role == "assistant" for message in messages)
@@ -67,6 +72,19 @@ class Model(BaseLLMWrapper):
             return LLMResponse(text="|".join(message.text for message in messages if message.role == "tool"))
         calls = tuple(ToolCall(f"c{done}{side}", "pay", {"amount": 2 * done + side}) for side in range(2))
         return LLMResponse(text="", tool_calls=calls, finish_reason="tool_calls")
+
+
+class Speaks(Paced):
+    """Says what time it is, again and again."""
+
+    async def _stream(self, messages: list[Message], tools: tuple, **options: object) -> AsyncIterator[LLMChunk]:
+        said = ""
+        for _ in range(60):
+            await asyncio.sleep(0.03)
+            piece = f"{time.time():.6f} "
+            said += piece
+            yield LLMChunk("text", piece)
+        yield LLMChunk("finished", response=LLMResponse(text=said))
 
 
 def expected(run_id: str) -> str:
@@ -87,7 +105,7 @@ async def work(url: str, notes: Notes, version: int, pace_s: float, lease_s: flo
     def build(claim: Claim, sinks: Sequence[EventSink]) -> ReActAgent:
         if claim.definition["v"] > version:
             raise ConfigError([f"version {version} knows no definition {claim.definition['v']}"])
-        model = Model("bench")
+        model = Speaks("bench") if claim.definition["v"] == 0 else Model("bench")
         model.pause_s = pace_s / 2
         return ReActAgent(llm=model, tools=[pay], observers=sinks, limits=Limits(timeout_s=3600, max_repeats=99))
 
@@ -243,6 +261,23 @@ async def replaced(url: str, folder: Path, runs: int, lease_s: float) -> None:
         print(f"{handed} runs were handed over; the two workers left after {took[0]:.1f} and {took[1]:.1f} s")
 
 
+async def listened_to(url: str, folder: Path) -> None:
+    """Follow a run from this process while another does it; how old each piece of text is when it is here."""
+    async with fleet_of(url, folder, 0.0, 10.0) as (fleet, store):
+        await fleet.start()
+        ages = []
+        for number in range(5):
+            await submit(store, [f"r{number}"], version=0)
+            async for event in follow(url, f"r{number}"):
+                if event["type"] == "text_delta":
+                    ages += [1000 * (time.time() - float(said)) for said in event["text"].split()]
+        ages.sort()
+        middle, late, last = (ages[int(len(ages) * share) - 1] for share in (0.5, 0.95, 1.0))
+        print(
+            f"{len(ages)} of {5 * 60} pieces: {middle:.0f} ms old (median), {late:.0f} ms (p95), {last:.0f} ms (most)"
+        )
+
+
 def rss_mb(pid: int) -> float:
     return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * resource.getpagesize() / 1e6
 
@@ -289,7 +324,7 @@ def main() -> None:
         asyncio.run(work(url, Notes(Path(notes)), int(version), float(pace_s), float(lease_s)))
         return
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("what", choices=("fleet", "rollout", "queue"))
+    parser.add_argument("what", choices=("fleet", "rollout", "queue", "follow"))
     parser.add_argument("--runs", type=int, help="default: 300 for fleet, 50 for rollout, 10,000 for queue")
     parser.add_argument("--stopped", type=float, default=60.0, help="seconds a worker is stopped (default: 60)")
     parser.add_argument("--server", help="where a PostgreSQL listens; default: one of its own")
@@ -297,7 +332,7 @@ def main() -> None:
     arguments = parser.parse_args()
     from tests.postgres import running_postgres
 
-    runs = arguments.runs or {"fleet": 300, "rollout": 50, "queue": 10_000}[arguments.what]
+    runs = arguments.runs or {"fleet": 300, "rollout": 50, "queue": 10_000, "follow": 5}[arguments.what]
     with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
         server = arguments.server or stack.enter_context(running_postgres()).place
         url, place = f"postgresql://owner@{server}", Path(folder)
@@ -305,8 +340,10 @@ def main() -> None:
             asyncio.run(killed_and_stopped(url, place, runs, arguments.stopped, arguments.lease))
         elif arguments.what == "rollout":
             asyncio.run(replaced(url, place, runs, arguments.lease))
-        else:
+        elif arguments.what == "queue":
             asyncio.run(waiting(url, place, runs))
+        else:
+            asyncio.run(listened_to(url, place))
 
 
 if __name__ == "__main__":

@@ -314,6 +314,7 @@ class ReActAgent(parts.Parts, Generic[T]):
         run.listen(self.protocol.answer_start)
         name = f"model.{step}" if last_word is None else f"model.{step}.last"
         known = run.knows(name)
+        stream = stream or run.is_followed
         with run.budget.reserved():
             response = await run.once(
                 name,

@@ -210,6 +210,11 @@ class Run:
         """Whether the journal has a fact of this name: what is known needs no time."""
         return self.journal is not None and self.journal.knows(name)
 
+    @property
+    def is_followed(self) -> bool:
+        """Whether somebody elsewhere hears a durable run as it happens: then the model is asked for a stream."""
+        return self.journal is not None and self.journal.followed
+
     def emit(self, event: AgentEvent) -> None:
         """
         Number an event and hand it out; after the end nothing is heard any more, so a stale call cannot speak.

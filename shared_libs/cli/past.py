@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from shared_libs.observability.runs.rows import RunRow
     from shared_libs.observability.timeline import Timeline
 
+QUEUE = "factory_jobs"
+"""The table that is there where runs are durable; what reads it is loaded then only."""
+
 LAST = "last"
 """Names the newest run."""
 
@@ -67,8 +70,6 @@ def trace(arguments: argparse.Namespace) -> int:
 
 
 async def _runs(arguments: argparse.Namespace) -> int:
-    from shared_libs.cli import queued
-
     store = _store(arguments.store)
     if arguments.id is not None:
         return await _one(store, arguments)
@@ -96,13 +97,18 @@ async def _runs(arguments: argparse.Namespace) -> int:
         print(line)
     if page.next is not None:
         print(f"more: --after {page.next}", file=sys.stderr)
-    for line in await queued.queue_lines(arguments.store or default_url()):
-        print(line, file=sys.stderr)
+    if await store.has_table(QUEUE):
+        from shared_libs.cli import queued
+
+        for line in await queued.queue_lines(arguments.store or default_url()):
+            print(line, file=sys.stderr)
     return ExitCode.ANSWERED
 
 
 async def _one(store: RunReader, arguments: argparse.Namespace) -> int:
     """Show or follow a run, or do something to a durable one."""
+    if not (arguments.cancel or arguments.decide or arguments.follow or await store.has_table(QUEUE)):
+        return await _show(store, await _row(store, arguments.id), as_json=arguments.json)
     import time
 
     import msgspec

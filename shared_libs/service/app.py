@@ -19,13 +19,13 @@ from shared_libs.service.edge import Edge, Receive, Scope, Send
 from shared_libs.service.endpoint import Endpoint
 from shared_libs.service.faces import routes
 from shared_libs.service.problems import PROBLEM_JSON, Problem, problem_details, problem_of
-from shared_libs.service.routers import agents, graph, meta, page, runs, vector
+from shared_libs.service.routers import agents, graph, meta, page, runs, status, vector
 from shared_libs.service.settings import Settings
 from shared_libs.service.state import Service
 
 _log = logging.getLogger("shared_libs.service")
 
-_ROUTERS = (agents.router, runs.router, meta.router)
+_ROUTERS = (agents.router, runs.router, status.router, meta.router)
 
 
 class Application(FastAPI):

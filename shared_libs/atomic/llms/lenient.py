@@ -64,6 +64,8 @@ def fitted(value: Any, kind: Any) -> Any:
         return value
     if isinstance(kind, type) and issubclass(kind, msgspec.Struct):
         return _as_struct(value, kind)
+    if kind is bool and isinstance(value, str) and value.lower() in {"true", "false"}:
+        return value.lower() == "true"
     if kind in {int, float}:
         return _as_number(value, kind)
     if isinstance(kind, type) and type(value) is kind:

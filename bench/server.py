@@ -29,7 +29,7 @@ def _message(request: dict) -> tuple[dict, str]:
 USAGE = {"prompt_tokens": 50, "completion_tokens": 10, "total_tokens": 60}
 
 
-def _body(kind: str, choice: dict, usage: dict | None = None) -> dict:
+def body_of(kind: str, choice: dict, usage: dict | None = None) -> dict:
     return {"id": "c", "object": kind, "created": 1, "model": "bench", "choices": [choice], "usage": usage}
 
 
@@ -39,8 +39,8 @@ def _events(message: dict, reason: str) -> list[bytes]:
         deltas += [{"tool_calls": [{"index": 0, **message["tool_calls"][0]}]}]
     else:
         deltas += [{"content": f"{word} "} for word in message["content"].split()]
-    chunks = [_body("chat.completion.chunk", {"index": 0, "delta": delta, "finish_reason": None}) for delta in deltas]
-    chunks.append(_body("chat.completion.chunk", {"index": 0, "delta": {}, "finish_reason": reason}, USAGE))
+    chunks = [body_of("chat.completion.chunk", {"index": 0, "delta": delta, "finish_reason": None}) for delta in deltas]
+    chunks.append(body_of("chat.completion.chunk", {"index": 0, "delta": {}, "finish_reason": reason}, USAGE))
     return [*(b"data: " + msgspec.json.encode(chunk) + b"\n\n" for chunk in chunks), b"data: [DONE]\n\n"]
 
 
@@ -77,7 +77,7 @@ class Connection(asyncio.Protocol):
             self._transport.write(b"0\r\n\r\n")
             return
         choice = {"index": 0, "message": message, "finish_reason": reason}
-        body = msgspec.json.encode(_body("chat.completion", choice, USAGE))
+        body = msgspec.json.encode(body_of("chat.completion", choice, USAGE))
         self._write(b"content-type: application/json\r\ncontent-length: %d\r\n\r\n%b" % (len(body), body))
 
     def _write(self, rest: bytes) -> None:

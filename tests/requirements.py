@@ -441,6 +441,11 @@ REQUIREMENTS: dict[str, Requirement] = {
         "stores of this process compute in threads, never on the event loop, and bear many at once",
         "qdrant-client #615, #1328, #1193; aorta #444",
     ),
+    "qdrant-apart": Requirement(
+        "one collection of Qdrant holds everybody's vectors, kept apart by an index; filters hold also where it cannot "
+        "compare",
+        "issue: retrieval and graph",
+    ),
     "graph-one-name": Requirement("all spellings of a name are one entity, by one key", "LightRAG #1323, #495, #3562"),
     "graph-expands": Requirement(
         "what hits by words and the question mention leads to further passages, and the answer tells by what",

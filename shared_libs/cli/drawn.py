@@ -55,8 +55,8 @@ def _broken(tokens: Iterable[Token]) -> Iterable[Token]:
         yield token
 
 
-def table_of(content: str) -> Table | None:
-    """Draw a result of the form `{"columns": […], "rows": [[…]]}`; None where it is another."""
+def table_of(content: str) -> tuple[Table, int] | None:
+    """Draw a result of the form `{"columns": […], "rows": [[…]]}`, and count its rows; None where it is another."""
     if not content.startswith("{") or len(content) > MAX_JSON:
         return None
     try:
@@ -76,7 +76,7 @@ def table_of(content: str) -> Table | None:
         table.add_row(*map(_cell, row))
     if (more := len(rows) - MAX_ROWS) > 0:
         table.add_row(f"… {more} more")
-    return table
+    return table, len(rows)
 
 
 def _cell(value: Any) -> Text:

@@ -59,6 +59,7 @@ EXTRAS = {
     "durable": "runs on a queue that survive a crash, on PostgreSQL; schedules",
     "retrieval": "search in documents: a small embedding model, PDF, full text",
     "office": "office documents for retrieval",
+    "qdrant": "vectors of collections in Qdrant",
     "otel": "OpenTelemetry: traces and metrics",
     "prometheus": "metrics for Prometheus",
     "service": "the HTTP service, `factory serve`",

@@ -74,7 +74,10 @@ class LiveView(Viewer):
                 self._doing = f"running {tool}"
             case e.RunFinished():
                 self.close()
-        for kind, text in told(event):
+        drawn = table_of(event.content) if isinstance(event, e.ToolFinished) and not event.is_error else None
+        for kind, said in told(event):
+            # a table is drawn below, and need not be read as JSON before
+            text = f"{_counted(drawn[1])}{said[said.rindex('  (') :]}" if drawn else said
             style = _STYLES.get(kind, "")
             row = Table.grid(padding=(0, 1))
             row.add_column(justify="right", width=9)
@@ -83,8 +86,8 @@ class LiveView(Viewer):
             words = Text(text, style=style if kind in ("thought", "error", "rehearsal") else "")
             row.add_row(Text(f"{event.at_s:.2f} s", style="dim"), Text(kind, style=style), words)
             self._console.print(row)
-        if isinstance(event, e.ToolFinished) and not event.is_error and (table := table_of(event.content)) is not None:
-            self._console.print(Padding(table, (0, 0, 0, _INDENT)))
+        if drawn:
+            self._console.print(Padding(drawn[0], (0, 0, 0, _INDENT)))
 
     def conclude(self, result: AgentResult) -> None:
         """Print it, less loud than the answer."""
@@ -102,3 +105,7 @@ class LiveView(Viewer):
         if not self._saying:
             return footer
         return Group(Text(presentable(self._saying[-10 * TAIL :])[-TAIL:], style="italic dim"), footer)
+
+
+def _counted(rows: int) -> str:
+    return f"{rows} row{'s' * (rows != 1)}"

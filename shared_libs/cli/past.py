@@ -22,6 +22,12 @@ if TYPE_CHECKING:
     from shared_libs.observability.runs.rows import RunRow
     from shared_libs.observability.timeline import Timeline
 
+QUEUE = "factory_jobs"
+"""The table that is there where runs are durable; what reads it is loaded then only."""
+
+LAST = "last"
+"""Names the newest run."""
+
 CLOSE_S = 0.5
 """Seconds the end of a command waits for what is not written yet."""
 
@@ -64,8 +70,6 @@ def trace(arguments: argparse.Namespace) -> int:
 
 
 async def _runs(arguments: argparse.Namespace) -> int:
-    from shared_libs.cli import queued
-
     store = _store(arguments.store)
     if arguments.id is not None:
         return await _one(store, arguments)
@@ -93,13 +97,18 @@ async def _runs(arguments: argparse.Namespace) -> int:
         print(line)
     if page.next is not None:
         print(f"more: --after {page.next}", file=sys.stderr)
-    for line in await queued.queue_lines(arguments.store or default_url()):
-        print(line, file=sys.stderr)
+    if await store.has_table(QUEUE):
+        from shared_libs.cli import queued
+
+        for line in await queued.queue_lines(arguments.store or default_url()):
+            print(line, file=sys.stderr)
     return ExitCode.ANSWERED
 
 
 async def _one(store: RunReader, arguments: argparse.Namespace) -> int:
     """Show or follow a run, or do something to a durable one."""
+    if not (arguments.cancel or arguments.decide or arguments.follow or await store.has_table(QUEUE)):
+        return await _show(store, await _row(store, arguments.id), as_json=arguments.json)
     import time
 
     import msgspec
@@ -138,13 +147,14 @@ def _store(url: str | None) -> RunReader:
 
 
 async def _row(store: RunReader, name: str) -> RunRow:
-    """Find a run by its id, or by the beginning of it."""
+    """Find a run by its id, or by the beginning of it; `last` is the newest."""
     from shared_libs.atomic.errors import MisuseError
 
     row = await store.async_get(name)
     if row is not None:
         return row
-    page = await store.async_list(prefix=name, limit=3)
+    newest = name == LAST
+    page = await store.async_list(limit=1) if newest else await store.async_list(prefix=name, limit=3)
     if not page.rows:
         raise MisuseError(f"there is no run {name!r} in {store.place}; `factory runs` lists them")
     if len(page.rows) > 1:

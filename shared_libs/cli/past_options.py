@@ -16,7 +16,9 @@ _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks
 
 def add_runs(parser: argparse.ArgumentParser) -> None:
     """Add the options of `factory runs`."""
-    parser.add_argument("id", nargs="?", metavar="ID", help="one run, by its id or the beginning of it")
+    parser.add_argument(
+        "id", nargs="?", metavar="ID", help="one run, by its id or the beginning of it; last: the newest"
+    )
     parser.add_argument(
         "--since", type=moment, metavar="WHEN", help="30m, 2h, 7d, today, yesterday, 2026-11-26[T14:00]"
     )
@@ -45,7 +47,7 @@ def add_runs(parser: argparse.ArgumentParser) -> None:
 
 def add_trace(parser: argparse.ArgumentParser) -> None:
     """Add the options of `factory trace`."""
-    parser.add_argument("file", metavar="FILE|ID", help="a run record, or a run of the store")
+    parser.add_argument("file", metavar="FILE|ID", help="a run record, or a run of the store; last: the newest")
     parser.add_argument("--html", type=Path, metavar="OUT", help="write one self-contained HTML file instead")
     add_store(parser)
 

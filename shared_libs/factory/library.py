@@ -14,7 +14,7 @@ from shared_libs.factory.problems import Path
 from shared_libs.factory.registry import LLMS
 from shared_libs.retrieval.collection import Collection
 from shared_libs.retrieval.extraction import Extractor
-from shared_libs.retrieval.stores import DEFAULT_URL
+from shared_libs.retrieval.stores import DEFAULT_URL, open_stores
 from shared_libs.tools.graph import ROWS, GraphTool
 from shared_libs.tools.retrieval import PASSAGES, RetrievalTool
 
@@ -48,7 +48,7 @@ def build_collections(
             made[name] = Collection(
                 name,
                 tenant=given.pop("tenant", "default"),
-                stores=given.pop("url", DEFAULT_URL),
+                stores=open_stores(given.pop("url", DEFAULT_URL), vectors=given.pop("vectors", None)),
                 embedder=embedder,
                 reranker=reranker,
                 extractor=Extractor(models) if (models := [model for model in readers if model]) else None,

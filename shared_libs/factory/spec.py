@@ -217,7 +217,9 @@ class CollectionSpec(Section):
     """Documents that tools may search; `factory index PATH --collection NAME` fills it."""
 
     url: Annotated[str, Field(min_length=1, repr=False)] = "sqlite:///collections.db"
-    """Where it is kept: sqlite:///file.db."""
+    """Where it is kept: sqlite:///file.db or postgresql://user@host/database."""
+    vectors: Annotated[str | None, Field(min_length=1, repr=False)] = None
+    """Where its vectors are kept instead: qdrant://host:6333, qdrants://KEY@host:6333 or a folder, qdrant:///folder."""
     tenant: Text = "default"
     """Whose it is; collections of two tenants of the same name are two."""
     embedder: LinkSpec | None = None

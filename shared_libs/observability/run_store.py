@@ -94,11 +94,13 @@ class RunStore(RunReader):
             count += some
         return count
 
-    async def follow(self, run_id: str, after: int = -1, *, team: str | None = None) -> AsyncIterator[dict[str, Any]]:
-        """As `RunReader.follow`; what this process has recorded so far is written first."""
+    async def follow_pages(
+        self, run_id: str, after: int = -1, *, team: str | None = None
+    ) -> AsyncIterator[list[dict[str, Any]]]:
+        """As `RunReader.follow_pages`; what this process has recorded so far is written first."""
         await self.flush()
-        async for event in super().follow(run_id, after, team=team):
-            yield event
+        async for events in super().follow_pages(run_id, after, team=team):
+            yield events
 
     def open(self) -> None:
         """As `aopen`, where no event loop runs."""

@@ -9,10 +9,10 @@ after which it may.
 from __future__ import annotations
 
 import asyncio
-from collections import deque
+from collections import Counter, deque
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
-from typing import Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 import msgspec
 
@@ -24,6 +24,9 @@ from shared_libs.service.fair_queue import RANKS, Waiter
 from shared_libs.service.limits import Booking, CallerLimits, Estimate
 from shared_libs.service.pool import Pool
 from shared_libs.service.problems import Problem
+
+MOST_QUEUES = 20
+"""Of how many keys it is told how many of their requests wait."""
 
 REMEMBERED = 64
 """Of how many requests it is remembered what they used, to say what the next one is going to use."""
@@ -101,6 +104,7 @@ class Admission:
         self._used: dict[str, deque[Estimate]] = {}
         self._pools: dict[str, Pool] = {}
         self._under_way: dict[str, int] = {}
+        self._refused: dict[str, Counter[str]] = {}
 
     @asynccontextmanager
     async def enter(self, demand: Demand, accepted: Callable[[], None] = _nothing) -> AsyncIterator[Grant]:
@@ -117,7 +121,7 @@ class Admission:
         """
         loop = asyncio.get_running_loop()
         pool = self._pool(demand.target)
-        self._count(demand.caller)
+        self._count(demand)
         grant, booking, began_at = None, None, loop.time()
         try:
             waiter = _waiter(demand, pool, began_at)
@@ -128,6 +132,10 @@ class Admission:
             queued_s = await pool.enter(waiter, accepted)
             grant, began_at = Grant(demand, queued_s), loop.time()
             yield grant
+        except Problem as problem:
+            if grant is None:
+                self._note_refusal(demand, problem)
+            raise
         except LLMError as error:
             if grant is not None:
                 grant.settle(sum(filter(None, (attempt.usage for attempt in error.attempts)), Usage()), None)
@@ -143,12 +151,28 @@ class Admission:
             if booking is not None:
                 self._settle(booking, grant)
 
-    def told(self) -> dict[str, dict[str, float]]:
-        """Return what is going on: slots, those taken, and those who wait, by target."""
+    def told(self) -> dict[str, dict[str, Any]]:
+        """
+        Return what is going on, by target.
+
+        Slots, those taken, who waits by key, how long whoever came now would wait, and what was refused since the
+        start, by the code of its problem.
+        """
         return {
-            name: {"slots": int(pool.limit), "taken": pool.taken, "waiting": len(pool.queue)}
+            name: {
+                "slots": int(pool.limit),
+                "most": pool.most,
+                "taken": pool.taken,
+                "waiting": len(pool.queue),
+                "queues": dict(Counter(waiter.key for waiter in pool.queue).most_common(MOST_QUEUES)),
+                "predicted_wait_s": pool.predicted_wait_s("", 1.0, pool.mean_cost() or UNKNOWN_TOKENS),
+                "refused": dict(self._refused.get(name, {})),
+            }
             for name, pool in self._pools.items()
         }
+
+    def _note_refusal(self, demand: Demand, problem: Problem) -> None:
+        self._refused.setdefault(demand.target, Counter())[problem.code] += 1
 
     def _estimate(self, demand: Demand) -> Estimate:
         """Say what a request is going to use: what it says itself, else what nine of ten such requests used."""
@@ -177,15 +201,18 @@ class Admission:
             pool = self._pools[target] = Pool(target, self._most)
         return pool
 
-    def _count(self, caller: Caller) -> None:
+    def _count(self, demand: Demand) -> None:
+        caller = demand.caller
         under_way = self._under_way.get(caller.key_id, 0)
         if caller.concurrency is not None and under_way >= caller.concurrency:
-            raise Problem(
+            problem = Problem(
                 "rate_limited",
                 f"the key {caller.key_id} has {under_way} requests under way, which is all that it may",
                 retry_after_s=1.0,
                 facts={"limit": caller.concurrency, "unit": "requests at the same time"},
             )
+            self._note_refusal(demand, problem)
+            raise problem
         self._under_way[caller.key_id] = under_way + 1
 
     def _uncount(self, caller: Caller) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -15,16 +15,38 @@ from starlette.exceptions import HTTPException
 from starlette.routing import Route
 
 from shared_libs.atomic.errors import FactoryError
-from shared_libs.service.edge import Edge
+from shared_libs.service.edge import Edge, Receive, Scope, Send
+from shared_libs.service.endpoint import Endpoint
 from shared_libs.service.faces import routes
 from shared_libs.service.problems import PROBLEM_JSON, Problem, problem_details, problem_of
-from shared_libs.service.routers import agents, graph, meta, page, runs, vector
+from shared_libs.service.routers import agents, graph, meta, page, runs, status, vector
 from shared_libs.service.settings import Settings
 from shared_libs.service.state import Service
 
 _log = logging.getLogger("shared_libs.service")
 
-_ROUTERS = (agents.router, runs.router, meta.router)
+_ROUTERS = (agents.router, runs.router, status.router, meta.router)
+
+
+class Application(FastAPI):
+    """
+    FastAPI, with a short way to what is asked most: its layers are for routes that need them.
+
+    An `Endpoint` finds out who asks and answers what goes wrong by itself. Whoever adds middleware has it everywhere.
+    """
+
+    edge: Edge
+    hot: Mapping[tuple[str, str], Endpoint]
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve a request."""
+        direct = scope["type"] == "http" and not scope.get("root_path") and len(self.user_middleware) == 1
+        endpoint = self.hot.get((scope["method"], scope["path"])) if direct else None
+        if endpoint is None:
+            await super().__call__(scope, receive, send)
+        else:
+            scope["app"], scope["path_params"] = self, {}
+            await self.edge.serve(endpoint, scope, receive, send)
 
 
 def create_app(settings: Settings, *, on_note: Callable[[str], None] = _log.warning) -> FastAPI:
@@ -48,7 +70,7 @@ def create_app(settings: Settings, *, on_note: Callable[[str], None] = _log.warn
         finally:
             await service.aclose()
 
-    app = FastAPI(
+    app = Application(
         title="GenAI Factory",
         summary="Agents, model chains and runs that always come back in time.",
         lifespan=lifespan,
@@ -65,17 +87,24 @@ def create_app(settings: Settings, *, on_note: Callable[[str], None] = _log.warn
     app.add_exception_handler(HTTPException, _answer)
     app.add_exception_handler(RequestValidationError, _answer)
     app.add_exception_handler(Exception, _answer)
-    app.add_middleware(
-        Edge,
-        max_body=settings.max_body,
-        body_timeout_s=settings.body_timeout_s,
-        traced=service.telemetry is not None,
-    )
+    bounds: dict[str, Any] = {
+        "max_body": settings.max_body,
+        "body_timeout_s": settings.body_timeout_s,
+        "traced": service.telemetry is not None,
+    }
+    app.add_middleware(Edge, **bounds)
+    app.edge = Edge(app, **bounds)
+    app.hot = {
+        (method, route.path): route.endpoint
+        for route in _hot_routes()
+        if isinstance(route.endpoint, Endpoint)
+        for method in route.methods or ()
+    }
     return app
 
 
 def _hot_routes() -> list[Route]:
-    return [*page.HOT, *runs.HOT, *routes.HOT, *vector.HOT, *graph.HOT]
+    return [*runs.HOT, *routes.HOT, *vector.HOT, *graph.HOT, *page.HOT]
 
 
 async def _answer(request: Request, error: Exception) -> JSONResponse:

@@ -194,6 +194,11 @@ class Catalogue:
             raise Problem("model_not_found", f"there is no {kind or 'model'} {name[:80]!r}; {choices(name, names)}")
         return entry
 
+    def definition(self, entry: Entry) -> tuple[str, str]:
+        """Return the name of the file that defines an entry, and what it says now; reads the disk."""
+        name = next(name for name, file in self._files.items() if entry in file.entries)
+        return name, _read_bytes(self._folder / name).decode("utf-8", "replace")
+
     async def load(self) -> bool:
         """
         Look at the folder, and offer what it holds now; returns whether anything has changed.

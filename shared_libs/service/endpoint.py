@@ -31,6 +31,10 @@ ABORT = "factory.abort"
 """The extension of a scope by which a server lets a connection be broken off."""
 
 
+GONE = "factory.gone"
+"""The extension by which a server tells when the client has gone; without it somebody has to wait for that."""
+
+
 class ClientGone(Exception):
     """The client has gone; nobody waits for an answer any more."""
 
@@ -95,7 +99,10 @@ class Call:
 
     def watch(self) -> None:
         """Watch from now on whether the client leaves; reading the body does so too."""
-        self._watcher = asyncio.get_running_loop().create_task(self._watch())
+        if (extension := self._extensions.get(GONE)) is not None:
+            extension["tell"](self._left)
+        else:
+            self._watcher = asyncio.get_running_loop().create_task(self._watch())
 
     async def json(self) -> dict[str, Any]:
         """
@@ -201,16 +208,22 @@ class Call:
 
     def abort(self) -> None:
         """Break the connection, so that nobody takes what was sent for a whole answer."""
-        extension = self.scope.get("extensions", {}).get(ABORT)
-        if extension is not None:
+        if (extension := self._extensions.get(ABORT)) is not None:
             extension["abort"]()
 
     def stop_watching(self) -> None:
         """Look no more whether the client leaves."""
+        if (extension := self._extensions.get(GONE)) is not None:
+            extension["tell"](None)
         if self._watcher is not None:
             self._watcher.cancel()
         if self.stream is not None:
             self.stream.abandon()
+
+    @property
+    def _extensions(self) -> Mapping[str, Any]:
+        found: Mapping[str, Any] = self.scope.get("extensions") or {}
+        return found
 
     def _cut(self) -> None:
         self.abort()

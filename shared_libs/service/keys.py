@@ -132,6 +132,16 @@ class Door:
             raise
         return caller
 
+    async def rows(self) -> list[KeyRow]:
+        """
+        Return what is kept of every key.
+
+        Raises:
+            KeyStoreError: they cannot be read.
+
+        """
+        return [] if self._store is None else await self._store.every()
+
     async def aclose(self) -> None:
         """Close what is open."""
         for part in (self._store, self._tokens):

@@ -12,6 +12,7 @@ import asyncio
 import logging
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import msgspec
 
@@ -111,6 +112,30 @@ class CallerLimits:
             return Booking(self, accounts, estimate, None)
         self._remember(hold)
         return Booking(self, accounts, estimate, hold)
+
+    async def standing(self, caller: Caller) -> list[dict[str, Any]]:
+        """Return the limits that bind a caller, and what is left of each: None where the ledger does not answer."""
+        told = []
+        for account in self._accounts(caller):
+            try:
+                hold = await self._ledger.reserve([(account, 0)], SPARE_S)
+                left: int | None = hold.left[account.name]
+                await self._ledger.settle(hold, {})
+            except OverLimit as error:
+                left = account.limit - error.spent - error.held
+            except LedgerError:
+                left = None
+            scale = MICRO if account.unit == "usd" else 1
+            told.append(
+                {
+                    "whose": account.name.partition(":")[0],
+                    "unit": account.unit,
+                    "window": account.window,
+                    "limit": account.limit / scale,
+                    "left": None if left is None else max(0, left) / scale,
+                }
+            )
+        return told
 
     def book(self, hold: Hold | None, used: Mapping[Account, int]) -> None:
         """Write what was used, in a task of its own: whoever is cancelled is booked all the same."""

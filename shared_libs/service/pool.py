@@ -24,6 +24,39 @@ MOST_WAITING = 1000
 """How many wait at the most; further ones are refused at once."""
 
 
+class Recent:
+    """What requests took of late, and what they used: sums are kept, so that asking costs nothing."""
+
+    def __init__(self) -> None:
+        self._kept: deque[tuple[float, float, float]] = deque()
+        self._quick_s = 0.0
+        self._looked_at = float("-inf")
+        self._unseen = 0
+        self.seconds = self.cost = 0.0
+
+    def __len__(self) -> int:
+        return len(self._kept)
+
+    def add(self, now: float, seconds: float, cost: float) -> None:
+        """Remember a request that has ended."""
+        self._kept.append((now, seconds, cost))
+        self.seconds += seconds
+        self.cost += cost
+        self._unseen += 1
+        if len(self._kept) > REMEMBERED:
+            _, seconds, cost = self._kept.popleft()
+            self.seconds -= seconds
+            self.cost -= cost
+
+    def quick_s(self, now: float) -> float:
+        """Return what the quickest tenth of them took; a few more, or a second, do not change it by much."""
+        if self._unseen > len(self._kept) // 16 or now - self._looked_at > 1.0:
+            took = sorted(seconds for at, seconds, _ in self._kept if now - at <= REMEMBERED_S)
+            self._quick_s = took[len(took) // 10] if took else 0.0
+            self._looked_at, self._unseen = now, 0
+        return self._quick_s
+
+
 class Pool:
     """
     Slots, and a fair queue for them.
@@ -44,7 +77,7 @@ class Pool:
         self.taken = 0
         self.queue = FairQueue()
         self._loop = asyncio.get_running_loop()
-        self._took: deque[tuple[float, float, float]] = deque(maxlen=REMEMBERED)
+        self._recent = Recent()
         self._cut_at = float("-inf")
 
     def check(self, waiter: Waiter) -> None:
@@ -113,29 +146,27 @@ class Pool:
                 self.limit = max(1.0, self.limit * CUT)
                 self._cut_at = now
         elif took_s is not None:
-            self._took.append((now, took_s, cost))
+            self._recent.add(now, took_s, cost)
             self.limit = min(float(self.most), self.limit + 1.0 / self.limit)
         self._serve(now)
 
     def quick_s(self, now: float) -> float:
         """Return what the quickest tenth of requests took of late, in seconds; 0 where none has ended."""
-        took = sorted(seconds for at, seconds, _ in self._took if now - at <= REMEMBERED_S)
-        return took[len(took) // 10] if took else 0.0
+        return self._recent.quick_s(now)
 
     def mean_s(self) -> float:
         """Return what a request took of late, in seconds."""
-        return sum(seconds for _, seconds, _ in self._took) / len(self._took) if self._took else FIRST_GUESS_S
+        return self._recent.seconds / len(self._recent) if len(self._recent) else FIRST_GUESS_S
 
     def mean_cost(self) -> float:
         """Return how much work a request was of late; 0 where none has ended."""
-        return sum(cost for _, _, cost in self._took) / len(self._took) if self._took else 0.0
+        return self._recent.cost / len(self._recent) if len(self._recent) else 0.0
 
     def predicted_wait_s(self, key: str, weight: float, cost: float) -> float:
         """Return how long somebody would wait who came now, in seconds."""
         if self._is_free and not len(self.queue):
             return 0.0
-        done = sum(cost for _, _, cost in self._took)
-        busy_s = sum(seconds for _, seconds, _ in self._took)
+        done, busy_s = self._recent.cost, self._recent.seconds
         per_s = (done / busy_s if done and busy_s else cost / FIRST_GUESS_S) * int(self.limit)
         return self._between_s + self.queue.ahead(key, weight, cost) / per_s
 

@@ -34,14 +34,15 @@ class Asked:
 
     def __init__(self, call: Call, body: bytes) -> None:
         whose = f"{call.caller.team}\n{call.caller.key_id}\n{call.scope['path']}\n"
-        self.body = hashlib.blake2b(body, digest_size=16).hexdigest()
         key = call.headers.get("idempotency-key")
         if key is not None and not (0 < len(key) <= _LONGEST_KEY and key.isprintable()):
             told = f"Idempotency-Key is a text of 1 to {_LONGEST_KEY} printable characters"
             raise Problem("invalid_request", told, param="idempotency-key")
         retry = call.headers.get("x-stainless-retry-count")
+        named = key is not None or retry is not None  # else nobody asks, and a large body takes its time
+        self.body = hashlib.blake2b(body, digest_size=16).hexdigest() if named else ""
         self.again = key is not None or (retry is not None and retry != "0")
-        self.name = "" if key is None and retry is None else whose + (f"key\n{key}" if key else f"body\n{self.body}")
+        self.name = "" if not named else whose + (f"key\n{key}" if key else f"body\n{self.body}")
 
     @property
     def run_id(self) -> str:

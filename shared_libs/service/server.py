@@ -15,7 +15,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from shared_libs.atomic.errors import MisuseError
 from shared_libs.service.app import create_app
-from shared_libs.service.endpoint import ABORT
+from shared_libs.service.endpoint import ABORT, GONE
 from shared_libs.service.settings import Settings
 
 KEEP_ALIVE_S = 75
@@ -35,6 +35,7 @@ class Protocol(HttpToolsProtocol):
         """Begin to wait for the first headers."""
         super().connection_made(transport)
         self._headers_due: asyncio.TimerHandle | None = None
+        self._on_gone: Callable[[], None] | None = None
         self._expect_headers()
 
     def data_received(self, data: bytes) -> None:
@@ -46,13 +47,23 @@ class Protocol(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         """Take a request."""
         self._stop_waiting()
-        self.scope["extensions"] = {ABORT: {"abort": self.transport.abort}}
+        self.scope["extensions"] = {ABORT: {"abort": self.transport.abort}, GONE: {"tell": self._tell_when_gone}}
         super().on_headers_complete()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Forget a connection."""
         self._stop_waiting()
         super().connection_lost(exc)
+        if self._on_gone is not None:
+            self._on_gone()
+
+    def _tell_when_gone(self, on_gone: Callable[[], None] | None) -> None:
+        """Call this when the client has gone; one at a time, and None: nobody any more."""
+        self._on_gone = on_gone
+        if on_gone is not None:
+            self.flow.resume_reading()  # an end is read as all else is
+            if self.transport.is_closing():
+                on_gone()
 
     def _is_idle(self) -> bool:
         cycle: Any = self.cycle  # None before the first request

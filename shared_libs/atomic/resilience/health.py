@@ -95,6 +95,16 @@ class CircuitBreaker:
             if self.state == "half_open":
                 self.state = "open"
 
+    def left_s(self, policy: Breaker, now: float) -> float | None:
+        """Return the seconds until a probe may go through; None where nothing is held back."""
+        return None if self.state == "closed" else max(0.0, self._opened_at + policy.reset_s - now)
+
+    @property
+    def failures(self) -> int:
+        """How many of the latest attempts have failed."""
+        with self._lock:
+            return sum(self._failed)
+
     def begin_anew(self) -> None:
         """Have a lock of its own in a child: the parent's may have been held."""
         self._lock = threading.Lock()

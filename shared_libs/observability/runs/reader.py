@@ -136,6 +136,14 @@ class RunReader:
             RunStoreError: it cannot be read.
 
         """
+        async for events in self.follow_pages(run_id, after, team=team):
+            for event in events:
+                yield event
+
+    async def follow_pages(
+        self, run_id: str, after: int = -1, *, team: str | None = None
+    ) -> AsyncIterator[list[dict[str, Any]]]:
+        """As `follow`; yields as many events at once as there are, up to 1,000."""
         while True:
             found = await self._found(run_id, team)
             if found is None:
@@ -143,8 +151,7 @@ class RunReader:
             ended = row_of(found).status != "running"  # looked at first: what comes between is read below
             news = self._listen(found[0])
             while events := await self._events(found[0], after, 1000):
-                for event in events:
-                    yield event
+                yield events
                 after = events[-1]["seq"]
             if ended:
                 return
@@ -173,6 +180,16 @@ class RunReader:
             if seconds > 0
         ]
         return UsualRun(len(found), median(each[0] for each in found), parts)
+
+    async def has_table(self, name: str) -> bool:
+        """
+        Whether the database has this table, whoever made it.
+
+        Raises:
+            RunStoreError: it cannot be read.
+
+        """
+        return bool(await self._shelf.read(self._shelf.dialect.has_table, {"name": name}))
 
     async def aclose(self) -> None:
         """Close this event loop's connections."""

@@ -32,12 +32,16 @@ class Dialect(msgspec.Struct, frozen=True):
     What the two databases say differently.
 
     `steps` make the tables: the statements of step n bring them from form n to n + 1. `set_words` keeps the words of a
-    run for the search, `has_words` is the condition that they match `:text`. `dropped` follows what drops run `:id`.
+    run for the search, `has_words` is the condition that they match `:text`, in the tables `searched`, where a run's
+    number is `searched_id`. `has_table` asks for the table `:name`. `dropped` follows what drops run `:id`.
     """
 
     steps: tuple[tuple[str, ...], ...]
     set_words: str
     has_words: str
+    has_table: str
+    searched: str = "factory_runs"
+    searched_id: str = "id"
     dropped: tuple[str, ...] = ()
 
 
@@ -74,6 +78,8 @@ _TABLES = (
     "CREATE INDEX factory_runs_by_time_taken ON factory_runs (elapsed_s, id)",
 )
 
+_SLOWEST_OF_A_TEAM = ("CREATE INDEX factory_runs_by_team_and_time_taken ON factory_runs (team, elapsed_s, id)",)
+
 SQLITE = Dialect(
     steps=(
         (
@@ -81,9 +87,14 @@ SQLITE = Dialect(
             *_TABLES,
             "CREATE VIRTUAL TABLE factory_run_words USING fts5(words, tokenize = 'unicode61 remove_diacritics 0')",
         ),
+        _SLOWEST_OF_A_TEAM,
     ),
     set_words="INSERT OR REPLACE INTO factory_run_words (rowid, words) VALUES (:id, :words)",
-    has_words="id IN (SELECT rowid FROM factory_run_words WHERE factory_run_words MATCH :text)",
+    has_words="factory_run_words MATCH :text",
+    has_table="SELECT 1 FROM sqlite_master WHERE name = :name",
+    # the words first, and in their own order: so the newest runs are read, and not all that match
+    searched="factory_run_words CROSS JOIN factory_runs ON id = factory_run_words.rowid",
+    searched_id="factory_run_words.rowid",
     dropped=("DELETE FROM factory_run_words WHERE rowid = :id", "PRAGMA incremental_vacuum(1000)"),
 )
 POSTGRES = Dialect(
@@ -94,9 +105,11 @@ POSTGRES = Dialect(
             "ALTER TABLE factory_runs ADD COLUMN words tsvector",
             "CREATE INDEX factory_runs_by_words ON factory_runs USING gin (words)",
         ),
+        _SLOWEST_OF_A_TEAM,
     ),
     set_words="UPDATE factory_runs SET words = to_tsvector('simple', :words) WHERE id = :id",
     has_words="words @@ to_tsquery('simple', :text)",
+    has_table="SELECT 1 WHERE to_regclass(:name) IS NOT NULL",
 )
 
 MAKE_FORM = "CREATE TABLE factory_runs_form (form INTEGER NOT NULL)"
@@ -168,9 +181,9 @@ class Wanted(msgspec.Struct, frozen=True, kw_only=True):
     parent: str | None = None
     prefix: str | None = None
 
-    def conditions(self, dialect: Dialect) -> tuple[list[str], Params]:
+    def conditions(self, dialect: Dialect, its_id: str) -> tuple[list[str], Params]:
         """
-        Return the conditions of a statement, and their values.
+        Return the conditions of a statement in which a run's number is `its_id`, and their values.
 
         Raises:
             MisuseError: a status nobody has, or a text without a word.
@@ -183,10 +196,10 @@ class Wanted(msgspec.Struct, frozen=True, kw_only=True):
             conditions.append("run_id >= :prefix AND run_id < :behind_prefix")
             values |= {"prefix": self.prefix, "behind_prefix": self.prefix + "\U0010ffff"}
         elif self.parent is None:
-            conditions.append("parent_run_id IS NULL")
+            conditions.append("coalesce(parent_run_id, '') = ''")  # said so that no index is chosen for it
         for name, at, sign in (("since", self.since, ">="), ("until", self.until, "<")):
             if at is not None:
-                conditions.append(f"id {sign} :{name}")
+                conditions.append(f"{its_id} {sign} :{name}")
                 values[name] = first_id(at)
         if self.status is not None:
             if self.status not in STATUSES:
@@ -215,19 +228,20 @@ def select_page(wanted: Wanted, order: Order, after: str | None, limit: int, dia
         raise MisuseError(f"order {order!r}: allowed are 'newest' and 'slowest'")
     if not 1 <= limit <= MOST:
         raise MisuseError(f"limit is a number from 1 to {MOST}, not {limit!r}")
-    conditions, values = wanted.conditions(dialect)
+    source, its_id = ("factory_runs", "id") if wanted.text is None else (dialect.searched, dialect.searched_id)
+    conditions, values = wanted.conditions(dialect, its_id)
     if order == "slowest":
         conditions.append("elapsed_s IS NOT NULL")
     if after is not None:
         values["before"], seconds = read_cursor(order, after)
         if order == "newest":
-            conditions.append("id < :before")
+            conditions.append(f"{its_id} < :before")
         else:
-            conditions.append("(elapsed_s < :seconds OR (elapsed_s = :seconds AND id < :before))")
+            conditions.append(f"(elapsed_s < :seconds OR (elapsed_s = :seconds AND {its_id} < :before))")
             values["seconds"] = seconds
-    by = "id DESC" if order == "newest" else "elapsed_s DESC, id DESC"
+    by = f"{its_id} DESC" if order == "newest" else f"elapsed_s DESC, {its_id} DESC"
     where = " AND ".join(conditions) or "TRUE"
-    return f"SELECT {_LISTED} FROM factory_runs WHERE {where} ORDER BY {by} LIMIT {limit + 1}", values  # noqa: S608
+    return f"SELECT {_LISTED} FROM {source} WHERE {where} ORDER BY {by} LIMIT {limit + 1}", values  # noqa: S608
 
 
 def select_run(run_id: str, team: str | None) -> tuple[str, Params]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from shared_libs.atomic.errors import MisuseError
 from shared_libs.retrieval.ports import DocumentStore, GraphStore, LexicalIndex, VectorStore
@@ -26,18 +26,24 @@ class Stores:
                 await store.aclose()
 
 
-def open_stores(url: str = DEFAULT_URL) -> Stores:
+def open_stores(url: str = DEFAULT_URL, *, vectors: str | None = None) -> Stores:
     """
     Return the stores of a URL; nothing is opened before it is used.
 
     Args:
         url: `sqlite:///file.db`, everything in one file; or `postgresql://user:password@host/database`, everything
-            in one database that has pgvector.
+            in one database that has pgvector. Documents and words are kept there in any case.
+        vectors: keeps vectors elsewhere: `qdrant://host:6333`, `qdrants://KEY@host`, or a folder, `qdrant:///folder`.
 
     Raises:
         MisuseError: no collection is kept at such an address.
 
     """
+    stores = _main(url)
+    return stores if vectors is None else replace(stores, vectors=_vectors(vectors))
+
+
+def _main(url: str) -> Stores:
     scheme, _, place = url.partition("://")
     if scheme == "sqlite":
         from shared_libs.retrieval.stores.sqlite_database import Database
@@ -59,3 +65,12 @@ def open_stores(url: str = DEFAULT_URL) -> Stores:
     raise MisuseError(
         f"no collection is kept at {scheme}:…; allowed are sqlite:///file.db and postgresql://host/database"
     )
+
+
+def _vectors(url: str) -> VectorStore:
+    scheme, _, place = url.partition("://")
+    if scheme not in ("qdrant", "qdrants"):
+        raise MisuseError(f"no vectors alone are kept at {scheme}:…; allowed are qdrant:// and qdrants://")
+    from shared_libs.retrieval.stores.qdrant_vectors import LocalQdrantVectors, QdrantVectors
+
+    return LocalQdrantVectors(url) if place.startswith("/") else QdrantVectors(url)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import uuid
 from typing import Any
 
 from shared_libs.service.bodies import decode_json
 from shared_libs.service.catalogue import Entry
+from shared_libs.service.edge import fresh_id
 from shared_libs.service.endpoint import Call
 from shared_libs.service.faces import messages
 from shared_libs.service.faces.converse import converse
@@ -26,7 +26,7 @@ async def chat(call: Call) -> None:
     if entry.kind == "agent":
         for_agent(wanted)
     usage, progress = includes_usage(data), data.get("progress") == "reasoning"
-    answer = ChatAnswer(uuid.uuid4().hex, wanted.model, include_usage=usage, progress=progress or entry.kind == "chain")
+    answer = ChatAnswer(fresh_id(), wanted.model, include_usage=usage, progress=progress or entry.kind == "chain")
     await converse(call, entry, wanted, answer, raw)
 
 

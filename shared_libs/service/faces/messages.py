@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import uuid
 from datetime import UTC, datetime
 from typing import Any
 
@@ -10,6 +9,7 @@ from shared_libs.atomic.llms.chat_fields import schema_of
 from shared_libs.atomic.types import BYTES_PER_TOKEN, estimate_tokens
 from shared_libs.service.bodies import decode_json
 from shared_libs.service.catalogue import Entry
+from shared_libs.service.edge import fresh_id
 from shared_libs.service.endpoint import Call
 from shared_libs.service.faces.anthropic_answer import MessageAnswer
 from shared_libs.service.faces.anthropic_messages import read_request, wants_thinking
@@ -30,9 +30,7 @@ async def messages(call: Call) -> None:
     wanted.schema = schema_of(wanted.fields)
     if entry.kind == "agent":
         for_agent(wanted)
-    answer = MessageAnswer(
-        uuid.uuid4().hex, wanted.model, input_tokens=tokens_of(wanted), thinking=wants_thinking(data)
-    )
+    answer = MessageAnswer(fresh_id(), wanted.model, input_tokens=tokens_of(wanted), thinking=wants_thinking(data))
     await converse(call, entry, wanted, answer, raw)
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import uuid
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
@@ -14,6 +13,7 @@ from shared_libs.atomic.scope import use_deadline
 from shared_libs.atomic.types import BYTES_PER_TOKEN, Usage
 from shared_libs.service.admission import Demand
 from shared_libs.service.catalogue import Entry
+from shared_libs.service.edge import fresh_id
 from shared_libs.service.endpoint import Call
 from shared_libs.service.faces.wanted import Body
 from shared_libs.service.problems import Problem
@@ -79,7 +79,7 @@ async def rerank(call: Call) -> None:
         for at in order
     ]
     usage = {"total_tokens": tokens, "prompt_tokens": tokens}
-    await call.reply({"id": uuid.uuid4().hex, "model": entry.name, "results": results, "usage": usage})
+    await call.reply({"id": fresh_id(), "model": entry.name, "results": results, "usage": usage})
 
 
 def _entry(call: Call, body: Body) -> Entry:

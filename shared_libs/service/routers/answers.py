@@ -82,12 +82,12 @@ async def answer_with_events(call: Call, live: LiveRun, after: int = -1) -> None
     await stream.close()
 
 
-async def answer_with_record(call: Call, events: AsyncIterator[dict[str, Any]]) -> None:
-    """Tell what the store knows, and what it learns until the run's end."""
+async def answer_with_record(call: Call, pages: AsyncIterator[list[dict[str, Any]]]) -> None:
+    """Tell what the store knows, and what it learns until the run's end; as much at once as there is."""
     stream = call.events()
-    async for event in events:
+    async for events in pages:
         call.exchange.waited_s = asyncio.get_running_loop().time() - call.exchange.began_at
-        await stream.write(sse(event, event=event["type"], id=event["seq"]))
+        await stream.write(*(sse(event, event=event["type"], id=event["seq"]) for event in events))
     await stream.close()
 
 

@@ -164,11 +164,11 @@ async def events(call: Call) -> None:
         return
     if await call.service.queue.job(run_id, call.caller.team) is not None:
         told = call.service.queue.following.follow(run_id, after=max(after, 0))
-        await answer_with_record(call, told)
+        await answer_with_record(call, ([event] async for event in told))
         return
     if await call.service.store.async_get(run_id, call.caller.team) is None:
         raise no_such_run(run_id)
-    await answer_with_record(call, call.service.store.follow(run_id, after, team=call.caller.team))
+    await answer_with_record(call, call.service.store.follow_pages(run_id, after, team=call.caller.team))
 
 
 @router.get("")
@@ -221,7 +221,7 @@ async def cancel_run(
 async def _answer_from_store(call: Call, row: RunRow) -> None:
     """Answer a request that came before, to another process or to one that is no more."""
     call.exchange.tell("x-factory-run-id", row.run_id)
-    events = call.service.store.follow(row.run_id, team=call.caller.team)
+    events = call.service.store.follow_pages(row.run_id, team=call.caller.team)
     if streams(call):
         await answer_with_record(call, events)
         return

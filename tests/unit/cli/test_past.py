@@ -84,6 +84,13 @@ def test_lists_are_filtered_and_go_on(kept, capsys):
     assert listed(capsys, "--after", after) == ["a0"]
 
 
+def test_the_newest_run_is_called_last(kept, capsys):
+    assert main(["runs", "last", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["run_id"].startswith("c2")
+    assert main(["trace", "last"]) == 0
+    assert "Which aircraft?" in capsys.readouterr().out
+
+
 def test_one_run_is_drawn_with_why_and_beside_what_is_usual(kept, capsys):
     assert main(["runs", "b1"]) == 0
     out = " ".join(capsys.readouterr().out.split())

@@ -4,21 +4,25 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import threading
 
 import numpy as np
 import pytest
+from aiohttp import web
 
 from shared_libs.atomic import MisuseError
-from shared_libs.atomic.errors import RetrievalError
+from shared_libs.atomic.errors import RetrievalError, RetrievalUnavailable
 from shared_libs.retrieval import LexicalIndex, VectorStore
 from shared_libs.retrieval.filters import read_filter
 from shared_libs.retrieval.stores import open_stores
 from shared_libs.retrieval.stores.postgres_vectors import PostgresVectors
+from shared_libs.retrieval.stores.qdrant_vectors import LocalQdrantVectors, QdrantVectors
 from shared_libs.retrieval.stores.sqlite_database import Database
 from shared_libs.retrieval.stores.sqlite_documents import SqliteDocuments
 from shared_libs.retrieval.stores.sqlite_vectors import SqliteVectors
 from shared_libs.retrieval.stores.sqlite_words import SqliteWords
 from shared_libs.retrieval.types import Found, Point, Space, Words
+from tests.qdrant_server import ASKED, INDEXES, application
 from tests.support import run
 
 OURS, THEIRS = Space(tenant="acme", collection="c"), Space(tenant="globex", collection="c")
@@ -41,15 +45,50 @@ def unit(count, width=16, seed=1):
 ON_POSTGRES = pytest.param("postgres", marks=pytest.mark.xdist_group("postgres-retrieval"))
 
 
-@pytest.fixture(params=["coarse", "exact", ON_POSTGRES])
+@pytest.fixture
+def qdrant():
+    """A server of Qdrant's REST, in a thread with a loop of its own."""
+    loop, started = asyncio.new_event_loop(), threading.Event()
+    app = application()
+    runner = web.AppRunner(app)
+    place = []
+
+    async def start():
+        await runner.setup()
+        site = web.TCPSite(runner, "127.0.0.1", 0)
+        await site.start()
+        place.append(runner.addresses[0][1])
+        started.set()
+
+    def serve():
+        loop.run_until_complete(start())
+        loop.run_forever()
+        loop.run_until_complete(runner.cleanup())
+        loop.close()
+
+    thread = threading.Thread(target=serve)
+    thread.start()
+    assert started.wait(30)
+    yield place[0], app
+    loop.call_soon_threadsafe(loop.stop)
+    thread.join(30)
+
+
+@pytest.fixture(params=["coarse", "exact", ON_POSTGRES, "qdrant", "qdrant folder"])
 def vectors(request, tmp_path):
-    if request.param == "postgres":
+    if request.param == "qdrant folder":
+        yield (vectors := open_stores(vectors=f"qdrant://{tmp_path}/qdrant").vectors)
+        run(vectors.aclose())
+    elif request.param == "qdrant":
+        yield open_stores(vectors=f"qdrant://127.0.0.1:{request.getfixturevalue('qdrant')[0]}").vectors
+    elif request.param == "postgres":
         stores = on_postgres(request)
         run(both_made(stores.documents))
-        return stores.vectors
-    database = Database(tmp_path / "c.db")
-    run(both_made(SqliteDocuments(database)))
-    return SqliteVectors(database, coarse=request.param == "coarse")
+        yield stores.vectors
+    else:
+        database = Database(tmp_path / "c.db")
+        run(both_made(SqliteDocuments(database)))
+        yield SqliteVectors(database, coarse=request.param == "coarse")
 
 
 @pytest.fixture(params=["fts5", ON_POSTGRES])
@@ -213,8 +252,14 @@ def test_many_writers_and_readers_at_once(vectors):
 
 def test_what_another_process_wrote_is_seen(request, tmp_path, vectors):
     rows = unit(6)
-    there = isinstance(vectors, PostgresVectors)
-    other = (on_postgres(request) if there else open_stores(f"sqlite:///{tmp_path / 'c.db'}")).vectors
+    if isinstance(vectors, LocalQdrantVectors):
+        pytest.skip("a folder is of one process")
+    if isinstance(vectors, PostgresVectors):
+        other = on_postgres(request).vectors
+    elif isinstance(vectors, QdrantVectors):
+        other = open_stores(vectors=f"qdrant://127.0.0.1:{request.getfixturevalue('qdrant')[0]}").vectors
+    else:
+        other = open_stores(f"sqlite:///{tmp_path / 'c.db'}").vectors
 
     async def main():
         await vectors.async_upsert(OURS, points(rows[:3]))
@@ -360,3 +405,43 @@ def test_connections_end_with_their_loop_closed_or_not(request):
     del stores
     run(main(on_postgres(request)))
     gc.collect()  # an unclosed connection would warn now
+
+
+@pytest.mark.promise("qdrant-apart")
+@pytest.mark.filterwarnings("ignore:Api key is used with an insecure connection")
+def test_a_qdrant_server_gets_the_key_and_keeps_tenants_apart(qdrant):
+    port, app = qdrant
+
+    async def main():
+        vectors = open_stores(vectors=f"qdrant://se%2Fcret@127.0.0.1:{port}").vectors
+        await vectors.async_upsert(OURS, points(unit(3)))
+        await vectors.aclose()
+        assert "cret" not in f"{vectors.name} {vectors!r}"
+
+    run(main())
+    assert {key for _, _, key in app[ASKED]} == {"se/cret"}
+    assert app[INDEXES] == [("space", True)]
+
+
+@pytest.mark.promise("qdrant-apart")
+@pytest.mark.parametrize("where", [{"name": {"from": "b", "to": "d"}}, {"name": {"not": {"from": "c"}}}])
+def test_what_a_store_cannot_compare_is_compared_behind_it(vectors, where):
+    rows = unit(40)
+
+    async def main():
+        some = [Point(f"p{at:04}", row, {"name": "abcdefgh"[at % 8]}) for at, row in enumerate(rows)]
+        await vectors.async_upsert(OURS, some)
+        condition = read_filter(where)
+        fits = [at for at in range(40) if all(one.holds({"name": "abcdefgh"[at % 8]}) for one in condition)]
+        found = await vectors.async_search(OURS, rows[5], 7, condition)
+        assert [row.id for row in found] == exact(rows, rows[5], 7, fits)
+
+    run(main())
+
+
+def test_a_server_that_is_not_there_is_told():
+    async def main():
+        with pytest.raises(RetrievalUnavailable, match="does not answer"):
+            await open_stores(vectors="qdrant://127.0.0.1:1").vectors.async_count(OURS)
+
+    run(main())

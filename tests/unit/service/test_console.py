@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gzip
 import re
 import shutil
@@ -10,6 +11,8 @@ from importlib.resources import files
 
 import pytest
 
+from shared_libs.atomic.resilience.policy import Breaker
+from shared_libs.service.callers import ANYONE
 from shared_libs.service.console import KINDS, page_file
 from shared_libs.service.key_format import Key
 from shared_libs.service.key_rows import KeyRow
@@ -92,3 +95,75 @@ def test_a_browser_keeps_its_key_where_no_script_reads_it_and_no_other_page_send
     assert (who["team"], who["open"], who["scopes"]) == ("ops", False, ["runs:read"])
     assert "Max-Age=0" in forgotten
     assert str(key) not in str(who)
+
+
+SECRET = HELLO + "instructions: 'Use the key sk-abcdefghijklmnopqrstuvwxyz0123456789ABCD.'\n"
+
+
+@pytest.mark.promise("console-shows")
+def test_an_agents_definition_is_told_without_its_secrets_and_with_what_checking_it_has_said(tmp_path):
+    folder = write(tmp_path, hello=SECRET)
+
+    async def main():
+        async with serving(folder) as served:
+            good = await served.get("/v1/agents/hello")
+            (folder / "hello.yaml").write_text(SECRET.replace("tools:", "toolz:"))
+            await served.service.catalogue.load()
+            return good, await served.get("/v1/agents/hello"), await served.get("/v1/agents/nobody")
+
+    (_, _, good), (_, _, broken), (unknown, _, _) = run(main())
+    assert (good["file"], good["problems"], unknown) == ("hello.yaml", [], 404)
+    assert "rehearses" in good["notes"][0]
+    assert "llm: {provider: rehearsal, script: hello}" in good["definition"]
+    assert "sk-abcdef" not in good["definition"]
+    assert "toolz" in broken["problems"][0]
+    assert "toolz" in broken["definition"]
+
+
+@pytest.mark.promise("console-shows")
+def test_slots_queues_refusals_models_and_breakers_are_told(folder):
+    write(folder, service="slots: 1\n")
+
+    async def main():
+        async with serving(folder) as served:
+            await served.run()
+            late = await served.run(x_request_timeout="0.000001")
+            agent = served.service.catalogue.find(ANYONE, "hello").agent
+            for _ in range(5):
+                agent.llm.health.breaker.failed(Breaker(), asyncio.get_running_loop().time())
+            return late[0], (await served.get("/v1/status"))[2]
+
+    late, told = run(main())
+    target, model = told["targets"]["hello"], told["models"][0]
+    assert (target["slots"], target["taken"], target["waiting"], target["queues"]) == (1, 0, 0, {})
+    assert late == 503
+    assert target["refused"] == {"deadline_unreachable": 1}
+    assert (model["breaker"], model["used_by"], model["opens_at"]) == ("open", ["hello"], 5)
+    assert 29 < model["asked_again_in_s"] <= 30
+
+
+@pytest.mark.promise("console-shows")
+def test_keys_are_told_with_what_is_left_of_their_budgets_and_of_another_team_nothing(folder):
+    keys = {name: Key.new() for name in ("ops", "lab", "all")}
+
+    async def main():
+        for team, key in keys.items():
+            scopes = ("keys:read", "agents:run:*")
+            row = KeyRow(
+                id=key.id, hash=key.hash(""), team=team * (team != "all"), scopes=scopes, budget_usd=2.0,
+                requests_per_minute=60,
+            )  # fmt: skip
+            await FileKeys(folder / "keys.yaml").keep(row)
+        async with serving(folder, key=str(keys["ops"])) as served:
+            await served.run()
+            mine = (await served.get("/v1/keys"))[2]
+            every = (await served.get("/v1/keys", authorization=f"Bearer {keys['all']}"))[2]
+            return mine, every
+
+    mine, every = run(main())
+    assert [key["id"] for key in mine["keys"]] == [keys["ops"].id]
+    assert len(every["keys"]) == 3
+    assert not any("hash" in key for key in every["keys"])
+    limits = {limit["unit"]: limit for limit in mine["keys"][0]["limits"]}
+    assert (limits["usd"]["limit"], limits["usd"]["left"]) == (2.0, 2.0)
+    assert (limits["requests"]["limit"], limits["requests"]["left"]) == (60, 59)

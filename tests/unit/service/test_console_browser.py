@@ -7,7 +7,9 @@ import pytest
 from shared_libs.atomic import events as e
 from shared_libs.atomic.results import AgentResult
 from shared_libs.atomic.types import LLMResponse, Thinking
+from shared_libs.testing import load_scenarios, play
 from tests.browser import PHONE, looking, violations
+from tests.console_states import everything, sub_agent
 from tests.service import HELLO, serving, write
 from tests.support import run
 
@@ -34,7 +36,7 @@ def test_a_question_is_asked_in_the_chat_and_its_run_is_found_and_looked_into_by
             await page.get_by_role("link", name=QUESTION).press("Enter")
             await page.get_by_role("heading", name=QUESTION).wait_for()
             await page.get_by_text("What the time went on").wait_for()
-            grid = page.get_by_role("grid")
+            grid = page.get_by_role("treegrid")
             await grid.focus()
             for _ in range(4):  # the memory, the step, the model, the tool
                 await page.keyboard.press("ArrowDown")
@@ -124,6 +126,62 @@ def hostile_run(words: str, number: int) -> list:
     return told
 
 
+@pytest.mark.promise("console-shows")
+def test_a_run_with_everything_in_it_is_seen_by_keyboard_and_saved_as_a_scenario_that_holds(folder):
+    async def main():
+        async with serving(folder) as served, looking(served.url) as page:
+            for event in [*everything(), *sub_agent()]:
+                served.service.store.record(event)
+            await served.service.store.flush()
+            await page.goto("/#/runs/everything")
+            grid = page.get_by_role("treegrid")
+            call = grid.get_by_role("row").filter(has_text="ask")
+            await page.locator(".row[aria-expanded=false]").wait_for()
+            await grid.focus()
+            for _ in range(7):  # the memory, the step, two models, three tools
+                await page.keyboard.press("ArrowDown")
+            await page.keyboard.press("ArrowRight")
+            await page.locator(".row.inner").nth(1).wait_for()
+            folded = await call.first.get_attribute("aria-expanded")
+            left = await page.locator(".row.left-running").inner_text()
+            marks = [await page.locator(f".mark.{kind}").count() for kind in ("wait", "cancelled", "left-running")]
+            async with page.expect_download() as saved:
+                await page.get_by_role("button", name="Save as scenario").click()
+            file = folder / "again.scenario.yaml"
+            await (await saved.value).save_as(file)
+            return folded, left, marks, await violations(page), page.told, file
+
+    folded, left, marks, wrong, told, file = run(main())
+    assert (folded, wrong) == ("true", [])
+    assert "left running" in left
+    assert marks[0] >= 2 <= marks[1]
+    assert told == ["Failed to load resource: the server responded with a status of 404 (Not Found)"]  # no definition
+    (scenario,) = load_scenarios(file.rename(write_flights(folder) / file.name))
+    assert scenario.spec.timeout_s == 20
+    assert [fault.fault for fault in scenario.spec.faults] == ["rate_limited", "server_error"]
+
+
+def write_flights(folder):
+    return write(folder, flights="name: flights\nllm: {provider: openai, model: gpt-5.4-mini}\n")
+
+
+@pytest.mark.promise("console-shows")
+def test_a_scenario_that_was_saved_plays_the_run_again(folder):
+    async def main():
+        async with serving(folder) as served, looking(served.url) as page:
+            _, headers, _ = await served.run()
+            await page.goto(f"/#/runs/{headers['x-factory-run-id']}")
+            async with page.expect_download() as saved:
+                await page.get_by_role("button", name="Save as scenario").click()
+            file = folder / "again.scenario.yaml"
+            await (await saved.value).save_as(file)
+            return file
+
+    file = run(main())
+    (scenario,) = load_scenarios(file)
+    assert play(scenario).differences == []
+
+
 @pytest.mark.promise("console-hostile")
 def test_nothing_that_was_said_runs_on_the_page_or_reaches_for_another_address(folder):
     async def main():
@@ -137,7 +195,7 @@ def test_nothing_that_was_said_runs_on_the_page_or_reaches_for_another_address(f
             shown = []
             for number, words in enumerate(HOSTILE):
                 await page.goto(f"/#/runs/hostile-{number}")
-                grid = page.get_by_role("grid")
+                grid = page.get_by_role("treegrid")
                 await grid.focus()
                 for _ in range(5):
                     await page.keyboard.press("ArrowDown")
@@ -182,9 +240,9 @@ def test_a_long_answer_and_many_steps_are_shown_as_far_as_they_are_in_sight(fold
             await served.service.store.flush()
             await page.goto("/#/runs/many")
             await page.get_by_text("Show more of 2,000,000 characters").wait_for()
-            rows = page.get_by_role("grid").locator(".row")
+            rows = page.get_by_role("treegrid").locator(".row")
             await rows.first.wait_for()
-            await page.get_by_role("grid").focus()
+            await page.get_by_role("treegrid").focus()
             await page.keyboard.press("End")
             await page.get_by_role("region", name="Detail of look").get_by_text("1000").first.wait_for()
             return await rows.count(), len(await page.locator("main").inner_text()), page.told

@@ -10,6 +10,17 @@ const SPARE = 10;
 const TICKS = [0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 1800, 3600];
 const LONGEST = 50;
 
+const LEGEND: [kind: string, name: string][] = [
+  ["waited", "first token"],
+  ["model", "model"],
+  ["tool", "tool"],
+  ["memory", "memory"],
+  ["wait", "waiting"],
+  ["error", "failed"],
+  ["model cancelled", "cancelled, as a hedge that lost"],
+  ["left-running", "left running"],
+];
+
 type Show = "everything" | "trouble" | "longest";
 const SHOWS: [show: Show, name: string][] = [
   ["everything", "everything"],
@@ -60,14 +71,41 @@ export function Ribbon({ story, now }: { story: Story; now: number }) {
   );
 }
 
-export function Lanes({ story, now, version }: { story: Story; now: number; version: number }) {
+/** A lane where it stands: below which other, and by how many seconds its clock is behind the run's. */
+interface Place {
+  lane: Lane;
+  depth: number;
+  offset: number;
+  child: Story | undefined;
+}
+
+interface LanesProps {
+  story: Story;
+  now: number;
+  version: number;
+  /** The runs of sub-agents, by the call that each is for. */
+  children: Map<string, Story>;
+}
+
+export function Lanes({ story, now, version, children }: LanesProps) {
+  const [open, setOpen] = useState(new Set<string>());
   const [show, setShow] = useState<Show>("everything");
   const [whole, setWhole] = useState<boolean>();
   const [chosen, setChosen] = useState<Lane>();
-  const last = useMemo(() => lastEnd(story, now), [story, version, now]);
+  const last = Math.max(now, story.now, story.last);
   const toDeadline = whole ?? (story.timeout > 0 && last >= 0.1 * story.timeout);
   const scale = axis((toDeadline ? Math.max(story.timeout, last) : last) * 1.01 || 0.001);
-  const rows = useMemo(() => shown(story.lanes, show, now), [story, version, show]);
+  const rows = useMemo(
+    () => rowsOf(shown(story.lanes, show, now), children, open, now),
+    [story, version, show, children, open],
+  );
+  const unfold = (place: Place | undefined, wanted: boolean) => {
+    if (!place?.child || open.has(place.lane.call) === wanted) return;
+    const changed = new Set(open);
+    if (wanted) changed.add(place.lane.call);
+    else changed.delete(place.lane.call);
+    setOpen(changed);
+  };
   return (
     <section class="chart" aria-labelledby="lanes">
       <div class="bar-head">
@@ -86,7 +124,14 @@ export function Lanes({ story, now, version }: { story: Story; now: number; vers
           </button>
         )}
       </div>
-      <Grid rows={rows} story={story} scale={scale} now={now} chosen={chosen} choose={setChosen} />
+      <Grid rows={rows} story={story} scale={scale} now={now} chosen={chosen} choose={setChosen} open={open} unfold={unfold} />
+      <ul class="legend" aria-label="What the bars are">
+        {LEGEND.map(([kind, name]) => (
+          <li>
+            <i class={`mark ${kind}`} /> {name}
+          </li>
+        ))}
+      </ul>
       {chosen ? (
         <Detail lane={chosen} now={now} />
       ) : (
@@ -94,12 +139,6 @@ export function Lanes({ story, now, version }: { story: Story; now: number; vers
       )}
     </section>
   );
-}
-
-function lastEnd(story: Story, now: number): number {
-  let end = Math.max(now, story.now);
-  for (const lane of story.lanes) for (const bar of lane.bars) if (bar.to !== null && bar.to > end) end = bar.to;
-  return end;
 }
 
 function shown(lanes: Lane[], show: Show, now: number): Lane[] {
@@ -117,16 +156,55 @@ function shown(lanes: Lane[], show: Show, now: number): Lane[] {
   return lanes;
 }
 
+/** What the grid shows: how many rows, and what stands in one. */
+interface Rows {
+  length: number;
+  at: (index: number) => Place | undefined;
+}
+
+function rowsOf(lanes: Lane[], children: Map<string, Story>, open: Set<string>, now: number): Rows {
+  if (open.size) {
+    const rows = placed(lanes, children, open, now);
+    return { length: rows.length, at: (index) => rows[index] };
+  }
+  // as they are: nothing is made for rows that nobody sees
+  const place = (lane: Lane) => ({ lane, depth: 0, offset: 0, child: lane.call ? children.get(lane.call) : undefined });
+  return { length: lanes.length, at: (index) => (lanes[index] ? place(lanes[index]) : undefined) };
+}
+
+/** Puts the lanes of opened sub-agents below the calls that they are for. */
+function placed(lanes: Lane[], children: Map<string, Story>, open: Set<string>, now: number, depth = 0, offset = 0): Place[] {
+  const rows: Place[] = [];
+  for (const lane of lanes) {
+    const child = lane.call ? children.get(lane.call) : undefined;
+    rows.push({ lane, depth, offset, child });
+    if (child && open.has(lane.call)) {
+      const begins = offset + laneEnds(lane, now)[0];
+      rows.push(...placed(child.lanes, children, open, now, depth + 1, begins));
+    }
+  }
+  return rows;
+}
+
 interface GridProps {
-  rows: Lane[];
+  rows: Rows;
   story: Story;
   scale: Axis;
   now: number;
   chosen: Lane | undefined;
   choose: (lane: Lane) => void;
+  open: Set<string>;
+  unfold: (place: Place | undefined, wanted: boolean) => void;
 }
 
-function Grid({ rows, story, scale, now, chosen, choose }: GridProps) {
+function indexOf(rows: Rows, lane: Lane | undefined, before: number): number {
+  if (!lane) return -1;
+  if (rows.at(before)?.lane === lane) return before;
+  for (let index = 0; index < rows.length; index++) if (rows.at(index)!.lane === lane) return index;
+  return -1;
+}
+
+function Grid({ rows, story, scale, now, chosen, choose, open, unfold }: GridProps) {
   const box = useRef<HTMLDivElement>(null);
   const [top, setTop] = useState(0);
   const [height, setHeight] = useState(600);
@@ -138,12 +216,16 @@ function Grid({ rows, story, scale, now, chosen, choose }: GridProps) {
   }, []);
   const first = Math.max(0, Math.floor(top / ROW) - SPARE);
   const until = Math.min(rows.length, Math.ceil((top + height) / ROW) + SPARE);
-  const at = chosen ? rows.indexOf(chosen) : -1;
+  const inSight = Array.from({ length: Math.max(0, until - first) }, (_, offset) => first + offset);
+  const place = useRef(-1); // where the chosen one was when it was seen last
+  const at = indexOf(rows, chosen, place.current);
+  place.current = at;
 
   const move = (index: number) => {
     const to = Math.min(Math.max(index, 0), rows.length - 1);
-    if (!rows[to]) return;
-    choose(rows[to]);
+    const wanted = rows.at(to);
+    if (!wanted) return;
+    choose(wanted.lane);
     const element = box.current!;
     const head = element.querySelector<HTMLElement>(".axis")!.offsetHeight;
     const room = element.clientHeight - head - ROW;
@@ -158,6 +240,8 @@ function Grid({ rows, story, scale, now, chosen, choose }: GridProps) {
     PageUp: () => move(at - page),
     Home: () => move(0),
     End: () => move(rows.length - 1),
+    ArrowRight: () => unfold(rows.at(at), true),
+    ArrowLeft: () => unfold(rows.at(at), false),
   };
   const onKeyDown = (event: KeyboardEvent) => {
     const act = keys[event.key];
@@ -168,7 +252,7 @@ function Grid({ rows, story, scale, now, chosen, choose }: GridProps) {
   return (
     <div
       class="lanes"
-      role="grid"
+      role="treegrid"
       tabIndex={0}
       ref={box}
       aria-label="What happened, and when"
@@ -189,8 +273,18 @@ function Grid({ rows, story, scale, now, chosen, choose }: GridProps) {
       </div>
       <div class="rows" role="presentation" style={{ height: `${rows.length * ROW}px` }}>
         <Marks story={story} scale={scale} now={now} />
-        {rows.slice(first, until).map((lane, offset) => (
-          <Row key={first + offset} index={first + offset} lane={lane} scale={scale} now={now} chosen={lane === chosen} choose={choose} />
+        {inSight.map((index) => (
+          <Row
+            key={index}
+            index={index}
+            place={rows.at(index)!}
+            scale={scale}
+            now={now}
+            chosen={index === at}
+            choose={choose}
+            open={open}
+            unfold={unfold}
+          />
         ))}
       </div>
     </div>
@@ -213,33 +307,44 @@ function Marks({ story, scale, now }: { story: Story; scale: Axis; now: number }
 
 interface RowProps {
   index: number;
-  lane: Lane;
+  place: Place;
   scale: Axis;
   now: number;
   chosen: boolean;
   choose: (lane: Lane) => void;
+  open: Set<string>;
+  unfold: (place: Place, wanted: boolean) => void;
 }
 
-function Row({ index, lane, scale, now, chosen, choose }: RowProps) {
-  const [from, to] = laneEnds(lane, now);
+function Row({ index, place, scale, now, chosen, choose, open: unfolded, unfold }: RowProps) {
+  const { lane, depth, offset, child } = place;
+  const open = unfolded.has(lane.call);
+  const [from, to] = laneEnds(lane, now - offset).map((second) => second + offset) as [number, number];
   const outcome = outcomeOf(lane);
   const told = outcome === "ok" ? "" : outcome === "open" ? "under way" : outcome;
   return (
     <div
       id={`lane-${index}`}
-      class={`row ${lane.kind} ${outcome.replace(" ", "-")}${chosen ? " chosen" : ""}`}
+      class={`row ${lane.kind} ${outcome.replace(" ", "-")}${chosen ? " chosen" : ""}${depth ? " inner" : ""}`}
       role="row"
+      aria-level={depth + (lane.kind === "step" ? 1 : 2)}
+      aria-expanded={child && open}
       aria-rowindex={index + 2}
       aria-selected={chosen}
       style={{ top: `${index * ROW}px` }}
       onClick={() => choose(lane)}
     >
       <span class="name" role="gridcell">
+        {child && (
+          <span class="fold" onClick={() => unfold(place, !open)}>
+            {open ? "▾" : "▸"}
+          </span>
+        )}
         <b>{lane.label}</b> <small>{[told, lane.note !== told && lane.note].filter(Boolean).join(" · ")}</small>
       </span>
       <span class="track" role="gridcell" aria-label={`from ${seconds(from)} to ${seconds(to)}${told && `, ${told}`}`}>
         {lane.bars.map((bar) => (
-          <Mark bar={bar} scale={scale} now={now} />
+          <Mark bar={bar} scale={scale} now={now} offset={offset} />
         ))}
       </span>
       <span class="took" role="gridcell">{seconds(to - from)}</span>
@@ -247,11 +352,11 @@ function Row({ index, lane, scale, now, chosen, choose }: RowProps) {
   );
 }
 
-function Mark({ bar, scale, now }: { bar: Bar; scale: Axis; now: number }) {
-  const to = bar.to ?? (bar.outcome === "left running" ? scale.end : now);
-  const style = { left: scale.at(bar.from), width: `max(3px, ${scale.at(to - bar.from)})` };
+function Mark({ bar, scale, now, offset }: { bar: Bar; scale: Axis; now: number; offset: number }) {
+  const to = bar.to ?? (bar.outcome === "left running" ? scale.end : now) - offset;
+  const style = { left: scale.at(bar.from + offset), width: `max(3px, ${scale.at(to - bar.from)})` };
   const share = bar.split !== null && to > bar.from ? (100 * (bar.split - bar.from)) / (to - bar.from) : 0;
-  const tip = `${bar.label || bar.kind}: ${seconds(to - bar.from)} (${seconds(bar.from)} → ${seconds(to)})`;
+  const tip = `${bar.label || bar.kind}: ${seconds(to - bar.from)} (${seconds(bar.from + offset)} → ${seconds(to + offset)})`;
   return (
     <i class={`mark ${bar.kind} ${bar.outcome.replace(" ", "-")}`} style={style} title={tip}>
       {share > 0 && <em style={{ width: `${share.toFixed(2)}%` }} />}

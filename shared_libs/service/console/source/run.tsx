@@ -1,12 +1,13 @@
 // One run, under way or long over: what it was, why it took so long, and its lanes.
 
 import { useEffect, useMemo, useRef, useState } from "preact/hooks";
-import { ask, follow, post, Refused } from "./api";
+import { ask, follow, post, query, Refused } from "./api";
 import { Approvals } from "./approvals";
 import { Lanes, Ribbon } from "./lanes";
-import { Badge, CopyButton, PartsBar, Text, Trouble } from "./parts";
+import { Badge, CopyButton, PartsBar, save, Text, Trouble } from "./parts";
+import { Scenario } from "./scenario";
 import { Story } from "./story";
-import type { Run, RunEvent } from "./types";
+import type { Page, Run, RunEvent } from "./types";
 import { clock, counted, money, seconds } from "./words";
 
 const AGAIN_S = 5;
@@ -35,7 +36,7 @@ export function useRun(id: string, again: number): Followed {
     const draw = () => {
       frame = 0;
       setVersion((version) => version + 1);
-      setNow((now) => Math.max(now, story.now));
+      setNow(story.now);
     };
     const take = (events: RunEvent[]) => {
       for (const event of events) story.take(event);
@@ -73,9 +74,44 @@ export function useRun(id: string, again: number): Followed {
   return { story, version, now: story.result ? story.now : Math.max(now, story.now), away, trouble };
 }
 
+const MOST_CHILDREN = 50;
+const LOOK_AGAIN_MS = 3000;
+
+/** Follows the runs of a run's sub-agents, by the call that each is for. */
+function useSubAgents(id: string, story: Story): Map<string, Story> {
+  const [found, setFound] = useState(new Map<string, Story>());
+  const ended = story.result !== null;
+  const calls = story.tools > 0;
+  useEffect(() => {
+    if (!calls) return;
+    const stop = new AbortController();
+    const known = new Set<string>();
+    const listen = async (child: string) => {
+      known.add(child);
+      const its = new Story();
+      for await (const events of follow(child, stop.signal)) {
+        for (const event of events) its.take(event);
+        setFound((found) => new Map(found).set(its.parentCall, its));
+      }
+    };
+    const look = async () => {
+      const { runs } = await ask<Page>(`/v1/runs${query({ parent: id, limit: String(MOST_CHILDREN) })}`);
+      for (const run of runs) if (!known.has(run.run_id)) listen(run.run_id).catch(() => {});
+    };
+    look().catch(() => {});
+    const timer = ended ? 0 : setInterval(() => look().catch(() => {}), LOOK_AGAIN_MS);
+    return () => {
+      stop.abort();
+      clearInterval(timer);
+    };
+  }, [id, story, ended, calls]);
+  return found;
+}
+
 export function RunPage({ id }: { id: string }) {
   const [again, setAgain] = useState(0);
   const { story, version, now, away, trouble } = useRun(id, again);
+  const children = useSubAgents(id, story);
   const [row, setRow] = useState<Run>();
   const [wrong, setWrong] = useState("");
   const path = `/v1/runs/${encodeURIComponent(id)}`;
@@ -95,8 +131,15 @@ export function RunPage({ id }: { id: string }) {
       setWrong((error as Error).message);
     }
   };
-  if (trouble) return <Trouble text={trouble} />;
-  if (!story.events && !row) return wrong ? <Trouble text={wrong} /> : <p class="waiting">Looking…</p>;
+  if (trouble || (wrong && !story.events && !row)) {
+    return (
+      <>
+        <h1>Run {id.slice(0, 80)}</h1>
+        <Trouble text={trouble || wrong} />
+      </>
+    );
+  }
+  if (!story.events && !row) return <p class="waiting">Looking…</p>;
   const question = story.question || row?.question || "";
   return (
     <article class="run">
@@ -126,13 +169,18 @@ export function RunPage({ id }: { id: string }) {
             Run again with {AGAIN_S} s
           </button>
           <CopyButton text={() => curl(story)}>Copy as curl</CopyButton>
+          {story.result && (
+            <button type="button" onClick={() => saveScenario(id, story.agent).catch((error) => setWrong(error.message))}>
+              Save as scenario
+            </button>
+          )}
         </div>
       </header>
       {wrong && <Trouble text={wrong} />}
       {story.pending.length > 0 && <Approvals run={id} calls={story.pending} onDecided={() => setAgain(again + 1)} />}
       <Outcome story={story} row={row} />
       {row && row.parts.length > 0 && <Why row={row} />}
-      <Lanes story={story} now={now} version={version} />
+      <Lanes story={story} now={now} version={version} children={children} />
       {story.notes.length > 0 && <Notes story={story} />}
       <footer>run {id}</footer>
     </article>
@@ -240,6 +288,14 @@ function Notes({ story }: { story: Story }) {
       {story.notes.length > notes.length && <p>and {story.notes.length - notes.length} more</p>}
     </section>
   );
+}
+
+/** Reads the run once more, from its beginning, and gives it as a file. */
+async function saveScenario(id: string, agent: string): Promise<void> {
+  const scenario = new Scenario();
+  for await (const events of follow(id, new AbortController().signal)) for (const event of events) scenario.take(event);
+  const { file } = await ask<{ file: string }>(`/v1/agents/${encodeURIComponent(agent)}`).catch(() => ({ file: `${agent}.yaml` }));
+  save(`${agent.replace(/[^\w.-]+/g, "_")}-${id.slice(0, 8)}.scenario.yaml`, scenario.text(file));
 }
 
 function quoted(text: string): string {

@@ -38,6 +38,8 @@ export interface Note {
 
 export class Story {
   run = "";
+  /** The call of another run that this one is for. */
+  parentCall = "";
   agent = "";
   model = "";
   question = "";
@@ -45,8 +47,9 @@ export class Story {
   startedAt = "";
   timeout = 0;
   rehearsal = false;
-  /** Seconds of the run that have been told. */
+  /** Seconds of the run that have been told, and the latest end of a bar: a wait is told before it is over. */
   now = 0;
+  last = 0;
   /** When a limit ended the exploration, and when the exchange was being stored. */
   lastWord: number | null = null;
   stored: [number, number] | null = null;
@@ -56,16 +59,12 @@ export class Story {
   events = 0;
   models = 0;
   tools = 0;
-  /** The text of the step under way, in the pieces in which it came. */
-  private said: string[] = [];
+  /** The text of the step under way. */
+  text = "";
   private step: Lane | null = null;
   private open = new Map<string, { lane: Lane; bar: Bar }>();
   private asked = new Map<string, Lane>();
   private waits: Bar[] = [];
-
-  get text(): string {
-    return this.said.join("");
-  }
 
   get ended(): boolean {
     return this.result !== null && this.result.status !== "paused";
@@ -90,6 +89,7 @@ export class Story {
 
   begin(event: RunEvent): void {
     this.run = event.run_id;
+    this.parentCall = event.parent_call_id ?? "";
     for (const name of ["agent", "model", "question"] as const) this[name] = event[name];
     this.session = event.session_id ?? null;
     this.startedAt = event.started_at;
@@ -100,7 +100,7 @@ export class Story {
 
   beginStep(event: RunEvent): void {
     this.endStep(event.at_s);
-    this.said = [];
+    this.text = "";
     this.asked.clear();
     this.step = lane("step", `Step ${event.step}${event.final ? " · last word" : ""}`);
     this.step.bars.push(bar("step", event.at_s, "open"));
@@ -163,6 +163,7 @@ export class Story {
     its.to = to;
     const where = this.laneOf(provider, model);
     where.bars.push(its);
+    this.last = Math.max(this.last, to);
     where.details.push([label, [seconds(to - from), why].filter(Boolean).join(" · ")]);
     return its;
   }
@@ -235,11 +236,11 @@ export class Story {
   }
 
   say(text: string): void {
-    this.said.push(text);
+    this.text += text;
   }
 
   unsay(why: string): void {
-    this.said = [];
+    this.text = "";
     this.note(`the stream began again: ${why}`);
   }
 

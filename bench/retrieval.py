@@ -1,0 +1,428 @@
+"""
+Retrieval in figures: what a search by meaning beside a graph saves, sizes, filters, quality, and the race of readers.
+
+`python -m bench.retrieval sockets | sizes | quality | race`; each prints its table. Ratios of one run are what counts.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import random
+import resource
+import statistics
+import tempfile
+import time
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import numpy as np
+from aiohttp import web
+
+from shared_libs.atomic import BaseLLMWrapper
+from shared_libs.atomic.errors import BadRequest
+from shared_libs.atomic.types import LLMResponse, Usage
+from shared_libs.retrieval import Collection, Document, GraphStore, LexicalIndex, Stores, VectorStore, open_stores
+from shared_libs.retrieval.extraction import Extractor
+from shared_libs.retrieval.ports import DocumentStore
+from shared_libs.retrieval.types import (
+    Chunk,
+    CollectionRow,
+    EmbedderIdentity,
+    Entity,
+    Expanded,
+    Facts,
+    Found,
+    Point,
+    Space,
+    StoredChunk,
+)
+
+EMBED_S, SEARCH_S, GRAPH_S = 0.02, 0.03, 0.08
+IDEAL = 1 - max(EMBED_S + SEARCH_S, GRAPH_S) / (EMBED_S + SEARCH_S + GRAPH_S)
+
+
+def share(values: list[float], part: float) -> float:
+    """Return what so large a part of the values does not pass."""
+    return sorted(values)[min(len(values) - 1, int(len(values) * part))]
+
+
+# --- vector beside graph, over sockets
+
+
+class Remote:
+    """Asks the waiting server over a connection of a pool."""
+
+    def __init__(self, http: aiohttp.ClientSession, base: str) -> None:
+        self.http, self.base = http, base
+
+    async def wait(self, seconds: float) -> None:
+        async with self.http.get(f"{self.base}/{seconds}") as answer:
+            await answer.read()
+
+
+class RemoteEmbedder(BaseLLMWrapper):
+    provider = "bench"
+
+    def __init__(self, remote: Remote) -> None:
+        super().__init__("m")
+        self.remote = remote
+
+    async def _chat(self, messages, tools, **options):
+        raise BadRequest("none")
+
+    async def _embed(self, texts, **options):
+        await self.remote.wait(EMBED_S)
+        return np.ones((len(texts), 4), "f4")
+
+
+class RemoteVectors(VectorStore):
+    def __init__(self, remote: Remote) -> None:
+        self.remote = remote
+
+    async def _search(self, space, vector, k, where):
+        await self.remote.wait(SEARCH_S)
+        return [Found(f"c{at}", 1 - at / 10) for at in range(5)]
+
+
+class RemoteGraph(GraphStore):
+    def __init__(self, remote: Remote) -> None:
+        self.remote = remote
+
+    async def _expand(self, space, question, seeds):
+        await self.remote.wait(GRAPH_S)
+        return [Expanded("c7", 1.0, ("x",))]
+
+
+class Lexical(LexicalIndex):
+    async def _search(self, space, text, k, where):
+        return [Found("c1", 1.0)]
+
+
+class Documents(DocumentStore):
+    async def _collection(self, space):
+        return CollectionRow(name="c", embedder=EmbedderIdentity(provider="bench", model="m", dimensions=4), graph=True)
+
+    async def _chunks(self, space, ids):
+        chunk = Chunk(id="", document="d", start=0, end=1, text="x")
+        return {id_: StoredChunk(chunk=chunk, source="d", title="", metadata={}) for id_ in ids}
+
+
+async def sockets(runs: int) -> None:
+    """Vector 50 ms (embed 20, search 30) beside graph 80 ms, one after the other and at once, in one run."""
+
+    async def waited(request):
+        await asyncio.sleep(float(request.match_info["seconds"]))
+        return web.Response(text="x")
+
+    app = web.Application()
+    app.router.add_get("/{seconds}", waited)
+    runner = web.AppRunner(app)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    base = f"http://127.0.0.1:{runner.addresses[0][1]}"
+    print(
+        f"ideal saving {IDEAL:.1%}\n"
+        "at once | sequential p50 / p95 ms | parallel p50 / p95 ms | saved p50 / p95 | of ideal p95"
+    )
+    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as http:
+        remote = Remote(http, base)
+        embedder, vectors, graph = RemoteEmbedder(remote), RemoteVectors(remote), RemoteGraph(remote)
+        lexical, space = Lexical(), Space(tenant="t", collection="c")
+        collection = Collection("c", tenant="t", stores=Stores(Documents(), vectors, lexical, graph), embedder=embedder)
+
+        async def sequential() -> None:
+            row = await collection.stores.documents.async_collection(space)
+            assert row is not None
+            vector = (await embedder.async_embed(["q"]))[0]
+            await vectors.async_search(space, vector, 50)
+            seeds = await lexical.async_search(space, "q", 50)
+            await graph.async_expand(space, "q", [one.id for one in seeds[:5]])
+            await collection.stores.documents.async_chunks(space, ["c0"])
+
+        async def parallel() -> None:
+            found = await collection.async_retrieve("q")
+            assert not found.notes, found.notes
+
+        for at_once in (1, 50):
+            took: dict[str, list[float]] = {"sequential": [], "parallel": []}
+            rounds = max(1, runs // at_once)
+            for number in range(rounds + 1):
+                for name, way in (("sequential", sequential), ("parallel", parallel)):
+
+                    async def one(way=way, into=took[name], counted=number > 0) -> None:
+                        began = time.perf_counter()
+                        await way()
+                        if counted:  # the first round opens connections
+                            into.append(1e3 * (time.perf_counter() - began))
+
+                    await asyncio.gather(*(one() for _ in range(at_once)))
+            (s50, s95), (p50, p95) = ((share(took[name], 0.5), share(took[name], 0.95)) for name in took)
+            print(
+                f"{at_once:7} | {s50:.1f} / {s95:.1f} | {p50:.1f} / {p95:.1f} | "
+                f"{1 - p50 / s50:.1%} / {1 - p95 / s95:.1%} | {(1 - p95 / s95) / IDEAL:.0%}"
+            )
+    await runner.cleanup()
+
+
+# --- sizes
+
+
+class Given(BaseLLMWrapper):
+    """Gives vectors that are like those of texts in their numbers, at no cost."""
+
+    provider = "bench"
+
+    def __init__(self) -> None:
+        super().__init__("given")
+
+    async def _chat(self, messages, tools, **options):
+        raise BadRequest("none")
+
+    async def _embed(self, texts, **options):
+        rows = np.stack([np.random.default_rng(abs(hash(text)) % 2**32).normal(size=384) for text in texts])
+        return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype("f4")
+
+
+def passages(count: int) -> list[Document]:
+    """Documents of fifty passages each, of words as frequent as words are."""
+    chance, vocabulary = random.Random(1), [f"w{at}" for at in range(20_000)]
+    weights = [1 / (at + 10) for at in range(len(vocabulary))]
+    made = []
+    for number in range(count // 50):
+        words = chance.choices(vocabulary, weights, k=50 * 60)
+        parts = [" ".join(words[at * 60 : at * 60 + 60]) + "." for at in range(50)]
+        made.append(
+            Document(source=f"d{number}", text="\n\n".join(parts), metadata={"n": number, "five": number % 20 == 0})
+        )
+    return made
+
+
+async def sizes(url: str, count: int, asked: int) -> None:
+    """Index so many chunks, and time search and retrieve, alone and fifty at once."""
+    collection = Collection("c", tenant="t", stores=url, embedder=Given(), chunk_tokens=90)
+    began = time.perf_counter()
+    *_, last = [so_far async for so_far in collection.async_index(passages(count))]
+    row = await collection.async_describe()
+    assert row is not None
+    told = f"{row.chunks} chunks in {time.perf_counter() - began:.1f} s, {last.failed} failed"
+    chance, lines = random.Random(2), []
+    questions = [" ".join(f"w{chance.randrange(2_000)}" for _ in range(6)) for _ in range(asked)]
+    await collection.async_search(questions[0])
+    for name, ask in (("search", collection.async_search), ("retrieve", collection.async_retrieve)):
+        for at_once in (1, 50):
+            took: list[float] = []
+            left = iter(questions)
+
+            async def worker(ask=ask, took=took, left=left) -> None:
+                for question in left:
+                    began = time.perf_counter()
+                    await ask(question, k=10)
+                    took.append(1e3 * (time.perf_counter() - began))
+
+            began = time.perf_counter()
+            await asyncio.gather(*(worker() for _ in range(at_once)))
+            rate = asked / (time.perf_counter() - began)
+            lines.append(f"{name} x{at_once}: p50 {share(took, 0.5):.1f} p95 {share(took, 0.95):.1f} ms, {rate:.0f}/s")
+    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    print(f"{url.partition(':')[0]}: {told}, {memory:.0f} MB\n  " + "\n  ".join(lines))
+    await collection.aclose()
+
+
+async def filters(url: str, count: int) -> None:
+    """Recall against exact under filters of 5 % and 0.1 %, on vectors alone."""
+    rows = np.random.default_rng(3).normal(size=(count, 384)).astype("f4")
+    rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+    stores, space = open_stores(url), Space(tenant="t", collection="f")
+    await stores.documents.async_create(space, None)
+    stores.vectors.timeout_s = 600.0
+    for start in range(0, count, 500):
+        points = [Point(f"p{at:06}", rows[at], {"n": at}) for at in range(start, min(count, start + 500))]
+        await stores.vectors.async_upsert(space, points)
+    from shared_libs.retrieval.filters import read_filter
+
+    for part in (0.05, 0.001):
+        fits = max(10, int(count * part))
+        where, right, took = read_filter({"n": {"to": fits - 1}}), [], []
+        for query in np.random.default_rng(4).normal(size=(30, 384)).astype("f4"):
+            began = time.perf_counter()
+            found = await stores.vectors.async_search(space, query, 10, where)
+            took.append(1e3 * (time.perf_counter() - began))
+            best = {f"p{at:06}" for at in np.argsort(-(rows[:fits] @ query))[:10]}
+            right.append(len(best & {one.id for one in found}) / 10)
+        print(
+            f"{url.partition(':')[0]}: filter {part:.1%} of {count}: recall {statistics.mean(right):.3f}, "
+            f"p50 {share(took, 0.5):.1f} p95 {share(took, 0.95):.1f} ms"
+        )
+    await stores.aclose()
+
+
+# --- quality
+
+
+def fanout() -> tuple[list[Document], list[tuple[str, set[str]]], dict[str, str]]:
+    """FanOutQA's facts as documents, its questions with their facts, and each fact's entity (its page's title)."""
+    spec = find_spec("fanoutqa")
+    assert spec is not None, "pip install --no-deps fanoutqa"
+    assert spec.origin is not None
+    data = json.loads((Path(spec.origin).parent / "data" / "fanout-final-dev.json").read_text())
+    documents: dict[str, Document] = {}
+    entity: dict[str, str] = {}
+    asked = []
+    for question in data:
+        wanted: set[str] = set()
+        todo = list(question["decomposition"])
+        while todo:
+            step = todo.pop()
+            todo += step.get("decomposition") or []
+            page = step.get("evidence")
+            if not page:
+                continue
+            answer = step["answer"] if isinstance(step["answer"], str) else json.dumps(step["answer"])
+            text = f"{page['title']}. {step['question']} {answer}"[:1500]
+            source = f"{page['pageid']}/{step['id']}"
+            documents.setdefault(text, Document(source=source, text=text))
+            source = documents[text].source
+            entity[source] = page["title"]
+            wanted.add(source)
+        if wanted:
+            asked.append((question["question"], wanted))
+    return list(documents.values()), asked, entity
+
+
+def measured(found: list[str], wanted: set[str]) -> dict[str, float]:
+    """Return recall at 5 and 20 and the reciprocal rank among the first ten."""
+    rank = next((at for at, source in enumerate(found[:10]) if source in wanted), None)
+    return {
+        "R@5": len(set(found[:5]) & wanted) / len(wanted),
+        "R@20": len(set(found[:20]) & wanted) / len(wanted),
+        "MRR": 0.0 if rank is None else 1 / (rank + 1),
+    }
+
+
+def interval(values: list[float]) -> str:
+    """Return a mean with its bootstrap interval of 95 %."""
+    draws = np.random.default_rng(5).choice(np.array(values), (2_000, len(values))).mean(axis=1)
+    low, high = np.quantile(draws, [0.025, 0.975])
+    return f"{statistics.mean(values):.3f} [{low:.3f}, {high:.3f}]"
+
+
+async def quality(most: int) -> None:
+    """FanOutQA: by words, by meaning and both, and with a graph whose entities are the titles of its pages."""
+    from shared_libs.atomic.llms import LocalEmbeddings
+
+    documents, asked, entity = fanout()
+    asked = asked[:most]
+    with tempfile.TemporaryDirectory() as folder:
+        stores = open_stores(f"sqlite:///{folder}/c.db")
+        collection = Collection("fanout", tenant="t", stores=stores, embedder=LocalEmbeddings(), chunk_tokens=400)
+        async for _ in collection.async_index(documents):
+            pass
+        words = Collection("words", tenant="t", stores=stores, chunk_tokens=400)
+        async for _ in words.async_index(documents):
+            pass
+        ways: dict[str, list[dict[str, float]]] = {"words": [], "hybrid": [], "hybrid + graph": []}
+        for question, wanted in asked:
+            for name, one in (("words", words), ("hybrid", collection)):
+                found = await one.async_search(question, k=60)
+                ways[name].append(measured(_sources(found), wanted))
+        space, after = Space(tenant="t", collection="fanout"), ""
+        names = set(entity.values())
+        while rows := await stores.documents.async_seen(space, after=after):
+            after = rows[-1].chunk.id
+            facts = []
+            for row in rows:
+                title = entity[row.source]
+                others = [name for name in names if len(name) > 4 and name in row.chunk.text]
+                named = tuple(Entity(name=name) for name in sorted({title, *others}) if name in row.chunk.text)
+                spans = tuple((row.chunk.text.index(one.name),) * 2 for one in named)
+                facts.append(Facts(chunk=row.chunk.id, entities=named, spans=spans, extractor="titles"))
+            assert stores.graph is not None
+            await stores.graph.async_upsert(space, facts)
+        for question, wanted in asked:
+            found = await collection.async_retrieve(question, k=60)
+            ways["hybrid + graph"].append(measured(_sources(found), wanted))
+        print(f"FanOutQA, {len(asked)} questions, {len(documents)} passages (mean [95 %])")
+        for name, all_ in ways.items():
+            print(f"  {name:15} " + "  ".join(f"{key} {interval([one[key] for one in all_])}" for key in all_[0]))
+        gain = [b["R@20"] - a["R@20"] for a, b in zip(ways["hybrid"], ways["hybrid + graph"], strict=True)]
+        print(f"  graph adds R@20 {interval(gain)}")
+        await collection.aclose()
+
+
+def _sources(found: Any) -> list[str]:
+    return list(dict.fromkeys(hit.source for hit in found.hits))
+
+
+# --- the race of readers
+
+
+class Reader(BaseLLMWrapper):
+    """Hangs, fails, talks nonsense or reads, after a while."""
+
+    provider = "bench"
+
+    def __init__(self, model: str, after_s: float, answer: Any) -> None:
+        super().__init__(model, resilience={"retry": {"attempts": 1}})
+        self.after_s, self.answer = after_s, answer
+
+    async def _chat(self, messages, tools, **options):
+        await asyncio.sleep(self.after_s)
+        if isinstance(self.answer, Exception):
+            raise self.answer
+        return LLMResponse(text=json.dumps(self.answer), usage=Usage(100, 20))
+
+
+async def race() -> None:
+    """One provider hangs, one fails, one talks nonsense, one is healthy (0.3 s)."""
+    good = {"entities": [{"name": "Ada Lovelace", "type": "person"}], "relations": []}
+    made_up = {"entities": [{"name": "Elvis Presley", "type": "person"}], "relations": []}
+    models = [
+        Reader("hanging", 3600, good),
+        Reader("failing", 0.05, BadRequest("no")),
+        Reader("nonsense", 0.1, made_up),
+        Reader("healthy", 0.3, good),
+    ]
+    took, alone = [], []
+    for _ in range(20):
+        for readers, into in ((models, took), (models[3:], alone)):
+            began = time.perf_counter()
+            found = await Extractor(readers).async_extract("Ada Lovelace wrote it.")
+            into.append(time.perf_counter() - began)
+            if readers is models:
+                last = found
+    print(
+        f"four at once p50 {share(took, 0.5):.3f} s, the healthy one alone {share(alone, 0.5):.3f} s; by {last.model}"
+    )
+    for row in last.readings:
+        print(f"  {row.model:9} {row.state:9} {row.elapsed_s:.2f} s, {row.attempts} attempts, {row.usage} {row.reason}")
+
+
+async def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("part", choices=["sockets", "sizes", "filters", "quality", "race"])
+    parser.add_argument("--chunks", type=int, default=1_000)
+    parser.add_argument("--runs", type=int, default=200)
+    parser.add_argument("--questions", type=int, default=310)
+    parser.add_argument("--url", help="where to index; a new SQLite file, or a PostgreSQL")
+    given = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        url = given.url or f"sqlite:///{folder}/c.db"
+        match given.part:
+            case "sockets":
+                await sockets(given.runs)
+            case "sizes":
+                await sizes(url, given.chunks, given.runs)
+            case "filters":
+                await filters(url, given.chunks)
+            case "quality":
+                await quality(given.questions)
+            case "race":
+                await race()
+
+
+if __name__ == "__main__":
+    asyncio.run(main())

@@ -13,7 +13,7 @@ from shared_libs.atomic.llms.event_stream import Completeness
 from shared_libs.atomic.llms.faults import error_event, says_error
 from shared_libs.atomic.llms.finish import finish_of, told
 from shared_libs.atomic.llms.given import is_foreign, wire_ids
-from shared_libs.atomic.llms.lenient import parsed
+from shared_libs.atomic.llms.lenient import objects_in, parsed
 from shared_libs.atomic.llms.payload import decode, inline_image, portable_id, portable_name, portable_parameters
 from shared_libs.atomic.llms.pieces import CALL_TYPES, SaidCall, Text
 from shared_libs.atomic.nearly_json import object_in
@@ -379,7 +379,7 @@ class AnthropicAnswer:
         self._model = reply.model or ""
         self._count(reply.usage)
         known = all(block.kind in _READ for block in reply.content)
-        raw = [None] * len(reply.content) if known else _raw_blocks(parsed(body)["content"])
+        raw = [None] * len(reply.content) if known else objects_in(parsed(body)["content"])
         new = [chunk for block, one in zip(reply.content, raw, strict=True) for chunk in self._open(None, block, one)]
         self._stop(reply.stop_reason or "end_turn", reply.stop_details)
         self.started = self.ended = True
@@ -484,11 +484,6 @@ class AnthropicAnswer:
         for name in usage.__struct_fields__ if usage else ():
             if value := getattr(usage, name):
                 setattr(self._usage, name, value)
-
-
-def _raw_blocks(content: Any) -> list[dict[str, Any]]:
-    """The blocks as they stand, those left out that are none."""
-    return [block for block in (content if isinstance(content, list) else [content]) if isinstance(block, dict)]
 
 
 def _json(value: Any) -> str:

@@ -40,6 +40,11 @@ def parsed(body: bytes) -> Any:
         return json.loads(body)
 
 
+def objects_in(value: Any) -> list[dict[str, Any]]:
+    """The objects of a list, or the one that stands without its brackets: what `fitted` makes structs of."""
+    return [item for item in (value if isinstance(value, list) else [value]) if isinstance(item, dict)]
+
+
 def fitted(value: Any, kind: Any) -> Any:
     """
     A value as `kind`: a struct, or what its fields are declared to be.

@@ -13,7 +13,7 @@ from shared_libs.atomic.llms.event_stream import Completeness
 from shared_libs.atomic.llms.faults import error_event, no_answer, says_error
 from shared_libs.atomic.llms.finish import finish_of, told
 from shared_libs.atomic.llms.given import Returned, beside, keep, merged, needs_keeping, returned, wire_ids
-from shared_libs.atomic.llms.lenient import parsed
+from shared_libs.atomic.llms.lenient import objects_in, parsed
 from shared_libs.atomic.llms.payload import decode, portable_id, portable_parameters
 from shared_libs.atomic.llms.pieces import CALL_FIELDS, CALL_TYPES, Calls, SaidCall, Text
 from shared_libs.atomic.types import (
@@ -443,8 +443,7 @@ def _raw_calls(payload: bytes) -> list[Any]:
     try:
         for choice in parsed(payload)["choices"]:
             if not choice.get("index"):
-                calls = (choice.get("delta") or choice.get("message"))["tool_calls"]
-                return [call for call in (calls if isinstance(calls, list) else [calls]) if isinstance(call, dict)]
+                return objects_in((choice.get("delta") or choice.get("message"))["tool_calls"])
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
         pass
     return []

@@ -9,7 +9,7 @@ from shared_libs.atomic.results import AgentResult
 from shared_libs.atomic.types import LLMResponse, Thinking
 from shared_libs.testing import load_scenarios, play
 from tests.browser import PHONE, looking, violations
-from tests.console_states import everything, sub_agent
+from tests.console_states import cited, everything, sub_agent
 from tests.service import HELLO, serving, write
 from tests.support import run
 
@@ -180,6 +180,38 @@ def test_a_scenario_that_was_saved_plays_the_run_again(folder):
     file = run(main())
     (scenario,) = load_scenarios(file)
     assert play(scenario).differences == []
+
+
+@pytest.mark.promise("console-shows")
+def test_what_an_answer_cites_is_shown_and_passages_are_found_where_they_stand(folder):
+    shelf = f'collections:\n  manual: {{url: "sqlite:///{folder}/manual.db", embedder: null}}\n'
+    write(folder, collections=shelf)
+    text = "\U0001f334 Holidays.\n\nEveryone has 25 days of leave a year."  # the palm is two units of a browser's text
+
+    async def main():
+        async with serving(folder) as served, looking(served.url) as page:
+            for event in cited():
+                served.service.store.record(event)
+            await served.service.store.flush()
+            documents = {"documents": [{"source": "leave.md", "title": "Leave", "text": text}]}
+            async with served.http.post("/v1/collections/manual/index", json=documents) as answer:
+                assert (await answer.json())["finished"]
+            await page.goto("/#/runs/cited")
+            shown = await page.get_by_role("region", name="What it cites").inner_text()
+            wrong = await violations(page)
+            await page.get_by_role("link", name="Documents").click()
+            await page.get_by_label("Question").fill("days of leave")
+            await page.keyboard.press("Enter")
+            await page.get_by_role("button", name="Leave").click()
+            marked = await page.locator("mark").inner_text()
+            return shown, marked, wrong + await violations(page), page.told
+
+    shown, marked, wrong, told = run(main())
+    assert "leave.md, characters 0 to 37" in shown
+    assert "deadbeef" not in shown
+    assert marked in text
+    assert marked.endswith("a year.")
+    assert (wrong, told) == ([], [])
 
 
 @pytest.mark.promise("console-hostile")

@@ -12,7 +12,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from tests.browser import DESKTOP, PHONE, looking, violations
+from tests.browser import DESKTOP, PHONE, looking, violations, visit
 from tests.console_states import STATES
 from tests.service import HELLO, serving, write
 
@@ -64,7 +64,7 @@ async def main(folder: Path) -> int:
 async def picture(page, name: str, place: str, screen: str, folder: Path) -> int:
     """Take the pictures of one place, and print what is wrong with it."""
     page.told.clear()
-    await page.goto(f"/#/{place}")
+    await visit(page, place)
     await page.locator("main h1, main [role=alert]").first.wait_for()
     await page.wait_for_timeout(500)
     if name == "run with everything":

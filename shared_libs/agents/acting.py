@@ -95,7 +95,10 @@ async def _called(run: Run, call: ToolCall, tools: Mapping[str, BaseTool], *, al
     if call.malformed is not None:
         said = f"{call.malformed:.500}"
         return ToolResult(f"The arguments of {call.name} are not a JSON object: {said}", is_error=True)
-    result = await _once(run, call, tool)
+    if run.journal is None or tool.passes_ports:  # what is inside it is a fact, and not the call
+        result = await tool.async_run(call.arguments, call_id=call.id)
+    else:
+        result = await _once(run, call, tool)
     return within_reach(run, call.id, result, tool.max_observation_chars) if result.whole else result
 
 
@@ -105,8 +108,6 @@ async def _once(run: Run, call: ToolCall, tool: BaseTool) -> ToolResult:
     async def body() -> ToolResult:
         return await tool.async_run(call.arguments, call_id=call.id)
 
-    if run.journal is None or tool.passes_ports:  # what is inside it is a fact, and not the call
-        return await body()
     if tool.idempotent is False and not run.knows(f"tool.{call.id}"):
         if run.knows(f"begin.{call.id}"):
             return await run.once(f"tool.{call.id}", ToolResult, lambda: _found_out(tool, call))

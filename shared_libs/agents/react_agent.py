@@ -313,12 +313,12 @@ class ReActAgent(parts.Parts, Generic[T]):
         messages, tools = self.protocol.write(instructions, run.state.conversation, run.specs, last_word)
         run.listen(self.protocol.answer_start)
         name = f"model.{step}" if last_word is None else f"model.{step}.last"
-        known = run.knows(name)
+        known, hears = run.knows(name), run.hears(stream=stream)
         with run.budget.reserved():
             response = await run.once(
                 name,
                 LLMResponse,
-                lambda: self.llm.async_chat(messages, tools, on_chunk=run.hear, stream=stream, **options),
+                lambda: self.llm.async_chat(messages, tools, on_chunk=hears, stream=stream, **options),
             )
         if known:
             run.attempts += response.attempts

@@ -38,6 +38,9 @@ END_MARKS = ("<|return|>", "<|END_RESPONSE|>", "<|im_end|>", "<|eot_id|>", "<|eo
 _OPENINGS = tuple((opening.lower(), closing.lower()) for opening, closing in MARKS)
 _ANSWERS = tuple(mark.lower() for mark in ANSWER_MARKS)
 _BEGINNINGS = (*(opening for opening, _ in _OPENINGS), *_ANSWERS)
+_FIRST = frozenset(mark[0] for mark in _BEGINNINGS)
+"""What a turn begins with that begins with a mark."""
+_HAS_MARK = re.compile("|".join(re.escape(first) for first in sorted(_FIRST)) + "|assistantfinal")
 _LONGEST = max(map(len, _BEGINNINGS))
 # alone on its side of a line, so that a word about it is none
 _LONE_END = re.compile(
@@ -50,6 +53,8 @@ _WITHOUT_TOKENS = re.compile(r"analysis(?P<thinking>.*?)assistantfinal(?P<answer
 
 def part(text: str) -> tuple[str, str]:
     """What of a turn is reasoning, and what it says."""
+    if not _HAS_MARK.search(text):
+        return "", text
     stripped = _WITHOUT_TOKENS.fullmatch(text.strip())
     if stripped:
         return stripped["thinking"].strip(), stripped["answer"].strip()
@@ -65,10 +70,10 @@ def part(text: str) -> tuple[str, str]:
 
 def without_end(said: str) -> str:
     """What was said without the marks that end a turn."""
-    for mark in END_MARKS:
-        if said.rstrip().endswith(mark):
-            return said.rstrip()[: -len(mark)]
-    return said
+    stripped = said.rstrip()
+    if not stripped.endswith(END_MARKS):
+        return said
+    return next(stripped[: -len(mark)] for mark in END_MARKS if stripped.endswith(mark))
 
 
 class Opening:
@@ -95,6 +100,9 @@ class Opening:
                 thinking.append(thought)
                 continue
             start = text.lstrip()
+            if start and start[0] not in _FIRST:
+                self._said = True
+                return "".join(thinking), start if self._parted else text
             lower = start[:_LONGEST].lower()
             found = next(((mark, end) for mark, end in _OPENINGS if lower.startswith(mark)), None)
             if found is not None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import time
-import uuid
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, TypedDict, TypeVar
@@ -32,6 +32,7 @@ from shared_libs.atomic.events import (
 )
 from shared_libs.atomic.journal import REPLAY_S, Journal, Within
 from shared_libs.atomic.llms.structured import OutputSchema, Wanted
+from shared_libs.atomic.resilience.attempt import ChunkSink
 from shared_libs.atomic.results import AgentResult, StillRunning
 from shared_libs.atomic.scope import Scope, current_scope
 from shared_libs.atomic.supervise import GRACE_S
@@ -239,6 +240,10 @@ class Run:
         """Begin to hear a turn of the model; `answer_start` tells where in its text the answer begins."""
         self.speech = Speech(answer_start)
 
+    def hears(self, *, stream: bool) -> ChunkSink | None:
+        """Who hears the model speak; nobody, where nobody listens and the answer comes in one piece."""
+        return self.hear if stream or self._sinks else None
+
     def hear(self, chunk: LLMChunk) -> None:
         """Tell the listeners what the model says: as text what may be the answer, as thinking what comes before it."""
         if chunk.kind == "restarted":
@@ -336,4 +341,4 @@ def _new_id(caller: Scope) -> str:
     """A name for a run; a sub-agent of a durable run has the same one each time."""
     if caller.journal is not None and caller.call_id:
         return f"{caller.run_id}/{caller.call_id}"
-    return uuid.uuid4().hex
+    return os.urandom(16).hex()

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 
 import msgspec
 
@@ -84,17 +84,9 @@ class Budget:
         """What everything has cost, in US dollars; None before the first call, and when a part of it is unknown."""
         return self.spent_usd if self._known else None
 
-    @contextmanager
-    def reserved(self) -> Iterator[None]:
-        """Hold what one model call usually takes, while it is under way."""
-        line = self._line()
-        for budget in line:
-            budget._under_way += 1  # noqa: SLF001 - its own kind
-        try:
-            yield
-        finally:
-            for budget in line:
-                budget._under_way -= 1  # noqa: SLF001 - its own kind
+    def reserved(self) -> AbstractContextManager[None]:
+        """Hold what one model call usually takes, inside a `with` block: while it is under way."""
+        return _Reserved(self._line())
 
     def charge(self, usage: Usage, cost_usd: float | None) -> None:
         """Count one answered model call."""
@@ -117,6 +109,7 @@ class Budget:
         """Take up what an earlier part of the same run has spent."""
         self.usage, self.spent_usd, self._known = spent.usage, spent.usd, spent.usd_known
         self.steps, self.tool_calls, self.refused = spent.steps, spent.tool_calls, spent.refused
+        self._calls = spent.steps  # each asked a model once: that is the average until more is known
 
     def grant_tool_calls(self, wanted: int) -> int:
         """Count up to `wanted` tool calls and return how many of them may run."""
@@ -178,3 +171,20 @@ class Budget:
             held = f" and {self.spent_usd * share:.4f} held" if self.spent_usd < self.max_cost_usd else ""
             return f"{self.spent_usd:.4f} US dollars spent{held} of {self.max_cost_usd}"
         return None
+
+
+class _Reserved(AbstractContextManager[None]):
+    """What holds a call's share while it is under way; a class, because it is on the path of every call."""
+
+    __slots__ = ("_line",)
+
+    def __init__(self, line: Sequence[Budget]) -> None:
+        self._line = line
+
+    def __enter__(self) -> None:
+        for budget in self._line:
+            budget._under_way += 1  # noqa: SLF001 - its own kind
+
+    def __exit__(self, *_: object) -> None:
+        for budget in self._line:
+            budget._under_way -= 1  # noqa: SLF001 - its own kind

@@ -10,8 +10,9 @@ import asyncio
 from collections.abc import Coroutine
 from typing import Any, TypeVar
 
+from shared_libs.atomic.alarm import Alarm, Expiry
 from shared_libs.atomic.errors import DeadlineExceeded
-from shared_libs.atomic.supervise import Alarm, BodyCancelled, Expiry
+from shared_libs.atomic.supervise import BodyCancelled
 
 T = TypeVar("T")
 

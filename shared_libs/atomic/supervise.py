@@ -11,11 +11,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import math
 import sys
 from collections.abc import Callable, Collection, Coroutine, Sequence
 from typing import Any, Protocol, TypeVar
 
+from shared_libs.atomic.alarm import Alarm, Expiry
 from shared_libs.atomic.errors import DeadlineExceeded, RunInterrupted
 from shared_libs.atomic.events import Abandoned, AbandonedEnded
 from shared_libs.atomic.rescue import Call, forget_in_thread, in_progress
@@ -34,69 +34,6 @@ GRACE_S = 0.02
 
 NO_FAILURES = (asyncio.CancelledError, KeyboardInterrupt, GeneratorExit, RunInterrupted)
 """What ends the caller, not only the call: whoever makes a failure of whatever foreign code raises lets these pass."""
-
-
-class Expiry:
-    """A moment that may be moved while it is waited for (`at`, loop seconds), and what it means (`why`)."""
-
-    __slots__ = ("_why", "at", "waiter")
-
-    def __init__(self, at: float, why: str) -> None:
-        self.at = at
-        self._why = why
-        self.waiter: Alarm | None = None
-
-    @property
-    def why(self) -> str:
-        """What it means that this moment has come."""
-        return self._why
-
-    def move(self, at: float) -> None:
-        """Move it: later costs nothing until the old moment comes, earlier sets whoever waits for it anew."""
-        self.at = at
-        if self.waiter is not None and at < self.waiter.looks_at:
-            self.waiter.look_at(at)
-
-
-class Alarm:
-    """
-    Calls `ring` when an expiry has come, unless it is stopped before.
-
-    A later expiry costs no new timer until the old one fires: it looks at the time then (`looks_at`), and sleeps on.
-    """
-
-    __slots__ = ("_expiry", "_handle", "_loop", "_ring", "looks_at", "rang")
-
-    def __init__(self, loop: asyncio.AbstractEventLoop, expiry: Expiry, ring: Callable[[], object]) -> None:
-        self.rang = False
-        self.looks_at = math.inf
-        self._loop = loop
-        self._expiry = expiry
-        self._ring = ring
-        self._handle: asyncio.TimerHandle | None = None
-        expiry.waiter = self
-        if expiry.at != math.inf:
-            self.look_at(expiry.at)
-
-    def look_at(self, moment: float) -> None:
-        """Look whether it is time at a moment, and no more at the one planned before."""
-        if self._handle is not None:
-            self._handle.cancel()
-        self.looks_at = moment
-        self._handle = self._loop.call_at(moment, self._look)
-
-    def stop(self) -> None:
-        """Look at the time no more."""
-        self._expiry.waiter = None
-        if self._handle is not None:
-            self._handle.cancel()
-
-    def _look(self) -> None:
-        if self._loop.time() < self._expiry.at:
-            self.look_at(self._expiry.at)
-        else:
-            self.rang = True
-            self._ring()
 
 
 class Elsewhere(Protocol):

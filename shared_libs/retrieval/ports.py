@@ -16,9 +16,10 @@ import os
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, final
 
+from shared_libs.atomic.alarm import Expiry
 from shared_libs.atomic.errors import DeadlineExceeded, MisuseError, RetrievalError, RetrievalUnavailable, in_words
 from shared_libs.atomic.scope import current_deadline
-from shared_libs.atomic.supervise import NO_FAILURES, BodyCancelled, Expiry, LeftRunning, supervise
+from shared_libs.atomic.supervise import NO_FAILURES, BodyCancelled, LeftRunning, supervise
 from shared_libs.atomic.threads import Threads
 from shared_libs.retrieval.cypher_guard import ReadQuery
 from shared_libs.retrieval.filters import Where

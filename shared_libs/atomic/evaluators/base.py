@@ -7,10 +7,11 @@ from typing import Any, final
 
 import msgspec
 
+from shared_libs.atomic.alarm import Expiry
 from shared_libs.atomic.errors import MisuseError
 from shared_libs.atomic.results import AgentResult
 from shared_libs.atomic.scope import current_deadline
-from shared_libs.atomic.supervise import Expiry, supervise
+from shared_libs.atomic.supervise import supervise
 from shared_libs.atomic.threads import Threads
 
 

@@ -109,6 +109,7 @@ class BaseLLMWrapper:
         self.options = _checked_options(options or {})
         self.health = self._health()
         self._chain: tuple[Resilience, list[tuple[BaseLLMWrapper, Resilience]]] | None = None
+        self._limits_tokens = False
         self._is_open = False
 
     def __repr__(self) -> str:
@@ -178,7 +179,7 @@ class BaseLLMWrapper:
             return await model._send(request, watch, stream=streaming)
 
         routes = self._routes()
-        about = estimate_tokens(checked) if any(_limits_tokens(policy) for _, policy in routes) else 0
+        about = estimate_tokens(checked) if self._limits_tokens else 0
         call = ModelCall(send, _deadline(timeout), Listener(on_chunk), stream=streaming, about_tokens=about)
         response, model = await run_chain(routes, call)
         wrong_usd: float | None = 0.0
@@ -375,7 +376,9 @@ class BaseLLMWrapper:
         if self._chain is None:
             own = self.resilience or Resilience()
             theirs = [route for fallback in self.fallbacks for route in fallback._routes()]  # noqa: SLF001 - its family
-            self._chain = own, [(model, policy if model.resilience else own) for model, policy in theirs]
+            others = [(model, policy if model.resilience else own) for model, policy in theirs]
+            self._chain = own, others
+            self._limits_tokens = any(_limits_tokens(policy) for policy in (own, *(policy for _, policy in others)))
         own, others = self._chain  # without itself, which would be freed by the collector only
         return [(self, own), *others]
 

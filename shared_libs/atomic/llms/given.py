@@ -56,6 +56,9 @@ class Returned(msgspec.Struct, frozen=True):
     calls: list[dict[str, Any]] = []
 
 
+_NOTHING = Returned()
+
+
 def keep(
     text: str,
     provider: str,
@@ -108,7 +111,7 @@ def returned(
         stand_in: those of `STAND_INS` that it misses in what others made.
 
     """
-    back = _returned(message, made_by, leave_out)
+    back = _returned(message, made_by, leave_out) if message.thinking else _NOTHING
     if not stand_in or not message.tool_calls:
         return back
     fields, calls = dict(back.fields), back.calls or [{} for _ in message.tool_calls]
@@ -131,14 +134,16 @@ def _returned(message: Message, made_by: Sequence[str], leave_out: Collection[st
             if len(calls) != len(message.tool_calls):
                 calls = []
             return Returned(fields=_without(fields, leave_out), calls=[_without(call, leave_out) for call in calls])
-    return Returned()
+    return _NOTHING
 
 
 def wire_ids(messages: Sequence[Message], made_by: Sequence[str], longest: int) -> dict[str, str]:
     """The ids of calls as they are sent: to whoever made them as they came, else as every provider takes them."""
     ids: dict[str, str] = {}
     for message in messages:
-        own = message.tool_calls and any(is_made_by(block, made_by) for block in message.thinking)
+        if not message.tool_calls:
+            continue
+        own = any(is_made_by(block, made_by) for block in message.thinking) if message.thinking else False
         for call in message.tool_calls:
             ids[call.id] = call.id if own else portable_id(call.id, longest)
     return ids

@@ -165,7 +165,7 @@ class HttpLLM(BaseLLMWrapper):
         """Make one request and read its answer in one piece; one that came as a stream all the same is read as one."""
         try:
             whole = await self._wire().post(path, body)
-            if events := streamed_events(whole):
+            if not whole.startswith(b"{") and (events := streamed_events(whole)):
                 for event in events:
                     answer.take(event)
                 _check_end(answer)

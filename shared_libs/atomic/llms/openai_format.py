@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from operator import attrgetter
 from typing import Any
 
 import msgspec
@@ -189,6 +190,9 @@ class _Completion(msgspec.Struct):
 
 
 _decoder = msgspec.json.Decoder(_Completion)
+_rare = attrgetter(*_THINKING, *_GOES_BACK)
+_NONE_OF_THEM = _rare(_Message())
+"""What a message seldom has, looked at in one step."""
 
 
 def request_messages(
@@ -367,7 +371,8 @@ class OpenAIAnswer:
 
     def _take(self, delta: _Message, payload: bytes, new: list[LLMChunk], *, whole: bool) -> None:
         """Take what a message, or a piece of one, says."""
-        for name in _THINKING:
+        rare = _rare(delta) != _NONE_OF_THEM
+        for name in _THINKING if rare else ():
             if thinking := getattr(delta, name):
                 self._thinking_fields[name] = None
                 if not new:
@@ -376,7 +381,7 @@ class OpenAIAnswer:
             new.append(LLMChunk("thinking", self._thinking.add(thought)))
         if text := delta.text:
             new.append(LLMChunk("text", self._text.add(text)))
-        for name in _GOES_BACK:
+        for name in _GOES_BACK if rare else ():
             if (value := getattr(delta, name)) is not None:
                 self._fields[name] = merged(self._fields.get(name), value)
                 new.append(LLMChunk("text"))
@@ -442,6 +447,8 @@ class OpenAIAnswer:
 
     def _kept(self, calls: Sequence[ToolCall]) -> tuple[Thinking, ...]:
         """The reasoning, and what else is to go back to who gave it."""
+        if not (calls or self._thinking or self._fields):
+            return ()
         text, given = str(self._thinking), self._calls.given
         back = self._fields or any(given) or needs_keeping((call.id for call in calls), MAX_ID_CHARS)
         if not self._made_by or not (text or back):

@@ -85,6 +85,7 @@ class OpenAILLM(VendorLLM):
         if api not in _PATHS:
             raise MisuseError(f"api {api!r} is none of OpenAI's; allowed: {', '.join(_PATHS)}")
         self._api = api
+        self._last_tools: tuple[tuple[ToolSpec, ...], list[dict[str, Any]]] = (), []
         super().__init__(
             model,
             api_key=api_key,
@@ -176,12 +177,22 @@ class OpenAILLM(VendorLLM):
         said = conform(told, dialect)
         request: dict[str, Any] = {"model": self.model, "messages": said, **options}
         if tools:
-            request["tools"] = fit_tools([request_tool(tool) for tool in tools], self._dialect)
+            request["tools"] = self._told_tools(tools)
         elif "tools-with-history" in self._dialect.traits and (called := tools_of(said)):
             request["tools"], request["tool_choice"] = called, "none"
         else:
             _leave_out_tools(request)
         return request
+
+    def _told_tools(self, tools: tuple[ToolSpec, ...]) -> list[dict[str, Any]]:
+        """Tools as the API takes them; those of the last request are kept, for a run asks with the same ones."""
+        if "no-empty-parameters" in self._dialect.traits:
+            return fit_tools([request_tool(tool) for tool in tools], self._dialect)
+        last, told = self._last_tools
+        if tools != last:
+            told = [request_tool(tool) for tool in tools]
+            self._last_tools = tools, told
+        return told
 
     def _responses_request(
         self, messages: list[Message], tools: tuple[ToolSpec, ...], options: dict[str, Any]

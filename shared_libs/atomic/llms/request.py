@@ -46,6 +46,8 @@ def checked_response(response: LLMResponse) -> LLMResponse:
         MalformedResponse: it is not; names the field.
 
     """
+    if type(response) is LLMResponse and not response.thinking and _is_plain(response):
+        return response
     if type(response) is not LLMResponse:
         raise MalformedResponse(f"the adapter gave {_kind(response)} where an LLMResponse belongs")
     for name, kind in _FIELDS:
@@ -63,6 +65,29 @@ def checked_response(response: LLMResponse) -> LLMResponse:
         if type(block) is not Thinking or type(block.text) is not str:
             raise MalformedResponse(f"the adapter gave {_kind(block)} in `thinking`; it is a Thinking with a text")
     return response
+
+
+def _is_plain(response: LLMResponse) -> bool:
+    """Whether it is right as nearly all are; what is wrong, and where, is looked for only where it is not."""
+    if not (
+        type(response.text) is str
+        and type(response.tool_calls) is tuple
+        and type(response.thinking) is tuple
+        and type(response.usage) is Usage
+        and type(response.model) is str
+        and response.finish_reason in _FINISH_REASONS
+    ):
+        return False
+    for call in response.tool_calls:
+        if not (
+            type(call) is ToolCall
+            and type(call.id) is str
+            and type(call.name) is str
+            and type(call.arguments) is dict
+            and call.malformed is None
+        ):
+            return False
+    return True
 
 
 def _check_call(call: ToolCall) -> None:

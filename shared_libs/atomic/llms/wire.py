@@ -11,6 +11,7 @@ import os
 import socket
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
+from functools import cached_property
 from typing import Any, NamedTuple
 from urllib.parse import parse_qsl
 from urllib.request import getproxies, proxy_bypass
@@ -18,6 +19,7 @@ from weakref import WeakKeyDictionary, ref
 
 import aiohttp
 from aiohttp.abc import AbstractResolver, ResolveResult
+from aiohttp.client_reqrep import ConnectionKey
 from aiohttp.connector import Connection
 from aiohttp.http_exceptions import HttpProcessingError
 from yarl import URL
@@ -108,7 +110,8 @@ class Wire:
 
     async def _send(self, path: str, body: bytes) -> _Answer:
         """Send a request; return the answer, its body still to be read."""
-        pool = await self._pool()
+        known = self._pools.get(asyncio.get_running_loop())
+        pool = await self._open_pool() if known is None else known[0]
         target = pool.targets.get(path) or pool.target(path)
         try:
             answer = await pool.send(target, body)
@@ -123,17 +126,14 @@ class Wire:
         finally:
             answer.connection.release()
 
-    async def _pool(self) -> _Pool:
-        loop = asyncio.get_running_loop()
-        known = self._pools.get(loop)
-        if known is None:
-            for closed in [other for other in self._pools if other.is_closed()]:
-                self._pools.pop(closed, None)
-            pool = _Pool(self._base, self._headers)
-            keeper = _keep_open(pool, ref(self._pools))
-            await anext(keeper)
-            known = self._pools[loop] = (pool, keeper)
-        return known[0]
+    async def _open_pool(self) -> _Pool:
+        for closed in [loop for loop in self._pools if loop.is_closed()]:
+            self._pools.pop(closed, None)
+        pool = _Pool(self._base, self._headers)
+        keeper = _keep_open(pool, ref(self._pools))
+        await anext(keeper)
+        self._pools[asyncio.get_running_loop()] = (pool, keeper)
+        return pool
 
     def _unreachable(self, error: Exception, where: str) -> LLMError:
         # nobody mends a certificate within a call
@@ -150,6 +150,15 @@ class _Answer(NamedTuple):
     headers: Mapping[str, str]
     content: aiohttp.StreamReader
     where: str
+
+
+class _Request(aiohttp.ClientRequest):
+    """What aiohttp's connector wants to know of where it connects; the same for every request of a path."""
+
+    @cached_property
+    def connection_key(self) -> ConnectionKey:
+        """What a connection must have in common with others to be used for this."""
+        return super().connection_key
 
 
 class _Target:
@@ -184,7 +193,7 @@ class _Pool:
         """Describe where requests of a path go."""
         url = self._base.with_path(self._base.path.rstrip("/") + path, keep_query=True)
         loop, proxy = asyncio.get_running_loop(), None if self._proxy is None else URL(self._proxy)
-        request = aiohttp.ClientRequest(
+        request = _Request(
             "POST", url, headers=self._headers, skip_auto_headers=("Accept", "User-Agent"), loop=loop, proxy=proxy
         )
         target = self.targets[path] = _Target(request, str(url.with_query(None)))
@@ -201,7 +210,8 @@ class _Pool:
             protocol, transport = connection.protocol, connection.transport
             assert protocol is not None
             assert transport is not None  # nothing was waited for since
-            protocol.set_response_params(read_until_eof=True)
+            if protocol._parser is None:  # noqa: SLF001 - the parser goes on with the next answer of a connection
+                protocol.set_response_params(read_until_eof=True)
             transport.write(b"%bContent-Length: %d\r\n\r\n%b" % (head, len(body), body))
             message, content = await protocol.read()
             while message.code < 200 and message.code != 101:  # only says that it goes on
@@ -285,9 +295,10 @@ class _Resolver(AbstractResolver):
 
 
 async def _read_body(answer: _Answer) -> bytes:
-    read, pieces, size = answer.content.readany, [], 0
+    content, pieces, size = answer.content, [], 0
     try:
-        while data := await read():
+        while not content.at_eof():
+            data = await content.readany()
             pieces.append(data)
             size += len(data)
             if size > MAX_REPLY_BYTES:

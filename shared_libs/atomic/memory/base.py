@@ -8,6 +8,7 @@ from typing import Any, Self, final
 
 import msgspec
 
+from shared_libs.atomic.alarm import Expiry
 from shared_libs.atomic.deadline import Deadline
 from shared_libs.atomic.errors import (
     DeadlineExceeded,
@@ -21,7 +22,7 @@ from shared_libs.atomic.errors import (
 from shared_libs.atomic.memory.compaction import Compaction
 from shared_libs.atomic.memory.history import last_messages, valid_history
 from shared_libs.atomic.scope import current_deadline, current_scope
-from shared_libs.atomic.supervise import NO_FAILURES, BodyCancelled, Expiry, LeftRunning, supervise
+from shared_libs.atomic.supervise import NO_FAILURES, BodyCancelled, LeftRunning, supervise
 from shared_libs.atomic.types import Message, as_messages
 
 RECALLED = 2_000

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable, Coroutine
 from typing import Any, Generic, Protocol, TypeVar
 
+from shared_libs.atomic.alarm import Expiry
 from shared_libs.atomic.deadline import Deadline
 from shared_libs.atomic.errors import (
     DeadlineExceeded,
@@ -21,7 +22,7 @@ from shared_libs.atomic.in_place import in_place
 from shared_libs.atomic.resilience.health import ModelHealth
 from shared_libs.atomic.resilience.policy import Resilience
 from shared_libs.atomic.scope import current_scope
-from shared_libs.atomic.supervise import NO_FAILURES, BodyCancelled, BodyExited, Expiry, supervise
+from shared_libs.atomic.supervise import NO_FAILURES, BodyCancelled, BodyExited, supervise
 from shared_libs.atomic.types import Attempt, LLMChunk, LLMResponse, Usage
 
 T = TypeVar("T")
@@ -223,12 +224,18 @@ async def run_attempt(
         scope.emit(AttemptFinished(attempt=attempt))
 
     try:
-        result = await _supervised(model, call, watch)
-    except LLMError as error:
-        failure = error
+        if model.obeys:
+            result = await in_place(call.send(model, watch), watch)
+        else:
+            name, left = f"{model.provider}/{model.model}", model.health.left_running
+            result = await supervise(call.send(model, watch), watch, what="model", name=name, left_running=left)
     except asyncio.CancelledError:
         book("cancelled")
         raise
+    except NO_FAILURES:
+        raise
+    except BaseException as error:  # noqa: BLE001 - an adapter is foreign code: its bug is this attempt's failure
+        failure = _as_failure(error)
     else:
         model.health.latency.book((watch.first_token_at or call.loop.time()) - now)
         book("ok", usage=result.usage if isinstance(result, LLMResponse) else None)
@@ -242,20 +249,15 @@ async def run_attempt(
     raise failure
 
 
-async def _supervised(model: Model, call: ModelCall[T], watch: Watch) -> T:
-    """Send the request under its watch; whatever an adapter ends in but an answer is an `LLMError`."""
-    try:
-        if model.obeys:
-            return await in_place(call.send(model, watch), watch)
-        name, left_running = f"{model.provider}/{model.model}", model.health.left_running
-        return await supervise(call.send(model, watch), watch, what="model", name=name, left_running=left_running)
-    except DeadlineExceeded as error:
-        raise LLMTimeout(str(error)) from error
-    except BodyCancelled:
-        raise LLMConnectionError("the request was cancelled from within") from None
-    except (LLMError, *NO_FAILURES):
-        raise
-    except BodyExited as error:
-        raise LLMError(f"the adapter failed: {error}") from error
-    except BaseException as error:  # an adapter is foreign code: its bug is this attempt's failure
-        raise LLMError(f"the adapter failed: {in_words(error)}") from error
+def _as_failure(error: BaseException) -> LLMError:
+    """Whatever an adapter ends in but an answer is an `LLMError`."""
+    if isinstance(error, LLMError):
+        return error
+    if isinstance(error, BodyCancelled):
+        return LLMConnectionError("the request was cancelled from within")
+    if isinstance(error, DeadlineExceeded):
+        failure: LLMError = LLMTimeout(str(error))
+    else:
+        failure = LLMError(f"the adapter failed: {error if isinstance(error, BodyExited) else in_words(error)}")
+    failure.__cause__ = error
+    return failure

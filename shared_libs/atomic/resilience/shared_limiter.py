@@ -16,6 +16,7 @@ import weakref
 from bisect import bisect_left, insort
 from typing import NamedTuple
 
+from shared_libs.atomic.alarm import Expiry
 from shared_libs.atomic.deadline import Deadline
 from shared_libs.atomic.errors import DeadlineExceeded, RateLimited
 from shared_libs.atomic.events import Warned
@@ -23,7 +24,7 @@ from shared_libs.atomic.resilience.limiter import Limiter, Place
 from shared_libs.atomic.resilience.policy import RateLimit
 from shared_libs.atomic.resilience.store import LimitStore
 from shared_libs.atomic.scope import current_scope
-from shared_libs.atomic.supervise import BodyCancelled, Expiry, supervise
+from shared_libs.atomic.supervise import BodyCancelled, supervise
 
 _log = logging.getLogger(__name__)
 

@@ -8,6 +8,7 @@ pydantic is loaded when the first tool that needs it is described.
 from __future__ import annotations
 
 import inspect
+import math
 import types
 from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any, NamedTuple, Protocol
@@ -180,10 +181,15 @@ def _by_model(taken: _Model) -> _Check:
         # as JSON, where strict still reads a date from its text and a tuple from an array
         return model.model_validate_json(to_json(arguments), strict=True)
 
+    simple = _simple(taken)
+    required = {parameter for field, parameter in taken.names.items() if model.model_fields[field].is_required()}
+
     # in types that hold themselves pydantic's work has no bound
     bound = SchemaCheck(schema, f"the parameters of tool {model.__name__}") if "$defs" in schema else None
 
     def check(arguments: dict[str, Any]) -> dict[str, Any]:
+        if simple and required <= arguments.keys() <= simple.keys() and _fit(arguments, simple):
+            return arguments
         if bound is not None and (too_much := bound.too_much(arguments)):
             raise InvalidArguments(too_much)
         try:
@@ -207,6 +213,37 @@ def _by_model(taken: _Model) -> _Check:
         return found | extra
 
     return check
+
+
+_PLAIN = (str, bool, int, float)
+
+
+def _simple(taken: _Model) -> dict[str, type]:
+    """The types of parameters that are nothing but texts, truths and numbers, which need no pydantic; else nothing."""
+    fields = taken.model.model_fields
+    if taken.filled or taken.bound or taken.model.model_config["extra"] != "forbid":
+        return {}
+    if not all(
+        info.annotation in _PLAIN and not info.metadata and info.alias == info.validation_alias == taken.names[field]
+        for field, info in fields.items()
+    ):
+        return {}
+    return {taken.names[field]: info.annotation for field, info in fields.items()}
+
+
+def _fit(arguments: dict[str, Any], kinds: dict[str, type]) -> bool:
+    """Whether plain values are just what they are declared to be, and JSON says them without loss."""
+    for name, value in arguments.items():
+        kind = type(value)
+        if kind is not kinds[name]:
+            return False
+        if (
+            (kind is str and not value.isascii())
+            or (kind is int and not -(2**63) <= value < 2**63)
+            or (kind is float and not math.isfinite(value))
+        ):
+            return False
+    return True
 
 
 def _whole(value: Any) -> Any:

@@ -7,12 +7,13 @@ import functools
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, final
 
+from shared_libs.atomic.alarm import Expiry
 from shared_libs.atomic.deadline import Deadline
 from shared_libs.atomic.errors import DeadlineExceeded, MisuseError, ToolError, in_words
 from shared_libs.atomic.journal import REPLAY_S
 from shared_libs.atomic.json_schema import shown
 from shared_libs.atomic.scope import current_scope, use_scope
-from shared_libs.atomic.supervise import NO_FAILURES, BodyCancelled, BodyExited, Expiry, LeftRunning, supervise
+from shared_libs.atomic.supervise import NO_FAILURES, BodyCancelled, BodyExited, LeftRunning, supervise
 from shared_libs.atomic.tools.arguments import Arguments, InvalidArguments
 from shared_libs.atomic.tools.dependencies import Dependency
 from shared_libs.atomic.tools.exchange import Answer

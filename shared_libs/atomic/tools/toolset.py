@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import final
 
+from shared_libs.atomic.alarm import Expiry
 from shared_libs.atomic.errors import DeadlineExceeded, ToolError
 from shared_libs.atomic.scope import current_deadline, use_deadline
-from shared_libs.atomic.supervise import BodyCancelled, Expiry, supervise
+from shared_libs.atomic.supervise import BodyCancelled, supervise
 from shared_libs.atomic.tools.base import BaseTool
 
 

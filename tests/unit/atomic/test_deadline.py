@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import math
 
 import pytest
@@ -77,3 +78,21 @@ def test_a_budget_is_exhausted_when_its_last_token_or_dollar_is_used():
     assert rich.exhausted() is None
     rich.charge(Usage(), 0.5)
     assert rich.exhausted() == "1.0000 US dollars spent of 1.0"
+
+
+@pytest.mark.promise("limits-exact")
+def test_calls_under_way_on_a_budget_that_goes_on_hold_what_a_step_took_before_the_pause():
+    """Of many sub-agents of a resumed run not all may ask before the first has answered."""
+    before = Budget(max_tokens=1000)
+    for _ in range(2):
+        before.take_step()
+        before.charge(Usage(150, 50), None)
+    resumed = Budget(max_tokens=1000)
+    resumed.go_on_from(before.so_far())
+    with contextlib.ExitStack() as calls:
+        asked = 0
+        while resumed.exhausted() is None:
+            calls.enter_context(resumed.reserved())
+            asked += 1
+        assert asked == 3
+    assert resumed.exhausted() is None

@@ -6,9 +6,9 @@ import asyncio
 
 import pytest
 
+from shared_libs.atomic.alarm import Expiry
 from shared_libs.atomic.errors import DeadlineExceeded
 from shared_libs.atomic.in_place import in_place
-from shared_libs.atomic.supervise import Expiry
 from tests.support import run_virtual
 
 

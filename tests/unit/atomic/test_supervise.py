@@ -12,11 +12,12 @@ import threading
 import anyio
 import pytest
 
+from shared_libs.atomic.alarm import Expiry
 from shared_libs.atomic.deadline import NEVER
 from shared_libs.atomic.errors import DeadlineExceeded, LLMError
 from shared_libs.atomic.events import Abandoned, AbandonedEnded
 from shared_libs.atomic.scope import Scope, use_scope
-from shared_libs.atomic.supervise import GRACE_S, BodyCancelled, BodyExited, Expiry, LeftRunning, supervise
+from shared_libs.atomic.supervise import GRACE_S, BodyCancelled, BodyExited, LeftRunning, supervise
 from tests.support import run_virtual
 
 

@@ -371,7 +371,8 @@ REQUIREMENTS: dict[str, Requirement] = {
         "issue: the service",
     ),
     "face-mcp": Requirement(
-        "every agent is a tool of an MCP server, with progress; a rebound name is not answered", "issue: the service"
+        "every agent and every collection is a tool of an MCP server, with progress; a rebound name is not answered",
+        "issue: the service",
     ),
     "face-patience": Requirement(
         "an SDK gets a partial answer before it gives up, and its retry joins the run it repeats",

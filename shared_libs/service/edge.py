@@ -84,7 +84,11 @@ class Edge:
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
                 overhead = b"%.2f" % exchange.overhead_ms()
-                told = [(b"x-request-id", exchange.request_id.encode()), (b"x-factory-overhead-ms", overhead)]
+                told = [
+                    (b"x-request-id", exchange.request_id.encode()),
+                    (b"x-factory-overhead-ms", overhead),
+                    (b"openai-processing-ms", b"%d" % ((loop.time() - exchange.began_at) * 1000)),
+                ]
                 message["headers"] = [*message.get("headers", ()), *told, *exchange.out]
             await send(message)
 

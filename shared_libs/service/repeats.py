@@ -118,6 +118,35 @@ class Shared(Generic[T]):
                 self._task.cancel()
 
 
+class Brought(Shared[T]):
+    """Work whose outcome its first request brings itself, when it has streamed it; the others wait for that."""
+
+    def __init__(self) -> None:
+        self._outcome: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+
+    async def result(self) -> T:
+        """
+        Wait for it.
+
+        Raises:
+            Problem: the first request failed, or its client has gone.
+
+        """
+        return await asyncio.shield(self._outcome)
+
+    def bring(self, outcome: T) -> None:
+        """Say what became of it."""
+        if not self._outcome.done():
+            self._outcome.set_result(outcome)
+
+    def give_up(self) -> None:
+        """Say that nothing became of it; nothing where an outcome has been brought."""
+        if not self._outcome.done():
+            told = "the request that this one repeats has failed or was given up; send it again"
+            self._outcome.set_exception(Problem("conflict", told))
+            self._outcome.exception()  # nobody may be waiting
+
+
 async def _awaited(work: Callable[[], Awaitable[T]]) -> T:
     return await work()
 

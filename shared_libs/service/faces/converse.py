@@ -16,10 +16,10 @@ from typing import Any, Protocol
 from shared_libs.service.catalogue import Entry
 from shared_libs.service.endpoint import Call
 from shared_libs.service.faces.hold import Hold
-from shared_libs.service.faces.wanted import Outcome, Piece, Said, Wanted
+from shared_libs.service.faces.wanted import Outcome, Piece, Said, Wanted, pieces_of
 from shared_libs.service.faces.work import begin_work
 from shared_libs.service.problems import Problem, problem_of
-from shared_libs.service.repeats import answered_once
+from shared_libs.service.repeats import Asked, Brought, Repeats, Shared, answered_once
 
 _MAX_IGNORED = 20
 _NAME = re.compile(r"[^\w.:\[\]-]", re.ASCII)
@@ -45,7 +45,8 @@ async def converse(call: Call, entry: Entry, wanted: Wanted, answer: Answer, bod
     """
     Ask what the request asks, and answer it.
 
-    An answer in one piece is made once, however often its client, or its client's SDK, sends the request.
+    An answer in one piece is made once, however often its client, or its client's SDK, sends the request; so is a
+    stream under an `Idempotency-Key`, which whoever sends it again gets at once when it has ended.
 
     Args:
         call: the request.
@@ -61,12 +62,7 @@ async def converse(call: Call, entry: Entry, wanted: Wanted, answer: Answer, bod
     """
     stays = call.stays_when_gone("cancel")
     if wanted.stream:
-        work = begin_work(call, entry, wanted)
-        tell_ignored(call, work.ignored)
-        try:
-            await _write(call, work.pieces(), answer)
-        finally:
-            await work.close(stays=stays)
+        await _stream(call, entry, wanted, answer, Asked(call, body), stays=stays)
         return
 
     async def fresh() -> Outcome:
@@ -78,6 +74,45 @@ async def converse(call: Call, entry: Entry, wanted: Wanted, answer: Answer, bod
             await work.close(stays=stays)
 
     await call.reply(answer.whole(await answered_once(call.service.outcomes, call, body, fresh)))
+
+
+async def _stream(call: Call, entry: Entry, wanted: Wanted, answer: Answer, asked: Asked, *, stays: bool) -> None:
+    """Stream an answer, or what became of the request that this one repeats; raises as `converse` does."""
+    repeats: Repeats[Shared[Outcome]] = call.service.outcomes
+    earlier = repeats.find(asked) if asked.has_key else None
+    if earlier is not None:
+        await _write(call, _again(earlier), answer)
+        return
+    work = begin_work(call, entry, wanted)
+    tell_ignored(call, work.ignored)
+    brought: Brought[Outcome] | None = None
+    if asked.has_key:
+        brought = Brought()
+        repeats.keep(asked, brought)
+    try:
+        await _write(call, work.pieces() if brought is None else _bringing(work.pieces(), brought), answer)
+    except BaseException:
+        repeats.forget(asked)
+        raise
+    finally:
+        if brought is not None:
+            brought.give_up()
+        await work.close(stays=stays)
+
+
+async def _again(earlier: Shared[Outcome]) -> AsyncGenerator[list[Piece], None]:
+    yield pieces_of(await earlier.result())
+
+
+async def _bringing(
+    source: AsyncGenerator[list[Piece], None], brought: Brought[Outcome]
+) -> AsyncGenerator[list[Piece], None]:
+    async with aclosing(source) as batches:
+        async for batch in batches:
+            for piece in batch:
+                if isinstance(piece, Outcome):
+                    brought.bring(piece)
+            yield batch
 
 
 def tell_ignored(call: Call, names: Iterable[str]) -> None:

@@ -1,5 +1,5 @@
 """
-The service as an MCP server, at `/mcp`: every agent that the key may run is a tool.
+The service as an MCP server, at `/mcp`: the agents that the key may run are tools, and the collections it may read.
 
 Streamable HTTP without sessions, so that any replica answers any request. Progress is told from the run's events to a
 client that asks for it. The protocol itself is the MCP package's.
@@ -8,30 +8,55 @@ client that asks for it. The protocol itself is the MCP package's.
 from __future__ import annotations
 
 import asyncio
+import logging
 import re
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from shared_libs.atomic.errors import RetrievalError, ToolError
 from shared_libs.atomic.events import AgentEvent, RunStarted, Thought, ToolFinished, ToolStarted
 from shared_libs.atomic.loading import load
 from shared_libs.atomic.results import AgentResult
+from shared_libs.atomic.types import Usage
 from shared_libs.service.catalogue import Entry
 from shared_libs.service.endpoint import Call
 from shared_libs.service.faces.runs import facts_of
+from shared_libs.service.faces.wanted import Body
 from shared_libs.service.live import Asked, LiveRun, demand_of_run
 from shared_libs.service.problems import Problem, problem_of
-from shared_libs.service.routers.answers import session_of
+from shared_libs.service.routers.answers import check_fields, session_of
+from shared_libs.service.routers.collections import about_tokens, asking, named, whole_number
+from shared_libs.tools.retrieval import PASSAGES, RetrievalTool
 
 if TYPE_CHECKING:
     import mcp_types as types
     from mcp.server import ServerRequestContext
     from mcp.server.streamable_http_manager import StreamableHTTPSessionManager
 
+_log = logging.getLogger("shared_libs.service")
+
 CALL = "factory.call"
 """Where the request's `Call` stands in its scope, for the tool that it calls."""
 
+RETRIEVE_S = 20.0
+"""Seconds a search may take."""
+
 _LOOPBACK = ["127.0.0.1", "127.0.0.1:*", "localhost", "localhost:*", "[::1]", "[::1]:*"]
+
+RETRIEVE = "retrieve_"
+"""What the tool of a collection is called, before the collection's name."""
+
+_QUERY: dict[str, Any] = {
+    "type": "object",
+    "properties": {
+        "query": {"type": "string", "description": "The question, or the words to look for."},
+        "document": {"type": "string", "description": "The source of one document, to look only there."},
+        "passages": {"type": "integer", "minimum": 1, "maximum": 50, "description": "How many passages; 6 at first."},
+    },
+    "required": ["query"],
+    "additionalProperties": False,
+}
 
 _INPUT: dict[str, Any] = {
     "type": "object",
@@ -119,8 +144,18 @@ async def _list_tools(
 
     call = _call_of(context)
     tools = [
-        types.Tool(name=name, title=entry.name, description=entry.description or None, input_schema=_INPUT)
+        types.Tool(name=name, title=entry.name, description=_about(entry), input_schema=_INPUT)
         for name, entry in _agents(call).items()
+    ]
+    tools += [
+        types.Tool(
+            name=_tool_name(f"{RETRIEVE}{name}"),
+            title=f"Search {name}",
+            description=f"Finds passages in the documents of the collection {name!r}, with their sources.",
+            input_schema=_QUERY,
+            annotations=types.ToolAnnotations(read_only_hint=True),
+        )
+        for name in await _collections(call)
     ]
     return types.ListToolsResult(tools=tools)
 
@@ -131,11 +166,17 @@ async def _call_tool(
     import mcp_types as types
 
     call = _call_of(context)
+    given = params.arguments or {}
     try:
-        result = await _run(context, call, params.name, params.arguments or {})
+        if params.name not in _agents(call) and params.name.startswith(RETRIEVE):
+            found = await _retrieved(call, params.name, given)
+            return types.CallToolResult(
+                content=[types.TextContent(text=msgspec.json.encode(found).decode())], structured_content=found
+            )
+        result = await _run(context, call, params.name, given)
     except Exception as error:  # noqa: BLE001 - what a tool fails with is told to the model that called it
-        problem = problem_of(error)
-        return types.CallToolResult(content=[types.TextContent(text=problem.detail)], is_error=True)
+        told = str(error) if isinstance(error, ToolError) else problem_of(error).detail
+        return types.CallToolResult(content=[types.TextContent(text=told)], is_error=True)
     text = result.answer if result.status in ("answered", "partial") else result.error
     if result.status == "paused":
         waiting = ", ".join(action.tool for action in result.pending)
@@ -145,6 +186,33 @@ async def _call_tool(
         structured_content={"answer": result.answer, **facts_of(result)},
         is_error=result.status in ("failed", "cancelled"),
     )
+
+
+async def _retrieved(call: Call, tool: str, given: dict[str, Any]) -> dict[str, Any]:
+    """
+    Find passages in a collection.
+
+    Raises:
+        Problem: there is no such tool, or what is given is wrong.
+        ToolError: nothing could be found out.
+
+    """
+    there = {_tool_name(f"{RETRIEVE}{name}"): name for name in await _collections(call)}
+    if tool not in there:
+        raise Problem("not_found", f"there is no tool {tool[:80]!r}; there are {', '.join(there) or 'no collections'}")
+    collection = named(call, there[tool], "read")
+    body = Body(given)
+    check_fields(given, tuple(_QUERY["properties"]))
+    query, count = body.text("query"), whole_number(given, ("passages",), PASSAGES)
+    if not 1 <= count <= _QUERY["properties"]["passages"]["maximum"]:
+        raise body.wrong("passages", "a number from 1 to 50")
+    tokens = about_tokens([query])
+    deadline = call.deadline(RETRIEVE_S, streams=False)
+    price = None if collection.embedder is None else collection.embedder.price
+    async with asking(call, "collections/retrieve", deadline, tokens, price) as grant:
+        found = await RetrievalTool(collection, passages=count).execute(query, body.text_or("document") or None)
+        grant.settle(Usage(tokens if collection.embedder else 0), None)
+    return found
 
 
 async def _run(
@@ -198,4 +266,22 @@ def _progress(event: AgentEvent) -> str:
 def _agents(call: Call) -> dict[str, Entry]:
     """The agents that the key may run, by names that a tool may have."""
     visible = call.service.catalogue.visible(call.caller)
-    return {re.sub(r"[^A-Za-z0-9_.-]", "_", entry.name)[:128]: entry for entry in visible if entry.kind == "agent"}
+    return {_tool_name(entry.name): entry for entry in visible if entry.kind == "agent"}
+
+
+async def _collections(call: Call) -> list[str]:
+    """The collections that the key may read; an outage of their stores hides no agent."""
+    try:
+        return [row.name for row in await call.service.library.visible(call.caller)]
+    except RetrievalError:
+        _log.warning("the collections cannot be listed", exc_info=True)
+        return []
+
+
+def _tool_name(name: str) -> str:
+    return re.sub(r"[^A-Za-z0-9_.-]", "_", name)[:128]
+
+
+def _about(entry: Entry) -> str:
+    """What the model of a client reads of an agent."""
+    return entry.description or f"Asks the agent {entry.name!r}, in words."

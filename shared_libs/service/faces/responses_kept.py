@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import re
 import time
 from collections import OrderedDict
@@ -15,10 +14,8 @@ import msgspec
 from shared_libs.atomic.deadline import Deadline
 from shared_libs.atomic.types import Message
 from shared_libs.service.faces.responses_events import Event, Item, ResponseEvents
-from shared_libs.service.faces.responses_shelf import MOST_BYTES, ResponseShelf, Shelved
+from shared_libs.service.faces.responses_shelf import MOST_BYTES, ResponseShelf, ShelfWriter, Shelved
 from shared_libs.service.problems import Problem
-
-_log = logging.getLogger("shared_libs.service")
 
 KEPT_S = 3600.0
 """How long a response is kept in this process after it has begun, in seconds."""
@@ -50,7 +47,6 @@ class KeptResponse:
         self.begun: dict[str, Any] | None = None
         self.elsewhere = False
         self.task: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self.shelving: asyncio.Task[None] | None = None
         self._changed = asyncio.get_running_loop().create_future()
 
     @classmethod
@@ -104,11 +100,10 @@ class KeptResponses:
 
     def __init__(self, shelf: ResponseShelf | None, kept_s: float = KEPT_S, most: int = MOST) -> None:
         self._shelf = shelf
-        self._shelf_answers = True
+        self._writer = None if shelf is None else ShelfWriter(shelf)
         self._kept_s = kept_s
         self._most = most
         self._kept: OrderedDict[tuple[str, str], tuple[float, KeptResponse]] = OrderedDict()
-        self._shelving: set[asyncio.Task[None]] = set()
 
     def keep(self, team: str, kept: KeptResponse) -> None:
         """Keep a response."""
@@ -127,25 +122,19 @@ class KeptResponses:
             lasts_s: how long it is made at the most, where it has not ended.
 
         """
-        if self._shelf is None or (team, kept.made.id) not in self._kept or len(self._shelving) >= self._most:
+        if self._writer is None or (team, kept.made.id) not in self._kept:
             return
-        ends_by = None if kept.made.ended else time.time() + lasts_s
         body = msgspec.json.encode(
             Shelved(
                 response=kept.made.response,
                 events=kept.made.events,
                 items=kept.items,
                 messages=kept.messages,
-                ends_by=ends_by,
+                ends_by=None if kept.made.ended else time.time() + lasts_s,
             )
         )
-        if len(body) > MOST_BYTES:
-            return
-        kept.shelving = task = asyncio.create_task(self._put(self._shelf, team, kept.made.id, body, kept.shelving))
-        self._shelving.add(task)
-        task.add_done_callback(self._shelved)
-        if self._shelf_answers:
-            self._shelf_answers = bool((await asyncio.wait([task], timeout=WRITE_S))[0])
+        if len(body) <= MOST_BYTES:
+            await self._writer.put(team, kept.made.id, body, WRITE_S)
 
     async def find(self, team: str, id: str) -> KeptResponse | None:
         """
@@ -176,10 +165,8 @@ class KeptResponses:
 
         """
         self.drop(team, kept)
-        if self._shelf is not None:
-            if kept.shelving is not None:
-                await asyncio.wait([kept.shelving])
-            await self._shelf.remove(team, kept.made.id)
+        if self._writer is not None:
+            await self._writer.remove(team, kept.made.id)
 
     async def drain(self, deadline: Deadline) -> None:
         """Let what is under way end until the deadline, end the rest, and put it on the shelf."""
@@ -189,19 +176,5 @@ class KeptResponses:
         for _, kept in list(self._kept.values()):
             if not kept.task.done():
                 await kept.cancel()
-        if self._shelving:
-            await asyncio.wait(self._shelving, timeout=1.0)
-
-    async def _put(
-        self, shelf: ResponseShelf, team: str, id: str, body: bytes, before: asyncio.Task[None] | None
-    ) -> None:
-        if before is not None:
-            await asyncio.wait([before])  # which would come behind this otherwise
-        await shelf.put(team, id, body)
-
-    def _shelved(self, task: asyncio.Task[None]) -> None:
-        self._shelving.discard(task)
-        error = None if task.cancelled() else task.exception()
-        self._shelf_answers = error is None
-        if error is not None:
-            _log.warning("a response is had again in this process only: %s", error)
+        if self._writer is not None:
+            await self._writer.aclose()

@@ -2,13 +2,27 @@
 
 from __future__ import annotations
 
+import asyncio
+import logging
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
 import msgspec
-from sqlalchemy import Column, ColumnElement, Double, LargeBinary, String, Table, and_, delete, insert, select
+from sqlalchemy import (
+    Column,
+    ColumnElement,
+    Double,
+    LargeBinary,
+    String,
+    Table,
+    and_,
+    bindparam,
+    delete,
+    insert,
+    select,
+)
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -18,6 +32,17 @@ from shared_libs.service.problems import Problem
 
 MOST_BYTES = 8 * 1024 * 1024
 """A response that is larger than this is had again from the process that made it only."""
+
+MOST_WAITING = 1000
+"""So many responses wait for a shelf that does not answer; the oldest give way."""
+
+AGAIN_S = 2.0
+"""After so many seconds it is asked again."""
+
+BUSY_S = 2.0
+"""So long is waited for what is being written."""
+
+_log = logging.getLogger("shared_libs.service")
 
 _RESPONSES = Table(
     "factory_responses",
@@ -56,6 +81,9 @@ class Shelved(msgspec.Struct, kw_only=True):
         return self.ends_by is not None and self.ends_by < time.time()
 
 
+Bodies = dict[tuple[str, str], bytes]
+
+
 class ResponseShelf:
     """
     Keeps responses.
@@ -70,14 +98,12 @@ class ResponseShelf:
         self._database = database
         self._kept_s = kept_s
 
-    async def put(self, team: str, id: str, body: bytes) -> None:
+    async def put(self, bodies: Bodies) -> None:
         """
-        Keep a response, in the place of what was kept of it, and none that is too old.
+        Keep responses, in the place of what was kept of them, and none that is too old.
 
         Args:
-            team: whose it is.
-            id: its id.
-            body: a `Shelved` as JSON.
+            bodies: each a `Shelved` as JSON, by its team and its id.
 
         Raises:
             Problem: the database does not answer.
@@ -85,9 +111,12 @@ class ResponseShelf:
         """
         now = time.time()
         until = _FOR_EVER if self._kept_s is None else now + self._kept_s
+        rows = [{"team": key[0], "id": key[1], "until": until, "body": body} for key, body in sorted(bodies.items())]
+        before = delete(_RESPONSES).where(_one(bindparam("of_team"), bindparam("of_id")))
         async with self._transaction(writes=True) as connection:
-            await connection.execute(delete(_RESPONSES).where(_one(team, id) | (_RESPONSES.c.until < now)))
-            await connection.execute(insert(_RESPONSES).values(team=team, id=id, until=until, body=body))
+            await connection.execute(delete(_RESPONSES).where(_RESPONSES.c.until < now))
+            await connection.execute(before, [{"of_team": row["team"], "of_id": row["id"]} for row in rows])
+            await connection.execute(insert(_RESPONSES), rows)
 
     async def get(self, team: str, id: str) -> Shelved | None:
         """Return a response; None where there is none of that team. Raises as `put` does."""
@@ -110,5 +139,74 @@ class ResponseShelf:
             raise Problem("store_unavailable", self._database.failure(error), retry_after_s=2.0) from error
 
 
-def _one(team: str, id: str) -> ColumnElement[bool]:
+class ShelfWriter:
+    """
+    Puts responses on a shelf in the background.
+
+    What waits is one transaction, the newest state of each response; a shelf that does not answer is tried again.
+
+    Args:
+        shelf: where they go.
+
+    """
+
+    def __init__(self, shelf: ResponseShelf) -> None:
+        self._shelf = shelf
+        self._waiting: Bodies = {}
+        self._written: asyncio.Future[None] | None = None
+        self._writing: asyncio.Task[None] | None = None
+        self._answers = True
+
+    async def put(self, team: str, id: str, body: bytes, wait_s: float) -> None:
+        """Put a response there; returns when it is, or after `wait_s`, or at once while the shelf does not answer."""
+        self._waiting.pop((team, id), None)
+        self._waiting[team, id] = body
+        if len(self._waiting) > MOST_WAITING:
+            del self._waiting[next(iter(self._waiting))]
+        if self._written is None:
+            self._written = asyncio.get_running_loop().create_future()
+        written = self._written
+        if self._writing is None or self._writing.done():
+            self._writing = asyncio.create_task(self._write())
+        if self._answers:
+            await asyncio.wait([written], timeout=wait_s)
+
+    async def remove(self, team: str, id: str) -> None:
+        """
+        Take a response away.
+
+        Raises:
+            Problem: the shelf does not answer.
+
+        """
+        if self._waiting.pop((team, id), None) is None and self._writing is not None:
+            await asyncio.wait([self._writing], timeout=BUSY_S)  # it may be about to come there
+        await self._shelf.remove(team, id)
+
+    async def aclose(self) -> None:
+        """Write what waits, if the shelf answers."""
+        if self._writing is not None:
+            await asyncio.wait([self._writing], timeout=BUSY_S if self._answers else 0.0)
+            self._writing.cancel()
+            await asyncio.wait([self._writing])
+
+    async def _write(self) -> None:
+        while self._waiting:
+            batch, self._waiting = self._waiting, {}
+            written, self._written = self._written, None
+            try:
+                await self._shelf.put(batch)
+            except Problem as error:
+                if self._answers:
+                    _log.warning("responses are had again in this process only, until it answers: %s", error)
+                self._answers = False
+                self._waiting = batch | self._waiting
+                await asyncio.sleep(AGAIN_S)
+            else:
+                self._answers = True
+                if written is not None:
+                    written.set_result(None)
+
+
+def _one(team: Any, id: Any) -> ColumnElement[bool]:
     return and_(_RESPONSES.c.team == team, _RESPONSES.c.id == id)

@@ -86,7 +86,7 @@ HOT = [
         ANTHROPIC,
     ),
     *(
-        Route("/mcp", Endpoint(_mcp, needs="agents:run", doc=_mcp_doc(method)), methods=[method])
+        Route("/mcp", Endpoint(_mcp, needs="agents:run|collections:read", doc=_mcp_doc(method)), methods=[method])
         for method in ("POST", "GET")
     ),
 ]

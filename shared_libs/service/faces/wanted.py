@@ -107,6 +107,12 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
 Piece = Said | Thought | Voided | Called | Began | Ended | Outcome
 
 
+def pieces_of(outcome: Outcome) -> list[Piece]:
+    """What an answer that came whole would have been in pieces."""
+    thoughts = [Thought(block.text) for block in outcome.thinking]
+    return [*thoughts, Said(outcome.text), *map(Called, outcome.calls), outcome]
+
+
 class Body:
     """A JSON object of a request, read field by field; what is wrong is refused with the path of the field."""
 

@@ -23,7 +23,7 @@ from shared_libs.service.faces.runs import (
     resumed,
     shadowed,
 )
-from shared_libs.service.faces.wanted import Called, Outcome, Piece, Said, Thought, Wanted
+from shared_libs.service.faces.wanted import Outcome, Piece, Wanted, pieces_of
 from shared_libs.service.live import Asked, LiveRun, Resumed, outside_s
 from shared_libs.service.routers.answers import session_of
 
@@ -67,9 +67,7 @@ class ChainWork:
     async def pieces(self) -> AsyncGenerator[list[Piece], None]:
         """Ask, and yield the answer's pieces, as many at once as there are; raises as `whole` does."""
         if not self._wanted.stream:
-            outcome = await self.whole()
-            yield [*(Thought(block.text) for block in outcome.thinking), Said(outcome.text)]
-            yield [*map(Called, outcome.calls), outcome]
+            yield pieces_of(await self.whole())
             return
         queue = _Queue()
         self._asking = asking = asyncio.get_running_loop().create_task(self._ask(queue.put))

@@ -21,7 +21,7 @@ class Ground:
         self.url = served.url
         self.service = served.service
         self.upstream = upstream
-        self._http = served.http
+        self.http = served.http
 
     def openai(self, **options: Any) -> Any:
         from openai import AsyncOpenAI
@@ -35,7 +35,7 @@ class Ground:
 
     async def send(self, method: str, path: str, body: Any = None, **headers: str) -> tuple[int, Any, Any]:
         """Send JSON; give back status, headers and the JSON."""
-        async with self._http.request(method, path, json=body, headers=headers) as answer:
+        async with self.http.request(method, path, json=body, headers=headers) as answer:
             return answer.status, answer.headers, await answer.json(content_type=None)
 
     async def post(self, path: str, body: Any, **headers: str) -> tuple[int, Any, Any]:
@@ -43,12 +43,12 @@ class Ground:
 
     async def status(self, path: str, body: Any, **headers: str) -> int:
         """Post JSON; give back the status. Names of headers may have underscores for hyphens."""
-        async with self._http.post(path, json=body, headers=headers) as answer:
+        async with self.http.post(path, json=body, headers=headers) as answer:
             return answer.status
 
     async def lines(self, path: str, body: Any, **headers: str) -> list[str]:
         """Post JSON and read a stream to its end; give back its lines that say something."""
-        async with self._http.post(path, json=body, headers=headers) as answer:
+        async with self.http.post(path, json=body, headers=headers) as answer:
             return [line for line in (await answer.text()).splitlines() if line]
 
 
@@ -71,5 +71,5 @@ async def ground(folder: Path, scripts: dict[str, Any], **agents: dict[str, Any]
             llm = chain(upstream, *models) if isinstance(models, list) else models
             definition = {"name": name, "instructions": "Be brief."} | told | {"llm": llm}
             await asyncio.to_thread((folder / f"{name}.yaml").write_text, yaml.safe_dump(definition))
-        async with serving(folder) as served:
+        async with serving(folder, collections=f"sqlite:///{folder / 'own.db'}") as served:
             yield Ground(served, upstream)

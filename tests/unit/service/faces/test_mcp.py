@@ -28,7 +28,10 @@ def test_every_agent_is_a_tool_with_progress(tmp_path):
 
             async with Client(f"{at.url}/mcp") as client:
                 listed = (await client.list_tools()).tools
-                assert [(tool.name, tool.description) for tool in listed] == [("bot", "Counts."), ("ill", None)]
+                assert [(tool.name, tool.description) for tool in listed] == [
+                    ("bot", "Counts."),
+                    ("ill", "Asks the agent 'ill', in words."),
+                ]
                 result = await client.call_tool("bot", {"question": "What is 6*7?"}, progress_callback=progress)
                 assert result.content[0].text == "42."
                 assert not result.is_error
@@ -58,7 +61,7 @@ def test_a_rebound_name_is_not_answered(tmp_path):
             tried = ({}, {"host": "evil.example"}, {"origin": "http://evil.example"})
             return [await at.status("/mcp", ask, **accept, **extra) for extra in tried]
 
-    assert run(main()) == [200, 421, 403]
+    assert run(main()) == [200, 403, 403]
 
 
 @pytest.mark.promise("face-mcp")
@@ -72,5 +75,31 @@ def test_many_clients_at_once_and_none_is_left_behind(tmp_path):
 
             assert await asyncio.gather(*(one() for _ in range(5))) == ["Hi."] * 5
             assert len(at.service.runs) == 0
+
+    run(main())
+
+
+@pytest.mark.promise("face-mcp")
+def test_every_collection_is_a_tool_that_finds_passages(tmp_path):
+    shelf = "collections: {the manual: {url: 'sqlite:///%s/manual.db', embedder: null}}"
+
+    async def main():
+        await asyncio.to_thread((tmp_path / "shelf.yaml").write_text, shelf % tmp_path)
+        async with ground(tmp_path, {"m": Healthy("Hi.")}, bot={}) as at:
+            document = {"source": "leave.md", "text": "Everyone has 25 days of leave a year."}
+            assert await at.status("/v1/collections/the%20manual/index", {"documents": [document]}) == 200
+            async with Client(f"{at.url}/mcp") as client:
+                assert [tool.name for tool in (await client.list_tools()).tools] == ["bot", "retrieve_the_manual"]
+                found = (await client.call_tool("retrieve_the_manual", {"query": "days of leave"})).structured_content
+                assert found["passages"][0]["text"] == document["text"]
+                for name, given, says in (
+                    ("retrieve_the_manual", {}, "query"),
+                    ("retrieve_the_manual", {"query": "x", "passages": 51}, "1 to 50"),
+                    ("retrieve_the_manual", {"query": "x", "k": 1}, "passages"),
+                    ("retrieve_none", {"query": "x"}, "retrieve_the_manual"),
+                ):
+                    failed = await client.call_tool(name, given)
+                    assert failed.is_error
+                    assert says in failed.content[0].text
 
     run(main())

@@ -71,6 +71,60 @@ def test_a_retry_joins_the_request_that_it_repeats(tmp_path, path, body):
     run(main())
 
 
+@pytest.mark.promise("face-patience")
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/messages"])
+@pytest.mark.parametrize("model", ["bot", "bot/chain"])
+def test_a_stream_under_a_key_is_asked_for_once_and_told_to_all(tmp_path, path, model):
+    body, key = {"model": model, "messages": ASK, "max_tokens": 9, "stream": True}, {"idempotency-key": "k"}
+
+    async def main():
+        async with ground(tmp_path, {"m": SlowFirstToken(0.3)}, bot={}) as at:
+            told = await asyncio.gather(*(at.lines(path, body, **key) for _ in range(3)))
+            told.append(await at.lines(path, body, **key))
+            assert len(at.upstream.requests) == 1
+            assert ["hello there" in "\n".join(lines) for lines in told] == [True] * 4
+            assert len({lines[-1] for lines in told}) == 1
+            await at.lines(path, body)
+            assert len(at.upstream.requests) == 2
+
+    run(main())
+
+
+@pytest.mark.promise("face-patience")
+def test_a_stream_under_a_key_that_was_given_up_is_begun_anew(tmp_path):
+    body, key = {"model": "bot/chain", "messages": ASK, "stream": True}, {"idempotency-key": "k"}
+
+    async def main():
+        async with ground(tmp_path, {"m": [Silence(), Healthy("Hi.")]}, bot={}) as at:
+            first = asyncio.create_task(at.lines("/v1/chat/completions", body, **key))
+            await at.upstream.until_asked(1)
+            second = asyncio.create_task(at.status("/v1/chat/completions", body, **key))
+            first.cancel()
+            await at.upstream.until_left()
+            assert await second in (200, 400)  # it waited for the first, or came behind its end
+            assert "Hi." in "".join(await at.lines("/v1/chat/completions", body, **key))
+
+    run(main())
+
+
+@pytest.mark.promise("face-chat")
+@pytest.mark.parametrize("model", ["bot", "bot/chain"])
+def test_a_stream_has_the_headers_of_an_answer_in_one_piece(tmp_path, model):
+    async def main():
+        async with ground(tmp_path, {"m": Healthy("Hi.")}, bot={}) as at:
+            told = []
+            for stream in (False, True):
+                body = {"model": model, "messages": ASK, "stream": stream, "verbosity": "low", "tools": [{"type": "x"}]}
+                async with at.http.post("/v1/chat/completions", json=body) as answer:
+                    await answer.read()
+                    told.append({name.lower() for name in answer.headers})
+            framing = {"content-length", "transfer-encoding", "cache-control", "x-accel-buffering"}
+            assert told[0] - framing == told[1] - framing
+            assert {"x-request-id", "x-factory-deadline", "x-factory-overhead-ms", "openai-processing-ms"} <= told[1]
+
+    run(main())
+
+
 @pytest.mark.promise("face-gone")
 @pytest.mark.parametrize("model", ["bot", "bot/chain"])
 @pytest.mark.parametrize("stream", [False, True])

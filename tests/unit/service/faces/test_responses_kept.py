@@ -8,6 +8,7 @@ import logging
 import pytest
 from openai import BadRequestError, NotFoundError
 
+from shared_libs.atomic.deadline import Deadline
 from shared_libs.service.database import ServiceDatabase
 from shared_libs.service.faces.responses_events import ResponseEvents
 from shared_libs.service.faces.responses_kept import KeptResponse, KeptResponses
@@ -16,7 +17,7 @@ from shared_libs.service.faces.wanted import Said
 from shared_libs.service.problems import Problem
 from shared_libs.testing import Healthy, Silence, SlowFirstToken
 from tests.service import serving
-from tests.support import run
+from tests.support import run, run_virtual
 from tests.unit.service.faces.ground import Ground, ground
 from tests.unit.service.faces.test_responses import ECHO, TOOL, check_grammar, events_of
 
@@ -94,7 +95,7 @@ def test_on_the_shelf_teams_are_apart_what_is_old_goes_and_what_was_lost_has_fai
         whole.made.take(Said("Hi."))
         whole.made.cancel()
         await KeptResponses(ResponseShelf(database, -1.0)).shelve("ours", old)  # which it does not have
-        await ResponseShelf(database, -1.0).put("ours", old.made.id, b"{}")
+        await ResponseShelf(database, -1.0).put({("ours", old.made.id): b"{}"})
         await mine.shelve("ours", lost, lasts_s=-1.0)
         await mine.shelve("ours", whole)
         other = KeptResponses(ResponseShelf(database, 60.0))
@@ -106,6 +107,9 @@ def test_on_the_shelf_teams_are_apart_what_is_old_goes_and_what_was_lost_has_fai
         failed = await other.find("ours", lost.made.id)
         assert (failed.made.status, failed.elsewhere) == ("failed", False)
         check_grammar(failed.made.events)
+        await mine.forget("ours", whole)
+        assert await other.find("ours", whole.made.id) is None
+        await mine.drain(Deadline.after(1.0))
         await database.aclose()
 
     run(main())
@@ -115,7 +119,8 @@ def test_on_the_shelf_teams_are_apart_what_is_old_goes_and_what_was_lost_has_fai
 def test_a_shelf_that_does_not_answer_costs_no_response(tmp_path, caplog):
     async def main():
         async with ground(tmp_path, {"m": Healthy("Hi.")}, bot={}) as at, at.openai() as client:
-            at.service.responses._shelf = ResponseShelf(ServiceDatabase("sqlite:////nowhere/at/all.db"), 60.0)
+            nowhere = ResponseShelf(ServiceDatabase("sqlite:////nowhere/at/all.db"), 60.0)
+            at.service.responses = KeptResponses(nowhere)
             made = await client.responses.create(model="bot", input="hello")
             assert (await client.responses.retrieve(made.id)).output_text == "Hi."
             status, headers, told = await at.send("GET", f"/v1/responses/resp_{0:032x}")
@@ -124,7 +129,45 @@ def test_a_shelf_that_does_not_answer_costs_no_response(tmp_path, caplog):
 
     with caplog.at_level(logging.WARNING, "shared_libs.service"):
         run(main())
-    assert "is had again in this process only" in caplog.text
+    assert "had again in this process only" in caplog.text
+
+
+class Failing(ResponseShelf):
+    """A shelf that does not answer until it is told to."""
+
+    answers = False
+    transactions = 0
+
+    async def put(self, bodies):
+        self.transactions += 1
+        if not self.answers:
+            raise Problem("store_unavailable", "no")
+        await super().put(bodies)
+
+
+@pytest.mark.promise("face-responses-kept")
+def test_what_a_shelf_did_not_take_it_takes_when_it_answers_again(tmp_path):
+    async def main():
+        database = ServiceDatabase(f"sqlite:///{tmp_path / 'responses.db'}")
+        shelf = Failing(database, 60.0)
+        kept, began_at = KeptResponses(shelf), asyncio.get_running_loop().time()
+        made = [KeptResponse(ResponseEvents(f"resp_{n:032x}", "bot", ECHO), [], []) for n in range(20)]
+        for one in made:
+            one.made.begin()
+            one.made.cancel()
+            kept.keep("ours", one)
+            await kept.shelve("ours", one)
+        assert asyncio.get_running_loop().time() - began_at < 1.0  # the first waits for it, and no other
+        shelf.answers = True
+        await kept.shelve("ours", made[0])
+        await kept._writer._writing
+        other = KeptResponses(ResponseShelf(database, 60.0))
+        assert [(await other.find("ours", one.made.id)).made.status for one in made] == ["cancelled"] * 20
+        assert shelf.transactions < 6
+        await kept.drain(Deadline.after(1.0))
+        await database.aclose()
+
+    run_virtual(main())
 
 
 @pytest.mark.promise("face-patience")

@@ -158,16 +158,16 @@ def langgraph(url: str) -> str:
     from langgraph.checkpoint.postgres.aio import AsyncPostgresSaver
     from langgraph.graph import END, StateGraph
 
-    class State(TypedDict):
-        messages: Annotated[list[str], operator.add]
+    # written so because LangGraph looks its annotations up in the module
+    state_type: Any = TypedDict("State", {"messages": Annotated[list[str], operator.add]})
 
-    async def step(state: State) -> dict[str, list[str]]:
+    async def step(state: dict[str, list[str]]) -> dict[str, list[str]]:
         return {"messages": [f"{len(state['messages'])} {RESULT}"]}
 
     async def main() -> str:
         async with AsyncPostgresSaver.from_conn_string(url) as saver:
             await saver.setup()
-            graph: Any = StateGraph(State)
+            graph: Any = StateGraph(state_type)
             graph.add_node("step", step)
             graph.set_entry_point("step")
             graph.add_conditional_edges("step", lambda state: END if len(state["messages"]) >= STEPS else "step")

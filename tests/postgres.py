@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import pwd
+import socket
 import subprocess
 import sys
 import tempfile
@@ -36,6 +37,7 @@ class Server:
         self._programs = programs
         self.folder = Path(tempfile.mkdtemp(prefix="pg", dir="/tmp"))  # a socket's path is short
         self.place = f"/postgres?host={self.folder}"
+        self._listens = "-c listen_addresses="
         # the server refuses to run as root; the package's own way round it would change the machine
         nobody = pwd.getpwnam("nobody")
         self._other = {"user": nobody.pw_uid, "group": nobody.pw_gid} if os.geteuid() == 0 else {}
@@ -45,8 +47,14 @@ class Server:
     def make(self) -> None:
         self._call("initdb", "-D", "data", "-U", "owner", "--auth=trust", "--encoding=UTF8", "--no-sync")
 
+    def over_tcp(self) -> None:
+        """Listen on a port of loopback from now on; it has to be stopped."""
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            self._listens = f"-c listen_addresses=127.0.0.1 -c port={free.getsockname()[1]}"
+            self.place = f"127.0.0.1:{free.getsockname()[1]}/postgres"
+
     def start(self) -> None:
-        settings = f"-F -c listen_addresses= -c unix_socket_directories={self.folder}"
+        settings = f"-F {self._listens} -c unix_socket_directories={self.folder}"
         self._call("pg_ctl", "-D", "data", "-w", "-l", "log", "-o", settings, "start")
 
     def stop(self) -> None:

@@ -313,6 +313,7 @@ class ReActAgent(parts.Parts, Generic[T]):
         messages, tools = self.protocol.write(instructions, run.state.conversation, run.specs, last_word)
         run.listen(self.protocol.answer_start)
         name = f"model.{step}" if last_word is None else f"model.{step}.last"
+        stream = stream or run.is_followed
         known, hears = run.knows(name), run.hears(stream=stream)
         with run.budget.reserved():
             response = await run.once(

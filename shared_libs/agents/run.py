@@ -182,6 +182,7 @@ class Run:
             fence=caller.fence,
             journal=self.journal,
             deps=self.deps,
+            may_begin=caller.may_begin,
         )
 
     def start(self, question: str, *, model: str, protocol: str, rehearsal: bool) -> None:
@@ -209,6 +210,11 @@ class Run:
     def knows(self, name: str) -> bool:
         """Whether the journal has a fact of this name: what is known needs no time."""
         return self.journal is not None and self.journal.knows(name)
+
+    @property
+    def is_followed(self) -> bool:
+        """Whether somebody elsewhere hears a durable run as it happens: then the model is asked for a stream."""
+        return self.journal is not None and self.journal.followed
 
     def emit(self, event: AgentEvent) -> None:
         """

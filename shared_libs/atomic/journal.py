@@ -42,6 +42,10 @@ class Journal(Protocol):
     def wants_pause(self) -> bool:
         """Whether the run is to stop at its next boundary, with a state to go on from."""
 
+    @property
+    def followed(self) -> bool:
+        """Whether somebody hears the model's words as they come; looked at before each answer."""
+
     def knows(self, name: str) -> bool:
         """Whether there is a fact of this name."""
 
@@ -78,6 +82,11 @@ class Within:
     @property
     def wants_pause(self) -> bool:
         """A sub-agent is not paused; the run that calls it is."""
+        return False
+
+    @property
+    def followed(self) -> bool:
+        """Of a sub-agent only its answer is heard."""
         return False
 
     def knows(self, name: str) -> bool:

@@ -65,7 +65,8 @@ class Scope(msgspec.Struct, frozen=True):
     so they make an idempotency key. `started_at` is the loop time the run began. `abandon(name, call_id,
     began_at, is_running)` books what ignores its cancellation. `budget` is the run's; a sub-agent's counts on it too.
     `tool` is whose call it is; `fence` shuts it off when it has been given up. `journal` keeps the facts of a durable
-    run; `deps` is what it gives tools that declare it.
+    run; `deps` is what it gives tools that declare it. `may_begin` is asked once more as the body of a tool begins, and
+    raises `RunInterrupted` where the run has become another process's since the call was made.
     """
 
     deadline: Deadline = NEVER
@@ -80,6 +81,7 @@ class Scope(msgspec.Struct, frozen=True):
     fence: Fence | None = None
     journal: Journal | None = None
     deps: Any = None
+    may_begin: Callable[[], None] | None = None
 
     @property
     def key(self) -> str:
@@ -121,6 +123,7 @@ class Scope(msgspec.Struct, frozen=True):
             fence,
             self.journal if passes_ports else None,
             self.deps,
+            self.may_begin,
         )
 
 

@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
-from shared_libs.atomic.errors import ToolError, in_words
+from shared_libs.atomic.errors import RunInterrupted, ToolError, in_words
 from shared_libs.atomic.forks import outside_the_loop
 
 MAX_THREADS = 32
@@ -58,7 +58,8 @@ class Job:
         try:
             value = self._call()
         except BaseException as caught:  # noqa: BLE001 - SystemExit in a thread is the tool's failure, not the process's end
-            error = caught if isinstance(caught, Exception) else ToolError(in_words(caught))
+            known = isinstance(caught, Exception | RunInterrupted)
+            error = caught if known else ToolError(in_words(caught))
         self.running = False
         with contextlib.suppress(RuntimeError):  # the loop was closed meanwhile: nobody waits any more
             self._loop.call_soon_threadsafe(self._settle, value, error)

@@ -60,6 +60,7 @@ EXTRAS = {
     "retrieval": "search in documents: a small embedding model, PDF, full text",
     "office": "office documents for retrieval",
     "qdrant": "vectors of collections in Qdrant",
+    "neo4j": "graphs of collections in Neo4j",
     "otel": "OpenTelemetry: traces and metrics",
     "prometheus": "metrics for Prometheus",
     "service": "the HTTP service, `factory serve`",

@@ -115,6 +115,9 @@ class Beat:
         except (StoreUnavailable, TimeoutError) as error:
             self._away = True
             _log.warning("worker %s could not beat: %s", self._name, str(error) or "no answer")
+        except Exception:  # noqa: BLE001 - whatever it is: a worker that beats no more holds its slots for nothing
+            self._away = True
+            _log.exception("worker %s could not beat", self._name)
 
     def _loop_lives(self) -> bool:
         """Whether the worker's loop has done anything lately."""

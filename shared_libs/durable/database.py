@@ -167,14 +167,24 @@ class _Postgres:
         return True
 
     async def run(self, script: Callable[[], Script[T]]) -> T:
-        async with self._connection() as connection, connection.transaction():
-            playing = script()
+        async with self._connection() as connection:
+            transaction = connection.transaction()
+            await transaction.start()
             try:
-                statement = next(playing)
-                while True:
-                    statement = playing.send(await self._rows(connection, statement))
-            except StopIteration as end:
-                return end.value  # type: ignore[no-any-return] # what the generator returns
+                value = await self._played(connection, script())
+            except Exception:  # who is cancelled says nothing more: the connection goes, and with it what was begun
+                await transaction.rollback()
+                raise
+            await transaction.commit()
+            return value
+
+    async def _played(self, connection: Any, playing: Script[T]) -> T:
+        try:
+            statement = next(playing)
+            while True:
+                statement = playing.send(await self._rows(connection, statement))
+        except StopIteration as end:
+            return end.value  # type: ignore[no-any-return] # what the generator returns
 
     async def one(self, statement: Statement) -> Rows:
         async with self._connection() as connection:
@@ -213,9 +223,17 @@ class _Postgres:
 
         try:
             pool = self._pool or await self._opened()
-            async with pool.acquire() as connection:
+            connection = await pool.acquire()
+            try:
                 yield connection
-        except (OSError, TimeoutError, asyncpg.InterfaceError) as error:
+            except asyncpg.PostgresError:
+                raise  # an answer
+            except BaseException:
+                connection.terminate()  # it was cut off in the middle of a word
+                raise
+            finally:
+                await pool.release(connection)
+        except (OSError, TimeoutError, asyncpg.InterfaceError, asyncpg.InternalClientError) as error:
             raise self._unavailable(error) from error
         except asyncpg.PostgresError as error:
             if (error.sqlstate or "")[:2] in ("08", "53", "57", "40", "25"):

@@ -140,6 +140,17 @@ class FactJournal:
         self._heard_of(name, value)
         return value
 
+    def may_begin(self) -> None:
+        """
+        Look again as the body of a tool begins: the process may have been stopped since it was decided on.
+
+        Raises:
+            RunInterrupted: the run is another's, or nobody knows; it is handed over, if it is still this worker's.
+
+        """
+        if self.lost or not self._pulse.fresh:
+            raise RunInterrupted(f"run {self.claim.run_id} may be another worker's")
+
     # what the worker does to it
 
     def stop(self) -> None:

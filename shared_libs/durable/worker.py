@@ -7,8 +7,8 @@ import logging
 import os
 import socket
 import uuid
-from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
-from contextlib import AsyncExitStack, aclosing, suppress
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AsyncExitStack, suppress
 from typing import Any, Protocol
 
 import msgspec
@@ -52,11 +52,6 @@ class Agent(Protocol):
         self, question: Any, /, *, timeout: float | None, session_id: str | None, run_id: str
     ) -> AgentResult:
         """Answer a question."""
-
-    def async_stream(
-        self, question: Any, /, *, timeout: float | None, session_id: str | None, run_id: str
-    ) -> AsyncGenerator[AgentEvent, None]:
-        """The same, and the model's words as they come."""
 
     async def async_resume(
         self, state: Mapping[str, Any], decisions: Mapping[str, Any], /, *, timeout: float | None
@@ -293,8 +288,8 @@ class Worker:
         journal.draining = self._draining
         try:
             try:
-                with use_scope(Scope(journal=journal)):
-                    result = await _answer(agent, claim, journal)
+                with use_scope(Scope(journal=journal, may_begin=journal.may_begin)):
+                    result = await _answer(agent, claim)
             except (RunInterrupted, asyncio.CancelledError):
                 if journal.result is None or not journal.cancelled or journal.lost:
                     await self._hand_over(claim, journal)
@@ -401,20 +396,14 @@ _QUEUED: dict[str, Any] = {"status": "queued", "executor": None, "facts_then": -
 """Back into the queue, and no death."""
 
 
-async def _answer(agent: Agent, claim: Claim, journal: FactJournal) -> AgentResult:
+async def _answer(agent: Agent, claim: Claim) -> AgentResult:
     if claim.state is not None:
         turn = claim.state["state"].get("open_turn") or {"calls": [], "results": {}}
         open_calls = {call["id"] for call in turn["calls"]} - set(turn["results"])
         decisions = {call_id: decision for call_id, decision in claim.decisions.items() if call_id in open_calls}
         return await agent.async_resume(claim.state, decisions, timeout=None)
     given: Any = {"timeout": claim.timeout_s, "session_id": claim.session_id, "run_id": claim.run_id}
-    if not claim.followed:
-        return await agent.async_run(claim.question, **given)
-    async with aclosing(agent.async_stream(claim.question, **given)) as events:
-        async for _ in events:
-            pass
-    assert journal.result is not None
-    return journal.result
+    return await agent.async_run(claim.question, **given)
 
 
 def _not_waited_for(result: AgentResult) -> AgentResult:

@@ -48,7 +48,9 @@ def build_collections(
             made[name] = Collection(
                 name,
                 tenant=given.pop("tenant", "default"),
-                stores=open_stores(given.pop("url", DEFAULT_URL), vectors=given.pop("vectors", None)),
+                stores=open_stores(
+                    given.pop("url", DEFAULT_URL), vectors=given.pop("vectors", None), graph=given.pop("graph", None)
+                ),
                 embedder=embedder,
                 reranker=reranker,
                 extractor=Extractor(models) if (models := [model for model in readers if model]) else None,

@@ -220,6 +220,8 @@ class CollectionSpec(Section):
     """Where it is kept: sqlite:///file.db or postgresql://user@host/database."""
     vectors: Annotated[str | None, Field(min_length=1, repr=False)] = None
     """Where its vectors are kept instead: qdrant://host:6333, qdrants://KEY@host:6333 or a folder, qdrant:///folder."""
+    graph: Annotated[str | None, Field(min_length=1, repr=False)] = None
+    """Where its graph is kept instead: bolt://user:password@host:7687/database, neo4j:// or neo4j+s://."""
     tenant: Text = "default"
     """Whose it is; collections of two tenants of the same name are two."""
     embedder: LinkSpec | None = None

@@ -265,7 +265,7 @@ class Collection:
         chunks = await self.stores.documents.async_chunks(self._space, [one.chunk for one in told])
         if unknown := [one.chunk for one in told if one.chunk not in chunks]:
             raise MisuseError(f"collection {self.name!r} has no chunk {unknown[0]!r:.60}")
-        facts = [facts_told(one, chunks[one.chunk].chunk.text) for one in told]
+        facts = [facts_told(one, chunks[one.chunk].chunk) for one in told]
         await self.stores.graph.async_upsert(self._space, facts)
         return Upserted(
             chunks=len(facts),
@@ -311,7 +311,8 @@ class Collection:
         row = await self._there()
         self._check_embedder(row)
         space = msgspec.structs.replace(self._space, generation=row.generation)
-        steps = frozenset({"rerank", "graph"} if row.graph else {"rerank"}) if deep else frozenset[str]()
+        graph = row.graph or (self.stores.graph is not None and self.stores.graph.apart)
+        steps = frozenset({"rerank", "graph"} if graph else {"rerank"}) if deep else frozenset[str]()
         return await self._retriever.retrieve(space, question[:MAX_QUESTION], k, checked, steps=steps)
 
     async def _made(self) -> CollectionRow:

@@ -106,10 +106,17 @@ class Extracted(msgspec.Struct, frozen=True, kw_only=True):
     model: str
     readings: tuple[Reading, ...]
 
-    def facts(self, chunk: str, text: str, extractor: str) -> Facts:
-        """Return it as what a chunk of this text tells."""
-        spans = tuple(_place(entity.name, text) or (0, 0) for entity in self.entities)
-        return Facts(chunk=chunk, entities=self.entities, spans=spans, relations=self.relations, extractor=extractor)
+    def facts(self, chunk: Chunk, extractor: str) -> Facts:
+        """Return it as what a chunk tells whose text was read."""
+        return Facts(
+            chunk=chunk.id,
+            entities=self.entities,
+            spans=tuple(_place(entity.name, chunk.text) or (0, 0) for entity in self.entities),
+            relations=self.relations,
+            extractor=extractor,
+            document=chunk.document,
+            heading=chunk.heading,
+        )
 
 
 class Told(msgspec.Struct, frozen=True, kw_only=True):
@@ -294,11 +301,11 @@ def read_answer(answer: Any, text: str) -> tuple[tuple[tuple[Entity, ...], tuple
     return (entities, tuple(Relation(source=a, kind=kind, target=b) for a, kind, b in sorted(between))), ""
 
 
-def facts_told(told: Told, text: str) -> Facts:
+def facts_told(told: Told, chunk: Chunk) -> Facts:
     """Return what somebody tells of a chunk, as far as it stands in the chunk's text."""
-    made, _ = read_answer(msgspec.to_builtins(told), text)
+    made, _ = read_answer(msgspec.to_builtins(told), chunk.text)
     entities, relations = made or ((), ())
-    return Extracted(entities=entities, relations=relations, model=GIVEN, readings=()).facts(told.chunk, text, GIVEN)
+    return Extracted(entities=entities, relations=relations, model=GIVEN, readings=()).facts(chunk, GIVEN)
 
 
 def _place(name: str, text: str) -> tuple[int, int] | None:
@@ -328,7 +335,7 @@ async def extracted(
                     found = await extractor.async_extract(chunk.text)
                 except RetrievalError as error:
                     return f"chunk {chunk.id}: {error}"
-                return found.facts(chunk.id, chunk.text, extractor.key)
+                return found.facts(chunk, extractor.key)
 
         answers = await together([read(chunk) for chunk in new]) if new else []
         facts = [answer for answer in answers if isinstance(answer, Facts)]

@@ -381,6 +381,9 @@ class GraphStore(Port):
 
     name = "graph store"
 
+    apart = False
+    """Whether it is kept apart from the documents, so that these do not know whether there is anything in it."""
+
     @final
     async def async_upsert(self, space: Space, facts: Sequence[Facts]) -> None:
         """Store what chunks tell, over what they told before."""

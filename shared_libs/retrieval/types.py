@@ -141,6 +141,7 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
         spans: where each of them stands in the chunk's text, `[start, end)`.
         relations: between those entities only.
         extractor: who read it: models, schema and words of the request. Another one reads anew.
+        document, heading: where the chunk stands, for stores that do not keep the chunks themselves.
 
     """
 
@@ -149,6 +150,8 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     spans: tuple[tuple[int, int], ...] = ()
     relations: tuple[Relation, ...] = ()
     extractor: str = ""
+    document: str = ""
+    heading: str = ""
 
 
 class Expanded(NamedTuple):

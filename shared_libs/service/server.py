@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ipaddress
+import signal
 import socket
 from collections.abc import Callable
 from types import FrameType
@@ -99,8 +100,8 @@ class Server(uvicorn.Server):
             self._on_start([f"http://{_in_url(host)}:{port}" for host, port, *_ in found])
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """Take a signal; a second one ends the notice."""
-        if self.should_exit:
+        """Take a signal; a second one ends the notice, and Ctrl-C needs none: no balancer sends it."""
+        if self.should_exit or sig == signal.SIGINT:
             self._hurry.set()
         super().handle_exit(sig, frame)
 

@@ -120,6 +120,7 @@ def is_async(execute: Callable[..., Any]) -> bool:
 
 def _run_here(tool: Placed, /, **arguments: Any) -> Any:
     """Run a sync tool in this thread, what it yields included; a call that was given up gets no further piece."""
+    _may_begin(current_scope())
     outcome = read_cursor(tool.execute(**arguments))
     if not isinstance(outcome, Iterator) or isinstance(outcome, io.IOBase):
         return outcome
@@ -145,6 +146,7 @@ class _OwnLoop:
 
     def run(self, /, **arguments: Any) -> Any:
         """Run it, in this thread."""
+        _may_begin(current_scope())
         try:
             return asyncio.run(self._body(arguments))
         except asyncio.CancelledError:
@@ -178,7 +180,14 @@ class _OwnLoop:
                     self._task.get_loop().call_soon_threadsafe(self._task.cancel)
 
 
+def _may_begin(scope: Scope) -> None:
+    """Ask once more, where the body begins: between the call and this the process may have been stopped for long."""
+    if scope.may_begin is not None:
+        scope.may_begin()
+
+
 async def _run_on_loop(tool: Placed, arguments: dict[str, Any], scope: Scope) -> Any:
+    _may_begin(scope)
     with use_scope(scope):
         outcome = await _outcome(tool, tool.execute(**arguments))
         return [*_shown(tool, outcome)] if inspect.isgenerator(outcome) else outcome

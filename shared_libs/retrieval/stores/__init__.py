@@ -26,7 +26,7 @@ class Stores:
                 await store.aclose()
 
 
-def open_stores(url: str = DEFAULT_URL, *, vectors: str | None = None) -> Stores:
+def open_stores(url: str = DEFAULT_URL, *, vectors: str | None = None, graph: str | None = None) -> Stores:
     """
     Return the stores of a URL; nothing is opened before it is used.
 
@@ -34,13 +34,16 @@ def open_stores(url: str = DEFAULT_URL, *, vectors: str | None = None) -> Stores
         url: `sqlite:///file.db`, everything in one file; or `postgresql://user:password@host/database`, everything
             in one database that has pgvector. Documents and words are kept there in any case.
         vectors: keeps vectors elsewhere: `qdrant://host:6333`, `qdrants://KEY@host`, or a folder, `qdrant:///folder`.
+        graph: keeps the graph in Neo4j: `bolt://user:password@host:7687/database`, or `neo4j://`, `neo4j+s://`.
 
     Raises:
         MisuseError: no collection is kept at such an address.
 
     """
     stores = _main(url)
-    return stores if vectors is None else replace(stores, vectors=_vectors(vectors))
+    if vectors is not None:
+        stores = replace(stores, vectors=_vectors(vectors))
+    return stores if graph is None else replace(stores, graph=_graph(graph))
 
 
 def _main(url: str) -> Stores:
@@ -74,3 +77,12 @@ def _vectors(url: str) -> VectorStore:
     from shared_libs.retrieval.stores.qdrant_vectors import LocalQdrantVectors, QdrantVectors
 
     return LocalQdrantVectors(url) if place.startswith("/") else QdrantVectors(url)
+
+
+def _graph(url: str) -> GraphStore:
+    scheme = url.partition("://")[0]
+    if scheme.partition("+")[0] not in ("bolt", "neo4j"):
+        raise MisuseError(f"no graph alone is kept at {scheme}:…; allowed are bolt:// and neo4j://")
+    from shared_libs.retrieval.stores.neo4j_graph import Neo4jGraph
+
+    return Neo4jGraph(url)

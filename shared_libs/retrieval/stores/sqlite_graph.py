@@ -7,32 +7,31 @@ query of another's can see nothing of another tenant, and change nothing.
 
 from __future__ import annotations
 
-import importlib.util
 import math
 import sqlite3
 import threading
 from collections import defaultdict
 from typing import Any
 
-from shared_libs.atomic.errors import MisuseError, RetrievalError, RetrievalUnavailable
+from shared_libs.atomic.errors import MisuseError
 from shared_libs.retrieval.cypher_guard import ReadQuery
 from shared_libs.retrieval.naming import canonical, entity_id, possible_names
 from shared_libs.retrieval.ports import GraphStore
+from shared_libs.retrieval.stores.graphs import (
+    COUNTED,
+    MOST_FOUND,
+    MOST_MENTIONS,
+    MOST_NEIGHBOURS,
+    NEAR,
+    answered,
+    check_kglite,
+    frozen,
+    heaviest,
+    linked,
+)
 from shared_libs.retrieval.stores.sqlite_database import Database, marks
 from shared_libs.retrieval.stores.sqlite_documents import collection_key
 from shared_libs.retrieval.types import Expanded, Facts, Space
-
-MOST_MENTIONS = 50
-"""Chunks of one entity that are looked at; one that stands everywhere tells nothing apart."""
-
-MOST_FOUND = 60
-"""Chunks that a graph adds at most."""
-
-MOST_NEIGHBOURS = 20
-"""Related entities of one entity that are looked at."""
-
-_COUNTED = 1_000
-_NEAR = 0.5
 
 
 class SqliteGraph(GraphStore):
@@ -117,26 +116,11 @@ class SqliteGraph(GraphStore):
             return _chunks(connection, key, weights | related, set(seeds))
 
     def _query(self, space: Space, query: ReadQuery) -> list[dict[str, Any]]:
-        frozen = self._copy(space)
-        import kglite
-
-        try:
-            found = frozen.cypher(
-                query.text,
-                params=query.parameters,
-                timeout_ms=max(1, int(1_000 * query.seconds)),
-                row_limit=query.rows + 1,
-            )
-            return [dict(row) for row in found][: query.rows]
-        except kglite.CypherTimeoutError as error:
-            raise RetrievalUnavailable(f"the query took longer than {query.seconds:g} s; narrow it down") from error
-        except kglite.KgError as error:
-            raise RetrievalError(f"the query cannot be answered: {str(error).splitlines()[0]}") from error
+        return answered(self._copy(space), query)
 
     def _copy(self, space: Space) -> Any:
         """Return the collection's graph for reading, made anew where it has changed."""
-        if importlib.util.find_spec("kglite") is None:
-            raise MisuseError("Cypher needs the package kglite: pip install 'genai-factory[retrieval]'")
+        check_kglite()
         with self._database.reading() as connection:
             key = collection_key(connection, space)
             if key is None:
@@ -170,30 +154,23 @@ def _drop_unmentioned(connection: sqlite3.Connection, key: int) -> None:
 def _linked(connection: sqlite3.Connection, key: int, question: str) -> defaultdict[str, float]:
     """Return what the question names, a rare one weighing more; a name inside a longer one does not count."""
     names = possible_names(question)
-    weights: defaultdict[str, float] = defaultdict(float)
     if not names:
-        return weights
+        return defaultdict(float)
     query = f"SELECT key, id FROM entities WHERE collection = ? AND key IN ({marks(len(names))})"  # noqa: S608
-    found = dict(connection.execute(query, (key, *names)).fetchall())
-    longest: list[str] = []
-    for name in sorted(found, key=len, reverse=True):
-        if not any(name in other for other in longest):
-            longest.append(name)
-            weights[found[name]] += 1.0
-    return weights
+    return linked(dict(connection.execute(query, (key, *names)).fetchall()))
 
 
 def _related(connection: sqlite3.Connection, key: int, weights: dict[str, float]) -> dict[str, float]:
     """Return the neighbours of the entities that are none of them, at half their weight."""
     near: dict[str, float] = {}
-    for entity, weight in sorted(weights.items(), key=lambda row: (-row[1], row[0]))[:MOST_NEIGHBOURS]:
+    for entity, weight in heaviest(weights, MOST_NEIGHBOURS):
         query = (
             "SELECT target FROM relations WHERE collection = ?1 AND source = ?2 UNION "
             "SELECT source FROM relations WHERE collection = ?1 AND target = ?2 ORDER BY 1 LIMIT ?3"
         )
         for (other,) in connection.execute(query, (key, entity, MOST_NEIGHBOURS)).fetchall():
             if other not in weights:
-                near[other] = max(near.get(other, 0.0), _NEAR * weight)
+                near[other] = max(near.get(other, 0.0), NEAR * weight)
     return near
 
 
@@ -201,8 +178,8 @@ def _chunks(connection: sqlite3.Connection, key: int, weights: dict[str, float],
     """Return the chunks that mention the entities, by the sum of their weights; a hub weighs little."""
     scores: defaultdict[str, float] = defaultdict(float)
     via: defaultdict[str, list[str]] = defaultdict(list)
-    counted = f"SELECT count(*) FROM (SELECT 1 FROM mentions WHERE collection = ? AND entity = ? LIMIT {_COUNTED})"  # noqa: S608
-    for entity, weight in sorted(weights.items(), key=lambda row: (-row[1], row[0]))[: 2 * MOST_FOUND]:
+    counted = f"SELECT count(*) FROM (SELECT 1 FROM mentions WHERE collection = ? AND entity = ? LIMIT {COUNTED})"  # noqa: S608
+    for entity, weight in heaviest(weights, 2 * MOST_FOUND):
         degree = connection.execute(counted, (key, entity)).fetchone()[0]
         share = weight / math.log(2 + degree)
         query = "SELECT chunk, name FROM mentions WHERE collection = ? AND entity = ? ORDER BY chunk LIMIT ?"
@@ -210,8 +187,7 @@ def _chunks(connection: sqlite3.Connection, key: int, weights: dict[str, float],
             if chunk not in seeds:
                 scores[chunk] += share
                 via[chunk].append(name)
-    best = sorted(scores.items(), key=lambda row: (-row[1], row[0]))[:MOST_FOUND]
-    return [Expanded(chunk, score, tuple(dict.fromkeys(via[chunk]))) for chunk, score in best]
+    return [Expanded(chunk, score, tuple(dict.fromkeys(via[chunk]))) for chunk, score in heaviest(scores, MOST_FOUND)]
 
 
 def _changed(connection: sqlite3.Connection, key: int) -> None:
@@ -219,35 +195,19 @@ def _changed(connection: sqlite3.Connection, key: int) -> None:
 
 
 def _frozen(connection: sqlite3.Connection, key: int) -> Any:
-    """Copy a graph: entities, chunks with their documents, who mentions and relates what."""
-    import kglite
+    def rows(query: str, *names: str) -> list[dict[str, Any]]:
+        return [dict(zip(names, row, strict=True)) for row in connection.execute(query, (key,)).fetchall()]
 
-    graph = kglite.KnowledgeGraph()
-
-    def add(statement: str, query: str, *names: str) -> None:
-        rows = [dict(zip(names, row, strict=True)) for row in connection.execute(query, (key,)).fetchall()]
-        if rows:
-            graph.cypher(f"UNWIND $rows AS row {statement}", params={"rows": rows})
-
-    add(
-        "MERGE (e:Entity {id: row.id}) SET e.name = row.name, e.type = row.type",
-        "SELECT id, name, type FROM entities WHERE collection = ?",
-        *("id", "name", "type"),
+    return frozen(
+        rows("SELECT id, name, type FROM entities WHERE collection = ?", "id", "name", "type"),
+        rows(
+            "SELECT DISTINCT c.id, c.document, c.heading FROM chunks c JOIN mentions m "
+            "ON m.collection = c.collection AND m.chunk = c.id WHERE c.collection = ? AND c.state = 1",
+            *("id", "document", "heading"),
+        ),
+        rows("SELECT chunk, entity FROM mentions WHERE collection = ?", "chunk", "entity"),
+        rows(
+            "SELECT source, kind, target FROM relations WHERE collection = ? GROUP BY source, kind, target",
+            *("source", "kind", "target"),
+        ),
     )
-    add(
-        "MERGE (c:Chunk {id: row.id}) SET c.document = row.document, c.heading = row.heading",
-        "SELECT DISTINCT c.id, c.document, c.heading FROM chunks c JOIN mentions m "
-        "ON m.collection = c.collection AND m.chunk = c.id WHERE c.collection = ? AND c.state = 1",
-        *("id", "document", "heading"),
-    )
-    add(
-        "MATCH (c:Chunk {id: row.chunk}), (e:Entity {id: row.entity}) CREATE (c)-[:MENTIONS]->(e)",
-        "SELECT chunk, entity FROM mentions WHERE collection = ?",
-        *("chunk", "entity"),
-    )
-    add(
-        "MATCH (a:Entity {id: row.source}), (b:Entity {id: row.target}) CREATE (a)-[:RELATES {kind: row.kind}]->(b)",
-        "SELECT source, kind, target FROM relations WHERE collection = ? GROUP BY source, kind, target",
-        *("source", "kind", "target"),
-    )
-    return graph.freeze()

@@ -25,7 +25,7 @@ class Facts:
     def __init__(self):
         self.kept, self.bodies, self.told = {}, [], 0
         self.started_at, self.pause, self.fuel = None, False, None
-        self.replaying, self.events = False, 0
+        self.replaying, self.events, self.followed = False, 0, False
 
     def open(self, fuel=None):
         """Begin again in another process."""

@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
 
 import pytest
 
 from shared_libs.atomic import tool
-from tests.unit.durable.cast import agent, by_length, ended, opened, submit, turn, until, working
+from shared_libs.durable.database import ask, open_database, persistently
+from tests.unit.durable.cast import agent, answers, by_length, ended, opened, submit, turn, until, working
 
 
 @pytest.mark.promise("durable-away")
-def test_a_database_that_goes_and_comes_back_costs_no_run_and_repeats_nothing(own_postgres):
+@pytest.mark.parametrize("over", ["socket", "tcp"])
+def test_a_database_that_goes_and_comes_back_costs_no_run_and_repeats_nothing(own_postgres, over):
+    if over == "tcp":
+        own_postgres.stop()
+        own_postgres.over_tcp()
+        own_postgres.start()
     url = f"postgresql+asyncpg://owner@{own_postgres.place}"
     bodies, gate, inside = [], asyncio.Event(), asyncio.Event()
 
@@ -44,3 +52,48 @@ def test_a_database_that_goes_and_comes_back_costs_no_run_and_repeats_nothing(ow
         "saw 2",
     }
     assert len(bodies) == 12
+
+
+@pytest.mark.promise("durable-away")
+def test_who_is_cut_off_while_the_server_says_nothing_is_told_so_and_goes_on(new_postgres):
+    """A stopped server process: asyncpg takes it ill to be asked to roll back what it could not even begin."""
+
+    async def main():
+        async with opened(new_postgres) as store:
+            await submit(store, "r")
+            database = open_database(new_postgres, connections=1)
+            for script in (lambda: (yield ask(MORE)), None):
+                ((pid,),) = await database.one(ask("SELECT pg_backend_pid()"))
+                os.kill(pid, signal.SIGSTOP)
+                try:
+                    with pytest.raises(TimeoutError):
+                        async with asyncio.timeout(0.2):
+                            await (database.one(ask(MORE)) if script is None else database.run(script))
+                finally:
+                    os.kill(pid, signal.SIGCONT)
+                await persistently(lambda: database.run(lambda: (yield ask(MORE))))
+            await database.aclose()
+            return (await store.get("r")).priority
+
+    assert 2 <= asyncio.run(main()) <= 4
+
+
+MORE = "UPDATE factory_jobs SET priority = priority + 1"
+
+
+@pytest.mark.promise("durable-away")
+def test_a_beat_that_fails_in_a_way_nobody_foresaw_goes_on(url, caplog):
+    async def main():
+        async with opened(url) as store, working(url, answers()) as worker:
+            await worker.started.wait()
+            kept = "ALTER TABLE factory_workers RENAME TO elsewhere"
+            await store.database.run(lambda: (yield ask(kept)))
+            await until(lambda: asyncio.sleep(0, not worker.ready))
+            back = "ALTER TABLE elsewhere RENAME TO factory_workers"
+            await store.database.run(lambda: (yield ask(back)))
+            await until(lambda: asyncio.sleep(0, worker.ready))
+            await submit(store, "r")
+            return await until(store.get, "r", wanted=ended)
+
+    assert asyncio.run(main()).status == "answered"
+    assert "could not beat" in caplog.text

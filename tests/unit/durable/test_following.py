@@ -6,10 +6,11 @@ import asyncio
 
 import pytest
 
-from shared_libs.atomic import MisuseError
+from shared_libs.atomic import MisuseError, tool
 from shared_libs.atomic.llms import ScriptedLLM, Turn
 from shared_libs.durable import follow
-from tests.unit.durable.cast import agent, answers, ended, looks_twice, opened, submit, until, working
+from shared_libs.durable.database import ask
+from tests.unit.durable.cast import agent, answers, by_length, ended, looks_twice, opened, submit, turn, until, working
 
 
 async def gathered(events, into):
@@ -50,7 +51,13 @@ def test_every_event_is_told_once_in_order_also_to_who_comes_late_or_comes_back(
 @pytest.mark.promise("durable-followed")
 def test_pieces_of_text_come_while_the_model_speaks_and_a_lost_line_costs_no_event(new_postgres):
     url = new_postgres
-    spoken = asyncio.Event()
+    asked, begin, spoken = asyncio.Event(), asyncio.Event(), asyncio.Event()
+
+    @tool
+    async def look() -> str:
+        asked.set()
+        await begin.wait()
+        return "seen"
 
     class Speaks(ScriptedLLM):
         async def _stream(self, *arguments, **more):
@@ -59,14 +66,17 @@ def test_pieces_of_text_come_while_the_model_speaks_and_a_lost_line_costs_no_eve
                 if chunk.kind == "text" and not spoken.is_set():
                     await spoken.wait()
 
-    build = agent(lambda: Speaks([Turn(text="one two three four")]))
+    build = agent(lambda: Speaks([turn(("a", "look", {})), Turn(text="one two three four")]), [look])
 
     async def main():
         async with opened(url) as store:
             await submit(store, "r")
             seen = []
-            following = asyncio.create_task(gathered(follow(url, "r"), seen))
             async with working(url, build):
+                await asked.wait()  # who comes late hears the next answer
+                following = asyncio.create_task(gathered(follow(url, "r"), seen))
+                await until(followed, store, "r")
+                begin.set()
                 # the model goes on when its first piece has been seen elsewhere
                 await until(lambda: asyncio.sleep(0, [e for e in seen if e["type"] == "text_delta"]))
                 (lines,) = await store.database.one(ask_to_cut())
@@ -78,12 +88,22 @@ def test_pieces_of_text_come_while_the_model_speaks_and_a_lost_line_costs_no_eve
     assert cut >= 2  # the worker's line and the follower's
     assert seen[-1]["type"] == "run_finished"
     assert seen[-1]["result"]["answer"] == "one two three four"
-    assert [event["type"] for event in seen].count("model_finished") == 1
+    assert [event["type"] for event in seen].count("model_finished") == 2
+
+
+async def followed(store, run_id):
+    """Whether the worker knows it: it beats each fifth of a lease, and is called at once where the database can."""
+    rows = await store.database.one(
+        ask(
+            """SELECT 1 FROM factory_jobs j JOIN factory_workers w ON w.executor = j.executor
+               WHERE run_id = $1 AND followed_until > CLOCK AND beat_at > followed_until - 14.5""",
+            run_id,
+        )
+    )
+    return bool(rows)
 
 
 def ask_to_cut():
-    from shared_libs.durable.database import ask
-
     return ask(
         """SELECT count(pg_terminate_backend(pid)) AS cut FROM pg_stat_activity
            WHERE datname = current_database() AND query ILIKE 'LISTEN%'"""
@@ -92,9 +112,6 @@ def ask_to_cut():
 
 @pytest.mark.promise("durable-followed")
 def test_who_follows_a_run_that_waits_follows_it_on(url):
-    from shared_libs.atomic import tool
-    from tests.unit.durable.cast import by_length, turn
-
     @tool(needs_approval=True)
     async def pay(amount: int) -> str:
         return f"paid {amount}"

@@ -9,8 +9,9 @@ import msgspec
 import pytest
 
 from shared_libs.agents import ReActAgent
-from shared_libs.atomic import InProcessMemory, Message, tool
+from shared_libs.atomic import BaseTool, InProcessMemory, Message, tool
 from shared_libs.atomic.errors import RunInterrupted
+from shared_libs.atomic.scope import Scope, use_scope
 from shared_libs.atomic.types import LLMResponse, ToolResult
 from shared_libs.durable import journal as journal_module
 from shared_libs.durable.database import ask, open_database
@@ -235,3 +236,46 @@ def test_an_exchange_is_stored_once_though_its_run_was_ended_twice(url):
     job, messages = asyncio.run(main())
     assert (job.status, job.epoch) == ("answered", 2)
     assert messages == ["go", "done"]
+
+
+@pytest.mark.promise("durable-fence")
+@pytest.mark.parametrize("isolation", ["loop", "thread"])
+def test_a_process_stopped_between_the_call_and_its_body_begins_no_body(url, isolation):
+    begun = []
+
+    class Pay(BaseTool):
+        name, description = "pay", "pays"
+
+        async def execute(self, amount: int) -> str:
+            begun.append(amount)
+            return "paid"
+
+    class Stopped(Pulse):
+        """Fresh when it is decided that the call may begin, and old when its body does."""
+
+        def __init__(self):
+            self.looks = 0
+
+        @property
+        def fresh(self):
+            self.looks += 1
+            return self.looks <= 2  # before the model's call and before the tool's
+
+    pay = Pay()
+    pay.isolation = isolation
+
+    async def main():
+        async with opened(url) as store:
+            await submit(store, "r")
+            database, holder, claim = await claimed(url)
+            journal = FactJournal(claim, holder, Stopped())
+            agent = ReActAgent(llm=by_length(turn(("a", "pay", {"amount": 1})), "done"), tools=[pay])
+            scope = use_scope(Scope(journal=journal, may_begin=journal.may_begin))
+            with scope, pytest.raises(RunInterrupted, match="may be another worker's"):
+                await agent.async_run("go", run_id="r")
+            await database.aclose()
+            await agent.aclose()
+            return [row["name"] for row in await store.database.one(ask("SELECT name FROM factory_facts"))]
+
+    assert asyncio.run(main()) == ["model.1"]
+    assert begun == []

@@ -1,4 +1,4 @@
-"""Workers killed with SIGKILL at every boundary, by the program that does it hundreds of times (`bench.durable`)."""
+"""Workers killed at every boundary, and replaced by others, by the programs that do so hundreds of times (`bench`)."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ import sys
 import pytest
 
 
-def bench(*arguments):
-    command = [sys.executable, "-m", "bench.durable", *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=110, check=False)
+def bench(*arguments, program="durable"):
+    command = [sys.executable, "-m", f"bench.{program}", *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=240, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
     return done.stdout
 
@@ -26,3 +26,11 @@ def test_killed_at_its_writes_nothing_is_lost_and_nothing_recorded_is_done_again
 def test_killed_at_random_moments_every_shape_ends_right(postgres):
     told = bench("--kills", "4", "--every", "2", "--seed", "7", "--server", postgres)
     assert told.count("lost 0, wrong or swapped 0, recorded and done again 0") == 2
+
+
+@pytest.mark.promise("durable-drain")
+def test_workers_of_another_version_take_over_what_is_under_way_and_nothing_is_done_twice(new_postgres):
+    """A rolling update: the new code knows a definition that the old does not, and each old worker drains."""
+    server = new_postgres.partition("owner@")[2]
+    told = bench("rollout", "--runs", "4", "--lease", "5", "--server", server, program="durable_fleet")
+    assert "4 of 4 runs ended, lost 0, wrong 0, ended more than once 0, effects 32 of 32, begun twice 0" in told

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import importlib.util
+import socket
+import subprocess
+import sys
 
 import pytest
 
 from shared_libs.atomic import MisuseError
 from shared_libs.atomic.errors import RetrievalError, RetrievalUnavailable
-from shared_libs.retrieval import Collection
+from shared_libs.retrieval import Collection, open_stores
 from shared_libs.retrieval.cypher_guard import read_query
 from shared_libs.retrieval.naming import canonical, possible_names
 from shared_libs.retrieval.stores.sqlite_database import Database
 from shared_libs.retrieval.stores.sqlite_documents import SqliteDocuments
 from shared_libs.retrieval.stores.sqlite_graph import SqliteGraph
 from shared_libs.retrieval.types import Entity, Facts, Relation, Space
+from tests.bolt_server import PASSWORD
 from tests.support import run
 from tests.unit.retrieval.conftest import CountingEmbedder, document, indexed
 
@@ -23,8 +27,36 @@ OURS, THEIRS = Space(tenant="acme", collection="c"), Space(tenant="globex", coll
 needs_kglite = pytest.mark.skipif(importlib.util.find_spec("kglite") is None, reason="needs kglite")
 
 
-@pytest.fixture(params=["sqlite"])
+needs_bolt = pytest.mark.skipif(
+    importlib.util.find_spec("arcadedb_embedded") is None, reason="needs a Bolt server: pip install arcadedb-embedded"
+)
+
+
+@pytest.fixture(scope="session")
+def bolt_url():
+    """A real Bolt server, in a process of its own."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", "tests.bolt_server", str(port)]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
+    with subprocess.Popen(command, text=True, **pipes) as process:
+        assert "ready\n" in iter(process.stdout.readline, "")
+        yield f"bolt://root:{PASSWORD}@127.0.0.1:{port}/neo4j"
+        process.stdin.close()
+
+
+@pytest.fixture(params=["sqlite", pytest.param("bolt", marks=[needs_bolt, pytest.mark.xdist_group("bolt")])])
 def graph(request, tmp_path):
+    if request.param == "bolt":
+        graph = open_stores(graph=request.getfixturevalue("bolt_url")).graph
+        graph.timeout_s = 60.0  # a server that has just begun
+
+        async def emptied():
+            for space in (OURS, THEIRS):
+                await graph.async_drop(space)
+
+        run(emptied())
+        return graph
     database = Database(tmp_path / "c.db")
 
     async def made():

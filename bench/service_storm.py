@@ -11,8 +11,8 @@ from __future__ import annotations
 import argparse
 import asyncio
 import http.client
-import os
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -112,8 +112,10 @@ class Weather:
         text = AGENT.format(told=told, model=name, url=self.provider).replace("name: bot", f"name: {name}")
         (self.folder / f"{name}.yaml").write_text(text)
 
-    async def start(self, port: int) -> int:
+    async def start(self) -> int:
         """Start a process, and wait until it is ready."""
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            port = free.getsockname()[1]
         command = [sys.executable, "-m", "shared_libs.cli", "serve", "--configs", str(self.folder), "--port", str(port)]
         self.processes.append(await asyncio.to_thread(self._begin, command))
         self.url = f"http://127.0.0.1:{port}"
@@ -329,10 +331,10 @@ async def rolling(weather: Weather) -> str:
     async with aiohttp.ClientSession() as client:
         tasks = [asyncio.create_task(load(client, name)) for name in range(8)]
         tasks.append(asyncio.create_task(balance(client, urls)))
-        for restart in range(3):
+        for _ in range(3):
             await asyncio.sleep(1)
             old = weather.processes[-1]
-            await weather.start(18320 + restart)
+            await weather.start()
             urls.append(weather.url)
             await asyncio.sleep(1)
             old.send_signal(signal.SIGTERM)
@@ -363,7 +365,7 @@ async def outage(weather: Weather) -> str:
         settings.write_text(
             before.replace(f"store: sqlite:///{weather.folder}/runs.db", f"store: {place}") + f"keys: {place}\n"
         )
-        await weather.start(18330)
+        await weather.start()
         told = []
         async with aiohttp.ClientSession(headers={"authorization": f"Bearer {known}"}) as client:
 
@@ -452,8 +454,8 @@ async def main(names: list[str]) -> None:
         lines = [f"{key}: {value}\n" for key, value in SETTINGS.items()] + [f"store: sqlite:///{folder}/runs.db\n"]
         (weather.folder / "service.yaml").write_text("".join(lines))
         try:
-            for number, name in enumerate(names):
-                await weather.start(18300 + number)
+            for name in names:
+                await weather.start()
                 probes: list[float] = []
                 async with probing(weather.url, probes):
                     told = await STORMS[name](weather)
@@ -469,7 +471,7 @@ async def main(names: list[str]) -> None:
                 weather.processes.clear()
         finally:
             for process in weather.processes:
-                os.kill(process.pid, signal.SIGKILL)
+                process.kill()
     provider.close()
 
 

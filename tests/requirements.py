@@ -543,6 +543,14 @@ REQUIREMENTS: dict[str, Requirement] = {
         "a browser's key is in a cookie that no script reads, and counts for requests of the page alone",
         "issue: the console; gateway 6",
     ),
+    "serve-oidc": Requirement(
+        "a token that the identity provider signed for this service opens what its claims say; its absence is 503",
+        "issue: the service",
+    ),
+    "serve-drains": Requirement(
+        "SIGTERM: not ready at once, what is under way ends inside a stated time, and nothing is cut off before",
+        "issue: the service; litellm#14334, llm-gateway#2326",
+    ),
     "budgets-exact": Requirement(
         "no number of requests or processes passes a budget, and what a dead process held comes back",
         "issue: the service (must show 7); litellm#26672, #33325",

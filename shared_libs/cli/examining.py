@@ -64,6 +64,7 @@ EXTRAS = {
     "otel": "OpenTelemetry: traces and metrics",
     "prometheus": "metrics for Prometheus",
     "service": "the HTTP service, `factory serve`",
+    "oidc": "tokens of an identity provider, for the HTTP service",
     "testing": "pytest, for scenarios and fixtures",
 }
 """What the extras bring; which libraries those are, the distribution's metadata says."""

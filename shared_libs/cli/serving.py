@@ -23,7 +23,7 @@ def serve(arguments: argparse.Namespace) -> int:
     told = {"store": arguments.store, "keys": arguments.keys}
     settings = load_settings(arguments.configs).model_copy(update={k: v for k, v in told.items() if v is not None})
     began = serve_until_stopped(
-        settings, host=arguments.host, port=arguments.port, on_start=_tell_where(settings.keys), on_note=_note
+        settings, host=arguments.host, port=arguments.port, on_start=_tell_where(settings.is_open), on_note=_note
     )
     return ExitCode.ANSWERED if began else ExitCode.FAILED
 
@@ -34,11 +34,11 @@ def _check_extra() -> None:
         raise MisuseError(f"the service needs {', '.join(missing)}: pip install 'genai-factory[service]'")
 
 
-def _tell_where(keys: str | None) -> Callable[[list[str]], None]:
+def _tell_where(is_open: bool) -> Callable[[list[str]], None]:
     def tell(urls: list[str]) -> None:
         for url in urls:
             print(f"listening on {url}", file=sys.stderr)
-        if keys is None:
+        if is_open:
             print("no keys are kept: whoever reaches this address may ask anything", file=sys.stderr)
 
     return tell

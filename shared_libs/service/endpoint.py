@@ -184,7 +184,7 @@ class Call:
 
     def events(self) -> EventStream:
         """Begin to answer with a stream of events."""
-        self.stream = EventStream(self.send, keep_alive_s=keep_alive_s(self.headers), cut=self._cut)
+        self.stream = EventStream(self.send, keep_alive_s=keep_alive_s(self.headers), cut=self.cut)
         return self.stream
 
     async def reply(self, data: Any, *, status: int = 200, kind: str = "application/json") -> None:
@@ -211,6 +211,11 @@ class Call:
         if (extension := self._extensions.get(ABORT)) is not None:
             extension["abort"]()
 
+    def cut(self) -> None:
+        """Break off with a client that does not read: for the work it is as if it had left."""
+        self.abort()
+        self._left()
+
     def stop_watching(self) -> None:
         """Look no more whether the client leaves."""
         if (extension := self._extensions.get(GONE)) is not None:
@@ -224,10 +229,6 @@ class Call:
     def _extensions(self) -> Mapping[str, Any]:
         found: Mapping[str, Any] = self.scope.get("extensions") or {}
         return found
-
-    def _cut(self) -> None:
-        self.abort()
-        self._left()
 
     async def _watch(self) -> None:
         while (await self._receive())["type"] != "http.disconnect":

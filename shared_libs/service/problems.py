@@ -72,7 +72,6 @@ KINDS: dict[str, Kind] = {
     "overloaded": Kind(503, "There is more to do than can be done in time", retry=True),
     "deadline_unreachable": Kind(503, "The answer would come too late", retry=True),
     "store_unavailable": Kind(503, "A store does not answer", retry=True),
-    "draining": Kind(503, "This server is about to stop", retry=True),
     "deadline_exceeded": Kind(504, "The time is over"),
 }
 """Every way in which a request can be refused."""

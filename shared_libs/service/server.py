@@ -130,7 +130,7 @@ def make_server(
         MisuseError: it would be reachable by others without a key.
 
     """
-    if settings.keys is None and not is_loopback(host):
+    if settings.is_open and not is_loopback(host):
         raise MisuseError(
             f"--host {host} is reachable by others, and no keys are kept: make one with "
             "`factory keys new`, or listen on 127.0.0.1"

@@ -33,6 +33,23 @@ class TeamLimits(Section):
     """When the budget begins anew, by the calendar (UTC)."""
 
 
+class OidcSettings(Section):
+    """Tokens of an identity provider that open this service, beside keys."""
+
+    issuer: Text
+    """The provider's address, as the tokens' claim `iss` has it."""
+    audience: Text
+    """Whom the tokens are for: their claim `aud`."""
+    jwks: Text | None = None
+    """Where the provider's keys are; null: as its `.well-known/openid-configuration` says."""
+    team_claim: Text = "team"
+    """The claim that names the team."""
+    scopes_claim: Text = "scope"
+    """The claim that has the scopes: words with spaces between them, or a list."""
+    scopes_prefix: str = ""
+    """What stands before the scopes that are ours, as in `factory:agents:run:*`; others are left out."""
+
+
 class Settings(Section):
     """How a service runs."""
 
@@ -53,6 +70,8 @@ class Settings(Section):
     """
     pepper: Annotated[str, Field(repr=False)] = ""
     """A secret that keys are hashed with, best as "${VARIABLE}"; another one makes every key invalid."""
+    oidc: OidcSettings | None = None
+    """An identity provider whose tokens open the service too."""
     teams: Annotated[dict[str, TeamLimits], Field(default_factory=dict)]
     """What teams may use together, beside the limits of their keys."""
     slots: Count = 100
@@ -73,6 +92,11 @@ class Settings(Section):
     """Seconds in which what is under way may end, the notice included."""
     reload_s: Seconds = 2.0
     """How often the folder of definitions is looked at, in seconds."""
+
+    @property
+    def is_open(self) -> bool:
+        """Whether anyone may ask."""
+        return self.keys is None and self.oidc is None
 
 
 def load_settings(configs: Path) -> Settings:

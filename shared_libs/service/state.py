@@ -28,6 +28,7 @@ from shared_libs.service.ledger_sql import SQLLedger
 from shared_libs.service.library import Library
 from shared_libs.service.limits import CallerLimits
 from shared_libs.service.live import LiveRun, Runs, hear
+from shared_libs.service.oidc import OidcTokens
 from shared_libs.service.paused import PausedRuns
 from shared_libs.service.repeats import Repeats, Shared
 from shared_libs.service.settings import FILE_NAME, KEYS_NAME, Settings
@@ -64,7 +65,8 @@ class Service:
 
     def __init__(self, settings: Settings, on_note: Callable[[str], None] = _log.warning) -> None:
         self.settings = settings
-        self.door = Door(_keys_of(settings), pepper=settings.pepper)
+        tokens = None if settings.oidc is None else OidcTokens(settings.oidc)
+        self.door = Door(_keys_of(settings), pepper=settings.pepper, tokens=tokens)
         self.metrics = PrometheusMetrics()
         self.telemetry = telemetry_from_environment()
         observers: list[EventSink] = [hear, self.metrics]
@@ -82,7 +84,7 @@ class Service:
         self.responses = KeptResponses(_shelf(self._database, settings))
         self.response_repeats: Repeats[KeptResponse] = Repeats()
         self.outcomes: Repeats[Shared[Outcome]] = Repeats()
-        self.mcp = McpFace(open_to_all=settings.keys is None)
+        self.mcp = McpFace(open_to_all=settings.is_open)
         self.draining = False
         self._on_note = on_note
         self._stack = AsyncExitStack()

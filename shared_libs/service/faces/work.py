@@ -7,7 +7,7 @@ What is under way for one request: a chain that is asked, or a run of an agent. 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 
 from shared_libs.atomic.scope import use_deadline
 from shared_libs.atomic.types import LLMResponse, estimate_tokens
@@ -26,6 +26,9 @@ from shared_libs.service.faces.runs import (
 from shared_libs.service.faces.wanted import Outcome, Piece, Wanted, pieces_of
 from shared_libs.service.live import Asked, LiveRun, Resumed, outside_s
 from shared_libs.service.routers.answers import session_of
+
+MOST_BEHIND = 1_000_000
+"""Characters that wait for a client that reads too slowly, before it is cut off."""
 
 OUTPUT_TOKENS = 512
 """What an answer is taken to use where the client sets no bound."""
@@ -69,15 +72,17 @@ class ChainWork:
         if not self._wanted.stream:
             yield pieces_of(await self.whole())
             return
-        queue = _Queue()
+        queue = _Queue(self._call.cut)
         self._asking = asking = asyncio.get_running_loop().create_task(self._ask(queue.put))
         asking.add_done_callback(lambda _: queue.wake())
-        while not asking.done() or queue.ready:
-            if batch := queue.ready:
-                queue.ready = []
-                yield batch
-            else:
-                await queue.more()
+        try:
+            while not asking.done() or queue.ready:
+                if queue.ready:
+                    yield queue.take()
+                else:
+                    await queue.more()
+        finally:
+            queue.close()  # work that goes on without its client keeps nothing for it
         yield [outcome_of(asking.result())]
 
     async def close(self, *, stays: bool) -> None:
@@ -187,17 +192,38 @@ def _going_on(call: Call, wanted: Wanted) -> Resumed | None:
 
 
 class _Queue:
-    """Pieces on their way from the model to the client: whoever comes for them gets all there are."""
+    """
+    Pieces on their way from the model to the client: whoever comes for them gets all there are.
 
-    __slots__ = ("_waiter", "ready")
+    A client that is too far behind to catch up is cut off, and so is what would be kept for it.
+    """
 
-    def __init__(self) -> None:
+    __slots__ = ("_behind", "_cut", "_open", "_waiter", "ready")
+
+    def __init__(self, cut: Callable[[], object]) -> None:
         self.ready: list[Piece] = []
+        self._behind = 0
+        self._open = True
+        self._cut = cut
         self._waiter: asyncio.Future[None] | None = None
 
     def put(self, piece: Piece) -> None:
+        if not self._open:
+            return
         self.ready.append(piece)
+        self._behind += len(getattr(piece, "text", ""))
+        if self._behind > MOST_BEHIND:
+            self.close()
+            self._cut()
         self.wake()
+
+    def take(self) -> list[Piece]:
+        ready, self.ready, self._behind = self.ready, [], 0
+        return ready
+
+    def close(self) -> None:
+        self._open = False
+        self.ready.clear()
 
     def wake(self) -> None:
         if self._waiter is not None and not self._waiter.done():

@@ -16,7 +16,8 @@ from shared_libs.service.keys import RequireKey
 from shared_libs.service.openapi import OPEN_PATHS
 from shared_libs.service.server import make_server
 from shared_libs.service.settings import Settings, load_settings
-from tests.service import ASKED, HELLO, events_of, serving, write
+from shared_libs.testing import FaultServer, Healthy, SlowFirstToken
+from tests.service import ASKED, HELLO, events_of, model_at, serving, write
 from tests.support import run
 
 
@@ -352,3 +353,23 @@ def test_the_document_says_what_each_route_needs_and_how_it_refuses(folder):
             assert kind in ("application/json", "application/problem+json")
     assert statuses == [200, 400, 400, 400, 400, 200]
     assert allow == "DELETE, GET"
+
+
+@pytest.mark.promise("serve-drains")
+def test_a_server_that_is_told_to_stop_is_unready_at_once_and_ends_what_is_under_way(tmp_path):
+    async def main():
+        async with FaultServer({"m": SlowFirstToken(2.5, Healthy("at last"))}) as upstream:
+            write(tmp_path, remote=model_at(upstream))
+            async with serving(tmp_path, drain_notice_s=2.0, drain_s=20.0) as served:
+                under_way = asyncio.create_task(served.run("remote"))
+                await upstream.until_asked(1)
+                served.server.should_exit = True
+                statuses = {200}
+                async with asyncio.timeout(10):
+                    while 503 not in statuses:  # the server looks at it ten times a second
+                        statuses.add((await served.get("/readyz"))[0])
+                late = (await served.run("remote", query="?background"))[0]
+                status, _, result = await under_way
+                return statuses, late, status, result["answer"]
+
+    assert run(main()) == ({200, 503}, 202, 200, "at last")

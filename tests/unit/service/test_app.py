@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+import signal
 from io import BytesIO
 
 import pytest
@@ -373,3 +374,12 @@ def test_a_server_that_is_told_to_stop_is_unready_at_once_and_ends_what_is_under
                 return statuses, late, status, result["answer"]
 
     assert run(main()) == ({200, 503}, 202, 200, "at last")
+
+
+@pytest.mark.promise("serve-drains")
+def test_who_stops_it_by_hand_waits_for_no_balancer(folder):
+    async def main():
+        async with serving(folder, drain_notice_s=3600.0, drain_s=3600.0) as served:
+            served.server.handle_exit(signal.SIGINT, None)
+
+    run(main())

@@ -122,7 +122,7 @@ class Run:
         self.deps: Any = None
         self.last_words = 0
         self._left_behind: list[tuple[str, str, float, Callable[[], bool]]] = []
-        self._sinks = list(sinks)
+        self._sinks = tuple(sinks)
         self._seq = 0 if self.journal is None else self.journal.events
         self._resumed = self._seq > 0
         self._over = False
@@ -233,13 +233,13 @@ class Run:
     def _tell(self, event: AgentEvent) -> None:
         self._seq += 1
         event.run_id, event.seq, event.at_s = self.id, self._seq, self._loop.time() - self.started_at
-        for sink in tuple(self._sinks):
+        for sink in self._sinks:
             try:
                 sink(event)
             except (KeyboardInterrupt, RunInterrupted):
                 raise
             except BaseException:  # noqa: BLE001 - a listener is foreign code: it must not end the run
-                self._sinks.remove(sink)
+                self._sinks = tuple(other for other in self._sinks if other is not sink)
                 _log.exception("an event sink failed and is left out for the rest of run %s", self.id)
 
     def listen(self, answer_start: AnswerStart) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -12,9 +13,9 @@ from shared_libs.atomic.llms.event_stream import Completeness
 from shared_libs.atomic.llms.faults import error_event, says_error
 from shared_libs.atomic.llms.finish import finish_of, told
 from shared_libs.atomic.llms.given import is_foreign, wire_ids
-from shared_libs.atomic.llms.lenient import parsed
+from shared_libs.atomic.llms.lenient import objects_in, parsed
 from shared_libs.atomic.llms.payload import decode, inline_image, portable_id, portable_name, portable_parameters
-from shared_libs.atomic.llms.pieces import Text
+from shared_libs.atomic.llms.pieces import CALL_TYPES, SaidCall, Text
 from shared_libs.atomic.nearly_json import object_in
 from shared_libs.atomic.types import (
     LLMChunk,
@@ -48,7 +49,7 @@ _READ = frozenset({"text", "thinking", "redacted_thinking", "tool_use"})
 """The content blocks that mean something here; others, of tools that the server runs itself, are handed back to it."""
 
 
-class _Block(msgspec.Struct):
+class _Block(SaidCall):
     """A content block, whole or as it starts."""
 
     type: str = ""
@@ -56,9 +57,12 @@ class _Block(msgspec.Struct):
     thinking: str | None = None
     signature: str | None = None
     data: str | None = None
-    id: str | None = None
-    name: str | None = None
-    input: Any = None
+    id: str | int | None = None
+
+    @property
+    def kind(self) -> str:
+        """Its type, in the API's own word."""
+        return "tool_use" if self.type in CALL_TYPES else self.type or ("text" if self.text is not None else "")
 
 
 class _StopDetails(msgspec.Struct):
@@ -71,7 +75,7 @@ class _Delta(msgspec.Struct):
     text: str | None = None
     thinking: str | None = None
     signature: str | None = None
-    partial_json: str | None = None
+    partial_json: Any = None
     stop_reason: str | None = None
     stop_details: _StopDetails | None = None
 
@@ -291,13 +295,15 @@ class _OpenBlock:
     def call(self, *, cut: bool) -> ToolCall:
         """The call; one behind which the answer was cut is whole only where its own text shows it."""
         block, raw = self.block, self.text
-        if not block.id or not block.name:
-            raise MalformedResponse("the answer has a tool call without an id or a name")
-        if raw.strip() or not isinstance(block.input, dict):
-            return ToolCall.from_json(block.id, block.name, raw)
+        if not block.tool:
+            raise MalformedResponse("the answer has a tool call without a name")
+        id = str(block.id or "") or f"call_{uuid.uuid4().hex[:24]}"  # noqa: A001 - the field's own word
+        given = block.said
+        if raw.strip() or not isinstance(given, dict):
+            return ToolCall.from_json(id, block.tool, raw or (given if isinstance(given, str) else _json(given)))
         if cut:
-            return ToolCall(block.id, block.name, malformed=_json(block.input) if block.input else "")
-        return ToolCall(block.id, block.name, block.input)
+            return ToolCall(id, block.tool, malformed=_json(given) if given else "")
+        return ToolCall(id, block.tool, given)
 
     def verbatim(self) -> dict[str, Any]:
         """The block as it goes back."""
@@ -348,7 +354,7 @@ class AnthropicAnswer:
             raise error_event(payload, self._secrets)
         if event.type == "content_block_start" and event.content_block is not None:
             self.started = True
-            raw = None if event.content_block.type in _READ else parsed(payload)["content_block"]
+            raw = None if event.content_block.kind in _READ else parsed(payload)["content_block"]
             return self._open(event.index, event.content_block, raw)
         if event.type == "message_start" and event.message is not None:
             self.started = True
@@ -372,8 +378,8 @@ class AnthropicAnswer:
             raise MalformedResponse("the answer has no content")
         self._model = reply.model or ""
         self._count(reply.usage)
-        known = all(block.type in _READ for block in reply.content)
-        raw = [None] * len(reply.content) if known else parsed(body)["content"]
+        known = all(block.kind in _READ for block in reply.content)
+        raw = [None] * len(reply.content) if known else objects_in(parsed(body)["content"])
         new = [chunk for block, one in zip(reply.content, raw, strict=True) for chunk in self._open(None, block, one)]
         self._stop(reply.stop_reason or "end_turn", reply.stop_details)
         self.started = self.ended = True
@@ -431,6 +437,7 @@ class AnthropicAnswer:
         """Begin a block; an index is where its pieces are said to go, and some servers give each the same."""
         if len(self._blocks) == MAX_BLOCKS:
             raise MalformedResponse(f"the answer has more than {MAX_BLOCKS} content blocks")
+        block.type = block.kind
         opened = _OpenBlock(block, raw)
         self._blocks.append(opened)
         if index is not None:
@@ -441,16 +448,19 @@ class AnthropicAnswer:
         return [LLMChunk("text", block.text or "" if block.type == "text" else "")]
 
     def _add(self, index: int | None, delta: _Delta) -> list[LLMChunk]:
+        if not (delta.text or delta.thinking or delta.partial_json or delta.signature):
+            return []
         block = self._block_for(index, delta)
         block.signature += delta.signature or ""
-        piece = delta.text or delta.thinking or delta.partial_json
-        if not piece:
+        if (piece := delta.partial_json) and not (delta.text or delta.thinking):
+            self._completeness.see(words=True, reason=False)
+            block.pieces.append(piece if isinstance(piece, str) else _json(piece))
+            return [LLMChunk("text")]
+        said = delta.text or delta.thinking
+        if not said:
             return []
         self._completeness.see(words=True, reason=False)
-        if delta.partial_json:
-            block.pieces.append(piece)
-            return [LLMChunk("text")]
-        piece = self._shown.add(piece)
+        piece = self._shown.add(said)
         block.pieces.append(piece)
         return [LLMChunk("thinking" if delta.thinking else "text", piece)]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections import deque
-from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
@@ -178,9 +178,15 @@ class HttpLLM(BaseLLMWrapper):
             raise
 
     async def _follow(
-        self, path: str, body: bytes, answer: Answer, framing: Framing | None = None
+        self,
+        path: str,
+        body: bytes,
+        answer: Answer,
+        framing: Framing | None = None,
+        *,
+        learn: Callable[[LLMError], object] | None = None,
     ) -> AsyncGenerator[LLMChunk, None]:
-        """Make one streamed request and pass on what comes, to its end."""
+        """Make one streamed request and pass on what comes, to its end; `learn` hears of a failure."""
         doubles = Doubles()
         try:
             async with self._wire().stream(path, body, framing) as events:
@@ -201,6 +207,8 @@ class HttpLLM(BaseLLMWrapper):
         except LLMError as error:
             error.usage, error.text = answer.usage, answer.text
             self._hint(error)
+            if learn is not None:
+                learn(error)
             raise
         for call in response.tool_calls:
             yield LLMChunk("tool_call", tool_call=call)

@@ -40,6 +40,11 @@ def parsed(body: bytes) -> Any:
         return json.loads(body)
 
 
+def objects_in(value: Any) -> list[dict[str, Any]]:
+    """The objects of a list, or the one that stands without its brackets: what `fitted` makes structs of."""
+    return [item for item in (value if isinstance(value, list) else [value]) if isinstance(item, dict)]
+
+
 def fitted(value: Any, kind: Any) -> Any:
     """
     A value as `kind`: a struct, or what its fields are declared to be.
@@ -64,6 +69,8 @@ def fitted(value: Any, kind: Any) -> Any:
         return value
     if isinstance(kind, type) and issubclass(kind, msgspec.Struct):
         return _as_struct(value, kind)
+    if kind is bool and isinstance(value, str) and value.lower() in {"true", "false"}:
+        return value.lower() == "true"
     if kind in {int, float}:
         return _as_number(value, kind)
     if isinstance(kind, type) and type(value) is kind:

@@ -11,7 +11,7 @@ from shared_libs.atomic.errors import BadRequest, MalformedResponse
 from shared_libs.atomic.llms.faults import error_event, says_error
 from shared_libs.atomic.llms.finish import finish_of, told
 from shared_libs.atomic.llms.payload import decode, inline_image, portable_name, portable_parameters
-from shared_libs.atomic.llms.pieces import Calls, Text
+from shared_libs.atomic.llms.pieces import Calls, SaidCall, Text
 from shared_libs.atomic.types import (
     ImagePart,
     LLMChunk,
@@ -26,14 +26,8 @@ from shared_libs.atomic.types import (
 PROVIDER = "ollama"
 
 
-class _Function(msgspec.Struct):
-    name: str = ""
-    arguments: Any = None
-
-
-class _ToolCall(msgspec.Struct):
+class _ToolCall(SaidCall):
     id: str | int | None = None
-    function: _Function = msgspec.field(default_factory=_Function)
 
 
 class _Message(msgspec.Struct):
@@ -145,7 +139,7 @@ class OllamaAnswer:
             new.append(LLMChunk("text", self._text.add(message.content)))
         for call in message.tool_calls or ():
             id = "" if call.id is None else str(call.id)  # noqa: A001 - the field's own word
-            self._calls.add(id=id, name=call.function.name, arguments=call.function.arguments, whole=True)
+            self._calls.add(id=id, name=call.tool, arguments=call.said, whole=True)
             new.append(LLMChunk("text"))
         return new
 

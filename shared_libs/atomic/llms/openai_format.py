@@ -13,9 +13,9 @@ from shared_libs.atomic.llms.event_stream import Completeness
 from shared_libs.atomic.llms.faults import error_event, no_answer, says_error
 from shared_libs.atomic.llms.finish import finish_of, told
 from shared_libs.atomic.llms.given import Returned, beside, keep, merged, needs_keeping, returned, wire_ids
-from shared_libs.atomic.llms.lenient import parsed
+from shared_libs.atomic.llms.lenient import objects_in, parsed
 from shared_libs.atomic.llms.payload import decode, portable_id, portable_parameters
-from shared_libs.atomic.llms.pieces import Calls, Text
+from shared_libs.atomic.llms.pieces import CALL_FIELDS, CALL_TYPES, Calls, SaidCall, Text
 from shared_libs.atomic.types import (
     ImagePart,
     LLMChunk,
@@ -36,31 +36,12 @@ _END = b"[DONE]"
 _THINKING = ("reasoning_content", "reasoning", "reasoning_text", "thinking")
 """Where servers put the reasoning that can be read; what came in one goes back in it."""
 _THINKING_PARTS = frozenset({"thinking", "reasoning", "reasoning_text"})
-_CALL_PARTS = frozenset({"tool_use", "tool_call", "function_call"})
-_CALL_FIELDS = frozenset({"index", "id", "type", "function", "name", "arguments", "input"})
-_FUNCTION_FIELDS = frozenset({"name", "arguments", "description", "parameters", "input"})
+_FUNCTION_FIELDS = CALL_FIELDS | {"description"}
 
 
-class _Function(msgspec.Struct):
-    """A name and its arguments, under the names of every server."""
-
-    name: str | None = None
-    arguments: Any = None
-    parameters: Any = None
-    input: Any = None
-
-    @property
-    def said(self) -> Any:
-        """The arguments, or a piece of them."""
-        return next((given for given in (self.arguments, self.parameters, self.input) if given is not None), None)
-
-
-class _ToolCall(_Function):
-    """A call, or a piece of one; some servers leave out the object around name and arguments."""
-
+class _ToolCall(SaidCall):
     index: int | None = None
     id: str | int | None = None
-    function: _Function | None = None
 
 
 class _Part(_ToolCall):
@@ -110,12 +91,12 @@ class _Message(_GoesBack):
     thinking: str | None = None
     tool_calls: list[_ToolCall] | None = None
     tool_call: list[_ToolCall] | None = None
-    function_call: _Function | None = None
+    function_call: SaidCall | None = None
 
     @property
     def calls(self) -> list[_ToolCall]:
         parts = self.content if isinstance(self.content, list) else ()
-        return self.tool_calls or self.tool_call or [part for part in parts if part.type in _CALL_PARTS]
+        return self.tool_calls or self.tool_call or [part for part in parts if part.type in CALL_TYPES]
 
     @property
     def text(self) -> str:
@@ -389,19 +370,18 @@ class OpenAIAnswer:
             self._take_calls(calls, payload, whole=whole)
             new.append(LLMChunk("text"))
         elif (function := delta.function_call) is not None:
-            self._calls.add(0, "", function.name or "", function.said)
+            self._calls.add(0, "", function.tool, function.said)
             new.append(LLMChunk("text"))
 
     def _take_calls(self, pieces: list[_ToolCall], payload: bytes, *, whole: bool) -> None:
         raw: list[Any] | None = None
         for position, piece in enumerate(pieces):
-            function, id = piece.function or piece, "" if piece.id is None else str(piece.id)  # noqa: A001 - its word
-            name = function.name or ""
-            call = self._calls.add(piece.index, id, name, function.said, position=position, whole=whole)
+            name, id = piece.tool, "" if piece.id is None else str(piece.id)  # noqa: A001 - its word
+            call = self._calls.add(piece.index, id, name, piece.said, position=position, whole=whole)
             if name or id:
                 raw = _raw_calls(payload) if raw is None else raw
                 if position < len(raw):
-                    call.given |= beside(raw[position], _CALL_FIELDS)
+                    call.given |= beside(raw[position], CALL_FIELDS)
                     if more := beside(raw[position].get("function"), _FUNCTION_FIELDS):
                         call.given["function"] = more
 
@@ -463,8 +443,7 @@ def _raw_calls(payload: bytes) -> list[Any]:
     try:
         for choice in parsed(payload)["choices"]:
             if not choice.get("index"):
-                calls = (choice.get("delta") or choice.get("message"))["tool_calls"]
-                return [call for call in (calls if isinstance(calls, list) else [calls]) if isinstance(call, dict)]
+                return objects_in((choice.get("delta") or choice.get("message"))["tool_calls"])
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
         pass
     return []

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import AsyncGenerator, Mapping, Sequence
-from contextlib import aclosing
 from typing import TYPE_CHECKING, Any, Literal
 
 from shared_libs.atomic.errors import BadRequest, LLMError, MisuseError
@@ -114,17 +113,15 @@ class OpenAILLM(VendorLLM):
             self._learn_from(error, request, messages, options)
             raise
 
-    async def _stream(
+    def _stream(
         self, messages: list[Message], tools: tuple[ToolSpec, ...], **options: Any
     ) -> AsyncGenerator[LLMChunk, None]:
         request = self._request(messages, tools, options, stream=True)
-        try:
-            async with aclosing(self._follow(_PATHS[self._api], encode(request), self._answer())) as chunks:
-                async for chunk in chunks:
-                    yield chunk
-        except LLMError as error:
+
+        def learn(error: LLMError) -> None:
             self._learn_from(error, request, messages, options)
-            raise
+
+        return self._follow(_PATHS[self._api], encode(request), self._answer(), learn=learn)
 
     async def _embed(self, texts: list[str], **options: Any) -> np.ndarray:
         request = {"model": self.model, "input": texts, "encoding_format": "base64", **options}

@@ -17,7 +17,7 @@ import msgspec
 from shared_libs.atomic.errors import ContentFiltered, MalformedResponse, StreamInterrupted
 from shared_libs.atomic.llms.faults import error_event, says_error
 from shared_libs.atomic.llms.payload import decode, portable_id, portable_name, portable_parameters
-from shared_libs.atomic.llms.pieces import Text
+from shared_libs.atomic.llms.pieces import CALL_TYPES, SaidCall, Text
 from shared_libs.atomic.types import (
     FinishReason,
     ImagePart,
@@ -55,7 +55,7 @@ _LAST = {
 """The last events, and the status of a response that does not tell its own."""
 
 
-class _Item(msgspec.Struct):
+class _Item(SaidCall):
     """An item of the output; what is `Any` has another shape in items of other kinds."""
 
     type: str = ""
@@ -66,8 +66,6 @@ class _Item(msgspec.Struct):
     summary: Any = None
     encrypted_content: str | None = None
     call_id: str | int | None = None
-    name: str | None = None
-    arguments: Any = None
 
     @property
     def text(self) -> str:
@@ -102,6 +100,7 @@ class _Incomplete(msgspec.Struct):
 
 class _Response(msgspec.Struct):
     model: str | None = None
+    output_text: str | None = None
     status: str | None = None
     output: list[_Item] | None = None
     usage: _Usage | None = None
@@ -287,6 +286,7 @@ class ResponsesAnswer:
 
     def _take_item(self, event: _Event, item: _Item) -> list[LLMChunk]:
         self.started = True
+        item.type = "function_call" if item.type in CALL_TYPES else item.type
         index = self._index_of(event)
         if event.type == "response.output_item.done":
             self._done[index] = item
@@ -326,7 +326,11 @@ class ResponsesAnswer:
             raise StreamInterrupted("the response was cancelled at the provider")
         if status not in {"completed", "incomplete"}:
             raise MalformedResponse(f"the answer is not finished: its status is {status}")
-        self._items = response.output or self._streamed_items()
+        self._items = [item for item in response.output or () if item.type] or self._streamed_items()
+        for item in self._items:
+            item.type = "function_call" if item.type in CALL_TYPES else item.type
+        if not self._items and response.output_text:
+            self._items = [_Item(type="message", content=response.output_text)]
         new = self._not_shown_yet()
         response.status = status
         self._last = response
@@ -338,12 +342,12 @@ class ResponsesAnswer:
         items = self._opened | self._done
         for index, pieces in self._arguments.items():
             item = items.get(index)
-            if item is not None and item.type == "function_call" and not item.arguments:
+            if item is not None and item.type == "function_call" and not item.said:
                 item.arguments = "".join(pieces)
         said = "".join(item.text for item in items.values() if item.type == "message")
         if self._shown and not said:
             items = {index: item for index, item in items.items() if item.type != "message"}
-            return [_Item("message", content=[{"text": str(self._shown)}]), *(items[i] for i in sorted(items))]
+            return [_Item(type="message", content=[{"text": str(self._shown)}]), *(items[i] for i in sorted(items))]
         return [items[index] for index in sorted(items)]
 
     def _not_shown_yet(self) -> list[LLMChunk]:
@@ -428,13 +432,13 @@ class ResponsesAnswer:
 
 
 def _call(item: _Item, *, cut: bool) -> ToolCall:
-    if not item.name:
+    if not item.tool:
         raise MalformedResponse("the answer has a tool call without a name")
     id = str(item.call_id or "") or f"call_{uuid.uuid4().hex[:24]}"  # noqa: A001 - the field's own word
-    arguments = _arguments(item.arguments)
+    arguments = _arguments(item.said)
     if item.status == "incomplete" or (cut and not arguments.strip()):
-        return ToolCall(id, item.name, malformed=arguments)
-    return ToolCall.from_json(id, item.name, arguments)
+        return ToolCall(id, item.tool, malformed=arguments)
+    return ToolCall.from_json(id, item.tool, arguments)
 
 
 def _arguments(value: Any) -> str:
@@ -446,6 +450,6 @@ def _arguments(value: Any) -> str:
 
 def _joined(parts: Any, between: str = "") -> str:
     """The texts of the parts of a message, or of reasoning."""
-    dicts = [part for part in parts if isinstance(part, dict)] if isinstance(parts, list) else []
-    texts = [part.get("text") or part.get("refusal") for part in dicts]
+    parts = [parts] if isinstance(parts, str | dict) else parts if isinstance(parts, list) else []
+    texts = [part.get("text") or part.get("refusal") if isinstance(part, dict) else part for part in parts]
     return between.join(text for text in texts if isinstance(text, str))

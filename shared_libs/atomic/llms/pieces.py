@@ -18,6 +18,36 @@ MAX_CALLS = 1_000
 """The most tool calls of one turn; a server that sends more is at fault."""
 
 
+class SaidCall(msgspec.Struct):
+    """
+    A call, or a piece of one, under the names of every server: with an object around its name and arguments or without.
+
+    Arguments that nobody looked for would be none at all, and a tool with defaults would run with nothing.
+    """
+
+    name: str | None = None
+    arguments: Any = None
+    parameters: Any = None
+    input: Any = None
+    function: SaidCall | None = None
+
+    @property
+    def tool(self) -> str:
+        """The name, or a piece of it."""
+        return self.name or (self.function.tool if self.function is not None else "")
+
+    @property
+    def said(self) -> Any:
+        """The arguments, or a piece of them; None where it has none."""
+        inner = self.function.said if self.function is not None else None
+        return next((one for one in (inner, self.arguments, self.parameters, self.input) if one is not None), None)
+
+
+CALL_FIELDS = frozenset({"index", "id", "type", *SaidCall.__struct_fields__})
+CALL_TYPES = frozenset({"tool_use", "tool_call", "function_call"})
+"""What servers call a part of a message, or an item, that is a call."""
+
+
 class Text:
     """A text that comes in pieces; the halves of a character wait for each other."""
 

@@ -9,8 +9,8 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Iterable, Mapping
+from contextlib import AbstractAsyncContextManager
 from functools import cached_property
 from typing import Any, NamedTuple
 from urllib.parse import parse_qsl
@@ -87,8 +87,7 @@ class Wire:
         finally:
             answer.connection.release()
 
-    @asynccontextmanager
-    async def stream(self, path: str, body: bytes, framing: Framing | None = None) -> AsyncIterator[EventStream]:
+    def stream(self, path: str, body: bytes, framing: Framing | None = None) -> _Streamed:
         """
         Send a request and read its answer as it comes, framed as its first byte tells unless told otherwise.
 
@@ -96,11 +95,7 @@ class Wire:
             LLMError: there was no answer, or it was a refusal. Iterating raises `StreamInterrupted` when it breaks off.
 
         """
-        answer = await self._send(path, body)
-        try:
-            yield EventStream(_reader(answer), framing or AnyFraming())
-        finally:
-            answer.connection.release()
+        return _Streamed(self._send(path, body), framing or AnyFraming())
 
     async def aclose(self) -> None:
         """Close the connections of the running event loop."""
@@ -150,6 +145,21 @@ class _Answer(NamedTuple):
     headers: Mapping[str, str]
     content: aiohttp.StreamReader
     where: str
+
+
+class _Streamed(AbstractAsyncContextManager[EventStream]):
+    """A request under way, as the stream of its answer's events; a class, because it is on the path of every call."""
+
+    def __init__(self, answer: Coroutine[Any, Any, _Answer], framing: Framing) -> None:
+        self._sent = answer
+        self._framing = framing
+
+    async def __aenter__(self) -> EventStream:
+        self._answer = await self._sent
+        return EventStream(_reader(self._answer), self._framing)
+
+    async def __aexit__(self, *_: object) -> None:
+        self._answer.connection.release()
 
 
 class _Request(aiohttp.ClientRequest):

@@ -166,7 +166,8 @@ async def fleet_of(url: str, folder: Path, pace_s: float, lease_s: float) -> Any
 async def submit(store: JobStore, run_ids: Sequence[str], version: int = 1) -> None:
     for run_id in run_ids:
         definition = {"name": "a", "v": version}
-        await store.submit(Submission(run_id=run_id, agent="a", definition=definition, question="go"), f"v{version}")
+        made = Submission(run_id=run_id, agent="a", definition=definition, question="go", followed=version == 0)
+        await store.submit(made, f"v{version}")
 
 
 async def ended(store: JobStore, run_ids: Sequence[str], patience_s: float = 600) -> list[Job]:

@@ -129,7 +129,11 @@ def run_here(arguments: argparse.Namespace, question: str, show: Callable[[Agent
     """
     url = queue_url(arguments)
     made, definition_hash = submission(
-        arguments.config, question, session_id=arguments.session, timeout_s=arguments.timeout
+        arguments.config,
+        question,
+        session_id=arguments.session,
+        timeout_s=arguments.timeout,
+        followed=show is not None,
     )
 
     async def main() -> Job | None:

@@ -24,6 +24,7 @@ class Submission(msgspec.Struct, frozen=True, kw_only=True):
         session_id: the conversation to continue.
         timeout_s: seconds from the run's start; None: the definition's.
         team: whose it is (a key's team); `team_limit` is how many of the team's runs go on at once.
+        followed: whether somebody is about to follow it: then its words come live from the first one on.
         asked_by: the key it was asked with; `key_limit` is how many runs of that key go on at once.
         priority: the higher ones are begun first.
         delay_s: seconds until it may begin.
@@ -44,6 +45,7 @@ class Submission(msgspec.Struct, frozen=True, kw_only=True):
     team_limit: int | None = None
     asked_by: str = ""
     key_limit: int | None = None
+    followed: bool = False
 
 
 class Claim(msgspec.Struct, frozen=True, kw_only=True):

@@ -103,11 +103,12 @@ class JobStore:
         )
         made = yield ask(
             """INSERT INTO factory_jobs (run_id, status, agent, definition, question, session_id, team, timeout_s,
-                   priority, agent_limit, team_limit, asked_by, key_limit, submitted_at, due_at)
-               VALUES ($1, 'queued', $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, CLOCK, CLOCK + $13)
+                   priority, agent_limit, team_limit, asked_by, key_limit, submitted_at, due_at, followed_until)
+               VALUES ($1, 'queued', $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, CLOCK, CLOCK + $13, CLOCK + $14)
                ON CONFLICT DO NOTHING RETURNING run_id""",
             *(job.run_id, job.agent, definition_hash, question, job.session_id, job.team, job.timeout_s),
             *(job.priority, job.agent_limit, job.team_limit, job.asked_by, job.key_limit, float(job.delay_s)),
+            FOLLOWED_S if job.followed else 0.0,
         )
         if made:
             yield from called(self.database.dialect, WORKER_CHANNEL, "queued")

@@ -135,7 +135,7 @@ def wants_durable(entry: Entry, told: str | None) -> bool:
 
 
 async def submission_of(
-    entry: Entry, asked: Asked, demand: Demand, *, run_id: str, timeout_s: float | None
+    entry: Entry, asked: Asked, demand: Demand, *, run_id: str, timeout_s: float | None, followed: bool
 ) -> tuple[Submission, str]:
     """
     Make what is submitted for a request, and the hash of its definition.
@@ -156,6 +156,7 @@ async def submission_of(
         team=caller.team,
         asked_by=caller.key_id,
         key_limit=caller.concurrency,
+        followed=followed,
         priority=None if demand.priority == "default" else _PRIORITIES[demand.priority],
     )
 

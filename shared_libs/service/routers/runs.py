@@ -129,7 +129,8 @@ async def begin(call: Call) -> None:
         if durable:
             left_s = deadline.remaining()
             timeout_s = body.get("timeout") if background else left_s - min(ANSWER_S, ANSWER_SHARE * left_s)
-            made = await submission_of(entry, asked, demand, run_id=run_id, timeout_s=timeout_s)
+            followed = streaming and not background
+            made = await submission_of(entry, asked, demand, run_id=run_id, timeout_s=timeout_s, followed=followed)
             if background:
                 await _answer_submitted(call, demand, made)
                 return

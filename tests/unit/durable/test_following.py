@@ -144,3 +144,28 @@ def test_answers_are_there(url):
         return await gathered(follow(url, "r"), [])
 
     assert asyncio.run(main())[-1]["result"]["answer"] == "x"
+
+
+@pytest.mark.promise("durable-followed")
+def test_who_submits_and_follows_hears_the_first_word(new_postgres):
+    url, heard = new_postgres, asyncio.Event()
+    said = Turn(text="one two three four five six", chunk_delay_s=0.06)  # longer than pieces are gathered
+
+    class Speaks(ScriptedLLM):
+        async def _stream(self, *arguments, **more):
+            async for chunk in super()._stream(*arguments, **more):
+                yield chunk
+                if chunk.kind == "text":
+                    await heard.wait()
+
+    async def main():
+        async with opened(url) as store, working(url, agent(lambda: Speaks([said]))):
+            await submit(store, "r", followed=True)
+            await until(store.get, "r", wanted=lambda job: job.status == "running")
+            pieces = []
+            async for event in follow(url, "r"):
+                heard.set()
+                pieces += [event["text"]] if event["type"] == "text_delta" else []
+            return pieces
+
+    assert asyncio.run(main()) != []  # though nobody had followed when the model was asked

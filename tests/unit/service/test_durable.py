@@ -64,6 +64,7 @@ def test_a_durable_run_is_answered_as_any_other_and_found_at_another_server(fold
     assert again[2]["run_id"] == resent[2]["run_id"] == told["run_id"]
     assert (resent[0], resent[2]["answer"]) == (200, told["answer"])
     assert (events[0][1], events[-1][1]) == ("run_started", "run_finished")
+    assert [event for _, event, _ in events].count("run_finished") == 1
     assert json.loads(events[-1][2])["result"]["status"] == "answered"
     assert (row["status"], row["source"], row["result"]["answer"]) == ("answered", "worker", told["answer"])
     assert [int(number) for number, _, _ in late] == sorted({int(number) for number, _, _ in late})

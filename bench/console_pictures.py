@@ -12,11 +12,17 @@ import sys
 import tempfile
 from pathlib import Path
 
-from tests.browser import DESKTOP, PHONE, looking, violations
+from tests.browser import DESKTOP, PHONE, looking, violations, visit
 from tests.console_states import STATES
 from tests.service import HELLO, serving, write
 
 BROKEN = "name: broken\nllm: {provider: openai}\ntoolz: [sql]\n"
+SHELF = 'collections:\n  manual: {{url: "sqlite:///{}/manual.db", embedder: null}}\n'
+LEAVE = {
+    "source": "leave.md",
+    "title": "Leave",
+    "text": "\U0001f334 Holidays. " + "Everyone has 25 days of leave a year. " * 9,
+}
 PLACES = {
     "runs": "runs",
     "no runs": "runs?text=nothing",
@@ -24,10 +30,12 @@ PLACES = {
     "run under way": "runs/live",
     "run that waits": "runs/paused",
     "run that failed": "runs/failed",
+    "run that cites": "runs/cited",
     "no such run": "runs/nobody",
     "chat": "chat/hello",
     "agents": "agents",
     "agent": "agents/hello",
+    "documents": "documents/manual",
     "service": "service",
     "nowhere": "nowhere",
 }
@@ -38,8 +46,9 @@ async def main(folder: Path) -> int:
     await asyncio.to_thread(folder.mkdir, parents=True, exist_ok=True)
     wrong = 0
     with tempfile.TemporaryDirectory() as configs:
-        definitions = write(Path(configs), hello=HELLO, broken=BROKEN)
+        definitions = write(Path(configs), hello=HELLO, broken=BROKEN, collections=SHELF.format(configs))
         async with serving(definitions) as served:
+            await served.http.post("/v1/collections/manual/index", json={"documents": [LEAVE]})
             for state in STATES:
                 for event in state():
                     served.service.store.record(event, source="service")
@@ -55,7 +64,7 @@ async def main(folder: Path) -> int:
 async def picture(page, name: str, place: str, screen: str, folder: Path) -> int:
     """Take the pictures of one place, and print what is wrong with it."""
     page.told.clear()
-    await page.goto(f"/#/{place}")
+    await visit(page, place)
     await page.locator("main h1, main [role=alert]").first.wait_for()
     await page.wait_for_timeout(500)
     if name == "run with everything":
@@ -65,6 +74,11 @@ async def picture(page, name: str, place: str, screen: str, folder: Path) -> int
         await page.get_by_label("Question").fill("What is 17 * 23?")
         await page.keyboard.press("Enter")
         await page.get_by_text("answered", exact=True).wait_for()
+    if name == "documents":
+        await page.get_by_label("Question").fill("days of leave")
+        await page.keyboard.press("Enter")
+        await page.get_by_role("button", name="Leave").click()
+        await page.locator("mark").wait_for()
     found = list(page.told) if name != "no such run" else []
     if await page.evaluate("document.documentElement.scrollWidth > innerWidth"):
         found.append("wider than the screen")

@@ -165,7 +165,7 @@ class Target:
 async def until_up(url: str) -> None:
     """Wait until somebody answers."""
     async with aiohttp.ClientSession() as http:
-        for _ in range(600):
+        for _ in range(1800):
             try:
                 async with http.get(f"{url}/healthz"):
                     return

@@ -27,16 +27,20 @@ async def looking(url: str, **context: Any) -> AsyncIterator[Any]:
         try:
             page = await browser.new_page(**{"viewport": DESKTOP, "base_url": url} | context)
             page.told = []
+            own = (url, "about:", "data:", "blob:")
             page.on("console", lambda said: page.told.append(said.text) if said.type in ("error", "warning") else None)
             page.on("pageerror", lambda error: page.told.append(str(error)))
-            page.on(
-                "request",
-                lambda asked: None if asked.url.startswith((url, "data:", "blob:")) else page.told.append(asked.url),
-            )
+            page.on("request", lambda asked: None if asked.url.startswith(own) else page.told.append(asked.url))
             page.set_default_timeout(10_000)
             yield page
         finally:
             await browser.close()
+
+
+async def visit(page: Any, place: str) -> None:
+    """Open a place of the console anew; merely another place of the page would leave the one before for a moment."""
+    await page.goto("about:blank")
+    await page.goto(f"/#/{place}")
 
 
 async def violations(page: Any) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from datetime import UTC, datetime
 
 from shared_libs.atomic import events as e
@@ -154,4 +155,20 @@ def failed() -> list[e.AgentEvent]:
     )
 
 
-STATES = (everything, sub_agent, live, paused, failed)
+def cited() -> list[e.AgentEvent]:
+    """A run whose answer cites a passage that it was shown, and one that it was not."""
+    text = "Everyone has 25 days of leave a year."
+    passage = {"cite": "0123abcd", "title": "Leave", "source": "leave.md", "start": 0, "end": len(text), "text": text}
+    content = json.dumps({"passages": [passage]})
+    result = ended("cited", answer="25 days [0123abcd], and a bonus [deadbeef].", elapsed_s=2.0)
+    return numbered(
+        "cited",
+        (0.0, started("clerk", "How many days of leave?")),
+        (0.1, e.StepStarted(step=1)),
+        (0.2, e.ToolStarted(step=1, tool="retrieval", input={"query": "leave"}, call_id="c1")),
+        (0.4, seen("retrieval", "c1", content, 0.2)),
+        (2.0, e.RunFinished(result=result)),
+    )
+
+
+STATES = (everything, sub_agent, live, paused, failed, cited)

@@ -298,5 +298,5 @@ def _sentence(elapsed_s: float, parts: Sequence[Part], said: str, ended_why: str
 
 
 def _brief(why: str) -> str:
-    line = " ".join(why.split())
+    line = " ".join(why.split()).rstrip(".")  # the sentence around it has its own
     return line if len(line) <= _LONGEST_WHY else f"{line[:_LONGEST_WHY]}…"

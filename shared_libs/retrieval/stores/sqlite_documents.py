@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from shared_libs.atomic.errors import MisuseError, RetrievalUnavailable
-from shared_libs.retrieval.ports import DocumentStore
+from shared_libs.retrieval.ports import POOL, DocumentStore
 from shared_libs.retrieval.stores.sqlite_database import MOST_PARAMETERS, Database, marks
 from shared_libs.retrieval.types import Chunk, CollectionRow, DocumentRow, EmbedderIdentity, Space, StoredChunk
 
@@ -29,7 +29,7 @@ class SqliteDocuments(DocumentStore):
 
     async def aclose(self) -> None:
         """Close the idle connections of the file."""
-        self._database.close()
+        await POOL.submit(self._database.close, {}).result()  # the last one writes to the disk
 
     def _collection(self, space: Space) -> CollectionRow | None:
         with self._database.reading() as connection:

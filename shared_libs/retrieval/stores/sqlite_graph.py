@@ -16,7 +16,7 @@ from typing import Any
 from shared_libs.atomic.errors import MisuseError
 from shared_libs.retrieval.cypher_guard import ReadQuery
 from shared_libs.retrieval.naming import canonical, entity_id, possible_names
-from shared_libs.retrieval.ports import GraphStore
+from shared_libs.retrieval.ports import POOL, GraphStore
 from shared_libs.retrieval.stores.graphs import (
     COUNTED,
     MOST_FOUND,
@@ -46,7 +46,7 @@ class SqliteGraph(GraphStore):
     async def aclose(self) -> None:
         """Close the idle connections of the file, and let the copies for Cypher go."""
         self._frozen.clear()
-        self._database.close()
+        await POOL.submit(self._database.close, {}).result()  # the last one writes to the disk
 
     def _upsert(self, space: Space, facts: list[Facts]) -> None:
         with self._database.writing() as connection:

@@ -18,7 +18,7 @@ import msgspec
 
 from shared_libs.atomic.errors import MisuseError
 from shared_libs.retrieval.filters import Where
-from shared_libs.retrieval.ports import VectorStore
+from shared_libs.retrieval.ports import POOL, VectorStore
 from shared_libs.retrieval.stores.sqlite_database import MOST_PARAMETERS, Database, marks
 from shared_libs.retrieval.stores.sqlite_documents import collection_key
 from shared_libs.retrieval.types import Found, Point, Space
@@ -53,7 +53,7 @@ class SqliteVectors(VectorStore):
     async def aclose(self) -> None:
         """Close the idle connections of the file, and let the matrices go."""
         self._matrices.clear()
-        self._database.close()
+        await POOL.submit(self._database.close, {}).result()  # the last one writes to the disk
 
     def _upsert(self, space: Space, points: list[Point]) -> None:
         with self._database.writing() as connection:

@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 
 from shared_libs.retrieval.filters import Where
-from shared_libs.retrieval.ports import LexicalIndex
+from shared_libs.retrieval.ports import POOL, LexicalIndex
 from shared_libs.retrieval.stores.sqlite_database import Database, marks
 from shared_libs.retrieval.stores.sqlite_documents import collection_key
 from shared_libs.retrieval.types import Found, Space, Words
@@ -31,7 +31,7 @@ class SqliteWords(LexicalIndex):
 
     async def aclose(self) -> None:
         """Close the idle connections of the file."""
-        self._database.close()
+        await POOL.submit(self._database.close, {}).result()  # the last one writes to the disk
 
     def _upsert(self, space: Space, texts: list[Words]) -> None:
         with self._database.writing() as connection:

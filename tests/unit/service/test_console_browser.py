@@ -8,8 +8,8 @@ from shared_libs.atomic import events as e
 from shared_libs.atomic.results import AgentResult
 from shared_libs.atomic.types import LLMResponse, Thinking
 from shared_libs.testing import load_scenarios, play
-from tests.browser import PHONE, looking, violations
-from tests.console_states import everything, sub_agent
+from tests.browser import PHONE, looking, violations, visit
+from tests.console_states import cited, everything, sub_agent
 from tests.service import HELLO, serving, write
 from tests.support import run
 
@@ -25,7 +25,7 @@ def folder(tmp_path):
 def test_a_question_is_asked_in_the_chat_and_its_run_is_found_and_looked_into_by_keyboard(folder):
     async def main():
         async with serving(folder) as served, looking(served.url) as page:
-            await page.goto("/#/chat/hello")
+            await visit(page, "chat/hello")
             wrong = await violations(page)
             await page.get_by_label("Question").fill(QUESTION)
             await page.keyboard.press("Enter")
@@ -37,6 +37,7 @@ def test_a_question_is_asked_in_the_chat_and_its_run_is_found_and_looked_into_by
             await page.get_by_role("heading", name=QUESTION).wait_for()
             await page.get_by_text("What the time went on").wait_for()
             grid = page.get_by_role("treegrid")
+            await page.locator(".row").nth(3).wait_for()
             await grid.focus()
             for _ in range(4):  # the memory, the step, the model, the tool
                 await page.keyboard.press("ArrowDown")
@@ -60,7 +61,7 @@ def test_every_place_is_sound_on_a_phone_light_and_dark(folder):
         async with serving(folder) as served, looking(served.url, viewport=PHONE) as page:
             _, headers, _ = await served.run()
             for place in ("runs", f"runs/{headers['x-factory-run-id']}", "chat", "agents", "service", "nowhere"):
-                await page.goto(f"/#/{place}")
+                await visit(page, place)
                 await page.locator("main h1, main [role=alert]").first.wait_for()
                 too_wide = await page.evaluate("document.documentElement.scrollWidth > innerWidth")
                 found[place] = ["wider than the screen"] if too_wide else []
@@ -133,7 +134,7 @@ def test_a_run_with_everything_in_it_is_seen_by_keyboard_and_saved_as_a_scenario
             for event in [*everything(), *sub_agent()]:
                 served.service.store.record(event)
             await served.service.store.flush()
-            await page.goto("/#/runs/everything")
+            await visit(page, "runs/everything")
             grid = page.get_by_role("treegrid")
             call = grid.get_by_role("row").filter(has_text="ask")
             await page.locator(".row[aria-expanded=false]").wait_for()
@@ -170,7 +171,7 @@ def test_a_scenario_that_was_saved_plays_the_run_again(folder):
     async def main():
         async with serving(folder) as served, looking(served.url) as page:
             _, headers, _ = await served.run()
-            await page.goto(f"/#/runs/{headers['x-factory-run-id']}")
+            await visit(page, f"runs/{headers['x-factory-run-id']}")
             async with page.expect_download() as saved:
                 await page.get_by_role("button", name="Save as scenario").click()
             file = folder / "again.scenario.yaml"
@@ -182,6 +183,38 @@ def test_a_scenario_that_was_saved_plays_the_run_again(folder):
     assert play(scenario).differences == []
 
 
+@pytest.mark.promise("console-shows")
+def test_what_an_answer_cites_is_shown_and_passages_are_found_where_they_stand(folder):
+    shelf = f'collections:\n  manual: {{url: "sqlite:///{folder}/manual.db", embedder: null}}\n'
+    write(folder, collections=shelf)
+    text = "\U0001f334 Holidays.\n\nEveryone has 25 days of leave a year."  # the palm is two units of a browser's text
+
+    async def main():
+        async with serving(folder) as served, looking(served.url) as page:
+            for event in cited():
+                served.service.store.record(event)
+            await served.service.store.flush()
+            documents = {"documents": [{"source": "leave.md", "title": "Leave", "text": text}]}
+            async with served.http.post("/v1/collections/manual/index", json=documents) as answer:
+                assert (await answer.json())["finished"]
+            await visit(page, "runs/cited")
+            shown = await page.get_by_role("region", name="What it cites").inner_text()
+            wrong = await violations(page)
+            await page.get_by_role("link", name="Documents").click()
+            await page.get_by_label("Question").fill("days of leave")
+            await page.keyboard.press("Enter")
+            await page.get_by_role("button", name="Leave").click()
+            marked = await page.locator("mark").inner_text()
+            return shown, marked, wrong + await violations(page), page.told
+
+    shown, marked, wrong, told = run(main())
+    assert "leave.md, characters 0 to 37" in shown
+    assert "deadbeef" not in shown
+    assert marked in text
+    assert marked.endswith("a year.")
+    assert (wrong, told) == ([], [])
+
+
 @pytest.mark.promise("console-hostile")
 def test_nothing_that_was_said_runs_on_the_page_or_reaches_for_another_address(folder):
     async def main():
@@ -190,13 +223,13 @@ def test_nothing_that_was_said_runs_on_the_page_or_reaches_for_another_address(f
                 for event in hostile_run(words, number):
                     served.service.store.record(event)
             await served.service.store.flush()
-            await page.goto("/#/runs")
+            await visit(page, "runs")
             await page.locator("tbody tr").nth(len(HOSTILE) - 1).wait_for()
             shown = []
             for number, words in enumerate(HOSTILE):
-                await page.goto(f"/#/runs/hostile-{number}")
-                grid = page.get_by_role("treegrid")
-                await grid.focus()
+                await visit(page, f"runs/hostile-{number}")
+                await page.locator(".row").nth(3).wait_for()
+                await page.get_by_role("treegrid").focus()
                 for _ in range(5):
                     await page.keyboard.press("ArrowDown")
                     await page.locator(".detail").wait_for()
@@ -238,7 +271,7 @@ def test_a_long_answer_and_many_steps_are_shown_as_far_as_they_are_in_sight(fold
             for event in many:
                 served.service.store.record(event)
             await served.service.store.flush()
-            await page.goto("/#/runs/many")
+            await visit(page, "runs/many")
             await page.get_by_text("Show more of 2,000,000 characters").wait_for()
             rows = page.get_by_role("treegrid").locator(".row")
             await rows.first.wait_for()

@@ -5,6 +5,7 @@ import { useEffect, useState } from "preact/hooks";
 import { Agents } from "./agents";
 import { ask, post, Refused } from "./api";
 import { Chat } from "./chat";
+import { Documents } from "./documents";
 import { Trouble } from "./parts";
 import { RunPage } from "./run";
 import { Runs } from "./runs";
@@ -15,6 +16,7 @@ const PLACES: [hash: string, name: string][] = [
   ["runs", "Runs"],
   ["chat", "Chat"],
   ["agents", "Agents"],
+  ["documents", "Documents"],
   ["service", "Service"],
 ];
 
@@ -80,6 +82,7 @@ function App() {
         {place === "runs" && (what ? <RunPage key={what} id={what} /> : <Runs />)}
         {place === "chat" && <Chat key={what ?? ""} name={what ?? ""} />}
         {place === "agents" && <Agents name={what ?? ""} />}
+        {place === "documents" && <Documents name={what ?? ""} />}
         {place === "service" && <ServicePage />}
         {!PLACES.some(([hash]) => hash === place) && (
           <>

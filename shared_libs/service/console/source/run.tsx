@@ -209,6 +209,29 @@ function Facts({ story, now, row }: { story: Story; now: number; row: Run | unde
   );
 }
 
+/** The passages that an answer cites, in the order in which it does. */
+function Cited({ story, answer }: { story: Story; answer: string }) {
+  if (!story.passages.size) return null;
+  const keys = new Set(Array.from(answer.slice(0, 100_000).matchAll(/\b[0-9a-f]{8}\b/g), (found) => found[0]));
+  const cited = [...keys].flatMap((key) => story.passages.get(key) ?? []);
+  if (!cited.length) return null;
+  return (
+    <section class="card" aria-labelledby="cited">
+      <h2 id="cited">What it cites</h2>
+      <ul class="cited">
+        {cited.map((passage) => (
+          <li>
+            <p class="byline">
+              [{passage.cite}] <b>{passage.title || passage.source}</b> · {passage.source}, characters {passage.start} to {passage.end}
+            </p>
+            <Text text={String(passage.text)} />
+          </li>
+        ))}
+      </ul>
+    </section>
+  );
+}
+
 function Outcome({ story, row }: { story: Story; row: Run | undefined }) {
   const result = story.result;
   const answer = result?.answer ?? row?.answer;
@@ -228,6 +251,7 @@ function Outcome({ story, row }: { story: Story; row: Run | undefined }) {
           <Text text={answer} />
         </section>
       )}
+      {answer && <Cited story={story} answer={answer} />}
       {error && (
         <section class="card wrong" aria-labelledby="wrong">
           <h2 id="wrong">What went wrong</h2>

@@ -31,10 +31,22 @@ export interface Lane {
   call: string;
 }
 
+/** A passage that a tool has shown, by the key with which an answer cites it. */
+export interface Passage {
+  cite: string;
+  title: string;
+  source: string;
+  start: number;
+  end: number;
+  text: string;
+}
+
 export interface Note {
   at: number;
   text: string;
 }
+
+const MOST_PASSAGES = 500;
 
 export class Story {
   run = "";
@@ -56,6 +68,8 @@ export class Story {
   result: Result | null = null;
   lanes: Lane[] = [];
   notes: Note[] = [];
+  /** Passages that tools have shown, by their keys. */
+  passages = new Map<string, Passage>();
   events = 0;
   models = 0;
   tools = 0;
@@ -204,10 +218,24 @@ export class Story {
     const found = this.open.get(`tool ${call_id}`);
     if (!found) return;
     found.lane.details.push([is_error ? "Error" : "Observation", pretty(content)]);
+    if (content.includes('"cite"')) this.keepPassages(content);
     if (found.bar.outcome === "left running") return; // what it says is that it was left
     found.bar.to = at_s;
     found.bar.outcome = is_error ? "error" : "ok";
     this.open.delete(`tool ${call_id}`);
+  }
+
+  /** Reads what the tool `retrieval` has shown (tools/retrieval.py). */
+  private keepPassages(content: string): void {
+    let shown: any;
+    try {
+      shown = JSON.parse(content);
+    } catch {
+      return;
+    }
+    for (const passage of Array.isArray(shown?.passages) ? shown.passages : []) {
+      if (typeof passage?.cite === "string" && this.passages.size < MOST_PASSAGES) this.passages.set(passage.cite, passage);
+    }
   }
 
   abandon({ what, name, call_id }: RunEvent): void {

@@ -23,7 +23,7 @@ interface Hit {
 
 interface Found {
   hits: Hit[];
-  stages: { name: string; status: string; reason: string }[];
+  stages: { name: string; reason: string }[];
   notes: string[];
 }
 
@@ -82,7 +82,7 @@ export function Documents({ name }: { name: string }) {
       {found && (
         <section aria-labelledby="passages" aria-live="polite">
           <h2 id="passages">{found.hits.length ? "Passages, the best first" : "No passage was found"}</h2>
-          <p class="byline">{[...found.stages.filter((stage) => stage.status !== "ok").map((stage) => `${stage.name}: ${stage.reason}`), ...found.notes].join(" · ")}</p>
+          <p class="byline">{[...found.stages.filter((stage) => stage.reason).map((stage) => `${stage.name}: ${stage.reason}`), ...found.notes].join(" · ")}</p>
           <ol class="hits">
             {found.hits.map((hit) => (
               <li class="card">

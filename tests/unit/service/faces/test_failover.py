@@ -9,7 +9,7 @@ import yaml
 from openai import OpenAIError
 
 from shared_libs.testing import FaultServer, Healthy, SlowFirstToken
-from shared_libs.testing.faults.catalogue import CATALOGUE, Drip, Flapping, RateLimited
+from shared_libs.testing.faults.catalogue import CATALOGUE, Drip, Flapping, HugeChunk, RateLimited
 from tests.support import run_virtual
 from tests.unit.service.faces.ground import Ground, serving
 
@@ -19,6 +19,8 @@ SPECIAL = {
     "drip": Drip(5.0),
     "flapping": Flapping(60.0, 0.0),
     "rate_limited": RateLimited(60.0),
+    # more than a line may have; a megabyte would fill the buffers, and on virtual time that is a client which does not read
+    "huge_chunk": HugeChunk(100_000),
 }
 TOLD = {"content_filter"}
 """What is refused as such is no reason to ask another model."""

@@ -19,7 +19,7 @@ SPECIAL = {
     "drip": Drip(5.0),
     "flapping": Flapping(60.0, 0.0),
     "rate_limited": RateLimited(60.0),
-    # more than a line may have; a megabyte would fill the buffers, and on virtual time that is a client which does not read
+    # longer than a line may be; a megabyte would fill the buffers, which on virtual time is a client that does not read
     "huge_chunk": HugeChunk(100_000),
 }
 TOLD = {"content_filter"}

@@ -323,6 +323,17 @@ async def extracted(
     clock = asyncio.get_running_loop().time
     began, after, done, known = clock(), "", 0, 0
     problems: list[str] = []
+
+    def progress(*, finished: bool = False) -> IndexProgress:
+        return IndexProgress(
+            embedded=done,
+            reused=known,
+            failed=len(problems),
+            elapsed_s=clock() - began,
+            problems=tuple(problems[:PART]),
+            finished=finished,
+        )
+
     while chunks := await stores.documents.async_seen(space, after=after, limit=PART):
         after = chunks[-1].chunk.id
         there = await stores.graph.async_extracted(space, [row.chunk.id for row in chunks], extractor.key)
@@ -342,18 +353,5 @@ async def extracted(
         problems += [answer for answer in answers if isinstance(answer, str)]
         await stores.graph.async_upsert(space, facts)
         done, known = done + len(facts), known + len(there)
-        yield IndexProgress(
-            embedded=done,
-            reused=known,
-            failed=len(problems),
-            elapsed_s=clock() - began,
-            problems=tuple(problems[:PART]),
-        )
-    yield IndexProgress(
-        embedded=done,
-        reused=known,
-        failed=len(problems),
-        elapsed_s=clock() - began,
-        problems=tuple(problems[:PART]),
-        finished=True,
-    )
+        yield progress()
+    yield progress(finished=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ipaddress
 import random
 import re
 from collections.abc import Awaitable, Callable, MutableMapping
@@ -126,6 +127,16 @@ class Edge:
 def too_large(max_body: int) -> Problem:
     """Refuse a body."""
     return Problem("body_too_large", f"a body has at most {max_body:,} bytes", facts={"max_body": max_body})
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a host's name or address is this machine's own, which no other reaches."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 def _request_id(scope: Scope) -> str:

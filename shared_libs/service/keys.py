@@ -18,7 +18,7 @@ from starlette.requests import Request
 
 from shared_libs.observability.printable import presentable
 from shared_libs.service.callers import ANYONE, Caller
-from shared_libs.service.edge import Scope
+from shared_libs.service.edge import Scope, is_loopback
 from shared_libs.service.key_format import Key
 from shared_libs.service.key_rows import KeyRow, now
 from shared_libs.service.key_store import KeyStore, KeyStoreError
@@ -57,9 +57,6 @@ class Tokens(Protocol):
         """Close what is open."""
 
 
-_LOOPBACK = re.compile(r"localhost|127(\.\d{1,3}){3}|\[::1\]")
-
-
 def _need_own_name(scope: Scope) -> None:
     """
     Where no key is asked for, only take requests that mean this machine.
@@ -69,7 +66,7 @@ def _need_own_name(scope: Scope) -> None:
     told = next((str(value, "latin-1") for name, value in scope["headers"] if name == b"host"), "")
     name = re.sub(r":\d*$", "", told).lower()
     reached = (scope.get("server") or ("",))[0]
-    if name and name != reached and not _LOOPBACK.fullmatch(name):
+    if name and name != reached and not is_loopback(name.strip("[]")):
         raise Problem("forbidden", f"without keys only this machine's own name is served, not {name[:100]!r}")
 
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import importlib.util
-import ipaddress
 import logging
 import re
 from collections.abc import Mapping
@@ -24,6 +23,7 @@ import msgspec
 from shared_libs.atomic.errors import FactoryError, MisuseError
 from shared_libs.atomic.loading import load
 from shared_libs.service.callers import Caller
+from shared_libs.service.edge import is_loopback
 from shared_libs.service.problems import Problem
 
 if TYPE_CHECKING:
@@ -192,16 +192,9 @@ async def _json(http: aiohttp.ClientSession, url: str) -> Any:
 def _check_address(url: str) -> None:
     """Keys that came over a line anybody can write on prove nothing."""
     parts = urlsplit(url)
-    if parts.scheme == "https" or (parts.scheme == "http" and _is_this_machine(parts.hostname or "")):
+    if parts.scheme == "https" or (parts.scheme == "http" and is_loopback(parts.hostname or "")):
         return
     raise MisuseError(f"oidc: {url[:200]!r} is no https address")
-
-
-def _is_this_machine(host: str) -> bool:
-    try:
-        return host == "localhost" or ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def _wrong(why: str) -> Problem:

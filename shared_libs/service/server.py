@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import ipaddress
 import signal
 import socket
 from collections.abc import Callable
@@ -16,6 +15,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from shared_libs.atomic.errors import MisuseError
 from shared_libs.service.app import create_app
+from shared_libs.service.edge import is_loopback
 from shared_libs.service.endpoint import ABORT, GONE
 from shared_libs.service.settings import Settings
 
@@ -165,16 +165,6 @@ def serve(settings: Settings, **options: Any) -> bool:
     server = make_server(settings, **options)
     server.run()
     return server.started
-
-
-def is_loopback(host: str) -> bool:
-    """Whether only this machine reaches an address to listen on."""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def _in_url(host: str) -> str:

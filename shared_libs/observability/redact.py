@@ -143,6 +143,7 @@ _NAME_HINTS = (
 _NO_SECRETS = ("", "none", "null", "true", "false", MASK)
 _LOOKS_SECRET = re.compile(r"(?=.*[0-9])(?=.*[A-Za-z!#$%&*+/=^~]).{6,}|.{24,}", re.DOTALL)
 _FEW = 200
+_VALUES_IN_A_SCHEMA = frozenset({"default", "const", "enum", "example", "examples"})
 _NAMERS = ("name", "key", "header", "param", "field")
 """Keys of data, in any case, under which a name stands, beside the `value` that it names."""
 
@@ -150,6 +151,22 @@ _NAMERS = ("name", "key", "header", "param", "field")
 def redact_data(value: Any) -> Any:
     """Return JSON-like data with its secrets masked, and what is nested too deep; the data itself is left as it is."""
     return _redacted(value, MAX_DEPTH)
+
+
+def redact_schema(schema: Any, *, secret: bool = False) -> Any:
+    """Return a JSON Schema with its secrets masked; a property that is named as a secret is described all the same."""
+    if isinstance(schema, str):
+        return redact_text(schema)
+    if isinstance(schema, list | tuple):
+        return [redact_schema(item) for item in schema]
+    if not isinstance(schema, Mapping):
+        return schema
+    return {
+        key: MASK
+        if secret and key in _VALUES_IN_A_SCHEMA
+        else redact_schema(item, secret=isinstance(item, Mapping) and _is_secret(key, item))
+        for key, item in schema.items()
+    }
 
 
 def redact_text(text: str) -> str:

@@ -11,19 +11,21 @@ from typing import Any
 import msgspec
 
 from shared_libs.atomic.errors import RunStoreError
-from shared_libs.atomic.events import RunFinished, RunStarted, TextDelta, ThinkingDelta, decode_event
+from shared_libs.atomic.events import ModelAsked, RunFinished, RunStarted, TextDelta, ThinkingDelta, decode_event
 from shared_libs.atomic.results import AgentResult
 from shared_libs.observability.attribution import Attributor
 from shared_libs.observability.redact import redact_start, redact_text
-from shared_libs.observability.runs.contents import kept
+from shared_libs.observability.runs.contents import kept, kept_request
 from shared_libs.observability.runs.hub import Hub
 from shared_libs.observability.runs.rows import LATE_S, SHOWN, first_id, moment, new_id
 from shared_libs.observability.runs.shelf import Shelf
 from shared_libs.observability.runs.statements import (
     ADD_EVENT,
+    ADD_REQUEST,
     ALL_EVENTS,
     BEGIN_RUN,
     DROP_EVENTS,
+    DROP_REQUESTS,
     DROP_RUN,
     END_RUN,
     OLD_RUNS,
@@ -76,7 +78,7 @@ class Desk:
     def __init__(self, shelf: Shelf, *, contents: bool, retention_days: float | None) -> None:
         self.shelf = shelf
         self.hub = Hub()
-        self._contents = contents
+        self.contents = contents
         self._retention_days = retention_days
         self._open: OrderedDict[tuple[str, str], _Run] = OrderedDict()
 
@@ -100,6 +102,8 @@ class Desk:
         begins = isinstance(event, RunStarted) and not event.resumed
         if run is None and not begins:
             run = self._looked_up(*key)
+        if isinstance(event, ModelAsked):
+            return [] if run is None or not self.contents else [self._request(run.id, event)]
         changes: list[Change] = []
         data: dict[str, Any] = msgspec.json.decode(told.event)
         if run is None or begins:
@@ -155,7 +159,7 @@ class Desk:
             return 0
         before = first_id(datetime.now(UTC) - timedelta(days=self._retention_days))
         found = self.shelf.select(OLD_RUNS, {"before": before, "limit": PRUNED_AT_ONCE})
-        drops = (DROP_EVENTS, DROP_RUN, *self.shelf.dialect.dropped)
+        drops = (DROP_EVENTS, DROP_REQUESTS, DROP_RUN, *self.shelf.dialect.dropped)
         self.write([Change(statement, {"id": row[0]}) for row in found for statement in drops])
         return len(found)
 
@@ -224,12 +228,16 @@ class Desk:
         return [Change(END_RUN, row), Change(self.shelf.dialect.set_words, {"id": run.id, "words": words})]
 
     def _event(self, id: int, data: dict[str, Any]) -> Change:
-        event = msgspec.json.encode(kept(data, contents=self._contents)).decode()
+        event = msgspec.json.encode(kept(data, contents=self.contents)).decode()
         return Change(ADD_EVENT, {"id": id, "seq": data["seq"], "event": event})
+
+    def _request(self, id: int, asked: ModelAsked) -> Change:
+        request = msgspec.json.encode(kept_request(asked)).decode()
+        return Change(ADD_REQUEST, {"id": id, "seq": asked.seq, "request": request})
 
     def _shown(self, text: str | None) -> str | None:
         """The beginning of a text, as a row has it."""
-        if text is None or not self._contents:
+        if text is None or not self.contents:
             return None
         return redact_start(text, SHOWN).replace("\0", " ")
 

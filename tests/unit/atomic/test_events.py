@@ -28,11 +28,18 @@ VALUES = {
     "result": RESULT,
     "response": LLMResponse(text="x", tool_calls=(ToolCall("1", "a", malformed="{"),), attempts=(ATTEMPT,)),
     "input": {"a": 1},
-    "messages": [Message("user", (TextPart("x"),)), Message("tool", "y", tool_call_id="1", name="a")],
-    "tools": [ToolSpec("a", "b", {"type": "object"})],
-    "options": {"temperature": 0},
 }
-BY_TYPE = {"int | None": 2, "str": "text é", "int": 3, "float": 1.5, "bool": True, "str | None": "s"}
+BY_TYPE = {
+    "Sequence[Message]": [Message("user", (TextPart("x"),)), Message("tool", "y", tool_call_id="1", name="a")],
+    "Sequence[ToolSpec] | None": [ToolSpec("a", "b", {"type": "object"})],
+    "dict[str, Any] | None": {"temperature": 0},
+    "int | None": 2,
+    "str": "text é",
+    "int": 3,
+    "float": 1.5,
+    "bool": True,
+    "str | None": "s",
+}
 
 
 def filled(kind):

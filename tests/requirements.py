@@ -213,6 +213,10 @@ REQUIREMENTS: dict[str, Requirement] = {
         "masked; nobody else hears of it, and without contents nothing is done for it",
         "docs/runs.md",
     ),
+    "runs-saved": Requirement(
+        "a run that was kept is saved as a scenario, and as a cassette, which play again to the same answer",
+        "docs/cassettes.md",
+    ),
     "runs-never-wait": Requirement(
         "a store that is slow or away holds up no run and grows by nothing; what it loses is counted and told",
         "docs/runs.md",

@@ -67,6 +67,10 @@ def trace(arguments: argparse.Namespace) -> int:
         import asyncio
 
         events = asyncio.run(_events_of(arguments.store, arguments.file))
+    if arguments.scenario is not None or arguments.cassette is not None:
+        from shared_libs.cli.saving import save
+
+        return save(events, arguments.scenario, arguments.cassette, arguments.agent)
     return _draw(events, arguments)
 
 

@@ -31,6 +31,10 @@ ChunkSink = Callable[[LLMChunk], None]
 AskSink = Callable[[Sequence[Message], Sequence[ToolSpec], Mapping[str, Any]], None]
 
 
+GIVEN_UP = ("no token for", "no first token within", "no answer within", "the answer took too long")
+"""How `Watch.why` begins: the request itself had not ended."""
+
+
 class Model(Protocol):
     """What the onion needs to know of a model; the request itself is in the call."""
 

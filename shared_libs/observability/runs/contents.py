@@ -31,6 +31,7 @@ CONTENTS: dict[str, tuple[str, ...]] = {
 LONGEST_SENT = 200_000
 """Characters that are kept of one message to a model; what tools returned stands whole in their own events."""
 
+_CUT = "more characters are not kept)"
 _BLANK: dict[type, Any] = {str: "", dict: {}, list: []}
 
 
@@ -54,6 +55,12 @@ def kept_request(asked: ModelAsked) -> _Data:
     return masked | {"tools": tools}
 
 
+def is_cut(message: Message) -> bool:
+    """Whether a message that was kept is the beginning of a longer one."""
+    texts = [message.content] if isinstance(message.content, str) else [getattr(p, "text", "") for p in message.content]
+    return any(len(text) > LONGEST_SENT and text.endswith(_CUT) for text in texts)
+
+
 def _in_short(message: Message) -> Message:
     content = message.content
     if isinstance(content, str):
@@ -64,7 +71,7 @@ def _in_short(message: Message) -> Message:
 
 def _begun(text: str) -> str:
     rest = len(text) - LONGEST_SENT
-    return text if rest <= 0 else f"{text[:LONGEST_SENT]}… ({rest} more characters are not kept)"
+    return text if rest <= 0 else f"{text[:LONGEST_SENT]}… ({rest} {_CUT}"
 
 
 def _which(image: ImagePart) -> ImagePart:

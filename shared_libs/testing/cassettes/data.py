@@ -197,6 +197,37 @@ def failed(error: Exception, secrets: Secrets, base_url: str = "") -> Failure:
     )
 
 
+def failure_of(
+    kind: str,
+    message: str,
+    *,
+    status_code: int | None,
+    again: bool,
+    retry_after_s: float | None,
+    goes_on: bool,
+    usage: Usage | None,
+) -> Failure:
+    """State a failure by what was seen of it: whether the model was asked `again`, or another one instead."""
+    error = error_kind(kind)
+    return Failure(
+        kind=kind,
+        message=message,
+        status_code=status_code,
+        retryable=again or error.default_retryable,
+        retry_after_s=retry_after_s,
+        usage=usage,
+        goes_on=True if goes_on and not error.another_may_answer else None,
+    )
+
+
+def error_kind(kind: str) -> type[LLMError]:
+    """Return the class of errors of a kind; of a kind of an adapter's own the base of all."""
+    kinds: list[type[LLMError]] = [LLMError]
+    for one in kinds:  # grows while it is walked
+        kinds += [inner for inner in one.__subclasses__() if inner.__module__ == LLMError.__module__]
+    return next((one for one in kinds if one.kind == kind), LLMError)
+
+
 def calls_of(calls: Iterable[ToolCall], numbers: Callable[[str], str], secrets: Secrets) -> tuple[Call, ...]:
     """Bring tool calls to their normal form."""
     return tuple(

@@ -76,7 +76,8 @@ _ORDINARY_RUN = re.compile(r"[A-Z]?[a-z]+[.,:?]*|(?!dapi|cio)[0-9a-z]+|[0-9T:.+-
 
 _SPREAD = {
     "-----BEGIN ": re.compile(
-        r"-----BEGIN [A-Z ]{0,40}PRIVATE KEY(?: BLOCK)?-----.*?(?:-----END [A-Z ]{0,40}KEY(?: BLOCK)?-----|\Z)", re.DOTALL
+        r"-----BEGIN [A-Z ]{0,40}PRIVATE KEY(?: BLOCK)?-----.*?(?:-----END [A-Z ]{0,40}KEY(?: BLOCK)?-----|\Z)",
+        re.DOTALL,
     ),
     "Private-Lines: ": re.compile(r"(?<=Private-Lines: )\d{1,3}\n(?:[A-Za-z0-9+/=]{1,80}\n?){1,99}"),
     '"d":"': re.compile(r'(?<="d":")[A-Za-z0-9_-]{40,}'),
@@ -118,7 +119,11 @@ _OPTION = re.compile(
 )
 _AN_OPTION = re.compile(_OPTION_NAME, re.IGNORECASE)
 _NAME_HINTS = {
-    **{"pass": 7, "token": 8, "key": 14, "sig": 14, "sess": 3},
+    "pass": 7,
+    "token": 8,
+    "key": 14,
+    "sig": 14,
+    "sess": 3,
     **dict.fromkeys(("pw", "kennwort", "contrase", "senha", "secret", "auth", "cred", "cookie", "connect.sid"), 0),
     **dict.fromkeys(("dsn", "jwt", "_pat", "\u043f\u0430\u0440\u043e\u043b\u044c", "\u5bc6\u7801", "\u5bc6\u78bc"), 0),
     **dict.fromkeys(("\u30d1\u30b9\u30ef\u30fc\u30c9", "\ube44\ubc00\ubc88\ud638"), 0),
@@ -169,7 +174,7 @@ def redact_text(text: str) -> str:
 
     Characters nobody sees hide no secret: where one is found behind them, they are taken out of the whole text.
     """
-    if INVISIBLE.search(text) is None:
+    if (text.isascii() and text.replace("\n", "").isprintable()) or INVISIBLE.search(text) is None:
         return _without_secrets(text)
     seen = INVISIBLE.sub("", text)
     masked = _without_secrets(seen)
@@ -188,12 +193,12 @@ def _is_plain(value: Any, texts: list[str], depth: int) -> bool:
         texts.append(value)
         return True
     if kind is dict:
-        names = depth > 0 and all([type(key) is str and len(key) < _FEW and _is_plain_name(key) for key in value])
-        return names and all([_is_plain(item, texts, depth - 1) for item in value.values()])
+        names = depth > 0 and all(type(key) is str and len(key) < _FEW and _is_plain_name(key) for key in value)
+        return names and all(_is_plain(item, texts, depth - 1) for item in value.values())
     if kind is list:
-        told = any([type(item) is str and item[:1] == "-" for item in value])  # options of a program
+        told = any(type(item) is str and item[:1] == "-" for item in value)  # options of a program
         told = told or (len(value) == 2 and type(value[0]) is str and names_a_secret(value[0]))
-        return depth > 0 and not told and all([_is_plain(item, texts, depth - 1) for item in value])
+        return depth > 0 and not told and all(_is_plain(item, texts, depth - 1) for item in value)
     return value is None or kind in _VALUES
 
 
@@ -230,9 +235,7 @@ def _all_of_it(_: re.Match[str]) -> str:
 
 
 def _without_named(text: str, lower: str) -> str:
-    """
-    As `_NAMED.sub`, which is tried only where a name announces something: it has no beginning that is quick to find.
-    """
+    """As `_NAMED.sub`, which has no beginning that is quick to find: tried only where a name announces something."""
     if len(lower) != len(text):  # a few letters are two in lower case
         return _replaced(_NAMED, _masked, text)
     parts: list[str] = []

@@ -106,7 +106,7 @@ class Worker:
         url: str,
         build: Build,
         *,
-        extend: Extend = _nothing_more,
+        extend: Extend | None = None,
         policy: WorkerPolicy | None = None,
         record: Callable[[AgentEvent, str], None] | None = None,
         name: str = "",
@@ -116,7 +116,7 @@ class Worker:
         self.executor = uuid.uuid4().hex  # the name of a pod comes back; this does not
         self.name = name or f"{socket.gethostname()}:{os.getpid()}"
         self.policy = policy or WorkerPolicy()
-        self._url, self._build, self._extend = url, build, extend
+        self._url, self._build, self._extend = url, build, extend or _nothing_more
         self._record, self._only = record, only
         self._holder = Holder(self.store.database, self.executor)
         self._tasks: dict[tuple[str, int], asyncio.Task[None]] = {}

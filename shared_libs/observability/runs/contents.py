@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any
 
 import msgspec
@@ -31,6 +32,9 @@ CONTENTS: dict[str, tuple[str, ...]] = {
 LONGEST_SENT = 200_000
 """Characters that are kept of one message to a model; what tools returned stands whole in their own events."""
 
+MOST_TOOLS = 500
+"""Tools whose masked descriptions are remembered."""
+
 _CUT = "more characters are not kept)"
 _BLANK: dict[type, Any] = {str: "", dict: {}, list: []}
 
@@ -51,8 +55,15 @@ def kept_request(asked: ModelAsked) -> _Data:
         enc_hook=repr,
     )
     masked: _Data = redact_data(data)
-    tools = None if asked.tools is None else [redact_schema(msgspec.to_builtins(tool)) for tool in asked.tools]
+    tools = None if asked.tools is None else [_masked_tool(msgspec.json.encode(tool)) for tool in asked.tools]
     return masked | {"tools": tools}
+
+
+@lru_cache(MOST_TOOLS)
+def _masked_tool(tool: bytes) -> _Data:
+    """A tool without secrets; each run of an agent tells the same ones."""
+    masked: _Data = redact_schema(msgspec.json.decode(tool))
+    return masked
 
 
 def is_cut(message: Message) -> bool:

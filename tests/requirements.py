@@ -571,6 +571,11 @@ REQUIREMENTS: dict[str, Requirement] = {
         "keys are made, listed, rotated and revoked, in a file or a database, and servers know within seconds",
         "issue: the service",
     ),
+    "audit-kept": Requirement(
+        "who did what with keys, definitions, runs and collections is noted in rows that follow from each other; what "
+        "is changed, removed or cut off is found",
+        "issue: the service; gateway 7",
+    ),
     "keys-outage": Requirement(
         "trouble with the store of keys is 503 and never 401; keys that were read go on for five minutes",
         "litellm PR #29986, #34479, #38121",

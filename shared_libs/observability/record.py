@@ -61,7 +61,8 @@ class RunRecorder:
             raise MisuseError(f"the run record {self.path} cannot be written: {_reason(error)}") from error
         self._replaces = mode == "replace"
         self._begun = False
-        self._text: _Line | None = None
+        self._text: _Line | None = None  # the first piece of a text that may go on, and the texts of all
+        self._texts: list[str] = []
         self._spool: Spool[_Line | None] = Spool(self._write, name="record")
 
         atexit.register(_close_at_exit, weakref.ref(self))
@@ -97,11 +98,14 @@ class RunRecorder:
             raise FactoryError(f"the run record {self.path} is not complete: {why}")
 
     def _write(self, line: _Line | None) -> None:
-        last, self._text = self._text, None
-        if line is not None and line["type"] in _PIECES:
-            if last is not None and _same_text(last, line):
-                line, last = last | {"text": last["text"] + line["text"]}, None
-            self._text, line = line, None
+        is_piece = line is not None and line["type"] in _PIECES
+        if line is not None and is_piece and self._text is not None and _same_text(self._text, line):
+            self._texts.append(line["text"])
+            return
+        last = None if self._text is None else self._text | {"text": "".join(self._texts)}
+        self._text, self._texts = None, []
+        if line is not None and is_piece:
+            self._text, self._texts, line = line, [line["text"]], None
         whole = b"".join(_encoded(each) for each in (last, line) if each is not None)
         if whole and not self._begun:
             self._begun = True

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 import msgspec
 
 from shared_libs.atomic.errors import ConfigError, FactoryError, RunInterrupted, in_words
-from shared_libs.atomic.events import AgentEvent, EventSink, RunFinished
+from shared_libs.atomic.events import AgentEvent, EventSink, ModelAsked, RunFinished, WithRequests
 from shared_libs.atomic.results import AgentResult
 from shared_libs.atomic.scope import Scope, use_scope
 from shared_libs.durable.beat import Beat
@@ -419,14 +419,15 @@ class Worker:
             async with self._building.setdefault(key, asyncio.Lock()):
                 if key not in self._agents:
                     # it reads files and loads libraries: in a thread, so that other runs and probes go on
-                    agent = await asyncio.to_thread(self._build, claim, [self._hear])
+                    agent = await asyncio.to_thread(self._build, claim, [WithRequests(self._hear)])
                     await agent.aopen()
                     self._agents[key] = agent
         return self._agents[key]
 
     def _hear(self, event: AgentEvent) -> None:
         journal = self._journals.get(event.run_id)
-        if (journal is None or journal.hear(event)) and self._record is not None:
+        known = journal is None or isinstance(event, ModelAsked) or journal.hear(event)  # a request is no fact
+        if known and self._record is not None:
             of = journal or self._journals.get(event.run_id.partition("/")[0])
             self._record(event, "" if of is None else of.claim.team)
 

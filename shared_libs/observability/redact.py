@@ -11,13 +11,17 @@ masked piece by piece, so that the other threads of the process come to their tu
 
 from __future__ import annotations
 
+import contextlib
 import re
 import string
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
+import msgspec
+
 from shared_libs.atomic.secrets import LOUD, STRONG, WEAK, names_a_secret
+from shared_libs.observability.redact_commands import masked_arguments, without_secrets
 
 MASK = "[redacted]"
 MAX_DEPTH = 100
@@ -31,6 +35,10 @@ INVISIBLE = re.compile(
     r"\u202a-\u202e\u2060-\u206f\u3164\ufe00-\ufe0f\ufeff\uffa0\ufff9-\ufffb\U000e0000-\U000e0fff]"
 )
 """What nobody sees and what may stand in the middle of a secret: escape codes, control and format characters."""
+
+_CODE = r"(?:4[1-9A-Fa-f]|5[0-9Aa]|6[1-9A-Fa-f]|7[0-9Aa])"
+_NEEDLESS = re.compile(rf"%(?:25)?{_CODE}|\\{{1,9}}u00{_CODE}")
+"""Letters that are written as their number, which no writer of JSON or of addresses does."""
 
 _SHAPES = re.compile(
     r"""
@@ -52,6 +60,8 @@ _SHAPES = re.compile(
       | xox[abeprs]-[A-Za-z0-9-]{10,}
       | (?:AKIA|ASIA)[A-Z0-9]{16}\b
       | AIza[A-Za-z0-9_-]{30,}
+      | TlRMTVNTUA[A-Za-z0-9+/=]{8,}
+      | LS0tLS1CRUdJTi(?!BDRVJU|BQVUJM)[A-Za-z0-9+/=]{10,}
       )
     | \$(?:2[abxy]|[156y]|apr1|argon2(?:id?|d)|scrypt|pbkdf2(?:-sha\d+)?)\$[A-Za-z0-9./$=,+-]{20,}
     | (?<![A-Za-z0-9_-])(?:eyJ[A-Za-z0-9_-]{5,}\.[A-Za-z0-9_-]{5,}(?:\.[A-Za-z0-9_-]*)?
@@ -81,6 +91,39 @@ _SPREAD = {
     "Private-Lines: ": re.compile(r"(?<=Private-Lines: )\d{1,3}\n(?:[A-Za-z0-9+/=]{1,80}\n?){1,99}"),
     '"d":"': re.compile(r'(?<="d":")[A-Za-z0-9_-]{40,}'),
     " -u ": re.compile(r"""(?<= -u )["']?[^\s:"']{1,100}:[^\s"']{3,}"""),
+    "response=": re.compile(r"""(?:(?<=\bresponse=)|(?<=\bresponse=")|(?<=\bresponse=\\"))[0-9a-f]{32,128}\b"""),
+    "mac=": re.compile(r"""(?:(?<=\bmac=")|(?<=\bmac=\\"))[A-Za-z0-9+/=]{20,}"""),
+    **dict.fromkeys(
+        ("machine ", "default login "),
+        re.compile(
+            r"(?P<start>\b(?:machine\s{1,9}\S{1,200}|default)\s{1,9}login\s{1,9}\S{1,200}\s{1,9}"
+            r"(?:account\s{1,9}\S{1,200}\s{1,9})?passw(?:or)?d\s{1,9})[^\s\"'\\]{1,512}"
+        ),
+    ),
+    **dict.fromkeys(
+        ("IDENTIFIED ", "identified "),
+        re.compile(
+            r"(?P<start>(?:IDENTIFIED|(?<=')\sidentified)\s{1,9}(?:(?:WITH|with)\s{1,9}\S{1,60}\s{1,9})?(?:BY|AS|by|as)\s{1,9}"
+            r"(?:PASSWORD\s{1,9})?[\"'])[^\"'\n]{1,512}"
+        ),
+    ),
+    **dict.fromkeys(
+        ("3A%2F%2F", "3a%2f%2f", "3A%252F%252F"),
+        re.compile(
+            r"(?P<start>%(?:25){0,3}3[Aa](?:%(?:25){0,3}2[Ff]){2}[^\s/?#@\"'<>%]{0,200}%(?:25){0,3}3[Aa])"
+            r"[^\s/?#@\"'<>]{1,512}?(?=%(?:25){0,3}40)"
+        ),
+    ),
+    ":oracle:": re.compile(r"(?P<start>:oracle:(?:thin|oci):[^\s/@:\"'<>]{1,60}/)[^\s/@\"'<>]{1,200}(?=@)"),
+    "sqlplus ": re.compile(r"(?P<start>\bsqlplus\s{1,9}(?:-\w\s{1,9})?[^\s/@:\"'<>-]{1,60}/)[^\s/@\"'<>]{1,200}"),
+    "@//": re.compile(r"(?P<start>(?<![\w/.@])(?=[^\s@]{1,99}@//)[^\s/@:\"'<>]{1,60}/)[^\s/@\"'<>]{1,200}(?=@//)"),
+    **dict.fromkeys(("@tcp(", "@unix("), re.compile(r"(?P<start>:)[^\s:/@\"'<>]{1,200}(?=@(?:tcp|unix)\()")),
+    **dict.fromkeys(
+        (":*:", *(f":{port}:" for port in (5432, 5433, 6432, 6543))),
+        re.compile(
+            r"(?P<start>(?<![^\n])[^\s:]{1,200}:(?:\*|5432|5433|6432|6543):[^\s:]{1,60}:[^\s:]{1,60}:)[^\s:]{1,200}(?![^\n])"
+        ),
+    ),
     " --user ": re.compile(r"""(?<= --user )["']?[^\s:"']{1,100}:[^\s"']{3,}"""),
 }
 """Shapes that other characters belong to, by what always stands before them or at their beginning."""
@@ -99,18 +142,46 @@ _PASSWORD_IN_URL = re.compile(
     """,
     re.VERBOSE | re.IGNORECASE,
 )
+_SCHEMES = (
+    "bearer|basic|token|apikey|api-key|key|negotiate|ntlm|sso-key|dpop|ssws|splunk|sharedkey(?:lite)?|zoho-oauthtoken"
+    "|genie-?key|klaviyo-api-key|bot"
+)
+"""Schemes of authorization, as they stand before a secret."""
+
+_QUOTE = r"""(?:\\{0,9}["']|\\{1,9}u00(?:22|27)|&(?:quot|apos|\#0{0,3}3[49]|\#x2[27]);|%(?:25){0,3}2[27])"""
 _NAMED = re.compile(
     rf"""
       (?P<start>(?:(?P<weak>{WEAK})|{STRONG}|{LOUD})
-        (?P<quote>\\{{0,9}}["'])?
-        (?:\s{{0,99}}(?:[:=\uff1a]|[=-]>|,\s{{0,9}}\\{{0,9}}["']value\\{{0,9}}["']\s{{0,9}}:|\svalue\s{{0,9}}=
-            |%3[AaDd]|,\s{{0,3}}(?=[bru]?["'](?=[^"']{{0,512}}\d)[^"']{{8,512}}["']\s{{0,3}}[)\]]))\s{{0,99}}
+        (?P<quote>{_QUOTE})?
+        (?:(?:\*\*)?\s{{0,99}}(?::=(?=\s{{0,9}}{_QUOTE})|=(?!=)|[|?]{{1,2}}=|[:\uff1a](?!=)|[=-]>|<-(?=\s)
+              |,\s{{0,9}}\\{{0,9}}["']value\\{{0,9}}["']\s{{0,9}}:|\svalue\s{{0,9}}=
+              |%(?:25){{0,3}}3[AaDd]|&\#0{{0,3}}61;|,\s{{0,3}}(?=[bru]?["'](?=[^"']{{0,512}}\d)[^"']{{8,512}}["']\s{{0,3}}[)\]]))
+            (?:\*\*)?(?:\s|\\[nrt](?=[\\"'\s])|\+(?=%)|%20){{0,99}}
           |(?<!\s)>(?=[^<>]{{1,512}}</)|\s(?:is|was|ist|est|es)\s(?=[^\s\d]{{0,64}}\d[^\s]{{0,64}}[A-Za-z]))
-        (?:(?:bearer|basic|token|apikey|api-key|key|negotiate|sso-key|dpop)\s{{1,9}}(?=[^\s"',;]{{8}}))?(?:[bru](?=\\{{0,9}}["']))?)
-      (?: (?P<open>\\{{0,9}}["'])(?P<quoted>(?:\\.|.)*?)(?:(?P=open)|\Z) | (?P<bare>[^\s"'\\,;&<>(){{}}\[\]]+) )
+        (?:(?:{_SCHEMES})\s{{1,9}}(?=[^\s"',;]{{8}}))?
+        (?:[|>][+-]?[ ]{{0,9}}\n\s{{1,99}}|!!\w{{1,20}}\s{{1,9}}|&\w{{1,20}}\s{{1,9}}|<[a-z]\w{{0,9}}>(?=\S)|\[\s{{0,9}}(?={_QUOTE}))?
+        (?:[brun](?={_QUOTE}))?)
+      (?: (?P<open>(?<=[=][ ])(?:\"{{3}}|'{{3}})|(?<=[=])(?:\"{{3}}|'{{3}})|{_QUOTE})(?P<quoted>(?:\\.|.)*?)(?:(?P=open)|\Z)
+        | (?P<bare>(?<=[=])\{{(?!\w*\}})[^{{}}"'\n]{{1,200}}\}}|[^\s"'\\,;&<>(){{}}\[\]]+) )
     """,
     re.VERBOSE | re.IGNORECASE | re.DOTALL,
 )
+_TELLING = r"(?=[^\s`|]{0,64}\d)(?=[^\s`|]{0,64}[A-Za-z])[^\s\"'\\,;&<>(){}\[\]|`]{6,}"
+_SAID = re.compile(
+    rf"""
+      (?P<jar>cookie2?{_QUOTE}?\s{{0,9}}:\s{{0,9}}{_QUOTE}?)
+        [^\s;"'\\=]{{1,99}}=[^\s;"'\\]*(?:;\s{{0,3}}[^\s;"'\\=]{{1,99}}(?:=[^\s;"'\\]*)?)+
+    | (?P<phrase>(?:seed[ _-]?phrase|mnemonic|recovery[ _-]?phrase)\W{{1,9}})(?:[a-z]{{3,8}}[ ,]{{1,3}}){{11,23}}[a-z]{{3,8}}
+    | (?P<sql>(?:passw(?:or)?ds?|pwd|passphrase)(?:\s{{1,9}}|\s{{0,9}}\(\s{{0,9}})n?(?P<mark>["']))
+        (?!\s)[^"'\n]{{1,512}}(?=(?P=mark))
+    | (?P<said>(?:(?!authorization|cookie|credential|jwt)(?:{STRONG})|pwd|(?<=require)pass|(?<=master)auth)
+        (?:\s{{1,20}}|,|\(|'s\s{{1,3}}|\sfor\s{{1,3}}\S{{1,60}}:\s{{1,9}}|`:\s{{1,3}}`?|(?:\*\*)?:?(?:\*\*)?\s{{1,3}}`)){_TELLING}
+    | (?P<cell>(?<=\|\s)(?:{STRONG})\s{{1,40}}\|\s{{1,40}}){_TELLING}(?=\s{{1,40}}\|)
+    """,
+    re.VERBOSE | re.IGNORECASE,
+)
+"""What names announce without a sign between; where anything may stand, only what looks like a secret is one."""
+
 _OPTION_NAME = rf"(?<![\w-])--?(?:[a-z0-9]{{1,30}}[-_]){{0,6}}(?:{STRONG}|{WEAK}|key)"
 _OPTION = re.compile(
     rf"(?P<start>{_OPTION_NAME}\s{{1,9}})(?:(?P<open>[\"'])(?P<quoted>[^\"']*)[\"']|(?P<bare>[^\s\"'-][^\s\"']*))",
@@ -118,9 +189,9 @@ _OPTION = re.compile(
 )
 _AN_OPTION = re.compile(_OPTION_NAME, re.IGNORECASE)
 _NAME_HINTS = {
-    **{"pass": 7, "token": 8, "key": 14, "sig": 14, "sess": 3},
+    **{"pass": 7, "token": 8, "key": 18, "sig": 14, "sess": 3, "phrase": 9},
     **dict.fromkeys(("pw", "kennwort", "contrase", "senha", "secret", "auth", "cred", "cookie", "connect.sid"), 0),
-    **dict.fromkeys(("dsn", "jwt", "_pat", "\u043f\u0430\u0440\u043e\u043b\u044c", "\u5bc6\u7801", "\u5bc6\u78bc"), 0),
+    **dict.fromkeys(("dsn", "psk", "mnemonic", "jwt", "_pat", "\u043f\u0430\u0440\u043e\u043b\u044c", "\u5bc6\u7801", "\u5bc6\u78bc"), 0),
     **dict.fromkeys(("\u30d1\u30b9\u30ef\u30fc\u30c9", "\ube44\ubc00\ubc88\ud638"), 0),
 }
 """
@@ -134,19 +205,22 @@ _LONGEST_LOUD = 8 * 41
 _NAME_PLACE = re.compile(
     rf"""
       (?:{"|".join(map(re.escape, _NAME_HINTS))})
-      (?=[\w-]{{0,30}}\\{{0,9}}["']?(?:\s{{0,99}}(?:[:=\uff1a%>]|->|,\s{{0,9}}[\\bru]{{0,9}}["'])
-          |\s{{1,99}}(?:value\s{{0,9}}=|(?:is|was|ist|est|es)\s)))
+      (?=[\w-]{{0,30}}(?:\\{{0,9}}["'`]|\\{{1,9}}u002\d|&[\w\#]{{1,6}};|%(?:25){{0,3}}2[27])?(?:\*\*)?
+        (?:\s{{0,99}}(?:[:=\uff1a%>?&(|]|<-|->|,\s{{0,9}}[\\brun]{{0,9}}["'])
+          |\s{{1,99}}(?:value\s{{0,9}}=|(?:is|was|ist|est|es|for)\s|n?["'`])
+          |(?:\s{{1,20}}|,|'s\s{{1,3}})(?=[^\s]{{0,64}}\d)[^\s]{{6}}))
     """,
     re.VERBOSE,
 )
 """Where a name announces something, in a text in lower case: quick to find, and where nothing is found no secret is."""
 
 _NO_SECRETS = ("", "none", "null", "true", "false", MASK)
-_LOOKS_SECRET = re.compile(r"(?=.*[0-9])(?=.*[A-Za-z!#$%&*+/=^~]).{6,}|.{24,}", re.DOTALL)
+_LOOKS_SECRET = re.compile(r"(?=.*[0-9])(?=.*[A-Za-z!#$%&*+/=^~]).{6,}|[^=]{6,}={1,2}|.{24,}", re.DOTALL)
 _FEW = 200
 _VALUES = (bool, int, float)
 _IN_WORDS = string.ascii_letters + string.digits + "_"
-_NAMERS = ("name", "key", "header", "param", "field")
+_TABLE = '{"columns":['
+_NAMERS = ("name", "key", "header", "param", "field", "id", "label", "type")
 """Keys of data, in any case, under which a name stands, beside the `value` that it names."""
 
 
@@ -165,13 +239,16 @@ def redact_data(value: Any) -> Any:
 
 def redact_text(text: str) -> str:
     """
-    Return a text with its secrets masked.
+    Return a text with its secrets masked, those in the columns of a table as the `sql` tool writes it among them.
 
-    Characters nobody sees hide no secret: where one is found behind them, they are taken out of the whole text.
+    Characters nobody sees hide no secret, nor do letters written as numbers: where one is found behind them, the whole
+    text is written plainly.
     """
-    if INVISIBLE.search(text) is None:
+    if text.startswith(_TABLE):
+        text = _without_secret_columns(text)
+    if INVISIBLE.search(text) is None and _NEEDLESS.search(text) is None:
         return _without_secrets(text)
-    seen = INVISIBLE.sub("", text)
+    seen = _NEEDLESS.sub(lambda match: chr(int(match[0][-2:], 16)), INVISIBLE.sub("", text))
     masked = _without_secrets(seen)
     return masked if masked != seen else _without_secrets(text)
 
@@ -188,6 +265,8 @@ def _is_plain(value: Any, texts: list[str], depth: int) -> bool:
         texts.append(value)
         return True
     if kind is dict:
+        if _secret_columns(value):
+            return False
         names = depth > 0 and all([type(key) is str and len(key) < _FEW and _is_plain_name(key) for key in value])
         return names and all([_is_plain(item, texts, depth - 1) for item in value.values()])
     if kind is list:
@@ -203,13 +282,37 @@ def _is_plain_name(name: str) -> bool:
     return name.lower() != "value" and not names_a_secret(name) and redact_text(name) == name
 
 
+def _without_secret_columns(text: str) -> str:
+    """Mask what the head of a table tells; a table that was cut stays as it is."""
+    with contextlib.suppress(ValueError):
+        table = msgspec.json.decode(text)
+        if hidden := _secret_columns(table):
+            rows = [_masked_row(row, hidden) for row in table["rows"]]
+            return msgspec.json.encode({**table, "rows": rows}).decode()
+    return text
+
+
+def _secret_columns(value: Mapping[Any, Any]) -> frozenset[int]:
+    """Return which columns of a table hold secrets, by their names; none, where it is no table."""
+    columns = value.get("columns")
+    if not isinstance(columns, list | tuple) or not isinstance(value.get("rows"), list | tuple):
+        return frozenset()
+    return frozenset(place for place, name in enumerate(columns) if _is_secret(name, name))
+
+
+def _masked_row(row: Any, hidden: frozenset[int]) -> Any:
+    if not isinstance(row, list | tuple):
+        return row
+    return [MASK if place in hidden and cell is not None else cell for place, cell in enumerate(row)]
+
+
 def _without_secrets(text: str) -> str:
     text = _replaced(_RUN, _masked_run, text)
     for hint, pattern in _SPREAD.items():
         if hint in text:
-            text = _replaced(pattern, _all_of_it, text)
+            text = _replaced(pattern, _behind, text)
     if "://" in text and "@" in text:
-        text = _replaced(_PASSWORD_IN_URL, _masked_in_url, text)
+        text = _replaced(_PASSWORD_IN_URL, _behind, text)
     lower = text.lower()
     if any(hint in lower for hint in _NAME_HINTS):
         text = _without_named(text, lower)
@@ -217,7 +320,7 @@ def _without_secrets(text: str) -> str:
             text = _replaced(_OPTION, _masked_option, text)
     if "bearer" in lower or "basic" in lower:
         text = _replaced(_SCHEME, lambda match: f"{match['scheme']} {MASK}", text)
-    return text
+    return without_secrets(text, MASK)
 
 
 def _masked_run(match: re.Match[str]) -> str:
@@ -229,19 +332,28 @@ def _all_of_it(_: re.Match[str]) -> str:
     return MASK
 
 
+def _behind(match: re.Match[str]) -> str:
+    """Mask what is behind the first group that there is."""
+    return f"{next(filter(None, match.groups()), '')}{MASK}"
+
+
 def _without_named(text: str, lower: str) -> str:
     """
-    As `_NAMED.sub`, which is tried only where a name announces something: it has no beginning that is quick to find.
+    As `_SAID.sub` and `_NAMED.sub`, which are tried only where a name announces something: they have no beginning that is quick to find.
     """
     if len(lower) != len(text):  # a few letters are two in lower case
-        return _replaced(_NAMED, _masked, text)
+        return _replaced(_NAMED, _masked, _replaced(_SAID, _behind, text))
     parts: list[str] = []
     done = 0
     for place in _name_places(lower):
         for at in _beginnings(text, place):
-            if at >= done and (found := _NAMED.match(text, at)) is not None:
+            if at < done:
+                continue
+            if (found := _SAID.match(text, at)) is not None:
+                parts += (text[done:at], _behind(found))
+            elif (found := _NAMED.match(text, at)) is not None:
                 parts += (text[done:at], _masked(found))
-                done = found.end()
+            done = done if found is None else found.end()
     return "".join([*parts, text[done:]]) if parts else text
 
 
@@ -297,14 +409,17 @@ def _redacted(value: Any, depth: int) -> Any:
 
 def _redacted_mapping(value: Mapping[Any, Any], depth: int) -> dict[Any, Any]:
     small = {key.lower(): item for key, item in value.items() if isinstance(key, str)} if len(value) < _FEW else {}
-    named = next((small[key] for key in _NAMERS if key in small), None) if "value" in small else None
+    named = [small[key] for key in _NAMERS if key in small] if "value" in small else []
     masked: dict[Any, Any] = {}
+    hidden = _secret_columns(value)
     for key, item in value.items():
+        if hidden and key == "rows":
+            item = [_masked_row(row, hidden) for row in item]  # noqa: PLW2901 - masked once more below
         shown = redact_text(key) if isinstance(key, str) else key
         while shown in masked:  # two secrets as keys
             shown = f"{shown}'"
         secret = _is_secret(key, item) or (
-            named is not None and str(key).lower() == "value" and _is_secret(named, item)
+            str(key).lower() == "value" and any(_is_secret(name, item) for name in named)
         )
         masked[shown] = MASK if secret else _redacted(item, depth - 1)
     return masked
@@ -315,6 +430,8 @@ def _redacted_items(items: Sequence[Any], depth: int) -> Iterator[Any]:
     if len(items) == 2 and all(isinstance(item, str) for item in items) and _is_a_pair(*items):
         yield from (items[0], MASK)
         return
+    if items and all(isinstance(item, str) for item in items):
+        items = masked_arguments(items, MASK)
     before: Any = None
     for item in items:
         if isinstance(item, str) and isinstance(before, str) and item[:1] != "-" and _AN_OPTION.fullmatch(before):
@@ -336,10 +453,6 @@ def _is_secret(name: Any, value: Any) -> bool:
     if value is None or value == "" or isinstance(value, bool) or not isinstance(name, str):
         return False
     return names_a_secret(name)
-
-
-def _masked_in_url(match: re.Match[str]) -> str:
-    return f"{match['start'] or match['other'] or match['alone']}{MASK}"
 
 
 def _masked(match: re.Match[str]) -> str:

@@ -23,8 +23,8 @@ STRONG = (
     r"|passphrases?|passcode|pwd|psk|(?:seed|recovery)[_-]?phrase|secrets?|token"
     r"|(?:access|refresh|auth|api|bearer|id|session)[_-]?tokens"
     r"|authorization|amz-signature|shared[_-]?access[_-]?signature|jwts?|credentials?|cookies?|phpsessid|jsessionid|sessionid|connect\.sid"
-    r"|(?:api|access|private|secret|account|signing|encryption|master|auth|client|service|subscription|storage|license|instrumentation|pre[ _-]?shared"
-    r"|shared[_-]?access|ssh|deploy)[ _-]?keys?|(?<=[a-z0-9][_-])pw)" + _SUFFIX
+    r"|(?:api|access|private|secret|account|signing|encryption|master|auth|client|service|subscription|storage|license"
+    r"|instrumentation|pre[ _-]?shared|shared[_-]?access|ssh|deploy)[ _-]?keys?|(?<=[a-z0-9][_-])pw)" + _SUFFIX
 )
 """Names that are secrets wherever they stand, as a regular expression without regard to case."""
 

@@ -14,8 +14,8 @@ _WORD = r"[^\s\"']{1,200}"
 
 PROGRAMS = {
     # glued only: alone the option asks for the password
-    "mysql mysqldump mysqladmin mysqlimport mysqlcheck mysqlshow mysqlsh mysqlbinlog mariadb mariadb-dump mariadb-admin "
-    "7z 7za 7zz unrar rar": r"-p",
+    "mysql mysqldump mysqladmin mysqlimport mysqlcheck mysqlshow mysqlsh mysqlbinlog mariadb mariadb-dump "
+    "mariadb-admin 7z 7za 7zz unrar rar": r"-p",
     "sshpass mongo mongosh mongodump mongorestore mongoexport mongoimport mongostat mongotop cqlsh dsbulk twine az "
     "rabbitmqadmin ncftp ncftpput ncftpget snowsql cf jfrog arangosh taos keycloak kcadm.sh nuget": r"-p(?:\s+|=)?",
     "docker-login podman-login helm-login buildah-login skopeo-login nerdctl-login crane-login oc-login": (

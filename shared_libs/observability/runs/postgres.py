@@ -17,7 +17,16 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 from shared_libs.atomic.database_url import database_url
 from shared_libs.atomic.errors import MisuseError, RunStoreError, RunStoreUnavailable
 from shared_libs.observability.runs.shelf import newer
-from shared_libs.observability.runs.statements import FORM, MAKE_FORM, POSTGRES, SET_FORM, Change, Dialect, Params, together
+from shared_libs.observability.runs.statements import (
+    FORM,
+    MAKE_FORM,
+    POSTGRES,
+    SET_FORM,
+    Change,
+    Dialect,
+    Params,
+    together,
+)
 
 CONNECT_S = 5.0
 """Seconds a connection may take to be made."""

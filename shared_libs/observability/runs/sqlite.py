@@ -12,7 +12,16 @@ from typing import Any
 from shared_libs.atomic.errors import RunStoreError, RunStoreUnavailable
 from shared_libs.atomic.secrets import private
 from shared_libs.observability.runs.shelf import newer
-from shared_libs.observability.runs.statements import FORM, MAKE_FORM, SET_FORM, SQLITE, Change, Dialect, Params, together
+from shared_libs.observability.runs.statements import (
+    FORM,
+    MAKE_FORM,
+    SET_FORM,
+    SQLITE,
+    Change,
+    Dialect,
+    Params,
+    together,
+)
 
 BUSY_S = 5.0
 """Seconds to wait for a writer of another process."""

@@ -78,7 +78,8 @@ def redact_text(text: str) -> str:
     """
     if text.startswith(_TABLE):
         text = _without_secret_columns(text)
-    if INVISIBLE.search(text) is None and NEEDLESS.search(text) is None:
+    plain = (text.isascii() and text.replace("\n", "").isprintable()) or INVISIBLE.search(text) is None
+    if plain and NEEDLESS.search(text) is None:
         return _without_secrets(text)
     seen = NEEDLESS.sub(lambda match: chr(int(match[0][-2:], 16)), INVISIBLE.sub("", text))
     masked = _without_secrets(seen)

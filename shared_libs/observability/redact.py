@@ -49,6 +49,7 @@ PIECE = 1 << 15
 _NO_SECRETS = ("", "none", "null", "true", "false", MASK)
 _LOOKS_SECRET = re.compile(r"(?=.*[0-9])(?=.*[A-Za-z!#$%&*+/=^~]).{6,}|[^=]{6,}={1,2}|.{24,}", re.DOTALL)
 _FEW = 200
+_VALUES_IN_A_SCHEMA = frozenset({"default", "const", "enum", "example", "examples"})
 _VALUES = (bool, int, float)
 _IN_WORDS = string.ascii_letters + string.digits + "_"
 _TABLE = '{"columns":['
@@ -67,6 +68,22 @@ def redact_data(value: Any) -> Any:
     if _is_plain(value, texts, MAX_DEPTH) and redact_text(joined := "\n".join(texts)) == joined:
         return value
     return _redacted(value, MAX_DEPTH)
+
+
+def redact_schema(schema: Any, *, secret: bool = False) -> Any:
+    """Return a JSON Schema with its secrets masked; a property that is named as a secret is described all the same."""
+    if isinstance(schema, str):
+        return redact_text(schema)
+    if isinstance(schema, list | tuple):
+        return [redact_schema(item) for item in schema]
+    if not isinstance(schema, Mapping):
+        return schema
+    return {
+        key: MASK
+        if secret and key in _VALUES_IN_A_SCHEMA
+        else redact_schema(item, secret=isinstance(item, Mapping) and _is_secret(key, item))
+        for key, item in schema.items()
+    }
 
 
 def redact_text(text: str) -> str:

@@ -35,11 +35,14 @@ _DUE = """
         ON t.team = j.team
     LEFT JOIN (SELECT asked_by, count(*) AS going FROM factory_jobs WHERE status = 'running' GROUP BY asked_by) k
         ON k.asked_by = j.asked_by
-    WHERE j.status = 'queued' AND j.due_at <= CLOCK AND j.run_id = COALESCE($2, j.run_id) {not_refused}
+    WHERE j.status = 'queued' AND j.due_at <= CLOCK {only_those}
         AND (j.agent_limit IS NULL OR COALESCE(a.going, 0) < j.agent_limit)
         AND (j.team_limit IS NULL OR COALESCE(t.going, 0) < j.team_limit)
         AND (j.key_limit IS NULL OR COALESCE(k.going, 0) < j.key_limit)
-    ORDER BY j.priority DESC, j.due_at, j.submitted_at LIMIT $1 FOR UPDATE OF j SKIP_LOCKED"""
+    ORDER BY j.began_at IS NULL, j.priority DESC, j.due_at, j.submitted_at LIMIT $1 FOR UPDATE OF j SKIP_LOCKED"""
+
+_ALONE = "SELECT pg_advisory_xact_lock($1), set_config('enable_sort', 'off', true)"
+"""Who claims is alone; what a server knows of a queue's size is old, and made it sort all that waits for one run."""
 
 _LANES = {"agent": "agent_limit", "team": "team_limit", "asked_by": "key_limit"}
 """What runs are counted by, and the column that says how many may go on at once."""
@@ -93,17 +96,31 @@ class Holder:
         self.database = database
         self.executor = executor
 
-    async def claim(self, most: int, refused: Sequence[str] = (), only: str | None = None) -> list[Claim]:
-        """Take up to `most` runs from the queue, none whose definition is refused; or one alone, if it is due."""
-        return await self.database.run(lambda: self._claim(most, refused, only))
+    async def claim(
+        self, most: int, refused: Sequence[str] = (), only: str | None = None, *, begun: bool = False
+    ) -> list[Claim]:
+        """
+        Take up to `most` runs from the queue, those first that somebody has begun and lost.
 
-    def _claim(self, most: int, refused: Sequence[str], only: str | None) -> Script[list[Claim]]:
+        Args:
+            most: how many.
+            refused: definitions whose runs are left to others.
+            only: one run alone, if it is due.
+            begun: only those that have been begun.
+
+        """
+        return await self.database.run(lambda: self._claim(most, refused, only, begun))
+
+    def _claim(self, most: int, refused: Sequence[str], only: str | None, begun: bool) -> Script[list[Claim]]:
         if self.database.dialect == "postgresql":  # on SQLite a script that writes is alone
-            yield ask("SELECT pg_advisory_xact_lock($1)", _CLAIMS)
-        not_refused = "".join(f" AND j.definition <> ${number}" for number, _ in enumerate(refused, 3))
+            yield ask(_ALONE, _CLAIMS)
+        only_those = "".join(f" AND j.definition <> ${number}" for number, _ in enumerate(refused, 2))
+        only_those += "" if only is None else f" AND j.run_id = ${len(refused) + 2}"
+        only_those += " AND j.began_at IS NOT NULL" if begun else ""
+        named = () if only is None else (only,)
         going: dict[tuple[str, str], int] = {}
         taken = []
-        for row in (yield ask(_DUE.format(not_refused=not_refused), most, only, *refused)):
+        for row in (yield ask(_DUE.format(only_those=only_those), most, *refused, *named)):
             lanes = [(name, row[name]) for name in _LANES]
             for lane in lanes:
                 going.setdefault(lane, row[f"{lane[0]}_going"])

@@ -35,6 +35,13 @@ PRUNE_S = 3600.0
 POLL_S = 0.5
 """Seconds between two looks into the queue while nobody calls."""
 
+RESERVE = 2
+"""
+How many times its concurrency a worker takes on beyond it, of runs that others have begun and lost.
+
+So a takeover waits for no slot as long as a third of the workers live, and no worker is buried under a fleet's runs.
+"""
+
 REFUSED_S = 30.0
 """Seconds until a definition that could not be built here is tried again."""
 
@@ -176,18 +183,22 @@ class Worker:
     # the queue
 
     async def _claim(self) -> None:
-        free = self.policy.concurrency - len(self._tasks)
-        if free <= 0 or not self._beat.fresh:
+        most = self.policy.concurrency - len(self._tasks)
+        if full := most <= 0:
+            most += RESERVE * self.policy.concurrency
+        if most <= 0 or not self._beat.fresh:
             return
         now = self._loop.time()
         self._refused = {name: until for name, until in self._refused.items() if until > now}
         try:
-            claims = await self._holder.claim(free, list(self._refused), self._only)
+            claims = await self._holder.claim(most, list(self._refused), self._only, begun=full)
         except StoreUnavailable as error:
             _log.warning("worker %s cannot claim: %s", self.name, error)
             return
         for claim in claims:
             self._tasks[claim.run_id, claim.epoch] = self._loop.create_task(self._execute(claim))
+        if len(claims) == most and claims[-1].epoch > 1:
+            self._awake.set()  # there may be more that was lost than there were slots
 
     async def _attend(self) -> None:
         """Submit what is due, and be called when there is something to do; where nobody calls there are the polls."""
@@ -355,7 +366,10 @@ class Worker:
         self._refused[claim.definition_hash] = self._loop.time() + REFUSED_S
         why = f"worker {self.name} cannot do it: {why}"
         _log.warning("run %s: %s", claim.run_id, why)
-        await self._move(claim, None, _QUEUED | {"why": why})
+        changes = _QUEUED | {"why": why}
+        if not claim.last_event and claim.state is None:  # it has not begun, and its time does not count yet
+            changes |= {"first_at": None, "began_at": None}
+        await self._move(claim, None, changes)
 
     async def _move(
         self, claim: Claim, journal: FactJournal | None, changes: Mapping[str, Any], events: Events = ()

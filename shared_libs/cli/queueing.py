@@ -18,7 +18,7 @@ from shared_libs.cli.loop import CommandLoop
 from shared_libs.cli.queued import queue_url
 from shared_libs.durable import Job, JobStore, Worker, WorkerPolicy
 from shared_libs.durable.schedules import put_schedule
-from shared_libs.factory.durability import claimed_agent, submission
+from shared_libs.factory.durability import claimed_agent, extended_agent, submission
 from shared_libs.observability.printable import presentable
 from shared_libs.observability.run_store import RunStore
 
@@ -66,6 +66,7 @@ async def _work(arguments: argparse.Namespace) -> int:
         works = Worker(
             url,
             claimed_agent,
+            extend=extended_agent,
             policy=WorkerPolicy(
                 concurrency=arguments.concurrency,
                 lease_s=arguments.lease,
@@ -145,7 +146,7 @@ def run_here(arguments: argparse.Namespace, question: str, show: Callable[[Agent
                 if show is not None and event.run_id == made.run_id:
                     show(event)
 
-            await Worker(url, claimed_agent, record=record, only=made.run_id).run()
+            await Worker(url, claimed_agent, extend=extended_agent, record=record, only=made.run_id).run()
             return await store.get(made.run_id)
 
     loop = CommandLoop()

@@ -169,6 +169,7 @@ class Holder:
             cancelled=row["cancel_at"] is not None,
             followed=bool(row["followed"]),
             deaths=deaths,
+            extras=read_json(row["extras"]) or {},
         )
 
     async def keep(self, claim: Claim, fact: Fact | None, events: Events) -> bool:

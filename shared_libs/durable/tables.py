@@ -57,6 +57,7 @@ _FORMS: tuple[tuple[str, ...], ...] = (
         """CREATE INDEX factory_jobs_begun ON factory_jobs (priority DESC, due_at, submitted_at)
             WHERE status = 'queued' AND began_at IS NOT NULL""",
     ),
+    ("ALTER TABLE factory_jobs ADD COLUMN extras TEXT",),
 )
 """
 Each form of the tables as the statements that make it from the one before; what has been released stays as it is.

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 import msgspec
 
-from shared_libs.atomic.errors import FactoryError, RunInterrupted, in_words
+from shared_libs.atomic.errors import ConfigError, FactoryError, RunInterrupted, in_words
 from shared_libs.atomic.events import AgentEvent, EventSink, RunFinished
 from shared_libs.atomic.results import AgentResult
 from shared_libs.atomic.scope import Scope, use_scope
@@ -75,6 +75,16 @@ class Agent(Protocol):
 Build = Callable[[Claim, Sequence[EventSink]], Agent]
 """Makes the agent of a run, whose events go to the sinks; a `ConfigError` leaves the run to other workers."""
 
+Extend = Callable[[Any, Claim], Agent]
+"""Makes of an agent what one run wants of it beside its definition (`Claim.extras`)."""
+
+
+def _nothing_more(agent: Any, claim: Claim) -> Agent:
+    if claim.extras:
+        raise ConfigError(["this worker can do nothing for a run beside its definition"])
+    made: Agent = agent
+    return made
+
 
 class Worker:
     """
@@ -82,7 +92,8 @@ class Worker:
 
     Args:
         url: the store.
-        build: makes the agent of a run.
+        build: makes the agent of a definition, for all its runs.
+        extend: makes of that what one run wants beside it; without, such runs are left to others.
         policy: how much it does, and when it gives up.
         record: gets every event of every run, sub-agents' too, and whose it is (the team).
         name: what people call it; by default host and process.
@@ -95,6 +106,7 @@ class Worker:
         url: str,
         build: Build,
         *,
+        extend: Extend | None = None,
         policy: WorkerPolicy | None = None,
         record: Callable[[AgentEvent, str], None] | None = None,
         name: str = "",
@@ -104,7 +116,7 @@ class Worker:
         self.executor = uuid.uuid4().hex  # the name of a pod comes back; this does not
         self.name = name or f"{socket.gethostname()}:{os.getpid()}"
         self.policy = policy or WorkerPolicy()
-        self._url, self._build = url, build
+        self._url, self._build, self._extend = url, build, extend or _nothing_more
         self._record, self._only = record, only
         self._holder = Holder(self.store.database, self.executor)
         self._tasks: dict[tuple[str, int], asyncio.Task[None]] = {}
@@ -284,7 +296,7 @@ class Worker:
             await self._end(claim, None, _failed(claim, why))
             return
         try:
-            agent = await self._agent(claim)
+            agent = self._extend(await self._agent(claim), claim)
         except Exception as error:  # noqa: BLE001 - whatever keeps it from being built here
             await self._refuse(claim, in_words(error) if not isinstance(error, FactoryError) else str(error))
             return

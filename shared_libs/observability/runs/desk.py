@@ -14,7 +14,7 @@ from shared_libs.atomic.errors import RunStoreError
 from shared_libs.atomic.events import RunFinished, RunStarted, TextDelta, ThinkingDelta, decode_event
 from shared_libs.atomic.results import AgentResult
 from shared_libs.observability.attribution import Attributor
-from shared_libs.observability.redact import redact_start, redact_text
+from shared_libs.observability.redact import redact_text
 from shared_libs.observability.runs.contents import kept
 from shared_libs.observability.runs.hub import Hub
 from shared_libs.observability.runs.rows import LATE_S, SHOWN, first_id, moment, new_id
@@ -52,10 +52,14 @@ class Told(msgspec.Struct, frozen=True):
 
 
 class _Run(msgspec.Struct):
-    """A run under way: its number in the tables, what was asked, what its time went on, and the text that may go on."""
+    """
+    A run under way.
+
+    Its number in the tables, the words of what was asked, what its time went on, and the text that may go on.
+    """
 
     id: int
-    question: str
+    words: list[str]
     attributor: Attributor
     piece: dict[str, Any] | None = None
 
@@ -102,13 +106,14 @@ class Desk:
             run = self._looked_up(*key)
         changes: list[Change] = []
         data: dict[str, Any] = msgspec.json.decode(told.event)
+        masked = kept(data, contents=self._contents) if not isinstance(event, TextDelta | ThinkingDelta) else data
         if run is None or begins:
             if not isinstance(event, RunStarted):
                 return []
-            run = _Run(new_id(event.started_at), self._shown(event.question) or "", Attributor())
-            changes.append(Change(BEGIN_RUN, self._begun(event, told, run)))
-            words = " ".join(words_of(run.question))
-            changes.append(Change(self.shelf.dialect.set_words, {"id": run.id, "words": words}))
+            question = _beginning(masked["question"])
+            run = _Run(new_id(event.started_at), words_of(question), Attributor())
+            changes.append(Change(BEGIN_RUN, _begun(event, told, run, question)))
+            changes.append(self._words(run))
         elif isinstance(event, RunStarted):
             changes.append(Change(RESUME_RUN, {"id": run.id, "ends_by": _ends_by(datetime.now(UTC), event.timeout_s)}))
         self._remember(key, run)
@@ -124,9 +129,10 @@ class Desk:
         if run.piece is not None:
             changes.append(self._event(run.id, run.piece))
             run.piece = None
-        changes.append(self._event(run.id, data))
+        text = told.event if masked is data and self._contents else msgspec.json.encode(masked)
+        changes.append(_added(run.id, event.seq, text))
         if isinstance(event, RunFinished):
-            changes += self._ended(run, event.result)
+            changes += self._ended(run, event.result, masked["result"])
             if event.result.status != "paused":
                 del self._open[key]
         return changes
@@ -140,8 +146,19 @@ class Desk:
 
         """
         if changes:
-            self.shelf.write(changes)
+            self.shelf.write(self._in_order(changes))
             self.hub.tell(change.values["id"] for change in changes)
+
+    def _in_order(self, changes: Sequence[Change]) -> list[Change]:
+        """
+        Put what costs less together together, and leave out words that others replace at once.
+
+        Rows of runs stay in their order, before what belongs to them.
+        """
+        events = [change for change in changes if change.statement == ADD_EVENT]
+        words = {change.values["id"]: change for change in changes if change.statement == self.shelf.dialect.set_words}
+        apart = (ADD_EVENT, self.shelf.dialect.set_words)
+        return [*(change for change in changes if change.statement not in apart), *events, *words.values()]
 
     def prune_some(self) -> int:
         """
@@ -180,32 +197,16 @@ class Desk:
         found = self.shelf.select(*select_run(run_id, team))
         if not found:
             return None
-        run = _Run(found[0][0], row_of(found[0]).question, Attributor())
+        run = _Run(found[0][0], words_of(row_of(found[0]).question), Attributor())
         for (event,) in self.shelf.select(ALL_EVENTS, {"id": run.id}):
             run.attributor.take(decode_event(event))
         return run
 
-    def _begun(self, event: RunStarted, told: Told, run: _Run) -> dict[str, Any]:
-        return {
-            "id": run.id,
-            "run_id": event.run_id,
-            "team": told.team,
-            "source": told.source,
-            "agent": event.agent,
-            "model": event.model,
-            "session_id": event.session_id,
-            "parent_run_id": event.parent_run_id,
-            "started_at": moment(event.started_at).astimezone(UTC).isoformat(timespec="milliseconds"),
-            "timeout_s": event.timeout_s,
-            "ends_by": _ends_by(moment(event.started_at), event.timeout_s),
-            "rehearsal": int(event.rehearsal),
-            "question": run.question,
-        }
-
-    def _ended(self, run: _Run, result: AgentResult) -> list[Change]:
+    def _ended(self, run: _Run, result: AgentResult, masked: dict[str, Any]) -> list[Change]:
         spent = run.attributor.attribution()
         parts = spent.parts
-        answer, error = self._shown(result.answer), redact_start(result.error or "", SHOWN).replace("\0", " ")
+        answer = None if result.answer is None or not self._contents else _beginning(masked["answer"])
+        error = _beginning(masked["error"] or "")
         row = {
             "id": run.id,
             "status": result.status,
@@ -220,18 +221,41 @@ class Desk:
             "why": redact_text(spent.why),
             "parts": msgspec.json.encode(parts).decode(),
         }
-        words = " ".join(words_of(f"{run.question} {answer or ''} {error}"))
-        return [Change(END_RUN, row), Change(self.shelf.dialect.set_words, {"id": run.id, "words": words})]
+        run.words += words_of(f"{answer or ''} {error}")
+        return [Change(END_RUN, row), self._words(run)]
+
+    def _words(self, run: _Run) -> Change:
+        return Change(self.shelf.dialect.set_words, {"id": run.id, "words": " ".join(run.words)})
 
     def _event(self, id: int, data: dict[str, Any]) -> Change:
-        event = msgspec.json.encode(kept(data, contents=self._contents)).decode()
-        return Change(ADD_EVENT, {"id": id, "seq": data["seq"], "event": event})
+        return _added(id, data["seq"], msgspec.json.encode(kept(data, contents=self._contents)))
 
-    def _shown(self, text: str | None) -> str | None:
-        """The beginning of a text, as a row has it."""
-        if text is None or not self._contents:
-            return None
-        return redact_start(text, SHOWN).replace("\0", " ")
+
+def _added(id: int, seq: int, event: bytes) -> Change:
+    return Change(ADD_EVENT, {"id": id, "seq": seq, "event": event.decode()})
+
+
+def _beginning(masked: str) -> str:
+    """Return the beginning of a text, as a row has it."""
+    return masked[:SHOWN].replace("\0", " ")
+
+
+def _begun(event: RunStarted, told: Told, run: _Run, question: str) -> dict[str, Any]:
+    return {
+        "id": run.id,
+        "run_id": event.run_id,
+        "team": told.team,
+        "source": told.source,
+        "agent": event.agent,
+        "model": event.model,
+        "session_id": event.session_id,
+        "parent_run_id": event.parent_run_id,
+        "started_at": moment(event.started_at).astimezone(UTC).isoformat(timespec="milliseconds"),
+        "timeout_s": event.timeout_s,
+        "ends_by": _ends_by(moment(event.started_at), event.timeout_s),
+        "rehearsal": int(event.rehearsal),
+        "question": question,
+    }
 
 
 def _ends_by(start: datetime, timeout_s: float) -> float:

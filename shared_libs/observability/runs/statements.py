@@ -7,8 +7,9 @@ Where the two differ a statement stands in the `Dialect`. Values are bound by na
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import datetime
+from itertools import groupby
 from typing import Any, TypedDict
 
 import msgspec
@@ -50,6 +51,12 @@ class Change(msgspec.Struct, frozen=True):
 
     statement: str
     values: Params
+
+
+def together(changes: Sequence[Change]) -> Iterator[tuple[str, list[Params]]]:
+    """Yield each statement once for all changes in a row that it makes, with the values of each."""
+    for statement, same in groupby(changes, key=lambda change: change.statement):
+        yield statement, [change.values for change in same]
 
 
 _RUNS = """

@@ -20,14 +20,7 @@ from shared_libs.service.admission import Demand
 from shared_libs.service.bodies import decode_json
 from shared_libs.service.callers import Caller
 from shared_libs.service.catalogue import Entry
-from shared_libs.service.durable import (
-    ANSWER_S,
-    ANSWER_SHARE,
-    DurableRun,
-    row_of,
-    submission_of,
-    wants_durable,
-)
+from shared_libs.service.durable import durable_run, row_of, submission_of, wants_durable
 from shared_libs.service.endpoint import Call, Endpoint
 from shared_libs.service.keys import require_key
 from shared_libs.service.live import Asked, LiveRun, demand_of_run
@@ -126,15 +119,13 @@ async def begin(call: Call) -> None:
         )
         demand = demand_of_run(entry, call.caller, deadline, call.priority)
         run_id = asked_before.run_id if asked_before.has_key else uuid.uuid4().hex
+        if durable and background:
+            timeout_s = body.get("timeout")
+            made = await submission_of(entry, asked, demand, run_id=run_id, timeout_s=timeout_s, followed=False)
+            await _answer_submitted(call, demand, made)
+            return
         if durable:
-            left_s = deadline.remaining()
-            timeout_s = body.get("timeout") if background else left_s - min(ANSWER_S, ANSWER_SHARE * left_s)
-            followed = streaming and not background
-            made = await submission_of(entry, asked, demand, run_id=run_id, timeout_s=timeout_s, followed=followed)
-            if background:
-                await _answer_submitted(call, demand, made)
-                return
-            live = DurableRun(entry, demand, call.service.queue, run_id, made=made)
+            live = durable_run(entry, asked, demand, call.service.queue, run_id)
         else:
             live = LiveRun(entry, asked, demand, record=call.service.record(call.caller), run_id=run_id)
         call.service.runs.begin(live)

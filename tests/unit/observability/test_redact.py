@@ -110,6 +110,28 @@ def test_values_under_secret_names_are_masked_at_any_depth_and_the_data_is_left_
     assert json.dumps(data) == before
 
 
+def test_data_that_hold_nothing_to_mask_are_not_made_anew_and_texts_beside_each_other_are_not_one():
+    data = {
+        "run_id": "0f" * 16,
+        "usage": {"input_tokens": 5},
+        "items": ["the key", {"text": "to a session"}],
+        "at": 0.5,
+    }
+    assert redact_data(data) is data
+    assert redact_data(["the password:", "hunter2 is on the next page"]) == [
+        "the password:",
+        "hunter2 is on the next page",
+    ]
+    hidden = {
+        "said": "sk-abcDEF12345",
+        "more": [1, {"value": "x", "name": "api_key"}, ["token", "abc123def"], ("a", 1)],
+    }
+    assert redact_data(hidden) == {
+        "said": "[redacted]",
+        "more": [1, {"value": "[redacted]", "name": "api_key"}, ["token", "[redacted]"], ["a", 1]],
+    }
+
+
 def test_masking_twice_changes_nothing_more():
     for secret in SECRETS:
         once = redact_text(f"password={secret} api_key: {secret}")
@@ -301,6 +323,7 @@ PIECES_OF_HOSTILE_TEXT = [
         "pw",
     ),
     *("token_1", "password_2_", "mot de ", "[('token', '"),
+    *("session is ", "a_key->"),
     *("https://hooks.slack.com/", "a@", "-", "a-a_", "name, ", "--password '"),
 ]
 

@@ -13,6 +13,7 @@ from shared_libs.agents import ReActAgent
 from shared_libs.atomic import BaseLLMWrapper, BaseMemory, LLMResponse
 from shared_libs.atomic.errors import MemoryStoreError, MemoryUnavailable
 from shared_libs.atomic.llms import ScriptedLLM
+from shared_libs.atomic.loading import load
 from shared_libs.memory import SQLMemory
 from tests.support import run, run_virtual
 
@@ -48,6 +49,24 @@ FIRST_CALL = """
     on_the_loop = {name for name, main in loaded_by.items() if main}
     assert not on_the_loop & {"aiohttp", "yarl", "tenacity"}, on_the_loop
 """
+
+
+@pytest.mark.promise("opened")
+def test_what_another_call_has_begun_to_load_is_waited_for(tmp_path, monkeypatch):
+    (tmp_path / "slow_to_load.py").write_text("import threading\nmay_end = threading.Event()\nmay_end.wait(30)\n")
+    monkeypatch.syspath_prepend(tmp_path)
+
+    async def main():
+        first = asyncio.create_task(load("slow_to_load"))
+        while "slow_to_load" not in sys.modules or not hasattr(sys.modules["slow_to_load"], "may_end"):
+            await asyncio.sleep(0)
+        second = asyncio.create_task(load("slow_to_load"))
+        await asyncio.sleep(0)
+        assert not second.done()
+        sys.modules["slow_to_load"].may_end.set()
+        await asyncio.wait_for(asyncio.gather(first, second), 30)
+
+    run(main())
 
 
 @pytest.mark.promise("opened")

@@ -36,8 +36,8 @@ from shared_libs.durable import Claim, Job, JobStore, Submission, Worker, Worker
 from shared_libs.durable.holding import Holder
 
 TURNS = 4
-AT_ONCE = 300
-"""Runs that a worker does at once: all there are, so that a takeover waits for a lease and not for a slot."""
+AT_ONCE = 100
+"""Runs that a worker does at once: three have slots for all there are, and none to spare."""
 
 
 class Notes:
@@ -111,8 +111,8 @@ async def work(url: str, notes: Notes, version: int, pace_s: float, lease_s: flo
 
     claim = Holder.claim
 
-    async def noted(self: Holder, *arguments: Any) -> list[Claim]:
-        claims = await claim(self, *arguments)
+    async def noted(self: Holder, *arguments: Any, **more: Any) -> list[Claim]:
+        claims = await claim(self, *arguments, **more)
         for one in claims:
             notes.write("claimed", run=one.run_id, epoch=one.epoch)
         return claims

@@ -208,6 +208,15 @@ REQUIREMENTS: dict[str, Requirement] = {
         "without contents no word of a user, a model or a tool is kept, and names, times and reasons are",
         "docs/runs.md",
     ),
+    "runs-sent": Requirement(
+        "where contents are kept, so is what each model was asked: whole, told once however long the run, secrets "
+        "masked; nobody else hears of it, and without contents nothing is done for it",
+        "docs/runs.md",
+    ),
+    "runs-saved": Requirement(
+        "a run that was kept is saved as a scenario, and as a cassette, which play again to the same answer",
+        "docs/cassettes.md",
+    ),
     "runs-never-wait": Requirement(
         "a store that is slow or away holds up no run and grows by nothing; what it loses is counted and told",
         "docs/runs.md",

@@ -9,6 +9,10 @@ from pathlib import Path
 
 import aiohttp
 
+from shared_libs.atomic.events import AgentEvent
+from shared_libs.durable import Worker, WorkerPolicy
+from shared_libs.factory.durability import claimed_agent, extended_agent
+from shared_libs.observability.run_store import RunStore
 from shared_libs.service.server import Server, make_server
 from shared_libs.service.settings import Settings, load_settings
 
@@ -75,6 +79,27 @@ async def serving(folder: Path, key: str = "", **settings) -> AsyncIterator[Serv
         await task
 
 
+@asynccontextmanager
+async def at_work(folder: Path) -> AsyncIterator[Worker]:
+    """A worker as `factory worker` makes it, on the store that a folder is served with."""
+    url = f"sqlite:///{folder / 'runs.db'}"
+    runs = RunStore(url)
+
+    def record(event: AgentEvent, team: str) -> None:
+        runs.record(event, team, "worker")
+
+    async with runs:
+        worker = Worker(url, claimed_agent, extend=extended_agent, policy=WorkerPolicy(lease_s=1.0), record=record)
+        task = asyncio.create_task(worker.run())
+        try:
+            yield worker
+        finally:
+            if not task.done():
+                await worker.started.wait()
+                worker.drain()
+            await task
+
+
 def model_at(server, name="remote", **more) -> str:
     """A definition whose model is at a server of the test."""
     lines = [f"name: {name}", f"llm: {{provider: openai, model: m, base_url: '{server.url('openai')}', api_key: x}}"]
@@ -99,4 +124,4 @@ def write(folder: Path, **definitions: str) -> Path:
     return folder
 
 
-__all__ = ["ASKED", "HELLO", "Served", "Settings", "events_of", "model_at", "serving", "write"]
+__all__ = ["ASKED", "HELLO", "Served", "Settings", "at_work", "events_of", "model_at", "serving", "write"]

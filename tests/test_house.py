@@ -256,6 +256,8 @@ def _told(path, thing):
 
 
 def _signature(thing):
+    if not (inspect.isclass(thing) or inspect.isroutine(thing)):
+        return ""  # 3.13 has a signature for an alias as well
     try:
         text = str(inspect.signature(thing))
     except (TypeError, ValueError):

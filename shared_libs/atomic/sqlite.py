@@ -17,7 +17,8 @@ def sqlite_connection(connect: Callable[[], sqlite3.Connection]) -> aiosqlite.Co
     Return a connection to be awaited; `connect` opens it in its thread.
 
     Its thread keeps no process alive. It can be stopped twice: a call that is cancelled stops it, and so does its own
-    end, and the second would wait for a thread that has gone. What was opened for a caller that had left is closed.
+    end, and the second would wait for a thread that has gone. What was opened for a caller that had left is closed, and
+    so is what was under way when the caller's event loop ended.
     """
     import aiosqlite
 
@@ -36,11 +37,22 @@ def sqlite_connection(connect: Callable[[], sqlite3.Connection]) -> aiosqlite.Co
 
         def _close_what_nobody_took(self) -> None:
             if self._connection is None:
-                for one in opened:
-                    one.close()
+                close()
+
+    def close() -> None:
+        for one in opened:
+            one.close()
+
+    def work() -> None:
+        try:
+            answer_calls()
+        except RuntimeError:  # the loop of the call has closed: nobody comes for this answer, nor for another one
+            close()
 
     connection = Connection(open_one, iter_chunk_size=64)
-    connection._thread.daemon = True  # noqa: SLF001 - as SQLAlchemy does with the connections it makes
+    thread = connection._thread  # noqa: SLF001 - as SQLAlchemy does with the connections it makes
+    answer_calls, thread.run = thread.run, work  # type: ignore[method-assign]
+    thread.daemon = True
     return connection
 
 

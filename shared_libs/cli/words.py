@@ -209,7 +209,7 @@ def _worker(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--retention", type=days, default=30.0, metavar="DAYS", help="forget what ended before; 0: never (default: 30)"
     )
-    parser.add_argument("--health", type=port, metavar="P", help="answer probes on this port: /healthz, /readyz")
+    parser.add_argument("--health", type=port, metavar="P", help="answer on this port: /healthz, /readyz, /metrics")
     parser.add_argument("--store", metavar="URL", help=_DURABLE_STORE)
 
 

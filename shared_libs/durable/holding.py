@@ -6,13 +6,14 @@ Every write names the run, its epoch and the worker: from a worker that has lost
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
 
 from shared_libs.durable.database import CLOCK, Database, Script, ask
-from shared_libs.durable.jobs import Claim, Held
+from shared_libs.durable.jobs import Claim, Held, WorkerCounts
 from shared_libs.durable.store import DECIDED, RUN_CHANNEL, WORKER_CHANNEL, called, read_json
 
 NOW = object()
@@ -35,11 +36,14 @@ _DUE = """
         ON t.team = j.team
     LEFT JOIN (SELECT asked_by, count(*) AS going FROM factory_jobs WHERE status = 'running' GROUP BY asked_by) k
         ON k.asked_by = j.asked_by
-    WHERE j.status = 'queued' AND j.due_at <= CLOCK AND j.run_id = COALESCE($2, j.run_id) {not_refused}
+    WHERE j.status = 'queued' AND j.due_at <= CLOCK {only_those}
         AND (j.agent_limit IS NULL OR COALESCE(a.going, 0) < j.agent_limit)
         AND (j.team_limit IS NULL OR COALESCE(t.going, 0) < j.team_limit)
         AND (j.key_limit IS NULL OR COALESCE(k.going, 0) < j.key_limit)
-    ORDER BY j.priority DESC, j.due_at, j.submitted_at LIMIT $1 FOR UPDATE OF j SKIP_LOCKED"""
+    ORDER BY j.began_at IS NULL, j.priority DESC, j.due_at, j.submitted_at LIMIT $1 FOR UPDATE OF j SKIP_LOCKED"""
+
+_ALONE = "SELECT pg_advisory_xact_lock($1), set_config('enable_sort', 'off', true)"
+"""Who claims is alone; what a server knows of a queue's size is old, and made it sort all that waits for one run."""
 
 _LANES = {"agent": "agent_limit", "team": "team_limit", "asked_by": "key_limit"}
 """What runs are counted by, and the column that says how many may go on at once."""
@@ -92,18 +96,33 @@ class Holder:
     def __init__(self, database: Database, executor: str) -> None:
         self.database = database
         self.executor = executor
+        self.counts = WorkerCounts()
 
-    async def claim(self, most: int, refused: Sequence[str] = (), only: str | None = None) -> list[Claim]:
-        """Take up to `most` runs from the queue, none whose definition is refused; or one alone, if it is due."""
-        return await self.database.run(lambda: self._claim(most, refused, only))
+    async def claim(
+        self, most: int, refused: Sequence[str] = (), only: str | None = None, *, begun: bool = False
+    ) -> list[Claim]:
+        """
+        Take up to `most` runs from the queue, those first that somebody has begun and lost.
 
-    def _claim(self, most: int, refused: Sequence[str], only: str | None) -> Script[list[Claim]]:
+        Args:
+            most: how many.
+            refused: definitions whose runs are left to others.
+            only: one run alone, if it is due.
+            begun: only those that have been begun.
+
+        """
+        return await self.database.run(lambda: self._claim(most, refused, only, begun))
+
+    def _claim(self, most: int, refused: Sequence[str], only: str | None, begun: bool) -> Script[list[Claim]]:
         if self.database.dialect == "postgresql":  # on SQLite a script that writes is alone
-            yield ask("SELECT pg_advisory_xact_lock($1)", _CLAIMS)
-        not_refused = "".join(f" AND j.definition <> ${number}" for number, _ in enumerate(refused, 3))
+            yield ask(_ALONE, _CLAIMS)
+        only_those = "".join(f" AND j.definition <> ${number}" for number, _ in enumerate(refused, 2))
+        only_those += "" if only is None else f" AND j.run_id = ${len(refused) + 2}"
+        only_those += " AND j.began_at IS NOT NULL" if begun else ""
+        named = () if only is None else (only,)
         going: dict[tuple[str, str], int] = {}
         taken = []
-        for row in (yield ask(_DUE.format(not_refused=not_refused), most, only, *refused)):
+        for row in (yield ask(_DUE.format(only_those=only_those), most, *refused, *named)):
             lanes = [(name, row[name]) for name in _LANES]
             for lane in lanes:
                 going.setdefault(lane, row[f"{lane[0]}_going"])
@@ -152,10 +171,19 @@ class Holder:
             cancelled=row["cancel_at"] is not None,
             followed=bool(row["followed"]),
             deaths=deaths,
+            extras=read_json(row["extras"]) or {},
         )
 
     async def keep(self, claim: Claim, fact: Fact | None, events: Events) -> bool:
         """Record a fact and the events that were told until then; False where the run is not this worker's any more."""
+        began = time.perf_counter()
+        held = await self._kept(claim, fact, events)
+        if fact is not None:
+            self.counts.facts += 1
+            self.counts.facts_s += time.perf_counter() - began
+        return held
+
+    async def _kept(self, claim: Claim, fact: Fact | None, events: Events) -> bool:
         if self.database.dialect == "postgresql":  # one statement, and so one round trip
             mine = (claim.run_id, claim.epoch, self.executor, claim.segment)
             name, value = (None, None) if fact is None else (fact.name, fact.value)

@@ -24,6 +24,7 @@ class Submission(msgspec.Struct, frozen=True, kw_only=True):
         session_id: the conversation to continue.
         timeout_s: seconds from the run's start; None: the definition's.
         team: whose it is (a key's team); `team_limit` is how many of the team's runs go on at once.
+        extras: what is wanted of the agent beside its definition, as plain data; whoever makes the agent reads it.
         followed: whether somebody is about to follow it: then its words come live from the first one on.
         asked_by: the key it was asked with; `key_limit` is how many runs of that key go on at once.
         priority: the higher ones are begun first.
@@ -45,6 +46,7 @@ class Submission(msgspec.Struct, frozen=True, kw_only=True):
     team_limit: int | None = None
     asked_by: str = ""
     key_limit: int | None = None
+    extras: dict[str, Any] = {}
     followed: bool = False
 
 
@@ -76,6 +78,7 @@ class Claim(msgspec.Struct, frozen=True, kw_only=True):
     cancelled: bool
     followed: bool
     deaths: int
+    extras: dict[str, Any] = {}
 
 
 class Job(msgspec.Struct, frozen=True, kw_only=True):
@@ -167,6 +170,21 @@ class Held(msgspec.Struct, frozen=True):
     cancelled: bool
     followed: bool
     held_s: float
+
+
+class WorkerCounts(msgspec.Struct):
+    """
+    What a worker has done since it began.
+
+    `new` and `again` are runs it took that nobody, or somebody, had begun, `handed_over` those it left to others;
+    `facts` it recorded in `facts_s` seconds of waiting.
+    """
+
+    new: int = 0
+    again: int = 0
+    handed_over: int = 0
+    facts: int = 0
+    facts_s: float = 0.0
 
 
 class WorkerPolicy(msgspec.Struct, frozen=True, kw_only=True):

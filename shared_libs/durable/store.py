@@ -93,7 +93,7 @@ class JobStore:
 
     def submitting(self, job: Submission, definition_hash: str) -> Script[bool]:
         """`submit`, as a part of a transaction."""
-        question = to_json(job.question)
+        question, extras = to_json(job.question), to_json(job.extras) if job.extras else None
         yield ask(
             """INSERT INTO factory_definitions (hash, definition, file, used_at) VALUES ($1, $2, $3, CLOCK)
                ON CONFLICT (hash) DO UPDATE SET used_at = excluded.used_at""",
@@ -103,18 +103,20 @@ class JobStore:
         )
         made = yield ask(
             """INSERT INTO factory_jobs (run_id, status, agent, definition, question, session_id, team, timeout_s,
-                   priority, agent_limit, team_limit, asked_by, key_limit, submitted_at, due_at, followed_until)
-               VALUES ($1, 'queued', $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, CLOCK, CLOCK + $13, CLOCK + $14)
+                   priority, agent_limit, team_limit, asked_by, key_limit, extras,
+                   submitted_at, due_at, followed_until)
+               VALUES ($1, 'queued', $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13,
+                   CLOCK, CLOCK + $14, CLOCK + $15)
                ON CONFLICT DO NOTHING RETURNING run_id""",
             *(job.run_id, job.agent, definition_hash, question, job.session_id, job.team, job.timeout_s),
-            *(job.priority, job.agent_limit, job.team_limit, job.asked_by, job.key_limit, float(job.delay_s)),
+            *(job.priority, job.agent_limit, job.team_limit, job.asked_by, job.key_limit, extras, float(job.delay_s)),
             FOLLOWED_S if job.followed else 0.0,
         )
         if made:
             yield from called(self.database.dialect, WORKER_CHANNEL, "queued")
             return True
-        there = yield ask("SELECT question, agent, team FROM factory_jobs WHERE run_id = $1", job.run_id)
-        if [tuple(row) for row in there] != [(question, job.agent, job.team)]:
+        there = yield ask("SELECT question, agent, team, extras FROM factory_jobs WHERE run_id = $1", job.run_id)
+        if [tuple(row) for row in there] != [(question, job.agent, job.team, extras)]:
             raise MisuseError(f"there is another run {job.run_id!r}: give this one an id of its own")
         return False
 
@@ -129,6 +131,16 @@ class JobStore:
         if job.result is None:
             return job
         return msgspec.structs.replace(job, result=(await self._whole(run_id, [job.result]))[0])
+
+    async def state(self, run_id: str, team: str | None = None) -> dict[str, Any] | None:
+        """Return what a run that waits goes on from; None where it does not, or is another team's."""
+        rows = await self.database.one(
+            ask(
+                "SELECT state FROM factory_jobs WHERE run_id = $1 AND team = COALESCE($2, team) AND ended_at IS NULL",
+                *(run_id, team),
+            )
+        )
+        return read_json(rows[0]["state"]) if rows else None
 
     async def has_ended(self, run_id: str) -> bool:
         """Whether nothing more becomes of a run; also where it has been forgotten."""
@@ -298,6 +310,16 @@ class JobStore:
             )
             for row in rows
         ]
+
+    async def waiting(self) -> tuple[int, float]:
+        """Return how many runs could begin now, and for how many seconds the first of them could have."""
+        rows = await self.database.one(
+            ask(
+                """SELECT count(*) AS runs, COALESCE(CLOCK - min(due_at), 0) AS oldest_s
+                   FROM factory_jobs WHERE status = 'queued' AND due_at <= CLOCK"""
+            )
+        )
+        return rows[0]["runs"], float(rows[0]["oldest_s"])
 
     async def sizes(self) -> Sizes:
         """Return how much there is of everything."""

@@ -50,11 +50,19 @@ _FORMS: tuple[tuple[str, ...], ...] = (
         "ALTER TABLE factory_jobs ADD COLUMN key_limit INTEGER",
         "CREATE INDEX factory_jobs_submitted ON factory_jobs (submitted_at)",
     ),
+    (
+        "DROP INDEX factory_jobs_queued",
+        """CREATE INDEX factory_jobs_next ON factory_jobs ((began_at IS NULL), priority DESC, due_at, submitted_at)
+            WHERE status = 'queued'""",
+        """CREATE INDEX factory_jobs_begun ON factory_jobs (priority DESC, due_at, submitted_at)
+            WHERE status = 'queued' AND began_at IS NOT NULL""",
+    ),
+    ("ALTER TABLE factory_jobs ADD COLUMN extras TEXT",),
 )
 """
 Each form of the tables as the statements that make it from the one before; what has been released stays as it is.
 
-A form only adds: in a rolling update processes of the version before go on beside it.
+A form takes nothing away but indexes: in a rolling update processes of the version before go on beside it.
 """
 
 VERSION = len(_FORMS)

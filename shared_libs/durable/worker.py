@@ -13,8 +13,8 @@ from typing import Any, Protocol
 
 import msgspec
 
-from shared_libs.atomic.errors import FactoryError, RunInterrupted, in_words
-from shared_libs.atomic.events import AgentEvent, EventSink, RunFinished
+from shared_libs.atomic.errors import ConfigError, FactoryError, RunInterrupted, in_words
+from shared_libs.atomic.events import AgentEvent, EventSink, ModelAsked, RunFinished, WithRequests
 from shared_libs.atomic.results import AgentResult
 from shared_libs.atomic.scope import Scope, use_scope
 from shared_libs.durable.beat import Beat
@@ -34,6 +34,13 @@ PRUNE_S = 3600.0
 
 POLL_S = 0.5
 """Seconds between two looks into the queue while nobody calls."""
+
+RESERVE = 2
+"""
+How many times its concurrency a worker takes on beyond it, of runs that others have begun and lost.
+
+So a takeover waits for no slot as long as a third of the workers live, and no worker is buried under a fleet's runs.
+"""
 
 REFUSED_S = 30.0
 """Seconds until a definition that could not be built here is tried again."""
@@ -68,6 +75,16 @@ class Agent(Protocol):
 Build = Callable[[Claim, Sequence[EventSink]], Agent]
 """Makes the agent of a run, whose events go to the sinks; a `ConfigError` leaves the run to other workers."""
 
+Extend = Callable[[Any, Claim], Agent]
+"""Makes of an agent what one run wants of it beside its definition (`Claim.extras`)."""
+
+
+def _nothing_more(agent: Any, claim: Claim) -> Agent:
+    if claim.extras:
+        raise ConfigError(["this worker can do nothing for a run beside its definition"])
+    made: Agent = agent
+    return made
+
 
 class Worker:
     """
@@ -75,7 +92,8 @@ class Worker:
 
     Args:
         url: the store.
-        build: makes the agent of a run.
+        build: makes the agent of a definition, for all its runs.
+        extend: makes of that what one run wants beside it; without, such runs are left to others.
         policy: how much it does, and when it gives up.
         record: gets every event of every run, sub-agents' too, and whose it is (the team).
         name: what people call it; by default host and process.
@@ -88,6 +106,7 @@ class Worker:
         url: str,
         build: Build,
         *,
+        extend: Extend | None = None,
         policy: WorkerPolicy | None = None,
         record: Callable[[AgentEvent, str], None] | None = None,
         name: str = "",
@@ -97,9 +116,10 @@ class Worker:
         self.executor = uuid.uuid4().hex  # the name of a pod comes back; this does not
         self.name = name or f"{socket.gethostname()}:{os.getpid()}"
         self.policy = policy or WorkerPolicy()
-        self._url, self._build = url, build
+        self._url, self._build, self._extend = url, build, extend or _nothing_more
         self._record, self._only = record, only
         self._holder = Holder(self.store.database, self.executor)
+        self.counts = self._holder.counts
         self._tasks: dict[tuple[str, int], asyncio.Task[None]] = {}
         self._journals: dict[str, FactJournal] = {}
         self._agents: dict[tuple[str, str | None], Agent] = {}
@@ -169,6 +189,21 @@ class Worker:
         return self.started.is_set() and self._beat.fresh and not self._draining
 
     @property
+    def draining(self) -> bool:
+        """Whether it was told to end."""
+        return self._draining
+
+    @property
+    def beat_age_s(self) -> float:
+        """Seconds since its last beat got through."""
+        return self._beat.age_s
+
+    @property
+    def held(self) -> frozenset[str]:
+        """The ids of the runs it does."""
+        return frozenset(self._journals)
+
+    @property
     def busy(self) -> int:
         """How many runs it does."""
         return len(self._tasks)
@@ -176,18 +211,24 @@ class Worker:
     # the queue
 
     async def _claim(self) -> None:
-        free = self.policy.concurrency - len(self._tasks)
-        if free <= 0 or not self._beat.fresh:
+        most = self.policy.concurrency - len(self._tasks)
+        if full := most <= 0:
+            most += RESERVE * self.policy.concurrency
+        if most <= 0 or not self._beat.fresh:
             return
         now = self._loop.time()
         self._refused = {name: until for name, until in self._refused.items() if until > now}
         try:
-            claims = await self._holder.claim(free, list(self._refused), self._only)
+            claims = await self._holder.claim(most, list(self._refused), self._only, begun=full)
         except StoreUnavailable as error:
             _log.warning("worker %s cannot claim: %s", self.name, error)
             return
         for claim in claims:
+            self.counts.new += claim.epoch == 1
+            self.counts.again += claim.epoch > 1
             self._tasks[claim.run_id, claim.epoch] = self._loop.create_task(self._execute(claim))
+        if len(claims) == most and claims[-1].epoch > 1:
+            self._awake.set()  # there may be more that was lost than there were slots
 
     async def _attend(self) -> None:
         """Submit what is due, and be called when there is something to do; where nobody calls there are the polls."""
@@ -273,7 +314,7 @@ class Worker:
             await self._end(claim, None, _failed(claim, why))
             return
         try:
-            agent = await self._agent(claim)
+            agent = self._extend(await self._agent(claim), claim)
         except Exception as error:  # noqa: BLE001 - whatever keeps it from being built here
             await self._refuse(claim, in_words(error) if not isinstance(error, FactoryError) else str(error))
             return
@@ -348,14 +389,17 @@ class Worker:
 
     async def _hand_over(self, claim: Claim, journal: FactJournal) -> None:
         if not journal.lost:
-            await self._move(claim, journal, _QUEUED)
+            self.counts.handed_over += await self._move(claim, journal, _QUEUED)
 
     async def _refuse(self, claim: Claim, why: str) -> None:
         """Leave a run to workers that have what it needs."""
         self._refused[claim.definition_hash] = self._loop.time() + REFUSED_S
         why = f"worker {self.name} cannot do it: {why}"
         _log.warning("run %s: %s", claim.run_id, why)
-        await self._move(claim, None, _QUEUED | {"why": why})
+        changes = _QUEUED | {"why": why}
+        if not claim.last_event and claim.state is None:  # it has not begun, and its time does not count yet
+            changes |= {"first_at": None, "began_at": None}
+        await self._move(claim, None, changes)
 
     async def _move(
         self, claim: Claim, journal: FactJournal | None, changes: Mapping[str, Any], events: Events = ()
@@ -375,14 +419,15 @@ class Worker:
             async with self._building.setdefault(key, asyncio.Lock()):
                 if key not in self._agents:
                     # it reads files and loads libraries: in a thread, so that other runs and probes go on
-                    agent = await asyncio.to_thread(self._build, claim, [self._hear])
+                    agent = await asyncio.to_thread(self._build, claim, [WithRequests(self._hear)])
                     await agent.aopen()
                     self._agents[key] = agent
         return self._agents[key]
 
     def _hear(self, event: AgentEvent) -> None:
         journal = self._journals.get(event.run_id)
-        if (journal is None or journal.hear(event)) and self._record is not None:
+        known = journal is None or isinstance(event, ModelAsked) or journal.hear(event)  # a request is no fact
+        if known and self._record is not None:
             of = journal or self._journals.get(event.run_id.partition("/")[0])
             self._record(event, "" if of is None else of.claim.team)
 

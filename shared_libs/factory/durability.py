@@ -8,10 +8,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path as FilePath
 from typing import Any
 
+import msgspec
+
 from shared_libs.agents import ReActAgent
 from shared_libs.agents.run import Run
+from shared_libs.agents.variant import Extras, extended
 from shared_libs.atomic.errors import ConfigError, MisuseError
 from shared_libs.atomic.events import EventSink
+from shared_libs.atomic.llms.structured import OutputSchema
 from shared_libs.atomic.scope import current_scope
 from shared_libs.atomic.secrets import names_a_secret
 from shared_libs.durable.jobs import Claim, Submission
@@ -52,7 +56,7 @@ def submission(
     run_id: str | None = None,
     session_id: str | None = None,
     timeout_s: float | None = None,
-    output_schema: Mapping[str, Any] | None = None,
+    extras: Extras | None = None,
     **more: Any,
 ) -> tuple[Submission, str]:
     """
@@ -66,13 +70,13 @@ def submission(
         run_id: names the run for good; one is made by default.
         session_id: the conversation to continue.
         timeout_s: seconds from the run's start; None: the definition's.
-        output_schema: the shape of the answer; None: the definition's.
+        extras: what is wanted of the agent beside its definition.
         more: of `Submission`: whose it is (`team`, `asked_by`), and `priority`, `delay_s` and limits instead of those
             of the definition.
 
     Raises:
         ConfigError: the definition does not hold, or has a secret in plain text.
-        MisuseError: the id is not valid.
+        MisuseError: the id is not valid, or the schema of the answer.
 
     """
     from shared_libs.factory.build import check_file, definition_hash, load_definition
@@ -80,10 +84,10 @@ def submission(
     if problems := check_file(path, on_note=lambda _: None):
         raise ConfigError(problems)
     definition = load_definition(path)
-    if output_schema is not None:
-        definition["output_schema"] = dict(output_schema)
     if problems := [f"{path}: {place}: {_WHY}" for place in _plain_secrets(definition)]:
         raise ConfigError(problems)
+    if extras is not None and extras.output_schema is not None:
+        OutputSchema.of(extras.output_schema)
     run_id = uuid.uuid4().hex if run_id is None else run_id
     if not run_id or len(run_id) > 200 or not run_id.isprintable() or "/" in run_id:
         raise MisuseError(f"a run's id is up to 200 printable characters without '/', not {run_id[:40]!r}")
@@ -99,6 +103,7 @@ def submission(
         question=question,
         session_id=session_id,
         timeout_s=timeout_s,
+        extras={} if extras is None else msgspec.to_builtins(extras),
         **(limits | given),
     )
     return made, definition_hash(definition)
@@ -115,6 +120,15 @@ def claimed_agent(claim: Claim, observers: Sequence[EventSink]) -> ReActAgent[An
     from shared_libs.factory.build import agent_from_dict
 
     return agent_from_dict(claim.definition, observers=observers, file=claim.file)
+
+
+def extended_agent(agent: ReActAgent[Any], claim: Claim) -> ReActAgent[Any]:
+    """Make of an agent what a run wants of it beside its definition."""
+    if not claim.extras:
+        return agent
+    extras = msgspec.convert(claim.extras, Extras)
+    begun = bool(claim.facts) or claim.state is not None
+    return extended(agent, extras.of_later_turns() if begun else extras)
 
 
 _WHY = "holds a secret in plain text, and a durable run keeps its definition; write ${VARIABLE}"

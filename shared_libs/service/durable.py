@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing, suppress
 from datetime import UTC, datetime
 from typing import Any
@@ -12,8 +12,9 @@ import msgspec
 
 from shared_libs.agents.best_answer import best_answer
 from shared_libs.agents.decisions import Decision
+from shared_libs.agents.pause import PausedRun
 from shared_libs.agents.step import RunState
-from shared_libs.atomic.errors import MisuseError
+from shared_libs.atomic.errors import FactoryError
 from shared_libs.atomic.events import (
     AgentEvent,
     Event,
@@ -62,6 +63,7 @@ class Queue:
         self.store = JobStore(url)
         self.following = Following(self.store)
         self._there = self._ready = False
+        self._cancelling: set[asyncio.Task[None]] = set()
 
     async def submit(self, made: Submission, definition_hash: str) -> None:
         """
@@ -83,6 +85,10 @@ class Queue:
             self._there = await self.store.is_there()
         return await self.store.get(run_id, team) if self._there else None
 
+    async def state(self, run_id: str, team: str) -> dict[str, Any] | None:
+        """Return what a durable run goes on from that waits; None where none does."""
+        return await self.store.state(run_id, team) if await self.job(run_id, team) is not None else None
+
     async def cancel(self, job: Job) -> Job:
         """Cancel a run, and wait a little for what its worker says of it; return how it stands then."""
         if await self.store.cancel(job.run_id):
@@ -95,27 +101,33 @@ class Queue:
                         pass
         return await self.store.get(job.run_id) or job
 
-    async def decide(self, job: Job, decisions: Mapping[str, Decision]) -> None:
+    async def decide(self, run_id: str, decisions: Mapping[str, Decision]) -> bool:
         """
-        Enter decisions; a worker goes on with the run.
+        Enter decisions; a worker goes on with the run. False where all of them have been decided before.
 
         Raises:
-            Problem: the run waits for none of them, or all of them have been decided before.
+            MisuseError: the run waits for none of them.
 
         """
-        if job.cancelling:
-            raise Problem("conflict", "the run waits for no decision: it is cancelled")
-        try:
-            new = await self.store.decide(job.run_id, {call: msgspec.to_builtins(it) for call, it in decisions.items()})
-        except MisuseError as error:
-            if job.status == "waiting":
-                raise
-            raise Problem("conflict", str(error), facts={"status": job.status}) from None
-        if not new:
-            raise Problem("conflict", "the run goes on already: somebody has decided")
+        told = {call: msgspec.to_builtins(decision) for call, decision in decisions.items()}
+        return bool(await self.store.decide(run_id, told))
+
+    def cancel_later(self, run_id: str, submitting: asyncio.Task[Any]) -> None:
+        """Cancel a run once it is certain whether it stands here, and wait for nothing."""
+
+        async def cancel() -> None:
+            await asyncio.wait([submitting])
+            with suppress(FactoryError):  # it never came here, or the store is away: then it ends by its deadline
+                await self.store.cancel(run_id)
+
+        task = asyncio.get_running_loop().create_task(cancel())
+        self._cancelling.add(task)
+        task.add_done_callback(self._cancelling.discard)
 
     async def aclose(self) -> None:
         """Close the connections."""
+        if self._cancelling:
+            await asyncio.wait(self._cancelling, timeout=CANCELLED_S)
         await self.store.aclose()
 
 
@@ -124,14 +136,17 @@ def wants_durable(entry: Entry, told: str | None) -> bool:
     Whether a run is to be durable: by its request (`?durable`), or by its agent's definition.
 
     Raises:
-        Problem: the parameter is neither true nor false.
+        Problem: the parameter is neither true nor false, or it is true and no agent is asked.
 
     """
     if told is None:
-        return isinstance(entry.agent, DurableAgent)
+        return entry.kind == "agent" and isinstance(entry.agent, DurableAgent)
     if told.lower() not in ("", "true", "1", "false", "0"):
         raise Problem("invalid_request", "durable is true or false", param="durable")
-    return told.lower() in ("", "true", "1")
+    wanted = told.lower() in ("", "true", "1")
+    if wanted and entry.kind != "agent":
+        raise Problem("invalid_request", f"{entry.name} is a chain: only runs of agents are durable", param="durable")
+    return wanted
 
 
 async def submission_of(
@@ -152,7 +167,7 @@ async def submission_of(
         run_id=run_id,
         session_id=asked.session_id,
         timeout_s=timeout_s,
-        output_schema=asked.options.get("output_schema"),
+        extras=msgspec.structs.replace(asked.extras, output_schema=asked.options.get("output_schema")),
         team=caller.team,
         asked_by=caller.key_id,
         key_limit=caller.concurrency,
@@ -172,36 +187,107 @@ class DurableRun(LiveRun):
 
     Args:
         queue: where it stands.
-        made: what is submitted, with the hash of its definition; None: it is there, and goes on behind `after`.
+        begin: puts it there; None: it is there.
+        after: the event behind which it is followed.
+        patient: whether it is followed to its end, however long that takes.
 
     """
+
+    kept_here = False
 
     def __init__(
         self,
         entry: Entry,
         demand: Demand,
         queue: Queue,
-        run_id: str,
+        run_id: str = "",
         *,
-        made: tuple[Submission, str] | None = None,
+        begin: Begin | None = None,
         after: int = 0,
+        patient: bool = False,
     ) -> None:
         # the worker records what happens
         super().__init__(entry, Asked(question=""), demand, record=lambda _: None, run_id=run_id)
-        self._queue, self._made, self._after = queue, made, after
+        self._queue, self._begin, self._after, self._patient = queue, begin, after, patient
+        self._leaving = False
+
+    def give_up(self) -> None:
+        """End it wherever it is: its client has gone, and wants it no more."""
+        super().give_up()
+        self._queue.cancel_later(self.id, self.task)
+
+    def leave(self) -> None:
+        """Answer with what there is: this server stops, and the run goes on."""
+        self._leaving = True
+        super().leave()
 
     async def _run(self) -> AgentResult:
-        if self._made is not None:
-            await self._queue.submit(*self._made)
-        with suppress(TimeoutError):
-            async with asyncio.timeout_at(self.demand.deadline.at - LAST_S):
-                async with aclosing(self._queue.following.follow(self.id, after=self._after)) as events:
-                    async for told in events:
-                        event: Any = Event.from_dict(told)
-                        self._hear(event)
-                        if isinstance(event, RunFinished) and event.result.stop_reason != "handed_over":
-                            return event.result
+        if self._begin is not None:
+            await self._begin(self)
+        try:
+            async with asyncio.timeout_at(None if self._patient else self.demand.deadline.at - LAST_S):
+                return await self._followed()
+        except TimeoutError:
+            pass
+        except asyncio.CancelledError:
+            if not self._leaving:
+                raise
+            self.task.uncancel()
         return so_far(self.id, self.events)
+
+    async def _followed(self) -> AgentResult:
+        """Hear what is told of it, until it ends or waits for a decision."""
+        async with aclosing(self._queue.following.follow(self.id, after=self._after)) as events:
+            async for told in events:
+                event: Any = Event.from_dict(told)
+                if isinstance(event, RunFinished) and event.result.status == "paused":
+                    event = await self._with_state(event)
+                self._hear(event)
+                if isinstance(event, RunFinished) and event.result.stop_reason != "handed_over":
+                    return event.result
+        raise Problem("conflict", f"the run {self.id} is kept no longer")
+
+    async def _with_state(self, event: RunFinished) -> RunFinished:
+        """Return the end of a part of the run as who resumes it needs it: by it a client's calls are numbered."""
+        state = await self._queue.store.state(self.id)
+        return msgspec.structs.replace(event, result=msgspec.structs.replace(event.result, state=state))
+
+
+Begin = Callable[[DurableRun], Awaitable[None]]
+
+
+def durable_run(
+    entry: Entry, asked: Asked, demand: Demand, queue: Queue, run_id: str = "", *, patient: bool = False
+) -> DurableRun:
+    """
+    Make a durable run of what is asked: a new one, or one that waits and that this request decides.
+
+    Args:
+        entry: the agent.
+        asked: what it is to do.
+        demand: who asks, and until when.
+        queue: where it is to stand.
+        run_id: names it; one that is there already is followed.
+        patient: whether it is followed to its end; it has the time that its definition gives.
+
+    """
+
+    async def submit(run: DurableRun) -> None:
+        left_s = demand.deadline.remaining()
+        timeout_s = None if patient else left_s - min(ANSWER_S, ANSWER_SHARE * left_s)
+        followed = asked.stream and not patient
+        made = await submission_of(entry, asked, demand, run_id=run.id, timeout_s=timeout_s, followed=followed)
+        await queue.submit(*made)
+
+    paused = asked.resumes
+    if paused is None:
+        return DurableRun(entry, demand, queue, run_id, begin=submit, patient=patient)
+
+    async def decide(run: DurableRun) -> None:
+        await queue.decide(run.id, paused.decisions)  # told before or not: what counts is how the run goes on
+
+    state = PausedRun.read(paused.state)
+    return DurableRun(entry, demand, queue, state.run_id, begin=decide, after=state.events, patient=patient)
 
 
 def so_far(run_id: str, events: Sequence[AgentEvent]) -> AgentResult:

@@ -13,8 +13,9 @@ import msgspec
 
 from shared_libs.agents.decisions import Decision
 from shared_libs.agents.react_agent import ReActAgent
+from shared_libs.agents.variant import Extras
 from shared_libs.atomic.deadline import Deadline
-from shared_libs.atomic.events import AgentEvent, EventSink, RunFinished
+from shared_libs.atomic.events import AgentEvent, EventSink, ModelAsked, RunFinished
 from shared_libs.atomic.results import AgentResult
 from shared_libs.service.admission import FULL, Admission, Demand, Grant
 from shared_libs.service.callers import Caller
@@ -39,7 +40,8 @@ class Asked(msgspec.Struct, frozen=True, kw_only=True):
     """
     What a run is to do: `options` are further arguments of the agent's run, such as an output schema.
 
-    `agent` is the entry's as this request wants it, where it wants more of it; `resumes` a paused run to go on with.
+    `agent` is the entry's as this request wants it, where it wants more of it, and `extras` the same as plain data;
+    `resumes` a paused run to go on with.
     """
 
     question: Any
@@ -47,14 +49,16 @@ class Asked(msgspec.Struct, frozen=True, kw_only=True):
     stream: bool = False
     options: dict[str, Any] = {}
     agent: ReActAgent | None = None
+    extras: Extras = Extras()
     resumes: Resumed | None = None
 
 
 class Resumed(msgspec.Struct, frozen=True):
-    """A paused run to go on with: its state, and what is decided about its calls."""
+    """A paused run to go on with: its state, what is decided about its calls, and whether it stands in the queue."""
 
     state: dict[str, Any]
     decisions: dict[str, Decision]
+    queued: bool = False
 
 
 class LiveRun:
@@ -64,6 +68,9 @@ class LiveRun:
     Its events are kept while it is under way, so that whoever comes late, or reads slowly, misses nothing and is
     waited for by nobody.
     """
+
+    kept_here = True
+    """Whether this process keeps it while it waits for a decision."""
 
     def __init__(self, entry: Entry, asked: Asked, demand: Demand, *, record: EventSink, run_id: str = "") -> None:
         self.id = run_id or uuid.uuid4().hex
@@ -169,6 +176,14 @@ class LiveRun:
             return ended.result
         raise Problem("conflict", "the run was cancelled before it began")
 
+    def give_up(self) -> None:
+        """End it: its client has gone, and wants it no more."""
+        self.task.cancel()
+
+    def leave(self) -> None:
+        """End it: this server stops."""
+        self.task.cancel()
+
     async def cancel(self) -> None:
         """End it, and wait for that; of one that has ended nothing changes."""
         if not self.task.done():
@@ -209,7 +224,7 @@ class LiveRun:
 
     def _hear(self, event: AgentEvent) -> None:
         self._record(event)
-        if event.run_id == self.id:  # not those of agents that it calls
+        if event.run_id == self.id and not isinstance(event, ModelAsked):  # not those of agents that it calls
             if isinstance(event, RunFinished) and self._grant is not None:
                 self._grant.settle(event.result.usage, event.result.cost_usd)  # of one that was cancelled, too
                 if any(attempt.status_code in FULL for attempt in event.result.attempts):
@@ -289,22 +304,25 @@ class Runs:
 
     async def drain(self, deadline: Deadline) -> None:
         """Let runs end until the deadline, and cancel the rest."""
-        tasks = [live.task for live in self._live.values()]
-        if tasks:
-            _, left = await asyncio.wait(tasks, timeout=deadline.remaining())
+        runs = {live.task: live for live in self._live.values()}
+        if runs:
+            _, left = await asyncio.wait(runs, timeout=deadline.remaining())
             for task in left:
-                task.cancel()
+                runs[task].leave()
             if left:
                 await asyncio.wait(left, timeout=1.0)
 
     def _end(self, live: LiveRun, task: asyncio.Task[AgentResult]) -> None:
         # who reads slowly, or comes back at once, finds each piece of text as it was numbered
-        del self._live[live.id]
+        if self._live.get(live.id) is live:
+            del self._live[live.id]
         self._ended[live.id] = live
         if len(self._ended) > MOST_ENDED:
             self._ended.popitem(last=False)
         asyncio.get_running_loop().call_later(ENDED_S, self._forget, live)
-        if not task.cancelled() and task.exception() is None and (state := task.result().state) is not None:
+        if task.cancelled() or task.exception() is not None or not live.kept_here:
+            return
+        if (state := task.result().state) is not None:
             self._paused.keep(live.caller.team, live.id, state)
 
     def _forget(self, live: LiveRun) -> None:

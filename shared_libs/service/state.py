@@ -9,7 +9,7 @@ from contextlib import AsyncExitStack
 
 from shared_libs.atomic.deadline import Deadline
 from shared_libs.atomic.errors import ConfigError, RunStoreError
-from shared_libs.atomic.events import EventSink
+from shared_libs.atomic.events import EventSink, WithRequests
 from shared_libs.observability.otel_export import telemetry_from_environment
 from shared_libs.observability.prometheus import PrometheusMetrics
 from shared_libs.observability.run_store import RunStore, default_url
@@ -69,7 +69,7 @@ class Service:
         self.door = Door(_keys_of(settings), pepper=settings.pepper, tokens=tokens)
         self.metrics = PrometheusMetrics()
         self.telemetry = telemetry_from_environment()
-        observers: list[EventSink] = [hear, self.metrics]
+        observers: list[EventSink] = [WithRequests(hear) if settings.contents else hear, self.metrics]
         observers += [] if self.telemetry is None else [self.telemetry]
         self.catalogue = Catalogue(settings.configs, observers, apart=(FILE_NAME, KEYS_NAME, settings.keys))
         self.library = Library(self.catalogue, settings.collections)

@@ -14,7 +14,7 @@ from shared_libs.atomic.errors import MisuseError, StreamInterrupted
 from shared_libs.atomic.inbox import Inbox
 from shared_libs.atomic.llms.fitting import fitted
 from shared_libs.atomic.llms.names import model_named
-from shared_libs.atomic.llms.request import Request, checked_response
+from shared_libs.atomic.llms.request import Request, checked_response, plain_options
 from shared_libs.atomic.llms.structured import OutputSchema
 from shared_libs.atomic.loading import load
 from shared_libs.atomic.resilience.attempt import ChunkSink, Listener, ModelCall, Watch
@@ -400,6 +400,8 @@ class BaseLLMWrapper:
             options["output_schema"] = request.output
         elif request.output is not None:
             messages = request.output.instruct(messages, beside_tools=bool(request.tools))
+        if watch.asks is not None:
+            watch.asks(messages, request.tools, plain_options(options))
         if not stream:
             answer = checked_response(await self._chat(messages, request.tools, **options))
             watch.whole(answer.text)

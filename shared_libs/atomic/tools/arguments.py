@@ -19,6 +19,8 @@ from shared_libs.atomic.tools.dependencies import Dependency, dependencies_in
 from shared_libs.atomic.tools.signature import bound_by, parameters_of, typed_where_read, words_of
 
 _NOTHING = object()
+_VALUES = (int, float, bytes, list, dict, set, tuple)
+"""Whose instances are no types; from 3.13 on typing lets them pass."""
 
 
 class InvalidArguments(Exception):
@@ -114,6 +116,8 @@ def _field(parameter: inspect.Parameter, told: str | None) -> tuple[tuple[Any, A
     from pydantic.fields import FieldInfo
 
     annotation: Any = parameter.annotation
+    if isinstance(annotation, _VALUES):
+        raise TypeError(annotation)
     default = parameter.default
     if parameter.kind is parameter.VAR_POSITIONAL:
         annotation, default = types.GenericAlias(list, (annotation,)), ()

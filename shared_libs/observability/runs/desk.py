@@ -11,19 +11,21 @@ from typing import Any
 import msgspec
 
 from shared_libs.atomic.errors import RunStoreError
-from shared_libs.atomic.events import RunFinished, RunStarted, TextDelta, ThinkingDelta, decode_event
+from shared_libs.atomic.events import ModelAsked, RunFinished, RunStarted, TextDelta, ThinkingDelta, decode_event
 from shared_libs.atomic.results import AgentResult
 from shared_libs.observability.attribution import Attributor
-from shared_libs.observability.redact import redact_start, redact_text
-from shared_libs.observability.runs.contents import kept
+from shared_libs.observability.redact import redact_text
+from shared_libs.observability.runs.contents import kept, kept_request
 from shared_libs.observability.runs.hub import Hub
 from shared_libs.observability.runs.rows import LATE_S, SHOWN, first_id, moment, new_id
 from shared_libs.observability.runs.shelf import Shelf
 from shared_libs.observability.runs.statements import (
     ADD_EVENT,
+    ADD_REQUEST,
     ALL_EVENTS,
     BEGIN_RUN,
     DROP_EVENTS,
+    DROP_REQUESTS,
     DROP_RUN,
     END_RUN,
     OLD_RUNS,
@@ -52,10 +54,14 @@ class Told(msgspec.Struct, frozen=True):
 
 
 class _Run(msgspec.Struct):
-    """A run under way: its number in the tables, what was asked, what its time went on, and the text that may go on."""
+    """
+    A run under way.
+
+    Its number in the tables, the words of what was asked, what its time went on, and the text that may go on.
+    """
 
     id: int
-    question: str
+    words: list[str]
     attributor: Attributor
     piece: dict[str, Any] | None = None
 
@@ -76,7 +82,7 @@ class Desk:
     def __init__(self, shelf: Shelf, *, contents: bool, retention_days: float | None) -> None:
         self.shelf = shelf
         self.hub = Hub()
-        self._contents = contents
+        self.contents = contents
         self._retention_days = retention_days
         self._open: OrderedDict[tuple[str, str], _Run] = OrderedDict()
 
@@ -100,15 +106,18 @@ class Desk:
         begins = isinstance(event, RunStarted) and not event.resumed
         if run is None and not begins:
             run = self._looked_up(*key)
+        if isinstance(event, ModelAsked):
+            return [] if run is None or not self.contents else [self._request(run.id, event)]
         changes: list[Change] = []
         data: dict[str, Any] = msgspec.json.decode(told.event)
+        masked = kept(data, contents=self.contents) if not isinstance(event, TextDelta | ThinkingDelta) else data
         if run is None or begins:
             if not isinstance(event, RunStarted):
                 return []
-            run = _Run(new_id(event.started_at), self._shown(event.question) or "", Attributor())
-            changes.append(Change(BEGIN_RUN, self._begun(event, told, run)))
-            words = " ".join(words_of(run.question))
-            changes.append(Change(self.shelf.dialect.set_words, {"id": run.id, "words": words}))
+            question = _beginning(masked["question"])
+            run = _Run(new_id(event.started_at), words_of(question), Attributor())
+            changes.append(Change(BEGIN_RUN, _begun(event, told, run, question)))
+            changes.append(self._words(run))
         elif isinstance(event, RunStarted):
             changes.append(Change(RESUME_RUN, {"id": run.id, "ends_by": _ends_by(datetime.now(UTC), event.timeout_s)}))
         self._remember(key, run)
@@ -124,9 +133,10 @@ class Desk:
         if run.piece is not None:
             changes.append(self._event(run.id, run.piece))
             run.piece = None
-        changes.append(self._event(run.id, data))
+        text = told.event if masked is data and self.contents else msgspec.json.encode(masked)
+        changes.append(_added(run.id, event.seq, text))
         if isinstance(event, RunFinished):
-            changes += self._ended(run, event.result)
+            changes += self._ended(run, event.result, masked["result"])
             if event.result.status != "paused":
                 del self._open[key]
         return changes
@@ -140,8 +150,19 @@ class Desk:
 
         """
         if changes:
-            self.shelf.write(changes)
+            self.shelf.write(self._in_order(changes))
             self.hub.tell(change.values["id"] for change in changes)
+
+    def _in_order(self, changes: Sequence[Change]) -> list[Change]:
+        """
+        Put what costs less together together, and leave out words that others replace at once.
+
+        Rows of runs stay in their order, before what belongs to them.
+        """
+        events = [change for change in changes if change.statement == ADD_EVENT]
+        words = {change.values["id"]: change for change in changes if change.statement == self.shelf.dialect.set_words}
+        apart = (ADD_EVENT, self.shelf.dialect.set_words)
+        return [*(change for change in changes if change.statement not in apart), *events, *words.values()]
 
     def prune_some(self) -> int:
         """
@@ -155,7 +176,7 @@ class Desk:
             return 0
         before = first_id(datetime.now(UTC) - timedelta(days=self._retention_days))
         found = self.shelf.select(OLD_RUNS, {"before": before, "limit": PRUNED_AT_ONCE})
-        drops = (DROP_EVENTS, DROP_RUN, *self.shelf.dialect.dropped)
+        drops = (DROP_EVENTS, DROP_REQUESTS, DROP_RUN, *self.shelf.dialect.dropped)
         self.write([Change(statement, {"id": row[0]}) for row in found for statement in drops])
         return len(found)
 
@@ -180,32 +201,16 @@ class Desk:
         found = self.shelf.select(*select_run(run_id, team))
         if not found:
             return None
-        run = _Run(found[0][0], row_of(found[0]).question, Attributor())
+        run = _Run(found[0][0], words_of(row_of(found[0]).question), Attributor())
         for (event,) in self.shelf.select(ALL_EVENTS, {"id": run.id}):
             run.attributor.take(decode_event(event))
         return run
 
-    def _begun(self, event: RunStarted, told: Told, run: _Run) -> dict[str, Any]:
-        return {
-            "id": run.id,
-            "run_id": event.run_id,
-            "team": told.team,
-            "source": told.source,
-            "agent": event.agent,
-            "model": event.model,
-            "session_id": event.session_id,
-            "parent_run_id": event.parent_run_id,
-            "started_at": moment(event.started_at).astimezone(UTC).isoformat(timespec="milliseconds"),
-            "timeout_s": event.timeout_s,
-            "ends_by": _ends_by(moment(event.started_at), event.timeout_s),
-            "rehearsal": int(event.rehearsal),
-            "question": run.question,
-        }
-
-    def _ended(self, run: _Run, result: AgentResult) -> list[Change]:
+    def _ended(self, run: _Run, result: AgentResult, masked: dict[str, Any]) -> list[Change]:
         spent = run.attributor.attribution()
         parts = spent.parts
-        answer, error = self._shown(result.answer), redact_start(result.error or "", SHOWN).replace("\0", " ")
+        answer = None if result.answer is None or not self.contents else _beginning(masked["answer"])
+        error = _beginning(masked["error"] or "")
         row = {
             "id": run.id,
             "status": result.status,
@@ -220,18 +225,45 @@ class Desk:
             "why": redact_text(spent.why),
             "parts": msgspec.json.encode(parts).decode(),
         }
-        words = " ".join(words_of(f"{run.question} {answer or ''} {error}"))
-        return [Change(END_RUN, row), Change(self.shelf.dialect.set_words, {"id": run.id, "words": words})]
+        run.words += words_of(f"{answer or ''} {error}")
+        return [Change(END_RUN, row), self._words(run)]
+
+    def _words(self, run: _Run) -> Change:
+        return Change(self.shelf.dialect.set_words, {"id": run.id, "words": " ".join(run.words)})
 
     def _event(self, id: int, data: dict[str, Any]) -> Change:
-        event = msgspec.json.encode(kept(data, contents=self._contents)).decode()
-        return Change(ADD_EVENT, {"id": id, "seq": data["seq"], "event": event})
+        return _added(id, data["seq"], msgspec.json.encode(kept(data, contents=self.contents)))
 
-    def _shown(self, text: str | None) -> str | None:
-        """The beginning of a text, as a row has it."""
-        if text is None or not self._contents:
-            return None
-        return redact_start(text, SHOWN).replace("\0", " ")
+    def _request(self, id: int, asked: ModelAsked) -> Change:
+        request = msgspec.json.encode(kept_request(asked)).decode()
+        return Change(ADD_REQUEST, {"id": id, "seq": asked.seq, "request": request})
+
+
+def _added(id: int, seq: int, event: bytes) -> Change:
+    return Change(ADD_EVENT, {"id": id, "seq": seq, "event": event.decode()})
+
+
+def _beginning(masked: str) -> str:
+    """Return the beginning of a text, as a row has it."""
+    return masked[:SHOWN].replace("\0", " ")
+
+
+def _begun(event: RunStarted, told: Told, run: _Run, question: str) -> dict[str, Any]:
+    return {
+        "id": run.id,
+        "run_id": event.run_id,
+        "team": told.team,
+        "source": told.source,
+        "agent": event.agent,
+        "model": event.model,
+        "session_id": event.session_id,
+        "parent_run_id": event.parent_run_id,
+        "started_at": moment(event.started_at).astimezone(UTC).isoformat(timespec="milliseconds"),
+        "timeout_s": event.timeout_s,
+        "ends_by": _ends_by(moment(event.started_at), event.timeout_s),
+        "rehearsal": int(event.rehearsal),
+        "question": question,
+    }
 
 
 def _ends_by(start: datetime, timeout_s: float) -> float:

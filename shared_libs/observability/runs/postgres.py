@@ -8,7 +8,6 @@ import weakref
 from collections.abc import Sequence
 from functools import lru_cache
 from importlib.util import find_spec
-from itertools import groupby
 from typing import Any
 
 from sqlalchemy import BigInteger, TextClause, bindparam, text
@@ -18,7 +17,16 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 from shared_libs.atomic.database_url import database_url
 from shared_libs.atomic.errors import MisuseError, RunStoreError, RunStoreUnavailable
 from shared_libs.observability.runs.shelf import newer
-from shared_libs.observability.runs.statements import FORM, MAKE_FORM, POSTGRES, SET_FORM, Change, Dialect, Params
+from shared_libs.observability.runs.statements import (
+    FORM,
+    MAKE_FORM,
+    POSTGRES,
+    SET_FORM,
+    Change,
+    Dialect,
+    Params,
+    together,
+)
 
 CONNECT_S = 5.0
 """Seconds a connection may take to be made."""
@@ -157,8 +165,7 @@ async def _form(connection: AsyncConnection) -> int:
 
 
 async def _write(connection: AsyncConnection, changes: Sequence[Change]) -> None:
-    for statement, same in groupby(changes, key=lambda change: change.statement):
-        values = [change.values for change in same]
+    for statement, values in together(changes):
         await connection.execute(_bound(statement, _whole_numbers(values[0])), values)
 
 

@@ -12,7 +12,16 @@ from typing import Any
 from shared_libs.atomic.errors import RunStoreError, RunStoreUnavailable
 from shared_libs.atomic.secrets import private
 from shared_libs.observability.runs.shelf import newer
-from shared_libs.observability.runs.statements import FORM, MAKE_FORM, SET_FORM, SQLITE, Change, Dialect, Params
+from shared_libs.observability.runs.statements import (
+    FORM,
+    MAKE_FORM,
+    SET_FORM,
+    SQLITE,
+    Change,
+    Dialect,
+    Params,
+    together,
+)
 
 BUSY_S = 5.0
 """Seconds to wait for a writer of another process."""
@@ -68,8 +77,11 @@ class SQLiteShelf:
         try:
             self._writer.execute("BEGIN IMMEDIATE")
             try:
-                for change in changes:
-                    self._writer.execute(change.statement, change.values)
+                for statement, values in together(changes):
+                    if len(values) > 1:
+                        self._writer.executemany(statement, values)
+                    else:  # which may be no change of rows
+                        self._writer.execute(statement, *values)
                 self._writer.execute("COMMIT")
             except BaseException:
                 with suppress(sqlite3.Error):  # it may be over already

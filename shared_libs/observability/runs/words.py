@@ -14,8 +14,9 @@ _UNSPACED = re.compile(
 
 def words_of(text: str) -> list[str]:
     """Return the words of a text in lower case and without accents."""
-    plain = unicodedata.normalize("NFKD", text)
-    if not plain.isascii():
+    plain = text
+    if not text.isascii():
+        plain = unicodedata.normalize("NFKD", text)
         plain = "".join(char for char in plain if not unicodedata.combining(char))
         plain = _UNSPACED.sub(r" \1 ", plain)
     return _WORD.findall(plain.casefold())

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import sqlite3
 import threading
+import weakref
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
 from shared_libs.atomic.errors import MisuseError, RetrievalError, RetrievalUnavailable
@@ -116,7 +117,8 @@ class Database:
     An SQLite file as the embedded stores share it; several processes may.
 
     Everything here blocks and runs in the pool. A connection is lent to one thread at a time. Writers take turns, in
-    this process by a lock and among processes by SQLite's own.
+    this process by a lock and among processes by SQLite's own. Who forgets to close it loses nothing: the connections
+    end with the object.
 
     Args:
         path: the file; its folder has to be there. ":memory:" is none: what is indexed should outlive the process.
@@ -128,9 +130,9 @@ class Database:
             raise MisuseError("a collection is kept in a file, such as sqlite:///collections.db")
         self.path = Path(path)
         self._idle: list[sqlite3.Connection] = []
-        self._guard = threading.Lock()
         self._writer = threading.Lock()
         self._ready = False
+        weakref.finalize(self, _close, self._idle)
 
     @contextmanager
     def reading(self) -> Iterator[sqlite3.Connection]:
@@ -141,7 +143,7 @@ class Database:
         except sqlite3.Error as error:
             raise self._failure(error) from error
         finally:
-            self._give_back(connection)
+            self._idle.append(connection)
 
     @contextmanager
     def writing(self) -> Iterator[sqlite3.Connection]:
@@ -157,15 +159,11 @@ class Database:
 
     def close(self) -> None:
         """Close what is idle; what is lent is closed by the next call of this."""
-        with self._guard:
-            idle, self._idle = self._idle, []
-        for connection in idle:
-            connection.close()
+        _close(self._idle)
 
     def _borrow(self) -> sqlite3.Connection:
-        with self._guard:
-            if self._idle:
-                return self._idle.pop()
+        with suppress(IndexError):
+            return self._idle.pop()
         try:
             connection = sqlite3.connect(
                 self.path, timeout=BUSY_S, isolation_level=None, check_same_thread=False, cached_statements=256
@@ -184,10 +182,6 @@ class Database:
             connection.close()
             raise
         return connection
-
-    def _give_back(self, connection: sqlite3.Connection) -> None:
-        with self._guard:
-            self._idle.append(connection)
 
     def _make_tables(self, connection: sqlite3.Connection) -> None:
         with closing(connection.execute("PRAGMA user_version")) as cursor:
@@ -208,6 +202,12 @@ class Database:
         if "locked" in said or "busy" in said:
             return RetrievalUnavailable(f"{self.path} is in use by another process: {said}")
         return RetrievalError(f"{self.path}: {said}")
+
+
+def _close(idle: list[sqlite3.Connection]) -> None:
+    with suppress(IndexError):
+        while True:
+            idle.pop().close()
 
 
 def marks(count: int) -> str:

@@ -14,10 +14,11 @@ from contextlib import aclosing
 from typing import Any, Protocol
 
 from shared_libs.service.catalogue import Entry
+from shared_libs.service.durable import wants_durable
 from shared_libs.service.endpoint import Call
 from shared_libs.service.faces.hold import Hold
 from shared_libs.service.faces.wanted import Outcome, Piece, Said, Wanted, pieces_of
-from shared_libs.service.faces.work import begin_work
+from shared_libs.service.faces.work import ChainWork, RunWork, begin_work, waiting_run
 from shared_libs.service.problems import Problem, problem_of
 from shared_libs.service.repeats import Asked, Brought, Repeats, Shared, answered_once
 
@@ -60,13 +61,14 @@ async def converse(call: Call, entry: Entry, wanted: Wanted, answer: Answer, bod
         LLMError: nobody answered, before anything was sent.
 
     """
-    stays = call.stays_when_gone("cancel")
+    asked = Asked(call, body)
+    stays = call.stays_when_gone("continue" if wants_durable(entry, call.query.get("durable")) else "cancel")
     if wanted.stream:
-        await _stream(call, entry, wanted, answer, Asked(call, body), stays=stays)
+        await _stream(call, entry, wanted, answer, asked, stays=stays)
         return
 
     async def fresh() -> Outcome:
-        work = begin_work(call, entry, wanted)
+        work = await _begin(call, entry, wanted, asked)
         tell_ignored(call, work.ignored)
         try:
             return await work.whole()
@@ -83,7 +85,7 @@ async def _stream(call: Call, entry: Entry, wanted: Wanted, answer: Answer, aske
     if earlier is not None:
         await _write(call, _again(earlier), answer)
         return
-    work = begin_work(call, entry, wanted)
+    work = await _begin(call, entry, wanted, asked)
     tell_ignored(call, work.ignored)
     brought: Brought[Outcome] | None = None
     if asked.has_key:
@@ -98,6 +100,11 @@ async def _stream(call: Call, entry: Entry, wanted: Wanted, answer: Answer, aske
         if brought is not None:
             brought.give_up()
         await work.close(stays=stays)
+
+
+async def _begin(call: Call, entry: Entry, wanted: Wanted, asked: Asked) -> ChainWork | RunWork:
+    going_on = await waiting_run(call, entry, wanted)
+    return begin_work(call, entry, wanted, going_on, asked.run_id if asked.has_key else "")
 
 
 async def _again(earlier: Shared[Outcome]) -> AsyncGenerator[list[Piece], None]:

@@ -20,6 +20,7 @@ from shared_libs.atomic.loading import load
 from shared_libs.atomic.results import AgentResult
 from shared_libs.atomic.types import Usage
 from shared_libs.service.catalogue import Entry
+from shared_libs.service.durable import durable_run, wants_durable
 from shared_libs.service.endpoint import Call
 from shared_libs.service.faces.runs import facts_of
 from shared_libs.service.faces.wanted import Body
@@ -228,7 +229,11 @@ async def _run(
         raise Problem("invalid_request", f"{entry.name} has no memory to keep a session in")
     demand = demand_of_run(entry, call.caller, call.deadline(entry.longest_s, streams=True))
     asked = Asked(question=question, session_id=session_of(call.caller, session))
-    live = LiveRun(entry, asked, demand, record=call.service.record(call.caller))
+    live = (
+        durable_run(entry, asked, demand, call.service.queue)
+        if wants_durable(entry, call.query.get("durable"))
+        else LiveRun(entry, asked, demand, record=call.service.record(call.caller))
+    )
     call.service.runs.begin(live)
     try:
         step = 0.0

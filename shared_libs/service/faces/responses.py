@@ -17,7 +17,7 @@ from shared_libs.service.faces.responses_events import Event, ResponseEvents
 from shared_libs.service.faces.responses_kept import KeptResponse
 from shared_libs.service.faces.responses_request import ResponseWanted, read_response
 from shared_libs.service.faces.wanted import Outcome
-from shared_libs.service.faces.work import ChainWork, RunWork, begin_work
+from shared_libs.service.faces.work import ChainWork, RunWork, begin_work, waiting_run
 from shared_libs.service.problems import Problem, problem_of
 from shared_libs.service.repeats import Asked
 from shared_libs.service.streams import encode, sse
@@ -69,10 +69,11 @@ async def _asked(call: Call, asked: ResponseWanted, repeated: Asked) -> KeptResp
         wanted.messages = [*system, *conversation]
     if entry.kind == "agent":
         for_agent(wanted)
+    going_on = await waiting_run(call, entry, wanted)
     repeats = call.service.response_repeats
     if (begun := repeats.find(repeated)) is not None:
         return begun
-    work = begin_work(call, entry, wanted)
+    work = begin_work(call, entry, wanted, going_on, repeated.run_id if repeated.has_key else "")
     tell_ignored(call, work.ignored)
     made = ResponseEvents(f"resp_{uuid.uuid4().hex}", wanted.model, asked.echo)
     kept = KeptResponse(made, asked.items, conversation)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
@@ -11,7 +11,7 @@ import msgspec
 from shared_libs.agents.decisions import Decision
 from shared_libs.agents.pause import PausedRun
 from shared_libs.agents.react_agent import ReActAgent
-from shared_libs.agents.variant import ClientTools, variant
+from shared_libs.agents.variant import Extras
 from shared_libs.atomic.events import (
     AgentEvent,
     RunFinished,
@@ -22,9 +22,8 @@ from shared_libs.atomic.events import (
     ToolFinished,
     ToolStarted,
 )
-from shared_libs.atomic.llms.base import BaseLLMWrapper
 from shared_libs.atomic.results import AgentResult
-from shared_libs.atomic.types import LLMResponse, Message, ToolCall, ToolResult
+from shared_libs.atomic.types import Message, ToolCall, ToolResult
 from shared_libs.service.faces.wanted import (
     Began,
     Called,
@@ -46,8 +45,6 @@ HEADING = "Instructions of the client that asks:"
 
 WAITS = "This waits for a decision on {tools}. Decide at POST /v1/runs/{run_id}/decisions."
 
-_FIRST_CALL_ONLY = ("tool_choice", "parallel_tool_calls")
-
 _PROBLEMS = {
     "rate_limited": "upstream_rate_limited",
     "content_filter": "content_filtered",
@@ -61,42 +58,11 @@ _PROBLEMS = {
 """What the last attempt of a failed run means to a client; anything else is an upstream that is not there."""
 
 
-class AskedModel:
-    """
-    Stands before an agent's model in one request, and adds the fields that the client sent.
-
-    What a client says of the choice of tools is meant for the first answer: an agent that had to call a tool in each
-    turn would never end.
-    """
-
-    def __init__(self, llm: BaseLLMWrapper, fields: Mapping[str, Any], *, stream: bool) -> None:
-        self._llm = llm
-        self._fields = dict(fields)
-        self._stream = stream
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._llm, name)
-
-    async def async_chat(self, messages: Any, tools: Any = (), *, stream: bool = True, **given: Any) -> LLMResponse:
-        """Ask the model, as its own method does."""
-        fields = dict(self._fields)
-        for name in _FIRST_CALL_ONLY:
-            self._fields.pop(name, None)
-        if fields:
-            given["chat_fields"] = fields
-        return await self._llm.async_chat(messages, tools, stream=stream or self._stream, **given)
-
-
-def prepared(agent: ReActAgent, wanted: Wanted, *, stream: bool) -> ReActAgent:
-    """Return the agent as this request wants it."""
+def extras_of(wanted: Wanted) -> Extras:
+    """Return what a request wants of an agent beside its definition."""
     system = "\n\n".join(message.text for message in wanted.messages if message.role == "system")
-    asked: Any = AskedModel(agent.llm, wanted.fields, stream=stream) if wanted.fields or stream else None
-    return variant(
-        agent,
-        llm=asked,
-        client_tools=ClientTools(wanted.tools) if wanted.tools else None,
-        instructions=f"{HEADING}\n{system}" if system else "",
-    )
+    instructions = f"{HEADING}\n{system}" if system else ""
+    return Extras(fields=wanted.fields, tools=wanted.tools, instructions=instructions)
 
 
 def shadowed(agent: ReActAgent, wanted: Wanted) -> list[str]:
@@ -128,8 +94,16 @@ def paused_run_of(messages: Sequence[Message]) -> str | None:
     return found.pop() if len(found) == 1 and "" not in found else None
 
 
-def resumed(state: dict[str, Any], messages: Sequence[Message]) -> Resumed | None:
-    """Bring the results at the end of a conversation into the state of the run that waits for them."""
+def resumed(state: dict[str, Any], messages: Sequence[Message], *, queued: bool = False) -> Resumed | None:
+    """
+    Bring the results at the end of a conversation into the state of the run that waits for them.
+
+    Args:
+        state: of the run.
+        messages: the conversation.
+        queued: whether the run is durable.
+
+    """
     paused = PausedRun.read(state)
     turn = paused.state.open_turn
     if turn is None:
@@ -142,7 +116,7 @@ def resumed(state: dict[str, Any], messages: Sequence[Message]) -> Resumed | Non
             return None
         decisions[turn.calls[number].id] = Decision(approved=True, result=ToolResult(one.text, one.is_error))
     waiting = {call.id for call in turn.calls} - turn.results.keys()
-    return Resumed(state, decisions) if decisions.keys() <= waiting else None
+    return Resumed(state, decisions, queued) if decisions.keys() <= waiting else None
 
 
 def _results(messages: Sequence[Message]) -> list[Message]:

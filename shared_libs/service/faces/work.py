@@ -9,20 +9,15 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Callable
 
+from shared_libs.agents.variant import extended
 from shared_libs.atomic.scope import use_deadline
 from shared_libs.atomic.types import LLMResponse, estimate_tokens
 from shared_libs.service.admission import Demand
 from shared_libs.service.catalogue import Entry
+from shared_libs.service.durable import durable_run, wants_durable
 from shared_libs.service.endpoint import Call
 from shared_libs.service.faces.chains import Tell, ask_chain, outcome_of
-from shared_libs.service.faces.runs import (
-    RunReader,
-    conversation,
-    paused_run_of,
-    prepared,
-    resumed,
-    shadowed,
-)
+from shared_libs.service.faces.runs import RunReader, conversation, extras_of, paused_run_of, resumed, shadowed
 from shared_libs.service.faces.wanted import Outcome, Piece, Wanted, pieces_of
 from shared_libs.service.live import Asked, LiveRun, Resumed, outside_s
 from shared_libs.service.routers.answers import session_of
@@ -34,15 +29,26 @@ OUTPUT_TOKENS = 512
 """What an answer is taken to use where the client sets no bound."""
 
 
-def begin_work(call: Call, entry: Entry, wanted: Wanted) -> ChainWork | RunWork:
+def begin_work(
+    call: Call, entry: Entry, wanted: Wanted, going_on: Resumed | None = None, run_id: str = ""
+) -> ChainWork | RunWork:
     """
     Begin what a request asks for; a run begins at once, a chain is asked when its answer is awaited.
+
+    Args:
+        call: the request.
+        entry: who is asked.
+        wanted: what is asked.
+        going_on: the run that waits for it (`waiting_run`).
+        run_id: what a durable run is called, where it has a name already.
 
     Raises:
         Problem: the request is not valid.
 
     """
-    return (RunWork if entry.kind == "agent" else ChainWork)(call, entry, wanted)
+    if entry.kind == "agent":
+        return RunWork(call, entry, wanted, going_on, run_id)
+    return ChainWork(call, entry, wanted)
 
 
 class ChainWork:
@@ -105,11 +111,11 @@ class ChainWork:
 
 
 class RunWork:
-    """A run of an agent: a new one, or one that has waited for this client."""
+    """A run of an agent: a new one, or one that has waited for this client; done here, or durable."""
 
-    def __init__(self, call: Call, entry: Entry, wanted: Wanted) -> None:
-        going_on = _going_on(call, wanted)
-        agent = prepared(entry.agent, wanted, stream=wanted.stream and going_on is not None)
+    def __init__(self, call: Call, entry: Entry, wanted: Wanted, going_on: Resumed | None, run_id: str) -> None:
+        extras = extras_of(wanted)
+        agent = extended(entry.agent, extras, stream=wanted.stream and going_on is not None)
         if wanted.session_id is not None and agent.memory is None:
             wanted.session_id, wanted.ignored = None, [*wanted.ignored, "session_id"]
         self.ignored = [*wanted.ignored, *shadowed(entry.agent, wanted)]
@@ -120,12 +126,17 @@ class RunWork:
             session_id=session_of(call.caller, wanted.session_id),
             stream=wanted.stream,
             agent=agent,
+            extras=extras,
             options={} if wanted.schema is None else {"output_schema": wanted.schema},
             resumes=going_on,
         )
-        run_id = going_on.state["run_id"] if going_on else ""
-        record = call.service.record(call.caller)
-        self.live = LiveRun(entry, asked, _demand(call, entry, wanted), record=record, run_id=run_id)
+        demand = _demand(call, entry, wanted)
+        self.live: LiveRun
+        if going_on.queued if going_on else wants_durable(entry, call.query.get("durable")):
+            self.live = durable_run(entry, asked, demand, call.service.queue, run_id, patient=wanted.background)
+        else:
+            run_id = going_on.state["run_id"] if going_on else ""
+            self.live = LiveRun(entry, asked, demand, record=call.service.record(call.caller), run_id=run_id)
         call.exchange.tell("x-factory-run-id", self.live.id)
         call.service.runs.begin(self.live)
 
@@ -148,15 +159,15 @@ class RunWork:
             batch = [piece for event in events for piece in self._reader.take(event)]
             ended = ended or any(isinstance(piece, Outcome) for piece in batch)
             yield batch
-        if not ended:
-            await self.live.result()  # which was not admitted, and says why
+        if not ended:  # it was not admitted, and says why; or it is durable, and goes on behind its deadline
+            yield pieces_of(self._reader.outcome(await self.live.result()))
 
     async def close(self, *, stays: bool) -> None:
         """End it, unless it is to go on; keep it, where it waits for its client."""
         live, service = self.live, self._call.service
         if not live.task.done():
-            service.runs.leave(live) if stays else live.task.cancel()
-        elif not live.task.cancelled() and live.task.exception() is None:
+            service.runs.leave(live) if stays else live.give_up()
+        elif live.kept_here and not live.task.cancelled() and live.task.exception() is None:
             result = live.task.result()
             if result.state is not None:
                 service.paused.keep(live.caller.team, result.run_id, result.state)
@@ -176,17 +187,19 @@ def _demand(call: Call, entry: Entry, wanted: Wanted) -> Demand:
     )
 
 
-def _going_on(call: Call, wanted: Wanted) -> Resumed | None:
+async def waiting_run(call: Call, entry: Entry, wanted: Wanted) -> Resumed | None:
     """
-    Find the run that waits for the results at the end of this conversation.
+    Find the run that waits for the results at the end of this conversation, here or in the queue.
 
     Without it the conversation is the history of a run of its own, and what the other one's tools said is lost.
     """
-    run_id = paused_run_of(wanted.messages)
+    run_id = paused_run_of(wanted.messages) if entry.kind == "agent" else None
     if run_id is None:
         return None
-    state = call.service.paused.find(call.caller.team, run_id)
-    found = None if state is None else resumed(state, wanted.messages)
+    team = call.caller.team
+    here = call.service.paused.find(team, run_id)
+    state = here or await call.service.queue.state(run_id, team)
+    found = None if state is None else resumed(state, wanted.messages, queued=here is None)
     call.exchange.tell("x-factory-resumed", "no" if found is None else run_id)
     return found
 

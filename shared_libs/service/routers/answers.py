@@ -48,7 +48,7 @@ async def answer(call: Call, live: LiveRun, *, background: bool, stays: bool) ->
             if stays:
                 call.service.runs.leave(live)
             elif not live.followers:
-                live.task.cancel()
+                live.give_up()
 
 
 async def answer_at_once(call: Call, live: LiveRun) -> None:

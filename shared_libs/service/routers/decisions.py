@@ -62,7 +62,7 @@ async def _decide_durable(call: Call, job: Job, decisions: dict[str, Decision]) 
     stays = call.stays_when_gone("continue")
     deadline = call.deadline(entry.longest_s, streams=streams(call) or background)
     after = await service.queue.store.last_event(job.run_id)
-    await service.queue.decide(job, decisions)
+    await _enter(service, job, decisions)
     call.exchange.tell("x-factory-run-id", job.run_id)
     if background:
         call.exchange.tell("location", f"/v1/runs/{job.run_id}")
@@ -74,6 +74,19 @@ async def _decide_durable(call: Call, job: Job, decisions: dict[str, Decision]) 
     if not service.runs.begin_if_idle(live):
         raise Problem("conflict", "the run goes on, and somebody waits for it here; GET its events")
     await answer(call, live, background=False, stays=stays)
+
+
+async def _enter(service: Service, job: Job, decisions: dict[str, Decision]) -> None:
+    if job.cancelling:
+        raise Problem("conflict", "the run waits for no decision: it is cancelled")
+    try:
+        counts = await service.queue.decide(job.run_id, decisions)
+    except MisuseError as error:
+        if job.status == "waiting":
+            raise
+        raise Problem("conflict", str(error), facts={"status": job.status}) from None
+    if not counts:
+        raise Problem("conflict", "the run goes on already: somebody has decided")
 
 
 async def _waiting(service: Service, team: str, run_id: str) -> tuple[str, dict[str, Any]]:

@@ -20,14 +20,7 @@ from shared_libs.service.admission import Demand
 from shared_libs.service.bodies import decode_json
 from shared_libs.service.callers import Caller
 from shared_libs.service.catalogue import Entry
-from shared_libs.service.durable import (
-    ANSWER_S,
-    ANSWER_SHARE,
-    DurableRun,
-    row_of,
-    submission_of,
-    wants_durable,
-)
+from shared_libs.service.durable import durable_run, row_of, submission_of, wants_durable
 from shared_libs.service.endpoint import Call, Endpoint
 from shared_libs.service.keys import require_key
 from shared_libs.service.live import Asked, LiveRun, demand_of_run
@@ -52,6 +45,9 @@ from shared_libs.service.state import Service
 router = APIRouter(prefix="/v1/runs", tags=["runs"], default_response_class=Json)
 
 _CURSOR = r"^([0-9]{1,9}(\.[0-9]{1,18})?(e-[0-9]{2})?~)?[1-8]?[0-9]{1,18}$"
+
+MAX_NUMBER = 2**53
+"""The highest number of an event that is asked for."""
 
 FLUSH_S = 0.5
 """Seconds a list waits for what this process has to write."""
@@ -126,15 +122,13 @@ async def begin(call: Call) -> None:
         )
         demand = demand_of_run(entry, call.caller, deadline, call.priority)
         run_id = asked_before.run_id if asked_before.has_key else uuid.uuid4().hex
+        if durable and background:
+            timeout_s = body.get("timeout")
+            made = await submission_of(entry, asked, demand, run_id=run_id, timeout_s=timeout_s, followed=False)
+            await _answer_submitted(call, demand, made)
+            return
         if durable:
-            left_s = deadline.remaining()
-            timeout_s = body.get("timeout") if background else left_s - min(ANSWER_S, ANSWER_SHARE * left_s)
-            followed = streaming and not background
-            made = await submission_of(entry, asked, demand, run_id=run_id, timeout_s=timeout_s, followed=followed)
-            if background:
-                await _answer_submitted(call, demand, made)
-                return
-            live = DurableRun(entry, demand, call.service.queue, run_id, made=made)
+            live = durable_run(entry, asked, demand, call.service.queue, run_id)
         else:
             live = LiveRun(entry, asked, demand, record=call.service.record(call.caller), run_id=run_id)
         call.service.runs.begin(live)
@@ -194,6 +188,27 @@ async def get_run(request: Request, run_id: str, caller: Annotated[Caller, Depen
     service = _service(request)
     row = await _found(service, run_id, caller)
     return Json(_shown(row, caller) | {"usual": await service.store.async_usual(row)})
+
+
+@router.get("/{run_id}/requests")
+async def list_requests(
+    request: Request,
+    run_id: str,
+    caller: Annotated[Caller, Depends(require_key("runs:read"))],
+    after: Annotated[int, Query(ge=-1, le=MAX_NUMBER)] = -1,
+    limit: Annotated[int, Query(ge=1, le=500)] = 100,
+) -> Json:
+    """
+    Return what models were asked in a run, where that is kept; `next` is the `after` of the page behind it.
+
+    Each request tells its first `kept` messages by the request `base`, and the others itself; `tools` and `options` are
+    null where they are those of `base`. `seq` is that of the event `attempt_started` it belongs to.
+    """
+    service = _service(request)
+    await _found(service, run_id, caller)
+    await service.store.flush(FLUSH_S)
+    found = await service.store.async_requests(run_id, after, limit + 1, team=caller.team)
+    return Json({"requests": found[:limit], "next": found[limit - 1]["seq"] if len(found) > limit else None})
 
 
 @router.delete("/{run_id}")

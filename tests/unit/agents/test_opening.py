@@ -6,6 +6,8 @@ import asyncio
 import subprocess
 import sys
 import textwrap
+import threading
+from types import SimpleNamespace
 
 import pytest
 
@@ -53,17 +55,18 @@ FIRST_CALL = """
 
 @pytest.mark.promise("opened")
 def test_what_another_call_has_begun_to_load_is_waited_for(tmp_path, monkeypatch):
-    (tmp_path / "slow_to_load.py").write_text("import threading\nmay_end = threading.Event()\nmay_end.wait(30)\n")
+    gate = SimpleNamespace(begun=threading.Event(), may_end=threading.Event())
+    monkeypatch.setitem(sys.modules, "gate_of_the_test", gate)
     monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "slow_to_load.py").write_text("from gate_of_the_test import *\nbegun.set()\nmay_end.wait(30)\n")
 
     async def main():
         first = asyncio.create_task(load("slow_to_load"))
-        while "slow_to_load" not in sys.modules or not hasattr(sys.modules["slow_to_load"], "may_end"):
-            await asyncio.sleep(0)
+        assert await asyncio.to_thread(gate.begun.wait, 30)
         second = asyncio.create_task(load("slow_to_load"))
         await asyncio.sleep(0)
         assert not second.done()
-        sys.modules["slow_to_load"].may_end.set()
+        gate.may_end.set()
         await asyncio.wait_for(asyncio.gather(first, second), 30)
 
     run(main())

@@ -46,9 +46,10 @@ async def submit(store, run_id, **more):
 
 
 @asynccontextmanager
-async def working(url, build, record=None, **more):
+async def working(url, build, record=None, extend=None, **more):
     """A worker at work; it is drained in the end."""
-    worker = Worker(url, build, policy=WorkerPolicy(**{"lease_s": LEASE_S} | more), record=record)
+    extends = {} if extend is None else {"extend": extend}
+    worker = Worker(url, build, policy=WorkerPolicy(**{"lease_s": LEASE_S} | more), record=record, **extends)
     task = asyncio.create_task(worker.run())
     try:
         yield worker

@@ -9,7 +9,9 @@ import pytest
 from shared_libs.agents import ReActAgent
 from shared_libs.atomic import MisuseError, tool
 from shared_libs.atomic.errors import ConfigError
-from shared_libs.durable import JobStore, StoreUnavailable, Worker
+from shared_libs.atomic.scope import current_scope
+from shared_libs.durable import JobStore, StoreUnavailable, Worker, WorkerPolicy
+from shared_libs.durable.beat import Beat
 from shared_libs.durable.database import ask, open_database
 from shared_libs.durable.holding import NOW, Fact, Holder
 from tests.unit.durable.cast import LEASE_S, agent, answers, by_length, ended, opened, submit, turn, until, working
@@ -341,3 +343,77 @@ def test_a_store_that_cannot_be_reached_is_told_before_anything_is_asked(tmp_pat
         with pytest.raises(MisuseError, match="allowed are"):
             JobStore(url)
     assert built == []
+
+
+@pytest.mark.promise("durable-takeover")
+def test_where_every_slot_is_taken_what_was_lost_goes_on_and_before_what_is_new_and_urgent(url):
+    lost = [f"lost{number}" for number in range(3)]
+    begun, free = set(), asyncio.Event()
+
+    @tool
+    async def look(amount: int) -> str:
+        begun.add(current_scope().run_id)
+        await free.wait()
+        return f"saw {amount}"
+
+    async def going():
+        return len(begun)
+
+    async def main():
+        async with opened(url) as store:
+            dead = Holder(store.database, "dead")  # it never beats
+            async with working(url, agent(looks, [look]), concurrency=1):
+                await submit(store, "holds")
+                await until(going, wanted=lambda count: count == 1)
+                for run_id in lost:
+                    await submit(store, run_id)
+                    assert len(await dead.claim(1, only=run_id)) == 1
+                await submit(store, "new", priority=10)
+                await until(going, wanted=lambda count: count == 3)  # one of its own, and twice as many of others
+                statuses = (await store.sizes()).statuses
+                free.set()
+                for run_id in ("holds", "new", *lost):
+                    assert (await until(store.get, run_id, wanted=ended)).status == "answered"
+            return statuses
+
+    assert asyncio.run(main()) == {"running": 3, "queued": 2}
+    assert "new" in begun
+
+
+@pytest.mark.promise("durable-takeover")
+def test_a_silence_is_noticed_a_lease_and_a_beat_after_the_last_beat(url):
+    beats = []
+
+    async def main():
+        async with opened(url) as store:
+            silent = Holder(store.database, "silent")
+            await silent.beat("silent", LEASE_S, 1, draining=False)
+            await submit(store, "r")
+            assert len(await silent.claim(1)) == 1
+            beat = Beat(url, "alive", "alive", WorkerPolicy(lease_s=LEASE_S), lambda *_: beats.append(1))
+            await beat.start()
+            await until(store.get, "r", wanted=lambda job: job.status == "queued")
+            seen = len(beats)
+            await beat.stop()
+            return seen
+
+    assert 1 <= asyncio.run(main()) <= 5 + 2  # it beats five times a lease
+
+
+@pytest.mark.promise("durable-queue")
+def test_the_time_of_a_run_that_nobody_could_do_yet_has_not_begun(url):
+    def refuse(claim, sinks):
+        raise ConfigError(["it lacks a tool"])
+
+    async def main():
+        async with opened(url) as store:
+            await submit(store, "r")
+            async with working(url, refuse):
+                refused = await until(store.get, "r", wanted=lambda job: job.why is not None)
+            assert len(await Holder(store.database, "able").claim(1)) == 1
+            return refused, await store.get("r")
+
+    refused, job = asyncio.run(main())
+    assert (refused.status, refused.first_at) == ("queued", None)
+    assert "lacks a tool" in refused.why
+    assert job.first_at == pytest.approx(job.claimed_at, abs=1e-3)

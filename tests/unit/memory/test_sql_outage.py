@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
+import threading
 
 import msgspec
 import pytest
@@ -13,6 +14,7 @@ from shared_libs.atomic import Deadline, MemoryStoreError, MemoryUnavailable, Me
 from shared_libs.atomic.events import Warned
 from shared_libs.atomic.llms import ScriptedLLM
 from shared_libs.atomic.scope import use_deadline
+from shared_libs.atomic.sqlite import sqlite_connection
 from shared_libs.memory import SQLMemory
 from shared_libs.memory.outbox import Batch, Outbox
 from tests.support import run_virtual
@@ -191,3 +193,32 @@ def test_a_locked_table_holds_load_and_store_until_their_deadline(postgres, sess
         return found
 
     assert asyncio.run(main()) == said(1)
+
+
+@pytest.mark.promise("time-total")
+def test_a_call_that_outlives_its_event_loop_ends_in_silence_and_closes_its_file(tmp_path):
+    """What a thread raises is an error here, and so is a connection that nobody closed."""
+    begun, gate, opened = threading.Event(), threading.Event(), []
+
+    def connect():
+        begun.set()
+        gate.wait(10)
+        opened.append(sqlite3.connect(tmp_path / "s.db", check_same_thread=False))
+        return opened[0]
+
+    connection = sqlite_connection(connect)
+
+    async def main():
+        opening = asyncio.ensure_future(aopen(connection))
+        await asyncio.to_thread(begun.wait, 10)
+        assert not opening.done()
+
+    async def aopen(connection):
+        await connection
+
+    asyncio.run(main())
+    gate.set()
+    connection._thread.join(10)
+    assert not connection._thread.is_alive()
+    with pytest.raises(sqlite3.ProgrammingError, match="closed"):
+        opened[0].execute("SELECT 1")

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import json
-from contextlib import asynccontextmanager
 
 import pytest
 
-from shared_libs.factory.durability import claimed_agent
-from shared_libs.observability.run_store import RunStore
-from tests.service import ASKED, HELLO, events_of, serving, write
+from tests.service import ASKED, HELLO, at_work, events_of, serving, write
 from tests.support import run
-from tests.unit.durable.cast import until, working
+from tests.unit.durable.cast import until
 
 DURABLE = HELLO.replace("name: hello", "name: kept") + "durable: {concurrency: 4}\n"
 ASKING = DURABLE.replace("[calculator]", "[{use: calculator, needs_approval: true}]")
@@ -21,19 +18,6 @@ ASKING = DURABLE.replace("[calculator]", "[{use: calculator, needs_approval: tru
 @pytest.fixture
 def folder(tmp_path):
     return write(tmp_path, hello=HELLO, kept=DURABLE)
-
-
-@asynccontextmanager
-async def at_work(folder):
-    """A worker as `factory worker` makes it."""
-    url = f"sqlite:///{folder / 'runs.db'}"
-    runs = RunStore(url)
-
-    def record(event, team):
-        runs.record(event, team, "worker")
-
-    async with runs, working(url, claimed_agent, record) as worker:
-        yield worker
 
 
 async def status_of(served, run_id):

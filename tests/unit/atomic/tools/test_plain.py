@@ -211,13 +211,15 @@ OPENED = []
 
 def in_sqlite(query, rows):
     connection = sqlite3.connect(":memory:", check_same_thread=False)
-    OPENED.append(connection)
+    OPENED.append(connection.close)
     connection.row_factory = rows
     return connection.execute(query)
 
 
 def in_sqlalchemy(take):
-    with create_engine("sqlite://", poolclass=StaticPool).connect() as connection:
+    engine = create_engine("sqlite://", poolclass=StaticPool, connect_args={"check_same_thread": False})
+    OPENED.append(engine.dispose)
+    with engine.connect() as connection:
         return take(connection.execute(text("SELECT 1 AS a, 2 AS b")))
 
 
@@ -243,7 +245,7 @@ def test_what_a_database_or_server_gave_keeps_its_names(given, said):
         assert run(tool(given, name="given").async_run({})).content == said
     finally:
         while OPENED:
-            OPENED.pop().close()
+            OPENED.pop()()
 
 
 def test_what_iterates_is_read_in_the_thread_of_its_tool():

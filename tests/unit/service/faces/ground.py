@@ -54,7 +54,7 @@ class Ground:
 
 def chain(upstream: FaultServer, *models: str, **policy: Any) -> dict[str, Any]:
     """The `llm` section of models on the fault server."""
-    there = {"provider": "openai", "base_url": upstream.url("openai"), "api_key": "k"}
+    there = {"provider": "openai", "base_url": upstream.url("openai"), "api_key": "${UPSTREAM_KEY:-k}"}
     return {"retry": {"attempts": 1}, **policy, "chain": [there | {"model": model} for model in models]}
 
 

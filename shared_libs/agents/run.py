@@ -6,7 +6,7 @@ import asyncio
 import logging
 import os
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, TypedDict, TypeVar
 
@@ -17,6 +17,7 @@ from shared_libs.agents.limits import Limits
 from shared_libs.agents.pause import PausedRun
 from shared_libs.agents.speech import AnswerStart, Speech
 from shared_libs.agents.step import Ending, RunState
+from shared_libs.atomic.asking import Asking
 from shared_libs.atomic.budget import Budget
 from shared_libs.atomic.deadline import Deadline
 from shared_libs.atomic.errors import RunInterrupted
@@ -24,11 +25,13 @@ from shared_libs.atomic.events import (
     AgentEvent,
     AttemptFinished,
     EventSink,
+    ModelAsked,
     RunFinished,
     RunStarted,
     StreamRestarted,
     TextDelta,
     ThinkingDelta,
+    wants_requests,
 )
 from shared_libs.atomic.journal import REPLAY_S, Journal, Within
 from shared_libs.atomic.llms.structured import OutputSchema, Wanted
@@ -123,6 +126,7 @@ class Run:
         self.last_words = 0
         self._left_behind: list[tuple[str, str, float, Callable[[], bool]]] = []
         self._sinks = tuple(sinks)
+        self.asking = Asking(self._tell_asked) if any(map(wants_requests, sinks)) else None
         self._seq = 0 if self.journal is None else self.journal.events
         self._resumed = self._seq > 0
         self._over = False
@@ -183,6 +187,7 @@ class Run:
             journal=self.journal,
             deps=self.deps,
             may_begin=caller.may_begin,
+            asking=self.asking,
         )
 
     def start(self, question: str, *, model: str, protocol: str, rehearsal: bool) -> None:
@@ -203,9 +208,9 @@ class Run:
             )
         )
 
-    async def once(self, name: str, kind: type[T], do: Callable[[], Awaitable[T]]) -> T:
+    def once(self, name: str, kind: type[T], do: Callable[[], Awaitable[T]]) -> Awaitable[T]:
         """Do what is a fact of this run, or take it from the journal of a durable one, which has done it before."""
-        return await do() if self.journal is None else await self.journal.once(name, kind, do)
+        return do() if self.journal is None else self.journal.once(name, kind, do)
 
     def knows(self, name: str) -> bool:
         """Whether the journal has a fact of this name: what is known needs no time."""
@@ -233,7 +238,15 @@ class Run:
     def _tell(self, event: AgentEvent) -> None:
         self._seq += 1
         event.run_id, event.seq, event.at_s = self.id, self._seq, self._loop.time() - self.started_at
-        for sink in self._sinks:
+        self._hand_out(event, self._sinks)
+
+    def _tell_asked(self, event: ModelAsked) -> None:
+        if not self._over:
+            event.run_id, event.at_s = self.id, self._loop.time() - self.started_at
+            self._hand_out(event, filter(wants_requests, self._sinks))
+
+    def _hand_out(self, event: AgentEvent, sinks: Iterable[EventSink]) -> None:
+        for sink in sinks:
             try:
                 sink(event)
             except (KeyboardInterrupt, RunInterrupted):

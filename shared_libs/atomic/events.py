@@ -8,7 +8,7 @@ record are all made from these.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Self
 
 import msgspec
@@ -16,7 +16,7 @@ import msgspec
 from shared_libs.atomic.errors import MisuseError
 from shared_libs.atomic.plain_data import PlainData
 from shared_libs.atomic.results import AgentResult
-from shared_libs.atomic.types import Attempt, LLMResponse
+from shared_libs.atomic.types import Attempt, LLMResponse, Message, ToolSpec
 
 
 def _snake(name: str) -> str:
@@ -107,6 +107,24 @@ class AttemptStarted(Event):
     model: str
     number: int
     operation: str = "chat"
+
+
+class ModelAsked(Event):
+    """
+    What a request holds, told to those listeners alone that say `wants_requests`: a store or record of runs.
+
+    It is none of the numbered events: `seq` is that of the `AttemptStarted` it belongs to. `messages` are what the
+    request adds to the first `kept` of the request `base`, so that a conversation is told once however long it grows.
+    `tools` and `options` are None where they are those of `base`. All as the adapter was given it.
+    """
+
+    provider: str
+    model: str
+    base: int | None = None
+    kept: int = 0
+    messages: Sequence[Message] = ()
+    tools: Sequence[ToolSpec] | None = None
+    options: dict[str, Any] | None = None
 
 
 class AttemptFinished(Event):
@@ -268,6 +286,7 @@ AgentEvent = (
     | MemoryStored
     | StepStarted
     | AttemptStarted
+    | ModelAsked
     | AttemptFinished
     | RetryScheduled
     | LimitWaited
@@ -291,6 +310,26 @@ AgentEvent = (
 
 EventSink = Callable[[AgentEvent], None]
 """Takes an event, at once and without blocking."""
+
+
+def wants_requests(sink: EventSink) -> bool:
+    """Whether a listener is told what models are asked (`ModelAsked`), too: it says so in an attribute of this name."""
+    return bool(getattr(sink, "wants_requests", False))
+
+
+class WithRequests:
+    """A listener that is told what models are asked, too."""
+
+    __slots__ = ("_sink",)
+    wants_requests = True
+
+    def __init__(self, sink: EventSink) -> None:
+        self._sink = sink
+
+    def __call__(self, event: AgentEvent) -> None:
+        """Take an event."""
+        self._sink(event)
+
 
 _decoder = msgspec.json.Decoder(AgentEvent)
 

@@ -14,6 +14,7 @@ from typing import Any
 
 import msgspec
 
+from shared_libs.atomic.asking import Asking
 from shared_libs.atomic.budget import Budget
 from shared_libs.atomic.deadline import NEVER, Deadline
 from shared_libs.atomic.events import AgentEvent, EventSink
@@ -66,7 +67,8 @@ class Scope(msgspec.Struct, frozen=True):
     began_at, is_running)` books what ignores its cancellation. `budget` is the run's; a sub-agent's counts on it too.
     `tool` is whose call it is; `fence` shuts it off when it has been given up. `journal` keeps the facts of a durable
     run; `deps` is what it gives tools that declare it. `may_begin` is asked once more as the body of a tool begins, and
-    raises `RunInterrupted` where the run has become another process's since the call was made.
+    raises `RunInterrupted` where the run has become another process's since the call was made. `asking` tells what
+    models are asked, where somebody keeps that.
     """
 
     deadline: Deadline = NEVER
@@ -82,6 +84,7 @@ class Scope(msgspec.Struct, frozen=True):
     journal: Journal | None = None
     deps: Any = None
     may_begin: Callable[[], None] | None = None
+    asking: Asking | None = None
 
     @property
     def key(self) -> str:
@@ -124,6 +127,7 @@ class Scope(msgspec.Struct, frozen=True):
             self.journal if passes_ports else None,
             self.deps,
             self.may_begin,
+            self.asking,
         )
 
 

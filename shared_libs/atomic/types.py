@@ -9,6 +9,7 @@ state between two steps is plain data that can be stored, journaled and sent els
 from __future__ import annotations
 
 import base64
+import hashlib
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal, Protocol, runtime_checkable
@@ -27,6 +28,9 @@ ChunkKind = Literal["text", "thinking", "tool_call", "restarted", "finished"]
 TOOL_NAME = re.compile(r"[a-zA-Z0-9_-]{1,64}")
 """The names of tools that every provider takes; the strictest are OpenAI's and Anthropic's."""
 
+
+MAX_PLACE = 200
+"""Characters of an image's URL that say where it is; a longer one is the image itself."""
 
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:\S")
 
@@ -86,6 +90,14 @@ class ImagePart(msgspec.Struct, PlainData, frozen=True, gc=False, tag_field="typ
     def from_bytes(cls, data: bytes, media_type: str = "image/png") -> ImagePart:
         """Make the part of an image's bytes, such as `Path("a.png").read_bytes()`."""
         return cls(f"data:{media_type};base64,{base64.b64encode(data).decode()}", media_type)
+
+    @property
+    def place(self) -> str:
+        """Its URL; of one that is the image itself the beginning, the length and a digest, alike for equal images."""
+        if len(self.url) <= MAX_PLACE:
+            return self.url
+        digest = hashlib.sha256(self.url.encode("utf-8", "replace")).hexdigest()
+        return f"{self.url[:30]}… ({len(self.url)} characters, sha256 {digest[:16]})"
 
 
 class Thinking(msgspec.Struct, PlainData, frozen=True, gc=False, omit_defaults=True):

@@ -7,8 +7,9 @@ import json
 import os
 import shutil
 import sys
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from shared_libs.cli.exits import ExitCode
@@ -16,7 +17,7 @@ from shared_libs.cli.past_options import OFF
 from shared_libs.observability.runs.reader import default_url
 
 if TYPE_CHECKING:
-    from shared_libs.atomic.events import AgentEvent
+    from shared_libs.atomic.events import AgentEvent, ModelAsked
     from shared_libs.observability.run_store import RunStore
     from shared_libs.observability.runs.reader import RunReader
     from shared_libs.observability.runs.rows import RunRow
@@ -66,6 +67,10 @@ def trace(arguments: argparse.Namespace) -> int:
         import asyncio
 
         events = asyncio.run(_events_of(arguments.store, arguments.file))
+    if arguments.scenario is not None or arguments.cassette is not None:
+        from shared_libs.cli.saving import save
+
+        return save(events, arguments.scenario, arguments.cassette, arguments.agent)
     return _draw(events, arguments)
 
 
@@ -172,24 +177,35 @@ async def _events_of(url: str | None, name: str) -> list[AgentEvent]:
 
 
 async def _events(store: RunReader, run_id: str) -> list[AgentEvent]:
-    """All events of a run, and of the runs that its agents began for it, theirs behind its own."""
+    """
+    All events of a run, what models were asked before the rest; and those of the runs that its agents began for it.
+
+    Theirs stand behind its own.
+    """
     from shared_libs.atomic.events import Event
 
-    found: list[AgentEvent] = []
-    after = -1
-    while some := await store.async_events(run_id, after):
-        found += [Event.from_dict(each) for each in some]  # type: ignore[misc]
-        after = some[-1]["seq"]
+    told = [*await _all(store.async_requests, run_id), *await _all(store.async_events, run_id)]
+    found: list[AgentEvent] = [Event.from_dict(each) for each in told]  # type: ignore[misc]
     inner = await store.async_list(parent=run_id, limit=100)
     for row in reversed(inner.rows):
         found += await _events(store, row.run_id)
     return found
 
 
+async def _all(read: Callable[..., Awaitable[list[dict[str, Any]]]], run_id: str) -> list[dict[str, Any]]:
+    """Everything of a run that is read in pages."""
+    found: list[dict[str, Any]] = []
+    while some := await read(run_id, found[-1]["seq"] if found else -1):
+        found += some
+    return found
+
+
 async def _show(store: RunReader, row: RunRow, *, as_json: bool) -> int:
     usual = await store.async_usual(row)
     if as_json:
-        print(json.dumps(row.to_dict() | {"usual": None if usual is None else usual.to_dict()}, ensure_ascii=False))
+        told = row.to_dict() | {"usual": None if usual is None else usual.to_dict()}
+        told["requests"] = await _all(store.async_requests, row.run_id)
+        print(json.dumps(told, ensure_ascii=False))
         return ExitCode.ANSWERED
     from shared_libs.observability.timeline import timelines
 
@@ -200,10 +216,33 @@ async def _show(store: RunReader, row: RunRow, *, as_json: bool) -> int:
     return ExitCode.ANSWERED
 
 
-def _on_terminal(drawn: Sequence[Timeline]) -> None:
+def _sent(events: Sequence[AgentEvent]) -> dict[str, list[ModelAsked]]:
+    """
+    What models were asked, by the run in which they were.
+
+    Raises:
+        MisuseError: it was not kept of any.
+
+    """
+    from shared_libs.atomic.errors import MisuseError
+    from shared_libs.atomic.events import ModelAsked
+
+    found: dict[str, list[ModelAsked]] = {}
+    for event in events:
+        if isinstance(event, ModelAsked):
+            found.setdefault(event.run_id, []).append(event)
+    if not found:
+        raise MisuseError(
+            "what models were asked is not kept of this run: it made no request, was recorded by an older version, or "
+            "without contents (FACTORY_RUNS_CONTENTS=0, or `contents: false` of a service)"
+        )
+    return found
+
+
+def _on_terminal(drawn: Sequence[Timeline], *, sent: Mapping[str, Sequence[ModelAsked]] = MappingProxyType({})) -> None:
     from rich.console import Console
 
-    from shared_libs.observability.terminal import draw_timeline
+    from shared_libs.observability.terminal import draw_requests, draw_timeline
 
     console = Console()
     for number, run in enumerate(drawn):
@@ -211,6 +250,7 @@ def _on_terminal(drawn: Sequence[Timeline]) -> None:
             console.print()
             console.rule(style="bright_black")
         draw_timeline(run, console)
+        draw_requests(sent.get(run.run_id, ()), console)
 
 
 async def _follow(events: AsyncIterator[dict[str, Any]]) -> int:
@@ -237,7 +277,7 @@ def _draw(events: Sequence[AgentEvent], arguments: argparse.Namespace) -> int:
 
     drawn = timelines(events)
     if arguments.html is None:
-        _on_terminal(drawn)
+        _on_terminal(drawn, sent=_sent(events) if arguments.sent else {})
         return ExitCode.ANSWERED
     from shared_libs.observability.html import timeline_page
 

@@ -16,6 +16,7 @@ from shared_libs.atomic.events import AgentEvent
 from shared_libs.atomic.results import Action, AgentResult
 from shared_libs.cli.loop import CommandLoop
 from shared_libs.cli.queued import queue_url
+from shared_libs.cli.worker_health import metrics_or_none, telling_health
 from shared_libs.durable import Job, JobStore, Worker, WorkerPolicy
 from shared_libs.durable.schedules import put_schedule
 from shared_libs.factory.durability import claimed_agent, extended_agent, submission
@@ -63,6 +64,13 @@ async def _work(arguments: argparse.Namespace) -> int:
     loop = asyncio.get_running_loop()
     async with AsyncExitStack() as stack:
         runs = await stack.enter_async_context(RunStore(url, retention_days=arguments.retention or None))
+        metrics = None if arguments.health is None else metrics_or_none()
+
+        def record(event: AgentEvent, team: str) -> None:
+            runs.record(event, team, "worker")
+            if metrics is not None:
+                metrics(event)
+
         works = Worker(
             url,
             claimed_agent,
@@ -72,7 +80,7 @@ async def _work(arguments: argparse.Namespace) -> int:
                 lease_s=arguments.lease,
                 retention_s=arguments.retention * DAY_S,
             ),
-            record=lambda event, team: runs.record(event, team, "worker"),
+            record=record,
         )
         working = loop.create_task(works.run())
 
@@ -91,7 +99,7 @@ async def _work(arguments: argparse.Namespace) -> int:
             most = f"up to {arguments.concurrency} runs at once"
             _say(f"worker: {works.name} does {most}; store {works.store.database.place}")
             if arguments.health is not None:
-                await _serve_health(stack, works, arguments.health)
+                await stack.enter_async_context(telling_health(works, arguments.health, metrics))
 
         telling = loop.create_task(told())
         try:
@@ -99,24 +107,6 @@ async def _work(arguments: argparse.Namespace) -> int:
         finally:
             telling.cancel()
     return 0
-
-
-async def _serve_health(stack: AsyncExitStack, works: Worker, port: int) -> None:
-    """Answer probes: alive where the loop answers, ready where the last beat got through."""
-    from aiohttp import web
-
-    async def healthz(_: web.Request) -> web.Response:
-        return web.json_response({"status": "alive", "runs": works.busy})
-
-    async def readyz(_: web.Request) -> web.Response:
-        return web.json_response({"ready": works.ready, "runs": works.busy}, status=200 if works.ready else 503)
-
-    app = web.Application()
-    app.add_routes([web.get("/healthz", healthz), web.get("/readyz", readyz)])
-    runner = web.AppRunner(app, access_log=None)
-    await runner.setup()
-    stack.push_async_callback(runner.cleanup)
-    await web.TCPSite(runner, "0.0.0.0", port).start()  # noqa: S104 - a probe comes from outside the pod
 
 
 def run_here(arguments: argparse.Namespace, question: str, show: Callable[[AgentEvent], None] | None) -> AgentResult:

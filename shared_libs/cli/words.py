@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
 from shared_libs.cli.past_options import add_runs, add_store, add_trace
-from shared_libs.cli.service_options import add_keys, add_serve
+from shared_libs.cli.service_options import add_audit, add_keys, add_serve
 from shared_libs.cli.values import count, days, port, seconds
 
 EPILOG = "exit codes: 0 answered, 1 failed, 2 misuse or bad configuration, 3 partial, 130 interrupted"
@@ -209,7 +209,7 @@ def _worker(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--retention", type=days, default=30.0, metavar="DAYS", help="forget what ended before; 0: never (default: 30)"
     )
-    parser.add_argument("--health", type=port, metavar="P", help="answer probes on this port: /healthz, /readyz")
+    parser.add_argument("--health", type=port, metavar="P", help="answer on this port: /healthz, /readyz, /metrics")
     parser.add_argument("--store", metavar="URL", help=_DURABLE_STORE)
 
 
@@ -264,6 +264,7 @@ COMMANDS: dict[str, Command] = {
     "worker": Command("do durable runs from the queue", "queueing:worker", _worker),
     "serve": Command("serve agents over HTTP", "serving:serve", add_serve),
     "keys": Command("keys of the service", "keying:keys", add_keys),
+    "audit": Command("who did what, and whether the log of it is whole", "auditing:audit", add_audit),
     "scenario": Command("play scenarios, without pytest", "playing:scenario", _scenario, at_once=True),
     "simulate": Command("play an agent against random faults", "simulating:simulate", _simulate, at_once=True),
     "faults": Command("serve faults on loopback, for any client", "faulting:faults", _faults, at_once=True),

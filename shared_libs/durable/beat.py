@@ -61,9 +61,14 @@ class Beat:
         self._thread = threading.Thread(target=self._run, name="durable-beat", daemon=True)
 
     @property
+    def age_s(self) -> float:
+        """Seconds since the last beat that got through was sent."""
+        return clock() - self._sent
+
+    @property
     def fresh(self) -> bool:
         """Whether the last beat is young enough to begin an effect."""
-        return clock() - self._sent < FRESH * self._lease_s
+        return self.age_s < FRESH * self._lease_s
 
     async def beaten(self) -> None:
         """Wait for the next beat that gets through."""

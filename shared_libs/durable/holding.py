@@ -6,13 +6,14 @@ Every write names the run, its epoch and the worker: from a worker that has lost
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
 
 from shared_libs.durable.database import CLOCK, Database, Script, ask
-from shared_libs.durable.jobs import Claim, Held
+from shared_libs.durable.jobs import Claim, Held, WorkerCounts
 from shared_libs.durable.store import DECIDED, RUN_CHANNEL, WORKER_CHANNEL, called, read_json
 
 NOW = object()
@@ -95,6 +96,7 @@ class Holder:
     def __init__(self, database: Database, executor: str) -> None:
         self.database = database
         self.executor = executor
+        self.counts = WorkerCounts()
 
     async def claim(
         self, most: int, refused: Sequence[str] = (), only: str | None = None, *, begun: bool = False
@@ -174,6 +176,14 @@ class Holder:
 
     async def keep(self, claim: Claim, fact: Fact | None, events: Events) -> bool:
         """Record a fact and the events that were told until then; False where the run is not this worker's any more."""
+        began = time.perf_counter()
+        held = await self._kept(claim, fact, events)
+        if fact is not None:
+            self.counts.facts += 1
+            self.counts.facts_s += time.perf_counter() - began
+        return held
+
+    async def _kept(self, claim: Claim, fact: Fact | None, events: Events) -> bool:
         if self.database.dialect == "postgresql":  # one statement, and so one round trip
             mine = (claim.run_id, claim.epoch, self.executor, claim.segment)
             name, value = (None, None) if fact is None else (fact.name, fact.value)

@@ -172,6 +172,21 @@ class Held(msgspec.Struct, frozen=True):
     held_s: float
 
 
+class WorkerCounts(msgspec.Struct):
+    """
+    What a worker has done since it began.
+
+    `new` and `again` are runs it took that nobody, or somebody, had begun, `handed_over` those it left to others;
+    `facts` it recorded in `facts_s` seconds of waiting.
+    """
+
+    new: int = 0
+    again: int = 0
+    handed_over: int = 0
+    facts: int = 0
+    facts_s: float = 0.0
+
+
 class WorkerPolicy(msgspec.Struct, frozen=True, kw_only=True):
     """
     How a worker does its runs.

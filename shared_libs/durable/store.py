@@ -311,6 +311,16 @@ class JobStore:
             for row in rows
         ]
 
+    async def waiting(self) -> tuple[int, float]:
+        """Return how many runs could begin now, and for how many seconds the first of them could have."""
+        rows = await self.database.one(
+            ask(
+                """SELECT count(*) AS runs, COALESCE(CLOCK - min(due_at), 0) AS oldest_s
+                   FROM factory_jobs WHERE status = 'queued' AND due_at <= CLOCK"""
+            )
+        )
+        return rows[0]["runs"], float(rows[0]["oldest_s"])
+
     async def sizes(self) -> Sizes:
         """Return how much there is of everything."""
 

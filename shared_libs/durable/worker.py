@@ -14,7 +14,7 @@ from typing import Any, Protocol
 import msgspec
 
 from shared_libs.atomic.errors import ConfigError, FactoryError, RunInterrupted, in_words
-from shared_libs.atomic.events import AgentEvent, EventSink, RunFinished
+from shared_libs.atomic.events import AgentEvent, EventSink, ModelAsked, RunFinished, WithRequests
 from shared_libs.atomic.results import AgentResult
 from shared_libs.atomic.scope import Scope, use_scope
 from shared_libs.durable.beat import Beat
@@ -119,6 +119,7 @@ class Worker:
         self._url, self._build, self._extend = url, build, extend or _nothing_more
         self._record, self._only = record, only
         self._holder = Holder(self.store.database, self.executor)
+        self.counts = self._holder.counts
         self._tasks: dict[tuple[str, int], asyncio.Task[None]] = {}
         self._journals: dict[str, FactJournal] = {}
         self._agents: dict[tuple[str, str | None], Agent] = {}
@@ -188,6 +189,21 @@ class Worker:
         return self.started.is_set() and self._beat.fresh and not self._draining
 
     @property
+    def draining(self) -> bool:
+        """Whether it was told to end."""
+        return self._draining
+
+    @property
+    def beat_age_s(self) -> float:
+        """Seconds since its last beat got through."""
+        return self._beat.age_s
+
+    @property
+    def held(self) -> frozenset[str]:
+        """The ids of the runs it does."""
+        return frozenset(self._journals)
+
+    @property
     def busy(self) -> int:
         """How many runs it does."""
         return len(self._tasks)
@@ -208,6 +224,8 @@ class Worker:
             _log.warning("worker %s cannot claim: %s", self.name, error)
             return
         for claim in claims:
+            self.counts.new += claim.epoch == 1
+            self.counts.again += claim.epoch > 1
             self._tasks[claim.run_id, claim.epoch] = self._loop.create_task(self._execute(claim))
         if len(claims) == most and claims[-1].epoch > 1:
             self._awake.set()  # there may be more that was lost than there were slots
@@ -371,7 +389,7 @@ class Worker:
 
     async def _hand_over(self, claim: Claim, journal: FactJournal) -> None:
         if not journal.lost:
-            await self._move(claim, journal, _QUEUED)
+            self.counts.handed_over += await self._move(claim, journal, _QUEUED)
 
     async def _refuse(self, claim: Claim, why: str) -> None:
         """Leave a run to workers that have what it needs."""
@@ -401,14 +419,15 @@ class Worker:
             async with self._building.setdefault(key, asyncio.Lock()):
                 if key not in self._agents:
                     # it reads files and loads libraries: in a thread, so that other runs and probes go on
-                    agent = await asyncio.to_thread(self._build, claim, [self._hear])
+                    agent = await asyncio.to_thread(self._build, claim, [WithRequests(self._hear)])
                     await agent.aopen()
                     self._agents[key] = agent
         return self._agents[key]
 
     def _hear(self, event: AgentEvent) -> None:
         journal = self._journals.get(event.run_id)
-        if (journal is None or journal.hear(event)) and self._record is not None:
+        known = journal is None or isinstance(event, ModelAsked) or journal.hear(event)  # a request is no fact
+        if known and self._record is not None:
             of = journal or self._journals.get(event.run_id.partition("/")[0])
             self._record(event, "" if of is None else of.claim.team)
 

@@ -10,7 +10,7 @@ OpenMetrics format shows; no identity, session or question is ever a label.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -144,6 +144,12 @@ class PrometheusMetrics:
 
         encode, kind = choose_encoder(accept)
         return encode(self.registry), kind
+
+    def keep_in_progress(self, run_ids: Collection[str]) -> None:
+        """Say which runs are under way here, their sub-agents' with them; any other goes on in another process."""
+        for run_id in [one for one in self._runs if one.partition("/")[0] not in run_ids]:
+            agent, _ = self._runs.pop(run_id)
+            self._in_progress.labels(agent).dec()
 
     @asynccontextmanager
     async def watching_the_loop(self) -> AsyncIterator[None]:

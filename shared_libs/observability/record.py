@@ -16,9 +16,10 @@ from typing import Any, Literal, Self
 import msgspec
 
 from shared_libs.atomic.errors import FactoryError, MisuseError
-from shared_libs.atomic.events import AgentEvent, TextDelta, ThinkingDelta, decode_event
+from shared_libs.atomic.events import AgentEvent, ModelAsked, TextDelta, ThinkingDelta, decode_event
 from shared_libs.atomic.secrets import private
 from shared_libs.observability.redact import redact_data
+from shared_libs.observability.runs.contents import kept_request
 from shared_libs.observability.spool import Spool
 
 _log = logging.getLogger("shared_libs.observability")
@@ -44,6 +45,9 @@ class RunRecorder:
 
     """
 
+    wants_requests = True
+    """What models are asked is recorded too."""
+
     def __init__(self, path: str | Path, *, mode: Literal["append", "replace"] = "append") -> None:
         if mode not in ("append", "replace"):
             raise MisuseError(f"mode {mode!r}: allowed are 'append' and 'replace'")
@@ -61,8 +65,9 @@ class RunRecorder:
             raise MisuseError(f"the run record {self.path} cannot be written: {_reason(error)}") from error
         self._replaces = mode == "replace"
         self._begun = False
-        self._text: _Line | None = None
-        self._spool: Spool[_Line | None] = Spool(self._write, name="record")
+        self._text: _Line | None = None  # the first piece of a text that may go on, and the texts of all
+        self._texts: list[str] = []
+        self._spool: Spool[_Line | ModelAsked | None] = Spool(self._write, name="record")
 
         atexit.register(_close_at_exit, weakref.ref(self))
 
@@ -74,7 +79,7 @@ class RunRecorder:
 
     def __call__(self, event: AgentEvent) -> None:
         """Take an event."""
-        self._spool.put(msgspec.to_builtins(event, enc_hook=repr))
+        self._spool.put(event if isinstance(event, ModelAsked) else msgspec.to_builtins(event, enc_hook=repr))
 
     def close(self) -> None:
         """
@@ -96,12 +101,15 @@ class RunRecorder:
             why = "the disk does not answer" if error is None else _reason(error)
             raise FactoryError(f"the run record {self.path} is not complete: {why}")
 
-    def _write(self, line: _Line | None) -> None:
-        last, self._text = self._text, None
-        if line is not None and line["type"] in _PIECES:
-            if last is not None and _same_text(last, line):
-                line, last = last | {"text": last["text"] + line["text"]}, None
-            self._text, line = line, None
+    def _write(self, line: _Line | ModelAsked | None) -> None:
+        piece = line if isinstance(line, dict) and line["type"] in _PIECES else None
+        if piece is not None and self._text is not None and _same_text(self._text, piece):
+            self._texts.append(piece["text"])
+            return
+        last = None if self._text is None else self._text | {"text": "".join(self._texts)}
+        self._text, self._texts = None, []
+        if piece is not None:
+            self._text, self._texts, line = piece, [piece["text"]], None
         whole = b"".join(_encoded(each) for each in (last, line) if each is not None)
         if whole and not self._begun:
             self._begun = True
@@ -195,8 +203,9 @@ def _same_text(last: _Line, line: _Line) -> bool:
     return bool(last["type"] == line["type"] and last["run_id"] == line["run_id"])
 
 
-def _encoded(line: _Line) -> bytes:
-    return msgspec.json.encode(valid_text(redact_data(line))) + b"\n"
+def _encoded(line: _Line | ModelAsked) -> bytes:
+    kept = kept_request(line) if isinstance(line, ModelAsked) else redact_data(line)
+    return msgspec.json.encode(valid_text(kept)) + b"\n"
 
 
 def valid_text(value: Any) -> Any:

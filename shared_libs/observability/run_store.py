@@ -17,7 +17,7 @@ from typing import Any, Self
 import msgspec
 
 from shared_libs.atomic.errors import MisuseError
-from shared_libs.atomic.events import AgentEvent, EventSink
+from shared_libs.atomic.events import AgentEvent, EventSink, WithRequests
 from shared_libs.observability.record import valid_text
 from shared_libs.observability.runs.desk import Desk, Told
 from shared_libs.observability.runs.reader import RunReader, default_url
@@ -63,13 +63,22 @@ class RunStore(RunReader):
         atexit.register(_close_at_exit, weakref.ref(self))
 
     @property
+    def contents(self) -> bool:
+        """Whether the words of users, models and tools are kept, and so what models are asked."""
+        return self._desk.contents
+
+    @property
     def lost(self) -> int:
         """How many events could not be kept by this process."""
         return self._writer.lost
 
     def observer(self, team: str = "", source: Source = "library") -> EventSink:
         """Return an observer for agents; `team` is whose runs they are, `source` what began them."""
-        return lambda event: self.record(event, team, source)
+
+        def record(event: AgentEvent) -> None:
+            self.record(event, team, source)
+
+        return WithRequests(record) if self.contents else record
 
     def record(self, event: AgentEvent, team: str = "", source: Source = "library") -> None:
         """Take an event, at once; whose it is counts with the first event of a run."""

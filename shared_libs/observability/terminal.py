@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from shared_libs.atomic.events import ModelAsked
+from shared_libs.atomic.types import ImagePart, Message, TextPart
 from shared_libs.observability.printable import presentable
 from shared_libs.observability.timeline import (
     Bar,
@@ -19,6 +25,7 @@ from shared_libs.observability.wording import cost_words, counted, seconds, usag
 
 LABEL_COLUMNS = 25
 TIME_COLUMNS = 8
+ROLE_COLUMNS = 16
 SHORTEST_NOTE = 6
 
 _STYLES: dict[Kind, str] = {
@@ -42,13 +49,55 @@ def draw_timeline(timeline: Timeline, console: Console) -> None:
     pen.foot()
 
 
+def draw_requests(asked: Sequence[ModelAsked], console: Console) -> None:
+    """Write what models were asked, each request as what it adds to the one it goes on from; secrets are masked."""
+    for request in asked:
+        new = counted(len(request.messages), "message" if request.base is None else "new message")
+        facts = [new] if request.base is None else [f"{counted(request.kept, 'message')} as before", new]
+        if request.tools:
+            facts.append(f"tools {', '.join(tool.name for tool in request.tools)}")
+        facts += [f"{name} {_as_json(value)}" for name, value in sorted((request.options or {}).items())]
+        console.print()
+        head = f"{seconds(request.at_s):>8}  {request.provider}/{request.model} was asked: {' · '.join(facts)}"
+        console.print(_fitting(Text(presentable(head), "bold"), console))
+        table = Table.grid(padding=(0, 1))
+        table.add_column(width=ROLE_COLUMNS)
+        table.add_column(overflow="fold")
+        for message in request.messages:
+            role = f"{message.role} {message.name}" if message.name else message.role
+            said = (Text(presentable(role), "cyan"), Text(presentable(_said(message))))
+            table.add_row(*(_fitting(text, console) for text in said))
+        console.print(table)
+
+
+def _said(message: Message) -> str:
+    parts = [message.content] if isinstance(message.content, str) else [_part(part) for part in message.content]
+    parts = [f"({block.text})" for block in message.thinking if block.text] + parts
+    parts += [f"→ {call.name} {_as_json(call.input)}" for call in message.tool_calls]
+    return "\n".join(filter(None, parts))
+
+
+def _part(part: TextPart | ImagePart) -> str:
+    return part.text if isinstance(part, TextPart) else f"[image {part.place}]"
+
+
+def _as_json(value: Any) -> str:
+    return value if isinstance(value, str) else msgspec.json.encode(value, enc_hook=repr).decode()
+
+
+def _fitting(text: Text, console: Console) -> Text:
+    """Return the text in the characters the terminal has."""
+    if not (console.encoding or "").lower().startswith("utf"):
+        text.plain = text.plain.translate(_ASCII)
+    return text
+
+
 class _Pen:
     """Draws one timeline on one console."""
 
     def __init__(self, timeline: Timeline, console: Console) -> None:
         self._line = timeline
         self._console = console
-        self._unicode = (console.encoding or "").lower().startswith("utf")
         self._columns = max(10, min(console.width, 140) - LABEL_COLUMNS - TIME_COLUMNS - 2)
 
     def head(self) -> None:
@@ -168,7 +217,4 @@ class _Pen:
         return Text(presentable(text).rstrip(), style)
 
     def _shaped(self, text: Text) -> Text:
-        """Return the text in the characters the terminal has."""
-        if not self._unicode:
-            text.plain = text.plain.translate(_ASCII)
-        return text
+        return _fitting(text, self._console)

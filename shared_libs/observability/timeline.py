@@ -123,6 +123,8 @@ def timelines(record: Iterable[AgentEvent]) -> list[Timeline]:
     """Make the timeline of every run in a record, in the order they began."""
     builders: dict[str, _Builder] = {}
     for event in record:
+        if isinstance(event, events.ModelAsked):  # it takes no time, and stands where it was kept
+            continue
         builder = builders.get(event.run_id)
         if builder is None:
             builder = builders[event.run_id] = _Builder(event.run_id)

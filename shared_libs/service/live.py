@@ -15,7 +15,7 @@ from shared_libs.agents.decisions import Decision
 from shared_libs.agents.react_agent import ReActAgent
 from shared_libs.agents.variant import Extras
 from shared_libs.atomic.deadline import Deadline
-from shared_libs.atomic.events import AgentEvent, EventSink, RunFinished
+from shared_libs.atomic.events import AgentEvent, EventSink, ModelAsked, RunFinished
 from shared_libs.atomic.results import AgentResult
 from shared_libs.service.admission import FULL, Admission, Demand, Grant
 from shared_libs.service.callers import Caller
@@ -224,7 +224,7 @@ class LiveRun:
 
     def _hear(self, event: AgentEvent) -> None:
         self._record(event)
-        if event.run_id == self.id:  # not those of agents that it calls
+        if event.run_id == self.id and not isinstance(event, ModelAsked):  # not those of agents that it calls
             if isinstance(event, RunFinished) and self._grant is not None:
                 self._grant.settle(event.result.usage, event.result.cost_usd)  # of one that was cancelled, too
                 if any(attempt.status_code in FULL for attempt in event.result.attempts):

@@ -38,6 +38,14 @@ class Request:
         self.output = output
 
 
+def plain_options(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the options of a request as data: of an output schema its name and the schema itself."""
+    return {
+        name: {"name": value.name, "schema": value.schema} if isinstance(value, OutputSchema) else value
+        for name, value in options.items()
+    }
+
+
 def checked_response(response: LLMResponse) -> LLMResponse:
     """
     Take an adapter's answer if every field is what it is declared to be: an adapter is foreign code.

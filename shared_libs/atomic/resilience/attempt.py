@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from functools import partial
 from typing import Any, Generic, Protocol, TypeVar
 
 from shared_libs.atomic.alarm import Expiry
@@ -23,10 +24,15 @@ from shared_libs.atomic.resilience.health import ModelHealth
 from shared_libs.atomic.resilience.policy import Resilience
 from shared_libs.atomic.scope import current_scope
 from shared_libs.atomic.supervise import NO_FAILURES, BodyCancelled, BodyExited, supervise
-from shared_libs.atomic.types import Attempt, LLMChunk, LLMResponse, Usage
+from shared_libs.atomic.types import Attempt, LLMChunk, LLMResponse, Message, ToolSpec, Usage
 
 T = TypeVar("T")
 ChunkSink = Callable[[LLMChunk], None]
+AskSink = Callable[[Sequence[Message], Sequence[ToolSpec], Mapping[str, Any]], None]
+
+
+GIVEN_UP = ("no token for", "no first token within", "no answer within", "the answer took too long")
+"""How `Watch.why` begins: the request itself had not ended."""
 
 
 class Model(Protocol):
@@ -125,10 +131,10 @@ class Watch(Expiry):
     One attempt in progress: when it is given up, what that means, and whether it is still heard.
 
     A stream's moment is moved on by every chunk. An attempt that has ended, or was given up, speaks no more: what it
-    still says ends it.
+    still says ends it. `asks` takes what the adapter is given, where somebody keeps that.
     """
 
-    __slots__ = ("_began_at", "_idle_s", "_is_over", "_listener", "_loop", "_total_at", "first_token_at")
+    __slots__ = ("_began_at", "_idle_s", "_is_over", "_listener", "_loop", "_total_at", "asks", "first_token_at")
 
     def __init__(self, policy: Resilience, call: ModelCall[Any], now: float, total_at: float, first_at: float) -> None:
         super().__init__(min(first_at, total_at) if call.stream else total_at, "")
@@ -139,6 +145,7 @@ class Watch(Expiry):
         self._loop = call.loop
         self._total_at = total_at
         self.first_token_at: float | None = None
+        self.asks: AskSink | None = None
 
     @property
     def why(self) -> str:
@@ -204,7 +211,10 @@ async def run_attempt(
     total_at = min(now + policy.attempt_timeout_s, call.deadline.at if call.stream else share_at)
     watch = Watch(policy, call, now, total_at, min(now + policy.first_token_timeout_s, share_at))
     scope = current_scope()
-    scope.emit(AttemptStarted(provider=model.provider, model=model.model, number=number, operation=call.operation))
+    began = AttemptStarted(provider=model.provider, model=model.model, number=number, operation=call.operation)
+    scope.emit(began)
+    if scope.asking is not None and began.seq:  # without a number nobody heard of it
+        watch.asks = partial(scope.asking.ask, began)
 
     def book(outcome: str, why: str = "", status_code: int | None = None, usage: Usage | None = None) -> None:
         attempt = Attempt(

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any
 
-from shared_libs.observability.redact import redact_data
+import msgspec
+
+from shared_libs.atomic.events import ModelAsked
+from shared_libs.atomic.types import ImagePart, Message, TextPart
+from shared_libs.observability.redact import redact_data, redact_schema
 
 _Data = dict[str, Any]
 
@@ -24,9 +29,13 @@ CONTENTS: dict[str, tuple[str, ...]] = {
 }
 """The fields of each event that hold contents; a path goes through the items of a list."""
 
-LONGEST_URL = 1_000
-"""Characters of a `data:` URL that are kept: an image is no text, and is not looked at here."""
+LONGEST_SENT = 200_000
+"""Characters that are kept of one message to a model; what tools returned stands whole in their own events."""
 
+MOST_TOOLS = 500
+"""Tools whose masked descriptions are remembered."""
+
+_CUT = "more characters are not kept)"
 _BLANK: dict[type, Any] = {str: "", dict: {}, list: []}
 
 
@@ -37,6 +46,47 @@ def kept(data: _Data, *, contents: bool) -> _Data:
             _blank(data, path.split("."))
     masked: _Data = redact_data(data)
     return masked
+
+
+def kept_request(asked: ModelAsked) -> _Data:
+    """Return what is kept of a request: its secrets masked, of an image which it was, of a long text its beginning."""
+    data: _Data = msgspec.to_builtins(
+        msgspec.structs.replace(asked, messages=[_in_short(message) for message in asked.messages], tools=None),
+        enc_hook=repr,
+    )
+    masked: _Data = redact_data(data)
+    tools = None if asked.tools is None else [_masked_tool(msgspec.json.encode(tool)) for tool in asked.tools]
+    return masked | {"tools": tools}
+
+
+@lru_cache(MOST_TOOLS)
+def _masked_tool(tool: bytes) -> _Data:
+    """A tool without secrets; each run of an agent tells the same ones."""
+    masked: _Data = redact_schema(msgspec.json.decode(tool))
+    return masked
+
+
+def is_cut(message: Message) -> bool:
+    """Whether a message that was kept is the beginning of a longer one."""
+    texts = [message.content] if isinstance(message.content, str) else [getattr(p, "text", "") for p in message.content]
+    return any(len(text) > LONGEST_SENT and text.endswith(_CUT) for text in texts)
+
+
+def _in_short(message: Message) -> Message:
+    content = message.content
+    if isinstance(content, str):
+        return message if len(content) <= LONGEST_SENT else msgspec.structs.replace(message, content=_begun(content))
+    parts = tuple(TextPart(_begun(part.text)) if isinstance(part, TextPart) else _which(part) for part in content)
+    return msgspec.structs.replace(message, content=parts)
+
+
+def _begun(text: str) -> str:
+    rest = len(text) - LONGEST_SENT
+    return text if rest <= 0 else f"{text[:LONGEST_SENT]}… ({rest} {_CUT}"
+
+
+def _which(image: ImagePart) -> ImagePart:
+    return ImagePart(image.place, image.media_type)
 
 
 def _blank(value: Any, path: list[str]) -> None:

@@ -11,19 +11,21 @@ from typing import Any
 import msgspec
 
 from shared_libs.atomic.errors import RunStoreError
-from shared_libs.atomic.events import RunFinished, RunStarted, TextDelta, ThinkingDelta, decode_event
+from shared_libs.atomic.events import ModelAsked, RunFinished, RunStarted, TextDelta, ThinkingDelta, decode_event
 from shared_libs.atomic.results import AgentResult
 from shared_libs.observability.attribution import Attributor
 from shared_libs.observability.redact import redact_text
-from shared_libs.observability.runs.contents import kept
+from shared_libs.observability.runs.contents import kept, kept_request
 from shared_libs.observability.runs.hub import Hub
 from shared_libs.observability.runs.rows import LATE_S, SHOWN, first_id, moment, new_id
 from shared_libs.observability.runs.shelf import Shelf
 from shared_libs.observability.runs.statements import (
     ADD_EVENT,
+    ADD_REQUEST,
     ALL_EVENTS,
     BEGIN_RUN,
     DROP_EVENTS,
+    DROP_REQUESTS,
     DROP_RUN,
     END_RUN,
     OLD_RUNS,
@@ -55,13 +57,15 @@ class _Run(msgspec.Struct):
     """
     A run under way.
 
-    Its number in the tables, the words of what was asked, what its time went on, and the text that may go on.
+    Its number in the tables, the words of what was asked, what its time went on, and the text that may go on: the
+    event of its first piece, and the texts of all.
     """
 
     id: int
     words: list[str]
     attributor: Attributor
     piece: dict[str, Any] | None = None
+    texts: list[str] = []
 
 
 class Desk:
@@ -80,7 +84,7 @@ class Desk:
     def __init__(self, shelf: Shelf, *, contents: bool, retention_days: float | None) -> None:
         self.shelf = shelf
         self.hub = Hub()
-        self._contents = contents
+        self.contents = contents
         self._retention_days = retention_days
         self._open: OrderedDict[tuple[str, str], _Run] = OrderedDict()
 
@@ -104,9 +108,11 @@ class Desk:
         begins = isinstance(event, RunStarted) and not event.resumed
         if run is None and not begins:
             run = self._looked_up(*key)
+        if isinstance(event, ModelAsked):
+            return [] if run is None or not self.contents else [self._request(run.id, event)]
         changes: list[Change] = []
         data: dict[str, Any] = msgspec.json.decode(told.event)
-        masked = kept(data, contents=self._contents) if not isinstance(event, TextDelta | ThinkingDelta) else data
+        masked = kept(data, contents=self.contents) if not isinstance(event, TextDelta | ThinkingDelta) else data
         if run is None or begins:
             if not isinstance(event, RunStarted):
                 return []
@@ -119,17 +125,13 @@ class Desk:
         self._remember(key, run)
         run.attributor.take(event)
         if isinstance(event, TextDelta | ThinkingDelta):
-            piece, run.piece = run.piece, data
-            if piece is not None and piece["type"] == data["type"]:
-                run.piece = piece | {"text": piece["text"] + data["text"]}
-                return changes
-            if piece is not None:
-                changes.append(self._event(run.id, piece))
+            if run.piece is None or run.piece["type"] != data["type"]:
+                changes += self._told_so_far(run)
+                run.piece = data
+            run.texts.append(data["text"])
             return changes
-        if run.piece is not None:
-            changes.append(self._event(run.id, run.piece))
-            run.piece = None
-        text = told.event if masked is data and self._contents else msgspec.json.encode(masked)
+        changes += self._told_so_far(run)
+        text = told.event if masked is data and self.contents else msgspec.json.encode(masked)
         changes.append(_added(run.id, event.seq, text))
         if isinstance(event, RunFinished):
             changes += self._ended(run, event.result, masked["result"])
@@ -172,13 +174,13 @@ class Desk:
             return 0
         before = first_id(datetime.now(UTC) - timedelta(days=self._retention_days))
         found = self.shelf.select(OLD_RUNS, {"before": before, "limit": PRUNED_AT_ONCE})
-        drops = (DROP_EVENTS, DROP_RUN, *self.shelf.dialect.dropped)
+        drops = (DROP_EVENTS, DROP_REQUESTS, DROP_RUN, *self.shelf.dialect.dropped)
         self.write([Change(statement, {"id": row[0]}) for row in found for statement in drops])
         return len(found)
 
     def clear(self) -> None:
         """Write what is left, the pieces of text of runs that are still under way, and close the shelf."""
-        rest = [self._event(run.id, run.piece) for run in self._open.values() if run.piece is not None]
+        rest = [change for run in self._open.values() for change in self._told_so_far(run)]
         self._open.clear()
         try:
             self.write(rest)
@@ -205,7 +207,7 @@ class Desk:
     def _ended(self, run: _Run, result: AgentResult, masked: dict[str, Any]) -> list[Change]:
         spent = run.attributor.attribution()
         parts = spent.parts
-        answer = None if result.answer is None or not self._contents else _beginning(masked["answer"])
+        answer = None if result.answer is None or not self.contents else _beginning(masked["answer"])
         error = _beginning(masked["error"] or "")
         row = {
             "id": run.id,
@@ -227,8 +229,18 @@ class Desk:
     def _words(self, run: _Run) -> Change:
         return Change(self.shelf.dialect.set_words, {"id": run.id, "words": " ".join(run.words)})
 
-    def _event(self, id: int, data: dict[str, Any]) -> Change:
-        return _added(id, data["seq"], msgspec.json.encode(kept(data, contents=self._contents)))
+    def _told_so_far(self, run: _Run) -> list[Change]:
+        """Return the event that pieces of text are as one, and begin anew."""
+        if run.piece is None:
+            return []
+        whole = kept(run.piece | {"text": "".join(run.texts)}, contents=self.contents)
+        run.piece = None
+        run.texts.clear()
+        return [_added(run.id, whole["seq"], msgspec.json.encode(whole))]
+
+    def _request(self, id: int, asked: ModelAsked) -> Change:
+        request = msgspec.json.encode(kept_request(asked)).decode()
+        return Change(ADD_REQUEST, {"id": id, "seq": asked.seq, "request": request})
 
 
 def _added(id: int, seq: int, event: bytes) -> Change:

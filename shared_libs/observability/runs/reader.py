@@ -18,6 +18,7 @@ from shared_libs.observability.runs.statements import (
     EVENTS,
     LAST_EVENT,
     LIKE_IT,
+    REQUESTS,
     Params,
     Wanted,
     WantedRuns,
@@ -125,7 +126,22 @@ class RunReader:
 
         """
         found = await self._found(run_id, team)
-        return [] if found is None else await self._events(found[0], after, limit)
+        return [] if found is None else await self._numbered(EVENTS, found[0], after, limit)
+
+    async def async_requests(
+        self, run_id: str, after: int = -1, limit: int = 1000, *, team: str | None = None
+    ) -> list[dict[str, Any]]:
+        """
+        Return what models were asked in a run, those with a `seq` greater than `after`; none where it is not kept.
+
+        Each is a `ModelAsked` as data: what the request adds to the one it goes on from. `whole_requests` joins them.
+
+        Raises:
+            RunStoreError: it cannot be read.
+
+        """
+        found = await self._found(run_id, team)
+        return [] if found is None else await self._numbered(REQUESTS, found[0], after, limit)
 
     async def follow(self, run_id: str, after: int = -1, *, team: str | None = None) -> AsyncIterator[dict[str, Any]]:
         """
@@ -150,7 +166,7 @@ class RunReader:
                 raise MisuseError(f"there is no run {run_id!r} in {self._shelf.place}")
             ended = row_of(found).status != "running"  # looked at first: what comes between is read below
             news = self._listen(found[0])
-            while events := await self._events(found[0], after, 1000):
+            while events := await self._numbered(EVENTS, found[0], after, 1000):
                 yield events
                 after = events[-1]["seq"]
             if ended:
@@ -203,9 +219,9 @@ class RunReader:
         found = await self._shelf.read(*select_run(run_id, team))
         return found[0] if found else None
 
-    async def _events(self, id: int, after: int, limit: int) -> list[dict[str, Any]]:
+    async def _numbered(self, statement: str, id: int, after: int, limit: int) -> list[dict[str, Any]]:
         values: Params = {"id": id, "after": after, "limit": limit}
-        return [msgspec.json.decode(event) for _, event in await self._shelf.read(EVENTS, values)]
+        return [msgspec.json.decode(told) for _, told in await self._shelf.read(statement, values)]
 
 
 def _shelf(url: str) -> Shelf:

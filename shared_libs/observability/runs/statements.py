@@ -87,6 +87,12 @@ _TABLES = (
 
 _SLOWEST_OF_A_TEAM = ("CREATE INDEX factory_runs_by_team_and_time_taken ON factory_runs (team, elapsed_s, id)",)
 
+_REQUESTS = """
+CREATE TABLE factory_run_requests (
+  run BIGINT NOT NULL, seq BIGINT NOT NULL, request TEXT NOT NULL, PRIMARY KEY (run, seq)
+)
+"""
+
 SQLITE = Dialect(
     steps=(
         (
@@ -95,6 +101,7 @@ SQLITE = Dialect(
             "CREATE VIRTUAL TABLE factory_run_words USING fts5(words, tokenize = 'unicode61 remove_diacritics 0')",
         ),
         _SLOWEST_OF_A_TEAM,
+        (_REQUESTS,),
     ),
     set_words="INSERT OR REPLACE INTO factory_run_words (rowid, words) VALUES (:id, :words)",
     has_words="factory_run_words MATCH :text",
@@ -113,6 +120,7 @@ POSTGRES = Dialect(
             "CREATE INDEX factory_runs_by_words ON factory_runs USING gin (words)",
         ),
         _SLOWEST_OF_A_TEAM,
+        (_REQUESTS,),
     ),
     set_words="UPDATE factory_runs SET words = to_tsvector('simple', :words) WHERE id = :id",
     has_words="words @@ to_tsquery('simple', :text)",
@@ -137,10 +145,15 @@ UPDATE factory_runs SET status = :status, stop_reason = :stop_reason, answer = :
 WHERE id = :id
 """
 ADD_EVENT = "INSERT INTO factory_run_events (run, seq, event) VALUES (:id, :seq, :event) ON CONFLICT DO NOTHING"
+ADD_REQUEST = """
+INSERT INTO factory_run_requests (run, seq, request) VALUES (:id, :seq, :request) ON CONFLICT DO NOTHING
+"""
+DROP_REQUESTS = "DELETE FROM factory_run_requests WHERE run = :id"
 DROP_EVENTS = "DELETE FROM factory_run_events WHERE run = :id"
 DROP_RUN = "DELETE FROM factory_runs WHERE id = :id"
 OLD_RUNS = "SELECT id FROM factory_runs WHERE id < :before ORDER BY id LIMIT :limit"
 EVENTS = "SELECT seq, event FROM factory_run_events WHERE run = :id AND seq > :after ORDER BY seq LIMIT :limit"
+REQUESTS = "SELECT seq, request FROM factory_run_requests WHERE run = :id AND seq > :after ORDER BY seq LIMIT :limit"
 LIKE_IT = """
 SELECT elapsed_s, parts FROM factory_runs WHERE agent = :agent AND team = :team AND status = 'answered'
   AND run_id <> :run_id ORDER BY id DESC LIMIT 200

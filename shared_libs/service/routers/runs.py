@@ -46,6 +46,9 @@ router = APIRouter(prefix="/v1/runs", tags=["runs"], default_response_class=Json
 
 _CURSOR = r"^([0-9]{1,9}(\.[0-9]{1,18})?(e-[0-9]{2})?~)?[1-8]?[0-9]{1,18}$"
 
+MAX_NUMBER = 2**53
+"""The highest number of an event that is asked for."""
+
 FLUSH_S = 0.5
 """Seconds a list waits for what this process has to write."""
 
@@ -187,6 +190,27 @@ async def get_run(request: Request, run_id: str, caller: Annotated[Caller, Depen
     return Json(_shown(row, caller) | {"usual": await service.store.async_usual(row)})
 
 
+@router.get("/{run_id}/requests")
+async def list_requests(
+    request: Request,
+    run_id: str,
+    caller: Annotated[Caller, Depends(require_key("runs:read"))],
+    after: Annotated[int, Query(ge=-1, le=MAX_NUMBER)] = -1,
+    limit: Annotated[int, Query(ge=1, le=500)] = 100,
+) -> Json:
+    """
+    Return what models were asked in a run, where that is kept; `next` is the `after` of the page behind it.
+
+    Each request tells its first `kept` messages by the request `base`, and the others itself; `tools` and `options` are
+    null where they are those of `base`. `seq` is that of the event `attempt_started` it belongs to.
+    """
+    service = _service(request)
+    await _found(service, run_id, caller)
+    await service.store.flush(FLUSH_S)
+    found = await service.store.async_requests(run_id, after, limit + 1, team=caller.team)
+    return Json({"requests": found[:limit], "next": found[limit - 1]["seq"] if len(found) > limit else None})
+
+
 @router.delete("/{run_id}")
 async def cancel_run(
     request: Request, run_id: str, caller: Annotated[Caller, Depends(require_key("runs:cancel"))]
@@ -196,13 +220,16 @@ async def cancel_run(
     job = await service.queue.job(run_id, caller.team)
     if job is not None:
         job = await service.queue.cancel(job)
+        service.audit.note_request(request.scope, caller, "run.cancelled", f"run:{run_id}")
         return Json(_shown(row_of(job, await service.store.async_get(run_id, caller.team)), caller))
     live = service.runs.get(run_id, caller.team)
-    if live is not None:
+    if live is not None and not live.task.done():
+        service.audit.note_request(request.scope, caller, "run.cancelled", f"run:{run_id}")
         await live.cancel()
     row = await _found(service, run_id, caller)
     if row.status == "paused":
         cancel_paused(service, row, caller.team)
+        service.audit.note_request(request.scope, caller, "run.cancelled", f"run:{run_id}")
         await service.store.flush()
         row = await _found(service, run_id, caller)
     if row.status == "running":

@@ -7,19 +7,15 @@ the order in which they appear, images by their digest, secrets hidden.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import msgspec
 
 from shared_libs.atomic.errors import LLMError
-from shared_libs.atomic.llms.structured import OutputSchema
+from shared_libs.atomic.llms.request import plain_options
 from shared_libs.atomic.types import ImagePart, LLMResponse, Message, TextPart, Thinking, ToolCall, ToolSpec, Usage
 from shared_libs.testing.cassettes.secrets import Secrets, without_addresses
-
-MAX_URL = 200
-"""Characters of an image's URL that are kept; a longer one is an image itself, and known by its digest."""
 
 
 class Plain(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -201,6 +197,37 @@ def failed(error: Exception, secrets: Secrets, base_url: str = "") -> Failure:
     )
 
 
+def failure_of(
+    kind: str,
+    message: str,
+    *,
+    status_code: int | None,
+    again: bool,
+    retry_after_s: float | None,
+    goes_on: bool,
+    usage: Usage | None,
+) -> Failure:
+    """State a failure by what was seen of it: whether the model was asked `again`, or another one instead."""
+    error = error_kind(kind)
+    return Failure(
+        kind=kind,
+        message=message,
+        status_code=status_code,
+        retryable=again or error.default_retryable,
+        retry_after_s=retry_after_s,
+        usage=usage,
+        goes_on=True if goes_on and not error.another_may_answer else None,
+    )
+
+
+def error_kind(kind: str) -> type[LLMError]:
+    """Return the class of errors of a kind; of a kind of an adapter's own the base of all."""
+    kinds: list[type[LLMError]] = [LLMError]
+    for one in kinds:  # grows while it is walked
+        kinds += [inner for inner in one.__subclasses__() if inner.__module__ == LLMError.__module__]
+    return next((one for one in kinds if one.kind == kind), LLMError)
+
+
 def calls_of(calls: Iterable[ToolCall], numbers: Callable[[str], str], secrets: Secrets) -> tuple[Call, ...]:
     """Bring tool calls to their normal form."""
     return tuple(
@@ -232,11 +259,7 @@ def _line(message: Message, numbers: Numbers, secrets: Secrets) -> Line:
 def _part(part: TextPart | ImagePart, secrets: Secrets) -> dict[str, Any]:
     if isinstance(part, TextPart):
         return {"text": secrets.hidden_text(part.text)}
-    url = part.url
-    if len(url) > MAX_URL:
-        digest = hashlib.sha256(url.encode()).hexdigest()
-        url = f"{url[:30]}… ({len(url)} characters, sha256 {digest[:16]})"
-    return {"image": secrets.hidden_text(url)}
+    return {"image": secrets.hidden_text(part.place)}
 
 
 def _thinking(blocks: Iterable[Thinking], secrets: Secrets) -> tuple[Thinking, ...]:
@@ -248,11 +271,6 @@ def _thinking(blocks: Iterable[Thinking], secrets: Secrets) -> tuple[Thinking, .
 
 
 def _options(options: Mapping[str, Any], secrets: Secrets) -> dict[str, Any]:
-    given = {
-        name: {"name": value.name, "schema": value.schema}
-        if isinstance(value, OutputSchema)
-        else msgspec.to_builtins(value, enc_hook=repr, str_keys=True)
-        for name, value in sorted(options.items())
-    }
+    given = msgspec.to_builtins(dict(sorted(plain_options(options).items())), enc_hook=repr, str_keys=True)
     hidden: dict[str, Any] = secrets.hidden_data(given)
     return hidden

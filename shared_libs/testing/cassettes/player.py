@@ -196,10 +196,7 @@ class _Clock:
 
 
 def _error(failure: Failure) -> LLMError:
-    kinds: list[type[LLMError]] = [LLMError]
-    for kind in kinds:  # grows while it is walked
-        kinds += [inner for inner in kind.__subclasses__() if inner.__module__ == LLMError.__module__]
-    error = next((kind for kind in kinds if kind.kind == failure.kind), LLMError)(
+    error = data.error_kind(failure.kind)(
         failure.message,
         status_code=failure.status_code,
         retryable=failure.retryable,

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from shared_libs.observability.redact import MASK, redact_data, redact_text
+from shared_libs.observability.redact import MASK, redact_data, redact_schema, redact_text
 
 MIN_NAMED = 4
 """Characters of the shortest value of a variable that is hidden: a shorter one is in every text by chance."""
@@ -24,8 +24,6 @@ _AUTHORITY = re.compile(r"(?<=://)[^\s/?#'\"<>()]+")
 _IPV4 = r"\d{1,3}(?:\.\d{1,3}){3}"
 _IPV6 = r"\[[0-9a-fA-F.]*(?::[0-9a-fA-F.]*){2,}\]"
 _NUMBERS = re.compile(rf"(?<![\w.])(?:{_IPV4}|{_IPV6})(?::\d+)?(?![\w.]*\w)")
-
-_VALUES_IN_A_SCHEMA = frozenset({"default", "const", "enum", "example", "examples"})
 
 
 class Secrets:
@@ -58,20 +56,9 @@ class Secrets:
         """Return plain data without its secrets."""
         return redact_data(_mapped(value, lambda text: self._hidden(_whole(text))))
 
-    def hidden_schema(self, schema: Any, *, secret: bool = False) -> Any:
+    def hidden_schema(self, schema: Any) -> Any:
         """Return a JSON Schema without secrets; a property named as a secret is described all the same."""
-        if isinstance(schema, str):
-            return self.hidden_text(schema)
-        if isinstance(schema, list | tuple):
-            return [self.hidden_schema(item) for item in schema]
-        if not isinstance(schema, Mapping):
-            return schema
-        return {
-            key: MASK
-            if secret and key in _VALUES_IN_A_SCHEMA
-            else self.hidden_schema(item, secret=isinstance(item, Mapping) and redact_data({key: "x"})[key] == MASK)
-            for key, item in schema.items()
-        }
+        return redact_schema(_mapped(schema, lambda text: self._hidden(_whole(text))))
 
     def shown(self, value: Any) -> Any:
         """Return plain data with the values of variables back in their places."""

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, get_args
 from pydantic import BeforeValidator, Field, ValidationInfo, WithJsonSchema, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
-from shared_libs.atomic.events import AgentEvent
+from shared_libs.atomic.events import AgentEvent, ModelAsked
 from shared_libs.atomic.json_schema import SchemaCheck
 from shared_libs.factory.problems import choices
 from shared_libs.factory.spec import Count, Duration, Seconds, Section, Text
@@ -254,7 +254,8 @@ _Happenings = Annotated[
 
 def _check_event(told: Happening) -> None:
     """Refuse an event that can never happen: a type or a field that no event has."""
-    kinds = {kind.__struct_config__.tag: kind.__struct_fields__ for kind in get_args(AgentEvent)}
+    numbered = [kind for kind in get_args(AgentEvent) if kind is not ModelAsked]
+    kinds = {kind.__struct_config__.tag: kind.__struct_fields__ for kind in numbered}
     kind = told.get("type")
     if kind not in kinds:
         raise ValueError(f"no event is of type {kind!r}; {choices(kind, map(str, kinds))}")

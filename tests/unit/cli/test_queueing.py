@@ -57,15 +57,25 @@ def test_what_is_submitted_is_done_by_a_worker_that_ends_at_sigterm(place, capsy
             for path in ("healthz", "readyz"):
                 async with client.get(f"http://127.0.0.1:{port}/{path}") as answer:
                     assert answer.status == 200
+            async with client.get(f"http://127.0.0.1:{port}/metrics") as answer:
+                figures = await answer.text()
         worker.send_signal(signal.SIGTERM)
         _, said = await worker.communicate()
-        return job, worker.returncode, said.decode()
+        return job, worker.returncode, said.decode(), figures
 
-    job, code, said = asyncio.run(work())
+    job, code, said, figures = asyncio.run(work())
     assert (job.status, job.priority) == ("answered", 2)
     assert job.result["answer"].startswith("17 * 23 = 391.")
     assert code == 0
     assert "drains: 0 runs" in said
+    assert 'factory_runs_total{agent="hello",status="answered",stop_reason="final_answer"} 1.0' in figures
+    for figure in (
+        "worker_runs 0.0",
+        'worker_claims_total{kind="new"} 1.0',
+        "queue_waiting 0.0",
+        "fact_seconds_count ",
+    ):
+        assert f"factory_{figure}" in figures
 
 
 @pytest.mark.promise("durable-away")

@@ -7,6 +7,7 @@ import json
 import re
 from pathlib import Path
 
+import msgspec
 import pytest
 import yaml
 from prometheus_client import CollectorRegistry
@@ -19,9 +20,11 @@ from shared_libs.atomic.errors import MisuseError
 from shared_libs.atomic.events import LoopBlocked, RunFinished, RunStarted, ToolFinished
 from shared_libs.atomic.llms import ScriptedLLM
 from shared_libs.atomic.llms.scripted_llm import Turn
+from shared_libs.cli.worker_health import WorkerFigures
 from shared_libs.observability import PrometheusMetrics
 from shared_libs.testing.clock import VirtualLoop
 from tests.support import run_virtual
+from tests.unit.durable.cast import answers, working
 
 
 def counted(*runs):
@@ -155,9 +158,28 @@ def test_the_lag_of_the_loop():
     assert value("factory_loop_lag_seconds_bucket", {"le": "0.001"}) == 10
 
 
-def test_alerts_and_dashboard_ask_only_for_what_there_is(answered):
+async def figures_of_a_worker(url):
+    async with working(url, answers()) as worker:
+        await worker.started.wait()
+        figures = WorkerFigures(worker)
+        await figures.look_at_the_queue()
+        return list(figures.collect())
+
+
+def test_what_went_on_elsewhere_is_not_under_way_here(answered):
+    metrics = PrometheusMetrics()
+    began = answered[0]
+    for run_id in ("kept", "kept/call", "lost", "lost/call"):
+        metrics(msgspec.structs.replace(began, run_id=run_id))
+    metrics.keep_in_progress({"kept"})
+    assert metrics.registry.get_sample_value("factory_runs_in_progress", {"agent": began.agent}) == 2
+
+
+def test_alerts_and_dashboard_ask_only_for_what_there_is(answered, tmp_path):
     metrics = PrometheusMetrics()
     names = {sample for family in metrics.registry.collect() for sample in _series(family)}
+    of_a_worker = asyncio.run(figures_of_a_worker(f"sqlite:///{tmp_path}/durable.db"))
+    names |= {sample for family in of_a_worker for sample in _series(family)}
     rules = yaml.safe_load(Path("deploy/prometheus/alerts.yaml").read_text("utf-8"))
     asked = [rule["expr"] for group in rules["groups"] for rule in group["rules"]]
     board = json.loads(Path("deploy/grafana/runs.json").read_text("utf-8"))

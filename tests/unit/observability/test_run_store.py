@@ -26,6 +26,7 @@ from shared_libs.observability import RunStore
 from tests.postgres import own_name
 from tests.support import run
 
+TABLES = "factory_runs, factory_run_events, factory_run_requests, factory_runs_form"
 SECRET = "sk-abcdefghijklmnopqrst"
 NOW = datetime(2026, 11, 26, 12, tzinfo=UTC)
 
@@ -50,7 +51,7 @@ def postgres_url(postgres):
 
 async def _emptied(place):
     connection = await asyncpg.connect(place)
-    await connection.execute("DROP TABLE IF EXISTS factory_runs, factory_run_events, factory_runs_form")
+    await connection.execute(f"DROP TABLE IF EXISTS {TABLES}")
     await connection.close()
 
 

@@ -224,3 +224,29 @@ def test_a_silent_stream_shows_that_it_lives(folder):
     raw = run(main())
     assert raw.count(b": still here\n\n") >= 3
     assert events_of(raw)[-1][1] == "run_finished"
+
+
+@pytest.mark.promise("runs-sent")
+def test_what_models_were_asked_is_had_a_page_at_a_time_by_the_team_and_is_in_no_stream(folder):
+    async def main():
+        async with serving(folder) as served:
+            _, headers, _ = await served.run()
+            where = f"/v1/runs/{headers['x-factory-run-id']}"
+            first = await served.get(f"{where}/requests?limit=1")
+            rest = await served.get(f"{where}/requests?after={first[2]['next']}")
+            events = await read_events(served, headers["x-factory-run-id"])
+            unknown = await served.get("/v1/runs/nobody/requests")
+        async with serving(folder, contents=False) as served:
+            _, headers, _ = await served.run()
+            none = await served.get(f"/v1/runs/{headers['x-factory-run-id']}/requests")
+        return first, rest, events, unknown, none
+
+    first, rest, events, unknown, none = run(main())
+    (asked,) = first[2]["requests"]
+    assert [message["role"] for message in asked["messages"]] == ["system", "user"]
+    assert [tool["name"] for tool in asked["tools"]] == ["calculator"]
+    (then,) = rest[2]["requests"]
+    assert (then["base"], then["kept"], then["tools"], rest[2]["next"]) == (asked["seq"], 2, None, None)
+    assert [message["role"] for message in then["messages"]] == ["assistant", "tool"]
+    assert "model_asked" not in {kind for _, kind, _ in events}
+    assert (unknown[0], none[2]) == (404, {"requests": [], "next": None})

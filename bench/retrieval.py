@@ -14,7 +14,6 @@ import resource
 import statistics
 import tempfile
 import time
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +21,7 @@ import aiohttp
 import numpy as np
 from aiohttp import web
 
+from bench.retrieval_quality import quality
 from shared_libs.atomic import BaseLLMWrapper
 from shared_libs.atomic.errors import BadRequest
 from shared_libs.atomic.types import LLMResponse, Usage
@@ -32,9 +32,7 @@ from shared_libs.retrieval.types import (
     Chunk,
     CollectionRow,
     EmbedderIdentity,
-    Entity,
     Expanded,
-    Facts,
     Found,
     Point,
     Space,
@@ -260,103 +258,6 @@ async def filters(url: str, count: int) -> None:
     await stores.aclose()
 
 
-# --- quality
-
-
-def fanout() -> tuple[list[Document], list[tuple[str, set[str]]], dict[str, str]]:
-    """FanOutQA's facts as documents, its questions with their facts, and each fact's entity (its page's title)."""
-    spec = find_spec("fanoutqa")
-    assert spec is not None, "pip install --no-deps fanoutqa"
-    assert spec.origin is not None
-    data = json.loads((Path(spec.origin).parent / "data" / "fanout-final-dev.json").read_text())
-    documents: dict[str, Document] = {}
-    entity: dict[str, str] = {}
-    asked = []
-    for question in data:
-        wanted: set[str] = set()
-        todo = list(question["decomposition"])
-        while todo:
-            step = todo.pop()
-            todo += step.get("decomposition") or []
-            page = step.get("evidence")
-            if not page:
-                continue
-            answer = step["answer"] if isinstance(step["answer"], str) else json.dumps(step["answer"])
-            text = f"{page['title']}. {step['question']} {answer}"[:1500]
-            source = f"{page['pageid']}/{step['id']}"
-            documents.setdefault(text, Document(source=source, text=text))
-            source = documents[text].source
-            entity[source] = page["title"]
-            wanted.add(source)
-        if wanted:
-            asked.append((question["question"], wanted))
-    return list(documents.values()), asked, entity
-
-
-def measured(found: list[str], wanted: set[str]) -> dict[str, float]:
-    """Return recall at 5 and 20 and the reciprocal rank among the first ten."""
-    rank = next((at for at, source in enumerate(found[:10]) if source in wanted), None)
-    return {
-        "R@5": len(set(found[:5]) & wanted) / len(wanted),
-        "R@20": len(set(found[:20]) & wanted) / len(wanted),
-        "MRR": 0.0 if rank is None else 1 / (rank + 1),
-    }
-
-
-def interval(values: list[float]) -> str:
-    """Return a mean with its bootstrap interval of 95 %."""
-    draws = np.random.default_rng(5).choice(np.array(values), (2_000, len(values))).mean(axis=1)
-    low, high = np.quantile(draws, [0.025, 0.975])
-    return f"{statistics.mean(values):.3f} [{low:.3f}, {high:.3f}]"
-
-
-async def quality(most: int) -> None:
-    """FanOutQA: by words, by meaning and both, and with a graph whose entities are the titles of its pages."""
-    from shared_libs.atomic.llms import LocalEmbeddings
-
-    documents, asked, entity = fanout()
-    asked = asked[:most]
-    with tempfile.TemporaryDirectory() as folder:
-        stores = open_stores(f"sqlite:///{folder}/c.db")
-        collection = Collection("fanout", tenant="t", stores=stores, embedder=LocalEmbeddings(), chunk_tokens=400)
-        async for _ in collection.async_index(documents):
-            pass
-        words = Collection("words", tenant="t", stores=stores, chunk_tokens=400)
-        async for _ in words.async_index(documents):
-            pass
-        ways: dict[str, list[dict[str, float]]] = {"words": [], "hybrid": [], "hybrid + graph": []}
-        for question, wanted in asked:
-            for name, one in (("words", words), ("hybrid", collection)):
-                found = await one.async_search(question, k=60)
-                ways[name].append(measured(_sources(found), wanted))
-        space, after = Space(tenant="t", collection="fanout"), ""
-        names = set(entity.values())
-        while rows := await stores.documents.async_seen(space, after=after):
-            after = rows[-1].chunk.id
-            facts = []
-            for row in rows:
-                title = entity[row.source]
-                others = [name for name in names if len(name) > 4 and name in row.chunk.text]
-                named = tuple(Entity(name=name) for name in sorted({title, *others}) if name in row.chunk.text)
-                spans = tuple((row.chunk.text.index(one.name),) * 2 for one in named)
-                facts.append(Facts(chunk=row.chunk.id, entities=named, spans=spans, extractor="titles"))
-            assert stores.graph is not None
-            await stores.graph.async_upsert(space, facts)
-        for question, wanted in asked:
-            found = await collection.async_retrieve(question, k=60)
-            ways["hybrid + graph"].append(measured(_sources(found), wanted))
-        print(f"FanOutQA, {len(asked)} questions, {len(documents)} passages (mean [95 %])")
-        for name, all_ in ways.items():
-            print(f"  {name:15} " + "  ".join(f"{key} {interval([one[key] for one in all_])}" for key in all_[0]))
-        gain = [b["R@20"] - a["R@20"] for a, b in zip(ways["hybrid"], ways["hybrid + graph"], strict=True)]
-        print(f"  graph adds R@20 {interval(gain)}")
-        await collection.aclose()
-
-
-def _sources(found: Any) -> list[str]:
-    return list(dict.fromkeys(hit.source for hit in found.hits))
-
-
 # --- the race of readers
 
 
@@ -406,8 +307,10 @@ async def main() -> None:
     parser.add_argument("part", choices=["sockets", "sizes", "filters", "quality", "race"])
     parser.add_argument("--chunks", type=int, default=1_000)
     parser.add_argument("--runs", type=int, default=200)
-    parser.add_argument("--questions", type=int, default=310)
     parser.add_argument("--url", help="where to index; a new SQLite file, or a PostgreSQL")
+    parser.add_argument("--set", action="append", default=[], help="fanout, faq, zh, vi or pt; all of them by default")
+    parser.add_argument("--folder", type=Path, default=Path(".bench"), help="keeps texts and vectors of the sets")
+    parser.add_argument("--alone", action="store_true", help="without LlamaIndex and Haystack")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         url = given.url or f"sqlite:///{folder}/c.db"
@@ -419,7 +322,8 @@ async def main() -> None:
             case "filters":
                 await filters(url, given.chunks)
             case "quality":
-                await quality(given.questions)
+                given.folder.mkdir(parents=True, exist_ok=True)
+                await quality(given.folder, given.set, others=not given.alone)
             case "race":
                 await race()
 

@@ -451,6 +451,10 @@ REQUIREMENTS: dict[str, Requirement] = {
         "stores of this process compute in threads, never on the event loop, and bear many at once",
         "qdrant-client #615, #1328, #1193; aorta #444",
     ),
+    "retrieval-plans": Requirement(
+        "a statement reads what its parameters stand for once, whatever plan a server makes, and not for each row",
+        "issue: retrieval and graph; pgvector at 1,000 chunks took 90 ms",
+    ),
     "qdrant-apart": Requirement(
         "one collection of Qdrant holds everybody's vectors, kept apart by an index; filters hold also where it cannot "
         "compare",
@@ -579,6 +583,11 @@ REQUIREMENTS: dict[str, Requirement] = {
     "keys-kept": Requirement(
         "keys are made, listed, rotated and revoked, in a file or a database, and servers know within seconds",
         "issue: the service",
+    ),
+    "audit-kept": Requirement(
+        "who did what with keys, definitions, runs and collections is noted in rows that follow from each other; what "
+        "is changed, removed or cut off is found",
+        "issue: the service; gateway 7",
     ),
     "keys-outage": Requirement(
         "trouble with the store of keys is 503 and never 401; keys that were read go on for five minutes",

@@ -20,15 +20,15 @@ _SUFFIX = (
 STRONG = (
     r"(?:passw(?:or)?[dt]s?|kennwort|contrase(?:\u00f1|n)a|mot[ _-]de[ _-]passe|senha"
     r"|\u043f\u0430\u0440\u043e\u043b\u044c|\u5bc6\u7801|\u5bc6\u78bc|\u30d1\u30b9\u30ef\u30fc\u30c9|\ube44\ubc00\ubc88\ud638"
-    r"|passphrases?|passcode|pwd|secrets?|token"
+    r"|passphrases?|passcode|pwd|psk|(?:seed|recovery)[_-]?phrase|secrets?|token"
     r"|(?:access|refresh|auth|api|bearer|id|session)[_-]?tokens"
     r"|authorization|amz-signature|shared[_-]?access[_-]?signature|jwts?|credentials?|cookies?|phpsessid|jsessionid|sessionid|connect\.sid"
     r"|(?:api|access|private|secret|account|signing|encryption|master|auth|client|service|subscription|storage|license"
-    r"|shared[_-]?access|ssh|deploy)[ _-]?keys?|(?<=[a-z0-9][_-])pw)" + _SUFFIX
+    r"|instrumentation|pre[ _-]?shared|shared[_-]?access|ssh|deploy)[ _-]?keys?|(?<=[a-z0-9][_-])pw)" + _SUFFIX
 )
 """Names that are secrets wherever they stand, as a regular expression without regard to case."""
 
-WEAK = r"(?<![a-z0-9])(?:pass|auth|creds|dsn|session|signature|sig)"
+WEAK = r"(?<![a-z0-9])(?:pass|auth|creds|dsn|session|signature|sig|mnemonic)"
 """Names that are ordinary words too."""
 
 LOUD = (

@@ -5,19 +5,40 @@ It knows secrets by their shape (keys of the known vendors, bearer tokens, JSON 
 keys) and by the name they stand under (`atomic/secrets.py`). A secret without a known shape and without a telling name
 cannot be known.
 
-Its work grows with the text and no faster: no pattern can be begun again within what it has read, and a long text is
-masked piece by piece, so that the other threads of the process come to their turn.
+Its work grows with the text and no faster (`redact_shapes`), and a long text is masked piece by piece, so that the
+other threads of the process come to their turn.
 """
 
 from __future__ import annotations
 
+import contextlib
 import re
 import string
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
-from shared_libs.atomic.secrets import LOUD, STRONG, WEAK, names_a_secret
+import msgspec
+
+from shared_libs.atomic.secrets import names_a_secret
+from shared_libs.observability.redact_commands import masked_arguments, without_secrets
+from shared_libs.observability.redact_shapes import (
+    AN_OPTION,
+    INVISIBLE,
+    LONGEST_LOUD,
+    NAME_HINTS,
+    NAME_PLACE,
+    NAMED,
+    NEEDLESS,
+    OPTION,
+    ORDINARY_RUN,
+    PASSWORD_IN_URL,
+    RUN,
+    SAID,
+    SCHEME,
+    SHAPES,
+    SPREAD,
+)
 
 MASK = "[redacted]"
 MAX_DEPTH = 100
@@ -25,134 +46,14 @@ MAX_DEPTH = 100
 PIECE = 1 << 15
 """Characters that are masked at once; a longer text is cut between two words."""
 
-INVISIBLE = re.compile(
-    r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?|[@-Z\\^_])?"
-    r"|[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\xad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f"
-    r"\u202a-\u202e\u2060-\u206f\u3164\ufe00-\ufe0f\ufeff\uffa0\ufff9-\ufffb\U000e0000-\U000e0fff]"
-)
-"""What nobody sees and what may stand in the middle of a secret: escape codes, control and format characters."""
-
-_SHAPES = re.compile(
-    r"""
-      \b(?:
-        sk-[A-Za-z0-9_-]{10,}
-      | fk_[0-9a-z]{8}_[A-Za-z0-9_-]{20,}
-      | [spr]k_(?:live|test)_[A-Za-z0-9]{8,}
-      | (?:gh[pousr]_|github_pat_|glpat-|hf_|gsk_|xai-|pplx-|npm_|pypi-|do[por]_v1_|r8_|ya29\.|whsec_
-          |shp(?:at|ca|pa|ss)_|dckr_pat_|lin_api_|tvly-|nvapi-|sntrys_|ATATT3|hv[bs]\.|ntn_|figd_|sbp_|glsa_|glc_|fo1_
-          |dp\.pt\.|NRAK-|PMAK-|AGE-SECRET-KEY-1|xapp-|GOCSPX-|sq0(?:atp|csp)-|HRKU-|fw_|lsv2_(?:pt|sk)_|pcsk_
-          |vercel_blob_rw_|nfp_|fm[12]_|pscale_(?:tkn|pw|oauth)_|rnd_|gl(?:rt|cbt|dt|ptt|soat|ft|imt|agent)-|rubygems_
-          |tskey-|csk-|jina_|tgp_v1_|ABSK)[A-Za-z0-9_-]{12,}
-      | EAA[A-Z][A-Za-z0-9]{40,}|cio[A-Za-z0-9]{32}\b|LTAI[A-Za-z0-9]{16,26}\b|AQVN[A-Za-z0-9_-]{30,}
-      | SK[0-9a-f]{32}\b
-      | [A-Za-z0-9]{14}\.atlasv1\.[A-Za-z0-9]{40,}
-      | (?:dapi|key-)[0-9a-f]{32}\b
-      | secret_[A-Za-z0-9]{30,}
-      | pat[A-Za-z0-9]{14}\.[A-Za-z0-9]{20,}
-      | xox[abeprs]-[A-Za-z0-9-]{10,}
-      | (?:AKIA|ASIA)[A-Z0-9]{16}\b
-      | AIza[A-Za-z0-9_-]{30,}
-      )
-    | \$(?:2[abxy]|[156y]|apr1|argon2(?:id?|d)|scrypt|pbkdf2(?:-sha\d+)?)\$[A-Za-z0-9./$=,+-]{20,}
-    | (?<![A-Za-z0-9_-])(?:eyJ[A-Za-z0-9_-]{5,}\.[A-Za-z0-9_-]{5,}(?:\.[A-Za-z0-9_-]*)?
-        |SG\.[A-Za-z0-9_-]{10,64}\.[A-Za-z0-9_-]{10,})
-    | (?<![A-Za-z0-9/])1//0[A-Za-z0-9_-]{25,}
-    | (?<![\w:])\d{8,10}:AA[A-Za-z0-9_-]{30,}
-    | (?<==)(?:(?<=[?&]key=)[A-Za-z0-9_-]{20,} | (?<=[?&]code=)[A-Za-z0-9_.~-]{20,})
-    | (?<=/)(?:
-        (?<=webhook\.office\.com/webhookb2/)[A-Za-z0-9@/_-]{20,}
-      | (?<=hooks\.slack\.com/)(?:services|workflows|triggers)/[A-Za-z0-9/_-]{8,}
-      | (?<=/api/webhooks/)\d{5,25}/[A-Za-z0-9_-]{20,}
-      | (?<=hooks\.zapier\.com/hooks/catch/)\d{3,15}/[A-Za-z0-9]{5,}
-      )
-    """,
-    re.VERBOSE,
-)
-_RUN = re.compile(r"[A-Za-z0-9_$./+=,:@~?&-]{9,}")
-"""Where a shape can be: all of them are made of these characters alone, and none is shorter."""
-
-_ORDINARY_RUN = re.compile(r"[A-Z]?[a-z]+[.,:?]*|(?!dapi|cio)[0-9a-z]+|[0-9T:.+-]+")
-"""What is no shape for want of other characters: words, and what programs name and count things with."""
-
-_SPREAD = {
-    "-----BEGIN ": re.compile(
-        r"-----BEGIN [A-Z ]{0,40}PRIVATE KEY(?: BLOCK)?-----.*?(?:-----END [A-Z ]{0,40}KEY(?: BLOCK)?-----|\Z)",
-        re.DOTALL,
-    ),
-    "Private-Lines: ": re.compile(r"(?<=Private-Lines: )\d{1,3}\n(?:[A-Za-z0-9+/=]{1,80}\n?){1,99}"),
-    '"d":"': re.compile(r'(?<="d":")[A-Za-z0-9_-]{40,}'),
-    " -u ": re.compile(r"""(?<= -u )["']?[^\s:"']{1,100}:[^\s"']{3,}"""),
-    " --user ": re.compile(r"""(?<= --user )["']?[^\s:"']{1,100}:[^\s"']{3,}"""),
-}
-"""Shapes that other characters belong to, by what always stands before them or at their beginning."""
-
-_SCHEME = re.compile(
-    # a token has digits or mixed case, or is long; "basic arithmetic" is no secret
-    r"\b(?P<scheme>(?i:Bearer|Basic))\s{1,8}"
-    r"(?:(?=[^\s]{0,512}(?:[0-9=]|[a-z][A-Z]))[A-Za-z0-9+/_.~=-]{8,}"
-    r"|(?<=Bearer )(?!auth|token|cred|certif|instrum)[a-z]{12,})"
-)
-_PASSWORD_IN_URL = re.compile(
-    r"""
-      (?P<start>\bhttps?://[^\s/?#:@"'<>\[]{0,200}:)[^\s/?#"'<>]{1,512}(?=@)
-    | (?P<other>\b(?!https?:)[A-Za-z][A-Za-z0-9+.-]{1,30}://[^\s/?#:@"'<>\[]{0,200}:)(?!\d{1,5}[/?#,])[^\s"'<>]{1,512}(?=@)
-    | (?P<alone>\bhttps?://)[^\s/?#:@"'<>]{8,512}(?=@)
-    """,
-    re.VERBOSE | re.IGNORECASE,
-)
-_NAMED = re.compile(
-    rf"""
-      (?P<start>(?:(?P<weak>{WEAK})|{STRONG}|{LOUD})
-        (?P<quote>\\{{0,9}}["'])?
-        (?:\s{{0,99}}(?:[:=\uff1a]|[=-]>|,\s{{0,9}}\\{{0,9}}["']value\\{{0,9}}["']\s{{0,9}}:|\svalue\s{{0,9}}=
-            |%3[AaDd]|,\s{{0,3}}(?=[bru]?["'](?=[^"']{{0,512}}\d)[^"']{{8,512}}["']\s{{0,3}}[)\]]))\s{{0,99}}
-          |(?<!\s)>(?=[^<>]{{1,512}}</)|\s(?:is|was|ist|est|es)\s(?=[^\s\d]{{0,64}}\d[^\s]{{0,64}}[A-Za-z]))
-        (?:(?:bearer|basic|token|apikey|api-key|key|negotiate|sso-key|dpop)\s{{1,9}}(?=[^\s"',;]{{8}}))?(?:[bru](?=\\{{0,9}}["']))?)
-      (?: (?P<open>\\{{0,9}}["'])(?P<quoted>(?:\\.|.)*?)(?:(?P=open)|\Z) | (?P<bare>[^\s"'\\,;&<>(){{}}\[\]]+) )
-    """,
-    re.VERBOSE | re.IGNORECASE | re.DOTALL,
-)
-_OPTION_NAME = rf"(?<![\w-])--?(?:[a-z0-9]{{1,30}}[-_]){{0,6}}(?:{STRONG}|{WEAK}|key)"
-_OPTION = re.compile(
-    rf"(?P<start>{_OPTION_NAME}\s{{1,9}})(?:(?P<open>[\"'])(?P<quoted>[^\"']*)[\"']|(?P<bare>[^\s\"'-][^\s\"']*))",
-    re.IGNORECASE,
-)
-_AN_OPTION = re.compile(_OPTION_NAME, re.IGNORECASE)
-_NAME_HINTS = {
-    "pass": 7,
-    "token": 8,
-    "key": 14,
-    "sig": 14,
-    "sess": 3,
-    **dict.fromkeys(("pw", "kennwort", "contrase", "senha", "secret", "auth", "cred", "cookie", "connect.sid"), 0),
-    **dict.fromkeys(("dsn", "jwt", "_pat", "\u043f\u0430\u0440\u043e\u043b\u044c", "\u5bc6\u7801", "\u5bc6\u78bc"), 0),
-    **dict.fromkeys(("\u30d1\u30b9\u30ef\u30fc\u30c9", "\ube44\ubc00\ubc88\ud638"), 0),
-}
-"""
-Every name has one of these in it, in lower case: at its beginning, or behind so many characters at the most.
-
-A name in capital letters, such as `OPENAI_KEY`, is a whole word, and has it anywhere.
-"""
-
-_LONGEST_LOUD = 8 * 41
-
-_NAME_PLACE = re.compile(
-    rf"""
-      (?:{"|".join(map(re.escape, _NAME_HINTS))})
-      (?=[\w-]{{0,30}}\\{{0,9}}["']?(?:\s{{0,99}}(?:[:=\uff1a%>]|->|,\s{{0,9}}[\\bru]{{0,9}}["'])
-          |\s{{1,99}}(?:value\s{{0,9}}=|(?:is|was|ist|est|es)\s)))
-    """,
-    re.VERBOSE,
-)
-"""Where a name announces something, in a text in lower case: quick to find, and where nothing is found no secret is."""
-
 _NO_SECRETS = ("", "none", "null", "true", "false", MASK)
-_LOOKS_SECRET = re.compile(r"(?=.*[0-9])(?=.*[A-Za-z!#$%&*+/=^~]).{6,}|.{24,}", re.DOTALL)
+_LOOKS_SECRET = re.compile(r"(?=.*[0-9])(?=.*[A-Za-z!#$%&*+/=^~]).{6,}|[^=]{6,}={1,2}|.{24,}", re.DOTALL)
 _FEW = 200
 _VALUES_IN_A_SCHEMA = frozenset({"default", "const", "enum", "example", "examples"})
 _VALUES = (bool, int, float)
 _IN_WORDS = string.ascii_letters + string.digits + "_"
-_NAMERS = ("name", "key", "header", "param", "field")
+_TABLE = '{"columns":['
+_NAMERS = ("name", "key", "header", "param", "field", "id", "label", "type")
 """Keys of data, in any case, under which a name stands, beside the `value` that it names."""
 
 
@@ -187,13 +88,17 @@ def redact_schema(schema: Any, *, secret: bool = False) -> Any:
 
 def redact_text(text: str) -> str:
     """
-    Return a text with its secrets masked.
+    Return a text with its secrets masked, those in the columns of a table as the `sql` tool writes it among them.
 
-    Characters nobody sees hide no secret: where one is found behind them, they are taken out of the whole text.
+    Characters nobody sees hide no secret, nor do letters written as numbers: where one is found behind them, the whole
+    text is written plainly.
     """
-    if (text.isascii() and text.replace("\n", "").isprintable()) or INVISIBLE.search(text) is None:
+    if text.startswith(_TABLE):
+        text = _without_secret_columns(text)
+    plain = (text.isascii() and text.replace("\n", "").isprintable()) or INVISIBLE.search(text) is None
+    if plain and NEEDLESS.search(text) is None:
         return _without_secrets(text)
-    seen = INVISIBLE.sub("", text)
+    seen = NEEDLESS.sub(lambda match: chr(int(match[0][-2:], 16)), INVISIBLE.sub("", text))
     masked = _without_secrets(seen)
     return masked if masked != seen else _without_secrets(text)
 
@@ -210,6 +115,8 @@ def _is_plain(value: Any, texts: list[str], depth: int) -> bool:
         texts.append(value)
         return True
     if kind is dict:
+        if _secret_columns(value):
+            return False
         names = depth > 0 and all(type(key) is str and len(key) < _FEW and _is_plain_name(key) for key in value)
         return names and all(_is_plain(item, texts, depth - 1) for item in value.values())
     if kind is list:
@@ -225,43 +132,80 @@ def _is_plain_name(name: str) -> bool:
     return name.lower() != "value" and not names_a_secret(name) and redact_text(name) == name
 
 
+def _without_secret_columns(text: str) -> str:
+    """Mask what the head of a table tells; a table that was cut stays as it is."""
+    with contextlib.suppress(ValueError, RecursionError):
+        table = msgspec.json.decode(text)
+        if hidden := _secret_columns(table):
+            rows = [_masked_row(row, hidden) for row in table["rows"]]
+            return msgspec.json.encode({**table, "rows": rows}).decode()
+    return text
+
+
+def _secret_columns(value: Mapping[Any, Any]) -> frozenset[int]:
+    """Return which columns of a table hold secrets, by their names; none, where it is no table."""
+    columns = value.get("columns")
+    if not isinstance(columns, list | tuple) or not isinstance(value.get("rows"), list | tuple):
+        return frozenset()
+    return frozenset(place for place, name in enumerate(columns) if _is_secret(name, name))
+
+
+def _masked_row(row: Any, hidden: frozenset[int]) -> Any:
+    if not isinstance(row, list | tuple):
+        return row
+    return [MASK if place in hidden and cell is not None else cell for place, cell in enumerate(row)]
+
+
 def _without_secrets(text: str) -> str:
-    text = _replaced(_RUN, _masked_run, text)
-    for hint, pattern in _SPREAD.items():
+    text = _replaced(RUN, _masked_run, text)
+    for hint, pattern in SPREAD.items():
         if hint in text:
-            text = _replaced(pattern, _all_of_it, text)
+            text = _replaced(pattern, _behind, text)
     if "://" in text and "@" in text:
-        text = _replaced(_PASSWORD_IN_URL, _masked_in_url, text)
+        text = _replaced(PASSWORD_IN_URL, _behind, text)
     lower = text.lower()
-    if any(hint in lower for hint in _NAME_HINTS):
+    if any(hint in lower for hint in NAME_HINTS):
         text = _without_named(text, lower)
         if "-" in text:
-            text = _replaced(_OPTION, _masked_option, text)
+            text = _replaced(OPTION, _masked_option, text)
     if "bearer" in lower or "basic" in lower:
-        text = _replaced(_SCHEME, lambda match: f"{match['scheme']} {MASK}", text)
-    return text
+        text = _replaced(SCHEME, lambda match: f"{match['scheme']} {MASK}", text)
+    return without_secrets(text, MASK)
 
 
 def _masked_run(match: re.Match[str]) -> str:
     run = match[0]
-    return run if _ORDINARY_RUN.fullmatch(run) else _replaced(_SHAPES, _all_of_it, run)
+    return run if ORDINARY_RUN.fullmatch(run) else _replaced(SHAPES, _all_of_it, run)
 
 
 def _all_of_it(_: re.Match[str]) -> str:
     return MASK
 
 
+def _behind(match: re.Match[str]) -> str:
+    """Mask what is behind the first group that there is."""
+    return f"{next(filter(None, match.groups()), '')}{MASK}"
+
+
 def _without_named(text: str, lower: str) -> str:
-    """As `_NAMED.sub`, which has no beginning that is quick to find: tried only where a name announces something."""
+    """
+    As `SAID.sub` and `NAMED.sub`, which are tried only where a name announces something.
+
+    Neither has a beginning that is quick to find.
+    """
     if len(lower) != len(text):  # a few letters are two in lower case
-        return _replaced(_NAMED, _masked, text)
+        return _replaced(NAMED, _masked, _replaced(SAID, _behind, text))
     parts: list[str] = []
     done = 0
     for place in _name_places(lower):
         for at in _beginnings(text, place):
-            if at >= done and (found := _NAMED.match(text, at)) is not None:
+            if at < done:
+                continue
+            if (found := SAID.match(text, at)) is not None:
+                parts += (text[done:at], _behind(found))
+            elif (found := NAMED.match(text, at)) is not None:
                 parts += (text[done:at], _masked(found))
-                done = found.end()
+            done = done if found is None else found.end()
     return "".join([*parts, text[done:]]) if parts else text
 
 
@@ -269,7 +213,7 @@ def _name_places(lower: str) -> Iterator[re.Match[str]]:
     """Yield where names have their hints, piece by piece."""
     for start in range(0, len(lower), PIECE):
         until = start + PIECE
-        for place in _NAME_PLACE.finditer(lower, start, until + _FEW):
+        for place in NAME_PLACE.finditer(lower, start, until + _FEW):
             if place.start() >= until:
                 break
             yield place
@@ -278,9 +222,9 @@ def _name_places(lower: str) -> Iterator[re.Match[str]]:
 def _beginnings(text: str, place: re.Match[str]) -> Iterable[int]:
     """Return where a name may begin that has its hint there."""
     hint = place.start()
-    word = text[max(0, hint - _LONGEST_LOUD) : hint]
+    word = text[max(0, hint - LONGEST_LOUD) : hint]
     loud = hint - len(word) + len(word.rstrip(_IN_WORDS))
-    nearest = max(0, hint - _NAME_HINTS[place[0]])
+    nearest = max(0, hint - NAME_HINTS[place[0]])
     return (*((loud,) if loud < nearest else ()), *range(nearest, hint + 1))
 
 
@@ -317,14 +261,17 @@ def _redacted(value: Any, depth: int) -> Any:
 
 def _redacted_mapping(value: Mapping[Any, Any], depth: int) -> dict[Any, Any]:
     small = {key.lower(): item for key, item in value.items() if isinstance(key, str)} if len(value) < _FEW else {}
-    named = next((small[key] for key in _NAMERS if key in small), None) if "value" in small else None
+    named = [small[key] for key in _NAMERS if key in small] if "value" in small else []
     masked: dict[Any, Any] = {}
+    hidden = _secret_columns(value)
     for key, item in value.items():
+        if hidden and key == "rows":
+            item = [_masked_row(row, hidden) for row in item]  # noqa: PLW2901 - masked once more below
         shown = redact_text(key) if isinstance(key, str) else key
         while shown in masked:  # two secrets as keys
             shown = f"{shown}'"
         secret = _is_secret(key, item) or (
-            named is not None and str(key).lower() == "value" and _is_secret(named, item)
+            str(key).lower() == "value" and any(_is_secret(name, item) for name in named)
         )
         masked[shown] = MASK if secret else _redacted(item, depth - 1)
     return masked
@@ -335,9 +282,11 @@ def _redacted_items(items: Sequence[Any], depth: int) -> Iterator[Any]:
     if len(items) == 2 and all(isinstance(item, str) for item in items) and _is_a_pair(*items):
         yield from (items[0], MASK)
         return
+    if items and all(isinstance(item, str) for item in items):
+        items = masked_arguments(items, MASK)
     before: Any = None
     for item in items:
-        if isinstance(item, str) and isinstance(before, str) and item[:1] != "-" and _AN_OPTION.fullmatch(before):
+        if isinstance(item, str) and isinstance(before, str) and item[:1] != "-" and AN_OPTION.fullmatch(before):
             yield MASK
         elif isinstance(item, list | tuple) and len(item) == 2 and isinstance(item[1], str) and _is_secret(*item):
             yield [item[0], MASK]
@@ -356,10 +305,6 @@ def _is_secret(name: Any, value: Any) -> bool:
     if value is None or value == "" or isinstance(value, bool) or not isinstance(name, str):
         return False
     return names_a_secret(name)
-
-
-def _masked_in_url(match: re.Match[str]) -> str:
-    return f"{match['start'] or match['other'] or match['alone']}{MASK}"
 
 
 def _masked(match: re.Match[str]) -> str:

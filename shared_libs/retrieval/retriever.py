@@ -96,9 +96,10 @@ class Retriever:
             self._usual.left_out(step)
         done = wanted - plan_.skipped.keys()
         found = await self._branches(run, space, question, where, plan_, done)
-        order = stretched({"dense": found.dense, "lexical": found.lexical})
+        branches = {"dense": found.dense, "lexical": found.lexical}
+        order = stretched(branches)
         if found.graph:
-            order = behind_the_head(order, found.graph)
+            order = behind_the_head(order, stretched(branches | {"graph": found.graph}))
         hits = await self._hits(space, order[: max(k, RERANKED) + BRANCH], found, where)
         if "rerank" in done and hits:
             hits = await self._reranked(run, question, hits, plan_)

@@ -22,4 +22,4 @@ def test_exponential_work_fails_early():
         return 1 if n == 0 else twice(n - 1) + twice(n - 1)
 
     with pytest.raises(AssertionError):
-        assert_linear(twice, lambda n: min(n, 22), start=4, within_s=0.5)
+        assert_linear(twice, lambda n: min(n, 19), start=4, within_s=0.02)

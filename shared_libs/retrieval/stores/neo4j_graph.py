@@ -9,7 +9,6 @@ copy of the collection's graph, made anew when that has changed.
 from __future__ import annotations
 
 import asyncio
-import math
 from collections import defaultdict
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
@@ -197,7 +196,7 @@ class Neo4jGraph(GraphStore):
         return near
 
     async def _chunks(self, key: str, weights: list[tuple[str, float]], seeds: set[str]) -> list[Expanded]:
-        """Return the chunks that mention the entities, by the sum of their weights; a hub weighs little."""
+        """Return the chunks that mention the entities; an entity's weight is shared out among its chunks."""
         (rows,) = await self._read(
             (
                 (
@@ -219,7 +218,7 @@ class Neo4jGraph(GraphStore):
             row = by_id.get(entity, {"degree": 0, "told": []})
             for told in row["told"]:
                 if told["chunk"] not in seeds:
-                    scores[told["chunk"]] += weight / math.log(2 + row["degree"])
+                    scores[told["chunk"]] += weight / row["degree"]
                     via[told["chunk"]].append(told["name"])
         best = heaviest(scores, MOST_FOUND)
         return [Expanded(chunk, score, tuple(dict.fromkeys(via[chunk]))) for chunk, score in best]

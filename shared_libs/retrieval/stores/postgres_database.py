@@ -184,6 +184,16 @@ async def collection_key(connection: asyncpg.Connection[Any], space: Space) -> i
     return key
 
 
+def once(parameter: str) -> str:
+    """
+    Return what a text of a statement stands for, such as `$1::text::vector`, so that it is read once.
+
+    As it stands, a server that has planned a statement for any parameters reads that text again for every row: 190 ms
+    for a thousand vectors, where comparing them takes one.
+    """
+    return f"(SELECT {parameter})"
+
+
 def compiled(where: Where, values: list[Any]) -> str:
     """
     Return the conditions of a filter on `metadata`, and append their parameters to `values`.
@@ -201,7 +211,8 @@ def compiled(where: Where, values: list[Any]) -> str:
         key = given(condition.key)
         found = f"(metadata -> {key}::text)"
         if condition.kind == "in":
-            test = f"{found} = ANY ({given([json.dumps(value) for value in condition.values])}::text[]::jsonb[])"
+            wanted = once(f"{given([json.dumps(value) for value in condition.values])}::text[]::jsonb[]")
+            test = f"{found} = ANY ({wanted}::jsonb[])"  # by its type it is one array, not rows to look through
         else:
             parts = []
             for sign, end in zip((">=", "<="), condition.values, strict=True):
@@ -209,7 +220,7 @@ def compiled(where: Where, values: list[Any]) -> str:
                     said = f'(metadata ->> {key}::text) COLLATE "C" {sign} {given(end)}::text'
                     parts.append(f"jsonb_typeof({found}) = 'string' AND {said}")
                 elif end is not None:
-                    number = f"{given(json.dumps(end))}::text::jsonb"
+                    number = once(f"{given(json.dumps(end))}::text::jsonb")
                     parts.append(f"jsonb_typeof({found}) = 'number' AND {found} {sign} {number}")
             test = f"({' AND '.join(parts)})"
         negated = f"{found} IS NOT NULL AND NOT COALESCE({test}, FALSE)"

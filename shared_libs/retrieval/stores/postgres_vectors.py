@@ -14,7 +14,7 @@ import msgspec
 from shared_libs.atomic.errors import MisuseError, RetrievalError
 from shared_libs.retrieval.filters import Where
 from shared_libs.retrieval.ports import VectorStore
-from shared_libs.retrieval.stores.postgres_database import LOCK, PostgresDatabase, collection_key, compiled
+from shared_libs.retrieval.stores.postgres_database import LOCK, PostgresDatabase, collection_key, compiled, once
 from shared_libs.retrieval.types import Found, Point, Space
 
 if TYPE_CHECKING:
@@ -72,10 +72,11 @@ class PostgresVectors(VectorStore):
                     f"collection {space.collection!r} holds vectors of {width} numbers, not {len(vector)}"
                 )
             values: list[Any] = [_unit(vector), key, space.generation, k]
+            asked = once("$1::text::vector")
             query = (
-                f"SELECT id, -(vector <#> $1::text::vector) AS score FROM {_table(width)} "
+                f"SELECT id, -(vector <#> {asked}) AS score FROM {_table(width)} "
                 f"WHERE collection = $2 AND generation = $3{compiled(where, values)} "
-                "ORDER BY vector <#> $1::text::vector LIMIT $4"
+                f"ORDER BY vector <#> {asked} LIMIT $4"
             )
             await connection.execute(
                 "SELECT set_config('hnsw.iterative_scan', 'strict_order', true), "

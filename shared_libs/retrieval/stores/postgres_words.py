@@ -15,7 +15,7 @@ import msgspec
 
 from shared_libs.retrieval.filters import Where
 from shared_libs.retrieval.ports import LexicalIndex
-from shared_libs.retrieval.stores.postgres_database import PostgresDatabase, collection_key, compiled
+from shared_libs.retrieval.stores.postgres_database import PostgresDatabase, collection_key, compiled, once
 from shared_libs.retrieval.types import Found, Space, Words
 from shared_libs.retrieval.words import terms
 
@@ -73,8 +73,9 @@ class PostgresWords(LexicalIndex):
                 return []
             counted = await connection.fetch(
                 "SELECT t.stem, (SELECT count(*) FROM (SELECT 1 FROM factory_texts f WHERE f.collection = $1 "
-                f"AND f.words @@ t.stem::tsquery LIMIT {COUNTED}) AS few) AS texts "
-                f"FROM (SELECT DISTINCT {_STEM.format('w')} AS stem FROM unnest($2::text[]) AS w) AS t",
+                f"AND f.words @@ t.asked LIMIT {COUNTED}) AS few) AS texts "
+                "FROM (SELECT s.stem, s.stem::tsquery AS asked FROM "
+                f"(SELECT DISTINCT {_STEM.format('w')} AS stem FROM unnest($2::text[]) AS w) AS s OFFSET 0) AS t",
                 key,
                 asked,
             )
@@ -87,10 +88,10 @@ class PostgresWords(LexicalIndex):
                 values += [stem, math.log(1 + COUNTED / texts)]
                 at = len(values)
                 # 1: divided by the logarithm of the text's length
-                parts.append(f"${at}::float8 * ts_rank(words, ${at - 1}::text::tsquery, 1)")
+                parts.append(f"${at}::float8 * ts_rank(words, {once(f'${at - 1}::text::tsquery')}, 1)")
             query = (
                 f"SELECT id, {' + '.join(parts)} AS score FROM factory_texts "
-                f"WHERE collection = $1 AND words @@ $3::text::tsquery{compiled(where, values)} "
+                f"WHERE collection = $1 AND words @@ {once('$3::text::tsquery')}{compiled(where, values)} "
                 "ORDER BY score DESC, id LIMIT $2"
             )
             return [Found(row["id"], float(row["score"])) for row in await connection.fetch(query, *values)]

@@ -7,7 +7,6 @@ query of another's can see nothing of another tenant, and change nothing.
 
 from __future__ import annotations
 
-import math
 import sqlite3
 import threading
 from collections import defaultdict
@@ -175,13 +174,13 @@ def _related(connection: sqlite3.Connection, key: int, weights: dict[str, float]
 
 
 def _chunks(connection: sqlite3.Connection, key: int, weights: dict[str, float], seeds: set[str]) -> list[Expanded]:
-    """Return the chunks that mention the entities, by the sum of their weights; a hub weighs little."""
+    """Return the chunks that mention the entities; an entity's weight is shared out among its chunks."""
     scores: defaultdict[str, float] = defaultdict(float)
     via: defaultdict[str, list[str]] = defaultdict(list)
     counted = f"SELECT count(*) FROM (SELECT 1 FROM mentions WHERE collection = ? AND entity = ? LIMIT {COUNTED})"  # noqa: S608
     for entity, weight in heaviest(weights, 2 * MOST_FOUND):
         degree = connection.execute(counted, (key, entity)).fetchone()[0]
-        share = weight / math.log(2 + degree)
+        share = weight / max(1, degree)
         query = "SELECT chunk, name FROM mentions WHERE collection = ? AND entity = ? ORDER BY chunk LIMIT ?"
         for chunk, name in connection.execute(query, (key, entity, MOST_MENTIONS)).fetchall():
             if chunk not in seeds:

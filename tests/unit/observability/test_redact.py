@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+from pathlib import Path
 
 import pytest
 
@@ -222,6 +224,49 @@ def test_more_shapes_and_names_are_known(text, secret):
 
 
 @pytest.mark.promise("secrets-masked")
+def test_secrets_of_commands_files_headers_addresses_and_encodings_are_masked():
+    lines = Path(__file__).with_name("secrets.txt").read_text(encoding="utf-8").splitlines()
+    texts = [line.replace("⏎", "\n") for line in lines if not line.startswith("#")]
+    assert not [text for text in texts if re.search("hunter2|6629fa", redact_text(text))]
+    assert "c=d" not in redact_text("Cookie: a=b; sid=x1; c=d")
+    assert redact_text(f"seed phrase: {'abandon ' * 12}") == "seed phrase: [redacted] "
+    assert redact_text('{"columns":["token"],"rows":[["cut') == '{"columns":["token"],"rows":[["cut'
+
+
+@pytest.mark.promise("secrets-masked")
+@pytest.mark.parametrize(
+    ("line", "masked"),
+    [
+        ("mysql -u root -phunter2x", "mysql -u root -p[redacted]"),
+        ("sudo sshpass -p hunter2x ssh h", "sudo sshpass -p [redacted] ssh h"),
+        ("curl -u me:hunter2x h", "curl -u me:[redacted] h"),
+        ("docker login -u me -p hunter2x", "docker login -u me -p [redacted]"),
+        ("/usr/bin/sqlcmd -P hunter2x", "/usr/bin/sqlcmd -P [redacted]"),
+        ("htpasswd -b f me hunter2x", "htpasswd -b f me [redacted]"),
+        *(
+            (line, line)
+            for line in ("ssh -p 2222 h", "docker run -p 8080:80 -u 1:1 x", "mkdir -p build", "mysql -p db")
+        ),
+    ],
+)
+def test_passwords_of_programs_are_masked_in_lists_of_arguments_too(line, masked):
+    assert redact_text(line) == masked
+    assert redact_data({"argv": line.split()}) == {"argv": masked.split()}
+    assert redact_data(["mysql", "-ptwo words"]) == ["mysql", "-p[redacted]"]
+
+
+@pytest.mark.promise("secrets-masked")
+def test_columns_that_tell_of_a_secret_are_masked_in_a_table():
+    table = {"columns": ["me", "password"], "rows": [["x", "hunter2x"], ["y", None]]}
+    assert redact_data(table) == {"columns": ["me", "password"], "rows": [["x", "[redacted]"], ["y", None]]}
+    assert redact_data({"type": "password", "id": "p", "value": "x"}) == {
+        "type": "password",
+        "id": "p",
+        "value": "[redacted]",
+    }
+
+
+@pytest.mark.promise("secrets-masked")
 def test_names_tell_in_data_of_any_shape():
     names = (
         *("OPENAI_KEY", "pwd", "auth", "passwords", "dsn", "session", "dbPass", "apiKey", "X-Amz-Signature", "sig"),
@@ -266,6 +311,11 @@ def test_names_tell_in_data_of_any_shape():
         "token_count: 15, token_type: basic, secret_name: x, password_policy: strict, tokens > 5, a > b",
         "required: ['password', 'username'], ('token', 'str')",
         "https://h/x?key=name&code=404 and SKU-12 and EAA members pay $2 or $5 each",
+        "if token == other: pass\nassert url.password == 'a word'\nunexpected token '<' at line 3",
+        'def f(key: Ed25519PrivateKey | Ed448PrivateKey | None) -> Token:\n    """Words on it."""',
+        "a library identified by 'name', the machine learning team, the default login page, a mnemonic: pt means time",
+        "- `token`: optional token (`str`); `OPENAI_API_KEY=` is empty, `tiktoken==0.2.0`, ::1:5432:a, 1:2:3:4:5",
+        "ps -p 1, ssh -p 22, a %20 b %2F c, response=ok, the mac=address, tokens 1500/4096, token 12",
         "sort key=price, monkey -> banana, keynote value=5",
         "\x1b[31mred\x1b[0m \U0001f468\u200d\U0001f469",
     ],
@@ -325,10 +375,22 @@ PIECES_OF_HOSTILE_TEXT = [
     *("token_1", "password_2_", "mot de ", "[('token', '"),
     *("session is ", "a_key->"),
     *("https://hooks.slack.com/", "a@", "-", "a-a_", "name, ", "--password '"),
+    *("mysql -p'", "curl -u a:", "docker login -p ", "machine a login b ", "cookie: a=b; ", "| token | a1 "),
+    *(
+        "password 1a",
+        "a:*:b:",
+        "@//",
+        "%3A%2F%2Fa%3A",
+        "IDENTIFIED WITH a BY ",
+        'response="',
+        "%70",
+        "&quot;token&quot;",
+    ),
+    *("seed phrase: abc ", "abc ", '{"columns":["token"],"rows":[', "token for a"),
 ]
 
 
 @pytest.mark.promise("work-bounded")
 @pytest.mark.parametrize("piece", PIECES_OF_HOSTILE_TEXT, ids=ascii)
 def test_masking_grows_with_the_text_and_no_faster(piece):
-    assert_linear(redact_text, lambda n: piece * (n // len(piece)), start=2048)
+    assert_linear(redact_text, lambda n: piece * (n // len(piece)), start=512)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import itertools
+import re
 import threading
 
 import numpy as np
@@ -405,6 +407,36 @@ def test_connections_end_with_their_loop_closed_or_not(request):
     del stores
     run(main(on_postgres(request)))
     gc.collect()  # an unclosed connection would warn now
+
+
+@pytest.mark.promise("retrieval-plans")
+@pytest.mark.xdist_group("postgres-retrieval")
+def test_what_a_parameter_stands_for_is_read_once_and_not_for_each_row(request):
+    asked = []
+
+    async def main(stores):
+        await both_made(stores.documents)
+        await stores.vectors.async_upsert(OURS, points(unit(3)))
+        await stores.words.async_upsert(OURS, [Words("w", "red lamp", {"n": 1})])
+        database = stores.vectors._database
+        async with database.connection() as connection:  # the only one so far, so the one that is lent again
+            connection.add_query_logger(lambda told: asked.append((told.query, told.args)))
+        where = read_filter({"n": {"from": 0, "to": 5}, "kind": {"not": "a"}})
+        await stores.vectors.async_search(OURS, unit(1)[0], 1, where)
+        await stores.words.async_search(OURS, "red lamp", 1, where)
+        searches = [row for row in asked if row[0].startswith("SELECT id,")]
+        assert {"vector" in query for query, _ in searches} == {True, False}
+        async with database.connection() as connection:
+            for query, values in searches:
+                rows = await connection.fetch(f"EXPLAIN (VERBOSE, GENERIC_PLAN) {query}", *values)
+                plan = [row[0].strip() for row in rows]
+                read = [
+                    line for line, value in itertools.pairwise(plan) if re.search(r"'::(vector|tsquery|jsonb)", value)
+                ]
+                assert read
+                assert all(line.startswith("->  Result") for line in read), plan
+
+    run(main(on_postgres(request)))
 
 
 @pytest.mark.promise("qdrant-apart")

@@ -109,8 +109,9 @@ def test_branches_are_weighed_and_a_missing_one_drops_out():
 
 def test_what_a_graph_adds_displaces_none_of_the_best():
     order = [Found(name, 1 - at / 10) for at, name in enumerate("abcdefgh")]
-    merged = behind_the_head(order, [Found("h", 9.0), Found("x", 8.0), Found("a", 7.0)])
-    assert [row.id for row in merged] == ["a", "b", "c", "d", "e", "h", "f", "x", "g"]
+    anew = [Found(name, 2 - at / 10) for at, name in enumerate("hxafbecdg")]
+    merged = behind_the_head(order, anew)
+    assert [row.id for row in merged] == ["a", "b", "c", "d", "e", "h", "x", "f", "g"]
     scores = [row.score for row in merged]
     assert scores == sorted(scores, reverse=True)
     assert [row.id for row in behind_the_head([], [Found("x", 1.0)])] == ["x"]

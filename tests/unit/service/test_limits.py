@@ -13,6 +13,7 @@ from shared_libs.service.database import ServiceDatabase
 from shared_libs.service.key_format import Key
 from shared_libs.service.key_rows import KeyRow, now
 from shared_libs.service.key_store import key_store
+from shared_libs.service.leases import OFTEN, LeasedLedger
 from shared_libs.service.ledger import MICRO, Account, Hold, LedgerError, OverLimit
 from shared_libs.service.ledger_sql import SQLLedger
 from shared_libs.service.limits import ALLOWANCE, RETRIES_S, CallerLimits, Estimate
@@ -29,16 +30,17 @@ import asyncio, multiprocessing, sys
 from shared_libs.service.database import ServiceDatabase
 from shared_libs.service.ledger import Account, OverLimit
 from shared_libs.service.ledger_sql import SQLLedger
+from shared_libs.service.leases import LeasedLedger
 
 URL, NAME = sys.argv[1:]
 ACCOUNT = Account(NAME, "usd", 1_000_000, "total")
 FORK = multiprocessing.get_context("fork")  # what is imported here is there at once
 
 async def spend(tell, hangs):
-    ledger, done = SQLLedger(ServiceDatabase(URL)), 0
+    ledger, done = LeasedLedger(SQLLedger(ServiceDatabase(URL)), lease_s=0.5), 0
     while True:
         try:
-            hold = await ledger.reserve([(ACCOUNT, 10_000)], lasts_s=1.0 if hangs else 600.0)
+            hold = await ledger.reserve([(ACCOUNT, 10_000)], lasts_s=0.1 if hangs else 600.0)
         except OverLimit as error:
             if error.spent == ACCOUNT.limit:
                 break
@@ -221,6 +223,141 @@ def test_a_key_and_its_team_are_bound_together_and_a_refusal_says_by_what_and_un
     assert by_key.facts["resets_in_s"] > 0
     assert (spent.code, dict(spent.headers())["x-should-retry"]) == ("budget_exhausted", "false")
     assert spent.facts["window"] == "total"
+
+
+class Counted:
+    """A ledger in a database that counts what it is asked, and fails when it is told to: before or behind its work."""
+
+    def __init__(self, ledger):
+        self.ledger, self.fails, self.asked = ledger, "", []
+
+    async def reserve(self, wanted, lasts_s):
+        self.asked.append("reserve")
+        if self.fails:
+            raise LedgerError("down")
+        return await self.ledger.reserve(wanted, lasts_s)
+
+    async def settle(self, hold, used, rest=None):
+        self.asked.append("settle")
+        if self.fails == "before":
+            raise LedgerError("down")
+        await self.ledger.settle(hold, used, rest)
+        if self.fails == "behind":
+            raise LedgerError("the answer was lost")
+
+    async def add(self, used):
+        await self.ledger.add(used)
+
+    async def aclose(self):
+        await self.ledger.aclose()
+
+
+async def used_of(ledger, account):
+    """Return what is spent and what is reserved."""
+    with pytest.raises(OverLimit) as full:
+        await ledger.reserve([(account._replace(limit=0), 1)], 1.0)
+    return full.value.spent, full.value.held
+
+
+@pytest.mark.promise("budgets-leased")
+def test_servers_that_lease_pass_no_limit_use_it_up_and_ask_the_database_less_than_once_a_request(url, account):
+    key, team = account._replace(name=f"{account.name}/key", limit=10_000), account._replace(limit=1_000)
+
+    async def main():
+        under = [Counted(SQLLedger(ServiceDatabase(url))) for _ in range(2)]
+        servers = [LeasedLedger(each) for each in under]
+        looks, done = [], [0, 0]
+
+        async def spend(server):
+            while True:
+                try:
+                    hold = await servers[server].reserve([(key, 10), (team, 10)], 600.0)
+                except OverLimit as error:
+                    if error.spent == team.limit:
+                        return
+                    await asyncio.sleep(0.01)
+                    continue
+                looks.append(hold.left[team.name])
+                await asyncio.sleep(0)
+                await servers[server].settle(hold, {key.name: 10, team.name: 10})
+                done[server] += 1
+
+        await asyncio.gather(*(spend(number % 2) for number in range(12)))
+        for each in servers:
+            await each.aclose()
+        last = SQLLedger(ServiceDatabase(url))
+        used = [await used_of(last, each) for each in (key, team)]
+        await last.aclose()
+        return done, looks, used, [each.asked.count("reserve") for each in under]
+
+    done, looks, used, asked = run(main())
+    assert sum(done) == 100
+    assert min(looks) == 0
+    assert used == [(1_000, 0), (1_000, 0)]
+    assert sum(asked) < 100 + 60  # the last ones ask again and again until nothing is reserved by others
+
+
+@pytest.mark.promise("budgets-leased")
+@pytest.mark.parametrize("fails", ["before", "behind"])
+def test_a_lease_serves_through_an_outage_and_what_was_used_is_booked_once(account, tmp_path, fails):
+    account = account._replace(limit=10_000)
+
+    async def main():
+        under = Counted(SQLLedger(ServiceDatabase(f"sqlite:///{tmp_path / 'ledger.db'}")))
+        ledger = LeasedLedger(under)
+        for _ in range(OFTEN + 1):
+            await ledger.settle(await ledger.reserve([(account, 100)], 60.0), {account.name: 90})
+        under.fails = fails
+        asked = under.asked.count("reserve")
+        holds = [await ledger.reserve([(account, 100)], 60.0) for _ in range(2)]
+        for _ in range(2):
+            for hold in holds:
+                with pytest.raises(LedgerError):
+                    await ledger.settle(hold, {account.name: 150})
+        held = under.asked.count("reserve") - asked
+        under.fails = ""
+        for hold in [*holds, *holds]:  # whoever settles tries again, and the other one's answer is late
+            await ledger.settle(hold, {account.name: 150})
+        await ledger.aclose()
+        used = await used_of(under.ledger, account)
+        await under.aclose()
+        return held, used
+
+    assert run(main()) == (0, (90 * (OFTEN + 1) + 300, 0))
+
+
+@pytest.mark.promise("budgets-leased")
+def test_what_a_lease_does_not_use_is_given_back_in_time_and_at_once_to_who_is_refused_for_want_of_it(
+    account, tmp_path
+):
+    account = account._replace(limit=2_000)
+    asks = account._replace(name="key:other", limit=10_000)
+
+    async def main():
+        ledger = SQLLedger(ServiceDatabase(f"sqlite:///{tmp_path / 'ledger.db'}"))
+        leased = LeasedLedger(ledger, lease_s=0.3)
+        for _ in range(OFTEN + 1):
+            await leased.settle(await leased.reserve([(account, 10)], 60.0), {account.name: 10})
+        before = await used_of(ledger, account)
+        whole = await leased.reserve([(asks, 1), (account, account.limit - before[0])], 60.0)
+        after = await used_of(ledger, account)
+        await leased.settle(whole, {})
+        for _ in range(OFTEN + 1):
+            await leased.settle(await leased.reserve([(account, 10)], 60.0), {account.name: 10})
+        again = await used_of(ledger, account)
+        async with asyncio.timeout(20):
+            while (idle := await used_of(ledger, account))[1]:
+                await asyncio.sleep(0.05)
+                assert idle[0] == again[0]
+        await leased.aclose()
+        return before, after, again, idle
+
+    before, after, again, idle = run(main())
+    assert before[0] == 10 * (OFTEN + 1)
+    assert before[1] > 0
+    assert after == (before[0], 2_000 - before[0])
+    assert again[1] > 0
+    assert idle == (20 * (OFTEN + 1), 0)
 
 
 PRICED = """

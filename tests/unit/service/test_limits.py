@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import sys
 
 import pytest
@@ -18,9 +19,10 @@ from shared_libs.service.ledger import MICRO, Account, Hold, LedgerError, OverLi
 from shared_libs.service.ledger_sql import SQLLedger
 from shared_libs.service.limits import ALLOWANCE, RETRIES_S, CallerLimits, Estimate
 from shared_libs.service.problems import Problem
+from shared_libs.service.rates import Rate, openai_rates
 from shared_libs.service.settings import TeamLimits
 from shared_libs.testing import FaultServer, Healthy, ServerError
-from tests.service import serving, write
+from tests.service import ASKED, HELLO, serving, write
 from tests.support import run, run_virtual
 
 BUDGET = Account("team:ops:usd:total", "usd", MICRO, "total")
@@ -271,7 +273,7 @@ def test_servers_that_lease_pass_no_limit_use_it_up_and_ask_the_database_less_th
         async def spend(server):
             while True:
                 try:
-                    hold = await servers[server].reserve([(key, 10), (team, 10)], 600.0)
+                    hold = await servers[server].reserve([(key, 20), (team, 20)], 600.0)
                 except OverLimit as error:
                     if error.spent == team.limit:
                         return
@@ -279,10 +281,10 @@ def test_servers_that_lease_pass_no_limit_use_it_up_and_ask_the_database_less_th
                     continue
                 looks.append(hold.left[team.name])
                 await asyncio.sleep(0)
-                await servers[server].settle(hold, {key.name: 10, team.name: 10})
+                await servers[server].settle(hold, {key.name: 20, team.name: 20})
                 done[server] += 1
 
-        await asyncio.gather(*(spend(number % 2) for number in range(12)))
+        await asyncio.gather(*(spend(number % 2) for number in range(6)))
         for each in servers:
             await each.aclose()
         last = SQLLedger(ServiceDatabase(url))
@@ -291,10 +293,10 @@ def test_servers_that_lease_pass_no_limit_use_it_up_and_ask_the_database_less_th
         return done, looks, used, [each.asked.count("reserve") for each in under]
 
     done, looks, used, asked = run(main())
-    assert sum(done) == 100
+    assert sum(done) == 50
     assert min(looks) == 0
     assert used == [(1_000, 0), (1_000, 0)]
-    assert sum(asked) < 100 + 60  # the last ones ask again and again until nothing is reserved by others
+    assert sum(asked) < 50 + 30  # the last ones ask again and again until nothing is reserved by others
 
 
 @pytest.mark.promise("budgets-leased")
@@ -406,3 +408,51 @@ def test_a_budget_binds_every_face_and_what_fails_upstream_costs_nothing(tmp_pat
     assert asked == later == len(used) + 1
     assert by_run == (429, "budget_exhausted", "false")
     assert by_message == 429
+
+
+@pytest.mark.promise("rates-told")
+def test_what_is_left_of_a_minute_is_told_in_the_words_of_each_sdk_streamed_or_not(tmp_path):
+    key = Key.new()
+    asked = {"model": "hello", "messages": [{"role": "user", "content": "What is 17 * 23?"}], "max_tokens": 50}
+    row = KeyRow(id=key.id, hash=key.hash(""), team="t", requests_per_minute=4, tokens_per_minute=100_000)
+
+    async def main():
+        await key_store("keys.yaml", write(tmp_path, hello=HELLO)).keep(row)
+        async with serving(tmp_path, key=str(key), teams={"t": TeamLimits(tokens_per_minute=90_000)}) as served:
+            told = []
+            for path, more in (
+                ("/v1/chat/completions", {}),
+                ("/v1/messages", {"stream": True}),
+                ("/v1/agents/hello/runs", None),
+                ("/v1/responses", None),
+                ("/v1/chat/completions", {}),
+            ):
+                body = asked | more if more is not None else {"input": "hi", "model": "hello"}
+                async with served.http.post(path, json=ASKED if "runs" in path else body) as answer:
+                    await answer.read()
+                    told.append((answer.status, dict(answer.headers)))
+            return told
+
+    async def in_one_minute():
+        while True:  # a minute that ends meanwhile begins anew
+            began = now().minute
+            if told := await main():
+                if now().minute == began:
+                    return told
+                (tmp_path / "runs.db").unlink()
+
+    chat, messages, of_run, responses, refused = run(in_one_minute())
+    left = [each[1].get("x-ratelimit-remaining-requests") for each in (chat, of_run, responses, refused)]
+    assert left == ["3", "1", "0", "0"]
+    assert (chat[1]["x-ratelimit-limit-requests"], chat[1]["x-ratelimit-limit-tokens"]) == ("4", "90000")
+    assert 0 < int(chat[1]["x-ratelimit-remaining-tokens"]) < 90_000
+    assert re.fullmatch(r"\d{1,2}s|\d{1,3}ms|1m", chat[1]["x-ratelimit-reset-requests"])
+    assert messages[1]["anthropic-ratelimit-requests-remaining"] == "2"
+    assert re.fullmatch(r"20\d\d-\d\d-\d\dT\d\d:\d\d:\d\dZ", messages[1]["anthropic-ratelimit-requests-reset"])
+    assert "x-ratelimit-limit-requests" not in messages[1]
+    assert (refused[0], refused[1]["x-ratelimit-limit-requests"]) == (429, "4")
+
+
+@pytest.mark.parametrize(("seconds", "text"), [(0.006, "6ms"), (1.2, "1s"), (59.6, "1m"), (90.0, "1m30s"), (-1, "0ms")])
+def test_a_reset_is_written_as_openai_writes_it(seconds, text):
+    assert dict(openai_rates([Rate("tokens", 10, 5, seconds)]))["x-ratelimit-reset-tokens"] == text

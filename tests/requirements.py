@@ -217,6 +217,11 @@ REQUIREMENTS: dict[str, Requirement] = {
         "a run that was kept is saved as a scenario, and as a cassette, which play again to the same answer",
         "docs/cassettes.md",
     ),
+    "run-file": Requirement(
+        "a run is drawn as one file by the console's own module: it asks nobody, opens without a server, shows what "
+        "models were asked, and is drawn without a script where none runs",
+        "docs/observability.md",
+    ),
     "runs-never-wait": Requirement(
         "a store that is slow or away holds up no run and grows by nothing; what it loses is counted and told",
         "docs/runs.md",

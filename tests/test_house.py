@@ -30,6 +30,7 @@ HEAVY = {
 
 MUTABLE = {
     "atomic/alarm.py: _clocks": "the one timer of each loop, there while something waits for it",
+    "atomic/loading.py: _loaded": "which modules are loaded to their end",
     "atomic/forks.py: _all": "the hooks of a fork are the process's; it holds everything weakly",
     "atomic/llms/dialect.py: _known": "what was learnt of a server is the process's, and bounded",
     "atomic/propagation.py: _carriers": "a tracer is the process's, as its providers are",

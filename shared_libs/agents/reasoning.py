@@ -32,12 +32,28 @@ ANSWER_MARKS = (
 )
 """What some models write before their answer."""
 
-END_MARKS = ("<|return|>", "<|END_RESPONSE|>", "<|im_end|>", "<|eot_id|>", "<|eom_id|>", "<|end|>", "<|call|>", "</s>")
+TURN_MARKS = (
+    "<|im_start|>assistant",  # ChatML
+    "<|start_header_id|>assistant<|end_header_id|>",  # Llama 3
+    "<|header_start|>assistant<|header_end|>",  # Llama 4
+    "<start_of_turn>model",  # Gemma
+    "<|assistant|>",  # GLM, Phi, Granite
+    "<\uff5cAssistant\uff5c>",  # DeepSeek
+    "<|START_OF_TURN_TOKEN|><|CHATBOT_TOKEN|>",  # Command
+)
+"""What a turn begins with where a server leaves the template's own words in it."""
+
+END_MARKS = (
+    *("<|return|>", "<|END_RESPONSE|>", "<|im_end|>", "<|eot_id|>", "<|eom_id|>", "<|eot|>", "<|end|>", "<|call|>"),
+    *("</s>", "<eos>", "<end_of_turn>", "<|endoftext|>", "<|end_of_text|>", "<|END_OF_TURN_TOKEN|>", "[/INST]"),
+    *("<|user|>", "<|observation|>", "<\uff5cend\u2581of\u2581sentence\uff5c>"),
+)
 """What some servers leave at the end of a turn."""
 
 _OPENINGS = tuple((opening.lower(), closing.lower()) for opening, closing in MARKS)
 _ANSWERS = tuple(mark.lower() for mark in ANSWER_MARKS)
-_BEGINNINGS = (*(opening for opening, _ in _OPENINGS), *_ANSWERS)
+_TURNS = tuple(mark.lower() for mark in TURN_MARKS)
+_BEGINNINGS = (*(opening for opening, _ in _OPENINGS), *_ANSWERS, *_TURNS)
 _FIRST = frozenset(mark[0] for mark in _BEGINNINGS)
 """What a turn begins with that begins with a mark."""
 _HAS_MARK = re.compile("|".join(re.escape(first) for first in sorted(_FIRST)) + "|assistantfinal")
@@ -70,10 +86,9 @@ def part(text: str) -> tuple[str, str]:
 
 def without_end(said: str) -> str:
     """What was said without the marks that end a turn."""
-    stripped = said.rstrip()
-    if not stripped.endswith(END_MARKS):
-        return said
-    return next(stripped[: -len(mark)] for mark in END_MARKS if stripped.endswith(mark))
+    while (stripped := said.rstrip()).endswith(END_MARKS):
+        said = next(stripped[: -len(mark)] for mark in END_MARKS if stripped.endswith(mark))
+    return said
 
 
 class Opening:
@@ -107,6 +122,10 @@ class Opening:
             found = next(((mark, end) for mark, end in _OPENINGS if lower.startswith(mark)), None)
             if found is not None:
                 self._closing, text, self._parted = found[1], start[len(found[0]) :], True
+                continue
+            turn = next((mark for mark in _TURNS if lower.startswith(mark)), "")
+            if turn:
+                text, self._parted = start[len(turn) :], True
                 continue
             answer = next((mark for mark in _ANSWERS if lower.startswith(mark)), "")
             if answer:

@@ -15,17 +15,18 @@ from shared_libs.atomic.events import (
     StreamRestarted,
     TextDelta,
 )
+from shared_libs.atomic.inbox import Inbox
 from shared_libs.atomic.results import AgentResult
 from shared_libs.atomic.supervise import GRACE_S, settle
 
 
 async def events_of(run: Callable[[EventSink], Coroutine[Any, Any, object]]) -> AsyncGenerator[AgentEvent, None]:
     """Yield what happens in a run, as it happens; closing the iterator early cancels the run."""
-    events: asyncio.Queue[AgentEvent | None] = asyncio.Queue()
-    task = asyncio.get_running_loop().create_task(run(events.put_nowait))
-    task.add_done_callback(lambda _: events.put_nowait(None))
+    events: Inbox[AgentEvent] = Inbox()
+    task = asyncio.get_running_loop().create_task(run(events.put))
+    task.add_done_callback(events.close)
     try:
-        while (event := await events.get()) is not None:
+        async for event in events:
             yield event
         task.result()
     finally:

@@ -208,9 +208,9 @@ class Run:
             )
         )
 
-    async def once(self, name: str, kind: type[T], do: Callable[[], Awaitable[T]]) -> T:
+    def once(self, name: str, kind: type[T], do: Callable[[], Awaitable[T]]) -> Awaitable[T]:
         """Do what is a fact of this run, or take it from the journal of a durable one, which has done it before."""
-        return await do() if self.journal is None else await self.journal.once(name, kind, do)
+        return do() if self.journal is None else self.journal.once(name, kind, do)
 
     def knows(self, name: str) -> bool:
         """Whether the journal has a fact of this name: what is known needs no time."""

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import sys
 import time
 from importlib import import_module
+
+_loaded: set[str] = set()
+"""What is loaded to its end: a module stands in `sys.modules` as soon as another thread has begun to load it."""
 
 
 async def load(*modules: str) -> None:
     """Import modules, in a thread where they are not loaded yet: a large one takes a third of a second."""
-    missing = [module for module in modules if module not in sys.modules]
+    missing = [module for module in modules if module not in _loaded]
     if not missing:
         return
     loop = asyncio.get_running_loop()
@@ -23,3 +25,4 @@ async def load(*modules: str) -> None:
 def _load(modules: list[str]) -> None:
     for module in modules:
         import_module(module)
+        _loaded.add(module)

@@ -14,6 +14,8 @@ import msgspec
 from shared_libs.atomic.errors import MisuseError
 from shared_libs.cli.exits import ExitCode
 from shared_libs.observability.printable import printable
+from shared_libs.service.audit import AuditLog, Entry, digest, user_name
+from shared_libs.service.database import ServiceDatabase
 from shared_libs.service.key_format import Key
 from shared_libs.service.key_rows import KeyRow, now
 from shared_libs.service.key_store import KeyStore, key_store
@@ -24,20 +26,57 @@ def keys(arguments: argparse.Namespace) -> int:
     """Make a key, list what is kept of them, or revoke one."""
     settings = load_settings(arguments.configs)
     place = arguments.keys or settings.keys or KEYS_NAME
+    settings = settings.model_copy(update={"keys": place})
     act = {"new": _new, "list": _list, "revoke": _revoke}[arguments.action]
-    return asyncio.run(_with(key_store(place, arguments.configs), lambda store: act(store, settings, arguments)))
+    return asyncio.run(_with(Keeper(settings), lambda keeper: act(keeper, settings, arguments)))
 
 
-async def _with(store: KeyStore, act: Callable[[KeyStore], Awaitable[int]]) -> int:
+async def _with(keeper: Keeper, act: Callable[[Keeper], Awaitable[int]]) -> int:
     try:
-        return await act(store)
+        return await act(keeper)
     finally:
-        await store.aclose()
+        await keeper.aclose()
 
 
-async def _new(store: KeyStore, settings: Settings, arguments: argparse.Namespace) -> int:
+class Keeper:
+    """Keeps keys, and notes in the audit log who did so, before it is done."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.store: KeyStore = key_store(settings.keys or KEYS_NAME, settings.configs)
+        try:
+            self._log: AuditLog | None = AuditLog(ServiceDatabase(settings.shared_url), settings.pepper)
+        except MisuseError:  # nothing of runs is kept either
+            self._log = None
+
+    async def keep(self, action: str, row: KeyRow, before: KeyRow | None = None, **facts: str) -> None:
+        """Keep a row, in place of the one before."""
+        if self._log is None:
+            print("no audit log is kept, because no runs are", file=sys.stderr)
+        else:
+            told = {"team": row.team, "name": row.name, "scopes": " ".join(row.scopes)} | facts
+            was = "" if before is None else digest(msgspec.json.encode(before))
+            entry = Entry(
+                action=action,
+                object=f"key:{row.id}",
+                actor=user_name(),
+                at=now().isoformat(),
+                before=was,
+                after=digest(msgspec.json.encode(row)),
+                facts={name: value for name, value in told.items() if value},
+            )
+            await self._log.append([entry])
+        await self.store.keep(row)
+
+    async def aclose(self) -> None:
+        """Close what is open."""
+        await self.store.aclose()
+        if self._log is not None:
+            await self._log.aclose()
+
+
+async def _new(keeper: Keeper, settings: Settings, arguments: argparse.Namespace) -> int:
     key, moment = Key.new(), now()
-    old = await _row(store, arguments.rotates) if arguments.rotates else None
+    old = await _row(keeper.store, arguments.rotates) if arguments.rotates else None
     told = {
         "team": arguments.team,
         "name": arguments.name,
@@ -57,18 +96,19 @@ async def _new(store: KeyStore, settings: Settings, arguments: argparse.Namespac
         row = msgspec.convert(kept | given | fresh | expires, KeyRow)
     except msgspec.ValidationError as error:
         raise MisuseError(f"the key cannot be made so: {error}") from None
-    await store.keep(row)
+    await keeper.keep("key.made", row, rotates=old.id if old else "")
     if old is not None:
         ends = moment + timedelta(hours=arguments.overlap)
-        await store.keep(msgspec.structs.replace(old, expires_at=min(old.expires_at or ends, ends)))
+        left = msgspec.structs.replace(old, expires_at=min(old.expires_at or ends, ends))
+        await keeper.keep("key.rotated", left, old, ends=_told(left.expires_at), by=row.id)
         print(f"{old.id} goes on until {_told(ends)}", file=sys.stderr)
     print("this is shown once; what is kept is a hash", file=sys.stderr)
     print(key)
     return ExitCode.ANSWERED
 
 
-async def _list(store: KeyStore, _: Settings, arguments: argparse.Namespace) -> int:
-    rows = await store.every()
+async def _list(keeper: Keeper, _: Settings, arguments: argparse.Namespace) -> int:
+    rows = await keeper.store.every()
     if arguments.json:
         hidden = [msgspec.to_builtins(row) for row in rows]
         print(json.dumps([{name: value for name, value in row.items() if name != "hash"} for row in hidden]))
@@ -90,9 +130,9 @@ async def _list(store: KeyStore, _: Settings, arguments: argparse.Namespace) -> 
     return ExitCode.ANSWERED
 
 
-async def _revoke(store: KeyStore, _: Settings, arguments: argparse.Namespace) -> int:
-    row = await _row(store, arguments.id)
-    await store.keep(msgspec.structs.replace(row, revoked_at=row.revoked_at or now()))
+async def _revoke(keeper: Keeper, _: Settings, arguments: argparse.Namespace) -> int:
+    row = await _row(keeper.store, arguments.id)
+    await keeper.keep("key.revoked", msgspec.structs.replace(row, revoked_at=row.revoked_at or now()), row)
     print(f"{row.id} is revoked; servers know within a few seconds", file=sys.stderr)
     return ExitCode.ANSWERED
 

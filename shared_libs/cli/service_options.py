@@ -1,4 +1,4 @@
-"""The arguments of `factory serve` and `factory keys`; nothing heavy is loaded for them."""
+"""The arguments of `factory serve`, `factory keys` and `factory audit`; nothing heavy is loaded for them."""
 
 from __future__ import annotations
 
@@ -48,3 +48,18 @@ def add_keys(keys: argparse.ArgumentParser) -> None:
             "--configs", type=Path, default=Path("configs"), metavar="DIR", help="the definitions (default: ./configs)"
         )
         action.add_argument("--keys", metavar="FILE|URL", help="where keys are kept (default: as service.yaml says)")
+
+
+def add_audit(audit: argparse.ArgumentParser) -> None:
+    """Add the arguments of `factory audit`."""
+    actions = audit.add_subparsers(dest="action", required=True, metavar="ACTION")
+    told = actions.add_parser("list", help="every entry, the oldest first")
+    told.add_argument("--after", type=int, default=0, metavar="N", help="those behind this number")
+    told.add_argument("--json", action="store_true", help="print one JSON object a line")
+    verify = actions.add_parser("verify", help="whether every row follows from the one before it")
+    verify.add_argument("--seen", metavar="N:HASH", help="the last row as an earlier look has told it")
+    for action in (told, verify):
+        action.add_argument(
+            "--configs", type=Path, default=Path("configs"), metavar="DIR", help="the definitions (default: ./configs)"
+        )
+        action.add_argument("--store", metavar="URL", help="where it is kept (default: as service.yaml says)")

@@ -61,7 +61,7 @@ async def _durable(url: str) -> None:
 
 
 async def _service(url: str) -> None:
-    from shared_libs.service import key_store, ledger_sql  # noqa: F401 - their tables
+    from shared_libs.service import audit, key_store, ledger_sql  # noqa: F401 - their tables
     from shared_libs.service.database import ServiceDatabase
 
     database = ServiceDatabase(url)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
 from shared_libs.cli.past_options import add_runs, add_store, add_trace
-from shared_libs.cli.service_options import add_keys, add_serve
+from shared_libs.cli.service_options import add_audit, add_keys, add_serve
 from shared_libs.cli.values import count, days, port, seconds
 
 EPILOG = "exit codes: 0 answered, 1 failed, 2 misuse or bad configuration, 3 partial, 130 interrupted"
@@ -264,6 +264,7 @@ COMMANDS: dict[str, Command] = {
     "worker": Command("do durable runs from the queue", "queueing:worker", _worker),
     "serve": Command("serve agents over HTTP", "serving:serve", add_serve),
     "keys": Command("keys of the service", "keying:keys", add_keys),
+    "audit": Command("who did what, and whether the log of it is whole", "auditing:audit", add_audit),
     "scenario": Command("play scenarios, without pytest", "playing:scenario", _scenario, at_once=True),
     "simulate": Command("play an agent against random faults", "simulating:simulate", _simulate, at_once=True),
     "faults": Command("serve faults on loopback, for any client", "faulting:faults", _faults, at_once=True),

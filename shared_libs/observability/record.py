@@ -65,7 +65,8 @@ class RunRecorder:
             raise MisuseError(f"the run record {self.path} cannot be written: {_reason(error)}") from error
         self._replaces = mode == "replace"
         self._begun = False
-        self._text: _Line | None = None
+        self._text: _Line | None = None  # the first piece of a text that may go on, and the texts of all
+        self._texts: list[str] = []
         self._spool: Spool[_Line | ModelAsked | None] = Spool(self._write, name="record")
 
         atexit.register(_close_at_exit, weakref.ref(self))
@@ -101,11 +102,14 @@ class RunRecorder:
             raise FactoryError(f"the run record {self.path} is not complete: {why}")
 
     def _write(self, line: _Line | ModelAsked | None) -> None:
-        last, self._text = self._text, None
-        if isinstance(line, dict) and line["type"] in _PIECES:
-            if last is not None and _same_text(last, line):
-                line, last = last | {"text": last["text"] + line["text"]}, None
-            self._text, line = line, None
+        piece = line if isinstance(line, dict) and line["type"] in _PIECES else None
+        if piece is not None and self._text is not None and _same_text(self._text, piece):
+            self._texts.append(piece["text"])
+            return
+        last = None if self._text is None else self._text | {"text": "".join(self._texts)}
+        self._text, self._texts = None, []
+        if piece is not None:
+            self._text, self._texts, line = piece, [piece["text"]], None
         whole = b"".join(_encoded(each) for each in (last, line) if each is not None)
         if whole and not self._begun:
             self._begun = True

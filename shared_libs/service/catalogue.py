@@ -19,6 +19,7 @@ from shared_libs.factory import agent_from_dict, load_agent, load_collections, l
 from shared_libs.factory.prices import FILE_NAME as PRICES
 from shared_libs.factory.problems import choices
 from shared_libs.retrieval import Collection
+from shared_libs.service.audit import digest
 from shared_libs.service.callers import Caller
 from shared_libs.service.problems import Problem
 from shared_libs.service.settings import FILE_NAME as SETTINGS
@@ -149,7 +150,7 @@ class Catalogue:
     The entries of a folder.
 
     `problems` are the files that do not hold, each with its reasons; what they gave before goes on being offered.
-    `collections` are those that definitions describe, by name.
+    `collections` are those that definitions describe, by name; `contents` are the files, each as a digest.
 
     Args:
         folder: the definitions: `*.yaml`, but for prices, scenarios and the service's own settings.
@@ -168,6 +169,7 @@ class Catalogue:
         self._refused: dict[str, str] = {}
         self._entries: Mapping[str, Entry] = {}
         self.collections: Mapping[str, Described] = {}
+        self.contents: Mapping[str, str] = {}
         self.problems: Mapping[str, Sequence[str]] = {}
         self.notes: Mapping[str, Sequence[str]] = {}
 
@@ -199,6 +201,11 @@ class Catalogue:
         name = next(name for name, file in self._files.items() if entry in file.entries)
         return name, _read_bytes(self._folder / name).decode("utf-8", "replace")
 
+    def file_of(self, name: str) -> str | None:
+        """Return the name of the file that defines what has this name; None where nothing has."""
+        files = (file for file, read in self._files.items() if any(entry.name == name for entry in read.entries))
+        return next(files, None)
+
     async def load(self) -> bool:
         """
         Look at the folder, and offer what it holds now; returns whether anything has changed.
@@ -206,7 +213,10 @@ class Catalogue:
         Everything is read and built before one reference is swapped. What has not changed stays as it is, with its
         connections and what it remembers.
         """
-        files, refused, problems, notes = await asyncio.to_thread(self._read)
+        contents = await asyncio.to_thread(self._read_contents)
+        files, refused, problems, notes = await asyncio.to_thread(self._read, contents)
+        apart = self._apart
+        self.contents = {name: digest(text) for name, text in contents.items() if name == SETTINGS or name not in apart}
         if (files, refused) == (self._files, self._refused):
             return False
         old, new = ({id(file): file for file in some.values()} for some in (self._files, files))
@@ -235,8 +245,13 @@ class Catalogue:
         for file in self._files.values():
             await file.close()
 
-    def _read(self) -> tuple[dict[str, _File], dict[str, str], dict[str, list[str]], dict[str, list[str]]]:
-        found = {path.name: _read_bytes(path) for path in _definitions(self._folder) if path.name not in self._apart}
+    def _read_contents(self) -> dict[str, bytes]:
+        return {path.name: _read_bytes(path) for path in _definitions(self._folder)}
+
+    def _read(
+        self, contents: Mapping[str, bytes]
+    ) -> tuple[dict[str, _File], dict[str, str], dict[str, list[str]], dict[str, list[str]]]:
+        found = {name: text for name, text in contents.items() if name not in self._apart}
         beside = _stamp([found.get(PRICES, b"")])
         every = _stamp(found.values())
         files: dict[str, _File] = {}

@@ -182,6 +182,10 @@ class Call:
         self._stays = told == "continue"
         return self._stays
 
+    def note(self, action: str, about: str, **more: Any) -> None:
+        """Note in the audit log what the caller did; `more` are further fields of an `Entry`."""
+        self.service.audit.note_request(self.scope, self.caller, action, about, **more)
+
     def events(self) -> EventStream:
         """Begin to answer with a stream of events."""
         self.stream = EventStream(self.send, keep_alive_s=keep_alive_s(self.headers), cut=self.cut)

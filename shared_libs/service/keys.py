@@ -11,12 +11,13 @@ import asyncio
 import logging
 import re
 from collections import OrderedDict, deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import NamedTuple, Protocol
 
 from starlette.requests import Request
 
 from shared_libs.observability.printable import presentable
+from shared_libs.service.audit import source_of
 from shared_libs.service.callers import ANYONE, Caller
 from shared_libs.service.edge import Scope, is_loopback
 from shared_libs.service.key_format import Key
@@ -70,6 +71,10 @@ def _need_own_name(scope: Scope) -> None:
         raise Problem("forbidden", f"without keys only this machine's own name is served, not {name[:100]!r}")
 
 
+def _nothing(*_: object, **__: object) -> None:
+    """Nobody asked to be told."""
+
+
 class _Read(NamedTuple):
     row: KeyRow | None
     at: float
@@ -83,13 +88,22 @@ class Door:
         store: where keys are kept; None, and no tokens: anyone may come in.
         pepper: the secret that keys were hashed with.
         tokens: reads what an identity provider has signed.
+        on_denial: gets whom was not let in where: takes the arguments of `AuditTrail.note_denial`.
 
     """
 
-    def __init__(self, store: KeyStore | None = None, *, pepper: str = "", tokens: Tokens | None = None) -> None:
+    def __init__(
+        self,
+        store: KeyStore | None = None,
+        *,
+        pepper: str = "",
+        tokens: Tokens | None = None,
+        on_denial: Callable[..., None] = _nothing,
+    ) -> None:
         self._store = store
         self._pepper = pepper
         self._tokens = tokens
+        self._on_denial = on_denial
         self._read: OrderedDict[str, _Read] = OrderedDict()
         self._reading: dict[str, asyncio.Task[KeyRow | None]] = {}
         self._failures: OrderedDict[str, deque[float]] = OrderedDict()
@@ -194,11 +208,11 @@ class Door:
     def _note(self, problem: Problem, scope: Scope, told: str | None) -> None:
         """Count a failure, and tell it to whoever watches; an address that fails too often is told so."""
         key = Key.read(told) if told else None
-        source = _source(scope)
-        _audit.warning(
-            "denied: %s %r from %s with key %s: %s",
-            *(scope["method"], presentable(scope["path"][:200]), source, key.id if key else "none", problem.code),
-        )
+        source, key_id = source_of(scope), key.id if key else "none"
+        path = presentable(scope["path"][:200])
+        _audit.warning("denied: %s %r from %s with key %s: %s", scope["method"], path, source, key_id, problem.code)
+        facts, request_id = {"why": problem.code}, getattr(scope.get("factory.exchange"), "request_id", "")
+        self._on_denial(f"{scope['method']} {path}", f"key:{key_id}", source=source, request_id=request_id, facts=facts)
         if problem.kind.status != 401 or told is None:
             return  # who shows none does not guess
         often = self._fails_too_often(scope)
@@ -215,7 +229,7 @@ class Door:
             )
 
     def _fails_too_often(self, scope: Scope) -> bool:
-        failures = self._failures.get(_source(scope))
+        failures = self._failures.get(source_of(scope))
         since = asyncio.get_running_loop().time() - FAILURES_WINDOW_S
         return failures is not None and len(failures) >= FAILURES and failures[0] > since
 
@@ -272,8 +286,3 @@ def _in_cookie(scope: Scope) -> str | None:
         if name == COOKIE and value:
             return value
     return None
-
-
-def _source(scope: Scope) -> str:
-    client = scope.get("client")
-    return str(client[0]) if client else "unknown"

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError
 
+from shared_libs.atomic.errors import MisuseError
 from shared_libs.factory.draft import Draft
 from shared_libs.factory.environment import Environment
 from shared_libs.factory.ports import OUTSIDE
@@ -14,8 +15,11 @@ from shared_libs.factory.source import read_source
 from shared_libs.factory.spec import Count, Duration, Seconds, Section, Text
 from shared_libs.factory.subagent import Origin
 from shared_libs.factory.wording import note_errors
+from shared_libs.observability.runs.reader import default_url
 
 FILE_NAME = "service.yaml"
+OFF = "off"
+"""What `FACTORY_RUNS` and `store` say where nothing is to be kept."""
 KEYS_NAME = "keys.yaml"
 """Where `factory keys` keeps hashes when nobody says."""
 
@@ -97,6 +101,35 @@ class Settings(Section):
     def is_open(self) -> bool:
         """Whether anyone may ask."""
         return self.keys is None and self.oidc is None
+
+    @property
+    def runs_url(self) -> str:
+        """
+        Where runs are kept.
+
+        Raises:
+            MisuseError: they are said to be kept nowhere.
+
+        """
+        url = default_url() if self.store is None else self.store
+        if url == OFF:
+            told = "FACTORY_RUNS" if self.store is None else "`store`"
+            raise MisuseError(
+                f"a service keeps its runs, so that they are found again, and {told} is {OFF}: name a place with "
+                "`store:` in service.yaml or --store URL; `contents: false` keeps no words in it"
+            )
+        return url
+
+    @property
+    def shared_url(self) -> str:
+        """
+        Where servers keep what they share: with the keys if these are in a database, else with the runs.
+
+        Raises:
+            MisuseError: there is no such place.
+
+        """
+        return self.keys if self.keys is not None and "://" in self.keys else self.runs_url
 
 
 def load_settings(configs: Path) -> Settings:

@@ -12,8 +12,9 @@ from shared_libs.atomic.errors import ConfigError, RunStoreError
 from shared_libs.atomic.events import EventSink, WithRequests
 from shared_libs.observability.otel_export import telemetry_from_environment
 from shared_libs.observability.prometheus import PrometheusMetrics
-from shared_libs.observability.run_store import RunStore, default_url
+from shared_libs.observability.run_store import RunStore
 from shared_libs.service.admission import Admission
+from shared_libs.service.audit import AuditLog, AuditTrail, server_name
 from shared_libs.service.callers import Caller
 from shared_libs.service.catalogue import Catalogue
 from shared_libs.service.database import ServiceDatabase
@@ -40,13 +41,6 @@ def _keys_of(settings: Settings) -> KeyStore | None:
     return None if settings.keys is None else key_store(settings.keys, settings.configs)
 
 
-def _ledger_url(settings: Settings) -> str:
-    """Say where it is kept what was used: where the keys are if that is a database, else where the runs are."""
-    if settings.keys is not None and "://" in settings.keys:
-        return settings.keys
-    return default_url() if settings.store is None else settings.store
-
-
 def _shelf(database: ServiceDatabase, settings: Settings) -> ResponseShelf | None:
     """Keep responses as long as runs, where the words of runs are kept at all."""
     days = settings.retention_days
@@ -65,27 +59,29 @@ class Service:
 
     def __init__(self, settings: Settings, on_note: Callable[[str], None] = _log.warning) -> None:
         self.settings = settings
+        self._database = ServiceDatabase(settings.shared_url)
+        self.audit = AuditTrail(AuditLog(self._database, settings.pepper))
         tokens = None if settings.oidc is None else OidcTokens(settings.oidc)
-        self.door = Door(_keys_of(settings), pepper=settings.pepper, tokens=tokens)
+        self.door = Door(_keys_of(settings), pepper=settings.pepper, tokens=tokens, on_denial=self.audit.note_denial)
         self.metrics = PrometheusMetrics()
         self.telemetry = telemetry_from_environment()
         observers: list[EventSink] = [WithRequests(hear) if settings.contents else hear, self.metrics]
         observers += [] if self.telemetry is None else [self.telemetry]
         self.catalogue = Catalogue(settings.configs, observers, apart=(FILE_NAME, KEYS_NAME, settings.keys))
         self.library = Library(self.catalogue, settings.collections)
-        self._database = ServiceDatabase(_ledger_url(settings))
         self.limits = CallerLimits(SQLLedger(self._database), settings.teams)
         self.admission = Admission(settings.slots, self.limits)
         self.paused = PausedRuns()
         self.runs = Runs(self.admission, self.paused, orphan_grace_s=settings.orphan_grace_s)
-        self.store = RunStore(settings.store, contents=settings.contents, retention_days=settings.retention_days)
-        self.queue = Queue(default_url() if settings.store is None else settings.store)
+        self.store = RunStore(settings.runs_url, contents=settings.contents, retention_days=settings.retention_days)
+        self.queue = Queue(settings.runs_url)
         self.run_repeats: Repeats[LiveRun] = Repeats()
         self.responses = KeptResponses(_shelf(self._database, settings))
         self.response_repeats: Repeats[KeptResponse] = Repeats()
         self.outcomes: Repeats[Shared[Outcome]] = Repeats()
         self.mcp = McpFace(open_to_all=settings.is_open)
         self.draining = False
+        self._seen: dict[str, str] = {}
         self._on_note = on_note
         self._stack = AsyncExitStack()
 
@@ -109,6 +105,8 @@ class Service:
             self._tell_problems()
             stack.push_async_callback(self.door.aclose)
             stack.push_async_callback(self.limits.aclose)
+            stack.push_async_callback(self.audit.aclose)
+            self._note_definitions()
             reloading = asyncio.create_task(self._reload())
             stack.callback(reloading.cancel)
             self._stack = stack.pop_all()
@@ -137,9 +135,19 @@ class Service:
             await asyncio.sleep(self.settings.reload_s)
             try:
                 if await self.catalogue.load():
+                    self._note_definitions()
                     self._tell_problems()
             except Exception:  # noqa: BLE001 - whatever it is, the service goes on with what it has
                 _log.exception("the definitions could not be looked at; what there was stays")
+
+    def _note_definitions(self) -> None:
+        """Note what the files of the folder are now, where they are not what they were."""
+        seen, self._seen = self._seen, dict(self.catalogue.contents)
+        for name in sorted(seen.keys() | self._seen.keys()):
+            if seen.get(name) != self._seen.get(name):
+                what = "refused" if name in self.catalogue.problems else "changed" if name in self._seen else "removed"
+                action = "settings.changed" if name == FILE_NAME else f"definition.{what}"
+                self.audit.note(action, f"file:{name}", server_name(), after=self._seen.get(name, ""))
 
     def _tell_problems(self) -> None:
         for told in (self.catalogue.problems, self.catalogue.notes):

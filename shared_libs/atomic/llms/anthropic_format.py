@@ -469,9 +469,11 @@ class AnthropicAnswer:
         at = None if index is None else self._at.get(index)
         if at is not None and at.takes(delta):
             return at
-        for block in reversed(self._blocks):
-            if block.takes(delta):
-                return block
+        if fitting := [block for block in self._blocks if block.takes(delta)]:
+            return fitting[-1]
+        if delta.text or delta.thinking:
+            self._open(index, _Block(type="text" if delta.text else "thinking"), None)
+            return self._blocks[-1]
         raise MalformedResponse(f"the stream adds to content block {index}, which has not started")
 
     def _stop(self, reason: str, details: _StopDetails | None) -> None:
@@ -494,6 +496,5 @@ def _neutral(usage: _Usage) -> Usage:
     """The API counts what was read from its cache, and what was written to it, apart from the rest."""
     cached = usage.cache_read_input_tokens or 0
     written = usage.cache_creation_input_tokens or 0
-    given = (usage.input_tokens or 0) + cached + written
-    made = usage.output_tokens or 0
+    given, made = (usage.input_tokens or 0) + cached + written, usage.output_tokens or 0
     return Usage(given, made, cached, given + made, written)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Iterable, Mapping, Sequence
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar, final
 
@@ -11,6 +11,7 @@ import msgspec
 
 from shared_libs.atomic.deadline import NEVER, Deadline
 from shared_libs.atomic.errors import MisuseError, StreamInterrupted
+from shared_libs.atomic.inbox import Inbox
 from shared_libs.atomic.llms.fitting import fitted
 from shared_libs.atomic.llms.names import model_named
 from shared_libs.atomic.llms.request import Request, checked_response, plain_options
@@ -175,8 +176,8 @@ class BaseLLMWrapper:
         request = Request(checked, specs, options, output)
         streaming = stream and on_chunk is not None
 
-        async def send(model: BaseLLMWrapper, watch: Watch) -> LLMResponse:
-            return await model._send(request, watch, stream=streaming)
+        def send(model: BaseLLMWrapper, watch: Watch) -> Coroutine[Any, Any, LLMResponse]:
+            return model._send(request, watch, stream=streaming)
 
         routes = self._routes()
         about = estimate_tokens(checked) if self._limits_tokens else 0
@@ -210,13 +211,13 @@ class BaseLLMWrapper:
             LLMError: nobody answered to the end.
 
         """
-        chunks: asyncio.Queue[LLMChunk | None] = asyncio.Queue()
+        chunks: Inbox[LLMChunk] = Inbox()
         answer = asyncio.get_running_loop().create_task(
-            self.async_chat(messages, tools, timeout=timeout, on_chunk=chunks.put_nowait, **options)
+            self.async_chat(messages, tools, timeout=timeout, on_chunk=chunks.put, **options)
         )
-        answer.add_done_callback(lambda _: chunks.put_nowait(None))
+        answer.add_done_callback(chunks.close)
         try:
-            while (chunk := await chunks.get()) is not None:
+            async for chunk in chunks:
                 yield chunk
             yield LLMChunk("finished", response=answer.result())
         finally:

@@ -28,16 +28,17 @@ def conform(messages: list[ChatMessage], dialect: Dialect) -> list[ChatMessage]:
     kept: list[ChatMessage] = []
     traits, last = dialect.traits, _NOTHING
     for message in messages:
+        before, now = last["role"], message["role"]
         if "name" in message:
             message["name"] = portable_name(message["name"])
         if "tool_calls" in message:
             for call in message["tool_calls"]:
                 call["function"]["name"] = portable_name(call["function"]["name"])
-        elif message["role"] == "assistant" and not message.get("content") and message.keys() <= _PLAIN:
+        elif now == "assistant" and not message.get("content") and message.keys() <= _PLAIN:
             continue
         if traits:
             _fit(message, dialect, first=not kept)
-        before, now = last["role"], message["role"]
+            now = message["role"]
         if before == now and now != "tool" and last.keys() == _PLAIN == message.keys():
             last["content"] = _joined(last["content"], message["content"])
             continue

@@ -26,14 +26,9 @@ Row = tuple[Any, Any]
 """An embedding as it came, and its index or None."""
 
 
-class _Embedding(msgspec.Struct):
-    embedding: Any = None
-    index: Any = None
-
-
 class _Answer(msgspec.Struct):
-    data: list[_Embedding] | None = None
-    embeddings: list[Any] | None = None
+    data: list[Any] | None = None
+    embeddings: Any = None
     error: Any = None
 
 
@@ -100,11 +95,23 @@ def read_embeddings(body: bytes, texts: Sequence[str], secrets: Iterable[str]) -
         raise error_event(body, secrets)
     if answer.data is None and answer.embeddings is None:
         raise no_answer(body, secrets, "embeddings")
-    rows: list[Row] = [(row.embedding, row.index) for row in answer.data or ()]
-    rows = rows or [(embedding, None) for embedding in answer.embeddings or ()]
+    rows = [_row_of(item) for item in answer.data or _lists_in(answer.embeddings)]
     if len(rows) != len(texts):
         raise MalformedResponse(f"{len(rows)} embeddings came for {len(texts)} texts")
     return _matrix(_in_order(rows), texts)
+
+
+def _row_of(item: Any) -> Row:
+    if not isinstance(item, dict):
+        return item, None
+    index = item.get("index")
+    return item.get("embedding"), int(index) if isinstance(index, str) and index.isdecimal() else index
+
+
+def _lists_in(embeddings: Any) -> list[Any]:
+    """The embeddings; Cohere has them under the type of their numbers."""
+    found = embeddings.get("float") if isinstance(embeddings, dict) else embeddings
+    return found if isinstance(found, list) else []
 
 
 def _read(body: bytes) -> _Answer:
@@ -163,6 +170,8 @@ def _row(vector: Any, number: int, texts: Sequence[str]) -> np.ndarray:
 
     if isinstance(vector, list) and len(vector) == 1 and isinstance(vector[0], list):
         vector = vector[0]  # a matrix of one row, as llama.cpp gives where it does not pool
+    if isinstance(vector, dict):
+        vector = vector.get("float")
     try:
         if isinstance(vector, str):
             row = np.frombuffer(base64.b64decode(vector, validate=True), "<f4")

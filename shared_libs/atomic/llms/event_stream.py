@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
-from typing import Final, Protocol, Self
+from collections.abc import Callable, Coroutine
+from typing import Any, Final, Protocol, Self
 
-from shared_libs.atomic.errors import LLMError
+from shared_libs.atomic.alarm import Expiry
+from shared_libs.atomic.errors import DeadlineExceeded, LLMError
+from shared_libs.atomic.in_place import in_place
 from shared_libs.atomic.llms.framing import Framing
 from shared_libs.atomic.types import LLMChunk, LLMResponse, Usage
 
@@ -27,7 +29,7 @@ class EventStream:
 
     __slots__ = ("_framing", "_loop", "_over", "_read", "_until", "_wait_s", "broken")
 
-    def __init__(self, read: Callable[[], Awaitable[bytes]], framing: Framing) -> None:
+    def __init__(self, read: Callable[[], Coroutine[Any, Any, bytes]], framing: Framing) -> None:
         self._read = read
         self._framing = framing
         self._loop = asyncio.get_running_loop()
@@ -69,10 +71,10 @@ class EventStream:
     async def _next_bytes(self) -> bytes:
         if self._wait_s is None:
             return await self._read()
+        end = Expiry(min(self._loop.time() + self._wait_s, self._until), "the answer is over")
         try:
-            async with asyncio.timeout_at(min(self._loop.time() + self._wait_s, self._until)):
-                return await self._read()
-        except TimeoutError:
+            return await in_place(self._read(), end)
+        except DeadlineExceeded:
             return b""
         except LLMError:
             self.broken = True

@@ -60,7 +60,7 @@ def refusal(status: int, headers: Mapping[str, str], body: bytes, secrets: Itera
     reason = read_reason(body)
     error = _said(status, reason, headers, f"HTTP {status}: {_clean(reason, secrets) or 'without a reason'}")
     if isinstance(error, ModelNotFound):
-        error.args = (f"{error} (asked at {where}{_missing_version(where)})",)
+        error.args = (f"{error} (asked at {where}{_missing_version(where, reason)})",)
     told = headers.get("x-should-retry")
     if told == "false":
         error.retryable = False
@@ -115,8 +115,9 @@ def _said(status: int | None, reason: Reason, headers: Mapping[str, str], text: 
     return error
 
 
-def _missing_version(where: str) -> str:
-    return "" if _HAS_VERSION.search(urlsplit(where).path) else "; does base_url lack its /v1?"
+def _missing_version(where: str, reason: Reason) -> str:
+    about_model = "model" in reason.text.lower()
+    return "" if about_model or _HAS_VERSION.search(urlsplit(where).path) else "; does base_url lack its /v1?"
 
 
 def _clean(reason: Reason, secrets: Iterable[str]) -> str:

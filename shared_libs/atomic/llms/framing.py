@@ -6,6 +6,7 @@ What a body is shows at its first byte: the content type is advice that servers 
 
 from __future__ import annotations
 
+import re
 from typing import Any, Protocol
 
 import msgspec
@@ -22,6 +23,10 @@ _DONE = b"[DONE]"
 _NOTHING = (b"", b"null")
 """Data of events that only show that the server is alive."""
 _PAGE_BYTES = 16 * 1024
+
+_PLAIN_EVENT = re.compile(rb"(?:event: (?!error)[^\r\n]*+\n)?+data: (\{[^\r\n]*+|\[DONE\])\n\n")
+_PLAIN_EVENTS = re.compile(rb"(?:%b)++" % _PLAIN_EVENT.pattern)
+"""Events as nearly all come: whole, each with one line of data. Bytes that are such need no look at their lines."""
 
 
 class Framing(Protocol):
@@ -65,6 +70,13 @@ class _Lines:
             lines[0] = lines[0].removeprefix(_BOM)
         return lines
 
+    def skip(self) -> bool:
+        """Leave out whole lines that were read in another way; says whether what comes next begins a line."""
+        if self._pieces or self._after_cr:
+            return False
+        self._started = True
+        return True
+
     def end(self) -> bytes:
         """The last line, which nothing ended."""
         rest = b"".join(self._pieces)
@@ -99,6 +111,8 @@ class ServerSentEvents:
 
     def feed(self, data: bytes) -> list[bytes]:
         """Take the next bytes and return the data of the events that are complete."""
+        if not self._data and not self._name and _PLAIN_EVENTS.fullmatch(data) and self._lines.skip():
+            return _PLAIN_EVENT.findall(data)
         payloads: list[bytes] = []
         for line in self._lines.feed(data):
             self._take(line, payloads)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import types
 import typing
+from contextlib import suppress
 from functools import cache
 from typing import Any, TypeVar
 
@@ -27,7 +28,9 @@ class Unfit(ValueError):
 
 def parsed(body: bytes) -> Any:
     """
-    The JSON value of a body, lone halves of surrogate pairs and NaN included.
+    The JSON value of a body, NaN, lone halves of surrogate pairs and line breaks inside texts included.
+
+    Bytes that are no UTF-8 cost their character alone.
 
     Raises:
         ValueError: it is no JSON.
@@ -37,7 +40,11 @@ def parsed(body: bytes) -> Any:
     try:
         return msgspec.json.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError):
-        return json.loads(body)
+        pass
+    try:
+        return json.loads(body, strict=False)
+    except UnicodeDecodeError:
+        return json.loads(body.decode("utf-8", "replace"), strict=False)
 
 
 def objects_in(value: Any) -> list[dict[str, Any]]:
@@ -89,10 +96,10 @@ def _as_one_of(value: Any, kinds: tuple[Any, ...]) -> Any:
 
 def _as_list(value: Any, kind: Any) -> list[Any]:
     if isinstance(value, str) and value.lstrip()[:1] in ("[", "{"):
-        try:
+        with suppress(ValueError, RecursionError):
             value = parsed(value.encode("utf-8", "surrogatepass"))
-        except (ValueError, RecursionError):
-            raise Unfit("the text is no list") from None
+    if isinstance(value, str) and value:
+        return [fitted(value, kind)]
     if isinstance(value, dict) and value:
         value = [value]
     if not isinstance(value, list):

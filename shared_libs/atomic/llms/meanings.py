@@ -232,7 +232,7 @@ _BUSY = Meaning(
         r"(upstream|internal|gateway) (server )?(error|time)|timed? ?out",
     ),
     _REQUEST | {None},
-    frozenset({408, 409, 423, 425, 498, 499, 500, *range(502, 600)}),
+    frozenset({408, 409, 423, 424, 425, 498, 499, 500, *range(502, 600)}),
 )
 _NOT_THERE = Meaning(ProviderUnavailable, alone=frozenset({501}), retryable=False)
 _THIS_MODEL = Meaning(
@@ -261,6 +261,7 @@ _THIS_MODEL = Meaning(
         r"no endpoints|multimodal|image input|vision",
     ),
     _REQUEST,
+    frozenset({451}),
     here_only=True,
 )
 """A server's own rules: another one has others."""

@@ -171,9 +171,11 @@ class _Completion(msgspec.Struct):
 
 
 _decoder = msgspec.json.Decoder(_Completion)
-_rare = attrgetter(*_THINKING, *_GOES_BACK)
-_NONE_OF_THEM = _rare(_Message())
-"""What a message seldom has, looked at in one step."""
+_odd = attrgetter("error", "x_groq", "base_resp")
+_NOTHING_ODD = _odd(_Completion())
+_rare = attrgetter(*_THINKING, *_GOES_BACK, "refusal", "tool_calls", "tool_call", "function_call")
+_NOTHING_RARE = _rare(_Message())
+"""What an answer or a message seldom has, looked at in one step: nearly every event is but a piece of text."""
 
 
 def request_messages(
@@ -313,6 +315,8 @@ class OpenAIAnswer:
 
     def _read(self, payload: bytes) -> _Completion:
         completion = decode(_decoder, payload)
+        if completion.object != "error" and _odd(completion) == _NOTHING_ODD:
+            return completion
         failed = completion.base_resp is not None and completion.base_resp.status_code
         if failed or completion.object == "error" or says_error(completion.error):
             raise error_event(payload, self._secrets)
@@ -325,9 +329,10 @@ class OpenAIAnswer:
 
     def _add(self, chunk: _Completion, payload: bytes) -> list[LLMChunk]:
         self._model = chunk.model or self._model
-        for usage in (chunk.usage, None if chunk.x_groq is None else chunk.x_groq.usage):
-            if usage is not None:
-                self._count(usage)
+        if chunk.usage is not None:
+            self._count(chunk.usage)
+        if chunk.x_groq is not None and chunk.x_groq.usage is not None:
+            self._count(chunk.x_groq.usage)
         new: list[LLMChunk] = []
         for choice in chunk.choices or ():
             if choice.index:
@@ -335,7 +340,7 @@ class OpenAIAnswer:
             self.started = True
             if choice.usage is not None:
                 self._count(choice.usage)
-            if says_error(choice.error):
+            if choice.error is not None and says_error(choice.error):
                 raise self._error(choice.error)
             delta = choice.delta or choice.message
             if delta is not None:
@@ -352,8 +357,11 @@ class OpenAIAnswer:
 
     def _take(self, delta: _Message, payload: bytes, new: list[LLMChunk], *, whole: bool) -> None:
         """Take what a message, or a piece of one, says."""
-        rare = _rare(delta) != _NONE_OF_THEM
-        for name in _THINKING if rare else ():
+        if _rare(delta) == _NOTHING_RARE and not isinstance(delta.content, list):
+            if delta.content:
+                new.append(LLMChunk("text", self._text.add(delta.content)))
+            return
+        for name in _THINKING:
             if thinking := getattr(delta, name):
                 self._thinking_fields[name] = None
                 if not new:
@@ -362,7 +370,7 @@ class OpenAIAnswer:
             new.append(LLMChunk("thinking", self._thinking.add(thought)))
         if text := delta.text:
             new.append(LLMChunk("text", self._text.add(text)))
-        for name in _GOES_BACK if rare else ():
+        for name in _GOES_BACK:
             if (value := getattr(delta, name)) is not None:
                 self._fields[name] = merged(self._fields.get(name), value)
                 new.append(LLMChunk("text"))

@@ -43,6 +43,8 @@ ENCRYPTED_REASONING = "reasoning.encrypted_content"
 _END = b"[DONE]"
 _PARAGRAPH = "\n\n"
 _TEXT = frozenset({"response.output_text.delta", "response.refusal.delta"})
+_SAID = frozenset({"response.output_text.done", "response.refusal.done"})
+"""What repeats a part of the text, or is all that comes of it."""
 _THINKING = frozenset({"response.reasoning_summary_text.delta", "response.reasoning_text.delta"})
 _ARGUMENTS = "response.function_call_arguments."
 _NEXT_THOUGHT = "response.reasoning_summary_part.added"
@@ -117,6 +119,7 @@ class _Event(msgspec.Struct):
     summary_index: int = 0
     arguments: Any = None
     name: str | None = None
+    text: str | None = None
     item: _Item | None = None
     delta: Any = None
     response: _Response | None = None
@@ -241,6 +244,7 @@ class ResponsesAnswer:
         self._shown = Text()
         self._thought = Text()
         self._text = ""
+        self._in_pieces = False
         self._opened: dict[int, _Item] = {}
         self._done: dict[int, _Item] = {}
         self._arguments: dict[int, list[str]] = {}
@@ -266,12 +270,16 @@ class ResponsesAnswer:
             return [LLMChunk("thinking", _PARAGRAPH)]
         if event.type.startswith(_ARGUMENTS):
             return self._take_arguments(event)
+        if event.type in _SAID and event.text and not self._in_pieces:
+            self.started = True
+            return [LLMChunk("text", self._shown.add(event.text))]
         if not isinstance(event.delta, str) or not event.delta:
             return []
         self.started = True
         if event.type in _THINKING:
             return [LLMChunk("thinking", self._thought.add(event.delta))]
         if event.type in _TEXT:
+            self._in_pieces = True
             return [LLMChunk("text", self._shown.add(event.delta))]
         return [LLMChunk("text")]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from importlib import import_module
 from typing import Any
@@ -88,7 +88,7 @@ class ClientWire:
         return answer
 
 
-def _reader(response: Any) -> Callable[[], Awaitable[bytes]]:
+def _reader(response: Any) -> Callable[[], Coroutine[Any, Any, bytes]]:
     pieces = response.aiter_bytes()
 
     async def read() -> bytes:

@@ -20,22 +20,26 @@ _EPOCH_FROM_MS = 1e12
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _UNIT_OF = (
     (re.compile(r"ms|milli|msec"), "ms"),
-    (re.compile(r"s"), "s"),
-    (re.compile(r"m"), "m"),
-    (re.compile(r"h"), "h"),
+    (re.compile(r"s|秒"), "s"),
+    (re.compile(r"m|分"), "m"),
+    (re.compile(r"h|小"), "h"),
     (re.compile(r"d"), "d"),
 )
 _PART = re.compile(
-    r"(\d+(?:\.\d+)?)\s*(milliseconds?|msecs?|ms|seconds?|secs?|s|minutes?|mins?|m|hours?|hrs?|h|days?|d)(?![a-z])"
+    r"(\d+(?:\.\d+)?)\s*(milliseconds?|msecs?|ms|seconds?|secs?|s|minutes?|mins?|m|hours?|hrs?|h|days?|d|秒|分钟|小时)"
+    r"(?![a-z])"
     r"[\s,]*(?:and\s+)?",
     re.IGNORECASE,
 )
 _NUMBER = re.compile(r"\d+(?:\.\d+)?")
 _TOLD = re.compile(
-    r"\b(?:again|retry(?:ing)?(?:[ _-]?after)?|wait(?:ing)?|available|resets?|expires?|refills?|cool(?:ing)? ?down"
-    r"|(?<!requests )(?<!tokens )(?<!calls )in)\b[^.\d]{0,40}?(?=\d)",
+    r"(?:请在|请于|等待"
+    r"|\b(?:again|retry(?:ing)?(?:[ _-]?after)?|wait(?:ing)?|available|resets?|expires?|refills?|cool(?:ing)? ?down"
+    r"|(?<!requests )(?<!tokens )(?<!calls )in)\b)[^.\d]{0,40}?(?=\d)",
     re.IGNORECASE,
 )
+_FIELD = re.compile(r"\b(remaining|reset|r|t)\s*=\s*(\d+)")
+"""What the one header `RateLimit` of the IETF's draft holds, of its older and its newer form."""
 _RESET = re.compile(r"^(?P<before>[a-z-]*ratelimit)-(?P<what>.*-)?reset(?P<of>-.*)?$")
 
 
@@ -104,6 +108,10 @@ def _unit(word: str) -> str:
 def _resets(headers: Mapping[str, str]) -> Iterator[float]:
     """The seconds to the moment at which each limit that is used up is filled again."""
     known = {name.lower(): value for name, value in headers.items() if "ratelimit" in name.lower()}
+    fields = {name[:3]: float(value) for name, value in _FIELD.findall(known.get("ratelimit", ""))}
+    reset = fields.get("res", fields.get("t"))
+    if reset is not None and not fields.get("rem", fields.get("r", 0.0)):
+        yield reset
     for name, value in known.items():
         found = _RESET.match(name)
         if found is None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
-from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Iterable, Mapping
+from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -329,7 +329,7 @@ async def _read_refusal(answer: _Answer) -> bytes:
     return body
 
 
-def _reader(answer: _Answer) -> Callable[[], Awaitable[bytes]]:
+def _reader(answer: _Answer) -> Callable[[], Coroutine[Any, Any, bytes]]:
     readany = answer.content.readany
 
     async def read() -> bytes:

@@ -9,7 +9,8 @@ import io
 import itertools
 import threading
 import time
-from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterable, Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
 from functools import partial
 from typing import Any, Literal, Protocol, get_args
 
@@ -19,9 +20,14 @@ from shared_libs.atomic.supervise import BodyCancelled
 from shared_libs.atomic.threads import Job, Threads
 from shared_libs.atomic.tools.blocking import suspicious, warn_of_blocking
 from shared_libs.atomic.tools.exchange import Call
-from shared_libs.atomic.tools.plain import read_cursor
+from shared_libs.atomic.tools.plain import read_here
 from shared_libs.atomic.tools.plan import Plan
 from shared_libs.atomic.tools.processes import ProcessCall, Workers
+
+MAX_WAITS = 10
+"""How often what a tool returned may have to be waited for, and what comes of that again."""
+
+_AT_HAND = (str, int, float, bool, type(None))
 
 Isolation = Literal["loop", "thread", "process"]
 
@@ -121,7 +127,7 @@ def is_async(execute: Callable[..., Any]) -> bool:
 def _run_here(tool: Placed, /, **arguments: Any) -> Any:
     """Run a sync tool in this thread, what it yields included; a call that was given up gets no further piece."""
     _may_begin(current_scope())
-    outcome = read_cursor(tool.execute(**arguments))
+    outcome = read_here(tool.execute(**arguments))
     if not isinstance(outcome, Iterator) or isinstance(outcome, io.IOBase):
         return outcome
     try:
@@ -189,8 +195,7 @@ def _may_begin(scope: Scope) -> None:
 async def _run_on_loop(tool: Placed, arguments: dict[str, Any], scope: Scope) -> Any:
     _may_begin(scope)
     with use_scope(scope):
-        outcome = await _outcome(tool, tool.execute(**arguments))
-        return [*_shown(tool, outcome)] if inspect.isgenerator(outcome) else outcome
+        return await _outcome(tool, tool.execute(**arguments))
 
 
 async def _awaited(tool: Placed, job: Job, scope: Scope) -> Any:
@@ -201,18 +206,46 @@ async def _awaited(tool: Placed, job: Job, scope: Scope) -> Any:
 
 
 async def _outcome(tool: Placed, outcome: Any) -> Any:
-    """Wait for what a tool returned, or for all it yields."""
-    if inspect.isawaitable(outcome):
-        outcome = await outcome
-    if not inspect.isasyncgen(outcome):
+    """Wait for what a tool returned, for what comes of that, and for all it yields."""
+    if type(outcome) in _AT_HAND:
         return outcome
+    for _ in range(MAX_WAITS):
+        if isinstance(outcome, Future):
+            outcome = asyncio.wrap_future(outcome)
+        if not inspect.isawaitable(outcome):
+            break
+        outcome = await outcome
+    if isinstance(outcome, AsyncIterable):
+        outcome = await _pieces(tool, outcome)
+    elif inspect.isgenerator(outcome):
+        outcome = [*_shown(tool, outcome)]
+    if isinstance(outcome, list | tuple) and outcome and inspect.isawaitable(outcome[0]):
+        return await _all_of(outcome)
+    if isinstance(outcome, dict) and inspect.isawaitable(next(iter(outcome.values()), None)):
+        return dict(zip(outcome, await _all_of([*outcome.values()]), strict=True))
+    return outcome
+
+
+async def _pieces(tool: Placed, outcome: AsyncIterable[Any]) -> list[Any]:
     pieces: list[Any] = []
-    async with contextlib.aclosing(outcome):
+    async with contextlib.AsyncExitStack() as stack:
+        if inspect.isasyncgen(outcome):
+            await stack.enter_async_context(contextlib.aclosing(outcome))
         async for piece in outcome:
             pieces.append(piece)
             if len(pieces) >= tool.max_observation_chars:  # as in `_shown`
                 break
     return pieces
+
+
+async def _all_of(outcomes: Sequence[Any]) -> list[Any]:
+    """Wait for one after the other, as a tool that had not forgotten to would; what is not begun is closed."""
+    try:
+        return [await one if inspect.isawaitable(one) else one for one in outcomes]
+    finally:
+        for one in outcomes:
+            if inspect.iscoroutine(one):
+                one.close()  # nothing, where it has ended
 
 
 def _shown(tool: Placed, pieces: Iterable[Any]) -> Iterator[Any]:

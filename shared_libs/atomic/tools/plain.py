@@ -26,6 +26,7 @@ from typing import Any
 import msgspec
 
 from shared_libs.atomic.errors import in_words
+from shared_libs.atomic.secrets import names_a_secret
 
 MAX_VALUES = 20_000
 """Values of one result, those inside others counted with them; more are left out, with a note."""
@@ -57,12 +58,23 @@ def whole_text(text: str) -> str:
     return text if text.isascii() else text.encode("utf-8", "replace").decode()
 
 
-def read_cursor(value: Any, most: int = MAX_VALUES) -> Any:
+def read_here(value: Any, most: int = MAX_VALUES) -> Any:
     """
-    Return what a cursor of a database has still to give, as rows by the names of its columns; anything else as it is.
+    Return what a cursor or a query of a database has still to give, as rows, and its records; anything else as it is.
 
-    To be called where the cursor was made: those of SQLite belong to their thread.
+    To be called where it was made: SQLite's cursors belong to their thread, a query of Django or peewee is made by
+    being read, and a record of SQLAlchemy reads again what a commit let go. What a dict holds is read too.
     """
+    if type(value) is dict and len(value) <= _FEW:
+        return {key: read_here(item, most) for key, item in value.items() if item is not value}
+    if any(all(hasattr(type(value), name) for name in names) for names in _QUERIES):
+        value = list(itertools.islice(value, most))
+    if isinstance(value, list) and value and _is_record(value[0]):
+        return [_record(item) if _is_record(item) else item for item in value[:most]]
+    return _record(value) if _is_record(value) else _read_cursor(value, most)
+
+
+def _read_cursor(value: Any, most: int) -> Any:
     if not _is_cursor(value):
         return value
     names = [one[0] for one in value.description or ()] if hasattr(value, "description") else [*value.keys()]
@@ -72,6 +84,16 @@ def read_cursor(value: Any, most: int = MAX_VALUES) -> Any:
 def _is_cursor(value: Any) -> bool:
     fetch = getattr(type(value), "fetchmany", None)
     return fetch is not None and hasattr(type(value), "fetchone") and not inspect.iscoroutinefunction(fetch)
+
+
+_QUERIES = (
+    ("values_list", "iterator", "__iter__"),
+    ("tuples", "namedtuples", "__iter__"),
+    ("yield_per", "with_entities"),
+)
+"""What the queries of Django, peewee and SQLAlchemy can do."""
+
+_FEW = 20
 
 
 class _Plain:
@@ -102,12 +124,13 @@ class _Plain:
         try:
             return self._converted(value, depth - 1)
         except Exception as error:  # noqa: BLE001 - how a foreign value is read is foreign code
-            return _text(value, f"[a {kind.__name__} that cannot be read: {in_words(error):.200}]")
+            told = f"[a {kind.__name__} that cannot be read: {in_words(error):.200}]"
+            return _text(value, told) if _is_described(kind) else told
         finally:
             self._inside.discard(id(value))
 
     def _converted(self, value: Any, depth: int) -> Any:
-        names = getattr(value, "_fields", None) if isinstance(value, tuple) else None
+        names = _names_of(value) if isinstance(value, tuple) else None
         if isinstance(names, tuple):
             return self._object(zip(names, value, strict=False), len(value), depth)
         if isinstance(value, Mapping):
@@ -121,6 +144,8 @@ class _Plain:
             return self._array(value, None, depth)
         if isinstance(value, Collection) and not isinstance(value, type):
             return self._array(value, len(value), depth)
+        if (public := _public(value)) is not None:
+            return self._object(public.items(), len(public), depth)
         return whole_text(_text(value, ""))
 
     def _object(self, items: Iterable[tuple[Any, Any]], size: int, depth: int) -> dict[str, Any]:
@@ -143,6 +168,41 @@ class _Plain:
                 break
             found.append(self.of(item, depth))
         return found
+
+
+def _names_of(value: Any) -> Any:
+    """The names of a tuple's fields: of a named one, and of those that the system gives, such as `os.stat`."""
+    names = getattr(value, "_fields", None)
+    return names if names is not None or not hasattr(value, "n_sequence_fields") else type(value).__match_args__
+
+
+def _public(value: Any) -> dict[str, Any] | None:
+    """
+    What an object of somebody's class holds, where the class says no more of it than Python does.
+
+    None: it is no such record, since it is described, hides something, or holds more than data.
+    """
+    kind = type(value)
+    if _is_described(kind) or isinstance(value, type) or kind.__module__ == "builtins" or callable(value):
+        return None
+    held = {**{name: getattr(value, name, None) for name in _slots(kind)}, **getattr(value, "__dict__", {})}
+    public = {name: item for name, item in held.items() if name[:1] != "_" and not names_a_secret(name)}
+    return public if public and all(isinstance(item, _DATA) for item in public.values()) else None
+
+
+def _is_described(kind: type) -> bool:
+    return any(getattr(kind, name) is not getattr(object, name) for name in ("__str__", "__repr__"))
+
+
+def _slots(kind: type) -> list[str]:
+    named = [vars(base).get("__slots__", ()) for base in kind.__mro__]
+    return [name for names in named for name in ((names,) if isinstance(names, str) else names)]
+
+
+_DATA = (
+    *(str, int, float, list, tuple, dict, set, frozenset, decimal.Decimal),
+    *(dt.date, dt.time, dt.timedelta, uuid.UUID, enum.Enum, type(None)),
+)
 
 
 def _key(key: Any) -> str:
@@ -266,6 +326,28 @@ def _xml(value: Any, _: int) -> str:
     return tostring(value, encoding="unicode")
 
 
+def _is_record(value: Any) -> bool:
+    kind = type(value)
+    return hasattr(kind, "__mapper__") or (
+        hasattr(kind, "_meta") and (hasattr(kind, "from_db") or "__data__" in vars(value))
+    )
+
+
+def _record(value: Any) -> dict[str, Any]:
+    """A row of SQLAlchemy, Django or peewee as an object: its columns, not what they lead to."""
+    if hasattr(type(value), "__mapper__"):
+        names = [column.key for column in type(value).__mapper__.column_attrs]
+    elif hasattr(value._meta, "concrete_fields"):  # noqa: SLF001 - the name that Django gives it
+        names = [field.attname for field in value._meta.concrete_fields]  # noqa: SLF001
+    else:
+        return dict(value.__data__)
+    return {name: getattr(value, name) for name in names}
+
+
+def _graph(value: Any, _: int) -> dict[str, Any]:
+    return {"nodes": value.nodes(data=True), "edges": value.edges(data=True)}
+
+
 def _response(value: Any, _: int) -> Any:
     """An answer over HTTP that has been read: its status and its text."""
     return {"status_code": value.status_code, "text": value.text} if isinstance(value.text, str) else _text(value, "")
@@ -302,6 +384,8 @@ _KINDS: tuple[tuple[Callable[[Any], bool], Callable[[Any, int], Any]], ...] = (
     (lambda value: isinstance(value, BaseException), lambda value, _: in_words(value)),
     (lambda value: isinstance(value, AbstractSet), _in_order),
     (_has("model_dump"), lambda value, _: value.model_dump(mode="json")),
+    (_is_record, lambda value, _: _record(value)),
+    (_has("to_mongo"), lambda value, _: value.to_mongo().to_dict()),
     (lambda value: dataclasses.is_dataclass(value) and not isinstance(value, type), _fields),
     (lambda value: isinstance(value, msgspec.Struct), lambda value, _: msgspec.structs.asdict(value)),
     (
@@ -316,10 +400,15 @@ _KINDS: tuple[tuple[Callable[[Any], bool], Callable[[Any, int], Any]], ...] = (
     (_has("as_py"), lambda value, _: value.as_py()),
     (_has("to_list", "slice"), lambda value, most: value.slice(0, most + 1).to_list()),
     (_has("tolist"), _array),
-    (_has("_mapping", "_fields"), lambda value, _: _named(list(value._fields), value)),
-    (_is_cursor, read_cursor),
-    (_has("keys", "__getitem__", "__iter__"), _row),
+    (_has("find_all", "prettify"), lambda value, _: str(value)),
     (_has("tag", "attrib", "itertext"), _xml),
+    (_has("getroot", "iter"), lambda value, _: _xml(value.getroot(), _)),
+    (lambda value: _has("get_payload", "as_string")(value) and value.get_payload(), lambda value, _: value.as_string()),
+    (_has("adjacency", "nodes", "edges"), _graph),
+    (_has("to_dict", "dims", "coords"), lambda value, _: value.to_dict()),
+    (_has("_mapping", "_fields"), lambda value, _: _named(list(value._fields), value)),
+    (_is_cursor, _read_cursor),
+    (_has("keys", "__getitem__", "__iter__"), _row),
     (_has("raise_for_status", "text"), _response),
     (_has("getvalue"), lambda value, _: value.getvalue()),
     (_has("isoformat"), lambda value, _: value.isoformat()),

@@ -57,13 +57,15 @@ class _Run(msgspec.Struct):
     """
     A run under way.
 
-    Its number in the tables, the words of what was asked, what its time went on, and the text that may go on.
+    Its number in the tables, the words of what was asked, what its time went on, and the text that may go on: the
+    event of its first piece, and the texts of all.
     """
 
     id: int
     words: list[str]
     attributor: Attributor
     piece: dict[str, Any] | None = None
+    texts: list[str] = []
 
 
 class Desk:
@@ -123,16 +125,12 @@ class Desk:
         self._remember(key, run)
         run.attributor.take(event)
         if isinstance(event, TextDelta | ThinkingDelta):
-            piece, run.piece = run.piece, data
-            if piece is not None and piece["type"] == data["type"]:
-                run.piece = piece | {"text": piece["text"] + data["text"]}
-                return changes
-            if piece is not None:
-                changes.append(self._event(run.id, piece))
+            if run.piece is None or run.piece["type"] != data["type"]:
+                changes += self._told_so_far(run)
+                run.piece = data
+            run.texts.append(data["text"])
             return changes
-        if run.piece is not None:
-            changes.append(self._event(run.id, run.piece))
-            run.piece = None
+        changes += self._told_so_far(run)
         text = told.event if masked is data and self.contents else msgspec.json.encode(masked)
         changes.append(_added(run.id, event.seq, text))
         if isinstance(event, RunFinished):
@@ -182,7 +180,7 @@ class Desk:
 
     def clear(self) -> None:
         """Write what is left, the pieces of text of runs that are still under way, and close the shelf."""
-        rest = [self._event(run.id, run.piece) for run in self._open.values() if run.piece is not None]
+        rest = [change for run in self._open.values() for change in self._told_so_far(run)]
         self._open.clear()
         try:
             self.write(rest)
@@ -231,8 +229,14 @@ class Desk:
     def _words(self, run: _Run) -> Change:
         return Change(self.shelf.dialect.set_words, {"id": run.id, "words": " ".join(run.words)})
 
-    def _event(self, id: int, data: dict[str, Any]) -> Change:
-        return _added(id, data["seq"], msgspec.json.encode(kept(data, contents=self.contents)))
+    def _told_so_far(self, run: _Run) -> list[Change]:
+        """Return the event that pieces of text are as one, and begin anew."""
+        if run.piece is None:
+            return []
+        whole = kept(run.piece | {"text": "".join(run.texts)}, contents=self.contents)
+        run.piece = None
+        run.texts.clear()
+        return [_added(run.id, whole["seq"], msgspec.json.encode(whole))]
 
     def _request(self, id: int, asked: ModelAsked) -> Change:
         request = msgspec.json.encode(kept_request(asked)).decode()

@@ -29,8 +29,9 @@ class Hold:
         self._hold_s = hold_s
         self._hold_chars = hold_chars
         self._held: list[str] = []
-        self._said = ""
-        self._again: str | None = None
+        self._said: list[str] = []  # in pieces: a long answer is not copied for each of them
+        self._said_chars = self._again_chars = 0
+        self._again: list[str] | None = None
         self._open = not hold_s or not hold_chars
         self.release_at: float | None = None
         """When what is held has waited long enough; None where nothing waits."""
@@ -49,11 +50,11 @@ class Hold:
             case Voided():
                 self._held.clear()
                 self.release_at = None
-                self._again = "" if self._said else None
+                self._again, self._again_chars = [] if self._said else None, 0
                 return []
             case Called():  # which comes behind the words
-                whole, self._again = self._again, None
-                return [*(self.release() if whole is None else self._goes_on(whole)), piece]
+                again, self._again = self._again, None
+                return [*(self.release() if again is None else self._goes_on("".join(again))), piece]
             case Outcome():
                 return [*self._rest(piece), piece]
         return [piece]
@@ -63,16 +64,16 @@ class Hold:
         self._open, self.release_at = True, None
         text = "".join(self._held)
         self._held.clear()
-        self._said += text
-        return [Said(text)] if text else []
+        return self._tell(text)
 
     def _words(self, text: str, now: float) -> list[Piece]:
         if self._again is not None:
-            self._again += text
-            if len(self._again) < len(self._said):
+            self._again.append(text)
+            self._again_chars += len(text)
+            if self._again_chars < self._said_chars:
                 return []
-            whole, self._again = self._again, None
-            return self._goes_on(whole)
+            again, self._again = self._again, None
+            return self._goes_on("".join(again))
         self._held.append(text)
         if self._open or sum(map(len, self._held)) >= self._hold_chars:
             return self.release()
@@ -87,7 +88,7 @@ class Hold:
         return self._goes_on(outcome.text)
 
     def _goes_on(self, whole: str) -> list[Piece]:
-        said = self._said
+        said = "".join(self._said)
         if not whole.startswith(said):
             # an answer is stripped of the blanks around it, what is told as it comes is not
             said, whole = said.strip(), whole.strip()
@@ -96,6 +97,11 @@ class Hold:
                 "answer_replaced",
                 "the model failed after the first words, and the answer that another one gave begins otherwise",
             )
-        rest = whole[len(said) :]
-        self._said += rest
-        return [Said(rest)] if rest else []
+        return self._tell(whole[len(said) :])
+
+    def _tell(self, text: str) -> list[Piece]:
+        if not text:
+            return []
+        self._said.append(text)
+        self._said_chars += len(text)
+        return [Said(text)]

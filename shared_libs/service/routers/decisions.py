@@ -17,12 +17,14 @@ from shared_libs.atomic.results import AgentResult
 from shared_libs.durable import Job
 from shared_libs.observability.redact import MASK
 from shared_libs.observability.runs.rows import RunRow
+from shared_libs.service.audit import digest
 from shared_libs.service.durable import DurableRun
 from shared_libs.service.endpoint import Call
 from shared_libs.service.live import Asked, LiveRun, Resumed, demand_of_run
 from shared_libs.service.problems import Problem
 from shared_libs.service.routers.answers import answer, check_fields, in_background, no_such_run, streams
 from shared_libs.service.state import Service
+from shared_libs.service.streams import encode
 
 
 async def decide(call: Call) -> None:
@@ -50,6 +52,7 @@ async def decide(call: Call) -> None:
     if not service.runs.begin_if_idle(live):
         raise Problem("conflict", "the run goes on already: somebody has decided")
     service.paused.forget(team, run_id)
+    _note(call, run_id, decisions)
     call.exchange.tell("x-factory-run-id", live.id)
     await answer(call, live, background=background, stays=stays)
 
@@ -63,6 +66,7 @@ async def _decide_durable(call: Call, job: Job, decisions: dict[str, Decision]) 
     deadline = call.deadline(entry.longest_s, streams=streams(call) or background)
     after = await service.queue.store.last_event(job.run_id)
     await _enter(service, job, decisions)
+    _note(call, job.run_id, decisions)
     call.exchange.tell("x-factory-run-id", job.run_id)
     if background:
         call.exchange.tell("location", f"/v1/runs/{job.run_id}")
@@ -74,6 +78,11 @@ async def _decide_durable(call: Call, job: Job, decisions: dict[str, Decision]) 
     if not service.runs.begin_if_idle(live):
         raise Problem("conflict", "the run goes on, and somebody waits for it here; GET its events")
     await answer(call, live, background=False, stays=stays)
+
+
+def _note(call: Call, run_id: str, decisions: Mapping[str, Decision]) -> None:
+    told = {call_id: "approved" if decision.approved else "refused" for call_id, decision in decisions.items()}
+    call.note("run.decided", f"run:{run_id}", after=digest(encode(decisions)), facts=told)
 
 
 async def _enter(service: Service, job: Job, decisions: dict[str, Decision]) -> None:

@@ -220,13 +220,16 @@ async def cancel_run(
     job = await service.queue.job(run_id, caller.team)
     if job is not None:
         job = await service.queue.cancel(job)
+        service.audit.note_request(request.scope, caller, "run.cancelled", f"run:{run_id}")
         return Json(_shown(row_of(job, await service.store.async_get(run_id, caller.team)), caller))
     live = service.runs.get(run_id, caller.team)
-    if live is not None:
+    if live is not None and not live.task.done():
+        service.audit.note_request(request.scope, caller, "run.cancelled", f"run:{run_id}")
         await live.cancel()
     row = await _found(service, run_id, caller)
     if row.status == "paused":
         cancel_paused(service, row, caller.team)
+        service.audit.note_request(request.scope, caller, "run.cancelled", f"run:{run_id}")
         await service.store.flush()
         row = await _found(service, run_id, caller)
     if row.status == "running":

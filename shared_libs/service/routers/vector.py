@@ -129,6 +129,7 @@ async def drop(call: Call) -> None:
     """Remove a collection with all its documents."""
     if not await named(call, call.path["name"], "write").async_drop():
         raise no_collection(call.path["name"])
+    call.note("collection.dropped", f"collection:{call.path['name']}")
     await call.reply({"deleted": True})
 
 
@@ -159,6 +160,7 @@ async def remove(call: Call) -> None:
     """Remove a document; it is found no more from now on."""
     if not await named(call, call.path["name"], "write").async_remove(call.path["document"]):
         raise _no_document(call)
+    call.note("document.removed", f"collection:{call.path['name']}", facts={"document": call.path["document"][:200]})
     await call.reply({"deleted": True})
 
 

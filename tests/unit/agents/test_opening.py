@@ -6,6 +6,8 @@ import asyncio
 import subprocess
 import sys
 import textwrap
+import threading
+from types import SimpleNamespace
 
 import pytest
 
@@ -13,6 +15,7 @@ from shared_libs.agents import ReActAgent
 from shared_libs.atomic import BaseLLMWrapper, BaseMemory, LLMResponse
 from shared_libs.atomic.errors import MemoryStoreError, MemoryUnavailable
 from shared_libs.atomic.llms import ScriptedLLM
+from shared_libs.atomic.loading import load
 from shared_libs.memory import SQLMemory
 from tests.support import run, run_virtual
 
@@ -48,6 +51,25 @@ FIRST_CALL = """
     on_the_loop = {name for name, main in loaded_by.items() if main}
     assert not on_the_loop & {"aiohttp", "yarl", "tenacity"}, on_the_loop
 """
+
+
+@pytest.mark.promise("opened")
+def test_what_another_call_has_begun_to_load_is_waited_for(tmp_path, monkeypatch):
+    gate = SimpleNamespace(begun=threading.Event(), may_end=threading.Event())
+    monkeypatch.setitem(sys.modules, "gate_of_the_test", gate)
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "slow_to_load.py").write_text("from gate_of_the_test import *\nbegun.set()\nmay_end.wait(30)\n")
+
+    async def main():
+        first = asyncio.create_task(load("slow_to_load"))
+        assert await asyncio.to_thread(gate.begun.wait, 30)
+        second = asyncio.create_task(load("slow_to_load"))
+        await asyncio.sleep(0)
+        assert not second.done()
+        gate.may_end.set()
+        await asyncio.wait_for(asyncio.gather(first, second), 30)
+
+    run(main())
 
 
 @pytest.mark.promise("opened")

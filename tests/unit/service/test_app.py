@@ -210,6 +210,15 @@ def test_a_server_that_others_reach_does_not_start_without_keys(folder, host):
         make_server(Settings(configs=folder), host=host)
 
 
+@pytest.mark.promise("serve-answers")
+def test_a_service_whose_runs_are_to_be_kept_nowhere_says_where_that_is_said(folder, monkeypatch):
+    monkeypatch.setenv("FACTORY_RUNS", "off")
+    with pytest.raises(MisuseError, match="FACTORY_RUNS is off: name a place with `store:`"):
+        make_server(Settings(configs=folder))
+    with pytest.raises(MisuseError, match="`store` is off"):
+        make_server(Settings(configs=folder, store="off"))
+
+
 @pytest.mark.parametrize(
     ("text", "says"),
     [

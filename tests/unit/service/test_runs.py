@@ -238,10 +238,13 @@ def test_what_models_were_asked_is_had_a_page_at_a_time_by_the_team_and_is_in_no
             unknown = await served.get("/v1/runs/nobody/requests")
         async with serving(folder, contents=False) as served:
             _, headers, _ = await served.run()
-            none = await served.get(f"/v1/runs/{headers['x-factory-run-id']}/requests")
-        return first, rest, events, unknown, none
+            where = f"/v1/runs/{headers['x-factory-run-id']}"
+            none = await served.get(f"{where}/requests")
+            unsaved = [await served.get(f"{where}/{kind}") for kind in ("scenario", "cassette")]
+        return first, rest, events, unknown, none, unsaved
 
-    first, rest, events, unknown, none = run(main())
+    first, rest, events, unknown, none, unsaved = run(main())
+    assert [(status, "without contents" in told["detail"]) for status, _, told in unsaved] == [(409, True)] * 2
     (asked,) = first[2]["requests"]
     assert [message["role"] for message in asked["messages"]] == ["system", "user"]
     assert [tool["name"] for tool in asked["tools"]] == ["calculator"]

@@ -34,6 +34,11 @@ export async function ask<T>(path: string, init: RequestInit = {}): Promise<T> {
   return answer.status === 204 ? (undefined as T) : answer.json();
 }
 
+/** Asks for a file. */
+export async function text(path: string): Promise<string> {
+  return (await send(path, {})).text();
+}
+
 export function post<T>(path: string, body: unknown, headers: Record<string, string> = {}): Promise<T> {
   return ask<T>(path, { method: "POST", body: JSON.stringify(body), headers });
 }

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import msgspec
 import pytest
 
@@ -28,6 +30,33 @@ def test_events_come_out_whole_in_pieces_of_any_size(size):
     events = ServerSentEvents()
     found = [payload for start in range(0, len(SSE), size) for payload in events.feed(SSE[start : start + size])]
     assert found == EXPECTED
+
+
+PLAIN = [
+    b'event: delta\ndata: {"a":1}\n\n',
+    b'data: {"b":2}\n\n',
+    b"data: {}\n\ndata: [DONE]\n\n",
+    b"event: error\ndata: {}\n\n",
+    b"event: error\n",
+    b'data: {"c":\ndata: 3}\n\n',
+    b'data: {"d":4}\n',
+    b"data: {}\r\n\r\n",
+    b"\n",
+    b": alive\n\n",
+    b"\xef\xbb\xbf",
+    b"\r",
+]
+
+
+@pytest.mark.promise("wire-read")
+@pytest.mark.parametrize("first", PLAIN)
+def test_whole_events_are_what_their_lines_are(first):
+    for second, third in itertools.product(PLAIN, PLAIN):
+        pieces = [first, second, third, PLAIN[1]]
+        whole, lines = ServerSentEvents(), ServerSentEvents()
+        by_byte = [payload for byte in b"".join(pieces) for payload in lines.feed(bytes([byte]))]
+        at_once = [payload for piece in pieces for payload in whole.feed(piece)]
+        assert [*at_once, *whole.end()] == [*by_byte, *lines.end()], pieces
 
 
 def test_a_line_needs_its_end_or_that_of_the_body():

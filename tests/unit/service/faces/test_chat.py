@@ -6,7 +6,10 @@ import pytest
 from openai import APIError, BadRequestError, NotFoundError
 
 from shared_libs.atomic.types import ToolCall
+from shared_libs.service.faces.hold import Hold
+from shared_libs.service.faces.wanted import Said, Voided
 from shared_libs.testing import Cut, Healthy, RateLimited
+from tests.growth import assert_linear
 from tests.support import run
 from tests.unit.service.faces.ground import ground
 
@@ -217,3 +220,16 @@ def test_errands_of_chat_uis_go_to_the_agent_s_bare_models(tmp_path, text, route
             assert ("tools" in at.upstream.requests[-1].body) is not routed
 
     run(main())
+
+
+@pytest.mark.promise("work-bounded")
+def test_a_long_answer_costs_each_of_its_pieces_once():
+    def held(pieces):
+        hold = Hold()
+        for piece in pieces:
+            hold.take(piece, 0.0)
+        hold.take(Voided("again"), 0.0)
+        for piece in pieces:
+            hold.take(piece, 0.0)
+
+    assert_linear(held, lambda n: [Said("x" * 2_000)] * n)

@@ -584,6 +584,15 @@ REQUIREMENTS: dict[str, Requirement] = {
         "no number of requests or processes passes a budget, and what a dead process held comes back",
         "issue: the service (must show 7); litellm#26672, #33325",
     ),
+    "budgets-leased": Requirement(
+        "a server takes what is asked often from a lease, which passes no limit, serves through an outage, and is "
+        "given back when it is not used or another is refused for want of it",
+        "issue: the service; doorman; gateway 5.3",
+    ),
+    "rates-told": Requirement(
+        "what is left of a key's minute is in the headers of each answer, as OpenAI's and Anthropic's clients read it",
+        "issue: the service; gateway 3.5",
+    ),
     "budgets-refuse": Requirement(
         "a key and its team are bound on every face; a refusal names limit, spent, reserved and when to come back",
         "issue: the service; litellm#27735, #18730, PR #29191; bifrost#2873",

@@ -44,7 +44,7 @@ async def decide(call: Call) -> None:
     background = in_background(call)
     stays = background or call.stays_when_gone("continue")
     deadline = call.deadline(min(entry.longest_s, timeout or entry.longest_s), streams=streams(call) or background)
-    demand = demand_of_run(entry, call.caller, deadline, call.priority)
+    demand = demand_of_run(entry, call, deadline)
     asked = Asked(question="", resumes=Resumed(state, decisions))
     live = LiveRun(entry, asked, demand, record=service.record(call.caller), run_id=run_id)
     before = service.runs.get(run_id, team)
@@ -72,7 +72,7 @@ async def _decide_durable(call: Call, job: Job, decisions: dict[str, Decision]) 
         call.exchange.tell("location", f"/v1/runs/{job.run_id}")
         await call.reply({"run_id": job.run_id, "status": "queued"}, status=202)
         return
-    demand = demand_of_run(entry, call.caller, deadline, call.priority)
+    demand = demand_of_run(entry, call, deadline)
     live = DurableRun(entry, demand, service.queue, job.run_id, after=after)
     live.goes_on_from(after, service.runs.get(job.run_id, call.caller.team))
     if not service.runs.begin_if_idle(live):

@@ -120,7 +120,7 @@ async def begin(call: Call) -> None:
             stream=streaming or background,
             options={key: body[key] for key in ("output_schema",) if body.get(key) is not None},
         )
-        demand = demand_of_run(entry, call.caller, deadline, call.priority)
+        demand = demand_of_run(entry, call, deadline)
         run_id = asked_before.run_id if asked_before.has_key else uuid.uuid4().hex
         if durable and background:
             timeout_s = body.get("timeout")

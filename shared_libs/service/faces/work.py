@@ -216,6 +216,7 @@ def _demand(call: Call, entry: Entry, wanted: Wanted) -> Demand:
         need_s=0.0 if entry.kind == "agent" else None,  # an agent can always answer with what it has
         priority=call.priority,
         price=entry.price,
+        tell_rates=call.tell_rates,
     )
 
 

@@ -144,7 +144,7 @@ def run_of(call: Call, entry: Entry, wanted: Wanted, going_on: Resumed | None, r
 def run_there(call: Call, entry: Entry, job: Job) -> RunWork:
     """Follow a durable run from its beginning that another process has put into the queue."""
     extras = msgspec.convert(job.extras, Extras)
-    demand = demand_of_run(entry, call.caller, call.deadline(entry.longest_s, streams=True))
+    demand = demand_of_run(entry, call, call.deadline(entry.longest_s, streams=True))
     live = DurableRun(entry, demand, call.service.queue, job.run_id, patient=True)
     return RunWork(call, live, RunReader(extended(entry.agent, extras), extras.tools))
 

@@ -440,6 +440,13 @@ REQUIREMENTS: dict[str, Requirement] = {
         "questions, filters and names are data: none of them becomes a part of a statement",
         "LightRAG #2849; mcp-neo4j #285; graphify #84",
     ),
+    "retrieval-unseen": Requirement(
+        "what no reader of a document sees is not stored, so no model is told it", "issue: retrieval and graph"
+    ),
+    "retrieval-foreign": Requirement(
+        "a document that gives orders is a passage like others, marked as foreign, and its own citations do not count",
+        "issue: retrieval and graph",
+    ),
     "retrieval-languages": Requirement(
         "texts of languages without spaces, and words typed without their marks, are found",
         "issue: retrieval and graph",
@@ -484,6 +491,10 @@ REQUIREMENTS: dict[str, Requirement] = {
     ),
     "extract-races": Requirement(
         "of several models that read a text the first valid answer wins; the others are cancelled and booked",
+        "issue: retrieval and graph",
+    ),
+    "extract-losers-cost": Requirement(
+        "what the losers of a race used and cost is told and settled; of those that were cut off what was sent to them",
         "issue: retrieval and graph",
     ),
     "extract-once": Requirement(

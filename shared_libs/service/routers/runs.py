@@ -27,6 +27,7 @@ from shared_libs.service.live import Asked, LiveRun, demand_of_run
 from shared_libs.service.problems import Problem
 from shared_libs.service.repeats import Asked as AskedBefore
 from shared_libs.service.routers.answers import (
+    ANSWERS_DOC,
     MAX_SESSION_ID,
     Json,
     answer,
@@ -331,19 +332,7 @@ _BEGIN_DOC: Mapping[str, Any] = {
             }
         },
     },
-    "responses": {
-        "200": {
-            "description": "How the run ended, or its events.",
-            "content": {
-                "application/json": {"schema": {"type": "object"}},
-                "text/event-stream": {"schema": {"type": "string"}},
-            },
-        },
-        "202": {
-            "description": "The run goes on in the background.",
-            "content": {"application/json": {"schema": {"type": "object"}}},
-        },
-    },
+    "responses": ANSWERS_DOC,
 }
 
 _EVENTS_DOC: Mapping[str, Any] = {

@@ -227,7 +227,7 @@ async def _run(
         raise Problem("invalid_request", "question is a text that is not empty")
     if session is not None and (not isinstance(session, str) or entry.agent.memory is None):
         raise Problem("invalid_request", f"{entry.name} has no memory to keep a session in")
-    demand = demand_of_run(entry, call.caller, call.deadline(entry.longest_s, streams=True))
+    demand = demand_of_run(entry, call, call.deadline(entry.longest_s, streams=True))
     asked = Asked(question=question, session_id=session_of(call.caller, session))
     live = (
         durable_run(entry, asked, demand, call.service.queue)

@@ -19,6 +19,21 @@ from shared_libs.service.streams import encode, sse
 MAX_SESSION_ID = 200
 """Characters of a session's name."""
 
+ANSWERS_DOC = {
+    "200": {
+        "description": "How the run ended, or its events.",
+        "content": {
+            "application/json": {"schema": {"type": "object"}},
+            "text/event-stream": {"schema": {"type": "string"}},
+        },
+    },
+    "202": {
+        "description": "The run goes on in the background.",
+        "content": {"application/json": {"schema": {"type": "object"}}},
+    },
+}
+"""What a run is answered with, for the OpenAPI document."""
+
 
 class Json(JSONResponse):
     """An answer in JSON, for FastAPI's routes: what the store gives is encoded as it is."""

@@ -27,6 +27,7 @@ from shared_libs.service.live import Asked, LiveRun, demand_of_run
 from shared_libs.service.problems import Problem
 from shared_libs.service.repeats import Asked as AskedBefore
 from shared_libs.service.routers.answers import (
+    ANSWERS_DOC,
     MAX_SESSION_ID,
     Json,
     answer,
@@ -121,7 +122,7 @@ async def begin(call: Call) -> None:
             stream=streaming or background,
             options={key: body[key] for key in ("output_schema",) if body.get(key) is not None},
         )
-        demand = demand_of_run(entry, call.caller, deadline, call.priority)
+        demand = demand_of_run(entry, call, deadline)
         run_id = asked_before.run_id if asked_before.has_key else uuid.uuid4().hex
         if durable and background:
             timeout_s = body.get("timeout")
@@ -341,19 +342,7 @@ _BEGIN_DOC: Mapping[str, Any] = {
             }
         },
     },
-    "responses": {
-        "200": {
-            "description": "How the run ended, or its events.",
-            "content": {
-                "application/json": {"schema": {"type": "object"}},
-                "text/event-stream": {"schema": {"type": "string"}},
-            },
-        },
-        "202": {
-            "description": "The run goes on in the background.",
-            "content": {"application/json": {"schema": {"type": "object"}}},
-        },
-    },
+    "responses": ANSWERS_DOC,
 }
 
 _EVENTS_DOC: Mapping[str, Any] = {

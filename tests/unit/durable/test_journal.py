@@ -15,8 +15,9 @@ from shared_libs.atomic.scope import Scope, use_scope
 from shared_libs.atomic.types import LLMResponse, ToolResult
 from shared_libs.durable import journal as journal_module
 from shared_libs.durable.database import ask, open_database
-from shared_libs.durable.holding import Fact, Holder
+from shared_libs.durable.holding import Holder
 from shared_libs.durable.journal import FactJournal
+from shared_libs.durable.keeping import Fact
 from tests.unit.durable.cast import agent, by_length, ended, look, looks_twice, opened, submit, turn, until, working
 
 NO_LIMITS = {"max_steps": 1000, "max_tool_calls": None, "max_repeats": 999}

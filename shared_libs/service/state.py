@@ -116,6 +116,7 @@ class Service:
         """Let what is under way end within `drain_s`, and close everything."""
         self.draining = True
         deadline = Deadline.after(self.settings.drain_s)
+        await self.responses.leave()
         await self.runs.drain(deadline)
         await self.responses.drain(deadline)
         await self._stack.aclose()

@@ -18,7 +18,7 @@ from shared_libs.durable.database import ask, open_database
 from shared_libs.durable.holding import Holder
 from shared_libs.durable.journal import FactJournal
 from shared_libs.durable.keeping import Fact
-from tests.unit.durable.cast import agent, by_length, ended, look, looks_twice, opened, submit, turn, until, working
+from tests.unit.durable.cast import agent, by_length, ended, looks_twice, opened, submit, turn, until, working
 
 NO_LIMITS = {"max_steps": 1000, "max_tool_calls": None, "max_repeats": 999}
 

@@ -13,7 +13,7 @@ import msgspec
 
 from shared_libs.atomic.errors import MisuseError, RetrievalError
 from shared_libs.retrieval.filters import Where
-from shared_libs.retrieval.ports import VectorStore
+from shared_libs.retrieval.ports import POOL, VectorStore
 from shared_libs.retrieval.stores.postgres_database import LOCK, PostgresDatabase, collection_key, compiled, once
 from shared_libs.retrieval.types import Found, Point, Space
 
@@ -49,6 +49,7 @@ class PostgresVectors(VectorStore):
                 return
             await _take_width(connection, key, space, width)
             last = {point.id: point for point in points}  # the last of one id holds
+            written = await POOL.submit(lambda: [_unit(point.vector) for point in last.values()], {}).result()
             await connection.execute(
                 f"INSERT INTO {_table(width)} "
                 "SELECT $1, $2, u.id, u.vector::vector, u.metadata::jsonb "
@@ -58,7 +59,7 @@ class PostgresVectors(VectorStore):
                 key,
                 space.generation,
                 list(last),
-                [_unit(point.vector) for point in last.values()],
+                written,
                 [msgspec.json.encode(dict(point.metadata)).decode() for point in last.values()],
             )
 

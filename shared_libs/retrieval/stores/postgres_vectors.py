@@ -21,9 +21,6 @@ if TYPE_CHECKING:
     import asyncpg
     import numpy as np
 
-EF_SEARCH = 100
-"""How many candidates the index looks at before it filters (pgvector's own default of 40 finds 0.92 of 10)."""
-
 MOST_INDEXED = 2_000
 """Dimensions that HNSW of the type `vector` takes; longer vectors are compared exactly."""
 
@@ -64,7 +61,7 @@ class PostgresVectors(VectorStore):
             )
 
     async def _search(self, space: Space, vector: np.ndarray, k: int, where: Where) -> list[Found]:
-        async with self._database.connection() as connection:
+        async with self._database.reading() as connection:
             key, width = await _width(connection, space)
             if key is None or width is None:
                 return []
@@ -79,15 +76,11 @@ class PostgresVectors(VectorStore):
                 f"WHERE collection = $2 AND generation = $3{compiled(where, values)} "
                 f"ORDER BY vector <#> {asked} LIMIT $4"
             )
-            await connection.execute(
-                "SELECT set_config('hnsw.iterative_scan', 'strict_order', true), "
-                "set_config('hnsw.ef_search', $1, true)",
-                str(max(EF_SEARCH, min(k, 1_000))),
-            )
             rows = await connection.fetch(query, *values)
             if len(rows) < k:  # the index may have given up before all that fit were seen
-                await connection.execute("SET LOCAL enable_indexscan = off")
-                rows = await connection.fetch(query, *values)
+                async with connection.transaction():
+                    await connection.execute("SET LOCAL enable_indexscan = off")
+                    rows = await connection.fetch(query, *values)
             found = [Found(row["id"], float(row["score"])) for row in rows]
             return sorted(found, key=lambda row: (-row.score, row.id))
 
@@ -118,7 +111,7 @@ class PostgresVectors(VectorStore):
                 await connection.execute(query, key, space.generation)
 
     async def _count(self, space: Space) -> int:
-        async with self._database.connection() as connection:
+        async with self._database.reading() as connection:
             key, width = await _width(connection, space)
             if width is None:
                 return 0

@@ -86,7 +86,6 @@ def test_without_a_key_any_question_is_answered_with_the_nearest_passage_and_its
         found = cited(result)
         assert found.citations[0].quote == "Annual leave is 25 days. 👩‍🚀 Ask first."
         assert (found.unknown, "no model was asked" in result.answer) == ((), True)
-        assert "needs the tool retrieval" in (await ReActAgent(llm=llm).async_run("Anything?")).answer
 
     run(main())
 

@@ -22,7 +22,7 @@ from shared_libs.service.durable import DurableRun
 from shared_libs.service.endpoint import Call
 from shared_libs.service.live import Asked, LiveRun, Resumed, demand_of_run
 from shared_libs.service.problems import Problem
-from shared_libs.service.routers.answers import answer, check_fields, in_background, no_such_run, streams
+from shared_libs.service.routers.answers import ANSWERS_DOC, answer, check_fields, in_background, no_such_run, streams
 from shared_libs.service.state import Service
 from shared_libs.service.streams import encode
 
@@ -207,17 +207,5 @@ DECIDE_DOC: Mapping[str, Any] = {
             }
         },
     },
-    "responses": {
-        "200": {
-            "description": "How the run ended, or its events.",
-            "content": {
-                "application/json": {"schema": {"type": "object"}},
-                "text/event-stream": {"schema": {"type": "string"}},
-            },
-        },
-        "202": {
-            "description": "The run goes on in the background.",
-            "content": {"application/json": {"schema": {"type": "object"}}},
-        },
-    },
+    "responses": ANSWERS_DOC,
 }

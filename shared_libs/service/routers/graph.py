@@ -155,6 +155,7 @@ def _route(path: str, handler: Handler, summary: str, body: dict[str, Any], need
 
 _MODELS = "collections:write|models|agents:run"
 _WHO = {"models": listed(TEXT, MAX_MODELS), "collection": TEXT}
+_SOMEBODY = {"anyOf": [{"required": ["models"]}, {"required": ["collection"]}]}
 _ENTITY = shaped("name", name=TEXT, type={"type": "string"})
 _RELATION = shaped(*("source", "kind", "target"), source=TEXT, kind=TEXT, target=TEXT)
 _FACTS = shaped(
@@ -164,12 +165,14 @@ _FACTS = shaped(
     relations={"type": "array", "items": _RELATION},
 )
 HOT = [
-    _route("/v1/graph/probe", probe, "Which models can read entities and relations", shaped(**_WHO), _MODELS),
+    _route(
+        "/v1/graph/probe", probe, "Which models can read entities and relations", shaped(**_WHO) | _SOMEBODY, _MODELS
+    ),
     _route(
         "/v1/graph/extract",
         extract,
         "Entities and relations of a text; the first valid answer wins",
-        shaped("text", text=TEXT | {"maxLength": MAX_TEXT}, **_WHO),
+        shaped("text", text=TEXT | {"maxLength": MAX_TEXT}, **_WHO) | _SOMEBODY,
         _MODELS,
     ),
     _route(

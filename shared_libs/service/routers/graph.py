@@ -124,7 +124,7 @@ async def _extractor(call: Call, given: Body) -> AsyncIterator[Extractor]:
         collection = named(call, given.text("collection"), "write")
         if collection.extractor is None:
             told = f"the collection {collection.name!r} names no models under `extract`; send `models`"
-            raise Problem("invalid_request", told, param="models")
+            raise Problem("not_found", told, param="models")
         yield collection.extractor
         return
     if not isinstance(names, list) or not 0 < len(names) <= MAX_MODELS or not all(isinstance(n, str) for n in names):

@@ -114,6 +114,8 @@ class Holder:
     def _taken(self, run_id: str) -> Script[Claim]:
         (row,) = yield ask(_TAKE, run_id, self.executor)
         (text,) = yield ask("SELECT definition, file FROM factory_definitions WHERE hash = $1", row["definition"])
+        state = read_json(row["state"])
+        before = 0 if state is None else int(state["events"])  # what was told before this part is not told again
         facts: Any = ()
         events: Any = ()
         decisions: Any = ()
@@ -122,7 +124,9 @@ class Holder:
             facts = yield ask(
                 "SELECT name, value FROM factory_facts WHERE run_id = $1 AND segment = $2", run_id, row["segment"]
             )
-            events = yield ask("SELECT seq, event FROM factory_events WHERE run_id = $1 ORDER BY seq", run_id)
+            events = yield ask(
+                "SELECT seq, event FROM factory_events WHERE run_id = $1 AND seq > $2 ORDER BY seq", run_id, before
+            )
             decisions = yield ask(DECIDED, run_id)
             ((count,),) = yield ask("SELECT count(*) AS n FROM factory_facts WHERE run_id = $1", run_id)
             deaths = row["deaths"] + 1 if count == row["facts_then"] else 0
@@ -140,11 +144,11 @@ class Holder:
             timeout_s=row["timeout_s"],
             elapsed_s=max(0.0, row["elapsed_s"]),
             segment=row["segment"],
-            state=read_json(row["state"]),
+            state=state,
             decisions={one["call_id"]: read_json(one["decision"]) for one in decisions},
             facts={one["name"]: one["value"] for one in facts},
             events=[one["event"] for one in events],
-            last_event=events[-1]["seq"] if events else 0,
+            last_event=events[-1]["seq"] if events else before,
             cancelled=row["cancel_at"] is not None,
             followed=bool(row["followed"]),
             deaths=deaths,

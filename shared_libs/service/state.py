@@ -80,7 +80,7 @@ class Service:
         self.responses = KeptResponses(_shelf(self._database, settings))
         self.response_repeats: Repeats[KeptResponse] = Repeats()
         self.outcomes: Repeats[Shared[Outcome]] = Repeats()
-        self.mcp = McpFace(open_to_all=settings.is_open)
+        self.mcp = McpFace()
         self.draining = False
         self._seen: dict[str, str] = {}
         self._on_note = on_note
@@ -116,6 +116,7 @@ class Service:
         """Let what is under way end within `drain_s`, and close everything."""
         self.draining = True
         deadline = Deadline.after(self.settings.drain_s)
+        await self.responses.leave()
         await self.runs.drain(deadline)
         await self.responses.drain(deadline)
         await self._stack.aclose()

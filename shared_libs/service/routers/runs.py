@@ -33,6 +33,7 @@ from shared_libs.service.routers.answers import (
     answer,
     answer_with_events,
     answer_with_record,
+    brief_result,
     check_fields,
     in_background,
     no_such_run,
@@ -184,11 +185,20 @@ async def list_runs(
 
 
 @router.get("/{run_id}")
-async def get_run(request: Request, run_id: str, caller: Annotated[Caller, Depends(require_key("runs:read"))]) -> Json:
-    """Return a run: how it stands, its result when it has ended, and the median of its agent's (`usual`) beside it."""
+async def get_run(
+    request: Request, run_id: str, caller: Annotated[Caller, Depends(require_key("runs:read"))], brief: bool = False
+) -> Json:
+    """
+    Return a run: how it stands, its result when it has ended, and the median of its agent's (`usual`) beside it.
+
+    With `brief` the result is without steps and attempts, which the events tell.
+    """
     service = _service(request)
     row = await _found(service, run_id, caller)
-    return Json(_shown(row, caller) | {"usual": await service.store.async_usual(row)})
+    told = _shown(row, caller) | {"usual": await service.store.async_usual(row)}
+    if brief and told["result"] is not None:
+        told["result"] = brief_result(told["result"])
+    return Json(told)
 
 
 @router.get("/{run_id}/requests")
@@ -343,6 +353,7 @@ _EVENTS_DOC: Mapping[str, Any] = {
         {"name": "run_id", "in": "path", "required": True, "schema": {"type": "string"}},
         {"name": "Last-Event-ID", "in": "header", "schema": {"type": "integer", "minimum": -1}},
         {"name": "after", "in": "query", "schema": {"type": "integer", "minimum": -1, "default": -1}},
+        {"name": "brief", "in": "query", "schema": {"type": "boolean", "default": False}},
     ],
     "responses": {
         "200": {"description": "The events.", "content": {"text/event-stream": {"schema": {"type": "string"}}}},

@@ -17,6 +17,7 @@ from shared_libs.atomic.events import RunStarted, TextDelta, ToolFinished, ToolS
 from shared_libs.atomic.llms import ScriptedLLM
 from shared_libs.atomic.llms.scripted_llm import Turn
 from shared_libs.observability import RunStore
+from shared_libs.observability.runs.statements import SQLITE, Wanted, select_page
 from tests.support import run
 from tests.unit.observability.kept import NOW, in_store, names, record, told
 
@@ -93,6 +94,20 @@ def test_pages_hold_what_is_wanted_and_go_on_where_they_ended(any_url):
             await store.async_list(order="slowest", after=first.next)
 
     in_store(any_url, use)
+
+
+@pytest.mark.promise("runs-found")
+def test_no_list_sorts_the_runs_that_it_does_not_show(url, tmp_path):
+    RunStore(url).open()
+    between = {"since": NOW - timedelta(days=1), "until": NOW}
+    kinds = [{}, {"status": "answered"}, {"status": "running"}, {"agent": "a"}, {"agent": "a", "status": "failed"}]
+    with closing(sqlite3.connect(f"{tmp_path}/kept/runs.db")) as db:
+        for team in (None, "", "red"):
+            for wanted in [*kinds, *({**kind, **between} for kind in kinds)]:
+                for order in ("newest", "slowest"):
+                    statement, values = select_page(Wanted(team=team, **wanted), order, None, 50, SQLITE)
+                    plan = [row[-1] for row in db.execute(f"EXPLAIN QUERY PLAN {statement}", values)]
+                    assert not [step for step in plan if "TEMP B-TREE" in step], (team, wanted, order)
 
 
 @pytest.mark.promise("runs-found")

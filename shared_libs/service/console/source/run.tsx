@@ -118,7 +118,7 @@ export function RunPage({ id }: { id: string }) {
   const requests = useMemo(() => new Requests(requestsOf), [id]);
   const keep = (how: (path: string, file: string) => Promise<void>) => how(path, fileOf(id, story.agent)).catch((error) => setWrong(error.message));
   useEffect(() => {
-    ask<Run>(path).then(setRow, (error) => setWrong(error instanceof Refused ? error.message : String(error)));
+    ask<Run>(`${path}?brief=true`).then(setRow, (error) => setWrong(error instanceof Refused ? error.message : String(error)));
   }, [path, story.result]);
   const cancel = () => ask<Run>(path, { method: "DELETE" }).then(setRow, (error) => setWrong(error.message));
   const rerun = async () => {

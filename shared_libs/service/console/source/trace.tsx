@@ -2,6 +2,7 @@
 
 import { render } from "preact";
 import { useEffect, useState } from "preact/hooks";
+import { breathe } from "./api";
 import { Badge, partName } from "./parts";
 import { Requests } from "./requests";
 import { Story } from "./story";
@@ -35,7 +36,7 @@ async function read(): Promise<void> {
     }
     for (const [id, spent] of Object.entries(told.spent)) runOf(id).spent = spent;
     block.remove();
-    await new Promise((resolve) => setTimeout(resolve));
+    await breathe();
   }
   for (const { story } of runs.values()) if (!story.result) story.cutOff();
 }

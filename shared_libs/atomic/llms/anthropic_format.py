@@ -378,10 +378,8 @@ class AnthropicAnswer:
             raise MalformedResponse("the answer has no content")
         self._model = reply.model or ""
         self._count(reply.usage)
-        said = reply.content
-        blocks = [_Block(type="text", text=said)] if isinstance(said, str) else said
-        known = all(block.kind in _READ for block in blocks)
-        raw = [None] * len(blocks) if known else objects_in(parsed(body)["content"])
+        blocks = [_Block(type="text", text=reply.content)] if isinstance(reply.content, str) else reply.content
+        raw = [None] * len(blocks) if all(b.kind in _READ for b in blocks) else objects_in(parsed(body)["content"])
         new = [chunk for block, one in zip(blocks, raw, strict=True) for chunk in self._open(None, block, one)]
         self._stop(reply.stop_reason or "end_turn", reply.stop_details)
         self.started = self.ended = True

@@ -40,7 +40,7 @@ def test_faults_are_served_until_a_signal_and_summed_up(factory, number, code):
         assert ask(url, "primary") == "Say it again."
         with pytest.raises(openai.InternalServerError):
             ask(url, "bad", max_retries=0)
-        with pytest.raises(openai.APIConnectionError):
+        with pytest.raises(openai.NotFoundError, match="there are primary, bad"):
             ask(url, "other", max_retries=0)
         told = [line(process) for _ in range(4)]
         process.send_signal(number)

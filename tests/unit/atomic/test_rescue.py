@@ -126,7 +126,14 @@ def test_generators_and_tasks_of_a_tool_are_interrupted_as_the_tool_is():
 
         await asyncio.gather(part(), part())
 
-    for made in (yields, has_tasks):
+    @tool(name="blocking", timeout_s=LIMIT_S)
+    async def forgets() -> list[object]:
+        async def part():
+            waits()
+
+        return [part(), part()]
+
+    for made in (yields, has_tasks, forgets):
         assert told(asyncio.run(run_with(made))) == [OVER]
 
 
@@ -324,6 +331,7 @@ class Nested(Call):
         ("their_library", True),
         ("importlib._bootstrap", False),
         ("logging", False),
+        ("_weakrefset", False),
         ("pdb", False),
         ("shared_libs.agents.run", False),
     ],

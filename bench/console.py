@@ -28,7 +28,7 @@ import aiohttp
 import msgspec
 
 from shared_libs.atomic import events as e
-from shared_libs.atomic.results import AgentResult
+from shared_libs.atomic.results import Action, AgentResult, Observation, Step
 from shared_libs.atomic.types import Attempt, LLMResponse, Usage
 from shared_libs.observability import RunStore
 from tests.browser import looking
@@ -90,9 +90,17 @@ def long_run(run_id: str, steps: int, answer: str = "done") -> list[e.AgentEvent
                 step=step, tool="look_up", call_id=call, content="seen " * 20, is_error=False, elapsed_s=0.01
             ),
         ]
-    told.append(
-        e.RunFinished(result=AgentResult(run_id=run_id, status="answered", stop_reason="final_answer", answer=answer))
-    )
+    result = AgentResult(
+        run_id=run_id, status="answered", stop_reason="final_answer", answer=answer, steps=tuple(
+            Step(
+                thought=event.text,
+                actions=(Action("look_up", {"n": event.step}, f"c{event.step}"),),
+                observations=(Observation(f"c{event.step}", "seen " * 20, is_error=False, elapsed_s=0.01),),
+            )
+            for event in told if isinstance(event, e.Thought)
+        ),
+    )  # fmt: skip
+    told.append(e.RunFinished(result=result))
     return _numbered(run_id, told, 600.0)
 
 

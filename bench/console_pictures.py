@@ -27,6 +27,7 @@ PLACES = {
     "runs": "runs",
     "no runs": "runs?text=nothing",
     "run with everything": "runs/everything",
+    "what a model was asked": "runs/everything",
     "run under way": "runs/live",
     "run that waits": "runs/paused",
     "run that failed": "runs/failed",
@@ -70,6 +71,9 @@ async def picture(page, name: str, place: str, screen: str, folder: Path) -> int
     if name == "run with everything":
         await page.locator(".row", has_text="ask").first.click()
         await page.keyboard.press("ArrowRight")
+    if name == "what a model was asked":
+        await page.locator(".row.model").nth(2).click()
+        await page.locator("details.request").wait_for()
     if name == "chat":
         await page.get_by_label("Question").fill("What is 17 * 23?")
         await page.keyboard.press("Enter")

@@ -22,12 +22,12 @@ import signal
 import sys
 import tempfile
 import time
-import traceback
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+from bench.harness import child
 from shared_libs.agents import Limits, ReActAgent
 from shared_libs.atomic import BaseTool, LLMResponse, Message, ToolCall
 from shared_libs.atomic.events import EventSink
@@ -155,22 +155,6 @@ def build(claim: Claim, sinks: Sequence[EventSink]) -> ReActAgent:
         "process": PayApart,
     }[shape]()
     return ReActAgent(llm=model(tool.name), tools=[tool], observers=sinks, limits=LIMITS)
-
-
-def child(work: Callable[[], Coroutine[Any, Any, None]]) -> int:
-    """Fork: the parent never runs an event loop or a thread, so every child begins clean, and at once."""
-    pid = os.fork()
-    if pid == 0:
-        code = 1
-        try:
-            asyncio.run(work())
-            code = 0
-        except BaseException:  # noqa: BLE001 - the parent reads the exit code
-            traceback.print_exc()
-        finally:
-            sys.stderr.flush()
-            os._exit(code)
-    return pid
 
 
 def died(pid: int) -> bool:

@@ -1,10 +1,11 @@
 """
 What a durable step and a durable run cost, beside the same without durability, DBOS, and LangGraph's checkpointer.
 
-`python -m bench.durable_cost` prints a table: wall and CPU milliseconds of the worker's process for each step (a model
-or a tool call that answers at once), and for each run of one model call that comes through the queue. `--beside` adds
-DBOS with a step for each call (by position), and DBOS as the queue of runs; both need `dbos`. `--langgraph` adds
-LangGraph's PostgreSQL checkpointer, a node for each step; it needs `langgraph` and `langgraph-checkpoint-postgres`.
+`python -m bench.durable_cost` prints a table: wall milliseconds, CPU milliseconds of the workers' processes, and of the
+PostgreSQL server's, for each step (a model or a tool call that answers at once), and for each run of one model call
+that comes through the queue. Everything is done twice, and the second time counts. `--beside` adds DBOS with a step for
+each call (by position), and DBOS as the queue of runs; both need `dbos`. `--langgraph` adds LangGraph's PostgreSQL
+checkpointer, a node for each step; it needs `langgraph` and `langgraph-checkpoint-postgres`.
 """
 
 from __future__ import annotations
@@ -12,12 +13,13 @@ from __future__ import annotations
 import argparse
 import asyncio
 import os
+import signal
 import sqlite3
 import tempfile
 import time
 import uuid
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -58,21 +60,51 @@ def agent(sinks: Sequence[EventSink] = ()) -> ReActAgent:
     return ReActAgent(llm=Model("bench"), tools=[look], limits=LIMITS, observers=sinks)
 
 
-class Clock:
-    """Wall and CPU milliseconds between two moments, a part each."""
+SERVER: list[int] = []
+"""The process of the PostgreSQL, and no other."""
 
-    def __init__(self) -> None:
-        self._wall, self._cpu = time.perf_counter(), time.process_time()
+_TICK_S = 1 / os.sysconf("SC_CLK_TCK")
+
+
+def _times(pid: int) -> tuple[int, float, float]:
+    """Return a process's parent, its own CPU seconds, and those of its children that have ended."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    own, ended = (sum(map(int, fields[begin : begin + 2])) * _TICK_S for begin in (11, 13))
+    return int(fields[1]), own, ended
+
+
+def server_cpu_s() -> float:
+    """CPU seconds of the server and all it has ever started."""
+    total = 0.0
+    for folder in Path("/proc").glob("[0-9]*"):
+        with suppress(FileNotFoundError, ProcessLookupError):
+            parent, own, ended = _times(int(folder.name))
+            total += own + ended if int(folder.name) in SERVER else own if parent in SERVER else 0.0
+    return total
+
+
+class Clock:
+    """Wall, CPU and server's milliseconds between two moments, a part each; CPU of this process, or of others."""
+
+    def __init__(self, pids: Sequence[int] = ()) -> None:
+        self._pids = pids
+        self._then = self._now()
+
+    def _now(self) -> tuple[float, float, float]:
+        cpu = sum(_times(pid)[1] for pid in self._pids) if self._pids else time.process_time()
+        return time.perf_counter(), cpu, server_cpu_s()
 
     def per(self, parts: int) -> str:
-        wall, cpu = time.perf_counter() - self._wall, time.process_time() - self._cpu
-        return f"{1000 * wall / parts:8.2f} {1000 * cpu / parts:8.2f}"
+        return " ".join(
+            f"{1000 * max(0.0, now - then) / parts:8.2f}" for now, then in zip(self._now(), self._then, strict=True)
+        )
 
 
 async def plain() -> str:
     ours = agent()
-    clock = Clock()
-    results = await asyncio.gather(*(ours.async_run("go") for _ in range(AT_ONCE)))
+    for _ in range(2):
+        clock = Clock()
+        results = await asyncio.gather(*(ours.async_run("go") for _ in range(AT_ONCE)))
     assert all(len(result.steps) == TURNS + 1 for result in results)
     return clock.per(AT_ONCE * STEPS)
 
@@ -84,31 +116,64 @@ async def until_done(store: JobStore) -> None:
         left = await store.find(statuses=("queued", "running"), limit=1)
 
 
-async def durable(url: str, question: str, runs: int, at_once: int) -> tuple[str, str]:
+def build(claim: Claim, sinks: Sequence[EventSink]) -> ReActAgent:
+    return agent(sinks)
+
+
+async def submit(store: JobStore, question: str, runs: int) -> str:
+    clock = Clock()
+    for _ in range(runs):
+        made = Submission(run_id=uuid.uuid4().hex, agent="a", definition={"n": 1}, question=question, timeout_s=600.0)
+        await store.submit(made, "h")
+    return clock.per(runs)
+
+
+async def durable(url: str, question: str, runs: int, at_once: int, *, times: int = 2) -> tuple[str, str]:
     """Submit runs and do them; the cost of a submission, and of all the rest, a run each."""
-    built: list[ReActAgent] = []
-
-    def build(claim: Claim, sinks: Sequence[EventSink]) -> ReActAgent:
-        built.append(agent(sinks))
-        return built[-1]
-
     async with JobStore(url) as store:
-        clock = Clock()
-        for _ in range(runs):
-            made = Submission(
-                run_id=uuid.uuid4().hex, agent="a", definition={"n": 1}, question=question, timeout_s=600.0
-            )
-            await store.submit(made, "h")
-        submitting = clock.per(runs)
-        worker = Worker(url, build, policy=WorkerPolicy(concurrency=at_once))
-        clock = Clock()
-        working = asyncio.create_task(worker.run())
-        await until_done(store)
-        done = clock.per(runs * (1 if question == "short" else STEPS))
+        for _ in range(times):
+            submitting = await submit(store, question, runs)
+            worker = Worker(url, build, policy=WorkerPolicy(concurrency=at_once))
+            clock = Clock()
+            working = asyncio.create_task(worker.run())
+            await until_done(store)
+            done = clock.per(runs * (1 if question == "short" else STEPS))
+            worker.drain()
+            await working
         assert not await store.find(statuses=("failed", "partial"), limit=1)
-        worker.drain()
-        await working
     return submitting, done
+
+
+def by_workers(url: str, count: int) -> str:
+    """Steps by several workers on one store, each a process of its own, with the same number of runs at once each."""
+
+    async def work() -> None:
+        worker = Worker(url, build, policy=WorkerPolicy(concurrency=AT_ONCE))
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, worker.drain)
+        await worker.run()
+
+    async def watch(pids: Sequence[int]) -> str:
+        async with JobStore(url) as store:
+            for _ in range(2):
+                clock = Clock(pids)
+                await submit(store, "go", AT_ONCE * count)
+                await until_done(store)
+        return clock.per(AT_ONCE * count * STEPS)
+
+    pids = []
+    for _ in range(count):
+        if (pid := os.fork()) == 0:
+            try:
+                asyncio.run(work())
+            finally:
+                os._exit(0)
+        pids.append(pid)
+    try:
+        return asyncio.run(watch(pids))
+    finally:
+        for pid in pids:
+            os.kill(pid, signal.SIGTERM)
+            os.waitpid(pid, 0)
 
 
 def dbos(url: str, runs: int, steps: int, at_once: int) -> str:
@@ -139,10 +204,11 @@ def dbos(url: str, runs: int, steps: int, at_once: int) -> str:
     DBOS.register_queue("bench", worker_concurrency=at_once, polling_interval_sec=0.1)
 
     async def main() -> str:
-        clock = Clock()
-        handles = [await DBOS.enqueue_workflow_async("bench", run) for _ in range(runs)]
-        for handle in handles:
-            await handle.get_result(polling_interval_sec=0.1)
+        for _ in range(2):
+            clock = Clock()
+            handles = [await DBOS.enqueue_workflow_async("bench", run) for _ in range(runs)]
+            for handle in handles:
+                await handle.get_result(polling_interval_sec=0.1)
         return clock.per(runs * max(1, steps))
 
     told = asyncio.run(main())
@@ -172,15 +238,16 @@ def langgraph(url: str) -> str:
             graph.set_entry_point("step")
             graph.add_conditional_edges("step", lambda state: END if len(state["messages"]) >= STEPS else "step")
             compiled = graph.compile(checkpointer=saver)
-            clock = Clock()
-            await asyncio.gather(
-                *(
-                    compiled.ainvoke(
-                        {"messages": []}, {"configurable": {"thread_id": uuid.uuid4().hex}, "recursion_limit": 999}
+            for _ in range(2):
+                clock = Clock()
+                await asyncio.gather(
+                    *(
+                        compiled.ainvoke(
+                            {"messages": []}, {"configurable": {"thread_id": uuid.uuid4().hex}, "recursion_limit": 999}
+                        )
+                        for _ in range(AT_ONCE)
                     )
-                    for _ in range(AT_ONCE)
                 )
-            )
             return clock.per(AT_ONCE * STEPS)
 
     return asyncio.run(main())
@@ -205,7 +272,7 @@ def grown(file: Path) -> None:
     """How a store grows by 300 steps of 5 KB each: half of them results of tools."""
     global RESULT, TURNS
     RESULT, TURNS = "x" * 5_000, 150
-    asyncio.run(durable(f"sqlite:///{file}", "go", 1, 1))
+    asyncio.run(durable(f"sqlite:///{file}", "go", 1, 1, times=1))
     connection = sqlite3.connect(file)
     connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     connection.execute("VACUUM")
@@ -225,7 +292,8 @@ def main() -> None:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         server = stack.enter_context(running_postgres())
         urls = {"SQLite": f"sqlite:///{folder}/ours.db", "PostgreSQL": f"postgresql://owner@{server.place}"}
-        print(f"{'':44} wall ms   CPU ms", flush=True)
+        SERVER[:] = [int((server.folder / "data" / "postmaster.pid").read_text().split()[0])]
+        print(f"{'':44} wall ms   CPU ms  of the server", flush=True)
 
         def told(what: str, work: Callable[[], str]) -> None:
             print(f"{what:44}{in_a_child(work)}", flush=True)
@@ -233,6 +301,9 @@ def main() -> None:
         told("a step, plain agent", lambda: asyncio.run(plain()))
         for name, url in urls.items():
             told(f"a step, durable, {name}", lambda url=url: asyncio.run(durable(url, "go", AT_ONCE, AT_ONCE))[1])
+        for count in (2, 4):
+            for name, url in urls.items():
+                told(f"a step, {count} workers, {name}", lambda url=url, count=count: by_workers(url, count))
         file, host = f"sqlite:///{folder}/dbos.db", urls["PostgreSQL"].replace("sql://", "sql+psycopg://")
         if arguments.beside:
             told("a step, DBOS by position, SQLite", lambda: dbos(file, AT_ONCE, STEPS, AT_ONCE))

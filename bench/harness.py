@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import subprocess
 import sys
 import time
-from collections.abc import Awaitable, Callable
+import traceback
+from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import contextmanager
+from typing import Any
 
 
 @contextmanager
@@ -34,3 +37,19 @@ async def crowd(run: Callable[[], Awaitable[str]], at_once: int, runs: int) -> t
     cpu, wall = time.process_time(), time.perf_counter()
     await asyncio.gather(*(worker() for _ in range(at_once)))
     return (time.process_time() - cpu) / runs, (time.perf_counter() - wall) / runs
+
+
+def child(work: Callable[[], Coroutine[Any, Any, None]]) -> int:
+    """Fork: the parent never runs an event loop or a thread, so every child begins clean, and at once."""
+    pid = os.fork()
+    if pid == 0:
+        code = 1
+        try:
+            asyncio.run(work())
+            code = 0
+        except BaseException:  # noqa: BLE001 - the parent reads the exit code
+            traceback.print_exc()
+        finally:
+            sys.stderr.flush()
+            os._exit(code)
+    return pid

@@ -10,7 +10,6 @@ tables is hit too.
 from __future__ import annotations
 
 import argparse
-import asyncio
 import importlib
 import os
 import random
@@ -19,12 +18,11 @@ import struct
 import sys
 import tempfile
 import time
-import traceback
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
 
+from bench.harness import child
 from shared_libs.agents import ReActAgent
 from shared_libs.atomic import LLMResponse, Message, ToolCall, tool
 from shared_libs.atomic.llms import BaseLLMWrapper
@@ -91,22 +89,6 @@ async def check(url: str, prefix: str, told: dict[int, list[int]]) -> None:
         result = await ours.async_run("check", session_id=name)
         assert (result.status, result.error) == ("answered", None), result
     await ours.aclose()
-
-
-def child(work: Callable[[], Coroutine[Any, Any, None]]) -> int:
-    """Fork: the parent never runs an event loop or a thread, so every child begins clean, and at once."""
-    pid = os.fork()
-    if pid == 0:
-        code = 1
-        try:
-            asyncio.run(work())
-            code = 0
-        except BaseException:  # noqa: BLE001 - the parent reads the exit code
-            traceback.print_exc()
-        finally:
-            sys.stderr.flush()
-            os._exit(code)
-    return pid
 
 
 def killed(url: str, prefix: str, life: int, after_s: float) -> list[int]:

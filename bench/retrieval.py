@@ -24,7 +24,7 @@ from aiohttp import web
 from bench.retrieval_quality import quality
 from shared_libs.atomic import BaseLLMWrapper
 from shared_libs.atomic.errors import BadRequest
-from shared_libs.atomic.types import LLMResponse, Usage
+from shared_libs.atomic.types import LLMResponse, Price, Usage
 from shared_libs.retrieval import Collection, Document, GraphStore, LexicalIndex, Stores, VectorStore, open_stores
 from shared_libs.retrieval.extraction import Extractor
 from shared_libs.retrieval.ports import DocumentStore
@@ -267,7 +267,7 @@ class Reader(BaseLLMWrapper):
     provider = "bench"
 
     def __init__(self, model: str, after_s: float, answer: Any) -> None:
-        super().__init__(model, resilience={"retry": {"attempts": 1}})
+        super().__init__(model, resilience={"retry": {"attempts": 1}}, price=Price(input=1.0, output=5.0))
         self.after_s, self.answer = after_s, answer
 
     async def _chat(self, messages, tools, **options):
@@ -299,7 +299,10 @@ async def race() -> None:
         f"four at once p50 {share(took, 0.5):.3f} s, the healthy one alone {share(alone, 0.5):.3f} s; by {last.model}"
     )
     for row in last.readings:
-        print(f"  {row.model:9} {row.state:9} {row.elapsed_s:.2f} s, {row.attempts} attempts, {row.usage} {row.reason}")
+        tokens = "no tokens" if row.usage is None else f"{'about ' * row.estimated}{row.usage.total_tokens} tokens"
+        cost = "nothing" if row.cost_usd is None else f"{row.cost_usd:.6f} USD"
+        about = f"{row.model:9} {row.state:9} {row.elapsed_s:.2f} s, {row.attempts} attempts"
+        print(f"  {about}, {tokens}, {cost} {row.reason}")
 
 
 async def main() -> None:

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 
 from shared_libs.atomic import events as e
 from shared_libs.atomic.results import Action, AgentResult, StillRunning
-from shared_libs.atomic.types import Attempt, LLMResponse, ToolCall, Usage
+from shared_libs.atomic.types import Attempt, LLMResponse, Message, ToolCall, ToolSpec, Usage
 
 BEGAN = "2026-11-27T08:00:00+00:00"
 QUESTION = "Which delays at EWR were due to the weather?"
@@ -100,6 +100,31 @@ def everything() -> list[e.AgentEvent]:
     )  # fmt: skip
 
 
+def asked() -> list[e.AgentEvent]:
+    """What the models of `everything` were asked."""
+    began = [event for event in everything() if isinstance(event, e.AttemptStarted)]
+    look = ToolSpec("sql", "Ask the database.", {"type": "object", "properties": {"query": {"type": "string"}}})
+    system = Message("system", "You answer with figures from the database. Check the schema first.")
+    call = ToolCall(id="c1", name="sql", arguments={"q": 1})
+    said = Message("assistant", "I look at both.", tool_calls=(call,))
+    seen = Message("tool", '{"rows": [[214]]}', tool_call_id="c1", name="sql")
+    told = [
+        {"messages": [system, Message("user", QUESTION)], "tools": [look], "options": {"temperature": 0}},
+        *({"base": began[index - 1].seq, "kept": 2} for index in (1, 2)),
+        *({"base": began[2].seq, "kept": 2, "messages": [said, seen], "tools": []} for _ in (3, 4)),
+    ]
+    return [
+        e.ModelAsked(run_id="everything", seq=one.seq, at_s=one.at_s, provider=one.provider, model=one.model, **more)
+        for one, more in zip(began, told, strict=True)
+    ]
+
+
+def everything_asked() -> list[e.AgentEvent]:
+    """`everything`, and what its models were asked, which has no place among the numbers of its events."""
+    first, *rest = everything()
+    return [first, *asked(), *rest]
+
+
 def sub_agent() -> list[e.AgentEvent]:
     """What the call `ask` of `everything` has asked."""
     done = attempt("gpt-5.4-mini", 1, 0.1, 3.9, first_token_s=0.9)
@@ -171,4 +196,4 @@ def cited() -> list[e.AgentEvent]:
     )
 
 
-STATES = (everything, sub_agent, live, paused, failed, cited)
+STATES = (everything_asked, sub_agent, live, paused, failed, cited)

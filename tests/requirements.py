@@ -217,6 +217,11 @@ REQUIREMENTS: dict[str, Requirement] = {
         "a run that was kept is saved as a scenario, and as a cassette, which play again to the same answer",
         "docs/cassettes.md",
     ),
+    "run-file": Requirement(
+        "a run is drawn as one file by the console's own module: it asks nobody, opens without a server, shows what "
+        "models were asked, and is drawn without a script where none runs",
+        "docs/observability.md",
+    ),
     "runs-never-wait": Requirement(
         "a store that is slow or away holds up no run and grows by nothing; what it loses is counted and told",
         "docs/runs.md",
@@ -435,6 +440,13 @@ REQUIREMENTS: dict[str, Requirement] = {
         "questions, filters and names are data: none of them becomes a part of a statement",
         "LightRAG #2849; mcp-neo4j #285; graphify #84",
     ),
+    "retrieval-unseen": Requirement(
+        "what no reader of a document sees is not stored, so no model is told it", "issue: retrieval and graph"
+    ),
+    "retrieval-foreign": Requirement(
+        "a document that gives orders is a passage like others, marked as foreign, and its own citations do not count",
+        "issue: retrieval and graph",
+    ),
     "retrieval-languages": Requirement(
         "texts of languages without spaces, and words typed without their marks, are found",
         "issue: retrieval and graph",
@@ -479,6 +491,10 @@ REQUIREMENTS: dict[str, Requirement] = {
     ),
     "extract-races": Requirement(
         "of several models that read a text the first valid answer wins; the others are cancelled and booked",
+        "issue: retrieval and graph",
+    ),
+    "extract-losers-cost": Requirement(
+        "what the losers of a race used and cost is told and settled; of those that were cut off what was sent to them",
         "issue: retrieval and graph",
     ),
     "extract-once": Requirement(
@@ -567,6 +583,15 @@ REQUIREMENTS: dict[str, Requirement] = {
     "budgets-exact": Requirement(
         "no number of requests or processes passes a budget, and what a dead process held comes back",
         "issue: the service (must show 7); litellm#26672, #33325",
+    ),
+    "budgets-leased": Requirement(
+        "a server takes what is asked often from a lease, which passes no limit, serves through an outage, and is "
+        "given back when it is not used or another is refused for want of it",
+        "issue: the service; doorman; gateway 5.3",
+    ),
+    "rates-told": Requirement(
+        "what is left of a key's minute is in the headers of each answer, as OpenAI's and Anthropic's clients read it",
+        "issue: the service; gateway 3.5",
     ),
     "budgets-refuse": Requirement(
         "a key and its team are bound on every face; a refusal names limit, spent, reserved and when to come back",

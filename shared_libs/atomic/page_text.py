@@ -22,6 +22,18 @@ _ATTRIBUTE = re.compile(
 MAX_ATTRIBUTES = 10_000
 """Characters of a tag in which its attributes are looked for."""
 
+_QUOTED = re.compile(r"""=\s*+(?:"[^"]*+"|'[^']*+')""")
+_HIDDEN = re.compile(r"(?<![\w-])hidden(?![\w-])", re.IGNORECASE)
+_HIDES = re.compile(
+    r"(?:^|;)\s*(?:display\s*:\s*none|visibility\s*:\s*(?:hidden|collapse)"
+    r"|(?:opacity|font-size)\s*:\s*0*\.?0+(?![\d.]))",
+    re.IGNORECASE,
+)
+_NEVER_CLOSED = {"area", "base", "br", "col", "embed", "hr", "img", "input", "link", "meta", "source", "track", "wbr"}
+_MAYBE_CLOSED = {"dd", "dt", "li", "option", "td", "th", "tr"}
+_AROUND = {"dl", "ol", "select", "table", "tbody", "tr", "ul"}
+"""What ends with them, where its own end is left out."""
+
 _UNSEEN = {"iframe", "noscript", "script", "style", "svg", "template", "textarea"}
 _BLOCKS = {
     *("address", "article", "aside", "blockquote", "body", "caption", "dd", "details", "div", "dl", "dt", "fieldset"),
@@ -66,7 +78,10 @@ def _known(charset: str | None) -> str | None:
 
 def readable(page: str, address: str) -> str:
     """
-    Turn HTML into text: headings, lists, tables and links stay visible, scripts and styles go.
+    Turn HTML into text: headings, lists, tables and links stay visible, scripts and styles go, and what the page hides.
+
+    Hidden is what says so itself (`hidden`, `display: none`, `visibility: hidden`, no size, no opacity): who reads the
+    page does not see it, so a model is not told it either. Style sheets are not read.
 
     Takes time in proportion to the length of the page, however broken it is on purpose; the standard library's parser
     does not, and raises on some pages.
@@ -115,13 +130,23 @@ class _Writer:
         self._pre = 0
         self._link = ""
         self._first_cell = True
+        self._hidden = ""
+        self._depth = 0
 
     def text(self, data: str) -> None:
+        if self._hidden:
+            return
         with contextlib.suppress(ValueError):  # a character of 5,000 digits
             data = html.unescape(data)
         self._parts.append(data.translate(_KEEP) if self._pre else re.sub(r"\s+", " ", data))
 
     def open(self, tag: str, attributes: str) -> None:
+        if self._hidden and self._stays_hidden(tag):
+            return
+        if _hides(attributes):
+            if tag not in _NEVER_CLOSED:
+                self._hidden, self._depth = tag, 1
+            return
         if tag in _HEADINGS:
             self._parts.append(f"\n\n{'#' * _HEADINGS[tag]} ")
         elif tag in _MARKS:
@@ -140,7 +165,28 @@ class _Writer:
             self._parts.append("\n\n")
             self._pre += tag == "pre"
 
+    def _stays_hidden(self, tag: str) -> bool:
+        """Whether what is hidden goes on as this opens inside it: an end that is left out is where the next begins."""
+        over = tag in _BLOCKS or tag in _HEADINGS if self._hidden == "p" else tag == self._hidden in _MAYBE_CLOSED
+        if over and self._depth == 1:
+            self._hidden = ""
+        self._depth += tag in (_AROUND if self._hidden in _MAYBE_CLOSED else (self._hidden,))
+        return bool(self._hidden)
+
+    def _hidden_until(self, tag: str) -> bool:
+        """Whether what is hidden goes on behind this end, or ends with it."""
+        own, around = tag == self._hidden, self._hidden in _MAYBE_CLOSED and tag in _AROUND
+        if own and self._depth > 1 and self._hidden in _MAYBE_CLOSED:
+            return True
+        self._depth -= own or around
+        if self._depth < 1 or (self._hidden == "p" and tag in _BLOCKS):
+            self._hidden = ""
+            return own
+        return True
+
     def close(self, tag: str) -> None:
+        if self._hidden and self._hidden_until(tag):
+            return
         if tag == "a" and self._link:
             self._parts.append(f"]({self._link})")
             self._link = ""
@@ -151,6 +197,7 @@ class _Writer:
     def whole(self) -> str:
         text = re.sub(r" {2,}", " ", "".join(self._parts))
         text = re.sub(r" ?\n[ \n]*", lambda gap: "\n\n" if gap[0].count("\n") > 1 else "\n", text).strip()
+        text = re.sub(r"^- ?\n\n(?=[^\n-])", "- ", text, flags=re.MULTILINE)  # a paragraph inside an item
         return text.translate(_GIVE_BACK)
 
     def _open_link(self, href: str) -> None:
@@ -161,6 +208,12 @@ class _Writer:
         if target.startswith(("http://", "https://")):
             self._link = target
             self._parts.append("[")
+
+
+def _hides(attributes: str) -> bool:
+    if not attributes:
+        return False
+    return bool(_HIDDEN.search(_QUOTED.sub("", attributes)) or _HIDES.search(_attribute("style", attributes)))
 
 
 def _attribute(name: str, attributes: str) -> str:

@@ -65,7 +65,8 @@ class PlainData:
     def __get_pydantic_json_schema__(cls, schema: Any, handler: Any) -> Any:
         from pydantic import TypeAdapter
 
-        return handler(TypeAdapter(_as_model(schema["metadata"][_SOURCE])).core_schema)
+        made = handler(TypeAdapter(_as_model(schema["metadata"][_SOURCE])).core_schema)
+        return handler.resolve_ref_schema(made)
 
     @classmethod
     def _described(cls, of: tuple[Any, ...]) -> dict[str, Any]:

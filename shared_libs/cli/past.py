@@ -279,13 +279,13 @@ def _draw(events: Sequence[AgentEvent], arguments: argparse.Namespace) -> int:
     if arguments.html is None:
         _on_terminal(drawn, sent=_sent(events) if arguments.sent else {})
         return ExitCode.ANSWERED
-    from shared_libs.observability.html import timeline_page
+    from shared_libs.observability.run_file import run_page
 
     if arguments.html.exists() and Path(arguments.file).exists() and arguments.html.samefile(arguments.file):
         raise MisuseError(f"{arguments.html} is the run record itself; name another file for the page")
     try:
         with open(arguments.html, "w", encoding="utf-8", opener=private) as page:
-            page.write(timeline_page(drawn))
+            page.write(run_page(events))
     except OSError as error:
         raise MisuseError(f"{arguments.html} cannot be written: {error.strerror or error}") from error
     print(arguments.html)

@@ -10,21 +10,15 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import msgspec
-
 from shared_libs.durable.database import CLOCK, Database, Script, ask
 from shared_libs.durable.jobs import Claim, Held, WorkerCounts
+from shared_libs.durable.keeping import HELD, Entry, Events, Fact, Keeper, told
 from shared_libs.durable.store import DECIDED, RUN_CHANNEL, WORKER_CHANNEL, called, read_json
 
 NOW = object()
 """Stands for the time by the database's clock among the changes of a job."""
 
-Events = Sequence[tuple[int, str]]
-"""Events to be written: their numbers, and their JSON."""
-
 _CLAIMS = 0x6475_7262  # under this advisory lock limits are counted
-
-_HELD = "run_id = $1 AND epoch = $2 AND executor = $3 AND status = 'running'"
 
 _DUE = """
     SELECT j.run_id, j.agent, j.agent_limit, j.team, j.team_limit, j.asked_by, j.key_limit,
@@ -54,17 +48,6 @@ _TAKE = """
         facts_then = CASE WHEN epoch = 0 THEN 0 ELSE facts_then END
     WHERE run_id = $1 RETURNING *, CLOCK - began_at AS elapsed_s, followed_until > CLOCK AS followed"""
 
-_KEEP = f"""
-    WITH mine AS (
-        SELECT followed_until > CLOCK AS followed FROM factory_jobs WHERE {_HELD} FOR NO KEY UPDATE),
-    fact AS (
-        INSERT INTO factory_facts (run_id, name, segment, value)
-        SELECT $1, $5::text, $4::int, $6::text FROM mine WHERE $5::text IS NOT NULL ON CONFLICT DO NOTHING),
-    told AS (
-        INSERT INTO factory_events (run_id, seq, event)
-        SELECT $1, e.seq, e.event FROM mine, unnest($7::int[], $8::text[]) AS e (seq, event) ON CONFLICT DO NOTHING)
-    SELECT CASE WHEN followed THEN pg_notify('{RUN_CHANNEL}', $1) IS NULL END FROM mine"""
-
 _REAP = """
     UPDATE factory_jobs SET status = 'queued', executor = NULL
     WHERE status = 'running' AND NOT EXISTS (SELECT 1 FROM factory_workers w
@@ -74,13 +57,6 @@ _SERVER_IS_UP = """
     AND CLOCK - extract(epoch FROM pg_postmaster_start_time())::float8
         > COALESCE((SELECT w.lease_s FROM factory_workers w WHERE w.executor = factory_jobs.executor), 0)"""
 """A server that has just come back has heard of nobody yet: everybody has one lease to beat again."""
-
-
-class Fact(msgspec.Struct, frozen=True):
-    """A fact to be kept, as JSON."""
-
-    name: str
-    value: str
 
 
 class Holder:
@@ -97,6 +73,7 @@ class Holder:
         self.database = database
         self.executor = executor
         self.counts = WorkerCounts()
+        self._keeper = Keeper(database, executor)
 
     async def claim(
         self, most: int, refused: Sequence[str] = (), only: str | None = None, *, begun: bool = False
@@ -137,6 +114,8 @@ class Holder:
     def _taken(self, run_id: str) -> Script[Claim]:
         (row,) = yield ask(_TAKE, run_id, self.executor)
         (text,) = yield ask("SELECT definition, file FROM factory_definitions WHERE hash = $1", row["definition"])
+        state = read_json(row["state"])
+        before = 0 if state is None else int(state["events"])  # what was told before this part is not told again
         facts: Any = ()
         events: Any = ()
         decisions: Any = ()
@@ -145,7 +124,9 @@ class Holder:
             facts = yield ask(
                 "SELECT name, value FROM factory_facts WHERE run_id = $1 AND segment = $2", run_id, row["segment"]
             )
-            events = yield ask("SELECT seq, event FROM factory_events WHERE run_id = $1 ORDER BY seq", run_id)
+            events = yield ask(
+                "SELECT seq, event FROM factory_events WHERE run_id = $1 AND seq > $2 ORDER BY seq", run_id, before
+            )
             decisions = yield ask(DECIDED, run_id)
             ((count,),) = yield ask("SELECT count(*) AS n FROM factory_facts WHERE run_id = $1", run_id)
             deaths = row["deaths"] + 1 if count == row["facts_then"] else 0
@@ -163,11 +144,11 @@ class Holder:
             timeout_s=row["timeout_s"],
             elapsed_s=max(0.0, row["elapsed_s"]),
             segment=row["segment"],
-            state=read_json(row["state"]),
+            state=state,
             decisions={one["call_id"]: read_json(one["decision"]) for one in decisions},
             facts={one["name"]: one["value"] for one in facts},
             events=[one["event"] for one in events],
-            last_event=events[-1]["seq"] if events else 0,
+            last_event=events[-1]["seq"] if events else before,
             cancelled=row["cancel_at"] is not None,
             followed=bool(row["followed"]),
             deaths=deaths,
@@ -177,34 +158,11 @@ class Holder:
     async def keep(self, claim: Claim, fact: Fact | None, events: Events) -> bool:
         """Record a fact and the events that were told until then; False where the run is not this worker's any more."""
         began = time.perf_counter()
-        held = await self._kept(claim, fact, events)
+        held = await self._keeper.keep(Entry(claim.run_id, claim.epoch, claim.segment, fact, events))
         if fact is not None:
             self.counts.facts += 1
             self.counts.facts_s += time.perf_counter() - began
         return held
-
-    async def _kept(self, claim: Claim, fact: Fact | None, events: Events) -> bool:
-        if self.database.dialect == "postgresql":  # one statement, and so one round trip
-            mine = (claim.run_id, claim.epoch, self.executor, claim.segment)
-            name, value = (None, None) if fact is None else (fact.name, fact.value)
-            seqs, texts = [seq for seq, _ in events], [text for _, text in events]
-            return bool(await self.database.one(ask(_KEEP, *mine, name, value, seqs, texts)))
-        return await self.database.run(lambda: self._keep(claim, fact, events))
-
-    def _keep(self, claim: Claim, fact: Fact | None, events: Events) -> Script[bool]:
-        held = yield ask(
-            f"SELECT 1 FROM factory_jobs WHERE {_HELD}",
-            *(claim.run_id, claim.epoch, self.executor),
-        )
-        if held and fact is not None:
-            yield ask(
-                """INSERT INTO factory_facts (run_id, name, segment, value) VALUES ($1, $2, $3, $4)
-                   ON CONFLICT DO NOTHING""",
-                *(claim.run_id, fact.name, claim.segment, fact.value),
-            )
-        if held:
-            yield from _told(claim.run_id, events)
-        return bool(held)
 
     async def move(self, claim: Claim, changes: Mapping[str, Any], events: Events = ()) -> bool:
         """
@@ -220,13 +178,13 @@ class Holder:
             values += [] if value is NOW else [value]
             words.append(f"{name} = {CLOCK if value is NOW else f'${len(values) + 3}'}")
         moved = yield ask(
-            f"UPDATE factory_jobs SET {', '.join(words)} WHERE {_HELD} RETURNING status",
+            f"UPDATE factory_jobs SET {', '.join(words)} WHERE {HELD} RETURNING status",
             *(claim.run_id, claim.epoch, self.executor),
             *values,
         )
         if not moved:
             return False
-        yield from _told(claim.run_id, events)
+        yield from told(claim.run_id, events)
         if moved[0]["status"] == "waiting":
             yield from self._wait_for_nothing_decided(claim.run_id)
         if moved[0]["status"] != "running":
@@ -246,7 +204,7 @@ class Holder:
 
         def script() -> Script[None]:
             rows = yield ask(
-                f"UPDATE factory_jobs SET status = 'queued', executor = NULL WHERE {_HELD} RETURNING 1",
+                f"UPDATE factory_jobs SET status = 'queued', executor = NULL WHERE {HELD} RETURNING 1",
                 *(run_id, epoch, self.executor),
             )
             if rows:
@@ -289,11 +247,3 @@ class Holder:
     async def leave(self) -> None:
         """Say that this worker has ended; what it should still hold may be taken at once."""
         await self.database.one(ask("DELETE FROM factory_workers WHERE executor = $1", self.executor))
-
-
-def _told(run_id: str, events: Events) -> Script[None]:
-    for seq, text in events:
-        yield ask(
-            "INSERT INTO factory_events (run_id, seq, event) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING",
-            *(run_id, seq, text),
-        )

@@ -86,7 +86,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     A durable run as anybody sees it. Times are seconds since 1970 by the database's clock.
 
     `executor` holds it since `claimed_at`; `worker` is that one's name, and `beat_age_s` how long it has been silent.
-    `why` tells what keeps it, or how it ended.
+    `why` tells what keeps it, or how it ended; `extras` are those of its submission.
     """
 
     run_id: str
@@ -109,6 +109,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     pending: list[Any]
     result: dict[str, Any] | None
     why: str | None
+    extras: dict[str, Any] = {}
 
     @property
     def ended(self) -> bool:

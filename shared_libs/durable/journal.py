@@ -16,8 +16,9 @@ from shared_libs.atomic.types import LLMResponse, ToolResult
 from shared_libs.durable.beat import clock
 from shared_libs.durable.database import StoreUnavailable, persistently
 from shared_libs.durable.folding import folded
-from shared_libs.durable.holding import Events, Fact, Holder
+from shared_libs.durable.holding import Holder
 from shared_libs.durable.jobs import Claim
+from shared_libs.durable.keeping import Events, Fact
 from shared_libs.durable.store import to_json
 
 T = TypeVar("T")

@@ -391,13 +391,14 @@ _JOBS = """SELECT j.*, w.name AS worker, CLOCK - w.beat_at AS beat_age_s
 
 
 def _job(row: Any) -> Job:
-    same = set(Job.__struct_fields__) - {"question", "cancelling", "pending", "result"}
+    same = set(Job.__struct_fields__) - {"question", "cancelling", "pending", "result", "extras"}
     return Job(
         **{name: row[name] for name in same},
         question=read_json(row["question"]),
         cancelling=row["cancel_at"] is not None and row["ended_at"] is None,
         pending=read_json(row["pending"]) or [],
         result=read_json(row["result"]),
+        extras=read_json(row["extras"]) or {},
     )
 
 

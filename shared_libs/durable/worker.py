@@ -21,9 +21,10 @@ from shared_libs.durable.beat import Beat
 from shared_libs.durable.database import StoreUnavailable, persistently
 from shared_libs.durable.folding import folded, folded_result
 from shared_libs.durable.following import Outlet
-from shared_libs.durable.holding import NOW, Events, Holder
+from shared_libs.durable.holding import NOW, Holder
 from shared_libs.durable.jobs import Claim, Held, WorkerPolicy
 from shared_libs.durable.journal import FactJournal
+from shared_libs.durable.keeping import Events
 from shared_libs.durable.schedules import submit_due
 from shared_libs.durable.store import WORKER_CHANNEL, JobStore, to_json
 

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from shared_libs.observability.prometheus import PrometheusMetrics
     from shared_libs.observability.record import RunRecorder, read_record
     from shared_libs.observability.redact import redact_data, redact_text
+    from shared_libs.observability.run_file import run_page
     from shared_libs.observability.run_store import RunStore
     from shared_libs.observability.runs.rows import RunPage, RunRow
     from shared_libs.observability.terminal import draw_timeline
@@ -38,6 +39,7 @@ _HOMES = {
     "read_record": "record",
     "redact_data": "redact",
     "redact_text": "redact",
+    "run_page": "run_file",
     "telemetry_from_environment": "otel_export",
     "timeline_page": "html",
     "timelines": "timeline",
@@ -62,6 +64,7 @@ __all__ = [
     "read_record",
     "redact_data",
     "redact_text",
+    "run_page",
     "telemetry_from_environment",
     "timeline_page",
     "timelines",

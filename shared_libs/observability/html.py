@@ -15,6 +15,9 @@ from shared_libs.observability.redact import redact_text
 from shared_libs.observability.timeline import Bar, Row, Timeline
 from shared_libs.observability.wording import cost_words, seconds, usage_words
 
+POLICY = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
+"""What the page may do: look as it does."""
+
 MAX_TEXT = 60_000
 """How many characters of one text are shown; the record has them all."""
 
@@ -34,10 +37,24 @@ def timeline_page(runs: Sequence[Timeline]) -> str:
     Everything opens and closes by mouse and keyboard without a script, and the page's policy forbids any, so that what
     a tool brought in cannot act.
     """
+    return whole_page(runs, policy=POLICY, style=static_style(), body=static_body(runs))
+
+
+def whole_page(runs: Sequence[Timeline], *, policy: str, style: str, body: str) -> str:
+    """Return a document about these runs: what it may do, how it looks, and what it holds, all of it HTML."""
     title = (runs[0].question or runs[0].run_id) if runs else "no runs"
+    return _part("page").substitute(title=_words(title[:80]), policy=policy, style=style, runs=body)
+
+
+def static_style() -> str:
+    """How runs look that are drawn without a script."""
+    return _part("style").substitute()
+
+
+def static_body(runs: Sequence[Timeline]) -> str:
+    """Runs drawn without a script."""
     parts = [_index(runs)] if len(runs) > 1 else []
-    parts += [_run(run, number, back=len(runs) > 1) for number, run in enumerate(runs, 1)]
-    return _part("page").substitute(title=_words(title[:80]), runs="\n".join(parts))
+    return "\n".join([*parts, *(_run(run, number, back=len(runs) > 1) for number, run in enumerate(runs, 1))])
 
 
 @cache

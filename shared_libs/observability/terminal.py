@@ -52,8 +52,8 @@ def draw_timeline(timeline: Timeline, console: Console) -> None:
 def draw_requests(asked: Sequence[ModelAsked], console: Console) -> None:
     """Write what models were asked, each request as what it adds to the one it goes on from; secrets are masked."""
     for request in asked:
-        new = counted(len(request.messages), "message" if request.base is None else "new message")
-        facts = [new] if request.base is None else [f"{counted(request.kept, 'message')} as before", new]
+        new, whole = len(request.messages), counted(request.kept + len(request.messages), "message")
+        facts = [whole if not request.kept else f"{whole}, {new} new" if new else f"the same {whole}"]
         if request.tools:
             facts.append(f"tools {', '.join(tool.name for tool in request.tools)}")
         facts += [f"{name} {_as_json(value)}" for name, value in sorted((request.options or {}).items())]

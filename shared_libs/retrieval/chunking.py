@@ -38,7 +38,21 @@ _PARAGRAPH = re.compile(r"\n[ \t]*\n\s*")
 _LINE = re.compile(r"\n")
 _SENTENCE = re.compile(r"[.!?…]+[\"'”’)\]]*\s+|[。！？；]+[”’」』）]*\s*")  # noqa: RUF001 - it ends sentences
 _SPACE = re.compile(r"\s+")
-_CONTROLS = {code: None for code in range(32) if chr(code) not in "\t\n"} | {0xFEFF: None, 0x7F: None}
+_UNSEEN = dict.fromkeys(
+    [
+        *(code for code in range(0x20) if chr(code) not in "\t\n"),
+        *range(0x7F, 0xA0),
+        *(0xAD, 0x200B, 0xFEFF),
+        *range(0x202A, 0x202F),
+        *range(0x2060, 0x2070),
+        *range(0xFFF9, 0xFFFC),
+        *range(0xE0000, 0xE1000),
+    ]
+)
+"""
+What no reader sees: control characters, soft hyphens, spaces without width, marks that turn the direction of a text
+around, and the tags in which a whole message can be hidden. What joins letters and emoji stays.
+"""
 
 
 class Tokenizer(Protocol):
@@ -168,9 +182,9 @@ class _Places:
 
 
 def normalised(text: str) -> str:
-    """Return a text as it is stored: composed characters, line feeds for new lines, no control characters."""
+    """Return a text as it is stored: composed characters, line feeds for new lines, nothing that no reader sees."""
     composed = unicodedata.normalize("NFC", text.replace("\r\n", "\n").replace("\r", "\n").replace("\f", "\n"))
-    return composed.translate(_CONTROLS).encode("utf-8", "replace").decode()
+    return composed.translate(_UNSEEN).encode("utf-8", "replace").decode()
 
 
 def _title(found: re.Match[str]) -> str:

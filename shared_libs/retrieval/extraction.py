@@ -18,10 +18,11 @@ from typing import Any, Literal
 import msgspec
 
 from shared_libs.atomic.errors import LLMError, MisuseError, RetrievalError
+from shared_libs.atomic.events import AgentEvent, AttemptFinished
 from shared_libs.atomic.llms.base import BaseLLMWrapper
-from shared_libs.atomic.scope import current_deadline
+from shared_libs.atomic.scope import current_deadline, current_scope, use_scope
 from shared_libs.atomic.supervise import settle, together
-from shared_libs.atomic.types import LLMResponse, Message, Usage
+from shared_libs.atomic.types import Attempt, LLMResponse, Message, Usage, estimate_tokens
 from shared_libs.retrieval.naming import canonical
 from shared_libs.retrieval.stores import Stores
 from shared_libs.retrieval.types import Chunk, Entity, Facts, IndexProgress, Relation, Space
@@ -78,14 +79,19 @@ _SCHEMA: dict[str, Any] = {
     "additionalProperties": False,
 }
 
+_CUT_OFF = frozenset({"cancelled", "timeout", "interrupted", "malformed"})
+"""Attempts that ended like that were read by whoever was asked, and answered in part; nobody told how much."""
+
 State = Literal["valid", "invalid", "failed", "cancelled"]
 
 
 class Reading(msgspec.Struct, frozen=True, kw_only=True):
     """
-    What became of one provider: an attempt that is booked whether it has won or not.
+    What became of one provider: its attempts are booked whether it has won or not.
 
-    `usage` and `cost_usd` are what it reported; of one that was cancelled nobody knows them.
+    `usage` sums up what was reported; where nothing was, because the request was cut off, it has the tokens that were
+    sent, about as many as the text has, and is `estimated`: whoever was asked has read them, and will charge them.
+    `cost_usd` is that at the price of each model asked; None where one is not known.
     """
 
     provider: str
@@ -94,6 +100,7 @@ class Reading(msgspec.Struct, frozen=True, kw_only=True):
     elapsed_s: float
     attempts: int = 0
     usage: Usage | None = None
+    estimated: bool = False
     cost_usd: float | None = None
     reason: str = ""
 
@@ -189,79 +196,111 @@ class _Race:
         self._clock = asyncio.get_running_loop().time
         self._began = self._clock()
         self._readings: dict[int, Reading] = {}
+        self._attempts: list[list[Attempt]] = [[] for _ in models]
 
     async def run(self) -> Extracted:
         tasks = {
-            asyncio.create_task(_asked(model, self._text, self._left_s)): at for at, model in enumerate(self._models)
+            asyncio.create_task(_asked(model, self._text, self._left_s, self._attempts[at])): at
+            for at, model in enumerate(self._models)
         }
-        spare: tuple[Extracted, BaseLLMWrapper] | None = None
-        until = self._began + self._left_s
-        waiting = set(tasks)
         try:
-            while waiting and self._clock() < until:
-                done, waiting = await asyncio.wait(
-                    waiting, timeout=until - self._clock(), return_when=asyncio.FIRST_COMPLETED
-                )
-                for task in sorted(done, key=lambda task: tasks[task]):
-                    at = tasks[task]
-                    told = self._told(task, self._models[at], at)
-                    if told is not None and told.entities:
-                        return self._with_readings(told, tasks)
-                    if told is not None and spare is None:
-                        spare = told, self._models[at]
-                        until = min(until, self._clock() + (self._clock() - self._began))
-            if spare is not None:
-                return self._with_readings(spare[0], tasks)
+            told = await self._first_valid(tasks)
         finally:
             for task in tasks:
                 task.cancel()
-            await settle(list(tasks))
-        self._book_the_rest(tasks)
-        said = "; ".join(f"{row.model} {row.state}: {row.reason}" for row in self._in_order())
-        raise RetrievalError(f"no model gave a valid answer: {said}")
+            cancelled = await settle(list(tasks))
+        if cancelled is not None:
+            raise cancelled
+        for at in tasks.values():
+            if at not in self._readings:
+                self._book(at, "cancelled", "another was faster, or the time was over")
+        if told is None:
+            said = "; ".join(f"{row.model} {row.state}: {row.reason}" for row in self._in_order())
+            raise RetrievalError(f"no model gave a valid answer: {said}")
+        return msgspec.structs.replace(told, readings=self._in_order())
+
+    async def _first_valid(self, tasks: dict[asyncio.Task[LLMResponse], int]) -> Extracted | None:
+        spare: Extracted | None = None
+        until = self._began + self._left_s
+        waiting = set(tasks)
+        while waiting and self._clock() < until:
+            done, waiting = await asyncio.wait(
+                waiting, timeout=until - self._clock(), return_when=asyncio.FIRST_COMPLETED
+            )
+            for task in sorted(done, key=lambda task: tasks[task]):
+                at = tasks[task]
+                told = self._told(task, self._models[at], at)
+                if told is not None and told.entities:
+                    return told
+                if told is not None and spare is None:
+                    spare = told
+                    until = min(until, self._clock() + (self._clock() - self._began))
+        return spare
 
     def _told(self, task: asyncio.Task[LLMResponse], model: BaseLLMWrapper, at: int) -> Extracted | None:
         try:
             response = task.result()
         except (LLMError, MisuseError) as error:
-            attempts = len(error.attempts) if isinstance(error, LLMError) else 0
-            self._book(at, "failed", attempts=attempts, reason=str(error).splitlines()[0][:300])
+            self._book(at, "failed", str(error).splitlines()[0][:300])
             return None
         made, wrong = read_answer(response.parsed, self._text)
-        self._book(
-            at,
-            "invalid" if made is None else "valid",
-            attempts=len(response.attempts),
-            usage=response.usage,
-            cost_usd=response.cost_usd,
-            reason=wrong,
-        )
+        self._book(at, "invalid" if made is None else "valid", wrong)
         if made is None:
             return None
         return Extracted(entities=made[0], relations=made[1], model=model.model, readings=())
 
-    def _with_readings(self, told: Extracted, tasks: dict[asyncio.Task[LLMResponse], int]) -> Extracted:
-        self._book_the_rest(tasks)
-        return msgspec.structs.replace(told, readings=self._in_order())
-
-    def _book_the_rest(self, tasks: dict[asyncio.Task[LLMResponse], int]) -> None:
-        for at in tasks.values():
-            if at not in self._readings:
-                self._book(at, "cancelled", reason="another was faster, or the time was over")
-
-    def _book(self, at: int, state: State, **more: Any) -> None:
+    def _book(self, at: int, state: State, reason: str) -> None:
         model, elapsed_s = self._models[at], self._clock() - self._began
+        usage, estimated, cost_usd = _used(model, self._attempts[at], self._text)
         self._readings[at] = Reading(
-            provider=model.provider, model=model.model, state=state, elapsed_s=elapsed_s, **more
+            provider=model.provider,
+            model=model.model,
+            state=state,
+            elapsed_s=elapsed_s,
+            attempts=len(self._attempts[at]),
+            usage=usage,
+            estimated=estimated,
+            cost_usd=cost_usd,
+            reason=reason,
         )
 
     def _in_order(self) -> tuple[Reading, ...]:
         return tuple(self._readings[at] for at in sorted(self._readings))
 
 
-async def _asked(model: BaseLLMWrapper, text: str, left_s: float) -> LLMResponse:
-    messages = [Message("system", _INSTRUCTIONS), Message("user", f"<passage>\n{text}\n</passage>")]
-    return await model.async_chat(messages, timeout=max(0.001, left_s), output_schema=_SCHEMA)
+def _messages(text: str) -> list[Message]:
+    return [Message("system", _INSTRUCTIONS), Message("user", f"<passage>\n{text}\n</passage>")]
+
+
+async def _asked(model: BaseLLMWrapper, text: str, left_s: float, attempts: list[Attempt]) -> LLMResponse:
+    """Ask, and book every attempt however it ends."""
+    scope = current_scope()
+
+    def emit(event: AgentEvent) -> None:
+        if isinstance(event, AttemptFinished):
+            attempts.append(event.attempt)
+        scope.emit(event)
+
+    with use_scope(msgspec.structs.replace(scope, emit=emit)):
+        return await model.async_chat(_messages(text), timeout=max(0.001, left_s), output_schema=_SCHEMA)
+
+
+def _used(model: BaseLLMWrapper, attempts: Sequence[Attempt], text: str) -> tuple[Usage | None, bool, float | None]:
+    """Return the tokens of attempts, whether some of them are estimates, and what they cost."""
+    prices = {(one.provider, one.model): one.price for one in (model, *model.fallbacks)}
+    sent = Usage(input_tokens=estimate_tokens(_messages(text)))
+    usage, estimated, costs = Usage(), False, list[float | None]()
+    for attempt in attempts:
+        used = attempt.usage
+        if used is None and attempt.outcome in _CUT_OFF:
+            used, estimated = sent, True
+        if used is not None:
+            price = prices.get((attempt.provider, attempt.model))
+            usage += used
+            costs.append(None if price is None else price.cost_usd(used))
+    if not costs:
+        return None, False, None
+    return usage, estimated, None if None in costs else sum(filter(None, costs))
 
 
 async def _probed(model: BaseLLMWrapper, left_s: float) -> Reading:

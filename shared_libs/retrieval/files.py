@@ -47,7 +47,7 @@ class File:
     @property
     def source(self) -> str:
         """What names it: its absolute path."""
-        return self.path.as_posix()
+        return _shown(self.path.as_posix())
 
     def load(self) -> Document:
         """
@@ -72,9 +72,13 @@ class File:
         return Document(
             source=self.source,
             text=text,
-            title=heading[1] if heading else self.path.name,
+            title=heading[1] if heading else _shown(self.path.name),
             media_type=KINDS.get(kind, "text/plain"),
-            metadata={"file": self.path.name, "folder": self.path.parent.as_posix(), "kind": kind.lstrip(".")},
+            metadata={
+                "file": _shown(self.path.name),
+                "folder": _shown(self.path.parent.as_posix()),
+                "kind": _shown(kind.lstrip(".")),
+            },
         )
 
 
@@ -98,6 +102,11 @@ def find_files(paths: Iterable[Path]) -> Iterator[File]:
             yield File(path)
         else:
             raise MisuseError(f"there is no file or folder {path}")
+
+
+def _shown(name: str) -> str:
+    """Return a name as text: bytes of another encoding, as old archives have them, stand as escapes."""
+    return name.encode("utf-8", "backslashreplace").decode()
 
 
 def _text(body: bytes, *, html: bool) -> str:

@@ -17,6 +17,7 @@ from shared_libs.retrieval.types import Scalar
 MAX_VALUES = 1_000
 """How many values one list of a filter may have."""
 
+_MOST = 2**63
 _KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}\Z")
 _ALLOWED = "allowed are a text, a number, true or false, a list of them, {from, to}, {not: …}"
 
@@ -72,8 +73,7 @@ def checked_metadata(metadata: Mapping[str, Any]) -> dict[str, Scalar]:
     """
     for key, value in metadata.items():
         _checked_key(key)
-        if not isinstance(value, str | int | float):
-            raise MisuseError(f"metadata {key!r}: a text, a number, true or false, not a {type(value).__name__}")
+        _check_value(f"metadata {key!r}", value, "a text, a number, true or false")
     return dict(metadata)
 
 
@@ -86,6 +86,8 @@ def _condition(key: str, wanted: Any, *, negated: bool = False) -> Condition:
             ends = (wanted.get("from"), wanted.get("to"))
             given = [end for end in ends if end is not None]
             if given and all(isinstance(end, str | int | float) and not isinstance(end, bool) for end in given):
+                for end in given:
+                    _check_value(f"filter {key!r}", end, _ALLOWED)
                 if len(given) == 2 and not _comparable(*given):
                     raise MisuseError(f"filter {key!r}: the two ends of a range are of one kind")
                 return Condition(key, "range", ends, negated)
@@ -93,14 +95,25 @@ def _condition(key: str, wanted: Any, *, negated: bool = False) -> Condition:
     values = tuple(wanted) if isinstance(wanted, list | tuple | set | frozenset) else (wanted,)
     if len(values) > MAX_VALUES:
         raise MisuseError(f"filter {key!r}: at most {MAX_VALUES} values, not {len(values)}")
-    if not all(isinstance(value, str | int | float) for value in values):
-        raise MisuseError(f"filter {key!r}: {_ALLOWED}")
+    for value in values:
+        _check_value(f"filter {key!r}", value, _ALLOWED)
     return Condition(key, "in", values, negated)
 
 
 def _checked_key(key: Any) -> None:
     if not isinstance(key, str) or not _KEY.match(key):
         raise MisuseError(f"a metadata key is up to 64 letters, digits and '_', not {key!r:.80}")
+
+
+def _check_value(what: str, value: Any, allowed: str) -> None:
+    """Refuse what not every store can keep, and none can compare."""
+    if isinstance(value, str):
+        if "\0" in value or (not value.isascii() and any("\ud800" <= sign <= "\udfff" for sign in value)):
+            raise MisuseError(f"{what}: a text without the character 0 and without halves of characters")
+    elif not isinstance(value, int | float):
+        raise MisuseError(f"{what}: {allowed}, not a {type(value).__name__}")
+    elif not abs(value) < _MOST:  # nor is a number that is none
+        raise MisuseError(f"{what}: a number between -2**63 and 2**63")
 
 
 def _same(value: Scalar, wanted: Scalar) -> bool:

@@ -24,6 +24,7 @@ from shared_libs.service.fair_queue import RANKS, Waiter
 from shared_libs.service.limits import Booking, CallerLimits, Estimate
 from shared_libs.service.pool import Pool
 from shared_libs.service.problems import Problem
+from shared_libs.service.rates import Rates
 
 MOST_QUEUES = 20
 """Of how many keys it is told how many of their requests wait."""
@@ -41,6 +42,10 @@ FULL = (429, 503, 529)
 N = TypeVar("N", int, float)
 
 
+def _tell_nobody(_: Rates) -> None:
+    """Nobody asked to be told."""
+
+
 class Demand(msgspec.Struct, frozen=True, kw_only=True):
     """
     What a request wants.
@@ -53,6 +58,7 @@ class Demand(msgspec.Struct, frozen=True, kw_only=True):
         need_s: seconds it takes at the least; None: what the quickest tenth of such requests took of late.
         priority: "critical", "default" or "sheddable"; a key's own is the highest it gets.
         price: what the dearest of its models costs; None where nobody knows, and no budget is touched.
+        tell_rates: called with what is left of the caller's limits of the minute, once it is reserved.
 
     """
 
@@ -63,6 +69,7 @@ class Demand(msgspec.Struct, frozen=True, kw_only=True):
     need_s: float | None = None
     priority: str = "default"
     price: Price | None = None
+    tell_rates: Callable[[Rates], object] = _tell_nobody
 
 
 class Grant:
@@ -129,6 +136,7 @@ class Admission:
                 pool.check(waiter)  # what comes too late reserves nothing
                 lasts_s = demand.deadline.remaining() or 0.0
                 booking = await self._limits.reserve(demand.caller, self._estimate(demand), lasts_s)
+                demand.tell_rates(booking.rates)
             queued_s = await pool.enter(waiter, accepted)
             grant, began_at = Grant(demand, queued_s), loop.time()
             yield grant

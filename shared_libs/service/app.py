@@ -19,7 +19,7 @@ from shared_libs.service.edge import Edge, Receive, Scope, Send
 from shared_libs.service.endpoint import Endpoint
 from shared_libs.service.faces import routes
 from shared_libs.service.problems import PROBLEM_JSON, Problem, problem_details, problem_of
-from shared_libs.service.routers import agents, graph, meta, page, runs, status, vector
+from shared_libs.service.routers import agents, graph, meta, page, runs, saved, status, vector
 from shared_libs.service.settings import Settings
 from shared_libs.service.state import Service
 
@@ -31,7 +31,7 @@ How many new objects bring a collection: a request leaves next to no cycles, and
 object, as Python does by itself, costs a tenth of its time.
 """
 
-_ROUTERS = (agents.router, runs.router, status.router, meta.router)
+_ROUTERS = (agents.router, runs.router, saved.router, status.router, meta.router)
 
 
 class Application(FastAPI):

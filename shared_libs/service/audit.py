@@ -9,6 +9,7 @@ noted of an earlier look: its number and hash. Prompts and answers are no part o
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import getpass
 import hashlib
 import hmac
@@ -277,6 +278,7 @@ class AuditTrail:
         self._waiting: deque[Entry] = deque()
         self._writing: asyncio.Task[None] | None = None
         self._left_out = 0
+        self._closing = asyncio.Event()
         self._denials: deque[float] = deque(maxlen=MOST_DENIALS)
 
     def note(self, action: str, about: str, actor: str, **more: Any) -> None:
@@ -302,7 +304,8 @@ class AuditTrail:
         self.note("denied", about, actor, **more)
 
     async def aclose(self) -> None:
-        """Write what is left, within a few seconds."""
+        """Write what is left, within a few seconds; a database that is away is tried once more, and not waited for."""
+        self._closing.set()
         if self._left_out:
             self._begin()
         if self._writing is not None:
@@ -322,7 +325,12 @@ class AuditTrail:
             except AuditError as error:
                 if not tries:
                     _log.warning("%s; what is to be noted waits, up to %d entries", error, MOST_WAITING)
-                await asyncio.sleep(RETRY_S[min(tries, len(RETRY_S) - 1)])
+                if self._closing.is_set():  # nobody waits for a database that is away
+                    _log.warning("%d entries are not in the audit log", len(self._waiting))
+                    return
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(RETRY_S[min(tries, len(RETRY_S) - 1)]):
+                        await self._closing.wait()
                 tries += 1
                 continue
             self._left_out, tries = 0, 0

@@ -201,6 +201,11 @@ class Catalogue:
         name = next(name for name, file in self._files.items() if entry in file.entries)
         return name, _read_bytes(self._folder / name).decode("utf-8", "replace")
 
+    def file_of(self, name: str) -> str | None:
+        """Return the name of the file that defines what has this name; None where nothing has."""
+        files = (file for file, read in self._files.items() if any(entry.name == name for entry in read.entries))
+        return next(files, None)
+
     async def load(self) -> bool:
         """
         Look at the folder, and offer what it holds now; returns whether anything has changed.

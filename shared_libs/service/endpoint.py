@@ -20,6 +20,7 @@ from shared_libs.service.deadlines import keep_alive_s, patience
 from shared_libs.service.edge import ASGIApp, Exchange, Message, Receive, Scope, Send
 from shared_libs.service.fair_queue import RANKS
 from shared_libs.service.problems import PROBLEM_DETAILS, Dialect, Problem, problem_of
+from shared_libs.service.rates import Rates
 from shared_libs.service.streams import EventStream, encode
 
 if TYPE_CHECKING:
@@ -54,6 +55,7 @@ class Call:
         self.gone = False
         self.started = False
         self.stream: EventStream | None = None
+        self.dialect: Dialect = PROBLEM_DETAILS
         self._receive = receive
         self._raw_send = send
         self._task = asyncio.current_task()
@@ -151,6 +153,11 @@ class Call:
         self.exchange.tell("x-factory-deadline", f"{seconds:.3f}")
         self.exchange.tell("x-factory-deadline-from", source)
         return Deadline(self.exchange.began_at + seconds)
+
+    def tell_rates(self, rates: Rates) -> None:
+        """Tell in the answer's headers what is left of the caller's limits."""
+        for name, value in self.dialect.rates(rates):
+            self.exchange.tell(name, value)
 
     @property
     def priority(self) -> str:
@@ -268,6 +275,7 @@ class Endpoint:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve a request."""
         call = Call(scope, receive, send)
+        call.dialect = self.dialect
         try:
             call.caller = await call.service.door.admit(scope, self.needs)
             await self._handler(call)
@@ -287,6 +295,7 @@ class Endpoint:
             return
         for name, value in problem.headers():
             call.exchange.tell(name, value)
+        call.tell_rates(problem.rates)
         if problem.kind.status in (408, 413):
             call.exchange.tell("connection", "close")  # the rest of the body is not read
         dialect = self.dialect

@@ -60,15 +60,26 @@ class Tokens(Protocol):
 
 def _need_own_name(scope: Scope) -> None:
     """
-    Where no key is asked for, only take requests that mean this machine.
+    Where no key is asked for, only take requests that mean this machine, and of no page but its own.
 
-    A page of somebody else's can have its own name lead to loopback, and would read answers then (DNS rebinding).
+    A page of somebody else's can have its own name lead to loopback, and would read answers then (DNS rebinding); and
+    can send what it cannot read.
     """
-    told = next((str(value, "latin-1") for name, value in scope["headers"] if name == b"host"), "")
-    name = re.sub(r":\d*$", "", told).lower()
     reached = (scope.get("server") or ("",))[0]
-    if name and name != reached and not is_loopback(name.strip("[]")):
-        raise Problem("forbidden", f"without keys only this machine's own name is served, not {name[:100]!r}")
+    for header, told in scope["headers"]:
+        if header == b"host":
+            name = _without_port(str(told, "latin-1"))
+        elif header == b"origin":
+            name = _without_port(str(told, "latin-1").removeprefix("http://").removeprefix("https://"))
+        else:
+            continue
+        if name and name != reached and not is_loopback(name.strip("[]")):
+            whose = "this machine's own name is served" if header == b"host" else "pages of this machine may ask"
+            raise Problem("forbidden", f"without keys only {whose}, not {name[:100]!r}")
+
+
+def _without_port(name: str) -> str:
+    return re.sub(r":\d*$", "", name).lower()
 
 
 def _nothing(*_: object, **__: object) -> None:

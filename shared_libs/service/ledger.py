@@ -71,12 +71,14 @@ class Hold(NamedTuple):
     """
     What is reserved.
 
-    `amounts` is how much, by the account's name and its window; `left` what nobody has spent or reserved, by name.
+    `amounts` is how much, by the account's name and its window; `left` what nobody has spent or reserved, by name;
+    `ahead_s` how far the ledger's clock is ahead of this machine's.
     """
 
     id: str
     amounts: Mapping[tuple[str, str], int]
     left: Mapping[str, int]
+    ahead_s: float = 0.0
 
 
 class Ledger(Protocol):
@@ -98,9 +100,14 @@ class Ledger(Protocol):
 
         """
 
-    async def settle(self, hold: Hold, used: Mapping[str, int]) -> None:
+    async def settle(self, hold: Hold, used: Mapping[str, int], rest: Hold | None = None) -> None:
         """
         Book what was used, by the name of the account, and free what was reserved; once, however often it is called.
+
+        Args:
+            hold: what was reserved.
+            used: how much of it was used.
+            rest: what stays reserved in its place, until it would have ended itself.
 
         Raises:
             LedgerError: the database failed.

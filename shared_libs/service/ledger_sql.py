@@ -69,16 +69,15 @@ class SQLLedger:
                 for (name, period), amount in amounts.items()
             ]
             await connection.execute(insert(_HOLDS), rows)
-        return Hold(hold_id, amounts, left)
+        return Hold(hold_id, amounts, left, now - time.time())
 
-    async def settle(self, hold: Hold, used: Mapping[str, int]) -> None:
+    async def settle(self, hold: Hold, used: Mapping[str, int], rest: Hold | None = None) -> None:
         """Book what was used, and free what was reserved; what expired long ago is cleared away."""
         async with self._transaction() as connection:
             places = sorted(hold.amounts)
             for name, period in places:
                 await connection.execute(_row(name, period).with_for_update())
-            freed = await connection.execute(delete(_HOLDS).where(_HOLDS.c.id == hold.id))
-            if freed.rowcount:
+            if await _was_there(connection, hold, rest):
                 for name, period in places:
                     await _book(connection, name, period, used.get(name, 0))
             over = _HOLDS.c.expires <= await _now(connection) - KEPT_S
@@ -132,6 +131,17 @@ async def _held(connection: AsyncConnection, place: tuple[str, str], now: float)
     all_of_it = select(func.sum(_HOLDS.c.amount))
     counts = all_of_it.where(_HOLDS.c.name == name, _HOLDS.c.period == period, _HOLDS.c.expires > now)
     return int((await connection.execute(counts)).scalar() or 0)
+
+
+async def _was_there(connection: AsyncConnection, hold: Hold, rest: Hold | None) -> bool:
+    """Take away what was reserved, or put the rest in its place; tell whether it was there."""
+    if rest is None:
+        return (await connection.execute(delete(_HOLDS).where(_HOLDS.c.id == hold.id))).rowcount > 0
+    there = 0
+    for (name, period), amount in rest.amounts.items():
+        row = update(_HOLDS).where(_HOLDS.c.id == hold.id, _HOLDS.c.name == name, _HOLDS.c.period == period)
+        there += (await connection.execute(row.values(id=rest.id, amount=amount))).rowcount
+    return there > 0
 
 
 async def _book(connection: AsyncConnection, name: str, period: str, amount: int) -> None:

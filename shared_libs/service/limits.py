@@ -10,15 +10,17 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
 from shared_libs.service.callers import Caller
 from shared_libs.service.ledger import MICRO, Account, Hold, Ledger, LedgerError, OverLimit, Unit
 from shared_libs.service.problems import Problem
+from shared_libs.service.rates import Rate, Rates, tightest
 from shared_libs.service.settings import TeamLimits
 
 _log = logging.getLogger("shared_libs.service")
@@ -59,6 +61,11 @@ class Booking:
         self._accounts = accounts
         self._estimate = estimate
         self.hold = hold
+
+    @property
+    def rates(self) -> Rates:
+        """What is left of the limits of the minute; nothing, where the ledger is away."""
+        return () if self.hold is None else _rates(self._accounts, self.hold)
 
     def settle(self, used: Estimate | None) -> None:
         """Book what was used; None: what was estimated, for a request that was cut off before anybody could say."""
@@ -106,7 +113,11 @@ class CallerLimits:
                 await self._book_what_waits()
             hold = await self._ledger.reserve(wanted, lasts_s + SPARE_S)
         except OverLimit as error:
-            raise _refusal(error) from error
+            problem = _refusal(error)
+            if error.account.window == "minute":
+                left = error.account.limit - error.spent - error.held
+                problem.rates = [_rate(error.account, left, error.resets_in_s or 0.0)]
+            raise problem from error
         except LedgerError as error:
             self._take_from_allowance(wanted, error)
             return Booking(self, accounts, estimate, None)
@@ -202,6 +213,17 @@ class CallerLimits:
         except LedgerError:
             self._unbooked = waiting
             raise
+
+
+def _rates(accounts: Sequence[Account], hold: Hold) -> Rates:
+    at = time.time() + hold.ahead_s
+    minutes = [account for account in accounts if account.window == "minute"]
+    return tightest(_rate(each, hold.left.get(each.name, 0), each.resets_in_s(at) or 0.0) for each in minutes)
+
+
+def _rate(account: Account, left: int, resets_in_s: float) -> Rate:
+    unit: Literal["requests", "tokens"] = "requests" if account.unit == "requests" else "tokens"
+    return Rate(unit, account.limit, max(0, left), resets_in_s)
 
 
 def _refusal(error: OverLimit) -> Problem:

@@ -20,6 +20,7 @@ from shared_libs.atomic.results import AgentResult
 from shared_libs.service.admission import FULL, Admission, Demand, Grant
 from shared_libs.service.callers import Caller
 from shared_libs.service.catalogue import Entry
+from shared_libs.service.endpoint import Call
 from shared_libs.service.paused import PausedRuns
 from shared_libs.service.problems import Problem
 
@@ -242,10 +243,17 @@ class LiveRun:
             self._changed = self._loop.create_future()
 
 
-def demand_of_run(entry: Entry, caller: Caller, deadline: Deadline, priority: str = "default") -> Demand:
+def demand_of_run(entry: Entry, call: Call, deadline: Deadline) -> Demand:
     """Say what a run of an agent wants; it may begin at any time, because it can always answer with what it has."""
-    price = entry.price
-    return Demand(caller=caller, target=entry.name, deadline=deadline, need_s=0.0, priority=priority, price=price)
+    return Demand(
+        caller=call.caller,
+        target=entry.name,
+        deadline=deadline,
+        need_s=0.0,
+        priority=call.priority,
+        price=entry.price,
+        tell_rates=call.tell_rates,
+    )
 
 
 ENDED_S = 60.0

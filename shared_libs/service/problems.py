@@ -32,6 +32,7 @@ from shared_libs.atomic.errors import (
     RunStoreError,
 )
 from shared_libs.durable import StoreUnavailable
+from shared_libs.service.rates import Rates, openai_rates
 
 _log = logging.getLogger("shared_libs.service")
 
@@ -105,6 +106,7 @@ class Problem(FactoryError):
         self.retry_after_s = retry_after_s
         self.param = param
         self.facts = dict(facts or {})
+        self.rates: Rates = ()
 
     @property
     def kind(self) -> Kind:
@@ -134,11 +136,16 @@ PROBLEM_JSON = "application/problem+json"
 
 
 class Dialect(NamedTuple):
-    """How problems are told to the clients of a face: `body` also gets the request's id."""
+    """
+    How problems are told to the clients of a face, and what is left of their limits.
+
+    `body` also gets the request's id; `rates` are headers of any answer.
+    """
 
     body: Callable[[Problem, str], dict[str, Any]]
     status: Callable[[Problem], int]
     media_type: str = "application/json"
+    rates: Callable[[Rates], list[tuple[str, str]]] = openai_rates
 
 
 def problem_details(problem: Problem, request_id: str) -> dict[str, Any]:

@@ -25,6 +25,7 @@ from shared_libs.service.faces.responses_shelf import ResponseShelf
 from shared_libs.service.faces.wanted import Outcome
 from shared_libs.service.key_store import KeyStore, key_store
 from shared_libs.service.keys import Door
+from shared_libs.service.leases import LeasedLedger
 from shared_libs.service.ledger_sql import SQLLedger
 from shared_libs.service.library import Library
 from shared_libs.service.limits import CallerLimits
@@ -69,7 +70,7 @@ class Service:
         observers += [] if self.telemetry is None else [self.telemetry]
         self.catalogue = Catalogue(settings.configs, observers, apart=(FILE_NAME, KEYS_NAME, settings.keys))
         self.library = Library(self.catalogue, settings.collections)
-        self.limits = CallerLimits(SQLLedger(self._database), settings.teams)
+        self.limits = CallerLimits(LeasedLedger(SQLLedger(self._database)), settings.teams)
         self.admission = Admission(settings.slots, self.limits)
         self.paused = PausedRuns()
         self.runs = Runs(self.admission, self.paused, orphan_grace_s=settings.orphan_grace_s)
@@ -79,7 +80,7 @@ class Service:
         self.responses = KeptResponses(_shelf(self._database, settings))
         self.response_repeats: Repeats[KeptResponse] = Repeats()
         self.outcomes: Repeats[Shared[Outcome]] = Repeats()
-        self.mcp = McpFace(open_to_all=settings.is_open)
+        self.mcp = McpFace()
         self.draining = False
         self._seen: dict[str, str] = {}
         self._on_note = on_note
@@ -115,6 +116,7 @@ class Service:
         """Let what is under way end within `drain_s`, and close everything."""
         self.draining = True
         deadline = Deadline.after(self.settings.drain_s)
+        await self.responses.leave()
         await self.runs.drain(deadline)
         await self.responses.drain(deadline)
         await self._stack.aclose()

@@ -11,6 +11,7 @@ from markdown_it import MarkdownIt
 from tests.docs.reading import PAGES, ROOT, blocks
 
 _TREE = re.compile(r"```\{toctree\}\n(.*?)```", re.DOTALL)
+_TEST = re.compile(r"^(?:async )?def (test_\w+)", re.MULTILINE)
 _WORD = re.compile(r"[^\w\- ]")
 
 
@@ -24,6 +25,17 @@ def test_every_link_of_a_page_leads_somewhere():
                 if link and "://" not in link and not _leads_somewhere(page, str(link)):
                     dead.append(f"{page.relative_to(ROOT)}: {link}")
     assert dead == []
+
+
+@pytest.mark.promise("docs-run")
+def test_every_test_that_a_table_of_complaints_names_is_there():
+    page = (ROOT / "docs" / "complaints.md").read_text("utf-8")
+    there = {name for file in (ROOT / "tests").rglob("test_*.py") for name in _TEST.findall(file.read_text("utf-8"))}
+    rows = [line for line in page.splitlines() if re.match(r"\| \d+ \|", line)]
+    named = [re.findall(r"`(test_\w+)`", row) for row in rows]
+    assert len(rows) == 30
+    assert all(named)
+    assert {name for each in named for name in each} - there == set()
 
 
 def _leads_somewhere(page, link):

@@ -201,6 +201,7 @@ def test_the_wheel_has_what_it_needs(wheel):
             "py.typed",
             "factory/prices.yaml",
             "observability/timeline.html",
+            "observability/page/trace.js",
             "atomic/llms/rehearsals/hello.json",
         ):
             assert (wheel / name / file).is_file(), f"{name}/{file}"

@@ -43,8 +43,6 @@ CALL = "factory.call"
 RETRIEVE_S = 20.0
 """Seconds a search may take."""
 
-_LOOPBACK = ["127.0.0.1", "127.0.0.1:*", "localhost", "localhost:*", "[::1]", "[::1]:*"]
-
 RETRIEVE = "retrieve_"
 """What the tool of a collection is called, before the collection's name."""
 
@@ -74,14 +72,10 @@ class McpFace:
     """
     The MCP server of a service. It is made when it is first asked, and lives in a task of its own.
 
-    Args:
-        open_to_all: whether no keys are kept. Then only names of this machine are answered: a web page whose name was
-            rebound to it must not reach it through the browser of whoever reads it.
-
+    Whose pages may ask it the door has decided, as for every route (`Door.admit`).
     """
 
-    def __init__(self, *, open_to_all: bool) -> None:
-        self._open_to_all = open_to_all
+    def __init__(self) -> None:
         self._manager: StreamableHTTPSessionManager | None = None
         self._living: asyncio.Task[None] | None = None
         self._lock = asyncio.Lock()
@@ -113,7 +107,7 @@ class McpFace:
                 except ImportError:
                     told = "the MCP face needs the extra `mcp`: pip install 'genai-factory[mcp]'"
                     raise Problem("not_found", told) from None
-                manager, ready = _manager(open_to_all=self._open_to_all), asyncio.Event()
+                manager, ready = _manager(), asyncio.Event()
                 self._living = asyncio.get_running_loop().create_task(self._live(manager, ready))
                 await ready.wait()
                 self._manager = manager
@@ -125,17 +119,12 @@ class McpFace:
             await self._over.wait()
 
 
-def _manager(*, open_to_all: bool) -> StreamableHTTPSessionManager:
+def _manager() -> StreamableHTTPSessionManager:
     from mcp.server import Server
     from mcp.server.streamable_http_manager import StreamableHTTPSessionManager
-    from mcp.server.transport_security import TransportSecuritySettings
 
     server: Server[Any] = Server("genai-factory", on_list_tools=_list_tools, on_call_tool=_call_tool)
-    origins = [f"http://{host}" for host in _LOOPBACK]
-    guard = TransportSecuritySettings(
-        enable_dns_rebinding_protection=open_to_all, allowed_hosts=_LOOPBACK, allowed_origins=origins
-    )
-    return StreamableHTTPSessionManager(server, stateless=True, security_settings=guard)
+    return StreamableHTTPSessionManager(server, stateless=True)
 
 
 async def _list_tools(
@@ -227,7 +216,7 @@ async def _run(
         raise Problem("invalid_request", "question is a text that is not empty")
     if session is not None and (not isinstance(session, str) or entry.agent.memory is None):
         raise Problem("invalid_request", f"{entry.name} has no memory to keep a session in")
-    demand = demand_of_run(entry, call.caller, call.deadline(entry.longest_s, streams=True))
+    demand = demand_of_run(entry, call, call.deadline(entry.longest_s, streams=True))
     asked = Asked(question=question, session_id=session_of(call.caller, session))
     live = (
         durable_run(entry, asked, demand, call.service.queue)

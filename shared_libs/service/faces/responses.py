@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import uuid
 from contextlib import aclosing
-from typing import Any
+from typing import Any, Literal
 
 from shared_libs.atomic.types import Message
 from shared_libs.service.bodies import decode_json
@@ -17,10 +17,13 @@ from shared_libs.service.faces.responses_events import Event, ResponseEvents
 from shared_libs.service.faces.responses_kept import KeptResponse
 from shared_libs.service.faces.responses_request import ResponseWanted, read_response
 from shared_libs.service.faces.wanted import Outcome
-from shared_libs.service.faces.work import ChainWork, RunWork, begin_work, waiting_run
+from shared_libs.service.faces.work import ChainWork, RunWork, begin_work, run_there, waiting_run
 from shared_libs.service.problems import Problem, problem_of
 from shared_libs.service.repeats import Asked
 from shared_libs.service.streams import encode, sse
+
+RETOLD_S = 5.0
+"""Seconds in which a response is made again of a run that has ended."""
 
 _PAGE = 20
 _MOST_OF_PAGE = 100
@@ -37,7 +40,8 @@ async def create(call: Call) -> None:
     kept = repeats.find(repeated)
     if kept is None:
         kept = await _asked(call, read_response(call.as_object(await decode_json(raw))), repeated)
-    stays = kept.made.response["background"] or call.stays_when_gone("cancel")
+    default: Literal["cancel", "continue"] = "cancel" if kept.run_id is None else "continue"
+    stays = kept.made.response["background"] or call.stays_when_gone(default)
     kept.waiting += 1
     try:
         if kept.streamed:
@@ -78,6 +82,7 @@ async def _asked(call: Call, asked: ResponseWanted, repeated: Asked) -> KeptResp
     made = ResponseEvents(f"resp_{uuid.uuid4().hex}", wanted.model, asked.echo)
     kept = KeptResponse(made, asked.items, conversation)
     kept.streamed = wanted.stream
+    kept.run_id = work.live.id if isinstance(work, RunWork) and work.durable else None
     repeats.keep(repeated, kept)
     if asked.store:
         call.service.responses.keep(call.caller.team, kept)
@@ -86,6 +91,7 @@ async def _asked(call: Call, asked: ResponseWanted, repeated: Asked) -> KeptResp
     if wanted.background:
         made.begin()
         kept.begun = made.response
+    if wanted.background or kept.run_id is not None:
         await call.service.responses.shelve(call.caller.team, kept, lasts_s=call.service.settings.max_timeout_s)
     return kept
 
@@ -176,9 +182,13 @@ async def _make(call: Call, kept: KeptResponse, work: ChainWork | RunWork) -> No
             raise
         made.fail(problem_of(error))
     finally:
-        await work.close(stays=False)
+        if kept.left and isinstance(work, RunWork):
+            work.live.leave()
+        else:
+            await work.close(stays=False)
         if made.events:
-            made.cancel()  # where it has not ended
+            if not kept.left:
+                made.cancel()  # where it has not ended
             await call.service.responses.shelve(call.caller.team, kept)
         kept.wake()
 
@@ -188,7 +198,7 @@ def _made(call: Call, kept: KeptResponse, repeated: Asked, task: asyncio.Task[No
     if not task.cancelled() and task.exception() is not None:
         call.service.response_repeats.forget(repeated)
         call.service.responses.drop(call.caller.team, kept)
-    elif not kept.made.ended:
+    elif not kept.made.ended and not kept.left:
         kept.made.cancel()
     kept.wake()
 
@@ -210,9 +220,39 @@ async def _find(call: Call, id: str, param: str | None = None, *, here: bool = F
     found = await call.service.responses.find(call.caller.team, id)
     if found is None:
         raise Problem("not_found", f"there is no response {id[:80]!r}, or it is kept no longer", param=param)
+    if found.elsewhere and found.run_id is not None:
+        found = await _gone_on_with(call, found, found.run_id)
     if here and found.elsewhere:
         raise Problem("conflict", "another server of this service makes this response; retrieve it until it has ended")
     return found
+
+
+async def _gone_on_with(call: Call, found: KeptResponse, run_id: str) -> KeptResponse:
+    """
+    Make a response of a durable run here that another process began; it may be no more.
+
+    Its words come whole where nobody heard them in pieces, so its events are other ones than there.
+    """
+    job = await call.service.queue.job(run_id, call.caller.team)
+    if job is None:
+        found.made.fail(Problem("internal", "the run that made this response is kept no longer; ask again"))
+        return found
+    entry = call.service.catalogue.find(call.caller, job.agent, kind="agent")
+    before = found.made.response
+    there = await call.service.responses.find(call.caller.team, before["id"])
+    if there is not None and not there.elsewhere:
+        return there  # somebody else has asked for it meanwhile
+    kept = KeptResponse(ResponseEvents.restored(before | {"output": []}, []), found.items, found.messages)
+    kept.run_id = run_id
+    kept.made.begin()
+    work = run_there(call, entry, job)
+    kept.task = asyncio.get_running_loop().create_task(_make(call, kept, work))
+    kept.task.add_done_callback(lambda _: kept.wake())
+    call.service.responses.keep(call.caller.team, kept)
+    await asyncio.sleep(0)  # it has begun when somebody cancels it
+    if job.ended:
+        await asyncio.wait([kept.task], timeout=RETOLD_S)
+    return kept
 
 
 async def _follow(call: Call, kept: KeptResponse, after: int) -> None:

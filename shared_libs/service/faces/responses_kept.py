@@ -35,7 +35,8 @@ class KeptResponse:
 
     `task` makes it; whoever follows it misses nothing, and is waited for by nobody. `waiting` is how many requests
     want its end, `streamed` whether they want its events, `begun` what they are told of
-    one of the background. `elsewhere` is whether another process makes it.
+    one of the background. `elsewhere` is whether another process makes it. `run_id` is the durable run that makes it,
+    and `left` whether this process has left that to others.
     """
 
     def __init__(self, made: ResponseEvents, items: list[Item], messages: list[Message]) -> None:
@@ -45,7 +46,8 @@ class KeptResponse:
         self.waiting = 0
         self.streamed = False
         self.begun: dict[str, Any] | None = None
-        self.elsewhere = False
+        self.elsewhere = self.left = False
+        self.run_id: str | None = None
         self.task: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._changed = asyncio.get_running_loop().create_future()
 
@@ -55,7 +57,8 @@ class KeptResponse:
         made = ResponseEvents.restored(shelved.response, shelved.events)
         kept = cls(made, shelved.items, shelved.messages)
         kept.task.set_result(None)
-        if not made.ended and shelved.lost:
+        kept.run_id = shelved.run_id
+        if not made.ended and shelved.lost and kept.run_id is None:
             made.fail(Problem("internal", "the process that made this response has gone; ask again"))
         kept.elsewhere = not made.ended
         return kept
@@ -77,6 +80,12 @@ class KeptResponse:
                 return
             else:
                 await asyncio.shield(self._changed)
+
+    async def leave(self) -> None:
+        """Make it here no more; whoever is asked for it next goes on with it."""
+        self.left = True
+        self.task.cancel()
+        await asyncio.wait([self.task], timeout=1.0)
 
     async def cancel(self) -> None:
         """End it, if it is under way."""
@@ -130,6 +139,7 @@ class KeptResponses:
                 events=kept.made.events,
                 items=kept.items,
                 messages=kept.messages,
+                run_id=kept.run_id,
                 ends_by=None if kept.made.ended else time.time() + lasts_s,
             )
         )
@@ -167,6 +177,11 @@ class KeptResponses:
         self.drop(team, kept)
         if self._writer is not None:
             await self._writer.remove(team, kept.made.id)
+
+    async def leave(self) -> None:
+        """Leave to others what durable runs make."""
+        durable = [kept for _, kept in self._kept.values() if kept.run_id is not None and not kept.task.done()]
+        await asyncio.gather(*(kept.leave() for kept in durable))
 
     async def drain(self, deadline: Deadline) -> None:
         """Let what is under way end until the deadline, end the rest, and put it on the shelf."""

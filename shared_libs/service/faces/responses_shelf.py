@@ -65,6 +65,7 @@ class Shelved(msgspec.Struct, kw_only=True):
         events: its events so far.
         items: its input.
         messages: the conversation that it ends.
+        run_id: the durable run that makes it, whatever becomes of processes; None: it is none.
         ends_by: when a process that has made it until then has been lost, in seconds since 1970; None: it has ended.
 
     """
@@ -73,6 +74,7 @@ class Shelved(msgspec.Struct, kw_only=True):
     events: list[dict[str, Any]]
     items: list[dict[str, Any]]
     messages: list[Message]
+    run_id: str | None = None
     ends_by: float | None = None
 
     @property

@@ -13,6 +13,7 @@ from shared_libs.service.faces import request_docs as docs
 from shared_libs.service.faces.anthropic_answer import anthropic_error, anthropic_status
 from shared_libs.service.faces.openai_answer import openai_error, openai_status
 from shared_libs.service.problems import PROBLEM_JSON, Dialect
+from shared_libs.service.rates import anthropic_rates
 
 
 def _doc(tag: str, summary: str, body: dict[str, Any] | None = None, *, streams: bool = False) -> dict[str, Any]:
@@ -30,7 +31,7 @@ def _doc(tag: str, summary: str, body: dict[str, Any] | None = None, *, streams:
 
 
 OPENAI = Dialect(openai_error, openai_status)
-ANTHROPIC = Dialect(anthropic_error, anthropic_status)
+ANTHROPIC = Dialect(anthropic_error, anthropic_status, rates=anthropic_rates)
 
 ASK = "models|agents:run"
 """What a key needs at the least; what it asks in particular, the catalogue decides."""

@@ -23,7 +23,7 @@ from shared_libs.atomic.events import (
     ToolStarted,
 )
 from shared_libs.atomic.results import AgentResult
-from shared_libs.atomic.types import Message, ToolCall, ToolResult
+from shared_libs.atomic.types import Message, ToolCall, ToolResult, ToolSpec
 from shared_libs.service.faces.wanted import (
     Began,
     Called,
@@ -135,14 +135,14 @@ class RunReader:
     tools the words are told at the end, else as they come.
 
     Args:
-        agent: whose run it is, as it was prepared.
-        wanted: what was asked.
+        agent: whose run it is, as it was asked.
+        client_tools: what the client can do itself.
 
     """
 
-    def __init__(self, agent: ReActAgent, wanted: Wanted) -> None:
+    def __init__(self, agent: ReActAgent, client_tools: Sequence[ToolSpec]) -> None:
         self._always_live = not agent.tools or agent.protocol.name == "text"
-        self._client_tools = {spec.name for spec in wanted.tools}
+        self._client_tools = {spec.name for spec in client_tools}
         self._live = self._always_live
         self._thinking: list[str] = []
 

@@ -95,7 +95,14 @@ def _entry(call: Call, body: Body) -> Entry:
 async def _asking(call: Call, entry: Entry, tokens: int) -> AsyncIterator[None]:
     """Hold a slot while the models are asked, within the deadline."""
     deadline = call.deadline(entry.longest_s, streams=False)
-    demand = Demand(caller=call.caller, target=entry.name, deadline=deadline, tokens=tokens, price=entry.price)
+    demand = Demand(
+        caller=call.caller,
+        target=entry.name,
+        deadline=deadline,
+        tokens=tokens,
+        price=entry.price,
+        tell_rates=call.tell_rates,
+    )
     call.stays_when_gone("cancel")
     loop = asyncio.get_running_loop()
     async with entry.used(), call.service.admission.enter(demand) as grant:

@@ -7,19 +7,22 @@ What is under way for one request: a chain that is asked, or a run of an agent. 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Sequence
 
-from shared_libs.agents.variant import extended
+import msgspec
+
+from shared_libs.agents.variant import Extras, extended
 from shared_libs.atomic.scope import use_deadline
 from shared_libs.atomic.types import LLMResponse, estimate_tokens
+from shared_libs.durable import Job
 from shared_libs.service.admission import Demand
 from shared_libs.service.catalogue import Entry
-from shared_libs.service.durable import durable_run, wants_durable
+from shared_libs.service.durable import DurableRun, durable_run, wants_durable
 from shared_libs.service.endpoint import Call
 from shared_libs.service.faces.chains import Tell, ask_chain, outcome_of
 from shared_libs.service.faces.runs import RunReader, conversation, extras_of, paused_run_of, resumed, shadowed
 from shared_libs.service.faces.wanted import Outcome, Piece, Wanted, pieces_of
-from shared_libs.service.live import Asked, LiveRun, Resumed, outside_s
+from shared_libs.service.live import Asked, LiveRun, Resumed, demand_of_run, outside_s
 from shared_libs.service.routers.answers import session_of
 
 MOST_BEHIND = 1_000_000
@@ -47,12 +50,14 @@ def begin_work(
 
     """
     if entry.kind == "agent":
-        return RunWork(call, entry, wanted, going_on, run_id)
+        return run_of(call, entry, wanted, going_on, run_id)
     return ChainWork(call, entry, wanted)
 
 
 class ChainWork:
     """A chain of models that is asked."""
+
+    durable = False
 
     def __init__(self, call: Call, entry: Entry, wanted: Wanted) -> None:
         self.ignored = wanted.ignored
@@ -110,35 +115,62 @@ class ChainWork:
         return response
 
 
-class RunWork:
-    """A run of an agent: a new one, or one that has waited for this client; done here, or durable."""
+def run_of(call: Call, entry: Entry, wanted: Wanted, going_on: Resumed | None, run_id: str) -> RunWork:
+    """Begin a run of an agent, or go on with one that has waited for this client; here, or durable."""
+    extras = extras_of(wanted)
+    agent = extended(entry.agent, extras, stream=wanted.stream and going_on is not None)
+    if wanted.session_id is not None and agent.memory is None:
+        wanted.session_id, wanted.ignored = None, [*wanted.ignored, "session_id"]
+    asked = Asked(
+        question="" if going_on else conversation(wanted),
+        session_id=session_of(call.caller, wanted.session_id),
+        stream=wanted.stream,
+        agent=agent,
+        extras=extras,
+        options={} if wanted.schema is None else {"output_schema": wanted.schema},
+        resumes=going_on,
+    )
+    demand = _demand(call, entry, wanted)
+    live: LiveRun
+    if going_on.queued if going_on else wants_durable(entry, call.query.get("durable")):
+        live = durable_run(entry, asked, demand, call.service.queue, run_id, patient=wanted.background)
+    else:
+        run_id = going_on.state["run_id"] if going_on else ""
+        live = LiveRun(entry, asked, demand, record=call.service.record(call.caller), run_id=run_id)
+    call.exchange.tell("x-factory-run-id", live.id)
+    return RunWork(call, live, RunReader(agent, wanted.tools), [*wanted.ignored, *shadowed(entry.agent, wanted)])
 
-    def __init__(self, call: Call, entry: Entry, wanted: Wanted, going_on: Resumed | None, run_id: str) -> None:
-        extras = extras_of(wanted)
-        agent = extended(entry.agent, extras, stream=wanted.stream and going_on is not None)
-        if wanted.session_id is not None and agent.memory is None:
-            wanted.session_id, wanted.ignored = None, [*wanted.ignored, "session_id"]
-        self.ignored = [*wanted.ignored, *shadowed(entry.agent, wanted)]
-        self._call = call
-        self._reader = RunReader(agent, wanted)
-        asked = Asked(
-            question="" if going_on else conversation(wanted),
-            session_id=session_of(call.caller, wanted.session_id),
-            stream=wanted.stream,
-            agent=agent,
-            extras=extras,
-            options={} if wanted.schema is None else {"output_schema": wanted.schema},
-            resumes=going_on,
-        )
-        demand = _demand(call, entry, wanted)
-        self.live: LiveRun
-        if going_on.queued if going_on else wants_durable(entry, call.query.get("durable")):
-            self.live = durable_run(entry, asked, demand, call.service.queue, run_id, patient=wanted.background)
-        else:
-            run_id = going_on.state["run_id"] if going_on else ""
-            self.live = LiveRun(entry, asked, demand, record=call.service.record(call.caller), run_id=run_id)
-        call.exchange.tell("x-factory-run-id", self.live.id)
-        call.service.runs.begin(self.live)
+
+def run_there(call: Call, entry: Entry, job: Job) -> RunWork:
+    """Follow a durable run from its beginning that another process has put into the queue."""
+    extras = msgspec.convert(job.extras, Extras)
+    demand = demand_of_run(entry, call, call.deadline(entry.longest_s, streams=True))
+    live = DurableRun(entry, demand, call.service.queue, job.run_id, patient=True)
+    return RunWork(call, live, RunReader(extended(entry.agent, extras), extras.tools))
+
+
+class RunWork:
+    """
+    A run of an agent, which begins.
+
+    Args:
+        call: the request.
+        live: the run.
+        reader: reads its events.
+        ignored: what of the request means nothing here.
+
+    """
+
+    def __init__(self, call: Call, live: LiveRun, reader: RunReader, ignored: Sequence[str] = ()) -> None:
+        self.ignored = ignored
+        self.live = live
+        self._call, self._reader = call, reader
+        call.service.runs.begin(live)
+
+    @property
+    def durable(self) -> bool:
+        """Whether the run goes on whatever becomes of this process."""
+        return isinstance(self.live, DurableRun)
 
     async def whole(self) -> Outcome:
         """
@@ -184,6 +216,7 @@ def _demand(call: Call, entry: Entry, wanted: Wanted) -> Demand:
         need_s=0.0 if entry.kind == "agent" else None,  # an agent can always answer with what it has
         priority=call.priority,
         price=entry.price,
+        tell_rates=call.tell_rates,
     )
 
 

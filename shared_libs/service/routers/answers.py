@@ -6,9 +6,10 @@ import asyncio
 from collections.abc import AsyncIterator, Iterable
 from typing import Any
 
+import msgspec
 from starlette.responses import JSONResponse
 
-from shared_libs.atomic.events import AgentEvent
+from shared_libs.atomic.events import AgentEvent, RunFinished
 from shared_libs.service.callers import Caller
 from shared_libs.service.endpoint import Call
 from shared_libs.service.live import LiveRun, outside_s
@@ -17,6 +18,21 @@ from shared_libs.service.streams import encode, sse
 
 MAX_SESSION_ID = 200
 """Characters of a session's name."""
+
+ANSWERS_DOC = {
+    "200": {
+        "description": "How the run ended, or its events.",
+        "content": {
+            "application/json": {"schema": {"type": "object"}},
+            "text/event-stream": {"schema": {"type": "string"}},
+        },
+    },
+    "202": {
+        "description": "The run goes on in the background.",
+        "content": {"application/json": {"schema": {"type": "object"}}},
+    },
+}
+"""What a run is answered with, for the OpenAPI document."""
 
 
 class Json(JSONResponse):
@@ -69,9 +85,10 @@ async def answer_with_result(call: Call, live: LiveRun) -> None:
 async def answer_with_events(call: Call, live: LiveRun, after: int = -1) -> None:
     """Tell what happens as it happens."""
     stream = call.events()
+    write = _as_brief_sse if is_said(call, "brief") else as_sse
     async for events in live.follow(after):
         call.exchange.waited_s = asyncio.get_running_loop().time() - call.exchange.began_at
-        await stream.write(*map(as_sse, events))
+        await stream.write(*map(write, events))
     if not live.told_its_end:
         try:
             await live.result()
@@ -85,8 +102,11 @@ async def answer_with_events(call: Call, live: LiveRun, after: int = -1) -> None
 async def answer_with_record(call: Call, pages: AsyncIterator[list[dict[str, Any]]]) -> None:
     """Tell what the store knows, and what it learns until the run's end; as much at once as there is."""
     stream = call.events()
+    brief = is_said(call, "brief")
     async for events in pages:
         call.exchange.waited_s = asyncio.get_running_loop().time() - call.exchange.began_at
+        if brief and (result := events[-1].get("result")) is not None:
+            events[-1]["result"] = brief_result(result)
         await stream.write(*(sse(event, event=event["type"], id=event["seq"]) for event in events))
     await stream.close()
 
@@ -97,17 +117,27 @@ def streams(call: Call) -> bool:
 
 
 def in_background(call: Call) -> bool:
+    """Whether the run is to go on while the client does something else; raises as `is_said` does."""
+    return is_said(call, "background") or "respond-async" in call.headers.get("prefer", "").lower()
+
+
+def is_said(call: Call, name: str) -> bool:
     """
-    Whether the run is to go on while the client does something else.
+    Whether a parameter of the query says so.
 
     Raises:
-        Problem: the parameter is neither true nor false.
+        Problem: it is neither true nor false.
 
     """
-    told = call.query.get("background", "false").lower()
+    told = call.query.get(name, "false").lower()
     if told not in ("", "true", "1", "false", "0"):
-        raise Problem("invalid_request", "background is true or false", param="background")
-    return told in ("", "true", "1") or "respond-async" in call.headers.get("prefer", "").lower()
+        raise Problem("invalid_request", f"{name} is true or false", param=name)
+    return told in ("", "true", "1")
+
+
+def brief_result(result: dict[str, Any]) -> dict[str, Any]:
+    """Return a result without what its run's events tell anyway: of 100,000 steps it is nearly all of it."""
+    return {name: value for name, value in result.items() if name not in ("steps", "attempts", "state")}
 
 
 def no_such_run(run_id: str) -> Problem:
@@ -118,6 +148,14 @@ def no_such_run(run_id: str) -> Problem:
 def as_sse(event: AgentEvent) -> bytes:
     """Write an event of a run for a stream; its number is the id that a client comes back with."""
     return sse(event, event=str(type(event).__struct_config__.tag), id=event.seq)
+
+
+def _as_brief_sse(event: AgentEvent) -> bytes:
+    if not isinstance(event, RunFinished):
+        return as_sse(event)
+    told = msgspec.to_builtins(event)
+    told["result"] = brief_result(told["result"])
+    return sse(told, event=told["type"], id=event.seq)
 
 
 def session_of(caller: Caller, session_id: Any) -> str | None:

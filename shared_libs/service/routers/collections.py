@@ -52,6 +52,7 @@ async def asking(call: Call, what: str, deadline: Deadline, tokens: int, price: 
         tokens=max(1, tokens),
         need_s=0.0,  # what time runs short for is left out, and told
         priority=call.priority,
+        tell_rates=call.tell_rates,
         price=price,
     )
     call.stays_when_gone("cancel")

@@ -22,7 +22,7 @@ from shared_libs.service.durable import DurableRun
 from shared_libs.service.endpoint import Call
 from shared_libs.service.live import Asked, LiveRun, Resumed, demand_of_run
 from shared_libs.service.problems import Problem
-from shared_libs.service.routers.answers import answer, check_fields, in_background, no_such_run, streams
+from shared_libs.service.routers.answers import ANSWERS_DOC, answer, check_fields, in_background, no_such_run, streams
 from shared_libs.service.state import Service
 from shared_libs.service.streams import encode
 
@@ -44,7 +44,7 @@ async def decide(call: Call) -> None:
     background = in_background(call)
     stays = background or call.stays_when_gone("continue")
     deadline = call.deadline(min(entry.longest_s, timeout or entry.longest_s), streams=streams(call) or background)
-    demand = demand_of_run(entry, call.caller, deadline, call.priority)
+    demand = demand_of_run(entry, call, deadline)
     asked = Asked(question="", resumes=Resumed(state, decisions))
     live = LiveRun(entry, asked, demand, record=service.record(call.caller), run_id=run_id)
     before = service.runs.get(run_id, team)
@@ -72,7 +72,7 @@ async def _decide_durable(call: Call, job: Job, decisions: dict[str, Decision]) 
         call.exchange.tell("location", f"/v1/runs/{job.run_id}")
         await call.reply({"run_id": job.run_id, "status": "queued"}, status=202)
         return
-    demand = demand_of_run(entry, call.caller, deadline, call.priority)
+    demand = demand_of_run(entry, call, deadline)
     live = DurableRun(entry, demand, service.queue, job.run_id, after=after)
     live.goes_on_from(after, service.runs.get(job.run_id, call.caller.team))
     if not service.runs.begin_if_idle(live):
@@ -207,17 +207,5 @@ DECIDE_DOC: Mapping[str, Any] = {
             }
         },
     },
-    "responses": {
-        "200": {
-            "description": "How the run ended, or its events.",
-            "content": {
-                "application/json": {"schema": {"type": "object"}},
-                "text/event-stream": {"schema": {"type": "string"}},
-            },
-        },
-        "202": {
-            "description": "The run goes on in the background.",
-            "content": {"application/json": {"schema": {"type": "object"}}},
-        },
-    },
+    "responses": ANSWERS_DOC,
 }

@@ -27,11 +27,13 @@ from shared_libs.service.live import Asked, LiveRun, demand_of_run
 from shared_libs.service.problems import Problem
 from shared_libs.service.repeats import Asked as AskedBefore
 from shared_libs.service.routers.answers import (
+    ANSWERS_DOC,
     MAX_SESSION_ID,
     Json,
     answer,
     answer_with_events,
     answer_with_record,
+    brief_result,
     check_fields,
     in_background,
     no_such_run,
@@ -120,7 +122,7 @@ async def begin(call: Call) -> None:
             stream=streaming or background,
             options={key: body[key] for key in ("output_schema",) if body.get(key) is not None},
         )
-        demand = demand_of_run(entry, call.caller, deadline, call.priority)
+        demand = demand_of_run(entry, call, deadline)
         run_id = asked_before.run_id if asked_before.has_key else uuid.uuid4().hex
         if durable and background:
             timeout_s = body.get("timeout")
@@ -183,11 +185,20 @@ async def list_runs(
 
 
 @router.get("/{run_id}")
-async def get_run(request: Request, run_id: str, caller: Annotated[Caller, Depends(require_key("runs:read"))]) -> Json:
-    """Return a run: how it stands, its result when it has ended, and the median of its agent's (`usual`) beside it."""
+async def get_run(
+    request: Request, run_id: str, caller: Annotated[Caller, Depends(require_key("runs:read"))], brief: bool = False
+) -> Json:
+    """
+    Return a run: how it stands, its result when it has ended, and the median of its agent's (`usual`) beside it.
+
+    With `brief` the result is without steps and attempts, which the events tell.
+    """
     service = _service(request)
     row = await _found(service, run_id, caller)
-    return Json(_shown(row, caller) | {"usual": await service.store.async_usual(row)})
+    told = _shown(row, caller) | {"usual": await service.store.async_usual(row)}
+    if brief and told["result"] is not None:
+        told["result"] = brief_result(told["result"])
+    return Json(told)
 
 
 @router.get("/{run_id}/requests")
@@ -331,19 +342,7 @@ _BEGIN_DOC: Mapping[str, Any] = {
             }
         },
     },
-    "responses": {
-        "200": {
-            "description": "How the run ended, or its events.",
-            "content": {
-                "application/json": {"schema": {"type": "object"}},
-                "text/event-stream": {"schema": {"type": "string"}},
-            },
-        },
-        "202": {
-            "description": "The run goes on in the background.",
-            "content": {"application/json": {"schema": {"type": "object"}}},
-        },
-    },
+    "responses": ANSWERS_DOC,
 }
 
 _EVENTS_DOC: Mapping[str, Any] = {
@@ -354,6 +353,7 @@ _EVENTS_DOC: Mapping[str, Any] = {
         {"name": "run_id", "in": "path", "required": True, "schema": {"type": "string"}},
         {"name": "Last-Event-ID", "in": "header", "schema": {"type": "integer", "minimum": -1}},
         {"name": "after", "in": "query", "schema": {"type": "integer", "minimum": -1, "default": -1}},
+        {"name": "brief", "in": "query", "schema": {"type": "boolean", "default": False}},
     ],
     "responses": {
         "200": {"description": "The events.", "content": {"text/event-stream": {"schema": {"type": "string"}}}},

@@ -63,6 +63,10 @@ class Player:
         """The same for one model, whose fallbacks are left as they are."""
         return ReplayedLLM(llm, self, llm.fallbacks)
 
+    def knows(self, model: str) -> bool:
+        """Whether a model was asked when the cassette was recorded."""
+        return any(entry.asked.model == model for entry in self.cassette.entries)
+
     def differences(self) -> list[str]:
         """Return what was asked otherwise than recorded; where nothing was, what was recorded and not asked."""
         if self._mismatches or not self._left:
@@ -92,7 +96,7 @@ class Player:
 
     def _missing(self, asked: Asked) -> list[str]:
         """What is wrong with a request, and how it differs from the nearest one that is left."""
-        if all(entry.asked.model != asked.model for entry in self.cassette.entries):
+        if not self.knows(asked.model):
             models = ", ".join(dict.fromkeys(entry.asked.model for entry in self.cassette.entries)) or "none"
             return [f"{asked.model} was not asked when the cassette was recorded; asked were: {models}"]
         left = [

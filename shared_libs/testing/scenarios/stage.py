@@ -53,9 +53,10 @@ class Stage(Ports):
         self.memories: list[PlayedMemory] = []
 
     def model(self, llm: BaseLLMWrapper, agent: str) -> BaseLLMWrapper:
-        """Play a link of a chain; a rehearsal without a script speaks for itself."""
+        """Play a link of a chain; a rehearsal speaks for itself, unless there is a script or a cassette of it."""
         script = self._script(f"{llm.provider}/{llm.model}", llm.model, agent)
-        if llm.rehearsal and script is None:
+        taped = isinstance(self._tape, Player) and self._tape.knows(f"{llm.provider}/{llm.model}")
+        if llm.rehearsal and script is None and not taped:
             self.chances.unheard.add(f"{llm.provider}/{llm.model}")
             return llm
         player: BaseLLMWrapper = PlayedLLM(llm, script, self.chances)

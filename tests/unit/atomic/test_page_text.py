@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 
@@ -44,6 +45,53 @@ End"""
 
 def test_a_page_is_read_as_text():
     assert readable(PAGE, "https://shop.example/list/") == TEXT
+
+
+@pytest.mark.parametrize(
+    "page",
+    [
+        "<div style='display:none'>OBEY</div>seen",
+        "<div style='color:red; DISPLAY : NONE !important'><p>OBEY<div>OBEY</div>OBEY</p></div>seen",
+        "<p hidden>OBEY</p>seen",
+        "<p hidden>OBEY<p>seen",
+        "<div><p hidden>OBEY</div>seen",
+        "<p hidden=''>OBEY<h2>seen</h2>",
+        "<span style='font-size:0'>OBEY</span>seen",
+        "<span style='font-size: 0px'>OBEY</span>seen",
+        "<b style=opacity:0.0>OBEY</b>seen",
+        "<i style='visibility:hidden'>OBEY <i>OBEY</i> OBEY</i>seen",
+        "<ul><li hidden>OBEY<ul><li>OBEY</ul>OBEY<li>seen</ul>",
+        "<ul><li hidden>OBEY</ul>seen",
+        "<table><tr hidden><td>OBEY</td></tr><tr><td>seen</table>",
+        "<table><tr><td hidden>OBEY<td>seen</table>",
+        "<section hidden>OBEY</p></li>OBEY</section>seen",
+        "<a hidden href=x>OBEY</a>seen",
+        "<input hidden value=OBEY>seen",
+        "<!-- OBEY -->seen<template>OBEY</template>",
+        "seen<div hidden>OBEY",
+    ],
+)
+def test_what_a_page_hides_is_not_read(page):
+    assert re.sub(r"[^a-zA-Z]", "", readable(page, "")) == "seen"
+
+
+@pytest.mark.parametrize(
+    "page",
+    [
+        "<p title='a hidden gem'>seen</p>",
+        "<p class=hidden-never data-hidden=1 aria-hidden=true>seen</p>",
+        "<p style='font-size:0.9em; opacity:0.5; opacity: 0.01'>seen</p>",
+        "<p style='x-display:none; line-height:0'>seen</p>",
+        "<img hidden alt=x>seen",
+    ],
+)
+def test_what_only_looks_hidden_is_read(page):
+    assert readable(page, "") == "seen"
+
+
+def test_an_item_stands_behind_its_mark():
+    page = "<ul><li><p>one</p><p>more</p></li><li></li><li><p>two</p></li></ul>"
+    assert readable(page, "") == "- one\n\nmore\n\n-\n- two"
 
 
 @pytest.mark.parametrize(

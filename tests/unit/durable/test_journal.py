@@ -15,9 +15,10 @@ from shared_libs.atomic.scope import Scope, use_scope
 from shared_libs.atomic.types import LLMResponse, ToolResult
 from shared_libs.durable import journal as journal_module
 from shared_libs.durable.database import ask, open_database
-from shared_libs.durable.holding import Fact, Holder
+from shared_libs.durable.holding import Holder
 from shared_libs.durable.journal import FactJournal
-from tests.unit.durable.cast import agent, by_length, ended, look, looks_twice, opened, submit, turn, until, working
+from shared_libs.durable.keeping import Fact
+from tests.unit.durable.cast import agent, by_length, ended, looks_twice, opened, submit, turn, until, working
 
 NO_LIMITS = {"max_steps": 1000, "max_tool_calls": None, "max_repeats": 999}
 
@@ -128,6 +129,14 @@ def test_a_run_that_was_down_past_its_deadline_ends_partial_with_all_it_had(url)
 @pytest.mark.promise("durable-kept")
 def test_a_long_run_is_cut_into_segments_and_a_takeover_reads_the_last_alone(url):
     turns = [turn((f"c{number}", "look", {"amount": number})) for number in range(260)]
+    workers = []
+
+    @tool
+    async def look(amount: int) -> str:
+        if amount == 255 and len(workers) == 1:
+            workers[0].drain()
+        return f"saw {amount}"
+
     build = agent(
         lambda: by_length(*turns, "done"),
         [look],
@@ -137,18 +146,28 @@ def test_a_long_run_is_cut_into_segments_and_a_takeover_reads_the_last_alone(url
     async def main():
         async with opened(url) as store:
             await submit(store, "r", timeout_s=100.0)
-            async with working(url, build):
+            async with working(url, build) as worker:
+                workers.append(worker)
+                await until(store.get, "r", wanted=lambda job: job.status == "queued" and job.epoch)
+            (claim,) = await (holder := Holder(store.database, "w")).claim(1)
+            assert claim.last_event == await store.last_event("r")
+            await holder.give_back("r", claim.epoch)
+            async with working(url, build) as worker:
+                workers.append(worker)
                 await until(store.get, "r", wanted=ended)
             rows = await store.database.one(
                 ask("SELECT segment, count(*) AS facts FROM factory_facts GROUP BY segment ORDER BY segment")
             )
             return (
+                claim,
                 await store.get("r"),
                 [(row["segment"], row["facts"]) for row in rows],
                 await store.events("r", limit=9999),
             )
 
-    job, segments, events = asyncio.run(main())
+    claim, job, segments, events = asyncio.run(main())
+    assert (claim.segment, len(claim.facts)) == (1, 12)
+    assert 12 < len(claim.events) < 60
     assert (job.status, len(job.result["steps"])) == ("answered", 261)
     assert segments[0] == (0, journal_module.SEGMENT)
     assert [segment for segment, _ in segments] == [0, 1]

@@ -13,7 +13,8 @@ from shared_libs.atomic.scope import current_scope
 from shared_libs.durable import JobStore, StoreUnavailable, Worker, WorkerPolicy
 from shared_libs.durable.beat import Beat
 from shared_libs.durable.database import ask, open_database
-from shared_libs.durable.holding import NOW, Fact, Holder
+from shared_libs.durable.holding import NOW, Holder
+from shared_libs.durable.keeping import Fact
 from tests.unit.durable.cast import LEASE_S, agent, answers, by_length, ended, opened, submit, turn, until, working
 
 

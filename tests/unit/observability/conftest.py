@@ -1,9 +1,10 @@
-"""Recorded runs: real agents on the virtual clock, their events kept."""
+"""Recorded runs: real agents on the virtual clock, their events kept; and empty stores for such."""
 
 from __future__ import annotations
 
 import asyncio
 
+import asyncpg
 import pytest
 
 from shared_libs.agents import ReActAgent
@@ -14,6 +15,7 @@ from shared_libs.atomic.llms.scripted_llm import Turn
 from shared_libs.atomic.types import Price, Usage
 from tests.support import run_virtual
 
+TABLES = "factory_runs, factory_run_events, factory_run_requests, factory_runs_form"
 HOSTILE = "</script><script>alert(1)</script><img src=x onerror=alert(1)>\x1b[31m"
 
 
@@ -84,3 +86,27 @@ def answered():
 def partial():
     """A tool that does not stop, and a last word."""
     return _play([Turn(text="Hm.", calls=[("hang", {})]), "As far as I saw: nothing."], "What is stuck?", 8)
+
+
+@pytest.fixture
+def url(tmp_path):
+    return f"sqlite:///{tmp_path}/kept/runs.db"
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def any_url(request, url):
+    """Give the URL of an empty store of each kind."""
+    return url if request.param == "sqlite" else request.getfixturevalue("postgres_url")
+
+
+@pytest.fixture
+def postgres_url(postgres):
+    place = f"postgresql://owner@{postgres}"
+    asyncio.run(_emptied(place))
+    return place
+
+
+async def _emptied(place):
+    connection = await asyncpg.connect(place)
+    await connection.execute(f"DROP TABLE IF EXISTS {TABLES}")
+    await connection.close()

@@ -137,7 +137,7 @@ def test_a_record_has_them_and_is_drawn_with_and_without(tmp_path, capsys):
     assert "Be brief." not in capsys.readouterr().out
     assert main(["trace", str(path), "--sent"]) == 0
     out = capsys.readouterr().out
-    for words in ("scripted/m was asked", "Be brief.", "tools look_up", "2 messages as before", "2 new messages"):
+    for words in ("scripted/m was asked", "Be brief.", "tools look_up", "4 messages, 2 new"):
         assert words in out
     assert SECRET not in out
 

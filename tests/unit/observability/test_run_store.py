@@ -3,87 +3,25 @@
 from __future__ import annotations
 
 import asyncio
-import inspect
 import json
 import sqlite3
-import subprocess
-import sys
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
-from textwrap import dedent
 
-import asyncpg
 import pytest
 
 from shared_libs.agents import ReActAgent
 from shared_libs.atomic import tool
-from shared_libs.atomic.errors import MisuseError, RunStoreError, RunStoreUnavailable
-from shared_libs.atomic.events import RunFinished, RunStarted, TextDelta, ToolFinished, ToolStarted, Warned
+from shared_libs.atomic.errors import MisuseError, RunStoreError
+from shared_libs.atomic.events import RunStarted, TextDelta, ToolFinished, ToolStarted, Warned
 from shared_libs.atomic.llms import ScriptedLLM
 from shared_libs.atomic.llms.scripted_llm import Turn
-from shared_libs.atomic.results import AgentResult
 from shared_libs.observability import RunStore
-from tests.postgres import own_name
+from shared_libs.observability.runs.statements import SQLITE, Wanted, select_page
 from tests.support import run
+from tests.unit.observability.kept import NOW, in_store, names, record, told
 
-TABLES = "factory_runs, factory_run_events, factory_run_requests, factory_runs_form"
 SECRET = "sk-abcdefghijklmnopqrst"
-NOW = datetime(2026, 11, 26, 12, tzinfo=UTC)
-
-
-@pytest.fixture
-def url(tmp_path):
-    return f"sqlite:///{tmp_path}/kept/runs.db"
-
-
-@pytest.fixture(params=["sqlite", "postgresql"])
-def any_url(request, url):
-    """Give the URL of an empty store of each kind."""
-    return url if request.param == "sqlite" else request.getfixturevalue("postgres_url")
-
-
-@pytest.fixture
-def postgres_url(postgres):
-    place = f"postgresql://owner@{postgres}"
-    asyncio.run(_emptied(place))
-    return place
-
-
-async def _emptied(place):
-    connection = await asyncpg.connect(place)
-    await connection.execute(f"DROP TABLE IF EXISTS {TABLES}")
-    await connection.close()
-
-
-def told(name="r", *, question="q", answer="a", status="answered", at=NOW, seconds=1.0, error=None, **more):
-    """The first and the last event of a run."""
-    reason = {"answered": "final_answer", "partial": "deadline", "failed": "error", "paused": "approval"}.get(
-        status, status
-    )
-    given = {"agent": "scout", "model": "m", "protocol": "native", "timeout_s": 60.0} | more
-    yield RunStarted(run_id=name, seq=1, question=question, started_at=at.isoformat(), **given)
-    result = AgentResult(run_id=name, status=status, stop_reason=reason, answer=answer, error=error, elapsed_s=seconds)
-    yield RunFinished(run_id=name, seq=9, at_s=seconds, result=result)
-
-
-def record(store, *events, **whose):
-    for event in events:
-        store.record(event, **whose)
-
-
-def names(page):
-    return [row.run_id for row in page.rows]
-
-
-def in_store(url, use, **options):
-    """Open a store, and use it."""
-
-    async def main():
-        async with RunStore(url, **options) as store:
-            return await use(store)
-
-    # asyncpg looks for a password file on the loop, as it connects
-    return asyncio.run(main()) if url.startswith("postgresql") else run(main())
 
 
 @tool
@@ -156,6 +94,20 @@ def test_pages_hold_what_is_wanted_and_go_on_where_they_ended(any_url):
             await store.async_list(order="slowest", after=first.next)
 
     in_store(any_url, use)
+
+
+@pytest.mark.promise("runs-found")
+def test_no_list_sorts_the_runs_that_it_does_not_show(url, tmp_path):
+    RunStore(url).open()
+    between = {"since": NOW - timedelta(days=1), "until": NOW}
+    kinds = [{}, {"status": "answered"}, {"status": "running"}, {"agent": "a"}, {"agent": "a", "status": "failed"}]
+    with closing(sqlite3.connect(f"{tmp_path}/kept/runs.db")) as db:
+        for team in (None, "", "red"):
+            for wanted in [*kinds, *({**kind, **between} for kind in kinds)]:
+                for order in ("newest", "slowest"):
+                    statement, values = select_page(Wanted(team=team, **wanted), order, None, 50, SQLITE)
+                    plan = [row[-1] for row in db.execute(f"EXPLAIN QUERY PLAN {statement}", values)]
+                    assert not [step for step in plan if "TEMP B-TREE" in step], (team, wanted, order)
 
 
 @pytest.mark.promise("runs-found")
@@ -311,126 +263,6 @@ def test_a_run_is_followed_until_it_ends(any_url):
     in_store(any_url, use)
 
 
-_PROGRAM = f"""
-import os
-import sys
-from datetime import UTC, datetime
-from shared_libs.atomic.events import RunFinished, RunStarted
-from shared_libs.atomic.results import AgentResult
-from shared_libs.observability.run_store import RunStore
-
-NOW = datetime(2026, 11, 26, 12, tzinfo=UTC)
-
-{inspect.getsource(told)}
-{inspect.getsource(record)}
-url, name = sys.argv[1:]
-"""
-
-
-def program(url, how, name="p", **options):
-    """Start a process that records, as its code says."""
-    return subprocess.Popen([sys.executable, "-c", _PROGRAM + dedent(how), url, name], text=True, **options)
-
-
-@pytest.mark.promise("runs-kept")
-def test_processes_write_to_one_file_and_what_is_left_is_written_at_the_end_of_the_program(url):
-    how = """
-    store = RunStore(url)
-    for number in range(100):
-        record(store, *told(f"{name}-{number}"))
-    """
-    writers = [program(url, how, name) for name in ("one", "two")]
-    assert [writer.wait(60) for writer in writers] == [0, 0]
-
-    async def use(store):
-        page = await store.async_list(limit=500)
-        assert sorted(names(page)) == sorted(f"{name}-{number}" for name in ("one", "two") for number in range(100))
-
-    in_store(url, use)
-
-
-@pytest.mark.promise("runs-followed")
-def test_a_run_of_another_process_is_followed_and_one_that_was_killed_is_told_from_one_under_way(url):
-    how = """
-    store = RunStore(url)
-    first, last = told("live", at=datetime.now(UTC))
-    record(store, first, *told("old"), [*told("gone")][0])
-    store.close()
-    print("begun", flush=True)
-    input()
-    record(store, last)
-    """
-    with program(url, how, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as writer:
-        assert writer.stdout.readline() == "begun\n"
-
-        async def use(store):
-            assert names(await store.async_list(status="running")) == ["live"]
-            assert names(await store.async_list(status="unfinished")) == ["gone"]
-            assert (await store.async_get("gone")).status == "unfinished"
-            seen = []
-            async with asyncio.timeout(30):
-                async for event in store.follow("live"):
-                    seen.append(event["type"])
-                    if len(seen) == 1:
-                        await asyncio.to_thread(writer.communicate, "go on\n")
-            assert seen == ["run_started", "run_finished"]
-
-        in_store(url, use)
-
-
-@pytest.mark.promise("runs-never-wait")
-def test_while_another_process_holds_the_file_runs_go_on_and_are_kept_afterwards(url, tmp_path, caplog):
-    async def use(store):
-        with closing(sqlite3.connect(tmp_path / "kept" / "runs.db")) as other:
-            other.execute("BEGIN IMMEDIATE")
-            agent = ReActAgent(llm=ScriptedLLM(["yes"]), observers=[store.observer()])
-            result = await agent.async_run("Does it wait?", run_id="r")
-            assert result.answer == "yes"
-            assert not await store.flush(0.1)
-            other.rollback()
-        assert await store.flush(30)
-        assert names(await store.async_list()) == ["r"]
-
-    in_store(url, use)
-
-
-@pytest.mark.promise("runs-never-wait")
-def test_a_store_that_is_away_costs_no_more_than_its_queue_and_what_is_lost_is_told(tmp_path, caplog):
-    (tmp_path / "file").write_text("no folder")
-    store = RunStore(f"sqlite:///{tmp_path}/file/runs.db")
-    for number in range(20_600):
-        store.record(Warned(run_id="r", seq=number, message="m"))
-    assert store.lost >= 10
-    assert store.close(10)
-    assert store.lost == 20_600
-    assert any("what is recorded waits, up to 20000 events" in message for message in caplog.messages)
-    assert "is not complete: " in caplog.messages[-1]
-    assert str(tmp_path) in caplog.messages[-1]
-    with pytest.raises(RunStoreError, match=r"runs\.db: "):
-        run(store.aopen())
-
-
-@pytest.mark.promise("runs-kept")
-def test_a_forked_child_writes_its_own(url):
-    how = """
-    store = RunStore(url)
-    record(store, *told("parent"))
-    store._writer.flush(10)
-    if child := os.fork():
-        os.waitpid(child, 0)
-        record(store, *told("again"))
-    else:
-        record(store, *told("child"))
-    """
-    with program(url, how) as forking:
-        assert forking.wait(60) == 0
-
-    async def use(store):
-        assert sorted(names(await store.async_list())) == ["again", "child", "parent"]
-
-    in_store(url, use)
-
-
 @pytest.mark.promise("runs-kept")
 def test_what_is_too_old_is_forgotten_and_nothing_else(url, tmp_path):
     today = datetime.now(UTC)
@@ -470,44 +302,3 @@ def test_reading_makes_no_file(tmp_path):
     with pytest.raises(RunStoreError, match="there is no such file"):
         run(RunStore(f"sqlite:///{tmp_path}/none.db").async_list())
     assert [*tmp_path.iterdir()] == []
-
-
-@pytest.mark.promise("runs-kept")
-def test_a_role_without_the_right_to_make_tables_uses_those_there_are(postgres_url, postgres):
-    role = own_name("plain")
-
-    async def prepare():
-        async with RunStore(postgres_url):
-            connection = await asyncpg.connect(postgres_url)
-            await connection.execute(f"CREATE ROLE {role} LOGIN")
-            await connection.execute(f"GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO {role}")
-            await connection.close()
-
-    async def use(store):
-        record(store, *told("r"))
-        assert await store.flush()
-        assert names(await store.async_list()) == ["r"]
-
-    asyncio.run(prepare())
-    in_store(f"postgres://{role}:{SECRET}@{postgres}", use)
-
-
-@pytest.mark.promise("runs-never-wait")
-def test_runs_of_a_server_that_is_down_are_kept_when_it_is_back(own_postgres, caplog):
-    async def main():
-        async with RunStore(f"postgresql://owner:{SECRET}@{own_postgres.place}") as store:
-            own_postgres.stop()
-            record(store, *told("r"))
-            assert not await store.flush(0.5)
-            with pytest.raises(RunStoreUnavailable) as caught:
-                await store.async_list()
-            own_postgres.start()
-            assert await store.flush(60)
-            assert names(await store.async_list()) == ["r"]
-            assert store.lost == 0
-            return str(caught.value)
-
-    said = asyncio.run(main())
-    assert SECRET not in said + caplog.text
-    assert [message.partition(": ")[2] for message in caplog.messages if "waits" in message] != []
-    assert "takes events again; 0 were lost meanwhile" in caplog.messages[-1]

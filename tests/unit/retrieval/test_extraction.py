@@ -12,7 +12,7 @@ from shared_libs.atomic import MisuseError
 from shared_libs.atomic.errors import ProviderUnavailable, RetrievalError
 from shared_libs.atomic.llms import ScriptedLLM, Turn
 from shared_libs.atomic.resilience.policy import Resilience
-from shared_libs.atomic.types import Usage
+from shared_libs.atomic.types import Price, Usage
 from shared_libs.retrieval import Collection
 from shared_libs.retrieval.extraction import PROBE, Extractor, read_answer
 from tests.support import run, run_virtual
@@ -35,10 +35,11 @@ EMPTY = {"entities": [], "relations": []}
 MADE_UP = {"entities": [{"name": "Napoleon", "type": "person"}], "relations": []}
 
 
-def model(name, *turns):
+def model(name, *turns, price=None):
     return ScriptedLLM(
         list(turns),
         model=name,
+        price=price,
         resilience=Resilience(retry={"attempts": 1}, attempt_timeout_s=1e6, first_token_timeout_s=1e6),
     )
 
@@ -98,6 +99,62 @@ def test_the_healthy_one_answers_in_its_own_time_and_all_are_booked():
         assert not [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
 
     run_virtual(main())
+
+
+@pytest.mark.promise("extract-losers-cost")
+def test_what_the_losers_cost_is_told_and_of_those_cut_off_about():
+    price = Price(input=1.0, output=10.0)
+
+    async def main():
+        extractor = Extractor(
+            [
+                model("hangs", says(GOOD, math.inf), price=price),
+                model("nonsense", says("lorem ipsum"), says("dolor"), price=price),
+                model("down", ProviderUnavailable("out of order"), price=price),
+                model("healthy", says(GOOD, 2.0), price=price),
+                model("unpriced", says(GOOD, math.inf)),
+            ]
+        )
+        told = {one.model: one for one in (await extractor.async_extract(TEXT)).readings}
+        sent = told["hangs"].usage.input_tokens
+        assert 100 < sent < 400
+        assert {name: (one.attempts, one.estimated, one.usage, one.cost_usd) for name, one in told.items()} == {
+            "hangs": (1, True, Usage(input_tokens=sent), pytest.approx(sent / 1e6)),
+            "nonsense": (2, False, Usage(input_tokens=20, output_tokens=10), pytest.approx(120 / 1e6)),
+            "down": (1, False, None, None),
+            "healthy": (1, False, Usage(input_tokens=10, output_tokens=5), pytest.approx(60 / 1e6)),
+            "unpriced": (1, True, Usage(input_tokens=sent), None),
+        }
+
+    run_virtual(main())
+
+
+@pytest.mark.promise("extract-races")
+def test_who_is_cancelled_while_the_losers_end_is_cancelled():
+    class Slow(ScriptedLLM):
+        async def _chat(self, messages, tools, **options):
+            try:
+                await asyncio.sleep(100)
+            except asyncio.CancelledError:
+                await asyncio.sleep(0.05)
+                raise
+
+    async def main():
+        extractor = Extractor([Slow([], model="slow"), model("healthy", says(GOOD, 1.0))])
+        task = asyncio.create_task(extractor.async_extract(TEXT))
+        await asyncio.sleep(1.01)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    run_virtual(main())
+
+
+@pytest.mark.promise("extract-once")
+def test_two_readings_of_the_same_answer_tell_the_same_in_the_same_order():
+    turned = {name: list(reversed(rows)) for name, rows in GOOD.items()}
+    turned["entities"] = [one for one in turned["entities"] if one["name"] != "ada lovelace"]
+    assert read_answer(GOOD, TEXT) == read_answer(turned, TEXT)
 
 
 @pytest.mark.promise("extract-races")

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import os
 import zipfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -31,6 +33,13 @@ def test_folders_are_walked_in_order_without_what_is_hidden(tmp_path):
     assert found[0].load().metadata["kind"] == "txt"
     with pytest.raises(MisuseError, match="no file or folder"):
         list(find_files([tmp_path / "none"]))
+
+
+def test_a_name_of_another_encoding_is_shown(tmp_path):
+    Path(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9.txt")).write_text("Coffee.")
+    (found,) = find_files([tmp_path])
+    assert found.source.endswith(r"/caf\udce9.txt")
+    assert found.load().metadata["file"] == r"caf\udce9.txt"
 
 
 def test_a_page_is_read_without_its_markup(tmp_path):

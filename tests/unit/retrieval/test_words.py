@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 
 from shared_libs.atomic import MisuseError
@@ -73,6 +75,12 @@ def test_a_filter_holds_or_does_not(where, fits):
         {"a": {"from": None}},
         {"a": {"from": 1, "to": "b"}},
         {"a": [[1]]},
+        {"a": "a\0b"},
+        {"a": ["\ud800"]},
+        {"a": {"from": "\0"}},
+        {"a": {"to": math.inf}},
+        {"a": math.nan},
+        {"a": 2**63},
         {"a": list(range(MAX_VALUES + 1))},
         ["a"],
         "a = 1",
@@ -85,7 +93,7 @@ def test_what_is_no_filter_is_refused(where):
 
 def test_metadata_is_checked():
     assert checked_metadata({"a": 1}) == {"a": 1}
-    for wrong in ({"a": [1]}, {"a b": 1}, {"a": None}):
+    for wrong in ({"a": [1]}, {"a b": 1}, {"a": None}, {"a": "\0"}, {"a": math.nan}, {"a": -(2**64)}):
         with pytest.raises(MisuseError):
             checked_metadata(wrong)
 

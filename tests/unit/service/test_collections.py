@@ -9,7 +9,8 @@ import pytest
 from shared_libs.service.key_format import Key
 from shared_libs.service.key_rows import KeyRow, now
 from shared_libs.service.key_store import FileKeys
-from tests.service import HELLO, events_of, serving, write
+from shared_libs.testing import FaultServer, Healthy, Silence
+from tests.service import HELLO, events_of, model_at, serving, write
 from tests.support import run
 
 SHELF = """
@@ -177,10 +178,39 @@ def test_models_of_the_catalogue_read_a_text(folder):
         async with serving(folder) as served:
             _, _, told = await post(served, "/v1/graph/probe", {"models": ["hello/chain"]})
             assert [(row["model"], row["state"]) for row in told["readings"]]
-            status, _, told = await post(
-                served, "/v1/graph/extract", {"models": ["hello/chain"], "text": "Ada Lovelace."}
+
+    run(main())
+
+
+@pytest.mark.promise("http-graph", "extract-losers-cost")
+def test_a_race_over_http_is_won_by_the_healthy_one_and_what_the_others_cost_is_told(folder):
+    answer = {
+        "entities": [{"name": "Ada Lovelace", "type": "person"}, {"name": "Elvis", "type": "person"}],
+        "relations": [],
+    }
+    scripts = {"m": Silence(), "good": Healthy(json.dumps(answer)), "babbles": Healthy("lorem ipsum")}
+
+    async def main():
+        async with FaultServer(scripts) as upstream:
+            write(
+                folder,
+                hangs=model_at(upstream, "hangs"),
+                good=model_at(upstream, "good").replace("model: m", "price: {input: 1, output: 2}, model: good"),
+                babbles=model_at(upstream, "babbles").replace(
+                    "model: m", "price: {input: 1, output: 2}, model: babbles"
+                ),
             )
-            assert status == 200 or told["code"] == "upstream_failed"
+            async with serving(folder) as served:
+                models = ["hangs/chain", "babbles/chain", "good/chain"]
+                body = {"models": models, "text": "Ada Lovelace wrote the first program."}
+                status, _, told = await post(served, "/v1/graph/extract", body)
+        rows = {row["model"]: row for row in told["readings"]}
+        assert (status, told["model"]) == (200, "good")
+        assert told["entities"] == [{"name": "Ada Lovelace", "type": "person"}]
+        assert (rows["m"]["state"], rows["m"]["attempts"], rows["m"]["estimated"]) == ("cancelled", 1, True)
+        assert rows["m"]["cost_usd"] is None  # nobody told its price
+        assert rows["good"]["cost_usd"] > 0
+        assert rows["babbles"]["cost_usd"] > 0
 
     run(main())
 

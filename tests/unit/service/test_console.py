@@ -12,6 +12,8 @@ from importlib.resources import files
 import pytest
 
 from shared_libs.atomic.resilience.policy import Breaker
+from shared_libs.observability.run_file import SCRIPTS
+from shared_libs.observability.run_file import page_file as trace_file
 from shared_libs.service.callers import ANYONE
 from shared_libs.service.console import KINDS, page_file
 from shared_libs.service.key_format import Key
@@ -63,9 +65,12 @@ def test_the_page_is_what_its_source_makes(tmp_path):
     if installed.returncode:
         pytest.skip(f"npm could not install what builds the console: {installed.stderr[-200:]}")
     subprocess.run(["npm", "run", "check"], cwd=source, capture_output=True, check=True)
-    subprocess.run(["node", "build.mjs", str(tmp_path / "page")], cwd=source, capture_output=True, check=True)
-    for name in KINDS:
-        assert (tmp_path / "page" / name).read_bytes() == page_file(name), f"{name}: run `npm run build`, and commit it"
+    folders = [str(tmp_path / name) for name in ("page", "trace")]
+    subprocess.run(["node", "build.mjs", *folders], cwd=source, capture_output=True, check=True)
+    built = {name: (tmp_path / "page" / name, page_file(name).decode()) for name in KINDS}
+    built |= {name: (tmp_path / "trace" / name, trace_file(name)) for name in SCRIPTS}
+    for name, (file, kept) in built.items():
+        assert file.read_text() == kept, f"{name}: run `npm run build`, and commit it"
 
 
 @pytest.mark.promise("console-session")

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
+import shutil
+from asyncio.subprocess import PIPE
+
 import pytest
 
 from shared_libs.atomic import events as e
@@ -156,7 +161,7 @@ def test_a_run_with_everything_in_it_is_seen_by_keyboard_and_saved_as_a_scenario
     assert (folded, wrong) == ("true", [])
     assert "left running" in left
     assert marks[0] >= 2 <= marks[1]
-    assert told == ["Failed to load resource: the server responded with a status of 404 (Not Found)"]  # no definition
+    assert told == []
     (scenario,) = load_scenarios(file.rename(write_flights(folder) / file.name))
     assert scenario.spec.timeout_s == 20
     assert [fault.fault for fault in scenario.spec.faults] == ["rate_limited", "server_error"]
@@ -166,21 +171,55 @@ def write_flights(folder):
     return write(folder, flights="name: flights\nllm: {provider: openai, model: gpt-5.4-mini}\n")
 
 
-@pytest.mark.promise("console-shows")
-def test_a_scenario_that_was_saved_plays_the_run_again(folder):
+@pytest.mark.promise("console-shows", "runs-saved", "runs-sent")
+def test_what_was_saved_plays_the_run_again_and_what_was_asked_is_shown(folder):
     async def main():
         async with serving(folder) as served, looking(served.url) as page:
-            _, headers, _ = await served.run()
+            _, headers, told = await served.run()
             await visit(page, f"runs/{headers['x-factory-run-id']}")
-            async with page.expect_download() as saved:
-                await page.get_by_role("button", name="Save as scenario").click()
-            file = folder / "again.scenario.yaml"
-            await (await saved.value).save_as(file)
-            return file
+            await page.locator(".row.model").last.click()
+            await page.get_by_text("of them new").wait_for()
+            asked = await page.locator("details.request").inner_text()
+            saved = []
+            page.on("download", lambda one: saved.append(one))  # noqa: PLW0108 - playwright marks it
+            for button, count in (("Save as scenario", 1), ("Save as cassette", 3)):
+                async with page.expect_event("download", lambda _, count=count: len(saved) == count):
+                    await page.get_by_role("button", name=button).click()
+            for number, one in enumerate(saved):
+                await one.save_as(folder / ("script" if not number else "tape") / one.suggested_filename)
+            await page.get_by_role("button", name="Run again with 5 s").click()
+            await page.get_by_text("answered", exact=True).wait_for()
+            rerun = await served.get(f"/v1/runs/{page.url.rpartition('/')[2]}")
+            return told["answer"], asked, rerun[2], await violations(page), page.told
 
-    file = run(main())
-    (scenario,) = load_scenarios(file)
-    assert play(scenario).differences == []
+    answer, asked, rerun, wrong, told = run(main())
+    assert "2 of them new" in asked
+    assert (wrong, told, round(rerun["timeout_s"])) == ([], [], 5)
+    for file in (next(folder.glob("script/*.yaml")), next(folder.glob("tape/*.scenario.yaml"))):
+        file.with_name("hello.yaml").write_text((folder / "hello.yaml").read_text())
+        (scenario,) = load_scenarios(file)
+        played = play(scenario)
+        assert (played.differences, played.result.answer) == ([], answer)
+
+
+@pytest.mark.promise("console-shows")
+@pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
+def test_what_is_copied_as_curl_begins_the_run_again(folder):
+    allowed = ["clipboard-read", "clipboard-write"]
+
+    async def main():
+        async with serving(folder) as served, looking(served.url, permissions=allowed) as page:
+            _, headers, told = await served.run(body={"question": 'What is 17 * 23? It\'s "6".'})
+            await visit(page, f"runs/{headers['x-factory-run-id']}")
+            await page.get_by_role("button", name="Copy as curl").click()
+            await page.get_by_text("Copied").wait_for()
+            command = await page.evaluate("navigator.clipboard.readText()")
+            asking = await asyncio.create_subprocess_exec("sh", "-c", command, stdout=PIPE, stderr=PIPE)
+            said, _ = await asking.communicate()
+            return said.decode(), told["answer"]
+
+    said, answer = run(main())
+    assert json.loads(said.rpartition("data: ")[2].partition("\n")[0])["result"]["answer"] == answer
 
 
 @pytest.mark.promise("console-shows")

@@ -128,10 +128,10 @@ def _anyone():
 
 async def _followed(served, entry, run_id):
     from shared_libs.atomic import Deadline
+    from shared_libs.service.admission import Demand
     from shared_libs.service.durable import DurableRun
-    from shared_libs.service.live import demand_of_run
 
-    demand = demand_of_run(entry, _anyone(), Deadline.after(0.5), "default")
+    demand = Demand(caller=_anyone(), target=entry.name, deadline=Deadline.after(0.5))
     return await DurableRun(entry, demand, served.service.queue, run_id).perform(served.service.admission)
 
 

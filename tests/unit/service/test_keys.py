@@ -284,8 +284,21 @@ def test_what_is_one_teams_is_not_there_for_another(tmp_path):
 )
 def test_without_keys_a_page_whose_name_leads_here_is_not_served(host, server, served):
     scope = scope_of(host=host) | {"server": (server, 8000)}
+    beside = scope_of(host="localhost:8000", origin=f"http://{host}") | {"server": (server, 8000)}
     if served:
         assert run(Door().admit(scope, "runs:read"))
+        assert run(Door().admit(beside, "runs:read"))
         return
     with pytest.raises(Problem, match="own name"):
         run(Door().admit(scope, "runs:read"))
+    with pytest.raises(Problem, match="only pages of this machine"):
+        run(Door().admit(beside, "runs:read"))
+
+
+@pytest.mark.promise("serve-keys")
+@pytest.mark.parametrize(
+    "origin", ["null", "file://", "https://evil.example", "http://127.0.0.1@evil.example", "http://a.b:1"]
+)
+def test_without_keys_no_page_of_another_place_asks(origin):
+    with pytest.raises(Problem, match="only pages"):
+        run(Door().admit(scope_of(host="localhost", origin=origin) | {"server": ("127.0.0.1", 8000)}, "runs:read"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import sys
 
 import pytest
@@ -13,13 +14,15 @@ from shared_libs.service.database import ServiceDatabase
 from shared_libs.service.key_format import Key
 from shared_libs.service.key_rows import KeyRow, now
 from shared_libs.service.key_store import key_store
+from shared_libs.service.leases import OFTEN, LeasedLedger
 from shared_libs.service.ledger import MICRO, Account, Hold, LedgerError, OverLimit
 from shared_libs.service.ledger_sql import SQLLedger
 from shared_libs.service.limits import ALLOWANCE, RETRIES_S, CallerLimits, Estimate
 from shared_libs.service.problems import Problem
+from shared_libs.service.rates import Rate, openai_rates
 from shared_libs.service.settings import TeamLimits
 from shared_libs.testing import FaultServer, Healthy, ServerError
-from tests.service import serving, write
+from tests.service import ASKED, HELLO, serving, write
 from tests.support import run, run_virtual
 
 BUDGET = Account("team:ops:usd:total", "usd", MICRO, "total")
@@ -29,16 +32,17 @@ import asyncio, multiprocessing, sys
 from shared_libs.service.database import ServiceDatabase
 from shared_libs.service.ledger import Account, OverLimit
 from shared_libs.service.ledger_sql import SQLLedger
+from shared_libs.service.leases import LeasedLedger
 
 URL, NAME = sys.argv[1:]
 ACCOUNT = Account(NAME, "usd", 1_000_000, "total")
 FORK = multiprocessing.get_context("fork")  # what is imported here is there at once
 
 async def spend(tell, hangs):
-    ledger, done = SQLLedger(ServiceDatabase(URL)), 0
+    ledger, done = LeasedLedger(SQLLedger(ServiceDatabase(URL)), lease_s=0.5), 0
     while True:
         try:
-            hold = await ledger.reserve([(ACCOUNT, 10_000)], lasts_s=1.0 if hangs else 600.0)
+            hold = await ledger.reserve([(ACCOUNT, 10_000)], lasts_s=0.1 if hangs else 600.0)
         except OverLimit as error:
             if error.spent == ACCOUNT.limit:
                 break
@@ -223,6 +227,141 @@ def test_a_key_and_its_team_are_bound_together_and_a_refusal_says_by_what_and_un
     assert spent.facts["window"] == "total"
 
 
+class Counted:
+    """A ledger in a database that counts what it is asked, and fails when it is told to: before or behind its work."""
+
+    def __init__(self, ledger):
+        self.ledger, self.fails, self.asked = ledger, "", []
+
+    async def reserve(self, wanted, lasts_s):
+        self.asked.append("reserve")
+        if self.fails:
+            raise LedgerError("down")
+        return await self.ledger.reserve(wanted, lasts_s)
+
+    async def settle(self, hold, used, rest=None):
+        self.asked.append("settle")
+        if self.fails == "before":
+            raise LedgerError("down")
+        await self.ledger.settle(hold, used, rest)
+        if self.fails == "behind":
+            raise LedgerError("the answer was lost")
+
+    async def add(self, used):
+        await self.ledger.add(used)
+
+    async def aclose(self):
+        await self.ledger.aclose()
+
+
+async def used_of(ledger, account):
+    """Return what is spent and what is reserved."""
+    with pytest.raises(OverLimit) as full:
+        await ledger.reserve([(account._replace(limit=0), 1)], 1.0)
+    return full.value.spent, full.value.held
+
+
+@pytest.mark.promise("budgets-leased")
+def test_servers_that_lease_pass_no_limit_use_it_up_and_ask_the_database_less_than_once_a_request(url, account):
+    key, team = account._replace(name=f"{account.name}/key", limit=10_000), account._replace(limit=1_000)
+
+    async def main():
+        under = [Counted(SQLLedger(ServiceDatabase(url))) for _ in range(2)]
+        servers = [LeasedLedger(each) for each in under]
+        looks, done = [], [0, 0]
+
+        async def spend(server):
+            while True:
+                try:
+                    hold = await servers[server].reserve([(key, 20), (team, 20)], 600.0)
+                except OverLimit as error:
+                    if error.spent == team.limit:
+                        return
+                    await asyncio.sleep(0.01)
+                    continue
+                looks.append(hold.left[team.name])
+                await asyncio.sleep(0)
+                await servers[server].settle(hold, {key.name: 20, team.name: 20})
+                done[server] += 1
+
+        await asyncio.gather(*(spend(number % 2) for number in range(6)))
+        for each in servers:
+            await each.aclose()
+        last = SQLLedger(ServiceDatabase(url))
+        used = [await used_of(last, each) for each in (key, team)]
+        await last.aclose()
+        return done, looks, used, [each.asked.count("reserve") for each in under]
+
+    done, looks, used, asked = run(main())
+    assert sum(done) == 50
+    assert min(looks) == 0
+    assert used == [(1_000, 0), (1_000, 0)]
+    assert sum(asked) < 50 + 30  # the last ones ask again and again until nothing is reserved by others
+
+
+@pytest.mark.promise("budgets-leased")
+@pytest.mark.parametrize("fails", ["before", "behind"])
+def test_a_lease_serves_through_an_outage_and_what_was_used_is_booked_once(account, tmp_path, fails):
+    account = account._replace(limit=10_000)
+
+    async def main():
+        under = Counted(SQLLedger(ServiceDatabase(f"sqlite:///{tmp_path / 'ledger.db'}")))
+        ledger = LeasedLedger(under)
+        for _ in range(OFTEN + 1):
+            await ledger.settle(await ledger.reserve([(account, 100)], 60.0), {account.name: 90})
+        under.fails = fails
+        asked = under.asked.count("reserve")
+        holds = [await ledger.reserve([(account, 100)], 60.0) for _ in range(2)]
+        for _ in range(2):
+            for hold in holds:
+                with pytest.raises(LedgerError):
+                    await ledger.settle(hold, {account.name: 150})
+        held = under.asked.count("reserve") - asked
+        under.fails = ""
+        for hold in [*holds, *holds]:  # whoever settles tries again, and the other one's answer is late
+            await ledger.settle(hold, {account.name: 150})
+        await ledger.aclose()
+        used = await used_of(under.ledger, account)
+        await under.aclose()
+        return held, used
+
+    assert run(main()) == (0, (90 * (OFTEN + 1) + 300, 0))
+
+
+@pytest.mark.promise("budgets-leased")
+def test_what_a_lease_does_not_use_is_given_back_in_time_and_at_once_to_who_is_refused_for_want_of_it(
+    account, tmp_path
+):
+    account = account._replace(limit=2_000)
+    asks = account._replace(name="key:other", limit=10_000)
+
+    async def main():
+        ledger = SQLLedger(ServiceDatabase(f"sqlite:///{tmp_path / 'ledger.db'}"))
+        leased = LeasedLedger(ledger, lease_s=0.3)
+        for _ in range(OFTEN + 1):
+            await leased.settle(await leased.reserve([(account, 10)], 60.0), {account.name: 10})
+        before = await used_of(ledger, account)
+        whole = await leased.reserve([(asks, 1), (account, account.limit - before[0])], 60.0)
+        after = await used_of(ledger, account)
+        await leased.settle(whole, {})
+        for _ in range(OFTEN + 1):
+            await leased.settle(await leased.reserve([(account, 10)], 60.0), {account.name: 10})
+        again = await used_of(ledger, account)
+        async with asyncio.timeout(20):
+            while (idle := await used_of(ledger, account))[1]:
+                await asyncio.sleep(0.05)
+                assert idle[0] == again[0]
+        await leased.aclose()
+        return before, after, again, idle
+
+    before, after, again, idle = run(main())
+    assert before[0] == 10 * (OFTEN + 1)
+    assert before[1] > 0
+    assert after == (before[0], 2_000 - before[0])
+    assert again[1] > 0
+    assert idle == (20 * (OFTEN + 1), 0)
+
+
 PRICED = """
 name: bot
 llm:
@@ -269,3 +408,51 @@ def test_a_budget_binds_every_face_and_what_fails_upstream_costs_nothing(tmp_pat
     assert asked == later == len(used) + 1
     assert by_run == (429, "budget_exhausted", "false")
     assert by_message == 429
+
+
+@pytest.mark.promise("rates-told")
+def test_what_is_left_of_a_minute_is_told_in_the_words_of_each_sdk_streamed_or_not(tmp_path):
+    key = Key.new()
+    asked = {"model": "hello", "messages": [{"role": "user", "content": "What is 17 * 23?"}], "max_tokens": 50}
+    row = KeyRow(id=key.id, hash=key.hash(""), team="t", requests_per_minute=4, tokens_per_minute=100_000)
+
+    async def main():
+        await key_store("keys.yaml", write(tmp_path, hello=HELLO)).keep(row)
+        async with serving(tmp_path, key=str(key), teams={"t": TeamLimits(tokens_per_minute=90_000)}) as served:
+            told = []
+            for path, more in (
+                ("/v1/chat/completions", {}),
+                ("/v1/messages", {"stream": True}),
+                ("/v1/agents/hello/runs", None),
+                ("/v1/responses", None),
+                ("/v1/chat/completions", {}),
+            ):
+                body = asked | more if more is not None else {"input": "hi", "model": "hello"}
+                async with served.http.post(path, json=ASKED if "runs" in path else body) as answer:
+                    await answer.read()
+                    told.append((answer.status, dict(answer.headers)))
+            return told
+
+    async def in_one_minute():
+        while True:  # a minute that ends meanwhile begins anew
+            began = now().minute
+            if told := await main():
+                if now().minute == began:
+                    return told
+                (tmp_path / "runs.db").unlink()
+
+    chat, messages, of_run, responses, refused = run(in_one_minute())
+    left = [each[1].get("x-ratelimit-remaining-requests") for each in (chat, of_run, responses, refused)]
+    assert left == ["3", "1", "0", "0"]
+    assert (chat[1]["x-ratelimit-limit-requests"], chat[1]["x-ratelimit-limit-tokens"]) == ("4", "90000")
+    assert 0 < int(chat[1]["x-ratelimit-remaining-tokens"]) < 90_000
+    assert re.fullmatch(r"\d{1,2}s|\d{1,3}ms|1m", chat[1]["x-ratelimit-reset-requests"])
+    assert messages[1]["anthropic-ratelimit-requests-remaining"] == "2"
+    assert re.fullmatch(r"20\d\d-\d\d-\d\dT\d\d:\d\d:\d\dZ", messages[1]["anthropic-ratelimit-requests-reset"])
+    assert "x-ratelimit-limit-requests" not in messages[1]
+    assert (refused[0], refused[1]["x-ratelimit-limit-requests"]) == (429, "4")
+
+
+@pytest.mark.parametrize(("seconds", "text"), [(0.006, "6ms"), (1.2, "1s"), (59.6, "1m"), (90.0, "1m30s"), (-1, "0ms")])
+def test_a_reset_is_written_as_openai_writes_it(seconds, text):
+    assert dict(openai_rates([Rate("tokens", 10, 5, seconds)]))["x-ratelimit-reset-tokens"] == text

@@ -236,12 +236,21 @@ def test_what_models_were_asked_is_had_a_page_at_a_time_by_the_team_and_is_in_no
             rest = await served.get(f"{where}/requests?after={first[2]['next']}")
             events = await read_events(served, headers["x-factory-run-id"])
             unknown = await served.get("/v1/runs/nobody/requests")
+            brief = await served.get(f"{where}?brief=true")
+            async with served.http.get(f"{where}/events?brief=true") as answer:
+                briefly = json.loads(events_of(await answer.read())[-1][2])["result"]
         async with serving(folder, contents=False) as served:
             _, headers, _ = await served.run()
-            none = await served.get(f"/v1/runs/{headers['x-factory-run-id']}/requests")
-        return first, rest, events, unknown, none
+            where = f"/v1/runs/{headers['x-factory-run-id']}"
+            none = await served.get(f"{where}/requests")
+            unsaved = [await served.get(f"{where}/{kind}") for kind in ("scenario", "cassette")]
+        return first, rest, events, unknown, none, unsaved, brief[2]["result"], briefly
 
-    first, rest, events, unknown, none = run(main())
+    first, rest, events, unknown, none, unsaved, *briefs = run(main())
+    whole = json.loads(events[-1][2])["result"]
+    for brief in briefs:
+        assert {name: whole[name] for name in whole if name not in ("steps", "attempts", "state")} == brief
+    assert [(status, "without contents" in told["detail"]) for status, _, told in unsaved] == [(409, True)] * 2
     (asked,) = first[2]["requests"]
     assert [message["role"] for message in asked["messages"]] == ["system", "user"]
     assert [tool["name"] for tool in asked["tools"]] == ["calculator"]

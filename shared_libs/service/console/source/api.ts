@@ -34,6 +34,11 @@ export async function ask<T>(path: string, init: RequestInit = {}): Promise<T> {
   return answer.status === 204 ? (undefined as T) : answer.json();
 }
 
+/** Asks for a file. */
+export async function text(path: string): Promise<string> {
+  return (await send(path, {})).text();
+}
+
 export function post<T>(path: string, body: unknown, headers: Record<string, string> = {}): Promise<T> {
   return ask<T>(path, { method: "POST", body: JSON.stringify(body), headers });
 }
@@ -44,11 +49,24 @@ export function query(fields: Record<string, string | null | undefined>): string
   return told.length ? `?${new URLSearchParams(told as [string, string][])}` : "";
 }
 
-/** Yields the events of an answer, as many at once as have come. */
+const STRETCH_MS = 8;
+const AT_ONCE = 200;
+
+/** Lets what else waits have its turn, keys and drawing first; a timer would be held up where nobody looks. */
+export function breathe(): Promise<void> {
+  const { port1, port2 } = new MessageChannel();
+  return new Promise((resolve) => {
+    port1.onmessage = () => (port1.close(), resolve());
+    port2.postMessage(null);
+  });
+}
+
+/** Yields the events of an answer, as many at once as have come; what comes at once is not taken in one go. */
 async function* read(answer: Response): AsyncGenerator<RunEvent[]> {
   const reader = answer.body!.pipeThrough(new TextDecoderStream()).getReader();
   // a 10 MB event comes in many pieces, which are joined once
   let pieces: string[] = [];
+  let since = performance.now();
   try {
     for (;;) {
       const { done, value } = await reader.read();
@@ -57,8 +75,14 @@ async function* read(answer: Response): AsyncGenerator<RunEvent[]> {
       if (!value.includes("\n\n") && !(value.startsWith("\n") && pieces.at(-2)?.endsWith("\n"))) continue;
       const blocks = pieces.join("").split("\n\n");
       pieces = [blocks.pop()!];
-      const events = blocks.map(eventOf).filter((event) => event !== null);
-      if (events.length) yield events;
+      for (let from = 0; from < blocks.length; from += AT_ONCE) {
+        if (performance.now() - since > STRETCH_MS) {
+          await breathe();
+          since = performance.now();
+        }
+        const events = blocks.slice(from, from + AT_ONCE).map(eventOf).filter((event) => event !== null);
+        if (events.length) yield events;
+      }
     }
   } finally {
     reader.cancel().catch(() => {});
@@ -98,7 +122,7 @@ export async function* follow(
   let wait = FIRST_WAIT_MS;
   for (;;) {
     try {
-      const path = `/v1/runs/${encodeURIComponent(run)}/events?after=${after}`;
+      const path = `/v1/runs/${encodeURIComponent(run)}/events?after=${after}&brief=true`;
       const answer = await send(path, { headers: { accept: "text/event-stream" }, signal });
       onAway(false);
       for await (const events of read(answer)) {

@@ -1,23 +1,26 @@
-// Builds the page into a folder: one script, one stylesheet, one document. The same source makes the same bytes.
+// Builds the page, and what draws a run in a file of its own, into two folders. The same source makes the same bytes.
 import { build } from "esbuild";
 import { copyFile } from "node:fs/promises";
 import { join } from "node:path";
 
-const [folder] = process.argv.slice(2);
-if (!folder) throw new Error("node build.mjs FOLDER");
+const [page, trace] = process.argv.slice(2);
+if (!trace) throw new Error("node build.mjs PAGE_FOLDER TRACE_FOLDER");
 
-await build({
-  entryPoints: [
-    { in: "main.tsx", out: "console" },
-    { in: "console.css", out: "console" },
-  ],
-  outdir: folder,
-  bundle: true,
-  minify: true,
-  format: "iife",
-  target: "es2022",
-  charset: "ascii",
-  legalComments: "none",
-  logLevel: "warning",
-});
-await copyFile("index.html", join(folder, "index.html"));
+const bundle = (outdir, script, name) =>
+  build({
+    entryPoints: [
+      { in: script, out: name },
+      { in: "console.css", out: name },
+    ],
+    outdir,
+    bundle: true,
+    minify: true,
+    format: "iife",
+    target: "es2022",
+    charset: "ascii",
+    legalComments: "none",
+    logLevel: "warning",
+  });
+await bundle(page, "main.tsx", "console");
+await bundle(trace, "trace.tsx", "trace");
+await copyFile("index.html", join(page, "index.html"));

@@ -1,7 +1,8 @@
 // Draws the lanes of a run: only the rows that are in sight, so that ten thousand cost what forty do.
 
 import { useLayoutEffect, useMemo, useRef, useState } from "preact/hooks";
-import { CopyButton, Text } from "./parts";
+import { Content, CopyButton } from "./parts";
+import { Sent } from "./requests";
 import { type Bar, type Lane, laneEnds, outcomeOf, type Story } from "./story";
 import { seconds } from "./words";
 
@@ -135,7 +136,7 @@ export function Lanes({ story, now, version, children }: LanesProps) {
       {chosen ? (
         <Detail lane={chosen} now={now} />
       ) : (
-        <p class="hint">Choose a row, by mouse or arrow keys, for its thought, input and observation.</p>
+        <p class="hint">Choose a row, by mouse or arrow keys, for its thought, input and observation, and what the model was asked.</p>
       )}
     </section>
   );
@@ -378,12 +379,13 @@ function Detail({ lane, now }: { lane: Lane; now: number }) {
           <>
             <dt key={`head-${index}`}>{head}</dt>
             <dd key={index}>
-              <Text text={text} code={text.length > 90 || text.includes("\n")} />
+              <Content text={text} />
             </dd>
           </>
         ))}
       </dl>
       <CopyButton text={() => JSON.stringify({ label: lane.label, bars: lane.bars, details: lane.details }, null, 2)}>Copy as JSON</CopyButton>
+      {lane.asked.length > 0 && <Sent key={`${lane.run} ${lane.asked[0]}`} run={lane.run} seqs={lane.asked} />}
     </section>
   );
 }

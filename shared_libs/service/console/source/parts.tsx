@@ -1,7 +1,7 @@
 // Small things that several places show.
 
 import type { ComponentChildren } from "preact";
-import { useState } from "preact/hooks";
+import { useMemo, useState } from "preact/hooks";
 import type { Part } from "./types";
 import { seconds } from "./words";
 
@@ -42,6 +42,60 @@ export function Text({ text, code = false }: { text: string; code?: boolean }) {
       )}
     </>
   );
+}
+
+const MOST_ROWS = 200;
+
+/** `{"columns": [...], "rows": [[...]]}` as a table, as tools that ask a database return it; any other text as it is. */
+export function Content({ text }: { text: string }) {
+  const table = useMemo(() => tableOf(text), [text]);
+  if (!table) return <Text text={text} code={text.length > 90 || text.includes("\n")} />;
+  const { columns, rows, ...rest } = table;
+  const below = [rows.length > MOST_ROWS && `${(rows.length - MOST_ROWS).toLocaleString("en")} more rows`, Object.keys(rest).length && JSON.stringify(rest)];
+  return (
+    <>
+      <div class="wide" tabIndex={0} role="group" aria-label="Rows">
+        <table class="plain">
+          <thead>
+            <tr>
+              {columns.map((name) => (
+                <th scope="col">{cell(name)}</th>
+              ))}
+            </tr>
+          </thead>
+          <tbody>
+            {rows.slice(0, MOST_ROWS).map((row) => (
+              <tr>
+                {row.map((value) => (
+                  <td class={typeof value === "number" ? "number" : undefined}>{cell(value)}</td>
+                ))}
+              </tr>
+            ))}
+          </tbody>
+        </table>
+      </div>
+      {below.filter(Boolean).map((words) => (
+        <Text text={String(words)} />
+      ))}
+    </>
+  );
+}
+
+const LONGEST_TABLE = 100_000;
+
+function tableOf(text: string): { columns: unknown[]; rows: unknown[][]; [more: string]: unknown } | null {
+  if (text[0] !== "{" || text.length > LONGEST_TABLE) return null;
+  try {
+    const { columns, rows } = JSON.parse(text);
+    if (!Array.isArray(columns) || !columns.length || !Array.isArray(rows)) return null;
+    return rows.every((row) => Array.isArray(row) && row.length === columns.length) ? JSON.parse(text) : null;
+  } catch {
+    return null;
+  }
+}
+
+function cell(value: unknown): string {
+  return value == null ? "" : (typeof value === "string" ? value : JSON.stringify(value)).slice(0, 1000);
 }
 
 export function CopyButton({ text, children }: { text: () => string; children: ComponentChildren }) {

@@ -29,6 +29,9 @@ export interface Lane {
   details: Detail[];
   /** The call that a sub-agent's run is for. */
   call: string;
+  /** The run it belongs to, and the numbers of the requests to its model. */
+  run: string;
+  asked: number[];
 }
 
 /** A passage that a tool has shown, by the key with which an answer cites it. */
@@ -52,6 +55,7 @@ export class Story {
   run = "";
   /** The call of another run that this one is for. */
   parentCall = "";
+  parent = "";
   agent = "";
   model = "";
   question = "";
@@ -71,6 +75,8 @@ export class Story {
   /** Passages that tools have shown, by their keys. */
   passages = new Map<string, Passage>();
   events = 0;
+  /** Whether its process was gone before its end. */
+  cut = false;
   models = 0;
   tools = 0;
   /** The text of the step under way. */
@@ -98,12 +104,14 @@ export class Story {
 
   /** Ends what no event has ended: the run's process is gone. */
   cutOff(): void {
+    this.cut = true;
     this.close("cut off");
   }
 
   begin(event: RunEvent): void {
     this.run = event.run_id;
     this.parentCall = event.parent_call_id ?? "";
+    this.parent = event.parent_run_id ?? "";
     for (const name of ["agent", "model", "question"] as const) this[name] = event[name];
     this.session = event.session_id ?? null;
     this.startedAt = event.started_at;
@@ -142,13 +150,15 @@ export class Story {
     return its;
   }
 
-  beginAttempt({ provider, model, number, at_s }: RunEvent): void {
+  beginAttempt({ provider, model, number, at_s, seq }: RunEvent): void {
     this.models += 1;
     this.endWaits(`${provider}/${model}`, at_s);
     const before = this.asked.get(`${provider}/${model}`);
     const its = this.laneOf(provider, model, before?.bars.at(-1)?.to === null);
     const began = bar("model", at_s, "open", number > 1 ? `try ${number}` : "");
     its.bars.push(began);
+    its.run = this.run;
+    its.asked.push(seq);
     this.open.set(`model ${provider} ${model} ${number}`, { lane: its, bar: began });
   }
 
@@ -334,7 +344,7 @@ const TAKES: Record<string, (story: Story, event: RunEvent) => void> = {
 };
 
 function lane(kind: Kind, label: string, note = "", call = ""): Lane {
-  return { kind, label, note, bars: [], details: [], call };
+  return { kind, label, note, bars: [], details: [], call, run: "", asked: [] };
 }
 
 function bar(kind: Kind, from: number, outcome: Outcome, label = ""): Bar {

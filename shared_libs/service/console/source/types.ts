@@ -77,6 +77,33 @@ export interface RunEvent {
   [field: string]: any;
 }
 
+export interface Message {
+  role: string;
+  content?: string | { type: string; text?: string; url?: string }[];
+  tool_calls?: { id: string; name: string; arguments?: unknown; malformed?: string }[];
+  thinking?: { text: string }[];
+  name?: string;
+  is_error?: boolean;
+}
+
+/** What a request to a model adds to the first `kept` messages of the request `base`; null is as there. */
+export interface Asked {
+  seq: number;
+  provider: string;
+  model: string;
+  base: number | null;
+  kept: number;
+  messages: Message[];
+  tools: { name: string; description: string; parameters: unknown }[] | null;
+  options: Record<string, unknown> | null;
+}
+
+/** What the time of a run went on. */
+export interface Spent {
+  parts: Part[];
+  why: string;
+}
+
 export interface Agent {
   name: string;
   description: string;

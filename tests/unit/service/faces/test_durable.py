@@ -149,3 +149,45 @@ def test_where_no_worker_lives_every_face_answers_by_the_deadline_and_a_client_t
     assert (chained, by_request) == (400, 200)
     assert [job.status for job in left] == [*["queued"] * 6, "cancelled"]
     assert {job.agent for job in left} == {"bot", "plain"}
+
+
+@pytest.mark.promise("serve-durable")
+def test_a_response_of_the_background_outlives_its_server_and_ends_at_another(tmp_path):
+    given = {"model": "bot", "input": "hello there", "instructions": "Rhyme.", "background": True}
+    weather = [{"type": "function"} | TOOL]
+
+    async def main():
+        async with ground(tmp_path, {"m": CALLS}, bot=KEPT) as at:
+            store = at.service.queue.store
+            async with at.openai() as client:
+                begun = await client.responses.create(**given, tools=weather)
+                dropped = await client.responses.create(**given)
+            async with serving(tmp_path) as beside:  # the first lives, and makes them too
+                told = [(await beside.get(f"/v1/responses/{begun.id}"))[2]["status"]]
+                async with beside.http.post(f"/v1/responses/{dropped.id}/cancel") as answer:
+                    told.append((await answer.json())["status"])
+                await until(store.find, wanted=lambda jobs: any(job.ended for job in jobs))
+            async with at_work(tmp_path), serving(tmp_path) as other:
+
+                async def look():
+                    return (await other.get(f"/v1/responses/{begun.id}"))[2]
+
+                waits = await until(look, wanted=lambda made: made["status"] == "completed")
+                [call] = [item for item in waits["output"] if item["type"] == "function_call"]
+                result = {"type": "function_call_output", "call_id": call["call_id"], "output": "sunny"}
+                body = {"model": "bot", "input": [result], "previous_response_id": begun.id, "tools": weather}
+                async with other.http.post("/v1/responses", json=body) as answer:
+                    ended = await answer.json()
+            async with serving(tmp_path) as late:
+                again = (await late.get(f"/v1/responses/{ended['id']}"))[2]
+                kept = (await late.get(f"/v1/responses/{begun.id}"))[2]
+            jobs = {job.run_id: job.status for job in await store.find()}
+            return told, ended, again, kept["status"], jobs
+
+    told, ended, again, kept, jobs = run(main())
+    assert told == ["in_progress", "cancelled"]
+    assert [item["content"][0]["text"] for item in ended["output"] if item["type"] == "message"] == [
+        "Rome is sunny, and 42."
+    ]
+    assert (again["status"], kept) == ("completed", "completed")
+    assert sorted(jobs.values()) == ["answered", "cancelled"]

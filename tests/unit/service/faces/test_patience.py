@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
 
+import aiohttp
 import pytest
 from openai import OpenAIError
 
+from shared_libs.service.deadlines import keep_alive_s
+from shared_libs.service.streams import EventStream
 from shared_libs.testing import Cut, Healthy, Silence, SlowFirstToken
-from tests.support import run
+from tests.support import run, run_virtual
 from tests.unit.service.faces.ground import ground
 
 ASK = [{"role": "user", "content": "hello there"}]
@@ -44,6 +49,86 @@ def test_a_stream_shows_that_it_lives_to_a_client_that_waits_a_third_of_a_second
             assert text == "hello there"
 
     run(main())
+
+
+@asynccontextmanager
+async def impatient_proxy(url: str, idle_s: float) -> AsyncIterator[str]:
+    """Stand before a server, and cut what has been silent for so long, as load balancers do."""
+    host, port = url.removeprefix("http://").split(":")
+
+    async def pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while data := await reader.read(65_536):
+            writer.write(data)
+
+    async def back(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with suppress(TimeoutError):
+            while data := await asyncio.wait_for(reader.read(65_536), idle_s):
+                writer.write(data)
+
+    async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        there = await asyncio.open_connection(host, int(port))
+        going = asyncio.create_task(pump(reader, there[1]))
+        await back(there[0], writer)
+        going.cancel()
+        for each in (writer, there[1]):
+            each.transport.abort()
+
+    server = await asyncio.start_server(connected, "127.0.0.1", 0)
+    async with server:
+        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+
+
+@pytest.mark.promise("face-patience")
+def test_streams_of_every_face_come_through_a_proxy_that_cuts_what_is_silent(tmp_path):
+    asks = {
+        "/v1/chat/completions": {"messages": ASK, "stream": True},
+        "/v1/messages": {"messages": ASK, "max_tokens": 9, "stream": True},
+        "/v1/responses": {"input": "hello there", "stream": True},
+        "/v1/agents/bot/runs": {"question": "hello there"},
+    }
+
+    async def main():
+        async with (
+            ground(tmp_path, {"m": SlowFirstToken(1.8)}, bot={}) as at,
+            impatient_proxy(at.url, 1.2) as url,
+            aiohttp.ClientSession(url) as http,
+        ):
+
+            async def ask(path, **headers):
+                body = asks[path] if "runs" in path else asks[path] | {"model": "bot"}
+                headers = {"accept": "text/event-stream"} | headers
+                try:
+                    async with http.post(path, json=body, headers=headers) as answer:
+                        return "hello there" in (await answer.text()).replace('"}\n\n', "")
+                except aiohttp.ClientError:
+                    return "cut"
+
+            told = {"x-stainless-read-timeout": "0.6"}  # a comment at each third of it; else each 15 s
+            return await asyncio.gather(*(ask(path, **told) for path in asks), ask("/v1/chat/completions"))
+
+    assert run(main()) == [True, True, True, True, "cut"]
+
+
+@pytest.mark.promise("face-patience")
+def test_nothing_that_a_client_or_a_proxy_usually_waits_for_passes_in_silence():
+    gaps = []
+
+    async def main():
+        loop = asyncio.get_running_loop()
+        last = loop.time()
+
+        async def send(message):
+            nonlocal last
+            gaps.append(loop.time() - last)
+            last = loop.time()
+
+        stream = EventStream(send, keep_alive_s=keep_alive_s({}), cut=lambda: None)
+        await asyncio.sleep(1_000)
+        await stream.close(b"data: at last\n\n")
+
+    run_virtual(main())
+    assert max(gaps) < 60  # the shortest of ALB 60, Cloudflare 100, Envoy 240 s
+    assert len(gaps) > 1_000 / 60
 
 
 @pytest.mark.promise("face-patience")

@@ -14,6 +14,7 @@ import resource
 import statistics
 import tempfile
 import time
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -311,12 +312,17 @@ async def main() -> None:
     parser.add_argument("--chunks", type=int, default=1_000)
     parser.add_argument("--runs", type=int, default=200)
     parser.add_argument("--url", help="where to index; a new SQLite file, or a PostgreSQL")
+    parser.add_argument("--postgres", action="store_true", help="on a server of its own")
     parser.add_argument("--set", action="append", default=[], help="fanout, faq, zh, vi or pt; all of them by default")
     parser.add_argument("--folder", type=Path, default=Path(".bench"), help="keeps texts and vectors of the sets")
     parser.add_argument("--alone", action="store_true", help="without LlamaIndex and Haystack")
     given = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, ExitStack() as running:
         url = given.url or f"sqlite:///{folder}/c.db"
+        if given.postgres:
+            from tests.postgres import running_postgres
+
+            url = f"postgresql://owner@{running.enter_context(running_postgres()).place}"
         match given.part:
             case "sockets":
                 await sockets(given.runs)

@@ -29,6 +29,11 @@ def _refuse_outside(event: str, arguments: tuple[Any, ...]) -> None:
 
 sys.addaudithook(_refuse_outside)
 
+# a machine may be told to keep no bytecode; each of the hundreds of programs that the suite starts would compile the
+# library anew, which is half of what such a program takes
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
+
 # what commands run in the tests is not kept among the user's runs; what tests of the store want they say
 os.environ["FACTORY_RUNS"] = "off"
 

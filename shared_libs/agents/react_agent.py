@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any, Generic, Unpack, overload
 
 import msgspec
@@ -316,11 +317,8 @@ class ReActAgent(parts.Parts, Generic[T]):
         stream = stream or run.is_followed
         known, hears = run.knows(name), run.hears(stream=stream)
         with run.budget.reserved():
-            response = await run.once(
-                name,
-                LLMResponse,
-                lambda: self.llm.async_chat(messages, tools, on_chunk=hears, stream=stream, **options),
-            )
+            ask = partial(self.llm.async_chat, messages, tools, on_chunk=hears, stream=stream, **options)
+            response = await run.once(name, LLMResponse, ask)
         if known:
             run.attempts += response.attempts
         run.budget.charge(response.usage, response.cost_usd)

@@ -87,7 +87,8 @@ def take_calls(state: RunState, turn: Turn, response: LLMResponse) -> OpenTurn:
     used: set[str] = state.call_ids
     named: list[ToolCall] = []
     for index, call in enumerate(turn.calls, 1):
-        call_id = call.id if call.id and call.id not in used else f"call_{len(state.steps) + 1}_{index}"
+        fits = call.id and call.id.isprintable() and call.id not in used
+        call_id = call.id if fits else f"call_{len(state.steps) + 1}_{index}"
         while call_id in used:
             call_id += "_"
         used.add(call_id)

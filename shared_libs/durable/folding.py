@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -9,6 +10,16 @@ import msgspec
 
 from shared_libs.atomic.events import AgentEvent, ModelFinished, RunFinished, ToolFinished
 from shared_libs.atomic.results import AgentResult
+
+_LONGEST = 200
+
+
+def kept_name(name: str) -> str:
+    """Return a name as every database can keep and index it: a long one, as some servers' ids are, by its hash."""
+    if len(name) <= _LONGEST and name.isprintable():
+        return name
+    digest = hashlib.blake2b(name.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
+    return "".join(filter(str.isprintable, name[:40])) + "~" + digest
 
 
 def folded(event: AgentEvent, contents: Mapping[str, str], answers: Mapping[int, str]) -> Any:
@@ -45,11 +56,11 @@ def holes(data: Mapping[str, Any]) -> list[str]:
     """Return the names of the facts that an event or a result as it is written lacks."""
     kind = data.get("type")
     if kind == "tool_finished":
-        return [f"tool.{data['call_id']}"] if data["content"] is None else []
+        return [_tool(data)] if data["content"] is None else []
     if kind == "model_finished":
         return [data["response"]["fact"]] if set(data["response"]) == {"fact"} else []
     result = data.get("result") if kind == "run_finished" else data
-    return [f"tool.{row['call_id']}" for row in _rows(result) if row["content"] is None]
+    return [_tool(row) for row in _rows(result) if row["content"] is None]
 
 
 def unfolded(data: dict[str, Any], facts: Mapping[str, Any]) -> dict[str, Any]:
@@ -61,8 +72,12 @@ def unfolded(data: dict[str, Any], facts: Mapping[str, Any]) -> dict[str, Any]:
     result = data.get("result") if data.get("type") == "run_finished" else data
     for row in [data] if data.get("type") == "tool_finished" else _rows(result):
         if row["content"] is None:
-            row["content"] = facts.get(f"tool.{row['call_id']}", {}).get("content", "")
+            row["content"] = facts.get(_tool(row), {}).get("content", "")
     return data
+
+
+def _tool(row: Mapping[str, Any]) -> str:
+    return kept_name(f"tool.{row['call_id']}")
 
 
 def _rows(result: Mapping[str, Any] | None) -> list[dict[str, Any]]:

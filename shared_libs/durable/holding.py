@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from shared_libs.durable.database import CLOCK, Database, Script, ask
+from shared_libs.durable.folding import kept_name
 from shared_libs.durable.jobs import Claim, Held, WorkerCounts
 from shared_libs.durable.keeping import HELD, Entry, Events, Fact, Keeper, told
 from shared_libs.durable.store import DECIDED, RUN_CHANNEL, WORKER_CHANNEL, called, read_json
@@ -196,7 +197,7 @@ class Holder:
         """Queue a run again whose pending call has been decided while others went on, or that was cancelled."""
         ((pending, cancel_at),) = yield ask("SELECT pending, cancel_at FROM factory_jobs WHERE run_id = $1", run_id)
         decided = {row["call_id"] for row in (yield ask(DECIDED, run_id))}
-        if cancel_at is not None or decided & {call["call_id"] for call in read_json(pending)}:
+        if cancel_at is not None or decided & {kept_name(call["call_id"]) for call in read_json(pending)}:
             yield ask("UPDATE factory_jobs SET status = 'queued' WHERE run_id = $1", run_id)
 
     async def give_back(self, run_id: str, epoch: int) -> None:

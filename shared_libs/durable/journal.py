@@ -15,7 +15,7 @@ from shared_libs.atomic.results import AgentResult
 from shared_libs.atomic.types import LLMResponse, ToolResult
 from shared_libs.durable.beat import clock
 from shared_libs.durable.database import StoreUnavailable, persistently
-from shared_libs.durable.folding import folded
+from shared_libs.durable.folding import folded, kept_name
 from shared_libs.durable.holding import Holder
 from shared_libs.durable.jobs import Claim
 from shared_libs.durable.keeping import Events, Fact
@@ -106,7 +106,7 @@ class FactJournal:
 
     def knows(self, name: str) -> bool:
         """Whether there is a fact of this name."""
-        return name in self._facts
+        return kept_name(name) in self._facts
 
     def was_told(self, event: AgentEvent) -> bool:
         """Whether an event was told before."""
@@ -121,9 +121,9 @@ class FactJournal:
             RunInterrupted: the run is another worker's, or is handed over.
 
         """
-        if name in self._facts:
+        if (kept := kept_name(name)) in self._facts:
             try:
-                value = msgspec.json.decode(self._facts[name], type=kind)
+                value = msgspec.json.decode(self._facts[kept], type=kind)
             except msgspec.DecodeError as error:
                 raise TypeError(f"the fact {name!r} is no {kind.__name__}: {error}") from error
             self._heard_of(name, value)
@@ -133,7 +133,7 @@ class FactJournal:
         self._in_flight += 1
         try:
             value = _cut(await do())
-            await self._keep(Fact(name, to_json(value)))
+            await self._keep(Fact(kept, to_json(value)))
         finally:
             self._in_flight -= 1
             if not self._in_flight:

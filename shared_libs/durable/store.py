@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Self
 
@@ -10,7 +11,7 @@ import msgspec
 from shared_libs.atomic.errors import MisuseError
 from shared_libs.atomic.results import AgentResult
 from shared_libs.durable.database import Database, Dialect, Script, ask, open_database
-from shared_libs.durable.folding import holes, unfolded
+from shared_libs.durable.folding import holes, kept_name, unfolded
 from shared_libs.durable.jobs import ENDED, HeldRun, Job, Sizes, Submission, WorkerRow
 from shared_libs.durable.tables import TABLES, form_of, open_tables
 
@@ -86,13 +87,14 @@ class JobStore:
         Put a run into the queue; False where it is there already. It is committed when this returns.
 
         Raises:
-            MisuseError: there is another run of this id.
+            MisuseError: there is another run of this id, or it holds what no database can keep.
 
         """
         return await self.database.run(lambda: self.submitting(submission, definition_hash))
 
     def submitting(self, job: Submission, definition_hash: str) -> Script[bool]:
         """`submit`, as a part of a transaction."""
+        _check(job)
         question, extras = to_json(job.question), to_json(job.extras) if job.extras else None
         yield ask(
             """INSERT INTO factory_definitions (hash, definition, file, used_at) VALUES ($1, $2, $3, CLOCK)
@@ -187,7 +189,7 @@ class JobStore:
         known = {row["call_id"] for row in (yield ask(DECIDED, run_id))}
         waiting = [call["call_id"] for call in read_json(rows[0]["pending"]) or ()]
         for call_id in decisions:
-            if call_id not in waiting and call_id not in known:
+            if call_id not in waiting and kept_name(call_id) not in known:
                 which = f"waiting: {', '.join(waiting)}" if waiting else f"it is {rows[0]['status']}"
                 raise MisuseError(f"no call {call_id!r} of run {run_id} waits for a decision; {which}")
         new = []
@@ -195,9 +197,9 @@ class JobStore:
             made = yield ask(
                 """INSERT INTO factory_decisions (run_id, call_id, decision, decided_at) VALUES ($1, $2, $3, CLOCK)
                    ON CONFLICT DO NOTHING RETURNING call_id""",
-                *(run_id, call_id, to_json(decision)),
+                *(run_id, kept_name(call_id), to_json(decision)),
             )
-            new += [row["call_id"] for row in made]
+            new += [call_id] if made else []
         if new:
             yield ask(
                 """UPDATE factory_jobs SET status = 'queued', due_at = CLOCK, began_at = NULL
@@ -378,6 +380,22 @@ def read_json(text: str | None) -> Any:
     return None if text is None else msgspec.json.decode(text)
 
 
+MOST_PRIORITY = 1_000_000
+
+
+def _check(job: Submission) -> None:
+    """Refuse what no database can keep, or what no clock comes to."""
+    for name in ("run_id", "agent", "session_id", "team", "asked_by"):
+        if not (getattr(job, name) or "").isprintable():
+            raise MisuseError(f"{name} is printable text, not {getattr(job, name)[:40]!r}")
+    if not -MOST_PRIORITY <= job.priority <= MOST_PRIORITY:
+        raise MisuseError(f"priority is a number from -{MOST_PRIORITY:,} to {MOST_PRIORITY:,}, not {job.priority}")
+    if not 0 <= job.delay_s < math.inf:
+        raise MisuseError(f"delay_s is a number of seconds from 0 on, not {job.delay_s}")
+    if job.timeout_s is not None and not 0 < job.timeout_s < math.inf:
+        raise MisuseError(f"timeout_s is a positive number of seconds, not {job.timeout_s}")
+
+
 _SIZE = {
     "postgresql": """SELECT COALESCE(sum(pg_total_relation_size(to_regclass('factory_' || name))), 0)::bigint
         FROM unnest(string_to_array('{}', ',')) AS name""".format(",".join(TABLES)),
@@ -414,4 +432,4 @@ def _storable(value: Any) -> Any:
         return value.encode("utf-8", "replace").decode()
     if isinstance(value, dict):
         return {_storable(key): _storable(item) for key, item in value.items()}
-    return [_storable(item) for item in value] if isinstance(value, list) else value
+    return [_storable(item) for item in value] if isinstance(value, list | tuple) else value

@@ -19,7 +19,7 @@ from shared_libs.atomic.results import AgentResult
 from shared_libs.atomic.scope import Scope, use_scope
 from shared_libs.durable.beat import Beat
 from shared_libs.durable.database import StoreUnavailable, persistently
-from shared_libs.durable.folding import folded, folded_result
+from shared_libs.durable.folding import folded, folded_result, kept_name
 from shared_libs.durable.following import Outlet
 from shared_libs.durable.holding import NOW, Holder
 from shared_libs.durable.jobs import Claim, Held, WorkerPolicy
@@ -446,7 +446,8 @@ async def _answer(agent: Agent, claim: Claim) -> AgentResult:
     if claim.state is not None:
         turn = claim.state["state"].get("open_turn") or {"calls": [], "results": {}}
         open_calls = {call["id"] for call in turn["calls"]} - set(turn["results"])
-        decisions = {call_id: decision for call_id, decision in claim.decisions.items() if call_id in open_calls}
+        told = {call_id: claim.decisions.get(kept_name(call_id)) for call_id in open_calls}
+        decisions = {call_id: decision for call_id, decision in told.items() if decision is not None}
         return await agent.async_resume(claim.state, decisions, timeout=None)
     given: Any = {"timeout": claim.timeout_s, "session_id": claim.session_id, "run_id": claim.run_id}
     return await agent.async_run(claim.question, **given)

@@ -129,7 +129,9 @@ async def _answer(request: Request, error: Exception) -> JSONResponse:
 def _allowed(request: Request) -> list[str]:
     """Return the methods that the routes of a path have together; each route knows its own alone."""
     ours = [route for router in _ROUTERS for route in router.routes if isinstance(route, Route)]
-    matching = [route for route in (*ours, *_hot_routes()) if route.path_regex.match(request.scope["path"])]
+    path = request.scope["path"]
+    matching = [route for route in (*ours, *_hot_routes()) if route.path_regex.match(path)]
+    matching = [route for route in matching if route.path == path] or matching  # a parameter is for other names
     return sorted({method for route in matching for method in route.methods or ()})
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import AsyncGenerator, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 from shared_libs.atomic.errors import BadRequest, LLMError, MisuseError
@@ -117,11 +118,8 @@ class OpenAILLM(VendorLLM):
         self, messages: list[Message], tools: tuple[ToolSpec, ...], **options: Any
     ) -> AsyncGenerator[LLMChunk, None]:
         request = self._request(messages, tools, options, stream=True)
-
-        def learn(error: LLMError) -> None:
-            self._learn_from(error, request, messages, options)
-
-        return self._follow(_PATHS[self._api], encode(request), self._answer(), learn=learn)
+        learns = partial(self._learn_from, request=request, messages=messages, options=options)
+        return self._follow(_PATHS[self._api], encode(request), self._answer(), learn=learns)
 
     async def _embed(self, texts: list[str], **options: Any) -> np.ndarray:
         request = {"model": self.model, "input": texts, "encoding_format": "base64", **options}

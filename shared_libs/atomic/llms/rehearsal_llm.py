@@ -36,6 +36,10 @@ DIMENSIONS = 256
 """The length of a rehearsed vector where the caller names none."""
 
 
+ANY = "*"
+"""What a scene asks that can be played for any question."""
+
+
 class Decision(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One recorded turn: why, and which tools with which input; `{…}` in a text stands for something observed."""
 
@@ -44,7 +48,11 @@ class Decision(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Scene(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One question that can be rehearsed; `after` names the question that has to stand before it."""
+    """
+    One question that can be rehearsed; `after` names the question that has to stand before it.
+
+    `ANY` stands for every question; `{asked}` in a text is what was asked.
+    """
 
     ask: str
     turns: list[Decision]
@@ -57,7 +65,7 @@ class RehearsalLLM(BaseLLMWrapper):
     Replays recorded decisions.
 
     Args:
-        script: which recording: "clock", "flights" or "hello".
+        script: which recording: "clock", "documents", "flights", "hello" or "research".
         model: the name it goes by.
 
     Raises:
@@ -95,7 +103,7 @@ class RehearsalLLM(BaseLLMWrapper):
 
     def _respond(self, messages: Sequence[Message], tools: set[str]) -> LLMResponse:
         asked = [index for index, message in enumerate(messages) if message.role == "user"]
-        if not tools and len(asked) > 1 and self._scene(messages[asked[-1]].text) is None:
+        if not tools and len(asked) > 1 and self._named(messages[asked[-1]].text) is None:
             asked.pop()  # the agent's request for a last word
         scene = self._scene(messages[asked[-1]].text) if asked else None
         if scene is None:
@@ -131,8 +139,11 @@ class RehearsalLLM(BaseLLMWrapper):
         return LLMResponse(text=f"{text}\n\n{LABEL}", model=self.model)
 
     def _scene(self, question: str) -> Scene | None:
+        return self._named(question) or next((scene for scene in self.scenes if scene.ask == ANY), None)
+
+    def _named(self, question: str) -> Scene | None:
         wanted = _plain(question)
-        return next((scene for scene in self.scenes if _plain(scene.ask) == wanted), None)
+        return next((scene for scene in self.scenes if _plain(scene.ask) == wanted and scene.ask != ANY), None)
 
     def _before(self, scene: Scene, history: Sequence[Message]) -> _Observed | None:
         """What was observed when the question before this one was answered, if it is in the history."""
@@ -171,6 +182,7 @@ class _Observed:
     """The observations of one exchange, numbered from 1; tables as rows by column name."""
 
     def __init__(self, exchange: Sequence[Message]) -> None:
+        self.asked = exchange[0].text
         self.values: list[Any] = []
         for index, message in enumerate(exchange):
             if index and message.role == "user":
@@ -193,6 +205,8 @@ class _Template(string.Formatter):
         return {key: self.fill(value) if isinstance(value, str) else value for key, value in given.items()}
 
     def get_field(self, field_name: str, args: Any, kwargs: Any) -> tuple[Any, str]:
+        if field_name == "asked":
+            return self._seen.asked, field_name
         path = field_name.split(".")
         observed = self._before if path[0] == "before" else self._seen
         number, *rest = path[1:] if path[0] == "before" else path

@@ -36,17 +36,17 @@ class PostgresDocuments(DocumentStore):
         await self._database.aclose()
 
     async def _collection(self, space: Space) -> CollectionRow | None:
-        async with self._database.connection() as connection:
+        async with self._database.reading() as connection:
             key = await collection_key(connection, space)
             return None if key is None else await _collection_row(connection, key)
 
     async def _collections(self, tenant: str) -> list[CollectionRow]:
-        async with self._database.connection() as connection:
+        async with self._database.reading() as connection:
             keys = await connection.fetch("SELECT key FROM factory_collections WHERE tenant = $1 ORDER BY name", tenant)
             return [await _collection_row(connection, row["key"]) for row in keys]
 
     async def _sizes(self, space: Space) -> tuple[int, int]:
-        async with self._database.connection() as connection:
+        async with self._database.reading() as connection:
             key = await collection_key(connection, space)
             documents = await connection.fetchval("SELECT count(*) FROM factory_documents WHERE collection = $1", key)
             seen = "SELECT count(*) FROM factory_chunks WHERE collection = $1 AND state = $2"
@@ -98,33 +98,33 @@ class PostgresDocuments(DocumentStore):
             return True
 
     async def _rows(self, space: Space, ids: list[str]) -> dict[str, DocumentRow]:
-        async with self._database.connection() as connection:
+        async with self._database.reading() as connection:
             key = await collection_key(connection, space)
             query = "SELECT row FROM factory_documents WHERE collection = $1 AND id = ANY ($2)"
             rows = [_decoded(row["row"]) for row in await connection.fetch(query, key, ids)]
             return {row.id: row for row in rows}
 
     async def _documents(self, space: Space, after: str, limit: int) -> list[DocumentRow]:
-        async with self._database.connection() as connection:
+        async with self._database.reading() as connection:
             key = await collection_key(connection, space)
             query = "SELECT row FROM factory_documents WHERE collection = $1 AND id > $2 ORDER BY id LIMIT $3"
             return [_decoded(row["row"]) for row in await connection.fetch(query, key, after, limit)]
 
     async def _text(self, space: Space, document: str) -> str | None:
-        async with self._database.connection() as connection:
+        async with self._database.reading() as connection:
             key = await collection_key(connection, space)
             query = "SELECT text FROM factory_documents WHERE collection = $1 AND id = $2"
             text: str | None = await connection.fetchval(query, key, document)
             return text
 
     async def _chunks(self, space: Space, ids: list[str]) -> dict[str, StoredChunk]:
-        async with self._database.connection() as connection:
+        async with self._database.reading() as connection:
             key = await collection_key(connection, space)
             rows = await connection.fetch(f"{_STORED} AND c.id = ANY ($2)", key, ids)
             return {row["id"]: _stored(row) for row in rows}
 
     async def _seen(self, space: Space, after: str, limit: int) -> list[StoredChunk]:
-        async with self._database.connection() as connection:
+        async with self._database.reading() as connection:
             key = await collection_key(connection, space)
             rows = await connection.fetch(f"{_STORED} AND c.id > $2 ORDER BY c.id LIMIT $3", key, after, limit)
             return [_stored(row) for row in rows]

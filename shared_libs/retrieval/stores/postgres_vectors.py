@@ -13,16 +13,13 @@ import msgspec
 
 from shared_libs.atomic.errors import MisuseError, RetrievalError
 from shared_libs.retrieval.filters import Where
-from shared_libs.retrieval.ports import VectorStore
+from shared_libs.retrieval.ports import POOL, VectorStore
 from shared_libs.retrieval.stores.postgres_database import LOCK, PostgresDatabase, collection_key, compiled, once
 from shared_libs.retrieval.types import Found, Point, Space
 
 if TYPE_CHECKING:
     import asyncpg
     import numpy as np
-
-EF_SEARCH = 100
-"""How many candidates the index looks at before it filters (pgvector's own default of 40 finds 0.92 of 10)."""
 
 MOST_INDEXED = 2_000
 """Dimensions that HNSW of the type `vector` takes; longer vectors are compared exactly."""
@@ -49,6 +46,7 @@ class PostgresVectors(VectorStore):
                 return
             await _take_width(connection, key, space, width)
             last = {point.id: point for point in points}  # the last of one id holds
+            written = await POOL.submit(lambda: [_unit(point.vector) for point in last.values()], {}).result()
             await connection.execute(
                 f"INSERT INTO {_table(width)} "
                 "SELECT $1, $2, u.id, u.vector::vector, u.metadata::jsonb "
@@ -58,12 +56,12 @@ class PostgresVectors(VectorStore):
                 key,
                 space.generation,
                 list(last),
-                [_unit(point.vector) for point in last.values()],
+                written,
                 [msgspec.json.encode(dict(point.metadata)).decode() for point in last.values()],
             )
 
     async def _search(self, space: Space, vector: np.ndarray, k: int, where: Where) -> list[Found]:
-        async with self._database.connection() as connection:
+        async with self._database.reading() as connection:
             key, width = await _width(connection, space)
             if key is None or width is None:
                 return []
@@ -78,15 +76,11 @@ class PostgresVectors(VectorStore):
                 f"WHERE collection = $2 AND generation = $3{compiled(where, values)} "
                 f"ORDER BY vector <#> {asked} LIMIT $4"
             )
-            await connection.execute(
-                "SELECT set_config('hnsw.iterative_scan', 'strict_order', true), "
-                "set_config('hnsw.ef_search', $1, true)",
-                str(max(EF_SEARCH, min(k, 1_000))),
-            )
             rows = await connection.fetch(query, *values)
             if len(rows) < k:  # the index may have given up before all that fit were seen
-                await connection.execute("SET LOCAL enable_indexscan = off")
-                rows = await connection.fetch(query, *values)
+                async with connection.transaction():
+                    await connection.execute("SET LOCAL enable_indexscan = off")
+                    rows = await connection.fetch(query, *values)
             found = [Found(row["id"], float(row["score"])) for row in rows]
             return sorted(found, key=lambda row: (-row.score, row.id))
 
@@ -117,7 +111,7 @@ class PostgresVectors(VectorStore):
                 await connection.execute(query, key, space.generation)
 
     async def _count(self, space: Space) -> int:
-        async with self._database.connection() as connection:
+        async with self._database.reading() as connection:
             key, width = await _width(connection, space)
             if width is None:
                 return 0

@@ -67,7 +67,7 @@ class PostgresWords(LexicalIndex):
         asked = list(dict.fromkeys(terms(text)))[:MOST_ASKED]
         if not asked:
             return []
-        async with self._database.connection() as connection:
+        async with self._database.reading() as connection:
             key = await collection_key(connection, space)
             if key is None:
                 return []

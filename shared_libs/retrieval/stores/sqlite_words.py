@@ -18,6 +18,10 @@ MOST_TERMS = 8
 """Of a longer query the rarest terms are looked for; common ones cost the time and tell nothing apart."""
 
 
+EQUALS = 200
+"""Hits that weigh as much as the last one that is asked for, among which the ids decide."""
+
+
 class SqliteWords(LexicalIndex):
     """
     A full-text table of its own for each collection, so that no tenant's texts weigh the words of another's.
@@ -58,9 +62,12 @@ class SqliteWords(LexicalIndex):
                 return []
             match = " OR ".join(f'"{term}"' for term in wanted)  # a term has no quotes: it is letters and digits
             fits, values = _compiled(where)
+            best = f"SELECT rowid, rank FROM {table} WHERE {table} MATCH ?"  # noqa: S608 - our own name
+            if not where:  # the best are known before their texts are looked up, but for what is equal to the last
+                best, values = f"{best} ORDER BY rank LIMIT ?", [k + EQUALS]
             query = (
-                f"SELECT t.id, bm25({table}) AS rank FROM {table} JOIN texts t ON t.rowid = {table}.rowid "  # noqa: S608
-                f"WHERE {table} MATCH ?{fits} ORDER BY rank, t.id LIMIT ?"
+                f"SELECT t.id, f.rank FROM ({best}) f JOIN texts t ON t.rowid = f.rowid WHERE TRUE{fits} "  # noqa: S608
+                "ORDER BY f.rank, t.id LIMIT ?"
             )
             rows = connection.execute(query, (match, *values, k)).fetchall()
             return [Found(id_, -rank) for id_, rank in rows]

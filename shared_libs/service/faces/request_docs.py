@@ -47,11 +47,12 @@ MESSAGE = _object(
 COUNT = _object("model", "messages", model=_TEXT, messages=_list(_message("user", "assistant")))
 _ONLY = {"description": "May be left out where there is one.", "type": ["string", "null"], "minLength": 1}
 EMBEDDING = _object("input", model=_ONLY, input={"anyOf": [_TEXT, _list(_TEXT)]})
+_DOCUMENTS = _list({"type": "string"}, _object("text", text={"type": "string"}))
 RERANK = _object(
     "query",
     model=_ONLY,
     query=_TEXT,
-    documents=_list(_TEXT, _object("text", text=_TEXT)),
-    texts={"description": "The documents, as text-embeddings-inference has them.", **_list(_TEXT)},
-)
+    documents=_DOCUMENTS,
+    texts={"description": "The documents, as text-embeddings-inference has them.", **_DOCUMENTS},
+) | {"oneOf": [{"required": ["documents"]}, {"required": ["texts"]}]}
 RPC = _object("jsonrpc", "method", jsonrpc={"const": "2.0"}, method={"type": "string"}, params={"type": "object"})

@@ -59,6 +59,8 @@ async def rerank(call: Call) -> None:
     body = Body(await call.json())
     entry = _entry(call, body)
     field = "texts" if "texts" in body.data else "documents"
+    if field == "texts" and "documents" in body.data:
+        raise Problem("invalid_request", "send `documents` or `texts`, not both", param="texts")
     query, texts = body.text("query"), _documents(body, field)
     for name in ("top_n", "top_k"):
         body.number_or_none(name, 1, 2**31)

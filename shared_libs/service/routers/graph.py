@@ -124,7 +124,7 @@ async def _extractor(call: Call, given: Body) -> AsyncIterator[Extractor]:
         collection = named(call, given.text("collection"), "write")
         if collection.extractor is None:
             told = f"the collection {collection.name!r} names no models under `extract`; send `models`"
-            raise Problem("invalid_request", told, param="models")
+            raise Problem("not_found", told, param="models")
         yield collection.extractor
         return
     if not isinstance(names, list) or not 0 < len(names) <= MAX_MODELS or not all(isinstance(n, str) for n in names):
@@ -155,6 +155,7 @@ def _route(path: str, handler: Handler, summary: str, body: dict[str, Any], need
 
 _MODELS = "collections:write|models|agents:run"
 _WHO = {"models": listed(TEXT, MAX_MODELS), "collection": TEXT}
+_SOMEBODY = {"anyOf": [{"required": ["models"]}, {"required": ["collection"]}]}
 _ENTITY = shaped("name", name=TEXT, type={"type": "string"})
 _RELATION = shaped(*("source", "kind", "target"), source=TEXT, kind=TEXT, target=TEXT)
 _FACTS = shaped(
@@ -164,12 +165,14 @@ _FACTS = shaped(
     relations={"type": "array", "items": _RELATION},
 )
 HOT = [
-    _route("/v1/graph/probe", probe, "Which models can read entities and relations", shaped(**_WHO), _MODELS),
+    _route(
+        "/v1/graph/probe", probe, "Which models can read entities and relations", shaped(**_WHO) | _SOMEBODY, _MODELS
+    ),
     _route(
         "/v1/graph/extract",
         extract,
         "Entities and relations of a text; the first valid answer wins",
-        shaped("text", text=TEXT | {"maxLength": MAX_TEXT}, **_WHO),
+        shaped("text", text=TEXT | {"maxLength": MAX_TEXT}, **_WHO) | _SOMEBODY,
         _MODELS,
     ),
     _route(

@@ -12,12 +12,13 @@ from shared_libs.agents import ReActAgent
 from shared_libs.atomic import BaseTool, InProcessMemory, Message, tool
 from shared_libs.atomic.errors import RunInterrupted
 from shared_libs.atomic.scope import Scope, use_scope
-from shared_libs.atomic.types import LLMResponse, ToolResult
+from shared_libs.atomic.types import LLMResponse, ToolCall, ToolResult
 from shared_libs.durable import journal as journal_module
 from shared_libs.durable.database import ask, open_database
 from shared_libs.durable.holding import Holder
 from shared_libs.durable.journal import FactJournal
 from shared_libs.durable.keeping import Fact
+from shared_libs.durable.store import to_json
 from tests.unit.durable.cast import agent, by_length, ended, looks_twice, opened, submit, turn, until, working
 
 NO_LIMITS = {"max_steps": 1000, "max_tool_calls": None, "max_repeats": 999}
@@ -298,3 +299,10 @@ def test_a_process_stopped_between_the_call_and_its_body_begins_no_body(url, iso
 
     assert asyncio.run(main()) == ["model.1"]
     assert begun == []
+
+
+@pytest.mark.promise("durable-kept")
+def test_half_a_character_anywhere_in_a_call_is_no_end_of_the_run():
+    said = LLMResponse(text="\ud800", tool_calls=(ToolCall("c", "look", {"why": ["\ud800", {"\udfff": 1}]}),))
+    kept = msgspec.json.decode(to_json(said), type=LLMResponse)
+    assert (kept.text, kept.tool_calls[0].arguments) == ("?", {"why": ["?", {"?": 1}]})

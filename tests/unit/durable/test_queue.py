@@ -418,3 +418,53 @@ def test_the_time_of_a_run_that_nobody_could_do_yet_has_not_begun(url):
     assert (refused.status, refused.first_at) == ("queued", None)
     assert "lacks a tool" in refused.why
     assert job.first_at == pytest.approx(job.claimed_at, abs=1e-3)
+
+
+ODD_IDS = ["a\0b", "a\ud800", "".join(f"{number:05}" for number in range(1200)), "é/ü"]
+"""Ids of calls as servers give them; one carries its model's thoughts, and is longer than a database indexes."""
+
+
+@pytest.mark.promise("durable-once")
+def test_whatever_ids_a_server_gives_its_calls_they_are_recorded_and_decided(url):
+    @tool(needs_approval=True)
+    async def look(amount: int) -> str:
+        return f"saw {amount}"
+
+    def calls():
+        return by_length(turn(*[(call_id, "look", {"amount": n}) for n, call_id in enumerate(ODD_IDS)]), "x")
+
+    async def main():
+        async with opened(url) as store:
+            await submit(store, "r")
+            async with working(url, agent(calls, [look])):
+                job = await until(store.get, "r", wanted=lambda job: job.status == "waiting")
+                decided = {call["call_id"]: {"approved": True} for call in job.pending}
+                new = await store.decide("r", decided)
+                return decided, new, await until(store.get, "r", wanted=ended), await store.events("r")
+
+    decided, new, job, events = asyncio.run(main())
+    assert (len(decided), set(new)) == (4, set(decided))
+    (step, _) = job.result["steps"]
+    assert [row["content"] for row in step["observations"]] == [f"saw {number}" for number in range(4)]
+    told = {event["content"] for event in events if event["type"] == "tool_finished"}
+    assert told == {f"saw {number}" for number in range(4)}
+
+
+@pytest.mark.promise("durable-queue")
+@pytest.mark.parametrize(
+    ("more", "says"),
+    [
+        ({"priority": 10**12}, "priority is a number from -1,000,000"),
+        ({"delay_s": float("nan")}, "delay_s is a number of seconds from 0 on"),
+        ({"delay_s": -5.0}, "delay_s is a number"),
+        ({"timeout_s": float("inf")}, "timeout_s is a positive number"),
+        ({"session_id": "\0"}, "session_id is printable text"),
+    ],
+)
+def test_what_no_database_can_keep_is_refused_before_it_is_accepted(tmp_path, more, says):
+    async def main():
+        async with opened(f"sqlite:///{tmp_path}/durable.db") as store:
+            with pytest.raises(MisuseError, match=says):
+                await submit(store, "r", **more)
+
+    asyncio.run(main())

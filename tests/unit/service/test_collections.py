@@ -124,7 +124,7 @@ REFUSED = [
     ("/v1/graph/query", {"collection": "manual", "cypher": "MATCH (n) RETURN n", "rows": 9999}, 400, "rows"),
     ("/v1/graph/upsert", {"collection": "manual", "facts": [{"chunk": 3}]}, 400, "facts"),
     ("/v1/graph/upsert", {"collection": "manual", "facts": [{"chunk": "x"}]}, 400, "no chunk 'x'"),
-    ("/v1/graph/extract", {"collection": "manual", "text": "x"}, 400, "models"),
+    ("/v1/graph/extract", {"collection": "manual", "text": "x"}, 404, "models"),
     ("/v1/graph/extract", {"models": ["nobody"], "text": "x"}, 404, "nobody"),
     ("/v1/graph/probe", {"models": []}, 400, "a list of 1 to"),
 ]

@@ -77,6 +77,19 @@ def test_the_citations_of_a_run_are_checked(tool):
     run(main())
 
 
+@pytest.mark.promise("citations-checked")
+def test_without_a_key_any_question_is_answered_with_the_nearest_passage_and_its_citation(tool):
+    llm = RehearsalLLM("documents")
+
+    async def main():
+        result = await ReActAgent(llm=llm, tools=[tool]).async_run("How many days of {annual} leave?")
+        found = cited(result)
+        assert found.citations[0].quote == "Annual leave is 25 days. 👩‍🚀 Ask first."
+        assert (found.unknown, "no model was asked" in result.answer) == ((), True)
+
+    run(main())
+
+
 def definition(tmp_path, **more):
     return {
         "name": "a",

@@ -83,5 +83,5 @@ def test_a_missing_tool_is_told():
 
 
 def test_an_unknown_script_is_misuse():
-    with pytest.raises(MisuseError, match="allowed are clock, flights, hello"):
+    with pytest.raises(MisuseError, match="allowed are clock, documents, flights, hello"):
         RehearsalLLM("nope")

@@ -66,6 +66,10 @@ class Server:
         self._failures = 0
         self._not_before = 0.0
 
+    def hide(self, secret: str) -> None:
+        """Have a text masked in errors from now on."""
+        self._secrets = sorted({*self._secrets, secret}, key=len, reverse=True)
+
     async def tools(self, limit_s: float) -> tuple[Any, Sequence[Any]]:
         """
         Return the list of tools, and a token that changes when the list may have.

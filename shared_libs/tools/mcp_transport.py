@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import os
 import sys
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -195,9 +195,10 @@ class StdioTransport:
 class HTTPTransport:
     """A server at an address. The last refusal is kept for an error."""
 
-    def __init__(self, url: str, headers: Mapping[str, str]) -> None:
+    def __init__(self, url: str, headers: Mapping[str, str], auth: Callable[[str], httpx2.Auth] | None = None) -> None:
         self._url = url
         self._headers = headers
+        self._auth = auth
         self._refusal = ""
         self._in_doubt = False
         self._open = contextlib.AsyncExitStack()
@@ -213,6 +214,7 @@ class HTTPTransport:
                 headers={"Accept-Encoding": "identity"} | dict(self._headers),
                 timeout=httpx2.Timeout(30.0, read=None),  # each call has its own limit
                 event_hooks={"response": [self._look]},
+                auth=None if self._auth is None else self._auth(self._url),
             )
             await stack.enter_async_context(client)
             streams = await stack.enter_async_context(
@@ -240,7 +242,8 @@ class HTTPTransport:
         if response.headers.get("content-encoding", "identity").lower() != "identity":
             self._refusal = "the answer is compressed, which was not asked for"
             raise httpx2.StreamError(self._refusal)
-        if response.request.method != "POST":  # a stream of news that is refused is no failure
+        asks = response.request.headers.get("content-type", "").startswith("application/json")
+        if response.request.method != "POST" or not asks:  # a stream of news that is refused is no failure
             return
         self._note(response)
         kind = response.headers.get("content-type", "").partition(";")[0].strip().lower()

@@ -381,6 +381,7 @@ def test_a_type_no_model_can_fill_is_refused_with_its_parameter(annotation, why)
         ({"timeout_s": 0}, "positive number"),
         ({"timeout_s": 10**400}, "positive number"),
         ({"needs_approval": "yes"}, "True or False"),
+        ({"parameters": {"type": "object", "properties": {1: {}}}}, "under their names"),
         ({"idempotent": "yes"}, "True, False, or None"),
         ({"max_observation_chars": 0.5}, "whole number"),
         ({"description": None}, "a text"),

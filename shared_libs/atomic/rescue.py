@@ -33,6 +33,8 @@ _DOORS = frozenset(
         ("shared_libs.atomic.supervise", "_Bell.ring_after"),
         ("shared_libs.atomic.tools.placement", "_run_on_loop"),
         ("shared_libs.atomic.tools.placement", "_outcome"),
+        ("shared_libs.atomic.tools.placement", "_pieces"),
+        ("shared_libs.atomic.tools.placement", "_all_of"),
     }
 )
 """Our functions that only hand on what foreign code raises: the places where we call it."""

@@ -92,7 +92,7 @@ class _Reply(msgspec.Struct):
 
     type: str = ""
     model: str | None = None
-    content: list[_Block] | None = None
+    content: list[_Block] | str | None = None
     stop_reason: str | None = None
     stop_details: _StopDetails | None = None
     usage: _Usage | None = None
@@ -378,9 +378,9 @@ class AnthropicAnswer:
             raise MalformedResponse("the answer has no content")
         self._model = reply.model or ""
         self._count(reply.usage)
-        known = all(block.kind in _READ for block in reply.content)
-        raw = [None] * len(reply.content) if known else objects_in(parsed(body)["content"])
-        new = [chunk for block, one in zip(reply.content, raw, strict=True) for chunk in self._open(None, block, one)]
+        blocks = [_Block(type="text", text=reply.content)] if isinstance(reply.content, str) else reply.content
+        raw = [None] * len(blocks) if all(b.kind in _READ for b in blocks) else objects_in(parsed(body)["content"])
+        new = [chunk for block, one in zip(blocks, raw, strict=True) for chunk in self._open(None, block, one)]
         self._stop(reply.stop_reason or "end_turn", reply.stop_details)
         self.started = self.ended = True
         return new

@@ -98,8 +98,6 @@ def _as_list(value: Any, kind: Any) -> list[Any]:
     if isinstance(value, str) and value.lstrip()[:1] in ("[", "{"):
         with suppress(ValueError, RecursionError):
             value = parsed(value.encode("utf-8", "surrogatepass"))
-    if isinstance(value, str) and value:
-        return [fitted(value, kind)]
     if isinstance(value, dict) and value:
         value = [value]
     if not isinstance(value, list):

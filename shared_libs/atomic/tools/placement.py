@@ -240,8 +240,11 @@ async def _pieces(tool: Placed, outcome: AsyncIterable[Any]) -> list[Any]:
 
 async def _all_of(outcomes: Sequence[Any]) -> list[Any]:
     """Wait for one after the other, as a tool that had not forgotten to would; what is not begun is closed."""
+    done: list[Any] = []
     try:
-        return [await one if inspect.isawaitable(one) else one for one in outcomes]
+        for one in outcomes:
+            done.append(await one if inspect.isawaitable(one) else one)  # noqa: PERF401 - a comprehension is a frame
+        return done
     finally:
         for one in outcomes:
             if inspect.iscoroutine(one):

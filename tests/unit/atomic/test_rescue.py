@@ -126,7 +126,14 @@ def test_generators_and_tasks_of_a_tool_are_interrupted_as_the_tool_is():
 
         await asyncio.gather(part(), part())
 
-    for made in (yields, has_tasks):
+    @tool(name="blocking", timeout_s=LIMIT_S)
+    async def has_forgotten_to_wait():
+        async def part():
+            waits()
+
+        return [part()]
+
+    for made in (yields, has_tasks, has_forgotten_to_wait):
         assert told(asyncio.run(run_with(made))) == [OVER]
 
 

@@ -173,7 +173,7 @@ def test_a_refusal_is_reported():
     ("events", "kind"),
     [
         (
-            [{"type": "content_block_delta", "index": 3, "delta": {"type": "text_delta", "text": "x"}}],
+            [{"type": "content_block_delta", "index": 3, "delta": {"type": "input_json_delta", "partial_json": "{"}}],
             MalformedResponse,
         ),
         ([{"type": "content_block_start", "index": 0, "content_block": {"type": "tool_use"}}], MalformedResponse),

@@ -27,6 +27,12 @@ from shared_libs.tools.mcp_transport import HTTPTransport, StdioTransport, Trans
 MAX_NAME = 64
 """Characters of a tool's name that every provider takes."""
 
+_PAIR = re.compile(r"""["'](\w{1,60})["']\s{0,9}:\s{0,9}["']([^"']{1,500})["']""")
+"""A name and its value in an argument that is JSON."""
+
+_GLUED = re.compile(r"-p((?=\S*\d)(?=\S*[A-Za-z])\S{6,})")
+"""A password behind its option, without a blank."""
+
 _log = logging.getLogger(__name__)
 
 
@@ -177,6 +183,12 @@ def _telling(command: Sequence[str]) -> Iterator[str]:
         if names_a_secret(name) and (name is not before or not word.startswith("-")):
             yield value.strip()
             yield _password_in(value)
+        yield _password_in(word)
+        yield from (said for named, said in _PAIR.findall(word) if names_a_secret(named))
+        if before in ("-p", "-P", "-a", "-u", "--user") and not word.isdigit():  # a password or a user's, or a port
+            yield word.partition(":")[2] if before.endswith(("-u", "--user")) else word
+        if glued := _GLUED.fullmatch(word):
+            yield glued[1]
         yield from (kept for name, kept in os.environ.items() if kept and kept in word and names_a_secret(name))
 
 

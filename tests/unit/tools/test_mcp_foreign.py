@@ -459,6 +459,11 @@ def test_an_item_that_is_no_tool_is_refused_with_its_reason():
         ["--header", "Authorization: Bearer ARGV44SECRET"],
         ["--dsn=postgres://u:ARGV44SECRET@h/db"],
         ["https://h/sse?x=ARGV44SECRET"],
+        ["https://me:ARGV44SECRET@h/x"],
+        ["mysql", "-pARGV44SECRET"],
+        ["-p", "ARGV44SECRET"],
+        ["-u", "me:ARGV44SECRET"],
+        ["--config", '{"apiKey": "ARGV44SECRET"}'],
     ],
 )
 def test_a_secret_among_the_arguments_of_a_program_is_in_no_error(words, monkeypatch):

@@ -229,7 +229,8 @@ class _Postgres:
             except asyncpg.PostgresError:
                 raise  # an answer
             except BaseException:
-                connection.terminate()  # it was cut off in the middle of a word
+                with contextlib.suppress(asyncpg.InterfaceError):  # unless it is gone already
+                    connection.terminate()  # it was cut off in the middle of a word
                 raise
             finally:
                 await pool.release(connection)

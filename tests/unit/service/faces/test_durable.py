@@ -110,10 +110,16 @@ def test_a_client_s_tool_pauses_a_durable_run_and_its_result_goes_on_with_it_at_
                 body = {"model": "bot", "messages": back, "tools": tools}
                 async with other.http.post("/v1/chat/completions", json=body) as answer:
                     resumed, ended = answer.headers["x-factory-resumed"], await answer.json()
+                named = []  # the same request at two servers is one run
+                for http in (at.http, other.http):
+                    body, key = {"model": "bot", "messages": ASK}, {"idempotency-key": "k"}
+                    async with http.post("/v1/chat/completions", json=body, headers=key) as answer:
+                        named.append((await answer.json())["factory"]["run_id"])
             [job] = [job for job in await at.service.queue.store.find() if job.run_id == resumed]
-            return resumed, ended, job, [seen.body["messages"] for seen in at.upstream.requests][:2]
+            return resumed, ended, named, job, [seen.body["messages"] for seen in at.upstream.requests][:2]
 
-    resumed, ended, job, asked = run(main())
+    resumed, ended, named, job, asked = run(main())
+    assert named[0] == named[1] != resumed
     assert ended["choices"][0]["message"]["content"] == "Rome is sunny, and 42."
     assert (ended["factory"]["run_id"], job.status) == (resumed, "answered")
     assert [message["content"] for message in asked[1] if message["role"] == "tool"] == ["42", "sunny"]

@@ -113,12 +113,16 @@ def _is_plain(value: Any, texts: list[str], depth: int) -> bool:
     kind = type(value)
     if kind is str:
         texts.append(value)
-        return True
+        return not value.startswith(_TABLE)  # which is looked at as a whole
     if kind is dict:
-        if _secret_columns(value):
+        if not depth or ("columns" in value and _secret_columns(value)):
             return False
-        names = depth > 0 and all(type(key) is str and len(key) < _FEW and _is_plain_name(key) for key in value)
-        return names and all(_is_plain(item, texts, depth - 1) for item in value.values())
+        for key, item in value.items():  # no generator: this is done for every event of every run
+            if type(key) is not str or len(key) >= _FEW or not _is_plain_name(key):
+                return False
+            if not _is_plain(item, texts, depth - 1):
+                return False
+        return True
     if kind is list:
         told = any(type(item) is str and item[:1] == "-" for item in value)  # options of a program
         told = told or (len(value) == 2 and type(value[0]) is str and names_a_secret(value[0]))

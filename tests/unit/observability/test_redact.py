@@ -124,6 +124,8 @@ def test_data_that_hold_nothing_to_mask_are_not_made_anew_and_texts_beside_each_
         "the password:",
         "hunter2 is on the next page",
     ]
+    table = '{"columns":["name","password"],"rows":[["a","hunter2x"]]}'
+    assert "hunter2x" not in redact_data({"tool": "sql", "content": table})["content"]
     hidden = {
         "said": "sk-abcDEF12345",
         "more": [1, {"value": "x", "name": "api_key"}, ["token", "abc123def"], ("a", 1)],

@@ -26,7 +26,7 @@ from shared_libs.atomic.llms.base import BaseLLMWrapper
 from shared_libs.atomic.scope import current_deadline, use_deadline
 from shared_libs.atomic.supervise import together
 from shared_libs.retrieval.filters import Where
-from shared_libs.retrieval.fusion import behind_the_head, stretched
+from shared_libs.retrieval.fusion import behind_the_head, stretched, weights_for
 from shared_libs.retrieval.planning import Plan, Usual, plan
 from shared_libs.retrieval.stores import Stores
 from shared_libs.retrieval.types import Found, Hit, Retrieved, Space, Stage, StoredChunk
@@ -97,9 +97,10 @@ class Retriever:
         done = wanted - plan_.skipped.keys()
         found = await self._branches(run, space, question, where, plan_, done)
         branches = {"dense": found.dense, "lexical": found.lexical}
-        order = stretched(branches)
+        weights = weights_for(question, english_first=self._embedder is not None and self._embedder.english_first)
+        order = stretched(branches, weights)
         if found.graph:
-            order = behind_the_head(order, stretched(branches | {"graph": found.graph}))
+            order = behind_the_head(order, stretched(branches | {"graph": found.graph}, weights))
         hits = await self._hits(space, order[: max(k, RERANKED) + BRANCH], found, where)
         if "rerank" in done and hits:
             hits = await self._reranked(run, question, hits, plan_)

@@ -87,6 +87,9 @@ class BaseLLMWrapper:
     """
     context_window: int | None = None
     """How many tokens the model takes, where that is told: a conversation too long for it is not sent to a smaller."""
+    english_first: bool = False
+    """Whether its embeddings know English, and of other languages little."""
+
     obeys: bool = False
     """Whether a request is known to end when it is cancelled: then it needs no task of its own to be left behind."""
     rehearsal: ClassVar[bool] = False

@@ -78,6 +78,7 @@ class LocalEmbeddings(BaseLLMWrapper):
         self._files = _packaged() if folder is None else _in_folder(Path(folder))
         resilience = ITS_OWN if resilience is None else resilience
         super().__init__(model, resilience=resilience, fallbacks=fallbacks, price=Price(0.0, 0.0), options=options)
+        self.english_first = folder is None
         self._threads = Threads("embeddings", threads)
         self._remembered: OrderedDict[str, np.ndarray] = OrderedDict()
 

@@ -17,10 +17,7 @@ from shared_libs.retrieval.filters import Where
 from shared_libs.retrieval.ports import LexicalIndex
 from shared_libs.retrieval.stores.postgres_database import PostgresDatabase, collection_key, compiled, once
 from shared_libs.retrieval.types import Found, Space, Words
-from shared_libs.retrieval.words import terms
-
-MOST_TERMS = 8
-"""Of a longer query the rarest terms are looked for; common ones cost the time and tell nothing apart."""
+from shared_libs.retrieval.words import rarest, terms
 
 MOST_ASKED = 64
 """Of how many terms of a query the rarity is looked up."""
@@ -79,13 +76,14 @@ class PostgresWords(LexicalIndex):
                 key,
                 asked,
             )
-            rarest = sorted((row["texts"], row["stem"]) for row in counted if row["texts"])[:MOST_TERMS]
-            if not rarest:
+            texts = {row["stem"]: row["texts"] for row in sorted(counted) if row["texts"]}
+            wanted = rarest(texts)
+            if not wanted:
                 return []
-            values: list[Any] = [key, k, " | ".join(stem for _, stem in rarest)]
+            values: list[Any] = [key, k, " | ".join(wanted)]
             parts = []
-            for texts, stem in rarest:
-                values += [stem, math.log(1 + COUNTED / texts)]
+            for stem in wanted:
+                values += [stem, math.log(1 + COUNTED / texts[stem])]
                 at = len(values)
                 # 1: divided by the logarithm of the text's length
                 parts.append(f"${at}::float8 * ts_rank(words, {once(f'${at - 1}::text::tsquery')}, 1)")

@@ -12,11 +12,7 @@ from shared_libs.retrieval.ports import POOL, LexicalIndex
 from shared_libs.retrieval.stores.sqlite_database import Database, marks
 from shared_libs.retrieval.stores.sqlite_documents import collection_key
 from shared_libs.retrieval.types import Found, Space, Words
-from shared_libs.retrieval.words import terms
-
-MOST_TERMS = 8
-"""Of a longer query the rarest terms are looked for; common ones cost the time and tell nothing apart."""
-
+from shared_libs.retrieval.words import LEAST_TERMS, rarest, terms
 
 EQUALS = 200
 """Hits that weigh as much as the last one that is asked for, among which the ids decide."""
@@ -115,12 +111,11 @@ def _delete(connection: sqlite3.Connection, table: str, key: int, ids: list[str]
 
 def _rarest(connection: sqlite3.Connection, table: str, wanted: list[str]) -> list[str]:
     """Of many terms keep those that tell most apart; the vocabulary knows stems, so an unknown term counts as rare."""
-    distinct = list(dict.fromkeys(wanted))
-    if len(distinct) <= MOST_TERMS:
+    distinct = list(dict.fromkeys(wanted))[:500]
+    if len(distinct) <= LEAST_TERMS:
         return distinct
-    query = f"SELECT term, doc FROM {table}_terms WHERE term IN ({marks(len(distinct[:500]))})"  # noqa: S608 - our own
-    count = dict(connection.execute(query, distinct[:500]).fetchall())
-    return sorted(distinct, key=lambda term: count.get(term, 0))[:MOST_TERMS]
+    query = f"SELECT term, doc FROM {table}_terms WHERE term IN ({marks(len(distinct))})"  # noqa: S608 - our own
+    return rarest(dict.fromkeys(distinct, 0) | dict(connection.execute(query, distinct).fetchall()))
 
 
 def _compiled(where: Where) -> tuple[str, list[Any]]:

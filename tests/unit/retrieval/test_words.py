@@ -8,9 +8,9 @@ import pytest
 
 from shared_libs.atomic import MisuseError
 from shared_libs.retrieval.filters import MAX_VALUES, checked_metadata, read_filter
-from shared_libs.retrieval.fusion import behind_the_head, stretched
+from shared_libs.retrieval.fusion import behind_the_head, stretched, weights_for
 from shared_libs.retrieval.types import Found, Space
-from shared_libs.retrieval.words import terms
+from shared_libs.retrieval.words import rarest, terms
 
 
 @pytest.mark.promise("retrieval-languages")
@@ -113,6 +113,34 @@ def test_branches_are_weighed_and_a_missing_one_drops_out():
     assert [row.id for row in stretched({"dense": dense, "lexical": []})] == ["a", "b", "c"]
     assert stretched({"dense": [], "lexical": []}) == []
     assert [row.id for row in stretched({"dense": [Found("b", 1), Found("a", 1)]})] == ["a", "b"]
+
+
+@pytest.mark.promise("retrieval-languages")
+@pytest.mark.parametrize(
+    ("question", "dense"),
+    [
+        ("How do I wrap text around a picture?", 0.6),
+        ("Where is the café?", 0.2),
+        ("Was it Gödel, in his first paper on undecidable propositions of arithmetic, who did?", 0.6),
+        ("cho chữ chạy quanh hình ảnh", 0.2),
+        ("让文字绕着图片排列", 0.2),
+        ("Como faço para não mudar?", 0.2),
+        ("", 0.6),
+        ("123", 0.6),
+    ],
+)
+def test_a_model_that_knows_english_first_has_less_to_say_in_other_languages(question, dense):
+    assert weights_for(question, english_first=True)["dense"] == dense
+    assert weights_for(question, english_first=False)["dense"] == 0.6
+
+
+@pytest.mark.promise("retrieval-languages")
+def test_of_a_long_question_the_rarest_terms_are_looked_for_while_they_cost_little():
+    few = {f"t{at}": at for at in range(40, 0, -1)}
+    assert rarest(few) == [f"t{at}" for at in range(1, 33)]
+    assert rarest({f"t{at}": 1_000 for at in range(40)}) == [f"t{at}" for at in range(8)]
+    assert rarest({"a": 9_999, "b": 0}) == ["b", "a"]
+    assert rarest({}) == []
 
 
 def test_what_a_graph_adds_displaces_none_of_the_best():

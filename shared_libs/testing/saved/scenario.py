@@ -30,8 +30,14 @@ FAULTS = {
 }
 """Failures by the kind of their error, as faults of a scenario."""
 
+LATE_S = 600.0
+"""Seconds after which a model would have answered that was given up."""
+
 SHORTEST_S = 1.0
 """Seconds from which on a scenario says how long something took."""
+
+NOT_OF_THE_TOOL = ("[not run: ", "Invalid arguments for ")
+"""How an observation begins that the runtime made without asking the tool, as it will again."""
 
 _NOT_IN_YAML = re.compile("[\x7f-\x9f\u2028\u2029\ufeff\ufffe\uffff]")
 _PLAIN_KEY = re.compile(r"[a-z_]+")
@@ -47,7 +53,8 @@ def saved_scenario(events: Sequence[AgentEvent], *, definition: str, cassette: s
         cassette: the file of its cassette, which its models answer from instead of a script.
 
     Raises:
-        MisuseError: the run has no beginning, no end, or was kept without contents.
+        MisuseError: the run has no beginning, no end, or was kept without contents; or its models are to answer from a
+            cassette, and were asked more than a scenario can ask.
 
     """
     began = next((event for event in events if isinstance(event, e.RunStarted)), None)
@@ -56,6 +63,11 @@ def saved_scenario(events: Sequence[AgentEvent], *, definition: str, cassette: s
         raise MisuseError("this run has not ended: there is nothing to play again yet")
     if not began.question:
         raise MisuseError("this run was kept without contents: what was asked and said is not known")
+    if cassette and _asked_more(began, events):
+        raise MisuseError(
+            "the question had images or messages of its own, which a scenario cannot ask: nothing would be as in the "
+            "cassette: save the scenario without it, or the cassette alone"
+        )
     mine = tries(events)
     scenario = {
         "scenario": f"a run of {began.agent}, played again",
@@ -71,6 +83,14 @@ def saved_scenario(events: Sequence[AgentEvent], *, definition: str, cassette: s
     }
     lines = [_yaml(key, value) for key, value in scenario.items() if value]
     return "\n".join([*lines, ""])
+
+
+def _asked_more(began: e.RunStarted, events: Iterable[AgentEvent]) -> bool:
+    """Whether the first request has more than the question and what a session knew."""
+    first = next((event for event in events if isinstance(event, ModelAsked)), None)
+    said = [] if first is None else [message for message in first.messages if message.role != "system"]
+    images = any(not isinstance(message.content, str) for message in said)
+    return images or (began.session_id is None and len(said) > 1)
 
 
 def _session(began: e.RunStarted, events: Iterable[AgentEvent]) -> dict[str, Any] | None:
@@ -91,9 +111,12 @@ def _told(message: Message) -> dict[str, Any]:
     return told
 
 
-def _models(mine: Iterable[Try]) -> dict[str, list[Any]]:
+def _models(mine: Sequence[Try]) -> dict[str, list[Any]]:
     models: dict[str, list[Any]] = {}
+    contest = any(one.ended is not None and one.ended.outcome == "cancelled" for one in mine)  # which is won by time
     for one in mine:
+        if one.ended is not None and one.ended.outcome == "cancelled":
+            models.setdefault(one.model, []).append({"text": "too late", "delay_s": LATE_S})
         if (response := one.response) is None or one.ended is None:
             continue
         turn: dict[str, Any] = {}
@@ -102,7 +125,7 @@ def _models(mine: Iterable[Try]) -> dict[str, list[Any]]:
         if response.tool_calls:
             turn["calls"] = [{"tool": call.name, "input": call.input} for call in response.tool_calls]
         first_s = (one.ended.first_token_s or one.ended.ended_s) - one.ended.started_s
-        if first_s >= SHORTEST_S:
+        if contest or first_s >= SHORTEST_S:
             turn["delay_s"] = round(first_s, 3)
         if (usage := response.usage).input_tokens or usage.output_tokens:
             turn["usage"] = {"input_tokens": usage.input_tokens, "output_tokens": usage.output_tokens}
@@ -110,11 +133,20 @@ def _models(mine: Iterable[Try]) -> dict[str, list[Any]]:
     return models
 
 
-def _tools(events: Iterable[AgentEvent]) -> dict[str, list[dict[str, Any]]]:
+def _tools(events: Sequence[AgentEvent]) -> dict[str, list[dict[str, Any]]]:
     tools: dict[str, list[dict[str, Any]]] = {}
     began: dict[str, tuple[float, dict[str, Any]]] = {}
+    asked = [event for event in events if isinstance(event, ModelAsked)]
+    offered = {tool.name for one in asked for tool in one.tools or ()}
+    made = {
+        event.call_id
+        for event in events
+        if isinstance(event, e.ToolFinished) and event.is_error and event.content.startswith(NOT_OF_THE_TOOL)
+    }
     for event in events:
         if isinstance(event, e.ToolStarted):
+            if event.call_id in made or (offered and event.tool not in offered):
+                continue
             outcome: dict[str, Any] = {}
             tools.setdefault(event.tool, []).append(outcome)
             began[event.call_id] = event.at_s, outcome
@@ -144,8 +176,9 @@ def _expected(events: Iterable[AgentEvent], mine: Sequence[Try], ended: e.RunFin
     result = ended.result
     expect: dict[str, Any] = {"status": result.status, "stop_reason": result.stop_reason}
     said = next((one.response.text for one in reversed(mine) if one.response is not None), "")
-    if result.answer:
-        expect["answer"] = result.answer if result.answer == said else {"contains": said or result.answer}
+    if result.answer and result.status == "answered":
+        # a rehearsal says more than its model did
+        expect["answer"] = {"contains": said} if said and said in result.answer else result.answer
     expect["tools"] = {"exact": [event.tool for event in events if isinstance(event, e.ToolStarted)]}
     expect["attempts"] = {one.model: sum(other.model == one.model for other in mine) for one in mine}
     return expect

@@ -19,7 +19,7 @@ for line in sys.stdin:
     if "id" not in request:
         continue
     if method == "initialize":
-        said = INITIALIZED | {"protocolVersion": request["params"]["protocolVersion"]}
+        said = SAYS.get(method) or INITIALIZED | {"protocolVersion": request["params"]["protocolVersion"]}
     elif method in SAYS:
         said = SAYS[method]
         if isinstance(said, list):

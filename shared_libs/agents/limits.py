@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
 from shared_libs.atomic.errors import MisuseError
 
+_MOST = 2**63
+"""Amounts from here on are no amounts, and no clock counts them."""
+
 
 def is_seconds(value: Any) -> bool:
-    """Whether it is a positive, finite number."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < math.inf
+    """Whether it is a positive number that a clock can count."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < _MOST
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,7 +70,7 @@ class Limits:
         if value is None and none:
             return
         number = isinstance(value, kind) and not isinstance(value, bool)  # type: ignore[arg-type]
-        if not number or not math.isfinite(value) or value < 0 or (value == 0 and not zero):
+        if not number or not 0 <= value < _MOST or (value == 0 and not zero):
             what = "whole number" if kind is int else "number"
             lowest = "from 0" if zero else "above 0"
             raise MisuseError(f"limits.{name} is a {what} {lowest}{' or None' if none else ''}, not {value!r}")

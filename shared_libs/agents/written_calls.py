@@ -133,7 +133,7 @@ _ELEMENTS = (
 """The forms with an element for a call, and one for each of its parameters."""
 
 _CODE = (
-    re.compile(r"<\|python_tag\|>(?P<code>.+)", re.DOTALL),
+    re.compile(r"<\|python_(?:tag|start)\|>(?P<code>.+?)\s*(?:<\|python_end\|>|\Z)", re.DOTALL),
     re.compile(r"```(?:tool_code|tool_call)\s*\n(?P<code>.+?)\n?```", re.DOTALL),  # Gemma
     re.compile(r"(?P<code>\[\s*[\w.]+\(.*\)\s*\])", re.DOTALL),  # Llama 3.2 and 4, LFM2
     re.compile(r"(?P<code>[\w.]+\(.*\))", re.DOTALL),  # OLMo, between its marks

@@ -82,7 +82,7 @@ class View(Protocol):
         """Show a request, and what it got."""
 
     def unexpected(self, what: str, at_s: float) -> None:
-        """Show a request that was broken off."""
+        """Show a request that was refused."""
 
     def summary(self, server: FaultServer) -> None:
         """Show how many requests each model got each fault for."""
@@ -105,7 +105,7 @@ class Lines(View):
         self._say("request", at_s=round(at_s, 3), **told, fault=seen.fault)
 
     def unexpected(self, what: str, at_s: float) -> None:
-        """Show a request that was broken off."""
+        """Show a request that was refused."""
         self._say("unexpected", at_s=round(at_s, 3), what=what)
 
     def summary(self, server: FaultServer) -> None:
@@ -152,8 +152,8 @@ class Words(View):
         )
 
     def unexpected(self, what: str, at_s: float) -> None:
-        """Show a request that was broken off."""
-        print(f"{at_s:7.2f} s  broken off: {printable(what)}", flush=True)
+        """Show a request that was refused."""
+        print(f"{at_s:7.2f} s  refused: {printable(what)}", flush=True)
 
     def summary(self, server: FaultServer) -> None:
         """Show the counts."""

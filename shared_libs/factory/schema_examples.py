@@ -53,6 +53,7 @@ EXAMPLES: dict[str, Any] = {
     "env": {"LOG_LEVEL": "info"},
     "cwd": "servers",
     "headers": {"Authorization": "Bearer ${TOKEN}"},
+    "auth": {"issuer": "https://login.example.com", "client_id": "me", "client_secret": "${TOOLS_SECRET}"},
     "prefix": "time_",
     "mcp.tools": ["get_current_time"],
     "collection": "handbook",

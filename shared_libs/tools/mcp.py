@@ -19,12 +19,19 @@ from shared_libs.atomic.secrets import names_a_secret
 from shared_libs.atomic.tools.base import BaseTool
 from shared_libs.atomic.tools.toolset import Toolset
 from shared_libs.tools import mcp_listing
+from shared_libs.tools.mcp_auth import Credentials
 from shared_libs.tools.mcp_listing import Listed
 from shared_libs.tools.mcp_server import Server
 from shared_libs.tools.mcp_transport import HTTPTransport, StdioTransport, Transport
 
 MAX_NAME = 64
 """Characters of a tool's name that every provider takes."""
+
+_PAIR = re.compile(r"""["'](\w{1,60})["']\s{0,9}:\s{0,9}["']([^"']{1,500})["']""")
+"""A name and its value in an argument that is JSON."""
+
+_GLUED = re.compile(r"-p((?=\S*\d)(?=\S*[A-Za-z])\S{6,})")
+"""A password behind its option, without a blank."""
 
 _log = logging.getLogger(__name__)
 
@@ -39,6 +46,8 @@ class MCPToolset(Toolset):
         env: environment variables of the program; of ours it sees only a few such as PATH and HOME.
         cwd: the folder the program runs in.
         headers: headers sent with every request to the URL.
+        auth: credentials of a program (OAuth) for the URL: `issuer`, the authorization server they are sent to,
+            `client_id` and `client_secret`; `method`, "basic" or "post".
         tools: the names of the tools to offer, as the server calls them; by default all.
         prefix: put before every name, with a `_` between; needed when two servers have tools of one name.
 
@@ -55,6 +64,7 @@ class MCPToolset(Toolset):
         env: dict[str, str] | None = None,
         cwd: str | None = None,
         headers: dict[str, str] | None = None,
+        auth: dict[str, str] | None = None,
         tools: list[str] | None = None,
         prefix: str | None = None,
     ) -> None:
@@ -64,8 +74,8 @@ class MCPToolset(Toolset):
             raise MisuseError("command is a list of the program and its arguments, such as [mcp-server-time]")
         if url is not None and (urlsplit(url).scheme not in ("http", "https") or not urlsplit(url).hostname):
             raise MisuseError("url is the http:// or https:// address of an MCP server")
-        if url is None and headers:
-            raise MisuseError("headers go with `url`; a `command` takes `env`")
+        if url is None and (headers or auth):
+            raise MisuseError(f"{'headers go' if headers else 'auth goes'} with `url`; a `command` takes `env`")
         if url is not None and (env or cwd):
             raise MisuseError(f"{'env' if env else 'cwd'} goes with `command`; a `url` takes `headers`")
         if prefix is not None and not re.fullmatch(r"[A-Za-z0-9_-]{1,32}", prefix):
@@ -74,6 +84,7 @@ class MCPToolset(Toolset):
         self._wanted = tools
         self._prefix = f"{prefix}_" if prefix else ""
         given = [*(env or {}).values(), *(headers or {}).values(), *_telling(command or [])]
+        given += [(auth or {}).get("client_secret", "")]
         hidden = [
             *given,
             *(word for value in given for word in value.split()[1:]),
@@ -82,9 +93,12 @@ class MCPToolset(Toolset):
         ]
 
         def dial() -> Transport:
-            return StdioTransport(command, env or {}, cwd) if command else HTTPTransport(url or "", headers or {})
+            if command:
+                return StdioTransport(command, env or {}, cwd)
+            return HTTPTransport(url or "", headers or {}, None if credentials is None else credentials.provider)
 
         self._server = Server(self.name, dial, hidden)
+        credentials = None if auth is None else Credentials(auth, self._server.hide)
         self._token: Any = None
         self.left_out: dict[str, str] = {}
         """Tools of the server that are not offered, and why; as it was last listed."""
@@ -169,6 +183,12 @@ def _telling(command: Sequence[str]) -> Iterator[str]:
         if names_a_secret(name) and (name is not before or not word.startswith("-")):
             yield value.strip()
             yield _password_in(value)
+        yield _password_in(word)
+        yield from (said for named, said in _PAIR.findall(word) if names_a_secret(named))
+        if before in ("-p", "-P", "-a", "-u", "--user") and not word.isdigit():  # a password or a user's, or a port
+            yield word.partition(":")[2] if before.endswith(("-u", "--user")) else word
+        if glued := _GLUED.fullmatch(word):
+            yield glued[1]
         yield from (kept for name, kept in os.environ.items() if kept and kept in word and names_a_secret(name))
 
 

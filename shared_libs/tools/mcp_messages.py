@@ -8,16 +8,20 @@ kinds, and one odd part must not cost the others. The items themselves are kept 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+import logging
+import re
+from collections.abc import Iterator, Mapping
 from typing import Any, Self
 
 import anyio
 import msgspec
 from mcp.shared.message import SessionMessage
-from mcp.types import REQUEST_TIMEOUT, JSONRPCResponse
+from mcp.types import REQUEST_TIMEOUT, JSONRPCError, JSONRPCResponse
+from mcp_types.version import OLDEST_SUPPORTED_VERSION
 
+from shared_libs.atomic.json_schema import shown
 from shared_libs.tools.mcp_transport import TO_CLOSE_S, Transport
-from shared_libs.tools.mcp_wire import as_json, error_of, unreadable
+from shared_libs.tools.mcp_wire import BARE, as_json, error_of, unreadable
 
 PAGE_KEY = "genai-factory/page"
 """The `_meta` key under which a list names the items that are kept for it."""
@@ -28,6 +32,13 @@ MAX_TOOLS = 2_000
 DISCOVERY_S = 1.5
 """Seconds a server gets to answer `server/discover`, which older ones may pass over; then it is asked as they are."""
 
+_OF_A_RESULT = ("content", "structuredContent", "isError", "is_error", "_meta", "resultType", BARE)
+_SAYS = ("text", "json", "content", "value", "markdown", "html", "data")
+"""Where blocks of kinds that are not specified hold what they say."""
+
+_MEDIA = ("image", "audio", "video", "resource", "file")
+_DATE = re.compile(r"\d{4}-\d\d-\d\d")
+_log = logging.getLogger(__name__)
 _HEADER_WORD = b"x-mcp-header"
 
 
@@ -38,6 +49,7 @@ class Mended:
         self._transport = transport
         self._asked: dict[str, str] = {}
         self._pages: dict[str, list[Any]] = {}
+        self._version = ""
         self._into: Any = None
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -69,6 +81,10 @@ class Mended:
         """What the answer with an error of this code said besides; may be empty."""
         return self._transport.said(code)
 
+    def forgot(self, code: int, message: str) -> bool:
+        """Whether an error says that the other side does not know the session any more."""
+        return self._transport.forgot(code, message)
+
     def items(self, page: Any) -> list[Any]:
         """Hand over the items of a page of tools, as the server wrote them."""
         return self._pages.pop(str((page.meta or {}).get(PAGE_KEY)), [])
@@ -79,6 +95,8 @@ class Mended:
         if identity is None or method is None:
             return
         self._asked[str(identity)] = method
+        if method == "initialize":
+            self._version = str((message.params or {}).get("protocolVersion"))
         if method == "server/discover":
             self._tasks.append(asyncio.get_running_loop().create_task(self._give_up_discovery(identity)))
 
@@ -97,20 +115,36 @@ class Mended:
             (identity,) = self._asked  # whose answer it was is no question
             return SessionMessage(unreadable(identity, str(item)))
         message = item.message
+        if isinstance(message, JSONRPCError) and message.id is None:
+            message.id = self._meant()
         method = self._asked.pop(str(getattr(message, "id", None)), "") if not hasattr(message, "method") else ""
         if method == "tools/list" and isinstance(message, JSONRPCResponse):
             message.result = self._page(str(message.id), message.result)
         elif method == "tools/call" and isinstance(message, JSONRPCResponse):
             message.result = as_text(message.result)
+        elif method in ("initialize", "server/discover") and isinstance(message, JSONRPCResponse):
+            message.result = greeting(message.result, self._version)
         return item
 
+    def _meant(self) -> Any:
+        """The request that an error without an `id` is about, where that is no question."""
+        calls = [identity for identity, method in self._asked.items() if method.startswith("tools/")] or [*self._asked]
+        return None if len(calls) != 1 else int(calls[0]) if calls[0].isdecimal() else calls[0]
+
     def _page(self, key: str, result: Mapping[str, Any]) -> dict[str, Any]:
-        tools, cursor = result.get("tools"), result.get("nextCursor")
+        tools = result.get("tools", result.get(BARE))
+        cursor = result.get("nextCursor", result.get("next_cursor"))
+        if isinstance(tools, Mapping):
+            tools = [{"name": name, **tool} for name, tool in tools.items() if isinstance(tool, Mapping)]
         items = tools if isinstance(tools, list) else []
         self._pages[key] = items[:MAX_TOOLS]
-        kept = {word: value for word, value in result.items() if word not in ("tools", "nextCursor", "_meta")}
-        if isinstance(cursor, str | int) and not isinstance(cursor, bool):
+        kept = {word: value for word, value in result.items() if word not in ("tools", "nextCursor", "_meta", BARE)}
+        if isinstance(cursor, str | int | float) and not isinstance(cursor, bool):
             kept["nextCursor"] = str(cursor)
+        elif cursor:
+            _log.warning(
+                "a list of MCP tools goes on behind %s, which is no cursor; what is there is taken", shown(cursor)
+            )
         named = [item for item in items[:MAX_TOOLS] if isinstance(item, dict) and isinstance(item.get("name"), str)]
         return {**kept, "tools": [*map(_outline, named)], "_meta": {PAGE_KEY: key}}
 
@@ -146,13 +180,27 @@ def as_text(result: Mapping[str, Any]) -> dict[str, Any]:
     """Make one text of what a tool returned: its texts, a note for what is none; else its structured content."""
     if "content" not in result and isinstance(result.get("inputRequests"), Mapping):
         return dict(result)  # no result yet: a question back
-    blocks = result.get("content")
-    parts = [_part(block) for block in (blocks if isinstance(blocks, list) else [blocks]) if block is not None]
-    structured = result.get("structuredContent")
-    if not parts and structured is not None:
+    blocks, structured = result.get("content", result.get(BARE)), result.get("structuredContent")
+    parts = [_part(block) for block in _flat(blocks) if block is not None]
+    if not any(parts) and structured is not None:
         parts = [as_json(structured)]
-    kept = {word: value for word, value in result.items() if word not in ("content", "structuredContent", "_meta")}
-    return {**kept, "content": [{"type": "text", "text": "\n".join(parts)}], "isError": result.get("isError") is True}
+    other = {word: value for word, value in result.items() if word not in _OF_A_RESULT}
+    if not parts and other and blocks is None:  # what a result is called in older versions, and by those who guess
+        parts = [as_json(other)]
+    if not parts and BARE in result:
+        parts = [as_json(result[BARE])]
+    kept = {"resultType": result["resultType"]} if "resultType" in result else {}
+    return {**kept, "content": [{"type": "text", "text": "\n".join(parts)}], "isError": _tells_an_error(result)}
+
+
+def _flat(blocks: Any) -> Iterator[Any]:
+    for block in blocks if isinstance(blocks, list) else [blocks]:
+        yield from block if isinstance(block, list) else (block,)
+
+
+def _tells_an_error(result: Mapping[str, Any]) -> bool:
+    told = result.get("isError", result.get("is_error"))
+    return told is True or (isinstance(told, str) and told.lower() == "true") or (type(told) is int and told == 1)
 
 
 def _part(block: Any) -> str:
@@ -170,9 +218,31 @@ def _part(block: Any) -> str:
         size = _size(inner.get("blob"))
         return f"[resource {inner.get('uri')}, {inner.get('mimeType') or 'binary'}, {size}not shown]"
     kind = str(kind)[:40]
+    if kind not in _MEDIA:
+        said = next((block[word] for word in (*_SAYS, kind) if block.get(word) is not None), None)
+        if said is not None and not ("mimeType" in block and isinstance(said, str)):
+            return said if isinstance(said, str) else as_json(said)
     if isinstance(block.get("data"), str):
         return f"[{kind}, {block.get('mimeType') or 'unknown'}, {_size(block['data'])}it is not shown]"
     return f"[{kind}, not shown]"
+
+
+def greeting(result: Mapping[str, Any], asked: str) -> dict[str, Any]:
+    """
+    What a server says of itself at the beginning, as far as it is looked at.
+
+    A version that is none is the one that was asked for, and one from before the first is the first.
+    """
+    info, able = result.get("serverInfo"), result.get("capabilities")
+    tools = able.get("tools") if isinstance(able, Mapping) else None
+    kept = {word: value for word, value in result.items() if word not in ("serverInfo", "capabilities", "instructions")}
+    if asked and "supportedVersions" not in result:
+        said = result.get("protocolVersion")
+        dated = isinstance(said, str) and _DATE.fullmatch(said) is not None
+        kept["protocolVersion"] = max(str(said), OLDEST_SUPPORTED_VERSION) if dated else asked
+    named = {word: str(info.get(word) or "?") if isinstance(info, Mapping) else "?" for word in ("name", "version")}
+    changes = isinstance(tools, Mapping) and tools.get("listChanged") is True
+    return {**kept, "serverInfo": named, "capabilities": {"tools": {"listChanged": changes}}}
 
 
 def _size(data: Any) -> str:

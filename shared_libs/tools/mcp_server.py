@@ -66,6 +66,10 @@ class Server:
         self._failures = 0
         self._not_before = 0.0
 
+    def hide(self, secret: str) -> None:
+        """Have a text masked in errors from now on."""
+        self._secrets = sorted({*self._secrets, secret}, key=len, reverse=True)
+
     async def tools(self, limit_s: float) -> tuple[Any, Sequence[Any]]:
         """
         Return the list of tools, and a token that changes when the list may have.
@@ -135,7 +139,8 @@ class Server:
 
     async def _broken(self, connection: _Connection, error: Exception, during: str) -> ToolError:
         """Make an error of what went wrong, and give the connection up where it can no longer be used."""
-        if connection.over:  # the transport knows; codes do not tell, for tools use every one of them
+        told = isinstance(error, MCPError) and connection.transport.forgot(error.code, str(error))
+        if connection.over or told:  # the transport knows; codes alone do not tell, for tools use every one of them
             if connection is self._connection:
                 self._connection = None
                 self._failed(at_once=self._failures == 0)
@@ -206,7 +211,13 @@ class _Connection:
             seen: set[str | None] = set()
             while cursor not in seen and len(seen) < MAX_PAGES and len(listed) < MAX_TOOLS:
                 seen.add(cursor)
-                page = await self.client.list_tools(cursor=cursor)
+                try:
+                    page = await self.client.list_tools(cursor=cursor)
+                except MCPError as error:
+                    if cursor is None or self.over:
+                        raise
+                    _log.warning("a list of MCP tools breaks off: %s; %d tools of it are taken", error, len(listed))
+                    break
                 listed += self._offered(page)
                 cursor = page.next_cursor
                 if cursor is None or (not cursor and self.client.protocol_version not in MODERN_PROTOCOL_VERSIONS):
@@ -237,7 +248,8 @@ class _Connection:
             await asyncio.wait([self._owner], timeout=3 * TO_CLOSE_S)
 
     async def _own(self) -> None:
-        logging.getLogger("mcp").addHandler(logging.NullHandler())  # what it warns of is in our errors
+        for name in ("mcp", "client"):  # what its library warns of is in our errors
+            logging.getLogger(name).addHandler(logging.NullHandler())
         try:
             async with AsyncExitStack() as stack:
                 async with asyncio.timeout(self._limit_s):

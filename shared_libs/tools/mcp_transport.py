@@ -6,17 +6,18 @@ import asyncio
 import contextlib
 import os
 import sys
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
 import anyio
 import httpx2
+import msgspec
 from mcp.client.streamable_http import streamable_http_client
 from mcp.shared.message import SessionMessage
-from mcp.types import INTERNAL_ERROR
+from mcp.types import INTERNAL_ERROR, INVALID_REQUEST, PARSE_ERROR
 
-from shared_libs.tools.mcp_wire import NoMessage, messages
+from shared_libs.tools.mcp_wire import NoMessage, answer_in, is_of_a_session, messages
 
 MAX_MESSAGE = 16 << 20
 """Bytes of one message of a server; a longer one is an error, and ends a stdio connection."""
@@ -26,6 +27,10 @@ TO_CLOSE_S = 1.0
 
 STDERR_KEPT = 2_000
 """Characters of what a server wrote to its stderr last, for an error."""
+
+_MAY_BE_JSON = ("", "text/plain", "application/octet-stream")
+_NO_TOOLS = (INTERNAL_ERROR, PARSE_ERROR, INVALID_REQUEST, -32000)
+"""Codes of an error that goes with a status 400 and is not said of a tool's arguments."""
 
 _PASSED_ON = ("HOME", "LANG", "LC_ALL", "LC_CTYPE", "LOGNAME", "PATH", "SHELL", "TERM", "TMPDIR", "TZ", "USER")
 _GUARD = Path(__file__).with_name("mcp_guard.py")
@@ -46,6 +51,9 @@ class Transport(Protocol):
 
     def said(self, code: int) -> str:
         """What the answer with an error of this code said besides; may be empty."""
+
+    def forgot(self, code: int, message: str) -> bool:
+        """Whether an error says that the other side does not know the session any more."""
 
 
 class StdioTransport:
@@ -124,6 +132,11 @@ class StdioTransport:
         del code
         return ""
 
+    def forgot(self, code: int, message: str) -> bool:
+        """Whether its words say so: what stands between us and a server may have begun another one."""
+        del code
+        return is_of_a_session(message)
+
     async def _read(self, into: Any) -> None:
         assert self._process is not None
         assert self._process.stdout is not None
@@ -182,10 +195,12 @@ class StdioTransport:
 class HTTPTransport:
     """A server at an address. The last refusal is kept for an error."""
 
-    def __init__(self, url: str, headers: Mapping[str, str]) -> None:
+    def __init__(self, url: str, headers: Mapping[str, str], auth: Callable[[str], httpx2.Auth] | None = None) -> None:
         self._url = url
         self._headers = headers
+        self._auth = auth
         self._refusal = ""
+        self._in_doubt = False
         self._open = contextlib.AsyncExitStack()
         self.ended = asyncio.Event()
 
@@ -199,6 +214,7 @@ class HTTPTransport:
                 headers={"Accept-Encoding": "identity"} | dict(self._headers),
                 timeout=httpx2.Timeout(30.0, read=None),  # each call has its own limit
                 event_hooks={"response": [self._look]},
+                auth=None if self._auth is None else self._auth(self._url),
             )
             await stack.enter_async_context(client)
             streams = await stack.enter_async_context(
@@ -216,21 +232,32 @@ class HTTPTransport:
 
     def said(self, code: int) -> str:
         """The status, where the library made the error of a status."""
-        return self._refusal if code == INTERNAL_ERROR else ""
+        return self._refusal if code in (INTERNAL_ERROR, PARSE_ERROR) else ""
+
+    def forgot(self, code: int, message: str) -> bool:
+        """Whether its words say so, or the status where the words are no tool's."""
+        return is_of_a_session(message) or (self._in_doubt and code in _NO_TOOLS)
 
     async def _look(self, response: Any) -> None:
         if response.headers.get("content-encoding", "identity").lower() != "identity":
-            raise httpx2.StreamError("the answer is compressed, which was not asked for")
-        if response.request.method == "POST":  # a stream of news that is refused is no failure
-            self._note(response)
-        if "json" in response.headers.get("content-type", ""):  # the events of a stream have a limit of their own
-            response.stream = _Limited(response.stream)
+            self._refusal = "the answer is compressed, which was not asked for"
+            raise httpx2.StreamError(self._refusal)
+        asks = response.request.headers.get("content-type", "").startswith("application/json")
+        if response.request.method != "POST" or not asks:  # a stream of news that is refused is no failure
+            return
+        self._note(response)
+        kind = response.headers.get("content-type", "").partition(";")[0].strip().lower()
+        if "json" in kind or (kind in _MAY_BE_JSON and response.status_code == 200):
+            response.headers["content-type"] = "application/json"
+            response.stream = _Whole(response.stream, response.request, refused=response.status_code >= 400)
 
     def _note(self, response: Any) -> None:
         status = response.status_code
         self._refusal = f"HTTP {status} {response.reason_phrase}".rstrip() if status >= 400 else ""
-        # a session that is not known any more: 404 by the specification, 400 by many servers, whatever the body
-        if status in (400, 404) and "mcp-session-id" in response.request.headers:
+        # a session that is not known any more: 404 by the specification, whatever the body, 410 and 400 by many servers
+        of_a_session = "mcp-session-id" in response.request.headers
+        self._in_doubt = of_a_session and status == 400
+        if of_a_session and status in (404, 410):
             self.ended.set()
 
 
@@ -251,19 +278,22 @@ class _Client(httpx2.AsyncClient):
             raise
 
 
-class _Limited(httpx2.AsyncByteStream):
-    """A stream of bytes, up to the limit of a message."""
+class _Whole(httpx2.AsyncByteStream):
+    """The body of an answer, up to the limit of a message, as the one message of the protocol that it holds."""
 
-    def __init__(self, stream: Any) -> None:
+    def __init__(self, stream: Any, request: Any, *, refused: bool) -> None:
         self._stream = stream
+        self._request = request
+        self._refused = refused
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
-        size = 0
+        body = bytearray()
         async for chunk in self._stream:
-            size += len(chunk)
-            if size > MAX_MESSAGE:
+            body += chunk
+            if len(body) > MAX_MESSAGE:
                 raise httpx2.StreamError(f"the answer is longer than {MAX_MESSAGE >> 20} MiB")
-            yield chunk
+        identity = msgspec.json.decode(self._request.content).get("id")
+        yield bytes(body) if identity is None else answer_in(bytes(body), identity, refused=self._refused)
 
     async def aclose(self) -> None:
         await self._stream.aclose()

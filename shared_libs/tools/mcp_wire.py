@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import json
 import re
 from collections.abc import Iterator
@@ -11,6 +12,19 @@ import msgspec
 from mcp.types import PARSE_ERROR, JSONRPCError, jsonrpc_message_adapter
 from pydantic import ValidationError
 
+BARE = "genai-factory/bare"
+"""The key under which a result that is no object is passed on."""
+
+_BEGINS = re.compile(r'\{\s{0,20}"(?:jsonrpc|id|result|error|method)"')
+_TRIES = 3
+"""Beginnings of a message in a line that are tried in vain."""
+
+_OF_A_SESSION = re.compile(
+    r"(?:bad request: ?)?(?:no valid session|session (?:id )?(?:not found|expired|invalid|unknown|terminated|is )"
+    r"|(?:invalid|unknown|expired|missing) (?:mcp[ -])?session"
+    r"|(?:.{0,60}\b)?(?:not (?:been )?initialized|before initiali[sz])).*",
+    re.IGNORECASE | re.DOTALL,
+)
 _ID = re.compile(rb'"id"\s*:\s*(\d{1,18}|"[^"\\]{1,200}")')
 _END = 1_000
 """Bytes at either end of what cannot be read in which its `id` is looked for."""
@@ -36,12 +50,33 @@ def messages(line: bytes) -> Iterator[Any]:
         batch = found if isinstance(found, list) else [found]
         read = [_message(one) for one in batch]
     except (ValueError, RecursionError) as error:
+        if several := [*_among(line)]:
+            yield from several
+            return
         named = _ID.search(line[:_END]) or _ID.search(line[-_END:])
         if b'"jsonrpc"' not in line or named is None or b'"method"' in line[:_END]:
             raise NoMessage from error
         yield unreadable(json.loads(named[1]), line.decode(errors="replace"))
         return
     yield from read
+
+
+def answer_in(body: bytes, identity: Any, *, refused: bool) -> bytes:
+    """Return the one answer in the body of an answer over HTTP; of a refusal that has none, the body as it is."""
+    try:
+        found = next((one for one in messages(body) if not hasattr(one, "method")), None)
+    except NoMessage:
+        found = None
+    if found is None and refused:
+        return body
+    answer = unreadable(identity, body[:_END].decode(errors="replace")) if found is None else found
+    answer.id = identity  # there is one request in a POST
+    return answer.model_dump_json(by_alias=True, exclude_unset=True).encode()
+
+
+def is_of_a_session(message: str) -> bool:
+    """Whether an error says that the other side does not know the session, or knows none that has begun."""
+    return len(message) < _END and _OF_A_SESSION.fullmatch(message.strip()) is not None
 
 
 def unreadable(identity: Any, text: str) -> JSONRPCError:
@@ -55,7 +90,26 @@ def as_json(value: Any) -> str:
     return json.dumps(msgspec.json.decode(msgspec.json.encode(_whole(value))), ensure_ascii=False)
 
 
+def _among(line: bytes) -> Iterator[Any]:
+    """The messages among other words of a line: behind a prefix of a log, before a remark, or one behind the other."""
+    if b'"jsonrpc"' not in line:
+        return
+    text = line.decode("utf-8", "replace")
+    decoder, at, failed = json.JSONDecoder(), 0, 0
+    for begins in _BEGINS.finditer(text):
+        if begins.start() < at:
+            continue
+        try:
+            found, at = decoder.raw_decode(text, begins.start())
+            yield _message(_whole(found))
+        except (ValueError, RecursionError):
+            failed += 1
+            if failed == _TRIES:
+                return
+
+
 def _decoded(line: bytes) -> Any:
+    line = line.removeprefix(codecs.BOM_UTF8)
     try:
         return msgspec.json.decode(line)
     except (msgspec.DecodeError, UnicodeError):
@@ -73,10 +127,16 @@ def _whole(value: Any) -> Any:
 
 
 def _message(found: Any) -> Any:
-    if isinstance(found, dict) and "method" not in found and found.get("error") is not None:
-        return error_of(found.get("id"), found["error"])
+    if isinstance(found, dict):
+        identity = found.get("id")
+        if isinstance(identity, float) and identity.is_integer():
+            found = {**found, "id": int(identity)}
+        if "method" not in found and found.get("error") is not None:
+            return error_of(found.get("id"), found["error"])
+        if "result" in found and not isinstance(found["result"], dict):
+            found = {**found, "result": {BARE: found["result"]}}
     try:
-        return jsonrpc_message_adapter.validate_python({"jsonrpc": "2.0", **found}, by_name=False)
+        return jsonrpc_message_adapter.validate_python({**found, "jsonrpc": "2.0"}, by_name=False)
     except (TypeError, ValidationError) as error:
         raise ValueError("no message") from error
 
@@ -87,7 +147,7 @@ def error_of(identity: Any, said: Any) -> JSONRPCError:
     code, message = facts.get("code"), facts.get("message")
     mended = {
         "code": code if isinstance(code, int) and not isinstance(code, bool) else PARSE_ERROR,
-        "message": message if isinstance(message, str) else as_json(message),
+        "message": message if isinstance(message, str) else "no reason given" if message is None else as_json(message),
         "data": facts.get("data"),
     }
     return JSONRPCError.model_validate({"jsonrpc": "2.0", "id": identity, "error": mended}, by_name=False)

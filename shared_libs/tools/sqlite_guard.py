@@ -105,6 +105,7 @@ def _opened(path: Path, over: Callable[[], bool]) -> Iterator[sqlite3.Connection
         raise ToolError(f"there is no database file {path}")
     uri = f"file:{quote(str(path.absolute()))}?mode=ro"
     with closing(sqlite3.connect(uri, uri=True, timeout=1.0, isolation_level=None)) as connection:
+        connection.text_factory = _text  # what other programs wrote is not all UTF-8
         connection.execute("PRAGMA query_only = ON")
         connection.execute("PRAGMA temp_store = MEMORY")  # whose bound is known, and not the disk's
         for kind, most in _LIMITS.items():
@@ -114,6 +115,10 @@ def _opened(path: Path, over: Callable[[], bool]) -> Iterator[sqlite3.Connection
         connection.setlimit(sqlite3.SQLITE_LIMIT_COLUMN, MAX_COLUMNS)  # wider tables are known by now, and stay
         connection.set_authorizer(_authorize)
         yield connection
+
+
+def _text(data: bytes) -> str:
+    return data.decode(errors="replace")
 
 
 def _authorize(action: int, first: str | None, second: str | None, *_: object) -> int:

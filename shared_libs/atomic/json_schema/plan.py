@@ -151,7 +151,7 @@ class _Around:
         return [self.node(schema, word, str(index)) for index, schema in enumerate(given)]
 
     def named(self, given: Any, word: str) -> dict[str, Node]:
-        if not isinstance(given, Mapping):
+        if not isinstance(given, Mapping) or not all(isinstance(name, str) for name in given):
             raise self.refuse(word, given, "an object of schemas under their names")
         return {name: self.node(schema, word, str(name)) for name, schema in given.items()}
 

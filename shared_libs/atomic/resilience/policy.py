@@ -6,7 +6,6 @@ Every default is finite, so that a call without any policy still ends.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal, TypeVar, get_args
@@ -157,6 +156,6 @@ def _check_whole(name: str, value: Any) -> None:
 
 
 def _check_seconds(name: str, value: Any, *, zero: bool = False) -> None:
-    number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-    if not number or value < 0 or (value == 0 and not zero):
+    number = isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < 2**63
+    if not number or (value == 0 and not zero):
         raise MisuseError(f"{name} is a {'number' if zero else 'positive number'} of seconds, not {value!r}")

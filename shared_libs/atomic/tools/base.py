@@ -293,6 +293,8 @@ class BaseTool:
 
 
 def _is_amount(value: Any) -> bool:
+    if isinstance(value, int) and value >= 2**63:
+        return False  # no clock counts that, and no floating point number
     return isinstance(value, int | float) and not isinstance(value, bool) and value > 0
 
 
@@ -309,6 +311,13 @@ _DECLARED: Mapping[str, tuple[Callable[[Any], bool], str]] = {
     "timeout_s": (_is_amount, "a positive number of seconds"),
     "memory_limit_mb": (lambda value: value is None or _is_amount(value), "a positive number of megabytes, or None"),
     "cpu_limit_s": (lambda value: value is None or _is_amount(value), "a positive number of seconds, or None"),
+    **dict.fromkeys(
+        ("needs_approval", "sequential", "passes_ports"), (lambda value: isinstance(value, bool), "True or False")
+    ),
+    "idempotent": (
+        lambda value: value is None or isinstance(value, bool),
+        "True, False, or None where it is not known",
+    ),
     "max_observation_chars": (lambda value: _is_amount(value) and isinstance(value, int), "a positive whole number"),
 }
 """What a tool may declare, and what else it is told."""

@@ -107,6 +107,8 @@ def tool(
 def _checked_function(function: Any) -> Callable[..., Any]:
     if isinstance(function, classmethod | staticmethod):
         function = function.__func__
+    if isinstance(function, functools.partial) and isinstance(function.func, FunctionTool):
+        function = functools.partial(function.func.function, *function.args, **function.keywords)
     if inspect.isclass(function) or not callable(function) or isinstance(function, BaseTool):
         what = f"the class {function.__name__}" if inspect.isclass(function) else f"a {type(function).__name__}"
         raise MisuseError(f"a tool is made of a function, method or callable object, not of {what}")
@@ -121,6 +123,8 @@ def _by_name(function: Callable[..., Any]) -> Callable[..., Any]:
     except (TypeError, ValueError):
         return function  # told when the tool is described
     ahead = [parameter for parameter in parameters if parameter.kind is parameter.POSITIONAL_ONLY]
+    if hasattr(function, "dispatch") and hasattr(function, "registry"):  # it looks at the first one alone
+        ahead = [*parameters][:1]
     rest = next((parameter for parameter in parameters if parameter.kind is parameter.VAR_POSITIONAL), None)
     if rest is not None:
         ahead = [parameter for parameter in parameters if parameter.kind <= parameter.POSITIONAL_OR_KEYWORD]

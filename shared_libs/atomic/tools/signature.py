@@ -14,7 +14,7 @@ import inspect
 import sys
 import types
 import typing
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from importlib import import_module
 from typing import Annotated, Any
 
@@ -22,6 +22,9 @@ from shared_libs.atomic.errors import MisuseError
 from shared_libs.atomic.tools.docstring import read_docstring
 
 EMPTY = inspect.Parameter.empty
+
+_SAID_OF_A_FIELD = ("Required", "NotRequired", "ReadOnly")
+"""What is said of a field and is no part of its type, whatever module it is from."""
 
 
 class Words(typing.NamedTuple):
@@ -35,13 +38,15 @@ class Words(typing.NamedTuple):
 def words_of(function: Callable[..., Any]) -> Words:
     """Name and describe a function; of a partial, method or callable object, as what is behind it."""
     inner: Any = function
+    own: dict[str, Any] = {}  # what a partial says of itself goes before
     while isinstance(inner, functools.partial):
+        own = vars(inner) | own
         inner = inner.func
-    name = getattr(inner, "__name__", None) or type(inner).__name__
-    doc = (
+    name = own.get("__name__") or getattr(inner, "__name__", None) or type(inner).__name__
+    doc = own.get("__doc__") or (
         inspect.getdoc(inner) if hasattr(inner, "__name__") else inspect.getdoc(inner.__call__) or inspect.getdoc(inner)
     )
-    return Words(name, *read_docstring(doc or ""))
+    return Words(name, *read_docstring(inspect.cleandoc(doc or "")))
 
 
 def parameters_of(name: str, function: Callable[..., Any]) -> list[inspect.Parameter]:
@@ -76,7 +81,8 @@ def parameters_of(name: str, function: Callable[..., Any]) -> list[inspect.Param
             f"tool {name}: parameter {open_ended[0]} cannot be described to a model; use named, typed parameters, "
             "or give `parameters` as a JSON Schema"
         )
-    return [_typed(name, function, parameter) for parameter in given if parameter not in open_ended]
+    typed = [_typed(name, function, parameter) for parameter in given if parameter not in open_ended]
+    return [one for parameter in typed for one in _unpacked(parameter)]
 
 
 def typed_where_read(name: str, function: Callable[..., Any]) -> list[inspect.Parameter]:
@@ -87,6 +93,22 @@ def typed_where_read(name: str, function: Callable[..., Any]) -> list[inspect.Pa
             with contextlib.suppress(MisuseError):
                 found.append(_typed(name, function, parameter))
     return found
+
+
+def _unpacked(parameter: inspect.Parameter) -> list[inspect.Parameter]:
+    """The parameters that `**kwargs: Unpack[…]` stands for; any other one alone."""
+    if parameter.kind is not parameter.VAR_KEYWORD or _called(typing.get_origin(parameter.annotation)) != "Unpack":
+        return [parameter]
+    (named,) = typing.get_args(parameter.annotation)
+    found = []
+    for name, hint in typing.get_type_hints(named, include_extras=True).items():
+        default = EMPTY if name in named.__required_keys__ else None
+        found.append(inspect.Parameter(name, parameter.KEYWORD_ONLY, default=default, annotation=portable(hint)))
+    return found
+
+
+def _called(origin: Any) -> str:
+    return str(origin).rpartition(".")[2]
 
 
 def bound_by(function: Callable[..., Any]) -> frozenset[str]:
@@ -223,22 +245,32 @@ class _Imports(dict[str, Any]):
 
 
 def portable(annotation: Any) -> Any:
-    """The annotation as pydantic takes it: before Python 3.12 it knows no TypedDict but that of typing_extensions."""
-    if sys.version_info >= (3, 12):
-        return annotation
-    if typing.is_typeddict(annotation) and type(annotation).__module__ == "typing":
+    """
+    The annotation as pydantic takes it, and as who wrote it meant it.
+
+    Before Python 3.12 pydantic knows no TypedDict but that of typing_extensions; of what may only be iterated it makes
+    something that can be read once.
+    """
+    if annotation is typing.LiteralString:
+        return str
+    if sys.version_info < (3, 12) and typing.is_typeddict(annotation) and type(annotation).__module__ == "typing":
         return _portable_dict(annotation)
     parts = typing.get_args(annotation)
-    if not parts or typing.get_origin(annotation) in (typing.Literal, Callable):
+    origin = typing.get_origin(annotation)
+    if not parts or origin in (typing.Literal, Callable):
         return annotation
-    if typing.get_origin(annotation) is Annotated:
+    if origin is Annotated:
         return Annotated[(portable(parts[0]), *parts[1:])]
+    if _called(origin) in _SAID_OF_A_FIELD:
+        return portable(parts[0])
     changed = tuple(part if part is ... else portable(part) for part in parts)
+    if origin is Iterable:
+        return types.GenericAlias(list, changed)
     if changed == parts:
         return annotation
     if isinstance(annotation, types.UnionType):
         return typing.Union[changed]  # noqa: UP007 - made of parts
-    return annotation.copy_with(changed) if hasattr(annotation, "copy_with") else typing.get_origin(annotation)[changed]
+    return annotation.copy_with(changed) if hasattr(annotation, "copy_with") else origin[changed]
 
 
 def _portable_dict(annotation: Any) -> Any:

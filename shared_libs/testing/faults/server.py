@@ -29,7 +29,7 @@ from shared_libs.testing.faults.catalogue import (
     UntrustedCertificate,
 )
 from shared_libs.testing.faults.formats import FORMATS
-from shared_libs.testing.faults.wire import Play
+from shared_libs.testing.faults.wire import Play, document
 
 _NO_SUCH_HOST = ".".join(["no-such-host"] * 20) + ".invalid"
 _HANDSHAKE_FAILURE = bytes([21, 3, 3, 0, 2, 2, 40])
@@ -263,17 +263,16 @@ class FaultServer:
     def _answer(self, method: str, path: str, headers: dict[str, str], body: bytes) -> Play:
         name = next((name for name, known in FORMATS.items() if known.path == path.partition("?")[0]), None)
         if name is None or method != "POST":
-            return self._refuse(
-                f"{method} {path}; served are POST {', '.join(known.path for known in FORMATS.values())}"
-            )
+            served = ", ".join(known.path for known in FORMATS.values())
+            return self._refuse(404, f"{method} {path}; served are POST {served}")
         try:
             data = msgspec.json.decode(body, type=dict[str, Any])
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
-            return self._refuse(f"{method} {path} without a JSON object in it ({error})")
+            return self._refuse(400, f"{method} {path} without a JSON object in it ({error})")
         model = data.get("model")
         script = self._script_of(model) if isinstance(model, str) else None
         if not isinstance(model, str) or script is None:
-            return self._refuse(f"{method} {path} for model {model!r}; there are {', '.join(self._scripts)}")
+            return self._refuse(404, f"{method} {path} for model {model!r}; there are {', '.join(self._scripts)}")
         spoken = FORMATS[name]
         now = asyncio.get_running_loop().time()
         before = self.seen(model)
@@ -298,9 +297,11 @@ class FaultServer:
     def _script_of(self, model: str) -> Script | None:
         return self._scripts.get(model, self._scripts.get(ANY))
 
-    def _refuse(self, what: str) -> Play:
+    def _refuse(self, status: int, what: str) -> Play:
+        """Answer as a server does that has nothing there: a connection that breaks off looks like an outage."""
         self._note(what)
-        raise ConnectionAbortedError(what)
+        said = {"message": f"the fault server has no script for {what}", "type": "not_served"}
+        return document(msgspec.json.encode({"error": said}), status)
 
     def _note(self, what: str) -> None:
         self._unexpected[what] = None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from shared_libs.agents import Limits
-from shared_libs.atomic import Price, Usage, tool
+from shared_libs.atomic import MisuseError, Price, Usage, tool
 from shared_libs.atomic.events import (
     LimitReached,
 )
@@ -53,6 +53,15 @@ def test_tokens_and_cost_end_the_exploration():
     assert by_cost.cost_usd == pytest.approx(0.021)
     unpriced = run(agent([turn, "done"], add, limits=Limits(max_cost_usd=0.01)).async_run("go"))
     assert (unpriced.status, unpriced.cost_usd) == ("answered", None)
+
+
+@pytest.mark.parametrize("amount", [10**400, 2**63, float("nan"), -1, True, "5"])
+def test_an_amount_that_no_clock_counts_is_refused(amount):
+    for key in ("timeout_s", "reserve_s", "max_steps", "max_tokens", "max_cost_usd"):
+        with pytest.raises(MisuseError, match=f"limits.{key}"):
+            Limits(**{key: amount})
+    with pytest.raises(MisuseError, match="timeout is"):
+        run(agent(["x"]).async_run("go", timeout=amount))
 
 
 @pytest.mark.promise("loop-guard")

@@ -40,6 +40,13 @@ def test_parameters_are_what_the_schema_says():
 
 
 @pytest.mark.promise("written-read")
+@pytest.mark.parametrize("end", ["<|python_end|>", ""])
+def test_code_between_the_marks_of_llama_4_is_calls(end):
+    (call,) = written_calls(f'<|python_start|>[get_weather(city="x")]{end}', TOOLS)
+    assert (call.name, call.arguments) == ("get_weather", {"city": "x"})
+
+
+@pytest.mark.promise("written-read")
 def test_a_name_means_one_tool_or_none():
     assert tool_named("get_time", TOOLS).name == "get_time"
     assert tool_named("Get_Time", TOOLS).name == "Get_Time"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -12,12 +13,13 @@ import pytest
 from shared_libs.atomic import MisuseError, ToolError
 from shared_libs.tools import mcp_listing
 from shared_libs.tools.mcp import MCPToolset
-from shared_libs.tools.mcp_messages import MAX_TOOLS, as_text
-from shared_libs.tools.mcp_wire import NoMessage, messages
+from shared_libs.tools.mcp_messages import MAX_TOOLS, as_text, greeting
+from shared_libs.tools.mcp_wire import BARE, NoMessage, messages
 from tests.growth import assert_linear
 from tests.support import run
 
 SERVER = Path(__file__).parents[2] / "mcp_scripted_server.py"
+REFUSED = '{"jsonrpc":"2.0","id":$ID,"error":{"code":-32602,"message":"Invalid cursor"}}'
 OBJECT = {"type": "object", "properties": {}}
 
 
@@ -208,6 +210,29 @@ def test_pages_are_joined_and_a_tool_that_comes_twice_is_one():
 
 
 @pytest.mark.promise("mcp-items")
+@pytest.mark.parametrize(
+    ("pages", "names", "told"),
+    [
+        ([{"tools": [{"name": "a"}], "nextCursor": "1"}, {"raw": REFUSED}], ["a"], "Invalid cursor"),
+        ([{"tools": [{"name": "a"}], "nextCursor": {"p": 1}}], ["a"], "no cursor"),
+        ([{"tools": [{"name": "a"}], "next_cursor": 0}, {"tools": [{"name": "b"}]}], ["a", "b"], ""),
+        ({"tools": {"a": {"description": "x"}, "b": {}}}, ["a", "b"], ""),
+        ({"raw": '{"jsonrpc":"2.0","id":$ID,"result":[{"name":"a"}]}'}, ["a"], ""),
+    ],
+)
+def test_a_list_is_taken_as_far_as_it_goes(pages, names, told, caplog):
+    async def main():
+        source = scripted({"tools/list": pages})
+        try:
+            return [tool.name for tool in await source.async_list()]
+        finally:
+            await source.aclose()
+
+    assert run(main()) == names
+    assert told in caplog.text
+
+
+@pytest.mark.promise("mcp-items")
 def test_the_loop_has_its_turn_between_any_two_of_hundreds_of_tools():
     fields = {f"f{n}": {"type": "string", "enum": ["a", "b"]} for n in range(4)}
     schema = {"properties": {f"p{n}": {"type": "object", "properties": fields} for n in range(8)}}
@@ -252,6 +277,19 @@ def test_the_work_of_reading_a_list_grows_with_its_size():
         ({"content": [{"type": "resource", "resource": {}}]}, "[resource None, binary, not shown]"),
         ({"content": [{"type": "resource_link", "uri": 3}]}, "[resource 3: ]"),
         ({}, ""),
+        ({"content": [{"type": "text", "text": ["a", 1]}]}, '["a", 1]'),
+        ({"content": [{"type": "json", "json": {"a": 1}}, {"type": "markdown", "markdown": "# b"}]}, '{"a": 1}\n# b'),
+        (
+            {"content": [{"type": "html", "content": "<b>"}, {"type": "image", "image": "AAAA"}]},
+            "<b>\n[image, not shown]",
+        ),
+        ({"content": [[{"type": "text", "text": "within"}]]}, "within"),
+        ({"content": [{"type": "text", "text": ""}], "structuredContent": {"items": [1]}}, '{"items": [1]}'),
+        ({"toolResult": {"a": 1}}, '{"toolResult": {"a": 1}}'),
+        ({"message": "done", "_meta": {}}, '{"message": "done"}'),
+        ({BARE: "plain"}, "plain"),
+        ({BARE: [{"type": "text", "text": "a list"}]}, "a list"),
+        ({BARE: None}, "null"),
     ],
 )
 def test_a_result_is_read_as_far_as_it_can_be(result, said):
@@ -281,13 +319,73 @@ def test_a_result_is_read_as_far_as_it_can_be(result, said):
         ({"raw": '{"jsonrpc":"2.0","id":$ID,"error":"no such city"}'}, "no such city", True),
         ({"raw": '{"jsonrpc":"2.0","id":$ID,"error":{"code":"E7","message":{"why":"x"}}}'}, '{"why": "x"}', True),
         ({"raw": '{"jsonrpc":"2.0","id":$ID,"result":{"content":"cut of'}, "its answer cannot be read", True),
-        ({"raw": '{"jsonrpc":"2.0","id":$ID,"result":[1]}'}, "its answer cannot be read", True),
+        ({"raw": '{"jsonrpc":"2.0","id":$ID,"result":[1]}'}, "1", False),
     ],
 )
 def test_an_answer_that_is_nearly_right_is_read_and_one_that_is_not_is_told_at_once(result, said, is_error):
     found = said_by_a_call(result)
     assert said in found.content
     assert found.is_error == is_error
+
+
+@pytest.mark.promise("mcp-items")
+@pytest.mark.parametrize("told", [True, "true", "True", 1])
+def test_an_error_is_one_in_whatever_words(told):
+    for word in ("isError", "is_error"):
+        assert as_text({"content": "x", word: told})["isError"] is True
+        assert as_text({"content": "x", word: 0})["isError"] is False
+
+
+@pytest.mark.promise("mcp-items")
+@pytest.mark.parametrize(
+    "line",
+    [
+        'INFO call done {"jsonrpc":"2.0","id":4,"result":{"a":{"id":5}}}',
+        '{"jsonrpc":"2.0","id":4,"result":{"a":{"id":5}}} // done',
+        '\ufeff{"jsonrpc":"2.0","id":4,"result":{"a":{"id":5}}}',
+        '{"jsonrpc":"1.0","id":4.0,"result":{"a":{"id":5}}}',
+        '{"id":4,"result":{"a":{"id":5}}}',
+        '{"jsonrpc":"2.0","method":"notifications/x"}{"jsonrpc":"2.0","id":4,"result":{"a":{"id":5}}}',
+    ],
+)
+def test_a_message_among_other_words_is_read(line):
+    read = [one for one in messages(line.encode()) if not hasattr(one, "method")]
+    assert [(one.id, one.result) for one in read] == [(4, {"a": {"id": 5}})]
+
+
+def test_what_is_said_without_an_id_is_of_the_one_call_under_way():
+    found = said_by_a_call({"raw": '{"jsonrpc":"2.0","id":null,"error":{"code":-32700,"message":"no such city"}}'})
+    assert "no such city" in found.content
+    assert found.is_error
+
+
+@pytest.mark.promise("mcp-items")
+@pytest.mark.parametrize(
+    "given",
+    [
+        {},
+        {"protocolVersion": None, "capabilities": None, "serverInfo": None},
+        {"protocolVersion": "1.0", "capabilities": [], "serverInfo": "me"},
+        {"protocolVersion": 1, "capabilities": {"tools": True}, "serverInfo": {"name": "me", "version": 2.0}},
+        {"protocolVersion": "2025-06-18", "instructions": ["x"], "serverInfo": {"name": "me", "icons": "none"}},
+    ],
+)
+def test_a_server_that_says_little_of_itself_is_used(given):
+    assert greeting(given, "2025-06-18")["protocolVersion"] == "2025-06-18"
+
+    async def main():
+        source = scripted({"initialize": given, "tools/list": {"tools": [{"name": "a"}]}})
+        try:
+            return [tool.name for tool in await source.async_list()]
+        finally:
+            await source.aclose()
+
+    assert run(main()) == ["a"]
+
+
+def test_a_version_before_the_first_is_the_first():
+    assert greeting({"protocolVersion": "2024-10-07"}, "2025-06-18")["protocolVersion"] == "2024-11-05"
+    assert greeting({"protocolVersion": "2099-01-01"}, "2025-06-18")["protocolVersion"] == "2099-01-01"
 
 
 def test_an_answer_in_latin_1_is_read():
@@ -306,8 +404,15 @@ def test_lines_that_are_no_messages_change_nothing():
             [*messages(line)]
 
 
+def read_in_vain(line):
+    with suppress(NoMessage):
+        [*messages(line)]
+
+
 def test_the_work_of_reading_a_line_grows_with_its_length():
     assert_linear(lambda line: [*messages(line)], lambda n: b'{"jsonrpc":"2.0","id":1,"result":{"content":"' + b"x" * n)
+    for piece in (b'{"id":', b'{"id":1} '):
+        assert_linear(read_in_vain, lambda n, piece=piece: b'"jsonrpc" ' + piece * min(n, 1 << 20))  # more is no line
     assert_linear(as_text, lambda n: {"content": [{"type": "text", "text": "x"}, {"type": "v"}] * n})
 
 
@@ -354,6 +459,11 @@ def test_an_item_that_is_no_tool_is_refused_with_its_reason():
         ["--header", "Authorization: Bearer ARGV44SECRET"],
         ["--dsn=postgres://u:ARGV44SECRET@h/db"],
         ["https://h/sse?x=ARGV44SECRET"],
+        ["https://me:ARGV44SECRET@h/x"],
+        ["mysql", "-pARGV44SECRET"],
+        ["-p", "ARGV44SECRET"],
+        ["-u", "me:ARGV44SECRET"],
+        ["--config", '{"apiKey": "ARGV44SECRET"}'],
     ],
 )
 def test_a_secret_among_the_arguments_of_a_program_is_in_no_error(words, monkeypatch):

@@ -143,7 +143,7 @@ def test_one_source_works_in_one_loop_after_another():
 
 
 @asynccontextmanager
-async def forgetful(status: int, body: str, code: int | None = None):
+async def forgetful(status: int, body: str, code: int | None = None, kind: str = "application/json"):
     """A server that forgets its first session once it has been called, or whose tool fails with a code."""
     from aiohttp import web
 
@@ -168,7 +168,7 @@ async def forgetful(status: int, body: str, code: int | None = None):
             error = {"code": code, "message": "quota exceeded", "data": {"allowed": ["Rome"]}}
             return web.json_response(reply | {"error": error})
         if request.headers.get("mcp-session-id") == "S1":
-            return web.Response(status=status, text=body, content_type="application/json")
+            return web.Response(status=status, text=body, content_type=kind)
         return web.json_response(reply | {"result": {"content": [{"type": "text", "text": "ok"}]}})
 
     app = web.Application()
@@ -200,6 +200,11 @@ async def three_calls(port: int):
         (404, '{"error":"gone"}'),
         (400, '{"jsonrpc":"2.0","id":null,"error":{"code":-32000,"message":"Bad Request: no valid session"}}'),
         (400, "no"),
+        (410, ""),
+        (401, '{"error":"session expired"}'),
+        (200, '{"jsonrpc":"2.0","id":4,"error":{"code":-32001,"message":"Session not found"}}'),
+        (200, '{"jsonrpc":"2.0","id":4,"error":{"code":-32000,"message":"No valid session ID provided"}}'),
+        (200, '{"jsonrpc":"2.0","id":4,"error":{"code":-32600,"message":"Server not initialized"}}'),
     ],
 )
 def test_a_session_that_is_not_known_any_more_is_renewed_by_the_next_call(status, body):
@@ -209,9 +214,36 @@ def test_a_session_that_is_not_known_any_more_is_renewed_by_the_next_call(status
             return said, seen.count("initialize")
 
     said, started = run(main())
-    assert f"HTTP {status}" in said[0]
+    assert f"HTTP {status}" in said[0] or status == 200
+    assert "was lost" in said[0]
     assert said[1:] == ["ok", "ok"]
     assert started == 2
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "kind", "said"),
+    [
+        (
+            400,
+            '{"jsonrpc":"2.0","id":9,"error":{"code":-32602,"message":"no such city"}}',
+            "application/json",
+            "no such city",
+        ),
+        (500, '{"error":"the disk is full"}', "application/json", "the disk is full; HTTP 500"),
+        (200, '{"jsonrpc":"2.0","id":9,"result":{"content":"plain"}}', "text/plain", "plain"),
+        (200, '[{"id":9,"result":{"content":"a batch"}}]', "application/json", "a batch"),
+        (200, "", "application/json", "its answer cannot be read"),
+    ],
+)
+def test_what_a_call_is_answered_is_read_and_the_session_goes_on(status, body, kind, said):
+    async def main():
+        async with forgetful(status, body, kind=kind) as (port, seen):
+            found, _ = await three_calls(port)
+            return found, seen.count("initialize")
+
+    found, started = run(main())
+    assert all(said in text for text in found)
+    assert started == 1
 
 
 @pytest.mark.parametrize("code", [-32000, -32001, -32600, -32603, 7])

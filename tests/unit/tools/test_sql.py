@@ -76,6 +76,7 @@ def test_virtual_tables_can_be_read_and_their_index_is_not_listed(shop):
         ("SELECT name FROM pragma_table_info('items')", ["name"]),
         ("SELECT ':a', '12:30', 'a::b'", [":a", "12:30", "a::b"]),
         ("EXPLAIN QUERY PLAN SELECT 1", [1, 0, 0, "SCAN CONSTANT ROW"]),
+        ("SELECT CAST(x'636166E9' AS text)", ["caf\ufffd"]),
     ],
 )
 def test_what_only_reads_is_allowed(the_shop, statement, first):

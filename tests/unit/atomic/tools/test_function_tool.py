@@ -8,8 +8,8 @@ import math
 import subprocess
 import sys
 import time
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Annotated, ClassVar, NotRequired, Required, TypedDict
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Annotated, ClassVar, LiteralString, NotRequired, Required, TypedDict, Unpack
 
 import pytest
 from pydantic import AliasChoices, BaseModel, Field
@@ -184,6 +184,51 @@ def google_style(a: int, b: int):
     """
 
 
+class Named(TypedDict, total=False):
+    city: Required[str]
+    days: NotRequired[int]
+
+
+def unpacked(**given: Unpack[Named]):
+    """Read given."""
+    return given
+
+
+def said(words: LiteralString, cities: Iterable[str] = ()):
+    """Read twice."""
+    return [words, [*cities], [*cities]]
+
+
+@functools.singledispatch
+def by_kind(value: int):
+    """Dispatch."""
+    return value
+
+
+def of_its_own():
+    made = functools.partial(said, cities=["a"])
+    functools.update_wrapper(made, unpacked, assigned=("__name__", "__doc__"), updated=())
+    del made.__wrapped__
+    return made
+
+
+@pytest.mark.parametrize(
+    ("function", "name", "arguments", "result"),
+    [
+        (unpacked, "unpacked", {"city": "Rome"}, '{"city":"Rome"}'),
+        (said, "said", {"words": "x", "cities": ["a"]}, '["x",["a"],["a"]]'),
+        (by_kind, "by_kind", {"value": 1}, "1"),
+        (of_its_own(), "unpacked", {"words": "x"}, '["x",["a"],["a"]]'),
+        (functools.partial(tool(said), words="y"), "said", {}, '["y",[],[]]'),
+    ],
+)
+def test_what_people_make_of_functions_is_a_tool(function, name, arguments, result):
+    made = tool(function)
+    assert made.name == name
+    assert run(made.async_run(arguments)).content == result
+    assert unpacked is not function or made.spec.parameters["required"] == ["city"]
+
+
 @pytest.mark.parametrize("function", [numpy_style, sphinx_style, google_style])
 def test_a_docstring_describes_the_parameters_in_any_style(function):
     made = tool(function)
@@ -334,6 +379,10 @@ def test_a_type_no_model_can_fill_is_refused_with_its_parameter(annotation, why)
         ({"name": ""}, "has no name"),
         ({"timeout_s": "5"}, "timeout_s of tool report is '5'; it has to be a positive number"),
         ({"timeout_s": 0}, "positive number"),
+        ({"timeout_s": 10**400}, "positive number"),
+        ({"needs_approval": "yes"}, "True or False"),
+        ({"parameters": {"type": "object", "properties": {1: {}}}}, "under their names"),
+        ({"idempotent": "yes"}, "True, False, or None"),
         ({"max_observation_chars": 0.5}, "whole number"),
         ({"description": None}, "a text"),
         ({"parameters": {"type": "string"}}, "type object"),

@@ -310,7 +310,7 @@ def test_a_server_in_the_background_tells_what_it_had_no_script_for_and_leaves_n
     ):
         with (
             openai.OpenAI(api_key="k", base_url=server.url("openai"), max_retries=0) as client,
-            pytest.raises(openai.APIConnectionError),
+            pytest.raises(openai.NotFoundError, match="no script for GET /v1/models"),
         ):
             client.models.list()
         port = httpx.URL(server.url("ollama")).port
@@ -343,8 +343,7 @@ def test_a_listener_hears_of_everything():
         async with FaultServer({"m": ServerError()}, listener=heard.append) as server:
             async with aiohttp.ClientSession() as session:
                 await (await session.post(server.url("ollama") + "/api/chat", data='{"model": "m"}')).read()
-                with pytest.raises(aiohttp.ClientError):
-                    await session.get(server.url("ollama") + "/api/tags")
+                assert (await session.get(server.url("ollama") + "/api/tags")).status == 404
             raise KeyError("not hidden")
 
     with pytest.raises(KeyError):

@@ -160,18 +160,20 @@ def test_a_request_may_come_chunked():
 
 
 @pytest.mark.parametrize(
-    ("path", "body", "why"),
+    ("path", "body", "status", "why"),
     [
-        ("/api/chat", '{"model": "other"}', "for model 'other'; there are m"),
-        ("/api/chat", "{oops", "without a JSON object"),
-        ("/v2/elsewhere", '{"model": "m"}', "POST /v2/elsewhere"),
+        ("/api/chat", '{"model": "other"}', 404, "for model 'other'; there are m"),
+        ("/api/chat", "{oops", 400, "without a JSON object"),
+        ("/v2/elsewhere", '{"model": "m"}', 404, "POST /v2/elsewhere"),
+        ("/chat/completions", '{"model": "m"}', 404, "served are POST /v1/chat/completions"),
     ],
 )
-def test_what_has_no_script_is_broken_off_and_told_at_the_end(path, body, why):
+def test_what_has_no_script_is_refused_with_its_reason_and_told_at_the_end(path, body, status, why):
     async def main():
         async with FaultServer({"m": Healthy()}) as server:
-            with pytest.raises(aiohttp.ClientError):
-                await post(server, path, body)
+            place = server.url("ollama") + path
+            async with aiohttp.ClientSession() as client, client.post(place, data=body) as answer:
+                assert (answer.status, why in (await answer.json())["error"]["message"]) == (status, True)
 
     with pytest.raises(UnexpectedRequest, match=why):
         run(main())
@@ -181,8 +183,9 @@ def test_an_error_of_the_test_is_not_hidden_by_one_of_the_server():
     async def main():
         async with FaultServer({"m": Healthy()}) as server:
             await post(server, "/nowhere", "{}")
+            raise ZeroDivisionError
 
-    with pytest.raises(aiohttp.ClientError):
+    with pytest.raises(ZeroDivisionError):
         run(main())
 
 

@@ -40,8 +40,16 @@ _DOORS = frozenset(
 """Our functions that only hand on what foreign code raises: the places where we call it."""
 
 _LOOPS = frozenset({"asyncio", "uvloop"})
-_UNTOUCHED = frozenset({"importlib", "_frozen_importlib", "_frozen_importlib_external", "logging"})
-"""Code that holds locks of the whole process; an import that is broken off cannot always be made again."""
+_UNTOUCHED = frozenset(
+    {
+        *("importlib", "_frozen_importlib", "_frozen_importlib_external", "logging"),
+        *("weakref", "_weakrefset"),
+    }
+)
+"""
+Code that holds locks of the whole process: an import that is broken off cannot always be made again. And what runs when
+an object goes, wherever that is: an error there is only printed, and the books it keeps, such as asyncio's, are wrong.
+"""
 
 _DEBUGGERS = frozenset({"bdb", "pdb", "pudb", "pydevd", "_pydevd_bundle", "debugpy", "ipdb"})
 
@@ -82,7 +90,7 @@ def may_be_interrupted(frame: FrameType | None, task: asyncio.Task[Any] | None) 
     while frame is not None:
         module = str(frame.f_globals.get("__name__", ""))
         package = module.partition(".")[0]
-        name = frame.f_code.co_qualname
+        name = frame.f_code.co_qualname.partition(".<locals>")[0]  # a comprehension is part of its function
         if package in _OURS:
             return foreign and (module, name) in _DOORS
         if package in _UNTOUCHED or package in _DEBUGGERS:

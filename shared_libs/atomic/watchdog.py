@@ -9,6 +9,7 @@ the loop is about to be, it has the call interrupted where it stands (`rescue`).
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import math
 import sys
@@ -198,7 +199,7 @@ class _Watched:
         if self._asked == self._answered or not self.loop.is_running():
             self._ask(now)
             return self._due(None)
-        frame = sys._current_frames().get(self._thread_id)  # noqa: SLF001 - the one way to see another thread's stack
+        frame = frame_of(self._thread_id)
         task = asyncio.current_task(self.loop)
         suspect = task if task is not None else frame and frame.f_code
         # many short pieces in one turn of the loop are a crowd, not a blockage: it must be one and the same
@@ -263,7 +264,7 @@ class _Watched:
             self._signal.send(verdict)
         elif call is not None:
             time.sleep(0)  # a fresh turn of this thread: the other does not move between the look and the error
-            frame = sys._current_frames().get(self._thread_id)  # noqa: SLF001 - as above
+            frame = frame_of(self._thread_id)
             if frame is not None and self._stood_at != (frame, frame.f_lasti) and may_be_interrupted(frame, task):
                 self._stood_at = (frame, frame.f_lasti)  # what stands there still has yet to hear of it
                 raise_in_thread(self._thread_id, frame, call, verdict)
@@ -304,6 +305,22 @@ class _Watched:
         self._told = [
             (emit, LoopBlocked(tool=tool, call_id=call_id, blocked_s=blocked_s, stack=stack)) for emit in hearers
         ]
+
+
+def frame_of(thread_id: int) -> FrameType | None:
+    """
+    Where another thread stands.
+
+    CPython holds a lock of the interpreter while it makes these frames. Where a collection begins just then and frees a
+    `threading.local`, which wants that lock too, every thread of the process stands for ever (python/cpython#106883).
+    """
+    collects = gc.isenabled()
+    gc.disable()
+    try:
+        return sys._current_frames().get(thread_id)  # noqa: SLF001 - the one way to see another thread's stack
+    finally:
+        if collects:
+            gc.enable()
 
 
 def _scope_in(frame: FrameType | None) -> Scope | None:

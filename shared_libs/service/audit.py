@@ -201,7 +201,7 @@ class AuditLog:
         """
         problems: list[str] = []
         count, expected, last = 0, 1, FIRST
-        found: dict[int, str] = {}
+        found = {0: FIRST}
         async for seq, about, told, kept in self._raw(0):
             count += 1
             if seq != expected:

@@ -331,6 +331,7 @@ class Nested(Call):
         ("their_library", True),
         ("importlib._bootstrap", False),
         ("logging", False),
+        ("_weakrefset", False),
         ("pdb", False),
         ("shared_libs.agents.run", False),
     ],

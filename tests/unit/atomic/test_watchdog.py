@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import subprocess
+import sys
 import threading
 
 import pytest
@@ -137,3 +139,45 @@ def test_a_run_that_is_dropped_is_watched_no_more():
         return [len(loop.owners) for loop in watchdog._loops.values()]
 
     assert asyncio.run(main()) == [0]
+
+
+LOOKS = """
+import gc
+import threading
+
+from shared_libs.atomic.watchdog import frame_of
+
+
+class Node:
+    pass
+
+
+def waits(begun, over):
+    begun.set()
+    over.wait()
+
+
+for allowed in range(1, 60):
+    begun, over = threading.Event(), threading.Event()
+    thread = threading.Thread(target=waits, args=(begun, over), daemon=True)
+    thread.start()
+    begun.wait()
+    gc.disable()
+    node = Node()
+    node.itself, node.local = node, threading.local()
+    del node
+    gc.set_threshold(gc.get_count()[0] + allowed)
+    gc.enable()
+    assert frame_of(thread.ident) is not None
+    assert gc.isenabled()
+    gc.set_threshold(700)
+    over.set()
+    thread.join()
+"""
+"""Lets a collection that frees a `threading.local` begin at each moment of a look at another thread."""
+
+
+@pytest.mark.promise("loop-rescued")
+def test_a_collection_during_a_look_does_not_stop_the_process():
+    done = subprocess.run([sys.executable, "-c", LOOKS], capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stderr) == (0, "")

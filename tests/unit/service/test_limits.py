@@ -329,6 +329,31 @@ def test_a_lease_serves_through_an_outage_and_what_was_used_is_booked_once(accou
 
 
 @pytest.mark.promise("budgets-leased")
+def test_what_is_used_beyond_a_lease_is_booked_and_who_is_cancelled_while_it_is_had_leaves_nothing(account, tmp_path):
+    account = account._replace(limit=1_000)
+
+    async def main():
+        ledger = SQLLedger(ServiceDatabase(f"sqlite:///{tmp_path / 'ledger.db'}"))
+        leased = LeasedLedger(ledger)
+        for _ in range(OFTEN + 1):
+            await leased.settle(await leased.reserve([(account, 1)], 60.0), {account.name: 50})
+        asking = [asyncio.create_task(leased.reserve([(account, 1)], 60.0)) for _ in range(6)]
+        await asyncio.sleep(0)
+        for each in asking[::2]:
+            each.cancel()
+        holds = [each for each in await asyncio.gather(*asking, return_exceptions=True) if isinstance(each, Hold)]
+        for hold in holds:
+            await leased.settle(hold, {account.name: 1})
+        await leased.aclose()
+        used = await used_of(ledger, account)
+        await ledger.aclose()
+        return len(holds), used
+
+    count, used = run(main())
+    assert used == (50 * (OFTEN + 1) + count, 0)
+
+
+@pytest.mark.promise("budgets-leased")
 def test_what_a_lease_does_not_use_is_given_back_in_time_and_at_once_to_who_is_refused_for_want_of_it(
     account, tmp_path
 ):

@@ -362,7 +362,8 @@ def test_where_every_slot_is_taken_what_was_lost_goes_on_and_before_what_is_new_
 
     async def main():
         async with opened(url) as store:
-            dead = Holder(store.database, "dead")  # it never beats
+            dead = Holder(store.database, "dead")
+            await dead.beat("dead", 600.0, 3, draining=False)
             async with working(url, agent(looks, [look]), concurrency=1):
                 await submit(store, "holds")
                 await until(going, wanted=lambda count: count == 1)
@@ -370,6 +371,7 @@ def test_where_every_slot_is_taken_what_was_lost_goes_on_and_before_what_is_new_
                     await submit(store, run_id)
                     assert len(await dead.claim(1, only=run_id)) == 1
                 await submit(store, "new", priority=10)
+                await dead.leave()  # as good as dead
                 await until(going, wanted=lambda count: count == 3)  # one of its own, and twice as many of others
                 statuses = (await store.sizes()).statuses
                 free.set()

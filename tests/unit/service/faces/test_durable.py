@@ -26,34 +26,23 @@ CALLS = [
 KEPT = {"durable": True, "tools": ["calculator"]}
 
 
-async def chatted(at, stream=False, **more):
+async def chatted(at):
     async with at.openai() as client:
-        made = await client.chat.completions.create(model="bot", messages=ASK, stream=stream, **more)
-        if not stream:
-            return made.choices[0].message.content, made.choices[0].finish_reason
-        chunks = [chunk.choices[0] async for chunk in made if chunk.choices]
-    return "".join(one.delta.content or "" for one in chunks), chunks[-1].finish_reason
+        made = await client.chat.completions.create(model="bot", messages=ASK)
+    return made.choices[0].message.content, made.choices[0].finish_reason
 
 
-async def messaged(at, stream=False):
+async def messaged(at):
     given = {"model": "bot", "max_tokens": 99, "system": "Rhyme.", "messages": ASK[1:]}
-    async with at.anthropic() as client:
-        if not stream:
-            made = await client.messages.create(**given)
-        else:
-            async with client.messages.stream(**given) as streamed:
-                made = await streamed.get_final_message()
+    async with at.anthropic() as client, client.messages.stream(**given) as streamed:
+        made = await streamed.get_final_message()
     return made.content[-1].text, {"end_turn": "stop", "max_tokens": "length"}[made.stop_reason]
 
 
-async def responded(at, stream=False):
+async def responded(at):
     given = {"model": "bot", "instructions": "Rhyme.", "input": "hello there"}
-    async with at.openai() as client:
-        if not stream:
-            made = await client.responses.create(**given)
-        else:
-            async with client.responses.stream(**given) as streamed:
-                made = await streamed.get_final_response()
+    async with at.openai() as client, client.responses.stream(**given) as streamed:
+        made = await streamed.get_final_response()
     return made.output_text, {"completed": "stop", "incomplete": "length"}[made.status]
 
 
@@ -67,11 +56,8 @@ async def called(at):
 
 WAYS = {
     "chat": chatted,
-    "chat streamed": lambda at: chatted(at, stream=True),
-    "messages": messaged,
-    "messages streamed": lambda at: messaged(at, stream=True),
-    "responses": responded,
-    "responses streamed": lambda at: responded(at, stream=True),
+    "messages streamed": messaged,
+    "responses streamed": responded,
     "mcp": called,
 }
 

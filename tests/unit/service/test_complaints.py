@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -168,23 +170,22 @@ def test_no_route_that_costs_a_models_time_escapes_a_limit(tmp_path):
 
 @pytest.mark.promise("serve-bounded")
 def test_the_loop_turns_while_a_large_body_is_read():
-    ticks = 0
+    """It waits for the one thread there is, which is held; the loop does not."""
+    gate = threading.Event()
 
     async def main():
-        nonlocal ticks
-
-        async def tick():
-            nonlocal ticks
-            while True:
-                ticks += 1
-                await asyncio.sleep(0)
-
-        task = asyncio.create_task(tick())
-        await decode_json(b'{"text": "' + b"x" * OFF_LOOP_BYTES + b'"}')
-        task.cancel()
+        loop = asyncio.get_running_loop()
+        loop.set_default_executor(ThreadPoolExecutor(1))
+        held = loop.run_in_executor(None, gate.wait, 10)
+        reading = asyncio.create_task(decode_json(b'{"text": "' + b"x" * OFF_LOOP_BYTES + b'"}'))
+        for _ in range(10):
+            await asyncio.sleep(0)
+        assert not reading.done()
+        gate.set()
+        assert len((await reading)["text"]) == OFF_LOOP_BYTES
+        await held
 
     run(main())
-    assert ticks > 0
 
 
 @pytest.mark.promise("admit-slots")

@@ -264,8 +264,9 @@ def _signature(thing):
     except (TypeError, ValueError):
         return ""
     text = re.sub(r"<bound method (\S+) of <.*?>>", r"\1", text)  # its text holds the level of the logger
-    text = text.replace("typing.", "")  # 3.14 leaves it out
-    return re.sub(r"ForwardRef\((.*?)\)", r"\1", text)
+    text = text.replace("typing.", "")  # 3.14 leaves it out, as it does some of the quotes
+    text = re.sub(r"ForwardRef\((.*?)\)", r"\1", text)
+    return re.sub(r"(: |-> )'([^']*)'", r"\1\2", text)
 
 
 def test_the_public_surface_changes_on_purpose():

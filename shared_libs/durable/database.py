@@ -337,7 +337,8 @@ class _Sqlite:
                 connection.execute("ROLLBACK")
 
     def _rows(self, connection: sqlite3.Connection, statement: Statement) -> Rows:
-        return connection.execute(_in_words_of("sqlite", statement.text), statement.arguments).fetchall()
+        named = {str(place): value for place, value in enumerate(statement.arguments, 1)}  # as 3.12.1 wants it for `?1`
+        return connection.execute(_in_words_of("sqlite", statement.text), named).fetchall()
 
     def _close(self) -> None:
         if self._open is not None:

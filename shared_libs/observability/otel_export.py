@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import contextlib
 import os
 import threading
 import time
@@ -74,18 +75,31 @@ def telemetry_from_environment() -> OpenTelemetry | None:
         ends.append(meters.shutdown)
         metrics.set_meter_provider(meters)
     if ends:
-        atexit.register(_end_in_time, ends)
+        over = threading.Event()
+        atexit.register(_end_in_time, over, [(end, _thread(end, over)) for end in ends])
     return OpenTelemetry()
 
 
-def _end_in_time(ends: Sequence[Callable[[], object]]) -> None:
+def _thread(end: Callable[[], object], over: threading.Event) -> threading.Thread:
+    """A thread that waits for the end of the program: at it 3.12 makes none."""
+
+    def work() -> None:
+        over.wait()
+        end()
+
+    thread = threading.Thread(target=work, name="factory-otel-end", daemon=True)
+    thread.start()
+    return thread
+
+
+def _end_in_time(over: threading.Event, ends: Sequence[tuple[Callable[[], object], threading.Thread]]) -> None:
     """Send what is left; a collector that does not answer, for which the SDK waits half a minute, gets `TO_SEND_S`."""
-    threads = [threading.Thread(target=end, daemon=True) for end in ends]
-    for thread in threads:
-        thread.start()
+    over.set()
     until = time.monotonic() + TO_SEND_S
-    for thread in threads:
-        thread.join(max(0.0, until - time.monotonic()))
+    with contextlib.suppress(RuntimeError):  # a forked child has to make its own, which 3.12 refuses
+        threads = [thread if thread.is_alive() else _thread(end, over) for end, thread in ends]
+        for thread in threads:
+            thread.join(max(0.0, until - time.monotonic()))
 
 
 def _is_asked_for(kind: str) -> bool:

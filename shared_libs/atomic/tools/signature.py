@@ -102,7 +102,9 @@ def _unpacked(parameter: inspect.Parameter) -> list[inspect.Parameter]:
     (named,) = typing.get_args(parameter.annotation)
     found = []
     for name, hint in typing.get_type_hints(named, include_extras=True).items():
-        default = EMPTY if name in named.__required_keys__ else None
+        # where annotations are texts, Python itself does not see what they say of it
+        required = {"Required": True, "NotRequired": False}.get(_called(typing.get_origin(hint)))
+        default = EMPTY if (name in named.__required_keys__ if required is None else required) else None
         found.append(inspect.Parameter(name, parameter.KEYWORD_ONLY, default=default, annotation=portable(hint)))
     return found
 

@@ -164,10 +164,10 @@ def _related(connection: sqlite3.Connection, key: int, weights: dict[str, float]
     near: dict[str, float] = {}
     for entity, weight in heaviest(weights, MOST_NEIGHBOURS):
         query = (
-            "SELECT target FROM relations WHERE collection = ?1 AND source = ?2 UNION "
-            "SELECT source FROM relations WHERE collection = ?1 AND target = ?2 ORDER BY 1 LIMIT ?3"
+            "SELECT target FROM relations WHERE collection = ? AND source = ? UNION "
+            "SELECT source FROM relations WHERE collection = ? AND target = ? ORDER BY 1 LIMIT ?"
         )
-        for (other,) in connection.execute(query, (key, entity, MOST_NEIGHBOURS)).fetchall():
+        for (other,) in connection.execute(query, (key, entity, key, entity, MOST_NEIGHBOURS)).fetchall():
             if other not in weights:
                 near[other] = max(near.get(other, 0.0), NEAR * weight)
     return near

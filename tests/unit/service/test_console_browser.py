@@ -187,7 +187,9 @@ def test_what_was_saved_plays_the_run_again_and_what_was_asked_is_shown(folder):
                     await page.get_by_role("button", name=button).click()
             for number, one in enumerate(saved):
                 await one.save_as(folder / ("script" if not number else "tape") / one.suggested_filename)
+            first = page.url
             await page.get_by_role("button", name="Run again with 5 s").click()
+            await page.wait_for_url(lambda url: url != first)
             await page.get_by_text("answered", exact=True).wait_for()
             rerun = await served.get(f"/v1/runs/{page.url.rpartition('/')[2]}")
             return told["answer"], asked, rerun[2], await violations(page), page.told

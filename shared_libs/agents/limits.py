@@ -6,15 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
+from shared_libs.atomic.amounts import is_amount
 from shared_libs.atomic.errors import MisuseError
-
-_MOST = 2**63
-"""Amounts from here on are no amounts, and no clock counts them."""
-
-
-def is_seconds(value: Any) -> bool:
-    """Whether it is a positive number that a clock can count."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < _MOST
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,16 +54,13 @@ class Limits:
 
     def __post_init__(self) -> None:
         for name in ("timeout_s", "reserve_s", "max_cost_usd"):
-            self._check(name, int | float, none=name == "max_cost_usd", zero=name == "reserve_s")
+            self._check(name, whole=False, none=name == "max_cost_usd", zero=name == "reserve_s")
         for name in ("max_steps", "max_tool_calls", "max_tokens", "max_repeats"):
-            self._check(name, int, none=name in ("max_tool_calls", "max_tokens"), zero=name == "max_tool_calls")
+            self._check(name, whole=True, none=name in ("max_tool_calls", "max_tokens"), zero=name == "max_tool_calls")
 
-    def _check(self, name: str, kind: type | object, *, none: bool, zero: bool) -> None:
+    def _check(self, name: str, *, whole: bool, none: bool, zero: bool) -> None:
         value = getattr(self, name)
-        if value is None and none:
-            return
-        number = isinstance(value, kind) and not isinstance(value, bool)  # type: ignore[arg-type]
-        if not number or not 0 <= value < _MOST or (value == 0 and not zero):
-            what = "whole number" if kind is int else "number"
+        if not (value is None and none) and not is_amount(value, whole=whole, zero=zero):
+            what = "whole number" if whole else "number"
             lowest = "from 0" if zero else "above 0"
             raise MisuseError(f"limits.{name} is a {what} {lowest}{' or None' if none else ''}, not {value!r}")

@@ -7,8 +7,9 @@ from collections.abc import Iterable
 from contextlib import AsyncExitStack
 from typing import Any, Self, Unpack
 
-from shared_libs.agents.limits import Limits, is_seconds
+from shared_libs.agents.limits import Limits
 from shared_libs.agents.run import Run, RunOptions
+from shared_libs.atomic.amounts import is_amount
 from shared_libs.atomic.errors import MisuseError
 from shared_libs.atomic.events import EventSink
 from shared_libs.atomic.llms.base import BaseLLMWrapper
@@ -75,7 +76,7 @@ class Parts:
         """
         timeout, session_id = options.get("timeout"), options.get("session_id")
         seconds = self.limits.timeout_s if timeout is None else timeout
-        if not is_seconds(seconds):
+        if not is_amount(seconds):
             raise MisuseError(f"timeout is a positive number of seconds, not {timeout!r}")
         run_id, wanted, deps = options.get("run_id"), options.get("output_schema"), options.get("deps")
         check_texts(run_id=run_id, session_id=session_id)

@@ -50,10 +50,12 @@ END_MARKS = (
 )
 """What some servers leave at the end of a turn."""
 
-_OPENINGS = tuple((opening.lower(), closing.lower()) for opening, closing in MARKS)
+_OPENINGS = (
+    *((opening.lower(), closing.lower()) for opening, closing in MARKS),
+    *((mark.lower(), "") for mark in TURN_MARKS),  # nothing to close
+)
 _ANSWERS = tuple(mark.lower() for mark in ANSWER_MARKS)
-_TURNS = tuple(mark.lower() for mark in TURN_MARKS)
-_BEGINNINGS = (*(opening for opening, _ in _OPENINGS), *_ANSWERS, *_TURNS)
+_BEGINNINGS = (*(opening for opening, _ in _OPENINGS), *_ANSWERS)
 _FIRST = frozenset(mark[0] for mark in _BEGINNINGS)
 """What a turn begins with that begins with a mark."""
 _HAS_MARK = re.compile("|".join(re.escape(first) for first in sorted(_FIRST)) + "|assistantfinal")
@@ -79,7 +81,7 @@ def part(text: str) -> tuple[str, str]:
     said += opening.end()
     if not thinking and (lone := _LONE_END.search(said)) and said.count("```", 0, lone.start()) % 2 == 0:
         before = said[: lone.start()].lower()
-        if not any(mark in before for mark, _ in _OPENINGS):
+        if not any(mark in before for mark, closing in _OPENINGS if closing):
             thinking, said = said[: lone.start()], said[lone.end() :].lstrip()
     return thinking.strip(), without_end(said)
 
@@ -122,10 +124,6 @@ class Opening:
             found = next(((mark, end) for mark, end in _OPENINGS if lower.startswith(mark)), None)
             if found is not None:
                 self._closing, text, self._parted = found[1], start[len(found[0]) :], True
-                continue
-            turn = next((mark for mark in _TURNS if lower.startswith(mark)), "")
-            if turn:
-                text, self._parted = start[len(turn) :], True
                 continue
             answer = next((mark for mark in _ANSWERS if lower.startswith(mark)), "")
             if answer:

@@ -72,7 +72,10 @@ SPREAD = {
     ),
     "Private-Lines: ": re.compile(r"(?<=Private-Lines: )\d{1,3}\n(?:[A-Za-z0-9+/=]{1,80}\n?){1,99}"),
     '"d":"': re.compile(r'(?<="d":")[A-Za-z0-9_-]{40,}'),
-    " -u ": re.compile(r"""(?P<start>(?<= -u )["']?[^\s:"']{1,100}:)[^\s"']{3,}"""),
+    **dict.fromkeys(
+        (" -u ", " --user "),
+        re.compile(r"""(?P<start>(?:(?<= -u )|(?<= --user ))["']?[^\s:"']{1,100}:)[^\s"']{3,}"""),
+    ),
     "response=": re.compile(r"""(?:(?<=\bresponse=)|(?<=\bresponse=")|(?<=\bresponse=\\"))[0-9a-f]{32,128}\b"""),
     "mac=": re.compile(r"""(?:(?<=\bmac=")|(?<=\bmac=\\"))[A-Za-z0-9+/=]{20,}"""),
     **dict.fromkeys(
@@ -106,7 +109,6 @@ SPREAD = {
             r"(?P<start>(?<![^\n])[^\s:]{1,200}:(?:\*|5432|5433|6432|6543):[^\s:]{1,60}:[^\s:]{1,60}:)[^\s:]{1,200}(?![^\n])"
         ),
     ),
-    " --user ": re.compile(r"""(?P<start>(?<= --user )["']?[^\s:"']{1,100}:)[^\s"']{3,}"""),
 }
 """Shapes that other characters belong to, by what always stands before them or at their beginning."""
 

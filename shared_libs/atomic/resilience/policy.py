@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal, TypeVar, get_args
 
+from shared_libs.atomic.amounts import is_amount
 from shared_libs.atomic.errors import MisuseError
 from shared_libs.atomic.resilience.store import LimitStore
 
@@ -156,6 +157,5 @@ def _check_whole(name: str, value: Any) -> None:
 
 
 def _check_seconds(name: str, value: Any, *, zero: bool = False) -> None:
-    number = isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < 2**63
-    if not number or (value == 0 and not zero):
+    if not is_amount(value, zero=zero):
         raise MisuseError(f"{name} is a {'number' if zero else 'positive number'} of seconds, not {value!r}")

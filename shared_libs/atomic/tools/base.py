@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, final
 
 from shared_libs.atomic.alarm import Expiry
+from shared_libs.atomic.amounts import is_amount
 from shared_libs.atomic.deadline import Deadline
 from shared_libs.atomic.errors import DeadlineExceeded, MisuseError, ToolError, in_words
 from shared_libs.atomic.journal import REPLAY_S
@@ -292,10 +293,8 @@ class BaseTool:
         return self._arguments
 
 
-def _is_amount(value: Any) -> bool:
-    if isinstance(value, int) and value >= 2**63:
-        return False  # no clock counts that, and no floating point number
-    return isinstance(value, int | float) and not isinstance(value, bool) and value > 0
+def _is_bound(value: Any) -> bool:
+    return is_amount(value) or (isinstance(value, float) and value > 0)  # an infinite one too: no bound
 
 
 _DECLARED: Mapping[str, tuple[Callable[[Any], bool], str]] = {
@@ -308,9 +307,9 @@ _DECLARED: Mapping[str, tuple[Callable[[Any], bool], str]] = {
         lambda value: value is None or (isinstance(value, Mapping) and value.get("type", "object") == "object"),
         "a JSON Schema of type object, as a dict",
     ),
-    "timeout_s": (_is_amount, "a positive number of seconds"),
-    "memory_limit_mb": (lambda value: value is None or _is_amount(value), "a positive number of megabytes, or None"),
-    "cpu_limit_s": (lambda value: value is None or _is_amount(value), "a positive number of seconds, or None"),
+    "timeout_s": (_is_bound, "a positive number of seconds"),
+    "memory_limit_mb": (lambda value: value is None or _is_bound(value), "a positive number of megabytes, or None"),
+    "cpu_limit_s": (lambda value: value is None or _is_bound(value), "a positive number of seconds, or None"),
     **dict.fromkeys(
         ("needs_approval", "sequential", "passes_ports"), (lambda value: isinstance(value, bool), "True or False")
     ),
@@ -318,7 +317,7 @@ _DECLARED: Mapping[str, tuple[Callable[[Any], bool], str]] = {
         lambda value: value is None or isinstance(value, bool),
         "True, False, or None where it is not known",
     ),
-    "max_observation_chars": (lambda value: _is_amount(value) and isinstance(value, int), "a positive whole number"),
+    "max_observation_chars": (lambda value: is_amount(value, whole=True), "a positive whole number"),
 }
 """What a tool may declare, and what else it is told."""
 

@@ -228,9 +228,10 @@ async def _outcome(tool: Placed, outcome: Any) -> Any:
 
 async def _pieces(tool: Placed, outcome: AsyncIterable[Any]) -> list[Any]:
     pieces: list[Any] = []
-    async with contextlib.AsyncExitStack() as stack:
-        if inspect.isasyncgen(outcome):
-            await stack.enter_async_context(contextlib.aclosing(outcome))
+    owned: contextlib.AbstractAsyncContextManager[Any] = (
+        contextlib.aclosing(outcome) if inspect.isasyncgen(outcome) else contextlib.nullcontext()
+    )
+    async with owned:
         async for piece in outcome:
             pieces.append(piece)
             if len(pieces) >= tool.max_observation_chars:  # as in `_shown`
@@ -240,11 +241,8 @@ async def _pieces(tool: Placed, outcome: AsyncIterable[Any]) -> list[Any]:
 
 async def _all_of(outcomes: Sequence[Any]) -> list[Any]:
     """Wait for one after the other, as a tool that had not forgotten to would; what is not begun is closed."""
-    done: list[Any] = []
     try:
-        for one in outcomes:
-            done.append(await one if inspect.isawaitable(one) else one)  # noqa: PERF401 - a comprehension is a frame
-        return done
+        return [await one if inspect.isawaitable(one) else one for one in outcomes]
     finally:
         for one in outcomes:
             if inspect.iscoroutine(one):

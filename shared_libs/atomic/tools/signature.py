@@ -102,11 +102,15 @@ def _unpacked(parameter: inspect.Parameter) -> list[inspect.Parameter]:
     (named,) = typing.get_args(parameter.annotation)
     found = []
     for name, hint in typing.get_type_hints(named, include_extras=True).items():
-        # where annotations are texts, Python itself does not see what they say of it
-        required = {"Required": True, "NotRequired": False}.get(_called(typing.get_origin(hint)))
-        default = EMPTY if (name in named.__required_keys__ if required is None else required) else None
+        default = EMPTY if _is_required(named, name, hint) else None
         found.append(inspect.Parameter(name, parameter.KEYWORD_ONLY, default=default, annotation=portable(hint)))
     return found
+
+
+def _is_required(named: Any, name: str, hint: Any) -> bool:
+    """Whether a TypedDict always has that field; where annotations are texts, its `__required_keys__` do not know."""
+    said = {"Required": True, "NotRequired": False}.get(_called(typing.get_origin(hint)))
+    return name in named.__required_keys__ if said is None else said
 
 
 def _called(origin: Any) -> str:
@@ -282,10 +286,7 @@ def _portable_dict(annotation: Any) -> Any:
 
     fields: dict[str, Any] = {}
     for name, hint in typing.get_type_hints(annotation, include_extras=True).items():
-        said = typing.get_origin(hint)  # `__required_keys__` does not know it where annotations are text
-        required = name in annotation.__required_keys__ if said is not typing.Required else True
-        bare = portable(typing.get_args(hint)[0] if said in (typing.Required, typing.NotRequired) else hint)
-        fields[name] = (Required if required and said is not typing.NotRequired else NotRequired)[bare]
+        fields[name] = (Required if _is_required(annotation, name, hint) else NotRequired)[portable(hint)]
     made: Any = TypedDict(annotation.__name__, fields)  # type: ignore[misc]
     made.__doc__ = annotation.__doc__
     return made

@@ -9,8 +9,8 @@ from typing import Any
 import msgspec
 
 from shared_libs.agents.decisions import Decision
-from shared_libs.agents.limits import is_seconds
 from shared_libs.agents.pause import PausedRun
+from shared_libs.atomic.amounts import is_amount
 from shared_libs.atomic.errors import MisuseError
 from shared_libs.atomic.events import RunFinished
 from shared_libs.atomic.results import AgentResult
@@ -31,7 +31,7 @@ async def decide(call: Call) -> None:
     """Go on with a paused run; calls without a decision stay pending, and the run pauses again behind the others."""
     body = await call.json()
     check_fields(body, ("decisions", "timeout"))
-    if (timeout := body.get("timeout")) is not None and not is_seconds(timeout):
+    if (timeout := body.get("timeout")) is not None and not is_amount(timeout):
         raise Problem("invalid_request", "timeout is a positive number of seconds", param="timeout")
     decisions = _read(body.get("decisions"))
     service, team, run_id = call.service, call.caller.team, call.path["run_id"]

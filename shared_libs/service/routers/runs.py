@@ -12,8 +12,8 @@ from fastapi import APIRouter, Depends, Query, Request
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 from starlette.routing import Route
 
-from shared_libs.agents.limits import is_seconds
 from shared_libs.agents.question import read_question
+from shared_libs.atomic.amounts import is_amount
 from shared_libs.durable import Submission
 from shared_libs.observability.runs.rows import RunRow
 from shared_libs.service.admission import Demand
@@ -302,7 +302,7 @@ def _checked(body: dict[str, Any], entry: Entry) -> dict[str, Any]:
     if "question" not in body:
         raise Problem("invalid_request", "`question` is missing: a text, content parts or messages", param="question")
     read_question(body["question"])
-    if (timeout := body.get("timeout")) is not None and not is_seconds(timeout):
+    if (timeout := body.get("timeout")) is not None and not is_amount(timeout):
         raise Problem("invalid_request", "timeout is a positive number of seconds", param="timeout")
     if not isinstance(body.get("output_schema", {}), dict | None):
         raise Problem("invalid_request", "output_schema is a JSON Schema, an object", param="output_schema")

@@ -47,11 +47,13 @@ def saved_cassette(events: Sequence[AgentEvent], secrets: Secrets | None = None)
         if any(map(is_cut, request.messages)):
             raise MisuseError(f"request {number} ({one.model}): a message was too long to be kept whole")
         told, numbers = asked(one.model, request.messages, request.tools or (), request.options or {}, hide)
-        entries.append(Entry(told, _came(one, number, whole, numbers, hide)))
+        entries.append(Entry(told, _came(one, number, request, whole, numbers, hide)))
     return Cassette(tuple(entries))
 
 
-def _came(one: Try, number: int, whole: Sequence[ModelAsked], numbers: Numbers, hide: Secrets) -> Came:
+def _came(
+    one: Try, number: int, request: ModelAsked, whole: Sequence[ModelAsked], numbers: Numbers, hide: Secrets
+) -> Came:
     ended = one.ended
     if ended is None or ended.outcome == "cancelled" or (ended.outcome == "timeout" and ended.why.startswith(GIVEN_UP)):
         return Came(after_s=0.0 if ended is None else _after(ended, ended.ended_s), given_up=True)
@@ -59,7 +61,7 @@ def _came(one: Try, number: int, whole: Sequence[ModelAsked], numbers: Numbers, 
     if ended.outcome != "ok":
         came = Came(after_s=after_s, failure=_failure(one, ended, hide))
         return came if ended.first_token_s is None else _in_pieces(came, ended, ())
-    response = one.response or _said_later(one, whole)
+    response = one.response or _said_later(request, whole)
     if response is None:
         raise MisuseError(f"request {number} ({one.model}): what it answered is not kept, as of a summary of a session")
     came = answered(response, numbers, hide, after_s)
@@ -90,12 +92,11 @@ def _in_pieces(came: Came, ended: Attempt, calls: Sequence[ToolCall]) -> Came:
     return msgspec.structs.replace(came, pieces=pieces.written(taken))
 
 
-def _said_later(one: Try, whole: Sequence[ModelAsked]) -> LLMResponse | None:
+def _said_later(asked_before: ModelAsked, whole: Sequence[ModelAsked]) -> LLMResponse | None:
     """An answer that was sent back, such as one of the wrong shape: the request that goes on from it has it."""
-    asked_before = next(request for request in whole if request.seq == one.began.seq)
+    place = len(asked_before.messages)
     for request in whole:
-        place = len(asked_before.messages)
-        if request.seq > one.began.seq and request.messages[:place] == asked_before.messages:
+        if request.seq > asked_before.seq and request.messages[:place] == asked_before.messages:
             for message in request.messages[place : place + 1]:
                 if message.role == "assistant":
                     return LLMResponse(text=message.text, tool_calls=message.tool_calls, thinking=message.thinking)

@@ -26,14 +26,13 @@ from shared_libs.atomic.tools.base import BaseTool
 from shared_libs.atomic.tools.toolset import Toolset
 from shared_libs.cli.exits import ExitCode
 from shared_libs.cli.loop import CommandLoop
-from shared_libs.cli.past_options import OFF
 from shared_libs.cli.queued import examined
 from shared_libs.cli.words import version
 from shared_libs.factory import load_agent
 from shared_libs.factory.ports import Ports
 from shared_libs.factory.registry import LLMS
 from shared_libs.observability.printable import presentable
-from shared_libs.observability.runs.reader import default_url
+from shared_libs.observability.runs.reader import OFF, default_url
 from shared_libs.tools.datasets import cache_dir
 
 PATIENCE_S = 10.0

@@ -7,14 +7,13 @@ import json
 import os
 import shutil
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from shared_libs.cli.exits import ExitCode
-from shared_libs.cli.past_options import OFF
-from shared_libs.observability.runs.reader import default_url
+from shared_libs.observability.runs.reader import OFF, default_url
 
 if TYPE_CHECKING:
     from shared_libs.atomic.events import AgentEvent, ModelAsked
@@ -184,19 +183,10 @@ async def _events(store: RunReader, run_id: str) -> list[AgentEvent]:
     """
     from shared_libs.atomic.events import Event
 
-    told = [*await _all(store.async_requests, run_id), *await _all(store.async_events, run_id)]
-    found: list[AgentEvent] = [Event.from_dict(each) for each in told]  # type: ignore[misc]
+    found: list[AgentEvent] = [Event.from_dict(each) for each in await store.async_record(run_id)]  # type: ignore[misc]
     inner = await store.async_list(parent=run_id, limit=100)
     for row in reversed(inner.rows):
         found += await _events(store, row.run_id)
-    return found
-
-
-async def _all(read: Callable[..., Awaitable[list[dict[str, Any]]]], run_id: str) -> list[dict[str, Any]]:
-    """Everything of a run that is read in pages."""
-    found: list[dict[str, Any]] = []
-    while some := await read(run_id, found[-1]["seq"] if found else -1):
-        found += some
     return found
 
 
@@ -204,7 +194,7 @@ async def _show(store: RunReader, row: RunRow, *, as_json: bool) -> int:
     usual = await store.async_usual(row)
     if as_json:
         told = row.to_dict() | {"usual": None if usual is None else usual.to_dict()}
-        told["requests"] = await _all(store.async_requests, row.run_id)
+        told["requests"] = [one for one in await store.async_record(row.run_id) if one["type"] == "model_asked"]
         print(json.dumps(told, ensure_ascii=False))
         return ExitCode.ANSWERED
     from shared_libs.observability.timeline import timelines

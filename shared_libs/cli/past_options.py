@@ -8,9 +8,6 @@ from pathlib import Path
 
 from shared_libs.cli.values import count
 
-OFF = "off"
-"""What is said instead of a store so that no run is kept."""
-
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 
 

@@ -15,13 +15,12 @@ import msgspec
 
 from shared_libs.atomic.errors import FactoryError, MisuseError
 from shared_libs.cli.exits import ExitCode
-from shared_libs.cli.past_options import OFF
 from shared_libs.durable.following import follow
 from shared_libs.durable.jobs import Job, Sizes, WorkerRow
 from shared_libs.durable.schedules import remove_schedule, schedules
 from shared_libs.durable.store import JobStore
 from shared_libs.observability.printable import presentable, printable
-from shared_libs.observability.runs.reader import default_url
+from shared_libs.observability.runs.reader import OFF, default_url
 from shared_libs.observability.wording import counted, seconds
 
 

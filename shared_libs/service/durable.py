@@ -32,6 +32,7 @@ from shared_libs.factory.durability import DurableAgent, submission
 from shared_libs.observability.runs.rows import RunRow
 from shared_libs.service.admission import Demand
 from shared_libs.service.catalogue import Entry
+from shared_libs.service.endpoint import Call
 from shared_libs.service.fair_queue import RANKS
 from shared_libs.service.live import Asked, LiveRun
 from shared_libs.service.problems import Problem
@@ -131,7 +132,7 @@ class Queue:
         await self.store.aclose()
 
 
-def wants_durable(entry: Entry, told: str | None) -> bool:
+def wants_durable(entry: Entry, call: Call) -> bool:
     """
     Whether a run is to be durable: by its request (`?durable`), or by its agent's definition.
 
@@ -139,11 +140,9 @@ def wants_durable(entry: Entry, told: str | None) -> bool:
         Problem: the parameter is neither true nor false, or it is true and no agent is asked.
 
     """
-    if told is None:
+    if "durable" not in call.query:
         return entry.kind == "agent" and isinstance(entry.agent, DurableAgent)
-    if told.lower() not in ("", "true", "1", "false", "0"):
-        raise Problem("invalid_request", "durable is true or false", param="durable")
-    wanted = told.lower() in ("", "true", "1")
+    wanted = call.is_said("durable")
     if wanted and entry.kind != "agent":
         raise Problem("invalid_request", f"{entry.name} is a chain: only runs of agents are durable", param="durable")
     return wanted

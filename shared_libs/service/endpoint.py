@@ -78,6 +78,19 @@ class Call:
         found: Mapping[str, str] = self.scope["path_params"]
         return found
 
+    def is_said(self, name: str) -> bool:
+        """
+        Whether a parameter of the query says so; one without a value does.
+
+        Raises:
+            Problem: it is neither true nor false.
+
+        """
+        told = self.query.get(name, "false").lower()
+        if told not in ("", "true", "1", "false", "0"):
+            raise Problem("invalid_request", f"{name} is true or false", param=name)
+        return told in ("", "true", "1")
+
     async def body(self) -> bytes:
         """
         Read the body, and watch from then on whether the client leaves.

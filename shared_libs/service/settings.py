@@ -15,11 +15,9 @@ from shared_libs.factory.source import read_source
 from shared_libs.factory.spec import Count, Duration, Seconds, Section, Text
 from shared_libs.factory.subagent import Origin
 from shared_libs.factory.wording import note_errors
-from shared_libs.observability.runs.reader import default_url
+from shared_libs.observability.runs.reader import OFF, default_url
 
 FILE_NAME = "service.yaml"
-OFF = "off"
-"""What `FACTORY_RUNS` and `store` say where nothing is to be kept."""
 KEYS_NAME = "keys.yaml"
 """Where `factory keys` keeps hashes when nobody says."""
 

@@ -28,6 +28,9 @@ from shared_libs.observability.runs.statements import (
     select_run,
 )
 
+OFF = "off"
+"""What `FACTORY_RUNS`, `store` and `--store` say where no run is to be kept."""
+
 LOOK_S = 0.25
 """Seconds between two looks at a run that another process writes."""
 
@@ -142,6 +145,22 @@ class RunReader:
         """
         found = await self._found(run_id, team)
         return [] if found is None else await self._numbered(REQUESTS, found[0], after, limit)
+
+    async def async_record(self, run_id: str, team: str | None = None) -> list[dict[str, Any]]:
+        """
+        Return all that is kept of a run: what models were asked in it (`async_requests`), and its events behind that.
+
+        Raises:
+            RunStoreError: it cannot be read.
+
+        """
+        told: list[dict[str, Any]] = []
+        for read in (self.async_requests, self.async_events):
+            after = -1
+            while some := await read(run_id, after, team=team):
+                told += some
+                after = some[-1]["seq"]
+        return told
 
     async def follow(self, run_id: str, after: int = -1, *, team: str | None = None) -> AsyncIterator[dict[str, Any]]:
         """

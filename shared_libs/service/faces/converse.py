@@ -62,7 +62,7 @@ async def converse(call: Call, entry: Entry, wanted: Wanted, answer: Answer, bod
 
     """
     asked = Asked(call, body)
-    stays = call.stays_when_gone("continue" if wants_durable(entry, call.query.get("durable")) else "cancel")
+    stays = call.stays_when_gone("continue" if wants_durable(entry, call) else "cancel")
     if wanted.stream:
         await _stream(call, entry, wanted, answer, asked, stays=stays)
         return

@@ -220,7 +220,7 @@ async def _run(
     asked = Asked(question=question, session_id=session_of(call.caller, session))
     live = (
         durable_run(entry, asked, demand, call.service.queue)
-        if wants_durable(entry, call.query.get("durable"))
+        if wants_durable(entry, call)
         else LiveRun(entry, asked, demand, record=call.service.record(call.caller))
     )
     call.service.runs.begin(live)

@@ -132,7 +132,7 @@ def run_of(call: Call, entry: Entry, wanted: Wanted, going_on: Resumed | None, r
     )
     demand = _demand(call, entry, wanted)
     live: LiveRun
-    if going_on.queued if going_on else wants_durable(entry, call.query.get("durable")):
+    if going_on.queued if going_on else wants_durable(entry, call):
         live = durable_run(entry, asked, demand, call.service.queue, run_id, patient=wanted.background)
     else:
         run_id = going_on.state["run_id"] if going_on else ""

@@ -85,7 +85,7 @@ async def answer_with_result(call: Call, live: LiveRun) -> None:
 async def answer_with_events(call: Call, live: LiveRun, after: int = -1) -> None:
     """Tell what happens as it happens."""
     stream = call.events()
-    write = _as_brief_sse if is_said(call, "brief") else as_sse
+    write = _as_brief_sse if call.is_said("brief") else as_sse
     async for events in live.follow(after):
         call.exchange.waited_s = asyncio.get_running_loop().time() - call.exchange.began_at
         await stream.write(*map(write, events))
@@ -102,7 +102,7 @@ async def answer_with_events(call: Call, live: LiveRun, after: int = -1) -> None
 async def answer_with_record(call: Call, pages: AsyncIterator[list[dict[str, Any]]]) -> None:
     """Tell what the store knows, and what it learns until the run's end; as much at once as there is."""
     stream = call.events()
-    brief = is_said(call, "brief")
+    brief = call.is_said("brief")
     async for events in pages:
         call.exchange.waited_s = asyncio.get_running_loop().time() - call.exchange.began_at
         if brief and (result := events[-1].get("result")) is not None:
@@ -117,22 +117,8 @@ def streams(call: Call) -> bool:
 
 
 def in_background(call: Call) -> bool:
-    """Whether the run is to go on while the client does something else; raises as `is_said` does."""
-    return is_said(call, "background") or "respond-async" in call.headers.get("prefer", "").lower()
-
-
-def is_said(call: Call, name: str) -> bool:
-    """
-    Whether a parameter of the query says so.
-
-    Raises:
-        Problem: it is neither true nor false.
-
-    """
-    told = call.query.get(name, "false").lower()
-    if told not in ("", "true", "1", "false", "0"):
-        raise Problem("invalid_request", f"{name} is true or false", param=name)
-    return told in ("", "true", "1")
+    """Whether the run is to go on while the client does something else; raises as `Call.is_said` does."""
+    return call.is_said("background") or "respond-async" in call.headers.get("prefer", "").lower()
 
 
 def brief_result(result: dict[str, Any]) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from functools import partial
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -105,7 +106,7 @@ async def begin(call: Call) -> None:
     streaming, background = streams(call), in_background(call)
     asked_before = AskedBefore(call, raw)
     stays = background or call.stays_when_gone("continue")
-    durable = wants_durable(entry, call.query.get("durable"))
+    durable = wants_durable(entry, call)
     live = call.service.run_repeats.find(asked_before)
     if live is None and asked_before.has_key and not durable:
         row = await call.service.store.async_get(asked_before.run_id, call.caller.team)
@@ -228,19 +229,20 @@ async def cancel_run(
 ) -> Json:
     """Cancel a run; of one that has ended nothing changes. Returns how it stands then."""
     service = _service(request)
+    noted = partial(service.audit.note_request, request.scope, caller, "run.cancelled", f"run:{run_id}")
     job = await service.queue.job(run_id, caller.team)
     if job is not None:
         job = await service.queue.cancel(job)
-        service.audit.note_request(request.scope, caller, "run.cancelled", f"run:{run_id}")
+        noted()
         return Json(_shown(row_of(job, await service.store.async_get(run_id, caller.team)), caller))
     live = service.runs.get(run_id, caller.team)
     if live is not None and not live.task.done():
-        service.audit.note_request(request.scope, caller, "run.cancelled", f"run:{run_id}")
+        noted()
         await live.cancel()
     row = await _found(service, run_id, caller)
     if row.status == "paused":
         cancel_paused(service, row, caller.team)
-        service.audit.note_request(request.scope, caller, "run.cancelled", f"run:{run_id}")
+        noted()
         await service.store.flush()
         row = await _found(service, run_id, caller)
     if row.status == "running":

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
-from typing import Annotated, Any
+from collections.abc import Callable
+from typing import Annotated
 
 from fastapi import APIRouter, Depends, Query, Request
 from starlette.responses import PlainTextResponse
@@ -76,13 +76,7 @@ async def _events(request: Request, run_id: str, caller: Caller) -> list[AgentEv
     await store.flush()
     if await store.async_get(run_id, caller.team) is None:
         raise no_such_run(run_id)
-    told: list[dict[str, Any]] = []
-    read: Callable[..., Awaitable[list[dict[str, Any]]]]
-    for read in (store.async_requests, store.async_events):
-        after = -1
-        while some := await read(run_id, after, team=caller.team):
-            told += some
-            after = some[-1]["seq"]
+    told = await store.async_record(run_id, caller.team)
     return await asyncio.to_thread(lambda: [Event.from_dict(one) for one in told])  # type: ignore[misc]
 
 

@@ -54,8 +54,7 @@ def refusal(status: int, headers: Mapping[str, str], body: bytes, secrets: Itera
     if 300 <= status < 400:
         place = _USER.sub("//", headers.get("location", "nowhere").partition("?")[0])
         return ProviderUnavailable(
-            f"HTTP {status}: {where} redirects to {redacted(place, secrets)}; "
-            "set base_url to the final address",
+            f"HTTP {status}: {where} redirects to {redacted(place, secrets)}; set base_url to the final address",
             status_code=status,
             retryable=False,
         )

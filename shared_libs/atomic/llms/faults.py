@@ -35,6 +35,7 @@ _LONG_ENOUGH = 8
 _MAY_TELL_A_WAIT = frozenset({429, 503, 529})
 """The statuses whose words may tell how long to wait: in others a number of seconds means something else."""
 
+_USER = re.compile(r"//[^/@]*@")
 _HAS_VERSION = re.compile(r"/v\d")
 
 
@@ -51,9 +52,9 @@ def refusal(status: int, headers: Mapping[str, str], body: bytes, secrets: Itera
 
     """
     if 300 <= status < 400:
+        place = _USER.sub("//", headers.get("location", "nowhere").partition("?")[0])
         return ProviderUnavailable(
-            f"HTTP {status}: {where} redirects to {headers.get('location', 'nowhere')}; "
-            "set base_url to the final address",
+            f"HTTP {status}: {where} redirects to {redacted(place, secrets)}; set base_url to the final address",
             status_code=status,
             retryable=False,
         )

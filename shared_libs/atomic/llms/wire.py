@@ -40,6 +40,10 @@ KEEPALIVE_S = 60.0
 MAX_REPLY_BYTES = 256 * 1024 * 1024
 MAX_REFUSAL_BYTES = 64 * 1024
 
+MAX_REDIRECTS = 3
+_SENT_AGAIN = (307, 308)
+"""The redirects that keep the method and the body; behind another the request would be a GET."""
+
 _THIS_MACHINE = {"127.0.0.1", "::1", "localhost"}
 _OF_THE_BODY = {"content-length", "transfer-encoding"}
 _SECRET_HEADERS = {"authorization", "x-api-key", "api-key"}
@@ -52,8 +56,9 @@ class Wire:
     """
     The connections to one server, pooled per event loop and opened on first use.
 
-    A pool is closed by `aclose`, and at the latest with its event loop. Nothing here retries, follows a redirect, or
-    has a time limit but for connecting.
+    A pool is closed by `aclose`, and at the latest with its event loop. Nothing here retries, or has a time limit but
+    for connecting. A 307 or 308 is followed within the server (same scheme, host and port), a few times: the key goes
+    nowhere else.
 
     Args:
         base_url: the address that paths are appended to.
@@ -108,18 +113,25 @@ class Wire:
         known = self._pools.get(asyncio.get_running_loop())
         pool = await self._open_pool() if known is None else known[0]
         target = pool.targets.get(path) or pool.target(path)
-        try:
-            answer = await pool.send(target, body)
-        except TimeoutError:
-            raise LLMTimeout(f"no connection to {target.where} within {CONNECT_TIMEOUT_S:g} s") from None
-        except (aiohttp.ClientError, HttpProcessingError, OSError, ValueError) as error:
-            raise self._unreachable(error, target.where) from error
-        if answer.status < 300:
-            return answer
-        try:
-            raise refusal(answer.status, answer.headers, await _read_refusal(answer), self.secrets, answer.where)
-        finally:
-            answer.connection.release()
+        left = MAX_REDIRECTS
+        while True:
+            try:
+                answer = await pool.send(target, body)
+            except TimeoutError:
+                raise LLMTimeout(f"no connection to {target.where} within {CONNECT_TIMEOUT_S:g} s") from None
+            except (aiohttp.ClientError, HttpProcessingError, OSError, ValueError) as error:
+                raise self._unreachable(error, target.where) from error
+            if answer.status < 300:
+                return answer
+            try:
+                said = await _read_refusal(answer)
+            finally:
+                answer.connection.release()
+            moved = pool.moved(target, answer) if left else None
+            if moved is None:
+                raise refusal(answer.status, answer.headers, said, self.secrets, answer.where)
+            moved.where = redacted(moved.where, self.secrets)
+            target, left = moved, left - 1
 
     async def _open_pool(self) -> _Pool:
         for closed in [loop for loop in self._pools if loop.is_closed()]:
@@ -202,12 +214,25 @@ class _Pool:
     def target(self, path: str) -> _Target:
         """Describe where requests of a path go."""
         url = self._base.with_path(self._base.path.rstrip("/") + path, keep_query=True)
+        target = self.targets[path] = self._at(url)
+        return target
+
+    def moved(self, target: _Target, answer: _Answer) -> _Target | None:
+        """Where the same request is to be sent instead, if the answer names a place at this server."""
+        if answer.status not in _SENT_AGAIN:
+            return None
+        try:
+            url = target.request.url.join(URL(answer.headers["location"]))
+            return self._at(url.with_user(None)) if url.origin() == self._base.origin() else None
+        except (KeyError, ValueError):
+            return None
+
+    def _at(self, url: URL) -> _Target:
         loop, proxy = asyncio.get_running_loop(), None if self._proxy is None else URL(self._proxy)
         request = _Request(
             "POST", url, headers=self._headers, skip_auto_headers=("Accept", "User-Agent"), loop=loop, proxy=proxy
         )
-        target = self.targets[path] = _Target(request, str(url.with_query(None)))
-        return target
+        return _Target(request, str(url.with_query(None)))
 
     async def send(self, target: _Target, body: bytes) -> _Answer:
         """Send a request, and wait for the head of its answer."""

@@ -10,7 +10,7 @@ import weakref
 import pytest
 
 from shared_libs.atomic import Resilience
-from shared_libs.atomic.errors import LLMConnectionError, LLMTimeout
+from shared_libs.atomic.errors import LLMConnectionError, LLMTimeout, ProviderUnavailable
 from shared_libs.atomic.llms.openai_llm import OpenAILLM
 from tests.support import run, run_virtual
 from tests.wire_server import Play, WireServer, reply, sse, stream
@@ -235,3 +235,68 @@ def test_a_wrapper_that_nobody_closes_goes_with_its_last_reference_and_closes_it
 
     assert run(main()) == (None, None)
     gc.collect()  # an unclosed session would warn now
+
+
+def moved(server, location, status=307):
+    return reply({}, status, Location=location.replace("HERE", server.url.removesuffix("/v1")))
+
+
+@pytest.mark.promise("wire-read")
+@pytest.mark.parametrize("streamed", [False, True])
+@pytest.mark.parametrize(
+    ("location", "asked"),
+    [
+        ("/v1/chat/completions/", "/v1/chat/completions/"),
+        ("completions/?version=2", "/v1/chat/completions/?version=2"),
+        ("HERE/eu/v1/chat/completions#top", "/eu/v1/chat/completions"),
+        ("?region=eu", "/v1/chat/completions?region=eu"),
+    ],
+)
+def test_a_redirect_within_the_server_is_followed_with_the_same_request(streamed, location, asked):
+    words = {"choices": [{"delta": {"content": "Hello."}, "finish_reason": "stop"}]}
+    good = stream(sse(words, "[DONE]")) if streamed else reply(HELLO)
+
+    async def main():
+        def play(seen):
+            first = seen.path == "/v1/chat/completions"
+            return moved(server, location, 308 if streamed else 307) if first else good
+
+        server = WireServer(play)
+        async with server, OpenAILLM("m", api_key="k", base_url=server.url, resilience=ONCE) as llm:
+            answer = await llm.async_chat("Hi", on_chunk=print if streamed else None)
+            return answer.text, server.requests, server.connections
+
+    text, (first, second), connections = run(main())
+    assert (text, second.path, connections) == ("Hello.", asked, 1)
+    assert (second.body, second.headers) == (first.body, first.headers)
+    assert second.headers["authorization"] == "Bearer k"
+
+
+@pytest.mark.promise("secrets-masked")
+@pytest.mark.parametrize(
+    ("status", "location", "requests", "told"),
+    [
+        (307, "http://127.0.0.1:9/v1/chat/completions?key=s3cret-key", 1, "http://127.0.0.1:9/v1/chat/completions;"),
+        (308, "//me:s3cret-key@example.com/v1", 1, "redirects to //example.com/v1;"),
+        (307, "https://127.0.0.1/v1?x", 1, "redirects to https://127.0.0.1/v1;"),
+        (307, "http://[::1/", 1, "redirects to http://[::1/;"),
+        (307, "/v1/s3cret-key", 4, "redirects to /v1/[key];"),  # it never ends
+        (302, "/v1/chat/completions/", 1, "redirects to /v1/chat/completions/;"),  # it would be a GET
+        (303, "/login", 1, "redirects to /login;"),
+        (307, None, 1, "redirects to nowhere;"),
+    ],
+)
+def test_another_redirect_is_told_with_its_place_and_without_the_key(status, location, requests, told):
+    async def main():
+        play = reply({}, status, **({"Location": location} if location else {}))
+        server = WireServer([play] * 9)
+        async with server, OpenAILLM("m", api_key="s3cret-key", base_url=server.url, resilience=ONCE) as llm:
+            with pytest.raises(ProviderUnavailable) as caught:
+                await llm.async_chat("Hi")
+        return str(caught.value), len(server.requests)
+
+    text, asked = run(main())
+    assert told in text
+    assert "set base_url to the final address" in text
+    assert "s3cret-key" not in text
+    assert asked == requests

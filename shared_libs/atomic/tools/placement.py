@@ -129,13 +129,14 @@ def _run_here(tool: Placed, /, **arguments: Any) -> Any:
     """Run a sync tool in this thread, what it yields included; a call that was given up gets no further piece."""
     _may_begin(current_scope())
     outcome = read_here(tool.execute(**arguments))
-    if not isinstance(outcome, Iterator) or isinstance(outcome, io.IOBase):
-        return outcome if _is_awaited(outcome) else as_text(outcome)
-    try:
-        return as_text([*itertools.takewhile(lambda _: not current_scope().stale, _shown(tool, outcome))])
-    finally:
-        if inspect.isgenerator(outcome):
-            outcome.close()
+    if isinstance(outcome, Iterator) and not isinstance(outcome, io.IOBase):
+        pieces = outcome
+        try:
+            outcome = [*itertools.takewhile(lambda _: not current_scope().stale, _shown(tool, pieces))]
+        finally:
+            if inspect.isgenerator(pieces):
+                pieces.close()
+    return outcome if _is_awaited(outcome) else as_text(outcome)
 
 
 class _OwnLoop:

@@ -13,7 +13,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from shared_libs.cli.exits import ExitCode
-from shared_libs.observability.runs.reader import OFF, default_url
+from shared_libs.observability.runs.reader import OFF, default_url, whole
 
 if TYPE_CHECKING:
     from shared_libs.atomic.events import AgentEvent, ModelAsked
@@ -194,7 +194,7 @@ async def _show(store: RunReader, row: RunRow, *, as_json: bool) -> int:
     usual = await store.async_usual(row)
     if as_json:
         told = row.to_dict() | {"usual": None if usual is None else usual.to_dict()}
-        told["requests"] = [one for one in await store.async_record(row.run_id) if one["type"] == "model_asked"]
+        told["requests"] = await whole(store.async_requests, row.run_id)
         print(json.dumps(told, ensure_ascii=False))
         return ExitCode.ANSWERED
     from shared_libs.observability.timeline import timelines

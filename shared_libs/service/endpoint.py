@@ -128,16 +128,17 @@ class Call:
             ClientGone: the client left before its end.
 
         """
-        return self.as_object(await decode_json(await self.body()))
+        return await self.decoded(await self.body())
 
-    def as_object(self, data: Any) -> dict[str, Any]:
+    async def decoded(self, raw: bytes) -> dict[str, Any]:
         """
-        Take what a body was decoded to.
+        Take a body, as it was read, as a JSON object.
 
         Raises:
-            Problem: it is no JSON object, or is not said to be JSON.
+            Problem: it is none, or is not said to be JSON.
 
         """
+        data = await decode_json(raw)
         kind = self.headers.get("content-type", "application/json").partition(";")[0].strip().lower()
         if kind != "application/json" and not kind.endswith("+json"):
             raise Problem("unsupported_media_type", f"send application/json, not {kind[:60]!r}")

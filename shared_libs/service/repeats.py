@@ -151,7 +151,13 @@ async def _awaited(work: Callable[[], Awaitable[T]]) -> T:
     return await work()
 
 
-async def answered_once(repeats: Repeats[Shared[Any]], call: Call, body: bytes, work: Callable[[], Awaitable[T]]) -> T:
+async def answered_once(
+    repeats: Repeats[Shared[Any]],
+    call: Call,
+    body: bytes,
+    work: Callable[[], Awaitable[T]],
+    is_kept: Callable[[T], bool] = lambda _: True,
+) -> T:
     """
     Return the outcome of work that is done once, however often the request comes.
 
@@ -162,6 +168,7 @@ async def answered_once(repeats: Repeats[Shared[Any]], call: Call, body: bytes, 
         call: the request.
         body: its body as it came.
         work: what is to be done; gives what is to be answered.
+        is_kept: whether what came of it is kept for who asks later, and not only for those who wait.
 
     """
     asked = Asked(call, body)
@@ -172,7 +179,10 @@ async def answered_once(repeats: Repeats[Shared[Any]], call: Call, body: bytes, 
         shared = Shared(work)
         repeats.keep(asked, shared)
     try:
-        return await shared.result()
+        told = await shared.result()
     except BaseException:
         repeats.forget(asked)
         raise
+    if not is_kept(told):
+        repeats.forget(asked)
+    return told

@@ -44,6 +44,16 @@ def default_url() -> str:
     return f"sqlite:///{folder / 'genai-factory' / 'runs.db'}"
 
 
+async def whole(
+    read: Callable[..., Awaitable[list[dict[str, Any]]]], run_id: str, team: str | None = None
+) -> list[dict[str, Any]]:
+    """Return all of a run that `async_events` or `async_requests` of a reader give in pages."""
+    told: list[dict[str, Any]] = []
+    while some := await read(run_id, told[-1]["seq"] if told else -1, team=team):
+        told += some
+    return told
+
+
 class RunReader:
     """
     Reads a store of runs, and makes nothing.
@@ -154,13 +164,10 @@ class RunReader:
             RunStoreError: it cannot be read.
 
         """
-        told: list[dict[str, Any]] = []
-        for read in (self.async_requests, self.async_events):
-            after = -1
-            while some := await read(run_id, after, team=team):
-                told += some
-                after = some[-1]["seq"]
-        return told
+        return [
+            *await whole(self.async_requests, run_id, team),
+            *await whole(self.async_events, run_id, team),
+        ]
 
     async def follow(self, run_id: str, after: int = -1, *, team: str | None = None) -> AsyncIterator[dict[str, Any]]:
         """

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from shared_libs.service.bodies import decode_json
 from shared_libs.service.catalogue import Entry
 from shared_libs.service.edge import fresh_id
 from shared_libs.service.endpoint import Call
@@ -18,7 +17,7 @@ from shared_libs.service.faces.tasks import errand_of
 async def chat(call: Call) -> None:
     """Answer a request for a chat completion."""
     raw = await call.body()
-    data = call.as_object(await decode_json(raw))
+    data = await call.decoded(raw)
     wanted = read_chat(data)
     entry = errand_of(call, call.service.catalogue.find(call.caller, wanted.model), wanted)
     if session := call.headers.get("x-session-id"):

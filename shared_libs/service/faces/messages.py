@@ -7,7 +7,6 @@ from typing import Any
 
 from shared_libs.atomic.llms.chat_fields import schema_of
 from shared_libs.atomic.types import BYTES_PER_TOKEN, estimate_tokens
-from shared_libs.service.bodies import decode_json
 from shared_libs.service.catalogue import Entry
 from shared_libs.service.edge import fresh_id
 from shared_libs.service.endpoint import Call
@@ -23,7 +22,7 @@ async def messages(call: Call) -> None:
     """Answer a request for a message."""
     call.exchange.tell("request-id", call.exchange.request_id)
     raw = await call.body()
-    data = call.as_object(await decode_json(raw))
+    data = await call.decoded(raw)
     wanted = read_request(data)
     entry = call.service.catalogue.find(call.caller, wanted.model)
     wanted.session_id = call.headers.get("x-session-id") or None

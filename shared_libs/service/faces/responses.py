@@ -8,7 +8,6 @@ from contextlib import aclosing
 from typing import Any, Literal
 
 from shared_libs.atomic.types import Message
-from shared_libs.service.bodies import decode_json
 from shared_libs.service.endpoint import Call
 from shared_libs.service.faces.converse import held, tell_ignored
 from shared_libs.service.faces.messages import tokens_of
@@ -39,7 +38,7 @@ async def create(call: Call) -> None:
     repeated, repeats = Asked(call, raw), call.service.response_repeats
     kept = repeats.find(repeated)
     if kept is None:
-        kept = await _asked(call, read_response(call.as_object(await decode_json(raw))), repeated)
+        kept = await _asked(call, read_response(await call.decoded(raw)), repeated)
     default: Literal["cancel", "continue"] = "cancel" if kept.run_id is None else "continue"
     stays = kept.made.response["background"] or call.stays_when_gone(default)
     kept.waiting += 1

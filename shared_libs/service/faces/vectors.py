@@ -12,13 +12,12 @@ from shared_libs.atomic.llms.base import BaseLLMWrapper
 from shared_libs.atomic.scope import use_deadline
 from shared_libs.atomic.types import BYTES_PER_TOKEN, Usage
 from shared_libs.service.admission import Demand
-from shared_libs.service.bodies import decode_json
 from shared_libs.service.catalogue import Entry
 from shared_libs.service.edge import fresh_id
 from shared_libs.service.endpoint import Call
 from shared_libs.service.faces.wanted import Body
 from shared_libs.service.problems import Problem
-from shared_libs.service.repeats import Asked, answered_once
+from shared_libs.service.repeats import answered_once
 from shared_libs.service.streams import encode
 
 if TYPE_CHECKING:
@@ -34,7 +33,7 @@ MOST_KEPT = 64_000
 async def embeddings(call: Call) -> None:
     """Answer a request for embeddings: float32, little-endian, in base64 where that is asked for."""
     raw = await call.body()
-    body = Body(call.as_object(await decode_json(raw)))
+    body = Body(await call.decoded(raw))
     entry = _entry(call, body)
     form = body.text_or("encoding_format", "float")
     if form not in ("float", "base64"):
@@ -66,7 +65,7 @@ async def embeddings(call: Call) -> None:
 async def rerank(call: Call) -> None:
     """Answer a request for an order of texts, in the shape that the request has."""
     raw = await call.body()
-    body = Body(call.as_object(await decode_json(raw)))
+    body = Body(await call.decoded(raw))
     entry = _entry(call, body)
     field = "texts" if "texts" in body.data else "documents"
     if field == "texts" and "documents" in body.data:
@@ -88,15 +87,12 @@ async def rerank(call: Call) -> None:
 
 async def _reply_once(call: Call, raw: bytes, work: Callable[[], Awaitable[Any]]) -> None:
     """Answer with what is made once, however often the request comes; what is long is kept by those alone who wait."""
-    repeats = call.service.outcomes
 
     async def fresh() -> bytes:
         return encode(await work())
 
-    told = await answered_once(repeats, call, raw, fresh)
-    if len(told) > MOST_KEPT:
-        repeats.forget(Asked(call, raw))
-    await call.reply_bytes(told)
+    outcomes = call.service.outcomes
+    await call.reply_bytes(await answered_once(outcomes, call, raw, fresh, lambda told: len(told) <= MOST_KEPT))
 
 
 def _ranked(body: Body, entry: Entry, texts: list[str], scores: Sequence[float], tokens: int) -> Any:

@@ -18,7 +18,6 @@ from shared_libs.atomic.amounts import is_amount
 from shared_libs.durable import Submission
 from shared_libs.observability.runs.rows import RunRow
 from shared_libs.service.admission import Demand
-from shared_libs.service.bodies import decode_json
 from shared_libs.service.callers import Caller
 from shared_libs.service.catalogue import Entry
 from shared_libs.service.durable import durable_run, row_of, submission_of, wants_durable
@@ -102,7 +101,7 @@ async def begin(call: Call) -> None:
     """Run an agent: answer with its result, with its events, or at once where it is to go on in the background."""
     entry = call.service.catalogue.find(call.caller, call.path["name"], kind="agent")
     raw = await call.body()
-    body = _checked(call.as_object(await decode_json(raw)), entry)
+    body = _checked(await call.decoded(raw), entry)
     streaming, background = streams(call), in_background(call)
     asked_before = AskedBefore(call, raw)
     stays = background or call.stays_when_gone("continue")

@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import cProfile
+import gc
 import pstats
 import statistics
 
@@ -116,6 +117,7 @@ async def compare(at_once: int, rounds: int, calls: int, url: str, *, stream: bo
     for contestant in contestants.values():
         assert (await contestant.call()).strip() == ANSWER
         await crowd(contestant.call, at_once, 2 * at_once)
+    gc.collect()  # of imports and warming up: it would fall on whoever makes garbage next
     for _ in range(rounds):
         for name, contestant in contestants.items():
             taken[name].append(await crowd(contestant.call, at_once, max(calls, 3 * at_once)))

@@ -16,6 +16,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import cProfile
+import gc
 import pstats
 import statistics
 import subprocess
@@ -43,6 +44,7 @@ async def over_http(rounds: int, runs: int) -> None:
                 taken: dict[str, list] = {name: [] for name in contestants}
                 for contestant in contestants.values():
                     await crowd(contestant.run, at_once, max(at_once, 5))
+                gc.collect()  # of imports and warming up: it would fall on whoever makes garbage next, 60 ms for a run
                 for _ in range(rounds):
                     for name, contestant in contestants.items():
                         taken[name].append(await crowd(contestant.run, at_once, max(runs, 2 * at_once)))

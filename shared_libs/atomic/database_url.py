@@ -146,7 +146,7 @@ def database_url(url: str, what: str) -> DatabaseURL:
         MisuseError: it is no such address; the text repeats no password.
 
     """
-    found = _ADDRESS.fullmatch(url or "")
+    found = _ADDRESS.fullmatch(str(url))
     if found is None or found["scheme"] not in DRIVERS:
         scheme = f", not {found['scheme']}:…" if found is not None else ""
         raise MisuseError(f"{what}: allowed are {ALLOWED}{scheme}")

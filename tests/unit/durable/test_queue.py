@@ -15,6 +15,7 @@ from shared_libs.durable.beat import Beat
 from shared_libs.durable.database import ask, open_database
 from shared_libs.durable.holding import NOW, Holder
 from shared_libs.durable.keeping import Fact
+from shared_libs.durable.store import STANDING
 from tests.unit.durable.cast import LEASE_S, agent, answers, by_length, ended, opened, submit, turn, until, working
 
 
@@ -470,3 +471,19 @@ def test_what_no_database_can_keep_is_refused_before_it_is_accepted(tmp_path, mo
                 await submit(store, "r", **more)
 
     asyncio.run(main())
+
+
+@pytest.mark.promise("durable-seen")
+def test_how_the_queue_stands_is_said_without_reading_what_has_ended(tmp_path):
+    async def main():
+        async with JobStore(f"sqlite:///{tmp_path}/durable.db") as store:
+            await submit(store, "queued")
+            await submit(store, "over")
+            await store.cancel("over")
+            plan = await store.database.one(ask(f"EXPLAIN QUERY PLAN {STANDING}"))
+            return await store.standing(), [row["detail"] for row in plan if "factory_jobs" in row["detail"]]
+
+    standing, looks = asyncio.run(main())
+    assert standing == {"queued": 1}
+    assert len(looks) == 3
+    assert all("INDEX factory_jobs_" in look for look in looks), looks

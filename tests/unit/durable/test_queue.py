@@ -9,6 +9,7 @@ import pytest
 from shared_libs.agents import ReActAgent
 from shared_libs.atomic import MisuseError, tool
 from shared_libs.atomic.errors import ConfigError
+from shared_libs.atomic.events import ToolStarted
 from shared_libs.atomic.scope import current_scope
 from shared_libs.durable import JobStore, StoreUnavailable, Worker, WorkerPolicy
 from shared_libs.durable.beat import Beat
@@ -284,6 +285,42 @@ def test_a_worker_that_drains_lets_what_is_in_flight_be_recorded_and_hands_over(
     job, later = asyncio.run(main())
     assert (job.status, later.status, sorted(bodies)) == ("answered", "answered", [1, 1, 2, 2])
     assert [row["content"] for step in job.result["steps"] for row in step["observations"]] == ["saw 1", "saw 2"]
+
+
+@pytest.mark.promise("durable-drain")
+def test_a_call_that_is_kept_as_begun_is_made_before_its_run_is_handed_over(url):
+    """Else whoever goes on with the run would tell the model that it may have happened, though it has not."""
+    bodies, workers = [], []
+
+    @tool(idempotent=False)
+    async def pay(amount: int) -> str:
+        bodies.append(amount)
+        return f"paid {amount}"
+
+    both = turn(("a", "pay", {"amount": 1}), ("b", "pay", {"amount": 2}))
+    build = agent(lambda: by_length(both, turn(("begin.c", "pay", {"amount": 3})), "x"), [pay])
+
+    def drain_meanwhile(event, team):
+        if isinstance(event, ToolStarted):  # the next thing is the fact that it begins, which takes until later
+            asyncio.get_running_loop().call_soon(workers[-1].drain)
+
+    async def main():
+        async with opened(url) as store:
+            await submit(store, "r")
+            for _ in range(2):
+                async with working(url, build, drain_meanwhile) as worker:
+                    workers.append(worker)
+                    await until(
+                        store.get, "r", wanted=lambda job: ended(job) or (workers[-1].draining and job.executor is None)
+                    )
+            made = list(bodies)
+            async with working(url, build):
+                return made, await until(store.get, "r", wanted=ended)
+
+    made, job = asyncio.run(main())
+    assert (sorted(made), sorted(bodies), job.status) == ([1, 2, 3], [1, 2, 3], "answered")
+    told = [row["content"] for step in job.result["steps"] for row in step["observations"]]
+    assert told == ["paid 1", "paid 2", "paid 3"]
 
 
 @pytest.mark.promise("durable-queue")

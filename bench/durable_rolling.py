@@ -285,7 +285,6 @@ class Client:
             except GONE:
                 pass
             self.moves += 1
-            server += 1
             await asyncio.sleep(0.1)
 
     def _server(self, more: int = 0) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pty
+import select
 import signal
 
 from tests.unit.cli.conftest import PATIENCE_S
@@ -59,6 +60,7 @@ class Terminal:
 
     def until(self, words):
         while words not in self._shown:
-            piece = os.read(self._leader, 65536)
-            self._shown += piece
+            ready, _, _ = select.select([self._leader], [], [], PATIENCE_S)
+            assert ready, f"{words!r} was not shown, only {self._shown!r}"
+            self._shown += os.read(self._leader, 65536)
         self._shown = self._shown.split(words, 1)[1]

@@ -106,12 +106,12 @@ async def _once(run: Run, call: ToolCall, tool: BaseTool) -> ToolResult:
     """Call a tool, or take what it said from the journal of a durable run, where it has been called before."""
 
     async def body() -> ToolResult:
+        if tool.idempotent is False:
+            if run.knows(f"begin.{call.id}"):
+                return await _found_out(tool, call)
+            await run.once(f"begin.{call.id}", bool, _begun)
         return await tool.async_run(call.arguments, call_id=call.id)
 
-    if tool.idempotent is False and not run.knows(f"tool.{call.id}"):
-        if run.knows(f"begin.{call.id}"):
-            return await run.once(f"tool.{call.id}", ToolResult, lambda: _found_out(tool, call))
-        await run.once(f"begin.{call.id}", bool, _begun)
     return await run.once(f"tool.{call.id}", ToolResult, body)
 
 

@@ -2,13 +2,16 @@
 The address of a database, as people have it: one reading for memory, limits, runs and the `sql` tool.
 
 Every platform gives `postgres://…?sslmode=require`, which is libpq's way of saying it; SQLAlchemy and asyncpg have ways
-of their own. SQLAlchemy is loaded when it is asked for.
+of their own. SQLAlchemy is loaded for who asks for its address; it takes longer to load than a list of runs to be read.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
-from urllib.parse import urlencode
+import re
+from typing import TYPE_CHECKING, Any
+from urllib.parse import parse_qsl, quote, unquote, urlencode
+
+import msgspec
 
 from shared_libs.atomic.errors import MisuseError
 
@@ -49,22 +52,85 @@ _WITHOUT_MEANING = frozenset(
 )
 """What libpq knows and asyncpg has nothing for; sent on, the server would refuse it as a setting."""
 
+_ADDRESS = re.compile(
+    r"(?P<scheme>[\w+]+)://"
+    r"(?:(?P<username>[^:/]*)(?::(?P<password>[^@]*))?@)?"
+    r"(?:\[(?P<ipv6>[^/?\]]+)\]|(?P<host>[^/:?]*))(?::(?P<port>\d*))?"
+    r"(?:/(?P<database>[^?]*))?(?:\?(?P<query>.*))?"
+)
+"""A password may hold anything but `@`, as SQLAlchemy has it."""
 
-class DatabaseURL(NamedTuple):
-    """An address as SQLAlchemy takes it: `url`, and `connect_args` for the driver."""
 
-    url: URL
-    connect_args: dict[str, Any]
+class DatabaseURL(msgspec.Struct, frozen=True, kw_only=True):
+    """
+    An address that was read.
+
+    `query` holds what stands behind `?`, `libpq` those of it that asyncpg reads in a libpq address alone, and `options`
+    what its `connect` is given as arguments.
+    """
+
+    driver: str
+    username: str | None = None
+    password: str | None = None
+    host: str | None = None
+    port: int | None = None
+    database: str | None = None
+    query: dict[str, str | tuple[str, ...]] = {}
+    libpq: dict[str, str] = {}
+    options: dict[str, Any] = {}
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.shown!r})"
 
     @property
     def is_postgres(self) -> bool:
         """Whether it is PostgreSQL, and not SQLite."""
-        return self.url.drivername == "postgresql+asyncpg"
+        return self.driver == "postgresql+asyncpg"
 
     @property
     def shown(self) -> str:
         """The address without secrets: a query may hold a password too."""
-        return self.url.set(query={}).render_as_string(hide_password=True)
+        return self._written(self.driver, "***")
+
+    @property
+    def server(self) -> str:
+        """The address of a PostgreSQL without secrets, and without the name of a driver."""
+        return self._written("postgresql", "***")
+
+    @property
+    def url(self) -> URL:
+        """The address as SQLAlchemy takes it, beside `connect_args`."""
+        from sqlalchemy.engine import URL
+
+        query = self.query | ({"prepared_statement_cache_size": "0"} if "statement_cache_size" in self.options else {})
+        return URL.create(self.driver, self.username, self.password, self.host, self.port, self.database, query=query)
+
+    @property
+    def connect_args(self) -> dict[str, Any]:
+        """The arguments for the driver, where SQLAlchemy calls it."""
+        told = {"dsn": f"postgresql://?{urlencode(self.libpq)}"} if self.libpq else {}
+        return self.options | told
+
+    @property
+    def dsn(self) -> str:
+        """The address as asyncpg takes it, beside `options`."""
+        told = {name: value if isinstance(value, str) else ",".join(value) for name, value in self.query.items()}
+        if "ssl" in told:  # SQLAlchemy's word for it
+            told["sslmode"] = told.pop("ssl")
+        told.pop("prepared_statement_cache_size", None)  # SQLAlchemy's too
+        told |= self.libpq
+        address = self._written("postgresql", None if self.password is None else quote(self.password, safe=""))
+        return f"{address}?{urlencode(told)}" if told else address
+
+    def _written(self, scheme: str, password: str | None) -> str:
+        who = "" if self.username is None else quote(self.username, safe="")
+        who += f":{password}" if self.password is not None else ""
+        host = f"[{self.host}]" if self.host and ":" in self.host else self.host or ""
+        at = f"{who}@" if who else ""
+        port = "" if self.port is None else f":{self.port}"
+        return f"{scheme}://{at}{host}{port}" + (
+            "" if self.database is None else f"/{quote(self.database, safe=' +/')}"
+        )
 
 
 def database_url(url: str, what: str) -> DatabaseURL:
@@ -80,29 +146,39 @@ def database_url(url: str, what: str) -> DatabaseURL:
         MisuseError: it is no such address; the text repeats no password.
 
     """
-    from sqlalchemy.engine import make_url
-    from sqlalchemy.exc import ArgumentError
-
-    try:
-        read = make_url(url)
-    except (ArgumentError, ValueError, AttributeError):
-        read = None
-    if read is None or read.drivername not in DRIVERS:
-        scheme = f", not {read.drivername}:…" if read is not None else ""
+    found = _ADDRESS.fullmatch(str(url))
+    if found is None or found["scheme"] not in DRIVERS:
+        scheme = f", not {found['scheme']}:…" if found is not None else ""
         raise MisuseError(f"{what}: allowed are {ALLOWED}{scheme}")
-    read = read.set(drivername=DRIVERS[read.drivername])
-    if read.drivername != "postgresql+asyncpg":
-        return DatabaseURL(read, {})
+    query: dict[str, Any] = {}
+    for name, value in parse_qsl(found["query"] or ""):
+        query[name] = (*query[name], value) if name in query else (value,)
+    username, password, database = (
+        None if found[part] is None else unquote(found[part]) for part in ("username", "password", "database")
+    )
+    read = DatabaseURL(
+        driver=DRIVERS[found["scheme"]],
+        username=username,
+        password=password,
+        host=found["ipv6"] or found["host"] or None,
+        port=int(found["port"]) if found["port"] else None,
+        database=database,
+        query={name: values[0] if len(values) == 1 else values for name, values in query.items()},
+    )
+    return _for_asyncpg(read, what) if read.is_postgres else read
+
+
+def _for_asyncpg(read: DatabaseURL, what: str) -> DatabaseURL:
+    """Sort what stands behind `?` by who understands it."""
     query: dict[str, Any] = {name: value for name, value in read.query.items() if name not in _WITHOUT_MEANING}
-    arguments: dict[str, Any] = {}
+    options: dict[str, Any] = {}
     if wait := query.pop("connect_timeout", None):
         try:
-            arguments["timeout"] = float(wait)
+            options["timeout"] = float(wait)
         except (TypeError, ValueError):
             raise MisuseError(f"{what}: connect_timeout is a number of seconds, not {wait!r}") from None
     if str(query.pop("pgbouncer", "")).lower() in ("true", "1"):
-        arguments["statement_cache_size"] = 0
-        query["prepared_statement_cache_size"] = "0"
-    if told := {name: query.pop(name) for name in sorted(query.keys() & _FOR_LIBPQ)}:
-        arguments["dsn"] = f"postgresql://?{urlencode(told)}"
-    return DatabaseURL(read.set(query=query), arguments)
+        options["statement_cache_size"] = 0
+    told = {name: query.pop(name) for name in sorted(query.keys() & _FOR_LIBPQ)}
+    libpq = {name: value if isinstance(value, str) else value[-1] for name, value in told.items()}
+    return msgspec.structs.replace(read, query=query, libpq=libpq, options=options)

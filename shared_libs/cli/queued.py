@@ -121,12 +121,9 @@ async def queue_lines(url: str) -> list[str]:
     async with queue_of(url) as store:
         if store is None:
             return []
-        sizes = await store.sizes()
-        parts = [f"{count} {status}" for status in _OPEN if (count := sizes.statuses.get(status))]
+        parts = [f"{count} {status}" for status, count in (await store.standing()).items()]
         return [f"durable: {', '.join(parts)}; `factory doctor` says who holds what"] if parts else []
 
-
-_OPEN = ("queued", "running", "waiting")
 
 SHOWN_RUNS = 5
 """How many of a worker's runs `factory doctor` names."""
@@ -159,7 +156,7 @@ def _examined(workers: list[WorkerRow], sizes: Sizes, place: str) -> Iterator[tu
         state = "draining" if row.draining else "lives" if row.alive else "is silent: others take its runs"
         beat = f"last beat {seconds(row.beat_age_s)} ago"
         yield row.alive, f"worker {row.name}", f"{state}, {beat}, {len(row.runs)} of {row.concurrency}: {holds}"
-    if not any(row.alive for row in workers) and any(sizes.statuses.get(status) for status in _OPEN[:2]):
+    if not any(row.alive for row in workers) and any(sizes.statuses.get(status) for status in ("queued", "running")):
         yield False, "worker", "none lives: nothing of the queue is done; factory worker"
 
 

@@ -16,7 +16,6 @@ from shared_libs.atomic.events import AgentEvent
 from shared_libs.atomic.results import Action, AgentResult
 from shared_libs.cli.loop import CommandLoop
 from shared_libs.cli.queued import queue_url
-from shared_libs.cli.worker_health import metrics_or_none, telling_health
 from shared_libs.durable import Job, JobStore, Worker, WorkerPolicy
 from shared_libs.durable.schedules import put_schedule
 from shared_libs.factory.durability import claimed_agent, extended_agent, submission
@@ -60,6 +59,8 @@ def worker(arguments: argparse.Namespace) -> int:
 
 
 async def _work(arguments: argparse.Namespace) -> int:
+    from shared_libs.cli.worker_health import metrics_or_none, telling_health  # whoever submits needs no server
+
     url = queue_url(arguments)
     loop = asyncio.get_running_loop()
     async with AsyncExitStack() as stack:

@@ -15,7 +15,6 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, TypeVar
-from urllib.parse import parse_qsl, urlsplit
 
 from shared_libs.atomic.database_url import ALLOWED, DatabaseURL, database_url
 from shared_libs.atomic.errors import FactoryError, MisuseError
@@ -149,12 +148,7 @@ class _Postgres:
 
     def __init__(self, at: DatabaseURL, connections: int) -> None:
         self.place = at.shown
-        self._options = dict(at.connect_args)
-        query = dict(at.url.query) | dict(parse_qsl(urlsplit(self._options.pop("dsn", "")).query))
-        if "ssl" in query:  # SQLAlchemy's word for it
-            query["sslmode"] = query.pop("ssl")
-        query.pop("prepared_statement_cache_size", None)  # SQLAlchemy's too
-        self._dsn = at.url.set(drivername="postgresql", query=query).render_as_string(hide_password=False)
+        self._dsn, self._options = at.dsn, dict(at.options)
         if "statement_cache_size" not in self._options:  # PgBouncer refuses settings
             self._options["server_settings"] = _SETTINGS
         self._options.setdefault("timeout", BUSY_S)

@@ -82,7 +82,8 @@ class FactJournal:
         self._telling: asyncio.TimerHandle | None = None
         self._writes: set[asyncio.Task[Any]] = set()
         self._write_turn = asyncio.Lock()
-        self._made = self._in_flight = 0
+        self._made = 0
+        self._doing: set[asyncio.Task[Any] | None] = set()
         self._settled = asyncio.Event()
         self.events = self.heard = claim.last_event
         self._started = self._loop.time() - claim.elapsed_s
@@ -128,16 +129,21 @@ class FactJournal:
                 raise TypeError(f"the fact {name!r} is no {kind.__name__}: {error}") from error
             self._heard_of(name, value)
             return value
-        await self._may_begin()
+        task = asyncio.current_task()
+        inside = task in self._doing  # that a call begins: a part of the call
+        await self._may_begin(inside=inside)
         self._made += 1
-        self._in_flight += 1
+        self._doing.add(task)
         try:
             value = _cut(await do())
             await self._keep(Fact(kept, to_json(value)))
+            if inside:
+                await self._may_begin(inside=True)
         finally:
-            self._in_flight -= 1
-            if not self._in_flight:
-                self._settled.set()
+            if not inside:
+                self._doing.discard(task)
+                if not self._doing:
+                    self._settled.set()
         self._heard_of(name, value)
         return value
 
@@ -161,13 +167,18 @@ class FactJournal:
 
     # the gate
 
-    async def _may_begin(self) -> None:
-        """Wait until an effect may begin; nothing is awaited between its return and the effect."""
+    async def _may_begin(self, *, inside: bool = False) -> None:
+        """
+        Wait until an effect may begin; nothing is awaited between its return and the effect.
+
+        `inside` one that has begun, and is made to its end though the run is to be handed over: who goes on with the
+        run could only say that it may have happened.
+        """
         while True:
             if self.lost:
                 raise RunInterrupted(f"run {self.claim.run_id} is another worker's")
-            if self.draining:
-                while self._in_flight:  # what has begun is recorded before the run is handed over
+            if self.draining and not inside:
+                while self._doing:  # what has begun is recorded before the run is handed over
                     self._settled.clear()
                     await self._settled.wait()
                 raise RunInterrupted(f"run {self.claim.run_id} is handed over")

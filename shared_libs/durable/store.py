@@ -323,6 +323,11 @@ class JobStore:
         )
         return rows[0]["runs"], float(rows[0]["oldest_s"])
 
+    async def standing(self) -> dict[str, int]:
+        """Return how many runs have not ended, by status; it reads none of those that have."""
+        rows = await self.database.one(ask(STANDING))
+        return {row["status"]: row["runs"] for row in rows if row["runs"]}
+
     async def sizes(self) -> Sizes:
         """Return how much there is of everything."""
 
@@ -401,6 +406,11 @@ _SIZE = {
         FROM unnest(string_to_array('{}', ',')) AS name""".format(",".join(TABLES)),
     "sqlite": "SELECT page_count * page_size FROM pragma_page_count(), pragma_page_size()",
 }
+
+STANDING = " UNION ALL ".join(  # each by an index of its own: ended ones may be millions
+    f"SELECT '{status}' AS status, count(*) AS runs FROM factory_jobs WHERE status = '{status}'"
+    for status in ("queued", "running", "waiting")
+)
 
 DECIDED = "SELECT call_id, decision FROM factory_decisions WHERE run_id = $1"
 

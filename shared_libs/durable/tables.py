@@ -58,6 +58,7 @@ _FORMS: tuple[tuple[str, ...], ...] = (
             WHERE status = 'queued' AND began_at IS NOT NULL""",
     ),
     ("ALTER TABLE factory_jobs ADD COLUMN extras TEXT",),
+    ("CREATE INDEX factory_jobs_waiting ON factory_jobs (run_id) WHERE status = 'waiting'",),
 )
 """
 Each form of the tables as the statements that make it from the one before; what has been released stays as it is.

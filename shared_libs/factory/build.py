@@ -87,14 +87,14 @@ def agent_from_dict(
 
 
 def check_file(
-    path: str | FilePath, *, on_note: OnNote = _log.warning, on_missing: Callable[[str], None] | None = None
+    path: str | FilePath, *, on_note: OnNote | None = _log.warning, on_missing: Callable[[str], None] | None = None
 ) -> list[str]:
     """
     Check a definition, or a `prices.yaml`, and return one line per problem; none when it holds.
 
     Everything is checked that `load_agent` would, but that the keys have values: `${KEY:-}` may be empty here. What is
     not installed here is no problem of the file: `on_missing` gets what would have to be, such as `genai-factory[mcp]`.
-    `on_note` gets what a user should know though it is no error.
+    `on_note` gets what a user should know though it is no error; None: nobody is told, and it is not looked for.
     """
     if FilePath(path).name == FILE_NAME:
         return check_prices(path)
@@ -104,11 +104,12 @@ def check_file(
     except ConfigError as error:
         return list(error.problems)
     parts = _Parts.of(written, problems, prices, _only_checked(Origin(FilePath(path), (), _inner_checked)))
-    _note_unpriced(parts, prices, on_note)
-    _note_blocking(parts, on_note)
     missing, needs = problems.take_missing()
-    for line in missing:
-        on_note(line)
+    if on_note is not None:
+        _note_unpriced(parts, prices, on_note)
+        _note_blocking(parts, on_note)
+        for line in missing:
+            on_note(line)
     if on_missing is not None:
         for name in needs:
             on_missing(name)

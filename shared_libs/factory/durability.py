@@ -81,7 +81,7 @@ def submission(
     """
     from shared_libs.factory.build import check_file, definition_hash, load_definition
 
-    if problems := check_file(path, on_note=lambda _: None):
+    if problems := check_file(path, on_note=None):
         raise ConfigError(problems)
     definition = load_definition(path)
     if problems := [f"{path}: {place}: {_WHY}" for place in _plain_secrets(definition)]:

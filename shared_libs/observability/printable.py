@@ -5,8 +5,6 @@ from __future__ import annotations
 import re
 import unicodedata
 
-from shared_libs.observability.redact import redact_text
-
 _ESCAPE = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?|[@-Z\\^_])|\r(?=\n)")
 
 
@@ -26,6 +24,8 @@ def printable(text: str) -> str:
 
 def presentable(text: str) -> str:
     """Return a text as it may be shown to whoever watches a run: printable, its secrets masked."""
+    from shared_libs.observability.redact import redact_text  # a list of runs need not wait for its patterns
+
     return printable(redact_text(text))
 
 

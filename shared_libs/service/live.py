@@ -96,6 +96,13 @@ class LiveRun:
         """Whether its last event is its end; one that was not admitted has none."""
         return len(self.events) > self._known and isinstance(self.events[-1], RunFinished)
 
+    @property
+    def failed(self) -> bool:
+        """Whether there is no result: it was not admitted, or could not be done."""
+        return (
+            self.task.done() and not self.told_its_end and (self.task.cancelled() or self.task.exception() is not None)
+        )
+
     def goes_on_from(self, number: int, before: LiveRun | None) -> None:
         """Say that it goes on behind an event; what came before is known from the run until then, if that is here."""
         self.first = number + 1

@@ -13,6 +13,7 @@ from typing import Any
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from shared_libs.atomic.deadline import Deadline
 from shared_libs.atomic.errors import MisuseError
 from shared_libs.service.app import create_app
 from shared_libs.service.edge import is_loopback
@@ -21,6 +22,10 @@ from shared_libs.service.settings import Settings
 
 KEEP_ALIVE_S = 75
 """Seconds an idle connection stays open: longer than a load balancer's 60, which must be the one to close it."""
+
+
+LAST_SHARE = 0.1
+"""The share of the time to drain in which what has not ended is answered with what there is."""
 
 
 class Protocol(HttpToolsProtocol):
@@ -106,13 +111,23 @@ class Server(uvicorn.Server):
         super().handle_exit(sig, frame)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Be unready at once, stop taking connections after the notice, and let what is under way end."""
+        """
+        Be unready at once, stop taking connections after the notice, and let what is under way end.
+
+        A run that has not ended by then is answered with what it has, before its connection is closed.
+        """
         service = self.config.app.state.service  # type: ignore[union-attr]
         service.draining = True
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self._settings.drain_notice_s):
                 await self._hurry.wait()
-        await super().shutdown(sockets)
+        left_s = self.config.timeout_graceful_shutdown or 1
+        service.drained_by = Deadline.after(left_s)
+        answering = asyncio.create_task(service.runs.drain(service.drained_by.earlier_by(left_s * LAST_SHARE)))
+        try:
+            await super().shutdown(sockets)
+        finally:
+            answering.cancel()
 
 
 def make_server(

@@ -82,6 +82,7 @@ class Service:
         self.outcomes: Repeats[Shared[Outcome]] = Repeats()
         self.mcp = McpFace()
         self.draining = False
+        self.drained_by: Deadline | None = None
         self._seen: dict[str, str] = {}
         self._on_note = on_note
         self._stack = AsyncExitStack()
@@ -113,9 +114,9 @@ class Service:
             self._stack = stack.pop_all()
 
     async def aclose(self) -> None:
-        """Let what is under way end within `drain_s`, and close everything."""
+        """Let what is under way end within `drain_s`, in which its server has begun, and close everything."""
         self.draining = True
-        deadline = Deadline.after(self.settings.drain_s)
+        deadline = self.drained_by or Deadline.after(self.settings.drain_s)
         await self.responses.leave()
         await self.runs.drain(deadline)
         await self.responses.drain(deadline)

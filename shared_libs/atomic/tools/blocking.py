@@ -85,8 +85,8 @@ def _mentioned(function: FunctionType) -> Iterator[str]:
 def _blocking_calls(function: FunctionType) -> Iterator[str]:
     try:
         tree = ast.parse(textwrap.dedent(inspect.getsource(function)))
-    except (OSError, TypeError, SyntaxError, ValueError):
-        return
+    except (OSError, TypeError, SyntaxError, ValueError, SystemError):
+        return  # the last: two threads have parsed at once, which old Pythons take ill (python/cpython#106905)
     definition = tree.body[0]
     if not isinstance(definition, ast.FunctionDef | ast.AsyncFunctionDef):
         return

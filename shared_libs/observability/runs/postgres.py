@@ -1,4 +1,8 @@
-"""PostgreSQL, by SQLAlchemy and asyncpg: one connection for the writer, a small pool for each loop that reads."""
+"""
+PostgreSQL, by asyncpg: one connection for the writer, a small pool for each loop that reads.
+
+What only lists runs need not wait for SQLAlchemy to load.
+"""
 
 from __future__ import annotations
 
@@ -8,11 +12,7 @@ import weakref
 from collections.abc import Sequence
 from functools import lru_cache
 from importlib.util import find_spec
-from typing import Any
-
-from sqlalchemy import BigInteger, TextClause, bindparam, text
-from sqlalchemy.exc import DataError, IntegrityError, ProgrammingError, SQLAlchemyError
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+from typing import TYPE_CHECKING, Any
 
 from shared_libs.atomic.database_url import database_url
 from shared_libs.atomic.errors import MisuseError, RunStoreError, RunStoreUnavailable
@@ -27,6 +27,9 @@ from shared_libs.observability.runs.statements import (
     Params,
     together,
 )
+
+if TYPE_CHECKING:
+    import asyncpg
 
 CONNECT_S = 5.0
 """Seconds a connection may take to be made."""
@@ -65,15 +68,15 @@ class PostgresShelf:
     @property
     def place(self) -> str:
         """Where it is, without a password."""
-        return self._at.url.set(drivername="postgresql", query={}).render_as_string(hide_password=True)
+        return self._at.server
 
     def begin_anew(self) -> None:
         """Forget the connections."""
         self._opened = False
         self._runner: asyncio.Runner | None = None
-        self._writer: AsyncEngine | None = None
+        self._writer: asyncpg.Connection | None = None
         # connections belong to the event loop that opened them
-        self._readers: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, AsyncEngine] = weakref.WeakKeyDictionary()
+        self._readers: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, asyncpg.Pool] = weakref.WeakKeyDictionary()
 
     def open(self) -> None:
         """Make the tables where they are not."""
@@ -94,92 +97,141 @@ class PostgresShelf:
 
     def close(self) -> None:
         """Close the writer's connection, and its event loop."""
-        if self._runner is not None and self._writer is not None:
-            self._runner.run(self._writer.dispose())
+        if self._runner is not None:
+            if self._writer is not None:
+                self._runner.run(_closed(self._writer))
             self._runner.close()
         self._runner = self._writer = None
         self._opened = False
 
     async def read(self, statement: str, values: Params) -> list[Sequence[Any]]:
         """Read."""
-        loop = asyncio.get_running_loop()
-        engine = self._readers.get(loop)
-        if engine is None:
-            made = await asyncio.to_thread(self._engine, _READERS)  # the dialect takes its time to load
-            engine = self._readers.setdefault(loop, made)
         try:
-            async with engine.connect() as connection:
+            async with (await self._pool()).acquire() as connection:
                 return await _read(connection, statement, values)
-        except (SQLAlchemyError, OSError) as error:
+        except _errors() as error:
             raise self._failure(error) from error
 
     async def aclose(self) -> None:
         """Close this event loop's connections."""
-        engine = self._readers.pop(asyncio.get_running_loop(), None)
-        if engine is not None:
-            await engine.dispose()
+        pool = self._readers.pop(asyncio.get_running_loop(), None)
+        if pool is not None:
+            try:
+                async with asyncio.timeout(1.0):
+                    await pool.close()
+            except (TimeoutError, OSError):
+                pool.terminate()
+
+    async def _pool(self) -> asyncpg.Pool:
+        import asyncpg
+
+        loop = asyncio.get_running_loop()
+        if loop not in self._readers:  # which opens none yet, and waits for nothing
+            told = {"min_size": 0, "max_size": _READERS, "reset": _nothing_to_reset}
+            self._readers[loop] = await asyncpg.create_pool(**told, **self._where())
+        return self._readers[loop]
+
+    def _where(self) -> dict[str, Any]:
+        return {"dsn": self._at.dsn, "timeout": CONNECT_S, "command_timeout": ANSWER_S} | self._at.options
 
     def _run(self, use: Any) -> Any:
         """Use the writer's connection in a transaction, on the event loop of the writer's thread."""
-        if self._runner is None or self._writer is None:
-            self._runner, self._writer = asyncio.Runner(), self._engine(1)
+        if self._runner is None:
+            self._runner = asyncio.Runner()
         try:
-            return self._runner.run(_used(self._writer, use))
-        except (SQLAlchemyError, OSError) as error:
+            return self._runner.run(self._used(use))
+        except _errors() as error:
             raise self._failure(error) from error
 
-    def _engine(self, size: int) -> AsyncEngine:
-        told = {"timeout": CONNECT_S, "command_timeout": ANSWER_S} | self._at.connect_args
-        return create_async_engine(self._at.url, pool_size=size, max_overflow=0, pool_pre_ping=True, connect_args=told)
+    async def _used(self, use: Any) -> Any:
+        connection = await self._begun()
+        try:
+            value = await use(connection)
+            await connection.execute("COMMIT")
+        except BaseException:
+            connection.terminate()  # and with it what was begun
+            self._writer = None
+            raise
+        return value
 
-    async def _open(self, connection: AsyncConnection) -> None:
+    async def _begun(self) -> asyncpg.Connection:
+        """Return the connection, in a transaction: a new one where the server has closed it meanwhile."""
+        import asyncpg
+
+        if self._writer is not None:
+            try:
+                await self._writer.execute("BEGIN")
+            except _errors():
+                self._writer.terminate()
+            else:
+                return self._writer
+        self._writer = None
+        connection = await asyncpg.connect(**self._where())
+        await connection.execute("BEGIN")
+        self._writer = connection
+        return connection
+
+    async def _open(self, connection: asyncpg.Connection) -> None:
         known = len(self.dialect.steps)
         if await _form(connection) == known:
             return
-        await connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _LOCK})
+        await connection.fetch("SELECT pg_advisory_xact_lock($1)", _LOCK)
         form = await _form(connection)  # another process may have been here meanwhile
         if form > known:
             raise newer(self.place, form, known)
         steps = [statement for step in self.dialect.steps[form:] for statement in step]
         for statement in [*([] if form else [MAKE_FORM]), *steps]:
-            await connection.execute(text(statement))
-        await connection.execute(text(SET_FORM), {"form": known})
+            await connection.execute(statement)
+        await _write(connection, [Change(SET_FORM, {"form": known})])
 
     def _failure(self, error: Exception) -> RunStoreError:
-        said = str(getattr(error, "orig", None) or error).splitlines()[0] if str(error) else type(error).__name__
+        said = str(error).splitlines()[0] if str(error) else type(error).__name__
         if "factory_runs" in said and "does not exist" in said:
             said = "it holds no runs yet; the first that is kept makes the tables"
-        refused = isinstance(error, DataError | IntegrityError | ProgrammingError)
+        # a value, what has to be unique, a statement: by the class of its SQLSTATE, or before it was sent
+        refused = (getattr(error, "sqlstate", None) or "")[:2] in ("22", "23", "42") or isinstance(error, ValueError)
         return (RunStoreError if refused else RunStoreUnavailable)(f"run store {self.place}: {said}")
 
 
-async def _used(engine: AsyncEngine, use: Any) -> Any:
-    async with engine.begin() as connection:
-        return await use(connection)
+def _errors() -> tuple[type[Exception], ...]:
+    """What asyncpg raises."""
+    import asyncpg
+
+    return (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError, TimeoutError)
 
 
-async def _form(connection: AsyncConnection) -> int:
-    if (await connection.execute(text(_THERE))).scalar() is None:
+async def _nothing_to_reset(_: Any) -> None:
+    """A reader leaves nothing behind that the next one would meet; asking costs a round trip each."""
+
+
+async def _closed(connection: asyncpg.Connection) -> None:
+    try:
+        await connection.close(timeout=1.0)
+    except _errors():
+        connection.terminate()
+
+
+async def _form(connection: asyncpg.Connection) -> int:
+    if await connection.fetchval(_THERE) is None:
         return 0
-    return (await connection.execute(text(FORM))).scalar() or 0
+    return await connection.fetchval(FORM) or 0
 
 
-async def _write(connection: AsyncConnection, changes: Sequence[Change]) -> None:
+async def _write(connection: asyncpg.Connection, changes: Sequence[Change]) -> None:
     for statement, values in together(changes):
-        await connection.execute(_bound(statement, _whole_numbers(values[0])), values)
+        numbered, names = _numbered(statement)
+        rows = [tuple(row[name] for name in names) for row in values]
+        await connection.executemany(numbered, rows)
 
 
-async def _read(connection: AsyncConnection, statement: str, values: Params) -> list[Sequence[Any]]:
-    found = await connection.execute(_bound(statement, _whole_numbers(values)), values)
-    return [tuple(row) for row in found]
-
-
-def _whole_numbers(values: Params) -> frozenset[str]:
-    return frozenset(name for name, value in values.items() if type(value) is int)
+async def _read(connection: asyncpg.Connection, statement: str, values: Params) -> list[Sequence[Any]]:
+    numbered, names = _numbered(statement)
+    rows = await connection.fetch(numbered, *(values[name] for name in names))
+    return [tuple(row) for row in rows]
 
 
 @lru_cache(maxsize=256)
-def _bound(statement: str, numbers: frozenset[str]) -> TextClause:
-    """Return a statement whose whole numbers are as long as those of a run."""
-    there = numbers & set(_NAMES.findall(statement))
-    return text(statement).bindparams(*(bindparam(name, type_=BigInteger()) for name in there))
+def _numbered(statement: str) -> tuple[str, tuple[str, ...]]:
+    """Return a statement with `$1` for the first name, and the names in that order."""
+    names = tuple(dict.fromkeys(_NAMES.findall(statement)))
+    return _NAMES.sub(lambda found: f"${names.index(found[1]) + 1}", statement), names

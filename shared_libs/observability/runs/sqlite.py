@@ -155,6 +155,8 @@ class SQLiteShelf:
             said += ": allow it to be written, or name another place"
             if not self.path.exists() and self.path.parent.is_dir():
                 said = "there is no such file; the first run that is kept makes it"
+        elif "no such table: factory_runs" in said:
+            said = "it holds no runs yet; the first that is kept makes the tables"
         elif "not a database" in said:
             said = "this file is something else; name another place"
         elif "locked" in said:

@@ -136,7 +136,11 @@ async def begin(call: Call) -> None:
         call.service.runs.begin(live)
         call.service.run_repeats.keep(asked_before, live)
     call.exchange.tell("x-factory-run-id", live.id)
-    await answer(call, live, background=background, stays=stays)
+    try:
+        await answer(call, live, background=background, stays=stays)
+    finally:
+        if live.failed:
+            call.service.run_repeats.forget(asked_before)  # who asks again begins anew
 
 
 async def _answer_submitted(call: Call, demand: Demand, made: tuple[Submission, str]) -> None:

@@ -19,6 +19,7 @@ from shared_libs.cli import main
 from shared_libs.durable import JobStore
 from shared_libs.factory import load_agent
 from shared_libs.factory.durability import submission
+from shared_libs.observability.run_store import RunStore
 from tests.unit.durable.cast import agent, by_length, ended, submit, turn, until, working
 
 DEFINITION = """\
@@ -116,6 +117,24 @@ def test_a_definition_with_a_secret_in_plain_text_is_not_kept(place, line, where
 def test_an_id_that_cannot_name_a_run_is_refused(place, run_id):
     with pytest.raises(MisuseError, match="a run's id"):
         submission(place / "hello.yaml", "x", run_id=run_id)
+
+
+@pytest.mark.promise("durable-seen")
+def test_a_list_of_runs_on_postgresql_waits_for_no_large_library(postgres):
+    url = f"postgresql://owner@{postgres}"
+    script = (
+        f"import sys\nfrom shared_libs.cli import main\nmain(['runs', '--store', {url!r}])\n"
+        "heavy = 'sqlalchemy pydantic aiohttp yaml structlog shared_libs.observability.redact'.split()\n"
+        "print([name for name in heavy if name in sys.modules])\n"
+    )
+
+    async def made():
+        async with RunStore(url), JobStore(url):
+            pass
+
+    asyncio.run(made())
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"
 
 
 @pytest.mark.promise("durable-seen")

@@ -9,12 +9,14 @@ import pytest
 from shared_libs.agents import ReActAgent
 from shared_libs.atomic import MisuseError, tool
 from shared_libs.atomic.errors import ConfigError
+from shared_libs.atomic.events import ToolStarted
 from shared_libs.atomic.scope import current_scope
 from shared_libs.durable import JobStore, StoreUnavailable, Worker, WorkerPolicy
 from shared_libs.durable.beat import Beat
 from shared_libs.durable.database import ask, open_database
 from shared_libs.durable.holding import NOW, Holder
 from shared_libs.durable.keeping import Fact
+from shared_libs.durable.store import STANDING
 from tests.unit.durable.cast import LEASE_S, agent, answers, by_length, ended, opened, submit, turn, until, working
 
 
@@ -285,6 +287,42 @@ def test_a_worker_that_drains_lets_what_is_in_flight_be_recorded_and_hands_over(
     assert [row["content"] for step in job.result["steps"] for row in step["observations"]] == ["saw 1", "saw 2"]
 
 
+@pytest.mark.promise("durable-drain")
+def test_a_call_that_is_kept_as_begun_is_made_before_its_run_is_handed_over(url):
+    """Else whoever goes on with the run would tell the model that it may have happened, though it has not."""
+    bodies, workers = [], []
+
+    @tool(idempotent=False)
+    async def pay(amount: int) -> str:
+        bodies.append(amount)
+        return f"paid {amount}"
+
+    both = turn(("a", "pay", {"amount": 1}), ("b", "pay", {"amount": 2}))
+    build = agent(lambda: by_length(both, turn(("begin.c", "pay", {"amount": 3})), "x"), [pay])
+
+    def drain_meanwhile(event, team):
+        if isinstance(event, ToolStarted):  # the next thing is the fact that it begins, which takes until later
+            asyncio.get_running_loop().call_soon(workers[-1].drain)
+
+    async def main():
+        async with opened(url) as store:
+            await submit(store, "r")
+            for _ in range(2):
+                async with working(url, build, drain_meanwhile) as worker:
+                    workers.append(worker)
+                    await until(
+                        store.get, "r", wanted=lambda job: ended(job) or (workers[-1].draining and job.executor is None)
+                    )
+            made = list(bodies)
+            async with working(url, build):
+                return made, await until(store.get, "r", wanted=ended)
+
+    made, job = asyncio.run(main())
+    assert (sorted(made), sorted(bodies), job.status) == ([1, 2, 3], [1, 2, 3], "answered")
+    told = [row["content"] for step in job.result["steps"] for row in step["observations"]]
+    assert told == ["paid 1", "paid 2", "paid 3"]
+
+
 @pytest.mark.promise("durable-queue")
 def test_a_run_that_kills_its_workers_is_a_dead_letter_with_its_reason(url):
     async def main():
@@ -470,3 +508,19 @@ def test_what_no_database_can_keep_is_refused_before_it_is_accepted(tmp_path, mo
                 await submit(store, "r", **more)
 
     asyncio.run(main())
+
+
+@pytest.mark.promise("durable-seen")
+def test_how_the_queue_stands_is_said_without_reading_what_has_ended(tmp_path):
+    async def main():
+        async with JobStore(f"sqlite:///{tmp_path}/durable.db") as store:
+            await submit(store, "queued")
+            await submit(store, "over")
+            await store.cancel("over")
+            plan = await store.database.one(ask(f"EXPLAIN QUERY PLAN {STANDING}"))
+            return await store.standing(), [row["detail"] for row in plan if "factory_jobs" in row["detail"]]
+
+    standing, looks = asyncio.run(main())
+    assert standing == {"queued": 1}
+    assert len(looks) == 3
+    assert all("INDEX factory_jobs_" in look for look in looks), looks

@@ -110,6 +110,24 @@ def test_an_address_is_read_as_platforms_give_it(url, address, arguments):
 
 
 @pytest.mark.promise("database-urls")
+@pytest.mark.parametrize(
+    ("url", "dsn"),
+    [
+        ("postgres://u:p/a#s?s@h:5/d?ssl=require", "postgresql://u:p%2Fa%23s%3Fs@h:5/d?sslmode=require"),
+        ("postgresql://u@[::1]:5/d", "postgresql://u@[::1]:5/d"),
+        ("postgresql://u@/d?host=/tmp/x", "postgresql://u@/d?host=%2Ftmp%2Fx"),
+        ("postgresql://u@h/d?host=a:1&host=b:2", "postgresql://u@h/d?host=a%3A1%2Cb%3A2"),
+        ("postgres://u@h/d?pgbouncer=true&sslmode=prefer", "postgresql://u@h/d?sslmode=prefer"),
+        ("postgresql://u@h:/d", "postgresql://u@h/d"),
+    ],
+)
+def test_what_uses_asyncpg_alone_reads_the_same_address(url, dsn):
+    read = database_url(url, "run store")
+    assert read.dsn == dsn
+    assert "p/a#" not in repr(read)
+
+
+@pytest.mark.promise("database-urls")
 @pytest.mark.parametrize("url", ["mysql://me:hunter2@h/d", "postgresql+psycopg://me:hunter2@h/d", "hunter2", None])
 def test_another_address_is_refused_without_its_password(url):
     with pytest.raises(MisuseError, match="allowed are sqlite") as caught:

@@ -136,6 +136,38 @@ async def _followed(served, entry, run_id):
 
 
 @pytest.mark.promise("serve-durable")
+def test_a_server_that_is_replaced_costs_no_run_and_one_key_is_one_run_at_two_servers(folder):
+    """As `python -m bench.durable_rolling` does with real programs under load."""
+
+    async def followed(served, run_id):
+        async with served.http.get(f"/v1/runs/{run_id}/events") as answer:
+            return events_of(await answer.read())
+
+    async def main():
+        async with serving(folder) as stays:
+            await stays.service.queue.store.aopen()
+            async with serving(folder) as goes:
+                there = asyncio.create_task(goes.run("kept", idempotency_key="k"))
+                here = asyncio.create_task(stays.run("kept", idempotency_key="k"))
+                await until(stays.service.queue.store.standing, wanted=lambda standing: standing == {"queued": 1})
+                goes.server.should_exit = True
+                status, _, left = await there
+            following = asyncio.create_task(followed(stays, left["run_id"]))
+            async with at_work(folder):
+                return status, left, await following, (await here)[2], await stays.service.queue.store.find()
+
+    status, left, events, told, jobs = run(main())
+    assert (status, left["status"], "it goes on" in left["error"] or "no worker" in left["error"]) == (
+        200,
+        "partial",
+        True,
+    )
+    assert [job.run_id for job in jobs] == [told["run_id"]] == [left["run_id"]]
+    assert [kind for _, kind, _ in events].count("run_finished") == 1
+    assert json.loads(events[-1][2])["result"]["answer"] == told["answer"]
+
+
+@pytest.mark.promise("serve-durable")
 def test_one_that_waits_is_decided_or_cancelled_at_any_server_and_once(tmp_path):
     folder = write(tmp_path, kept=ASKING)
 
@@ -192,9 +224,16 @@ def test_a_store_that_is_away_is_told_before_anything_is_promised(folder):
         async with serving(folder) as served:
             from shared_libs.service.durable import Queue
 
-            served.service.queue = Queue("postgresql://me:geheim@127.0.0.1:1/nowhere")
-            return await served.run("kept", query="?background=1")
+            there, served.service.queue = (
+                served.service.queue,
+                Queue("postgresql://me:geheim@127.0.0.1:1/nowhere"),
+            )
+            away = [await served.run("kept", query="?background=1"), await served.run("kept", idempotency_key="k")]
+            served.service.queue = there
+            async with at_work(folder):  # what was refused is forgotten: the same key begins a run
+                return away, await served.run("kept", idempotency_key="k")
 
-    status, _, told = run(main())
-    assert (status, told["code"]) == (503, "store_unavailable")
-    assert "geheim" not in json.dumps(told)
+    away, again = run(main())
+    assert [(status, told["code"]) for status, _, told in away] == [(503, "store_unavailable")] * 2
+    assert "geheim" not in json.dumps([told for _, _, told in away])
+    assert (again[0], again[2]["status"]) == (200, "answered")

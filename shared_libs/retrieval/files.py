@@ -6,12 +6,12 @@ A file is named by its absolute path, so the same file is the same document from
 
 from __future__ import annotations
 
-import importlib.util
 import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from shared_libs.atomic.errors import MisuseError
+from shared_libs.atomic.loading import optional
 from shared_libs.atomic.page_text import decoded, readable
 from shared_libs.retrieval.types import Document
 
@@ -117,10 +117,7 @@ def _text(body: bytes, *, html: bool) -> str:
 
 
 def _pdf(path: Path) -> str:
-    if importlib.util.find_spec("pypdfium2") is None:
-        raise MisuseError("a PDF needs the package pypdfium2: pip install 'genai-factory[retrieval]'")
-    import pypdfium2
-
+    pypdfium2 = optional("pypdfium2", "a PDF", "genai-factory[retrieval]")
     try:
         document = pypdfium2.PdfDocument(path)
     except pypdfium2.PdfiumError as error:
@@ -130,10 +127,7 @@ def _pdf(path: Path) -> str:
 
 
 def _office(path: Path) -> str:
-    if importlib.util.find_spec("kreuzberg") is None:
-        raise MisuseError(f"a {path.suffix} file needs the package kreuzberg: pip install 'genai-factory[office]'")
-    import kreuzberg
-
+    kreuzberg = optional("kreuzberg", f"a {path.suffix} file", "genai-factory[office]")
     try:
         return str(kreuzberg.extract_file_sync(str(path)).content)
     except Exception as error:

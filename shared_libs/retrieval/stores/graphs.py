@@ -60,7 +60,13 @@ def frozen(
     mentions: Iterable[Mapping[str, Any]],
     relations: Iterable[Mapping[str, Any]],
 ) -> Any:
-    """Copy a graph for reading: entities, chunks with their documents, who mentions and relates what."""
+    """
+    Copy a graph for reading: entities, chunks with their documents, who mentions and relates what.
+
+    Raises:
+        MisuseError: what answers Cypher cannot be loaded here.
+
+    """
     graph = kglite().KnowledgeGraph()
 
     def add(statement: str, rows: Iterable[Mapping[str, Any]]) -> None:

@@ -313,7 +313,7 @@ async def main() -> None:
     parser.add_argument("--runs", type=int, default=200)
     parser.add_argument("--url", help="where to index; a new SQLite file, or a PostgreSQL")
     parser.add_argument("--postgres", action="store_true", help="on a server of its own")
-    parser.add_argument("--set", action="append", default=[], help="fanout, faq, zh, vi or pt; all of them by default")
+    parser.add_argument("--set", action="append", default=[], help="fanout, faq, library, zh, vi or pt; by default all")
     parser.add_argument("--folder", type=Path, default=Path(".bench"), help="keeps texts and vectors of the sets")
     parser.add_argument("--alone", action="store_true", help="without LlamaIndex and Haystack")
     given = parser.parse_args()

@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from bench.retrieval_sets import HELP, Questions, fanout, faq, helped
+from bench.retrieval_sets import HELP, LIBRARY, Questions, fanout, faq, helped
 from shared_libs.atomic.llms import LocalEmbeddings
 from shared_libs.retrieval import Collection, Space, open_stores
 from shared_libs.retrieval.types import Entity, Facts
@@ -74,6 +74,7 @@ async def quality(folder: Path, names: list[str], *, others: bool) -> None:
     makers = {
         "fanout": fanout,
         "faq": lambda: faq(folder),
+        "library": lambda: faq(folder, LIBRARY),
         **{language: lambda language=language: helped(folder, language) for language in HELP},
     }
     embedder = Kept(folder / "vectors.db")

@@ -30,7 +30,10 @@ MARKS = {
 """How a page that was translated is told from one that was not: the share of letters that English has not."""
 
 MANUAL = ("tutorial", "howto", "reference", "using")
-"""The parts of Python's manual that stand beside its FAQ; the library's is six times as long as all the rest."""
+"""The parts of Python's manual that stand beside its FAQ."""
+
+LIBRARY = (*MANUAL, "library")
+"""The same, and the library's reference, which is six times as long as all the rest."""
 
 LEAST = 80
 """Characters of an answer; a shorter one only points to another."""
@@ -82,11 +85,11 @@ def fanout() -> Questions:
     return Questions("FanOutQA", list(documents.values()), asked, entity)
 
 
-def faq(folder: Path) -> Questions:
+def faq(folder: Path, chapters: Iterable[str] = MANUAL) -> Questions:
     """
     Python's FAQ over Python's manual (PSF licence): a question is an entry's heading, wanted is the entry without it.
 
-    The tutorial, the guides and the reference stand beside it.
+    The chapters stand beside it.
     """
     from selectolax.lexbor import LexborHTMLParser
 
@@ -106,9 +109,9 @@ def faq(folder: Path) -> Questions:
             documents.append(Document(source=source, text=text))
             if "?" in question and len(text) >= LEAST:
                 asked.append(Asked(question, frozenset({source})))
-    pages = [path for chapter in MANUAL for path in sorted((html / chapter).glob("**/*.html"))]
+    pages = [path for chapter in chapters for path in sorted((html / chapter).glob("**/*.html"))]
     documents += _pages(html, pages)
-    return Questions("Python's FAQ", documents, asked)
+    return Questions(f"Python's FAQ beside {', '.join(chapters)}", documents, asked)
 
 
 def helped(folder: Path, language: str) -> Questions:

@@ -27,7 +27,7 @@ def main(port: int) -> None:
         server = arcadedb_embedded.create_server(root_path=folder, root_password=PASSWORD, config=config)
         server.start()
         server.create_database("neo4j")
-        sys.stdout.write("ready\n")
+        sys.stdout.write("\nready\n")  # its log may be in the middle of a line
         sys.stdout.flush()
         sys.stdin.read()
         os._exit(0)  # a Java machine that ends with Python's crashes

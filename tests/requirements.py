@@ -463,6 +463,11 @@ REQUIREMENTS: dict[str, Requirement] = {
         "stores of this process compute in threads, never on the event loop, and bear many at once",
         "qdrant-client #615, #1328, #1193; aorta #444",
     ),
+    "library-does-not-load": Requirement(
+        "a library that is installed and cannot be loaded here is one sentence: what, why and what to do; what can do "
+        "without it goes on",
+        "kglite beside OpenMP on glibc: cannot allocate memory in static TLS block",
+    ),
     "retrieval-plans": Requirement(
         "a statement reads what its parameters stand for once, whatever plan a server makes, and not for each row",
         "issue: retrieval and graph; pgvector at 1,000 chunks took 90 ms",

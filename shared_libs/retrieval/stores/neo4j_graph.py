@@ -29,9 +29,9 @@ from shared_libs.retrieval.stores.graphs import (
     MOST_NEIGHBOURS,
     NEAR,
     answered,
-    check_kglite,
     frozen,
     heaviest,
+    kglite,
     linked,
 )
 from shared_libs.retrieval.types import Expanded, Facts, Space
@@ -224,7 +224,7 @@ class Neo4jGraph(GraphStore):
         return [Expanded(chunk, score, tuple(dict.fromkeys(via[chunk]))) for chunk, score in best]
 
     async def _query(self, space: Space, query: ReadQuery) -> Rows:
-        check_kglite()
+        await POOL.submit(kglite, {}).result()  # before anything is read for it
         key = _key(space)
         (versions,) = await self._read(("MATCH (s:FactorySpace {id: $space}) RETURN s.version AS version",), space=key)
         version = versions[0]["version"] if versions else 0

@@ -23,9 +23,9 @@ from shared_libs.retrieval.stores.graphs import (
     MOST_NEIGHBOURS,
     NEAR,
     answered,
-    check_kglite,
     frozen,
     heaviest,
+    kglite,
     linked,
 )
 from shared_libs.retrieval.stores.sqlite_database import Database, marks
@@ -119,7 +119,7 @@ class SqliteGraph(GraphStore):
 
     def _copy(self, space: Space) -> Any:
         """Return the collection's graph for reading, made anew where it has changed."""
-        check_kglite()
+        kglite()  # before anything is read for it
         with self._database.reading() as connection:
             key = collection_key(connection, space)
             if key is None:

@@ -8,7 +8,7 @@ table's own numbers; without it, it holds floats.
 
 from __future__ import annotations
 
-import importlib.util
+import logging
 import sqlite3
 import threading
 from collections import OrderedDict
@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from shared_libs.atomic.errors import MisuseError
+from shared_libs.atomic.errors import MisuseError, NotInstalled
+from shared_libs.atomic.loading import optional
 from shared_libs.retrieval.filters import Where
 from shared_libs.retrieval.ports import POOL, VectorStore
 from shared_libs.retrieval.stores.sqlite_database import MOST_PARAMETERS, Database, marks
@@ -25,6 +26,8 @@ from shared_libs.retrieval.types import Found, Point, Space
 
 if TYPE_CHECKING:
     import numpy as np
+
+_log = logging.getLogger(__name__)
 
 _RESCORED = 4
 """How many times `k` are scored anew where the matrix is coarse."""
@@ -39,14 +42,14 @@ class SqliteVectors(VectorStore):
 
     Args:
         database: the file.
-        coarse: whether the matrix holds bytes; None: where `numkong` is installed.
+        coarse: whether the matrix holds bytes; None: where `numkong` is installed, and can be loaded.
 
     """
 
     def __init__(self, database: Database, *, coarse: bool | None = None) -> None:
         self.name = f"vector store {database.path.name}"
         self._database = database
-        self._coarse = importlib.util.find_spec("numkong") is not None if coarse is None else coarse
+        self._coarse = coarse
         self._matrices: dict[tuple[int, int], _Matrix] = {}
         self._guard = threading.Lock()
 
@@ -137,6 +140,8 @@ class SqliteVectors(VectorStore):
 
     def _matrix(self, key: int, generation: int) -> _Matrix:
         with self._guard:
+            if self._coarse is None:
+                self._coarse = _compares_bytes()
             return self._matrices.setdefault((key, generation), _Matrix(key, generation, coarse=self._coarse))
 
 
@@ -261,6 +266,18 @@ class _Matrix:
         while len(self._masks) > _FILTERS:
             self._masks.popitem(last=False)
         return mask
+
+
+def _compares_bytes() -> bool:
+    """Whether `numkong` is there. Where it cannot be loaded it is told, and floats are compared: slower, the same."""
+    try:
+        optional("numkong", "comparing bytes", "genai-factory[retrieval]")
+    except NotInstalled:
+        return False
+    except MisuseError as error:
+        _log.warning("vectors are compared as floats, which is slower: %s", error)
+        return False
+    return True
 
 
 def _unit(vector: Any) -> bytes:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import sys
 import zipfile
 from pathlib import Path
 
@@ -54,6 +55,40 @@ def test_a_page_is_read_without_its_markup(tmp_path):
         next(find_files([tmp_path / "c.dat"])).load()
 
 
+OLD = [
+    ("年假是二十五天，请提前两周申请。员工每年享有带薪年假。", "gb18030"),
+    ("年假是二十五天，請提前兩週申請。", "big5"),
+    ("年次有給休暇は二十五日です。二週間前に申請してください。", "shift_jis"),
+    ("연차 휴가는 25일입니다. 2주 전에 신청하십시오.", "euc_kr"),
+    ("Ежегодный отпуск составляет двадцать пять дней.", "cp1251"),
+    ("Η ετήσια άδεια είναι είκοσι πέντε ημέρες.", "cp1253"),
+    ("“Congé” – €5 été", "cp1252"),
+    ("Congés payés : à poser très tôt, c'est la règle « générale » où que l'on soit.", "cp1252"),
+    ("As férias são de vinte e cinco dias, não há exceções.", "latin-1"),
+    ("Der Käse über den Straßen ist größer.", "cp1252"),
+    ("年假 is 25 days.", "utf-32"),
+    ("年假是二十五天。", "utf-16"),
+]
+
+
+@pytest.mark.promise("retrieval-languages")
+@pytest.mark.parametrize(("text", "encoding"), OLD)
+def test_a_text_of_before_unicode_is_read(tmp_path, text, encoding):
+    written(tmp_path, a_dot_txt=text.encode(encoding), b_dot_txt="\n".join([text] * 4_000).encode(encoding))
+    short, long = (file.load().text.removeprefix("\ufeff") for file in find_files([tmp_path]))
+    assert short == text
+    assert long == "\n".join([text] * 4_000)
+
+
+def test_a_byte_that_was_lost_makes_a_text_no_other(tmp_path):
+    text = "年假是二十五天，请提前两周申请。" * 20
+    written(tmp_path, a_dot_txt=text.encode() + b"\xff" + text.encode(), b_dot_txt=b"%PDF-1.4\n1 0 obj")
+    read, pdf = find_files([tmp_path])
+    assert read.load().text == f"{text}\ufffd{text}"
+    with pytest.raises(MisuseError, match=r"end in \.pdf"):
+        pdf.load()
+
+
 def test_a_pdf_is_read(tmp_path):
     pytest.importorskip("pypdfium2")
     stream = b"BT /F1 24 Tf 72 700 Td (Annual leave is 25 days) Tj ET"
@@ -82,7 +117,7 @@ def test_an_office_file_without_its_reader_is_told(tmp_path, monkeypatch):
     buffer = io.BytesIO()
     zipfile.ZipFile(buffer, "w").close()
     written(tmp_path, a_dot_docx=buffer.getvalue())
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    monkeypatch.setitem(sys.modules, "kreuzberg", None)  # what Python takes for missing
     with pytest.raises(MisuseError, match=r"genai-factory\[office\]"):
         next(find_files([tmp_path])).load()
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 import functools
 import json
 import math
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Annotated, ClassVar, LiteralString, NotRequired, Required, TypedDict, Unpack
@@ -459,48 +457,3 @@ def test_types_that_hold_themselves_are_checked_in_bounds(depth):
 
 def test_the_declarations_of_functions_are_those_of_tools():
     assert set(Declarations.__annotations__) == {name for name in BaseTool.__annotations__ if not name.startswith("_")}
-
-
-CALLS = """
-from typing import Literal
-from shared_libs.atomic import tool
-
-@tool(timeout_s=5, isolation="thread")
-def add(a: int, b: int = 1) -> int:
-    return a + b
-
-@tool
-async def later(a: str) -> str:
-    return a
-
-reveal_type(add(1))
-async def main() -> None: reveal_type(await later("a"))
-add("1")  # wrong
-tool(timeout=5)  # wrong
-tool(isolation="mars")  # wrong
-tool(add.function, sequential=True)
-"""
-
-
-def test_a_type_checker_knows_tools_and_their_declarations(tmp_path):
-    (tmp_path / "calls.py").write_text(CALLS)
-    done = subprocess.run(
-        [
-            sys.executable,
-            "-m",
-            "mypy",
-            "--strict",
-            "--no-incremental",
-            "--follow-imports=silent",
-            str(tmp_path / "calls.py"),
-        ],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
-    wrong = [number for number, line in enumerate(CALLS.splitlines(), 1) if "# wrong" in line]
-    told = done.stdout
-    assert [line for line in range(1, 30) if f"calls.py:{line}: error" in told] == wrong, told
-    assert 'Revealed type is "int"' in told.replace("builtins.int", "int")
-    assert 'Revealed type is "str"' in told.replace("builtins.str", "str")

@@ -31,13 +31,17 @@ _OURS = frozenset({"shared_libs", "genai_factory"})
 _DOORS = frozenset(
     {
         ("shared_libs.atomic.supervise", "_Bell.ring_after"),
-        ("shared_libs.atomic.tools.placement", "_run_on_loop"),
-        ("shared_libs.atomic.tools.placement", "_outcome"),
-        ("shared_libs.atomic.tools.placement", "_pieces"),
-        ("shared_libs.atomic.tools.placement", "_all_of"),
+        ("shared_libs.atomic.tools.base", "BaseTool.async_found_out"),
+        *(
+            ("shared_libs.atomic.tools.placement", name)
+            for name in ("_execute", "_told", "_outcome", "_first", "_pieces", "_all_of")
+        ),
     }
 )
 """Our functions that only hand on what foreign code raises: the places where we call it."""
+
+_READERS = frozenset(f"shared_libs.atomic.{module}" for module in ("errors", "tools.outcome", "tools.plain"))
+"""Our modules that read what foreign objects say of themselves, and keep nothing: doors as a whole."""
 
 _LOOPS = frozenset({"asyncio", "uvloop"})
 _UNTOUCHED = frozenset(
@@ -92,7 +96,7 @@ def may_be_interrupted(frame: FrameType | None, task: asyncio.Task[Any] | None) 
         package = module.partition(".")[0]
         name = frame.f_code.co_qualname.partition(".<locals>")[0]  # a comprehension is part of its function
         if package in _OURS:
-            return foreign and (module, name) in _DOORS
+            return foreign and (module in _READERS or (module, name) in _DOORS)
         if package in _UNTOUCHED or package in _DEBUGGERS:
             return False
         if package not in _LOOPS:

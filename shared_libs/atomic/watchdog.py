@@ -326,7 +326,7 @@ def frame_of(thread_id: int) -> FrameType | None:
 def _scope_in(frame: FrameType | None) -> Scope | None:
     """The scope of the tool call that stands in a stack."""
     while frame is not None:
-        if frame.f_code.co_name == "_run_on_loop" and isinstance(scope := frame.f_locals.get("scope"), Scope):
+        if frame.f_code.co_name == "_told" and isinstance(scope := frame.f_locals.get("scope"), Scope):
             return scope
         frame = frame.f_back
     return None

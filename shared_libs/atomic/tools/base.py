@@ -135,15 +135,13 @@ class BaseTool:
             outcome = await self._supervised(placement, checked | given if given else checked, arguments, call_id)
             if isinstance(outcome, Answer):
                 return ToolResult(outcome.content, outcome.is_error, loop.time() - started)
-            content, is_error, stuck = as_text(outcome), False, False
+            content, is_error, stuck = outcome, False, False
         except InvalidArguments as error:
             content, is_error, stuck = f"Invalid arguments for {self.name}: {error}", True, False
         except DeadlineExceeded as error:
             content, is_error, stuck = str(error), True, error.still_running
         except BodyCancelled:
             content, is_error, stuck = f"{self.name} was cancelled from within", True, False
-        except ToolError as error:
-            content, is_error, stuck = words_of(error), True, False
         except MemoryError:
             most = "" if self.memory_limit_mb is None else f"; one call may use {self.memory_limit_mb} MB"
             content, is_error, stuck = f"{self.name} ran out of memory{most}", True, False
@@ -152,7 +150,7 @@ class BaseTool:
         except BodyExited as error:
             content, is_error, stuck = str(error), True, False
         except BaseException as error:  # noqa: BLE001 - the tool is foreign code: whatever it raises is an observation
-            content, is_error, stuck = in_words(error), True, False
+            content, is_error, stuck = words_of(error), True, False
         shown, whole = cut(content, self.max_observation_chars)
         return ToolResult(shown, is_error, loop.time() - started, stuck, whole)
 
@@ -172,15 +170,16 @@ class BaseTool:
         limit = scope.deadline.narrowed(self.timeout_s)
         inner = scope.of_call(self.name, limit, call_id)
 
-        async def body() -> Any:
+        async def body() -> str | None:
             with use_scope(inner):
-                return await self.found_out(inner.key)
+                found = await self.found_out(inner.key)
+                return None if found is None else as_text(found)
 
         expiry = Expiry(limit.at, f"{self.name} could not find out in time what became of an earlier call")
         began_at = asyncio.get_running_loop().time()
         try:
             found = await supervise(body(), expiry, what="tool", name=self.name, call_id=call_id)
-            shown, whole = ("", "") if found is None else cut(as_text(found), self.max_observation_chars)
+            shown, whole = ("", "") if found is None else cut(found, self.max_observation_chars)
         except NO_FAILURES:
             raise
         except BaseException as error:  # noqa: BLE001 - foreign code, as in `async_run`

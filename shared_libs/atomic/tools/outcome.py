@@ -34,8 +34,10 @@ def as_text(value: Any) -> str:
     return str(simple) if isinstance(value, type) else msgspec.json.encode(simple).decode()
 
 
-def words_of(error: ToolError) -> str:
-    """Return what a tool says was wrong; where that fails, what failed."""
+def words_of(error: BaseException) -> str:
+    """Return what a tool says was wrong, of any other error its kind too; where that fails, what failed."""
+    if not isinstance(error, ToolError):
+        return in_words(error)
     try:
         return str(error)
     except Exception as failure:  # noqa: BLE001 - the text of an error is foreign code too

@@ -14,12 +14,13 @@ from concurrent.futures import Future
 from functools import partial
 from typing import Any, Literal, Protocol, get_args
 
-from shared_libs.atomic.errors import MisuseError
+from shared_libs.atomic.errors import DeadlineExceeded, MisuseError, ToolError
 from shared_libs.atomic.scope import Scope, current_scope, use_scope
 from shared_libs.atomic.supervise import BodyCancelled
 from shared_libs.atomic.threads import Job, Threads
 from shared_libs.atomic.tools.blocking import suspicious, warn_of_blocking
 from shared_libs.atomic.tools.exchange import Call
+from shared_libs.atomic.tools.outcome import as_text, words_of
 from shared_libs.atomic.tools.plain import read_here
 from shared_libs.atomic.tools.plan import Plan
 from shared_libs.atomic.tools.processes import ProcessCall, Workers
@@ -88,13 +89,13 @@ class Placement:
         if self.isolation == "loop":
             if not self._looked_at:
                 self._look_at(tool)
-            return _run_on_loop(tool, arguments, scope), None
+            return _told(tool, partial(_execute, tool, arguments, scope), scope), None
         if self.threads is None:
             self.threads = Threads(tool.name)
         own = _OwnLoop(tool) if is_async(tool.execute) else None
         with use_scope(scope):
             job = self.threads.submit(partial(_run_here, tool) if own is None else own.run, arguments)
-        return _awaited(tool, job, scope) if own is None else own.awaited(job), job
+        return _told(tool, job.result if own is None else partial(own.awaited, job), scope), job
 
     def _look_at(self, tool: Placed) -> None:
         """At the first call, warn of what is known to block; its source is read in a thread, for that is a file."""
@@ -128,13 +129,14 @@ def _run_here(tool: Placed, /, **arguments: Any) -> Any:
     """Run a sync tool in this thread, what it yields included; a call that was given up gets no further piece."""
     _may_begin(current_scope())
     outcome = read_here(tool.execute(**arguments))
-    if not isinstance(outcome, Iterator) or isinstance(outcome, io.IOBase):
-        return outcome
-    try:
-        return [*itertools.takewhile(lambda _: not current_scope().stale, _shown(tool, outcome))]
-    finally:
-        if inspect.isgenerator(outcome):
-            outcome.close()
+    if isinstance(outcome, Iterator) and not isinstance(outcome, io.IOBase):
+        pieces = outcome
+        try:
+            outcome = [*itertools.takewhile(lambda _: not current_scope().stale, _shown(tool, pieces))]
+        finally:
+            if inspect.isgenerator(pieces):
+                pieces.close()
+    return outcome if _is_awaited(outcome) else as_text(outcome)
 
 
 class _OwnLoop:
@@ -176,7 +178,7 @@ class _OwnLoop:
             if self._given_up:
                 raise asyncio.CancelledError
             self._task = task
-        return await _outcome(self._tool, self._tool.execute(**arguments))
+        return as_text(await _outcome(self._tool, self._tool.execute(**arguments)))
 
     def _give_up(self) -> None:
         with self._lock:
@@ -192,17 +194,24 @@ def _may_begin(scope: Scope) -> None:
         scope.may_begin()
 
 
-async def _run_on_loop(tool: Placed, arguments: dict[str, Any], scope: Scope) -> Any:
+def _execute(tool: Placed, arguments: dict[str, Any], scope: Scope) -> Any:
     _may_begin(scope)
-    with use_scope(scope):
-        return await _outcome(tool, tool.execute(**arguments))
+    return tool.execute(**arguments)
 
 
-async def _awaited(tool: Placed, job: Job, scope: Scope) -> Any:
-    """The outcome of a job; what a sync function over an async one returned is awaited on the loop."""
-    outcome = await job.result()
+async def _told(tool: Placed, begin: Callable[[], Any], scope: Scope) -> str:
+    """
+    What a call comes to, as text; what a sync function over an async one returned is awaited on the loop.
+
+    What results and errors say of themselves is foreign code too: it is read here, while the call still is supervised.
+    """
     with use_scope(scope):
-        return await _outcome(tool, outcome)
+        try:
+            return as_text(await _outcome(tool, begin()))
+        except (DeadlineExceeded, BodyCancelled, MemoryError):
+            raise
+        except Exception as error:
+            raise ToolError(words_of(error)) from error
 
 
 async def _outcome(tool: Placed, outcome: Any) -> Any:
@@ -219,11 +228,23 @@ async def _outcome(tool: Placed, outcome: Any) -> Any:
         outcome = await _pieces(tool, outcome)
     elif inspect.isgenerator(outcome):
         outcome = [*_shown(tool, outcome)]
-    if isinstance(outcome, list | tuple) and outcome and inspect.isawaitable(outcome[0]):
-        return await _all_of(outcome)
-    if isinstance(outcome, dict) and inspect.isawaitable(next(iter(outcome.values()), None)):
+    if not inspect.isawaitable(_first(outcome)):
+        return outcome
+    if isinstance(outcome, dict):
         return dict(zip(outcome, await _all_of([*outcome.values()]), strict=True))
-    return outcome
+    return await _all_of(outcome)
+
+
+def _is_awaited(outcome: Any) -> bool:
+    """Whether a result has to be waited for on the loop."""
+    return isinstance(outcome, Future | AsyncIterable) or any(map(inspect.isawaitable, (outcome, _first(outcome))))
+
+
+def _first(outcome: Any) -> Any:
+    """The first of several results, whose kind tells that of all."""
+    if isinstance(outcome, list | tuple):
+        return outcome[0] if outcome else None
+    return next(iter(outcome.values()), None) if isinstance(outcome, dict) else None
 
 
 async def _pieces(tool: Placed, outcome: AsyncIterable[Any]) -> list[Any]:

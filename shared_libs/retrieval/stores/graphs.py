@@ -60,8 +60,20 @@ def frozen(
     mentions: Iterable[Mapping[str, Any]],
     relations: Iterable[Mapping[str, Any]],
 ) -> Any:
-    """Copy a graph for reading: entities, chunks with their documents, who mentions and relates what."""
-    import kglite
+    """
+    Copy a graph for reading: entities, chunks with their documents, who mentions and relates what.
+
+    Raises:
+        MisuseError: what answers Cypher cannot be loaded here.
+
+    """
+    try:
+        import kglite
+    except ImportError as error:
+        # glibc keeps 512 bytes for libraries that come late and want their thread-local storage at a fixed place
+        cure = "; set GLIBC_TUNABLES=glibc.rtld.optional_static_tls=4096 where the process is started"
+        told = f"{error}{cure}" if "TLS" in str(error) else str(error)
+        raise MisuseError(f"kglite, which answers Cypher, cannot be loaded: {told}") from None
 
     graph = kglite.KnowledgeGraph()
 

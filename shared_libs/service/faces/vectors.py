@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -12,11 +12,14 @@ from shared_libs.atomic.llms.base import BaseLLMWrapper
 from shared_libs.atomic.scope import use_deadline
 from shared_libs.atomic.types import BYTES_PER_TOKEN, Usage
 from shared_libs.service.admission import Demand
+from shared_libs.service.bodies import decode_json
 from shared_libs.service.catalogue import Entry
 from shared_libs.service.edge import fresh_id
 from shared_libs.service.endpoint import Call
 from shared_libs.service.faces.wanted import Body
 from shared_libs.service.problems import Problem
+from shared_libs.service.repeats import Asked, answered_once
+from shared_libs.service.streams import encode
 
 if TYPE_CHECKING:
     import numpy as np
@@ -24,10 +27,14 @@ if TYPE_CHECKING:
 MAX_TEXTS = 2048
 """How many texts a request may have, as at OpenAI."""
 
+MOST_KEPT = 64_000
+"""Bytes of an answer that is kept for who sends its request again; a longer one is made anew when it has been told."""
+
 
 async def embeddings(call: Call) -> None:
     """Answer a request for embeddings: float32, little-endian, in base64 where that is asked for."""
-    body = Body(await call.json())
+    raw = await call.body()
+    body = Body(call.as_object(await decode_json(raw)))
     entry = _entry(call, body)
     form = body.text_or("encoding_format", "float")
     if form not in ("float", "base64"):
@@ -38,25 +45,28 @@ async def embeddings(call: Call) -> None:
         raise Problem("unsupported_parameter", f"{entry.name} has no embeddings", param="model")
     options = {name: body.data[name] for name in ("dimensions", "user") if body.data.get(name) is not None}
     tokens = _tokens(texts)
-    async with _asking(call, entry, tokens):
-        matrix = await entry.llm.async_embed(texts, **options)
-    if (wanted := options.get("dimensions")) not in (None, matrix.shape[1]):
-        told = f"{entry.name} gives vectors of {matrix.shape[1]} numbers, and not of {wanted}"
-        raise Problem("unsupported_parameter", told, param="dimensions")
-    rows = _base64(matrix) if form == "base64" else await asyncio.to_thread(matrix.tolist)
-    await call.reply(
-        {
+
+    async def embed() -> dict[str, Any]:
+        async with _asking(call, entry, tokens):
+            matrix = await entry.llm.async_embed(texts, **options)
+        if (wanted := options.get("dimensions")) not in (None, matrix.shape[1]):
+            told = f"{entry.name} gives vectors of {matrix.shape[1]} numbers, and not of {wanted}"
+            raise Problem("unsupported_parameter", told, param="dimensions")
+        rows = _base64(matrix) if form == "base64" else await asyncio.to_thread(matrix.tolist)
+        return {
             "object": "list",
             "data": [{"object": "embedding", "index": index, "embedding": row} for index, row in enumerate(rows)],
             "model": entry.name,
             "usage": {"prompt_tokens": tokens, "total_tokens": tokens},
         }
-    )
+
+    await _reply_once(call, raw, embed)
 
 
 async def rerank(call: Call) -> None:
     """Answer a request for an order of texts, in the shape that the request has."""
-    body = Body(await call.json())
+    raw = await call.body()
+    body = Body(call.as_object(await decode_json(raw)))
     entry = _entry(call, body)
     field = "texts" if "texts" in body.data else "documents"
     if field == "texts" and "documents" in body.data:
@@ -67,21 +77,42 @@ async def rerank(call: Call) -> None:
     if not entry.llm.reranks:
         raise Problem("unsupported_parameter", f"{entry.name} is no reranker", param="model")
     tokens = _tokens([query, *texts])
-    async with _asking(call, entry, tokens):
-        scores = await entry.llm.async_rerank(query, texts)
+
+    async def score() -> Any:
+        async with _asking(call, entry, tokens):
+            scores = await entry.llm.async_rerank(query, texts)
+        return _ranked(body, entry, texts, scores, tokens)
+
+    await _reply_once(call, raw, score)
+
+
+async def _reply_once(call: Call, raw: bytes, work: Callable[[], Awaitable[Any]]) -> None:
+    """Answer with what is made once, however often the request comes; what is long is kept by those alone who wait."""
+    repeats = call.service.outcomes
+
+    async def fresh() -> bytes:
+        return encode(await work())
+
+    told = await answered_once(repeats, call, raw, fresh)
+    if len(told) > MOST_KEPT:
+        repeats.forget(Asked(call, raw))
+    await call.reply_bytes(told)
+
+
+def _ranked(body: Body, entry: Entry, texts: list[str], scores: Sequence[float], tokens: int) -> Any:
+    """Write an order of texts in the shape that the request has."""
     order = sorted(range(len(texts)), key=lambda index: -scores[index])
     order = order[: int(body.data.get("top_n") or body.data.get("top_k") or len(order))]
-    if field == "texts":
+    if "texts" in body.data:
         text = body.flag("return_text")
-        await call.reply([{"index": at, "score": scores[at]} | ({"text": texts[at]} if text else {}) for at in order])
-        return
+        return [{"index": at, "score": scores[at]} | ({"text": texts[at]} if text else {}) for at in order]
     told = body.flag("return_documents")
     results = [
         {"index": at, "relevance_score": scores[at]} | ({"document": {"text": texts[at]}} if told else {})
         for at in order
     ]
     usage = {"total_tokens": tokens, "prompt_tokens": tokens}
-    await call.reply({"id": fresh_id(), "model": entry.name, "results": results, "usage": usage})
+    return {"id": fresh_id(), "model": entry.name, "results": results, "usage": usage}
 
 
 def _entry(call: Call, body: Body) -> Entry:

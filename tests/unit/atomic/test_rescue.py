@@ -137,6 +137,42 @@ def test_generators_and_tasks_of_a_tool_are_interrupted_as_the_tool_is():
         assert told(asyncio.run(run_with(made))) == [OVER]
 
 
+class Says:
+    def __str__(self):
+        waits()
+        return "said"
+
+    __repr__ = __str__
+
+
+class Failing(Exception):
+    __str__ = Says.__str__
+
+
+class Items(dict):
+    def items(self):
+        waits()
+        return super().items()
+
+
+class Long(list):
+    def __len__(self):
+        waits()
+        return 0
+
+
+@pytest.mark.promise("loop-rescued")
+@pytest.mark.parametrize("of", [Says, lambda: [{"a": Says()}], lambda: {Says(): 1}, Items, Long, Failing])
+def test_what_a_result_or_an_error_says_of_itself_is_interrupted_as_the_tool_is(of):
+    @tool(name="blocking", timeout_s=LIMIT_S)
+    async def tells():
+        if of is Failing:
+            raise of
+        return of()
+
+    assert told(asyncio.run(run_with(tells))) == [OVER]
+
+
 @pytest.mark.promise("loop-rescued")
 @pytest.mark.parametrize("new_loop", LOOPS)
 def test_a_neighbour_comes_back_by_its_deadline(new_loop):

@@ -15,6 +15,7 @@ from shared_libs.atomic.errors import RetrievalError, RetrievalUnavailable
 from shared_libs.retrieval import Collection, open_stores
 from shared_libs.retrieval.cypher_guard import read_query
 from shared_libs.retrieval.naming import canonical, possible_names
+from shared_libs.retrieval.stores import graphs
 from shared_libs.retrieval.stores.sqlite_database import Database
 from shared_libs.retrieval.stores.sqlite_documents import SqliteDocuments
 from shared_libs.retrieval.stores.sqlite_graph import SqliteGraph
@@ -319,3 +320,11 @@ def test_names_are_data(graph, name):
             assert {"name": name} in rows
 
     run(main())
+
+
+def test_a_library_that_cannot_be_loaded_is_told_with_what_makes_room_for_it(tmp_path, monkeypatch):
+    (tmp_path / "kglite.py").write_text("raise ImportError('x.so: cannot allocate memory in static TLS block')")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "kglite", raising=False)
+    with pytest.raises(MisuseError, match="TLS block; set GLIBC_TUNABLES=glibc"):
+        graphs.frozen([], [], [], [])

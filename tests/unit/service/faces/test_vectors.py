@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 
 import numpy as np
 import pytest
-from openai import BadRequestError, NotFoundError
+from openai import APIStatusError, BadRequestError, NotFoundError
 
 from shared_libs.atomic import MisuseError
 from shared_libs.atomic.errors import BadRequest, LLMError, MalformedResponse
@@ -48,6 +49,29 @@ def test_embeddings_come_as_floats_and_as_base64_and_are_the_same(tmp_path):
                 assert refused.value.param is not None
             with pytest.raises(NotFoundError):
                 await create(model="nobody", input="a")
+
+    run(main())
+
+
+@pytest.mark.promise("face-vectors")
+def test_what_is_asked_again_under_a_key_is_embedded_once_and_a_long_answer_is_not_kept(tmp_path):
+    async def main():
+        async with ground(tmp_path, {"m": Healthy()}, bot={}) as at, at.openai() as client:
+
+            async def embed(key: str, texts: list[str]) -> list[list[float]]:
+                made = await client.embeddings.create(
+                    model="bot/chain", input=texts, extra_headers={"Idempotency-Key": key}
+                )
+                return [one.embedding for one in made.data]
+
+            first = await asyncio.gather(*(embed("k", ["a"]) for _ in range(3)))
+            assert first == [await embed("k", ["a"])] * 3
+            assert len(at.upstream.requests) == 1
+            with pytest.raises(APIStatusError, match="another body"):
+                await embed("k", ["b"])
+            many = ["long"] * 2048
+            assert len(await embed("n", many)) == len(await embed("n", many)) == 2048
+            assert len(at.upstream.requests) == 3
 
     run(main())
 

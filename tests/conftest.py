@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from collections.abc import Generator
 from typing import Any
 
 import pytest
@@ -36,6 +37,13 @@ sys.dont_write_bytecode = False
 
 # what commands run in the tests is not kept among the user's runs; what tests of the store want they say
 os.environ["FACTORY_RUNS"] = "off"
+
+
+@pytest.hookimpl(optionalhook=True, wrapper=True)  # unknown where the tests run in one process
+def pytest_xdist_auto_num_workers() -> Generator[None, int, int]:
+    """One process more than there are cores: a test that waits for a lease or a timeout leaves its core to another."""
+    told = "PYTEST_XDIST_AUTO_NUM_WORKERS" in os.environ
+    return (yield) + (not told)
 
 
 def pytest_runtest_setup() -> None:

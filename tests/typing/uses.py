@@ -161,6 +161,7 @@ async def models_and_tools(shop: Shop) -> None:
     assert_type(await stock("tea", shop), int)
     assert_type(price("tea"), str)
     assert_type(await price.async_run({"item": "tea"}), ToolResult)
+    assert_type(tool(price.function, sequential=True)("tea"), str)
     try:
         await plain.llm.async_generate("hi")
     except LLMError as error:

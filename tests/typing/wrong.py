@@ -24,6 +24,12 @@ def price(item: str) -> str:
     return item
 
 
+@tool(timeout_s=5)
+def cost(item: str) -> str:
+    """Say what it costs, too: of a tool that is declared wrongly nothing is known."""
+    return item
+
+
 @tool
 async def stock(item: str, shop: Deps[Shop]) -> str:
     """Say how many there are."""
@@ -48,12 +54,15 @@ async def uses() -> None:
     await agent.async_resume({}, {"c1": "yes"})  # wrong
     await stock("tea")  # wrong
     await stock(5, Shop())  # wrong
+    cost(5)  # wrong
     Decision("no")  # wrong
     Message("robot", "x")  # wrong
     ImagePart(b"x")  # wrong
     print(result.status == "done")  # wrong
 
 
+tool(timeout=5)  # wrong
+tool(isolation="mars")  # wrong
 ReActAgent(llm=OpenAILLM("m"), protocol="json")  # wrong
 ReActAgent(llm=OpenAILLM("m"), output_schema=5)  # wrong
 OpenAILLM("m", resilience=5)  # wrong

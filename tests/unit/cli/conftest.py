@@ -10,6 +10,8 @@ from textwrap import dedent
 
 import pytest
 
+from shared_libs.cli import main
+
 ROOT = Path(__file__).parents[3]
 PATIENCE_S = 60
 """How long a test waits for a process before it counts as hanging."""
@@ -181,3 +183,24 @@ def factory(tmp_path):
     folder = tmp_path / "work"
     folder.mkdir()
     return Command(folder, site)
+
+
+@pytest.fixture
+def told(factory, monkeypatch, capsys):
+    """Run the command in this process: what is told before anything begins needs no process of its own."""
+    monkeypatch.chdir(factory.folder)
+    monkeypatch.syspath_prepend(factory.site)
+    for name in set(os.environ) - set(factory.environment):
+        monkeypatch.delenv(name)
+    for name in ("TERM", "COLUMNS"):
+        monkeypatch.setenv(name, factory.environment[name])
+
+    def run(*arguments):
+        try:
+            code = main([os.fsdecode(argument) for argument in arguments])
+        except SystemExit as left:  # of the reader of arguments
+            code = left.code
+        return code, *capsys.readouterr()
+
+    yield run
+    sys.modules.pop("cli_plugin", None)  # the next test has one of its own

@@ -150,8 +150,8 @@ def test_a_judge_that_does_not_answer_is_an_error_and_no_score(factory, suite):
         (SUITE, ("none.yaml",), "none.yaml: there is no such file"),
     ],
 )
-def test_misuse_is_told_before_anything_is_asked(factory, suite, text, arguments, said):
-    code, out, err = factory("eval", "agent.yaml", *arguments, "--suite", suite(text))
+def test_misuse_is_told_before_anything_is_asked(told, suite, text, arguments, said):
+    code, out, err = told("eval", "agent.yaml", *arguments, "--suite", suite(text))
     assert (code, out) == (2, "")
     assert said in err
     assert "Traceback" not in err

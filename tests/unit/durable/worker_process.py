@@ -26,7 +26,8 @@ def looker(notes, first_s, *, blocks=False):
         note(notes, "begun", current_scope().run_id, amount)
         if amount == 1 and blocks:
             threading.Event().wait(first_s)  # it blocks the loop on purpose
-        await asyncio.sleep(first_s if amount == 1 else 0)
+        else:
+            await asyncio.sleep(first_s if amount == 1 else 0)
         note(notes, "ended", current_scope().run_id, amount)
         return f"saw {amount}"
 

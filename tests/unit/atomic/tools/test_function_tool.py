@@ -212,6 +212,66 @@ def test_the_declarations_of_functions_are_those_of_tools():
     assert set(Declarations.__annotations__) == {name for name in BaseTool.__annotations__ if not name.startswith("_")}
 
 
+@pytest.mark.parametrize(
+    ("declared", "why"),
+    [
+        ({"name": "a.b"}, r"'a\.b'; it has to be 1 to 64 letters"),
+        ({"name": "x" * 65}, "64 letters"),
+        ({"name": ""}, "has no name"),
+        ({"timeout_s": "5"}, "timeout_s of tool report is '5'; it has to be a positive number"),
+        ({"timeout_s": 0}, "positive number"),
+        ({"timeout_s": 10**400}, "positive number"),
+        ({"needs_approval": "yes"}, "True or False"),
+        ({"parameters": {"type": "object", "properties": {1: {}}}}, "under their names"),
+        ({"idempotent": "yes"}, "True, False, or None"),
+        ({"max_observation_chars": 0.5}, "whole number"),
+        ({"description": None}, "a text"),
+        ({"parameters": {"type": "string"}}, "type object"),
+        ({"parameters": {"properties": {"x": {"$ref": "#/components/schemas/Foo"}}}}, "leads nowhere"),
+        ({"timeout": 5}, "does not know 'timeout'"),
+    ],
+)
+def test_a_wrong_declaration_shows_when_the_agent_is_built(declared, why):
+    with pytest.raises(MisuseError, match=why):
+        ReActAgent(llm=ScriptedLLM([]), tools=[tool(report, **declared)])
+
+
+def test_a_tool_that_asks_for_approval_never_raises_in_a_run():
+    class Pay(BaseTool):
+        name, needs_approval = "pay", True
+        parameters: ClassVar = {"type": "object", "allOf": [{"$ref": "#"}]}
+
+        def execute(self, **arguments):
+            return "paid"
+
+    llm = ScriptedLLM([Turn(calls=[("pay", {"x": 1})]), "done"])
+    result = run(ReActAgent(llm=llm, tools=[Pay()]).async_run("q"))
+    assert result.status == "answered"
+    assert "nested too deep" in result.steps[0].observations[0].content
+
+
+def test_what_a_tool_does_to_its_arguments_the_history_does_not_see():
+    class Change(BaseTool):
+        name = "change"
+        parameters: ClassVar = {"type": "object", "properties": {"rows": {}, "opts": {"anyOf": [{}]}}}
+
+        def execute(self, **arguments):
+            arguments["rows"].clear()
+            arguments["opts"]["connection"] = object()
+            return "ok"
+
+    given = {"rows": [1, 2], "opts": {"a": [1]}}
+    llm = ScriptedLLM([Turn(calls=[("change", given)]), "done"])
+    result = run(ReActAgent(llm=llm, tools=[Change()]).async_run("q"))
+    assert result.status == "answered"
+    assert result.steps[0].actions[0].input == {"rows": [1, 2], "opts": {"a": [1]}}
+    assert [message.tool_calls[0].arguments for message in llm.requests[1] if message.tool_calls] == [given]
+
+
+def test_the_declarations_of_functions_are_those_of_tools():
+    assert set(Declarations.__annotations__) == {name for name in BaseTool.__annotations__ if not name.startswith("_")}
+
+
 CALLS = """
 from typing import Literal
 from shared_libs.atomic import tool

@@ -16,6 +16,7 @@ import msgspec
 
 from shared_libs.atomic.errors import MisuseError, ToolError
 from shared_libs.atomic.secrets import names_a_secret
+from shared_libs.atomic.threads import Threads
 from shared_libs.atomic.tools.base import BaseTool
 from shared_libs.atomic.tools.toolset import Toolset
 from shared_libs.tools import mcp_listing
@@ -26,6 +27,14 @@ from shared_libs.tools.mcp_transport import HTTPTransport, StdioTransport, Trans
 
 MAX_NAME = 64
 """Characters of a tool's name that every provider takes."""
+
+MAX_LISTED = 4 << 20
+"""Bytes of all schemas of a server together: more than any model reads with a request."""
+
+LARGE = 16 << 10
+"""Bytes of a schema that is read in a thread; a smaller one takes some 3 ms of the loop."""
+
+_READERS = Threads("mcp-schemas", 2)
 
 _PAIR = re.compile(r"""["'](\w{1,60})["']\s{0,9}:\s{0,9}["']([^"']{1,500})["']""")
 """A name and its value in an argument that is JSON."""
@@ -124,6 +133,7 @@ class MCPToolset(Toolset):
         made: dict[str, BaseTool] = {}
         left_out: dict[str, str] = {}
         seen: set[str] = set()
+        left = MAX_LISTED
         for place, item in enumerate(items, 1):
             called = mcp_listing.name_of(item)
             if called in seen or (self._wanted is not None and called not in self._wanted):
@@ -131,8 +141,12 @@ class MCPToolset(Toolset):
             await asyncio.sleep(0)
             try:
                 name = _sent_name(self._prefix + called, made)
-                made[name] = self._one(mcp_listing.read(item), name)
+                size = mcp_listing.size_of(item)
+                if size > left:
+                    raise MisuseError(f"the schemas of all tools are larger than {MAX_LISTED >> 20} MiB; name some")
+                made[name] = await self._one(item, name, in_a_thread=size > LARGE)
                 seen.add(called)
+                left -= size
             except MisuseError as error:
                 which = called[:100] or f"number {place}"
                 left_out[which] = str(error)
@@ -140,7 +154,14 @@ class MCPToolset(Toolset):
         self.left_out = left_out
         return list(made.values())
 
-    def _one(self, listed: Listed, name: str) -> MCPTool:
+    async def _one(self, item: Any, name: str, *, in_a_thread: bool) -> MCPTool:
+        if not in_a_thread:
+            return self._ready(item, name)
+        tool: MCPTool = await _READERS.submit(self._ready, {"item": item, "name": name}).result()
+        return tool
+
+    def _ready(self, item: Any, name: str) -> MCPTool:
+        listed = mcp_listing.read(item)
         try:
             return MCPTool(self._server, listed, name, self)
         except MisuseError:
@@ -165,7 +186,6 @@ class MCPTool(BaseTool):
         self.needs_approval = common.needs_approval
         self.max_observation_chars = common.max_observation_chars
         _ = self.spec  # a schema that is none shows here
-        self._arguments = None  # made again at the first call: of hundreds of tools few are called, and each is large
 
     async def execute(self, /, **arguments: Any) -> str:
         """Call it at the server."""

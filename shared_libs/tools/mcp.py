@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import re
-from collections.abc import Iterator, Sequence
-from itertools import pairwise
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 import msgspec
 
+from shared_libs.atomic.command_lines import password_in, secrets_of
 from shared_libs.atomic.errors import MisuseError, ToolError
-from shared_libs.atomic.secrets import names_a_secret
 from shared_libs.atomic.threads import Threads
 from shared_libs.atomic.tools.base import BaseTool
 from shared_libs.atomic.tools.toolset import Toolset
@@ -35,12 +33,6 @@ LARGE = 16 << 10
 """Bytes of a schema that is read in a thread; a smaller one takes some 3 ms of the loop."""
 
 _READERS = Threads("mcp-schemas", 2)
-
-_PAIR = re.compile(r"""["'](\w{1,60})["']\s{0,9}:\s{0,9}["']([^"']{1,500})["']""")
-"""A name and its value in an argument that is JSON."""
-
-_GLUED = re.compile(r"-p((?=\S*\d)(?=\S*[A-Za-z])\S{6,})")
-"""A password behind its option, without a blank."""
 
 _log = logging.getLogger(__name__)
 
@@ -92,12 +84,12 @@ class MCPToolset(Toolset):
         self.name = _name_of(command) if command else urlsplit(url or "").netloc.rpartition("@")[2]
         self._wanted = tools
         self._prefix = f"{prefix}_" if prefix else ""
-        given = [*(env or {}).values(), *(headers or {}).values(), *_telling(command or [])]
+        given = [*(env or {}).values(), *(headers or {}).values(), *secrets_of(command or [])]
         given += [(auth or {}).get("client_secret", "")]
         hidden = [
             *given,
             *(word for value in given for word in value.split()[1:]),
-            _password_in(url or ""),
+            password_in(url or ""),
             urlsplit(url or "").query,
         ]
 
@@ -194,29 +186,6 @@ class MCPTool(BaseTool):
         if result.is_error:
             raise ToolError(text or f"{self.name} failed without a word")
         return text
-
-
-def _telling(command: Sequence[str]) -> Iterator[str]:
-    """The secrets among a program's arguments: what is behind a telling name, and what came from such a variable."""
-    for before, word in pairwise(["", *command]):
-        name, _, value = re.split(r"([=:])", word, maxsplit=1) if re.search(r"[=:]", word) else (before, "", word)
-        if names_a_secret(name) and (name is not before or not word.startswith("-")):
-            yield value.strip()
-            yield _password_in(value)
-        yield _password_in(word)
-        yield from (said for named, said in _PAIR.findall(word) if names_a_secret(named))
-        if before in ("-p", "-P", "-a", "-u", "--user") and not word.isdigit():  # a password or a user's, or a port
-            yield word.partition(":")[2] if before.endswith(("-u", "--user")) else word
-        if glued := _GLUED.fullmatch(word):
-            yield glued[1]
-        yield from (kept for name, kept in os.environ.items() if kept and kept in word and names_a_secret(name))
-
-
-def _password_in(url: str) -> str:
-    try:
-        return urlsplit(url).password or ""
-    except ValueError:
-        return ""
 
 
 def _name_of(command: list[str]) -> str:

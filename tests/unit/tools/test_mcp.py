@@ -18,8 +18,8 @@ from shared_libs.agents import ReActAgent
 from shared_libs.atomic import Deadline, MisuseError, ToolError, tool
 from shared_libs.atomic.llms import ScriptedLLM, Turn
 from shared_libs.atomic.scope import use_deadline
-from shared_libs.tools.mcp import MCPToolset
 from shared_libs.testing.clock import real_time
+from shared_libs.tools.mcp import MCPToolset
 from tests.support import run, run_virtual
 
 RAW = Path(__file__).parents[2] / "mcp_raw_server.py"

@@ -2,8 +2,8 @@
 Secrets among the arguments of programs.
 
 `-p` is a password of one program and a port of another. `PROGRAMS` says it; a further program is a word there. Of a
-program that nobody knows, such as an MCP server, the redactor believes the best (`masked_arguments`), and who hides what
-it was started with, the worst (`secrets_of`).
+program that nobody knows, such as an MCP server, the redactor believes the best (`masked_arguments`), and who hides
+what it was started with, the worst (`secrets_of`).
 """
 
 from __future__ import annotations

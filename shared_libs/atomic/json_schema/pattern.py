@@ -3,8 +3,7 @@ Regular expressions of foreign schemas, matched in time that grows with the text
 
 The engine is the one pydantic has (Rust's `regex`): no pattern backtracks. What it does not know (look-around, back
 references, which need backtracking) is not checked: a pattern that is a hint too many is no reason to lose a tool.
-What it knows and JavaScript does not (`\\<` for the beginning of a word, classes in classes) is written as JavaScript
-means it.
+What it knows and JavaScript does not (the bounds of a word, classes in classes) is written as JavaScript means it.
 """
 
 from __future__ import annotations

@@ -180,8 +180,12 @@ def _due(given: str | list[Any] | dict[str, Any]) -> Iterator[str]:
     yield from [given] if isinstance(given, str) else [name for name in given if isinstance(name, str)]
 
 
-def _without(one: dict[str, Any], word: str) -> dict[str, Any]:
-    return {key: value for key, value in one.items() if key != word}
+def _by_name(given: Any) -> dict[str, Any] | None:
+    """Properties as a list of what says its own name."""
+    if not isinstance(given, list) or not all(isinstance(one, dict) for one in given):
+        return None
+    named = [one for one in given if isinstance(one.get("name"), str)]
+    return {one["name"]: {word: said for word, said in one.items() if word != "name"} for one in named}
 
 
 def _one(word: str, given: Any, depth: int) -> Any:
@@ -203,13 +207,11 @@ def _mended(schema: Any, depth: int) -> Any:
     for word, given in schema.items():
         if (given is None and word not in ("const", "default")) or (word in _NOT_EMPTY and given in ({}, "", [])):
             continue
-        if word == "properties" and isinstance(given, list) and all(isinstance(one, dict) for one in given):
-            given = {name: _without(one, "name") for one in given if isinstance(name := one.get("name"), str)}
         if word == "type":
             kinds = [*_kinds(given)]
             mended |= {"type": kinds[0] if len(kinds) == 1 else kinds} if kinds else {}
         elif word in _OF_SCHEMAS:
-            inner = given if isinstance(given, dict) else {} if given == [] else None
+            inner = given if isinstance(given, dict) else _by_name(given)
             mended[word] = given if inner is None else {key: _one(word, one, depth) for key, one in inner.items()}
         elif word == "not" and not isinstance(given, dict | bool):
             continue

@@ -1,9 +1,9 @@
 """
 The spans and points of OpenTelemetry at the price of a run's hot path.
 
-The SDK's own span costs some 25 µs, a point of a histogram 9. The span of a run is the SDK's, so that it decides whether
-the trace is sampled; those below are `RunSpan`, which its processors get as they get its own. Points wait until somebody
-collects them, or until there are many.
+The SDK's own span costs some 25 µs, a point of a histogram 9. The span of a run is the SDK's, so that it decides
+whether the trace is sampled; those below are `RunSpan`, which its processors get as they get its own. Points wait until
+somebody collects them, or until there are many.
 """
 
 from __future__ import annotations

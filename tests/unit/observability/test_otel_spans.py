@@ -12,7 +12,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from opentelemetry.sdk.trace.sampling import ALWAYS_ON, Decision, ParentBased, Sampler, SamplingResult
 from opentelemetry.trace import StatusCode
 
-from shared_libs.agents import ReActAgent
+from shared_libs.agents import Limits, ReActAgent
 from shared_libs.atomic import tool
 from shared_libs.atomic.llms import ScriptedLLM
 from shared_libs.atomic.llms.scripted_llm import Turn
@@ -137,7 +137,7 @@ def test_a_point_leads_to_its_span_and_none_is_lost_however_many_wait():
     tracers.add_span_processor(SimpleSpanProcessor(exporter))
     observer = OpenTelemetry(tracers, MeterProvider(metric_readers=[reader]))
     llm = ScriptedLLM(script * 3, model="m")
-    agent = ReActAgent(llm=llm, tools=[look], limits=dict(max_steps=100, max_tool_calls=10_000), observers=[observer])
+    agent = ReActAgent(llm=llm, tools=[look], limits=Limits(max_steps=100, max_tool_calls=10_000), observers=[observer])
     for _ in range(3):
         run_virtual(agent.async_run("q"))
     [resource] = reader.get_metrics_data().resource_metrics

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from itertools import pairwise
 from typing import Any, NamedTuple
 
-from shared_libs.atomic.errors import BadRequest, ContextOverflow, LLMError, ProviderUnavailable
+from shared_libs.atomic.errors import BadRequest, ContextOverflow, LLMError, ModelNotFound, ProviderUnavailable
 from shared_libs.atomic.llms.chat_rules import has_images
 from shared_libs.atomic.llms.dialect import Dialect, Trait
 
@@ -24,35 +24,55 @@ _NEEDED = frozenset({"model", "messages", "input", "tools", "stream", "system", 
 _UNKNOWN = re.compile(
     r"(not|n't|never|no longer|un|only)[ _-]?(yet |be )*"
     r"(support|recogni|permit|allow|accept|available|enabled|implement|known|expected|valid)"
+    r"|not (an?|one of the) (support|recogni|permit|allow|known|expected|valid)\w* (field|param|argument|propert|key|name)"
     r"|does not (support|have)|extra (inputs|fields?)|additional propert|only the default|deprecated|forbidden"
     r"|input should be ['\"]|only \S+ (is|are) (support|allow|accept)|use \S+ instead|cannot be used|incompatible"
-    r"|(invalid|bad) (field|param|argument|type)|remove",
+    r"|(invalid|bad) (field|param|argument|type)|remove|should not exist|cannot (find|both)|instead of|rather than"
+    r"|(must be|only be set to) ['\"`]?(true|false|auto|unset|omitted|null|1)\b(?! ?(or|to|and|,|-))"
+    r"|不支持|不允许|无法识别|未知",
     re.IGNORECASE,
 )
 """That a server does not take something, whatever its value."""
 _INSTEAD = re.compile(
-    r"\b(?:use|try|renamed to|replaced by) ['\"`]?([a-z][a-z_]+)['\"`]?(?: instead|\b)", re.IGNORECASE
+    r"\b(?:(?:use|try|renamed to|replaced by) ['\"`]?|requires ['\"`])([a-z][a-z_]+)['\"`]?(?: instead|\b)",
+    re.IGNORECASE,
 )
+_ALSO_CALLED = {
+    "max_tokens": "maximum tokens",
+    "reasoning_effort": "thinking|reasoning",
+    "parallel_tool_calls": "parallel tool calling",
+    "stop": "stop ?sequences?",
+    "frequency_penalty": "penalty",
+    "presence_penalty": "penalty",
+    "tool_choice": r"toolconfig\.toolchoice",
+}
+"""What refusals call a field beside its own name."""
+_OF_A_CHOICE = re.compile(r"\b(auto|any|required|none)\b", re.IGNORECASE)
+"""The ways of `tool_choice`: one that is refused is a server's rule, for another one knows it."""
 _OTHER_NAMES = {"max_tokens": "max_completion_tokens", "max_completion_tokens": "max_tokens"}
 """What a field is called elsewhere, where its refusal does not say so."""
 
 _TOO_MUCH = re.compile(
-    r"too (large|high|big|many)|maximum|at most|exceed|range|less than|greater than|up to|[<>]|larger", re.IGNORECASE
+    r"too (large|high|big|many)|maximum|at most|exceed|range|between|less than|greater than|up to|[<>]|larger"
+    r"|should be in|范围",
+    re.IGNORECASE,
 )
 _NUMBER = re.compile(r"\d[\d,_]*")
 _LENGTHS = ("max_tokens", "max_completion_tokens", "max_output_tokens")
 
 _OF_A_BATCH = re.compile(
-    r"batch|too many|per request|split|array too"
-    r"|(array|list|number|count|size|length) .{0,40}(input|text|document|string|item)"
-    r"|(input|text|document|string|item)s? .{0,40}(limit|max|at most|larger|exceed|more than|fewer)",
-    re.IGNORECASE,
+    r"batch|too many|per request|split|array too|maxitems|entity too|payload too"
+    r"|(?=.*\b(array|list|items?|elements?|entries|inputs?|texts?|documents?|strings?)\b)"
+    r"(?=.*(limit|max|at most|larger|exceed|more than|fewer|less than|up to|超过|[<>]))",
+    re.IGNORECASE | re.DOTALL,
 )
+_OF_ONE_TEXT = re.compile(r"\btokens?\b(?!.*(batch|total|per request|sum of|all (in|the)))", re.IGNORECASE | re.DOTALL)
+"""That a text is too long, and not that there are too many of them."""
 
 _SCHEMA_FIELDS = ("response_format", "text", "output_config", "format")
 _OF_A_SCHEMA = re.compile(
     r"response[ _-]?format|json[ _-]?schema|structured output|output_config|output format|text\.format|json mode"
-    r"|response mime type|response_schema|guided|grammar",
+    r"|response mime type|response_schema|guided|grammar|output_schema|schema is too (complex|large|deep)|too many states",
     re.IGNORECASE,
 )
 _OF_STRICTNESS = re.compile(r"['\"`.]strict\b|strict mode|invalid schema|strict schema", re.IGNORECASE)
@@ -96,7 +116,9 @@ def _words(told: str) -> re.Pattern[str]:
 _RULES = (
     _Rule(
         "ids-of-nine",
-        _words(r"tool.?call.?id|length of 9|a-z, A-Z, 0-9"),
+        _words(
+            r"tool.?call.{0,20}id.{0,80}(\b9\b|\{9\}|nine|a-z|alphanumeric|format|length)|length of 9|a-z, A-Z, 0-9"
+        ),
         lambda request: any(
             len(call["id"]) != 9 or not call["id"].isalnum()
             for message in _messages(request)
@@ -106,7 +128,7 @@ _RULES = (
     ),
     _Rule(
         "no-user-after-tool",
-        _words(r"after role|alternat|unexpected role|role .{0,40}\buser\b|expected .{0,30}assistant|order"),
+        _words(r"after role|alternat|unexpected role|role .{0,40}\buser\b|expected .{0,30}assistant|order|follow"),
         _user_after_tool,
         "an assistant's words stand between a tool's result and a user's message",
     ),
@@ -131,7 +153,8 @@ _RULES = (
     _Rule(
         "no-system",
         _words(
-            r"(system|developer).{0,80}(support|enabled|allow|permit|invalid|unknown|unexpected|must)|alternat"
+            r"(system|developer).{0,80}(support|enabled|allow|permit|invalid|unknown|unexpected|must|not one of)|alternat"
+            r"|'?user'?,? (or|and) '?assistant|one of .{0,20}user|(first|start).{0,40}\buser\b"
             r"|(support|unknown|unexpected|invalid).{0,40}(system|developer)"
         ),
         lambda request: "system" in _roles(request),
@@ -139,13 +162,16 @@ _RULES = (
     ),
     _Rule(
         "no-null-content",
-        _words(r"(?=.*content)(?=.*(null|\bnone\b|nonetype|string|required|missing|empty))"),
+        _words(r"(?=.*content)(?=.*(null|\bnone\b|\bnil\b|string|required|missing|empty))|nonetype|string: null"),
         lambda request: any("content" in message and message["content"] is None for message in _messages(request)),
         "a content is never null",
     ),
     _Rule(
         "plain-content",
-        _words(r"image|vision|multi-?modal|content.{0,60}(string|str\b|text)|expected (a )?string"),
+        _words(
+            r"image|vision|multi-?modal|(?=.*content)(?=.*(\bstring|\bstr\b|\btext))|expected (a )?string"
+            r"|'list' object|not \"list\"|list found"
+        ),
         lambda request: _has_parts(_messages(request)),
         "contents are plain texts, and images of earlier turns a note",
     ),
@@ -186,9 +212,10 @@ def learn(dialect: Dialect, request: Request, error: LLMError, *, chat: bool = F
 def learn_how_many(dialect: Dialect, count: int, error: LLMError) -> bool:
     """Learn how many texts one request for embeddings may have, from the refusal of one with `count`."""
     text = str(error)
-    if count == 1 or not isinstance(error, BadRequest) or not _OF_A_BATCH.search(text):
+    said = text.partition(": ")[2]
+    if count == 1 or not isinstance(error, BadRequest) or not _OF_A_BATCH.search(said) or _OF_ONE_TEXT.search(said):
         return False
-    numbers = [int(re.sub(r"[,_]", "", found)) for found in _NUMBER.findall(text.partition(": ")[2])]
+    numbers = [int(re.sub(r"[,_]", "", found)) for found in _NUMBER.findall(said)]
     dialect.texts_at_once = max((number for number in numbers if 0 < number < count), default=count // 2)
     dialect.note(f"a request for embeddings has at most {dialect.texts_at_once} texts")
     return True
@@ -202,7 +229,7 @@ def worth_again(error: LLMError, why: str) -> None:
 
 def _lesson(dialect: Dialect, request: Request, error: LLMError, *, chat: bool, schema: bool) -> str:
     """What is learnt, in words; it is in the dialect then."""
-    if isinstance(error, ContextOverflow) or not isinstance(error, BadRequest | ProviderUnavailable):
+    if isinstance(error, ContextOverflow) or not isinstance(error, BadRequest | ModelNotFound | ProviderUnavailable):
         return ""
     if isinstance(error, ProviderUnavailable) and error.status_code not in {500, 501}:
         return ""  # a chat template that refuses its messages fails with 500 in some servers
@@ -251,11 +278,15 @@ def _of_length(dialect: Dialect, request: Request, error: BadRequest, text: str)
     """The longest answer that the server allows."""
     for name in _LENGTHS:
         wanted = request.get(name)
-        if not isinstance(wanted, int) or not (_head(error.field) == name or name in text) or _UNKNOWN.search(text):
+        if (
+            not isinstance(wanted, int)
+            or not (_head(error.field) == name or _calls(text, name))
+            or _UNKNOWN.search(text)
+        ):
             continue
         numbers = [int(re.sub(r"[,_]", "", found)) for found in _NUMBER.findall(text.partition(": ")[2])]
         lower = [number for number in numbers if 1 < number < wanted]
-        if lower and wanted in {*numbers, wanted} and _TOO_MUCH.search(text):
+        if lower and _TOO_MUCH.search(text):
             dialect.capped[name] = max(lower)
             return f"{name} is at most {max(lower)}"
     return ""
@@ -264,7 +295,7 @@ def _of_length(dialect: Dialect, request: Request, error: BadRequest, text: str)
 def _of_field(dialect: Dialect, request: Request, error: BadRequest, text: str) -> str:
     """A field that the server does not take: its other name, or nothing."""
     name = _named(request, error.field, text)
-    if not name or not _UNKNOWN.search(text):
+    if not name or not (_UNKNOWN.search(text) or (name == "tool_choice" and _OF_A_CHOICE.search(text))):
         return ""
     instead = _INSTEAD.search(text)
     other = instead[1] if instead and instead[1] != name and "_" in instead[1] else _OTHER_NAMES.get(name, "")
@@ -281,14 +312,23 @@ def _named(request: Request, field: str, text: str) -> str:
     if head := _head(field):
         return head if head in optional else ""
     instead = {found[1] for found in _INSTEAD.finditer(text)}
-    for name in optional:
-        if name in instead:
-            continue
-        quoted = rf"(?<!role )['\"`]{re.escape(name)}['\"`.]"
-        plain = rf"(?<![\w.]){re.escape(name)}(?!\w)"
-        if re.search(quoted, text) or (("_" in name or len(name) > len("model")) and re.search(plain, text)):
-            return name
-    return ""
+    return next((name for name in optional if name not in instead and _calls(text, name)), "")
+
+
+def _calls(text: str, name: str) -> bool:
+    """Whether a text calls a field by its name; a short one, which may be a word, only where it cannot be another."""
+    words = re.escape(name).replace("_", "[ _-]?")
+    also = _ALSO_CALLED.get(name)
+    if also and re.search(rf"\b(?:{also})\b", text, re.IGNORECASE):
+        return True
+    if re.search(rf"(?<!role )['\"`]{words}['\"`.]", text, re.IGNORECASE):
+        return True
+    if "_" in name or len(name) > len("model"):
+        return bool(re.search(rf"(?<![\w.]){words}(?!\w)", text, re.IGNORECASE))
+    return bool(
+        re.search(rf"(?:argument|parameter|field|property|key)s?(?: supplied)?:? {name}\b", text, re.IGNORECASE)
+        or re.search(rf"\b{name}(?: [<>=] ?\d+)? (?:is|are) (?:not|un)", text, re.IGNORECASE)
+    )
 
 
 def _head(field: str) -> str:

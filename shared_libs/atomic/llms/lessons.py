@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from itertools import pairwise
+from operator import itemgetter
 from typing import Any, NamedTuple
 
 from shared_libs.atomic.errors import BadRequest, ContextOverflow, LLMError, ModelNotFound, ProviderUnavailable
@@ -22,12 +23,14 @@ _NEEDED = frozenset({"model", "messages", "input", "tools", "stream", "system", 
 """What a request is, and what is never left out."""
 
 _UNKNOWN = re.compile(
-    r"(not|n't|never|no longer|un|only)[ _-]?(yet |be )*"
-    r"(support|recogni|permit|allow|accept|available|enabled|implement|known|expected|valid)"
-    r"|not (an?|one of the) (support|recogni|permit|allow|known|expected|valid)\w* (field|param|argument|propert|key|name)"
-    r"|does not (support|have)|extra (inputs|fields?)|additional propert|only the default|deprecated|forbidden"
+    r"(not|n't|never|no longer|un|only)[ _-]?(yet |be )*(support|recogni|permit|allow|accept|available|enabled"
+    r"|implement|known|expected|valid|used|specif|provided|passed|set (for|with|in)|exist in)"
+    r"|not (an?|one of the) (support|recogni|permit|allow|known|expected|valid)\w* "
+    r"(field|param|argument|propert|key|name)"
+    r"|does not (support|have)|extra (inputs|fields?)|additional propert|only the default|deprecated|forbidden|disabled"
     r"|input should be ['\"]|only \S+ (is|are) (support|allow|accept)|use \S+ instead|cannot be used|incompatible"
-    r"|(invalid|bad) (field|param|argument|type)|remove|should not exist|cannot (find|both)|instead of|rather than"
+    r"|(invalid|bad) (field|param|argument|type)|invalid for|remove|should not exist|cannot (find|both|specify)"
+    r"|can only be|is fixed|instead of|rather than"
     r"|(must be|only be set to) ['\"`]?(true|false|auto|unset|omitted|null|1)\b(?! ?(or|to|and|,|-))"
     r"|不支持|不允许|无法识别|未知",
     re.IGNORECASE,
@@ -72,7 +75,8 @@ _OF_ONE_TEXT = re.compile(r"\btokens?\b(?!.*(batch|total|per request|sum of|all 
 _SCHEMA_FIELDS = ("response_format", "text", "output_config", "format")
 _OF_A_SCHEMA = re.compile(
     r"response[ _-]?format|json[ _-]?schema|structured output|output_config|output format|text\.format|json mode"
-    r"|response mime type|response_schema|guided|grammar|output_schema|schema is too (complex|large|deep)|too many states",
+    r"|response mime type|response_schema|guided|grammar|output_schema"
+    r"|schema is too (complex|large|deep)|too many states",
     re.IGNORECASE,
 )
 _OF_STRICTNESS = re.compile(r"['\"`.]strict\b|strict mode|invalid schema|strict schema", re.IGNORECASE)
@@ -153,7 +157,8 @@ _RULES = (
     _Rule(
         "no-system",
         _words(
-            r"(system|developer).{0,80}(support|enabled|allow|permit|invalid|unknown|unexpected|must|not one of)|alternat"
+            r"(system|developer).{0,80}(support|enabled|allow|permit|invalid|unknown|unexpected|must|not one of)"
+            r"|alternat"
             r"|'?user'?,? (or|and) '?assistant|one of .{0,20}user|(first|start).{0,40}\buser\b"
             r"|(support|unknown|unexpected|invalid).{0,40}(system|developer)"
         ),
@@ -278,11 +283,8 @@ def _of_length(dialect: Dialect, request: Request, error: BadRequest, text: str)
     """The longest answer that the server allows."""
     for name in _LENGTHS:
         wanted = request.get(name)
-        if (
-            not isinstance(wanted, int)
-            or not (_head(error.field) == name or _calls(text, name))
-            or _UNKNOWN.search(text)
-        ):
+        named = _head(error.field) == name or _place(text, name) is not None
+        if not isinstance(wanted, int) or not named or _UNKNOWN.search(text):
             continue
         numbers = [int(re.sub(r"[,_]", "", found)) for found in _NUMBER.findall(text.partition(": ")[2])]
         lower = [number for number in numbers if 1 < number < wanted]
@@ -312,23 +314,23 @@ def _named(request: Request, field: str, text: str) -> str:
     if head := _head(field):
         return head if head in optional else ""
     instead = {found[1] for found in _INSTEAD.finditer(text)}
-    return next((name for name in optional if name not in instead and _calls(text, name)), "")
+    places = [(place, name) for name in optional if name not in instead and (place := _place(text, name)) is not None]
+    return min(places, key=itemgetter(0))[1] if places else ""
 
 
-def _calls(text: str, name: str) -> bool:
-    """Whether a text calls a field by its name; a short one, which may be a word, only where it cannot be another."""
+def _place(text: str, name: str) -> int | None:
+    """Where a text speaks of a field, or None; a short name, which may be a word, counts where it can be no other."""
     words = re.escape(name).replace("_", "[ _-]?")
-    also = _ALSO_CALLED.get(name)
-    if also and re.search(rf"\b(?:{also})\b", text, re.IGNORECASE):
-        return True
-    if re.search(rf"(?<!role )['\"`]{words}['\"`.]", text, re.IGNORECASE):
-        return True
+    ways = [rf"(?<!role )['\"`]{words}['\"`.]"]
     if "_" in name or len(name) > len("model"):
-        return bool(re.search(rf"(?<![\w.]){words}(?!\w)", text, re.IGNORECASE))
-    return bool(
-        re.search(rf"(?:argument|parameter|field|property|key)s?(?: supplied)?:? {name}\b", text, re.IGNORECASE)
-        or re.search(rf"\b{name}(?: [<>=] ?\d+)? (?:is|are) (?:not|un)", text, re.IGNORECASE)
-    )
+        ways.append(rf"(?<![\w.]){words}(?!\w)")
+    else:
+        ways.append(rf"(?:argument|parameter|field|property|key)s?(?: supplied)?:? {name}\b|(?<=: ){name}:")
+        ways.append(rf"\b{name}(?: [<>=] ?\d+)? (?:is|are) (?:not|un)")
+    if also := _ALSO_CALLED.get(name):
+        ways.append(rf"\b(?:{also})\b")
+    found = re.search("|".join(ways), text, re.IGNORECASE)
+    return None if found is None else found.start()
 
 
 def _head(field: str) -> str:

@@ -111,12 +111,13 @@ _TOO_LONG = Meaning(
     _words(
         r"maximum (context|prompt|input|sequence) length",
         r"context[ _-]?(length|window|size|limit)",
-        r"(prompt|input|messages?|conversation|request|context)'?( (text|tokens?|total length))?( is| are|) too (long|large|big)"
-        r"(?! image)",
+        r"(prompt|input|messages?|conversation|request|context)'?( (text|tokens?|total length))?( is| are|) too "
+        r"(long|large|big)(?! image)",
         r"request body too large",
         r"(input|prompt|token count|length|message size)\b.{0,60}\bexceeds? .{0,40}(maximum|max|limit|allowed)",
         r"token count\b.{0,60}\bonly supports",
-        r"must (have less|have fewer|have at most|not exceed|be less) .{0,10}\d.{0,20}\btokens|tokens\b.{0,40}must not exceed",
+        r"must (have less|have fewer|have at most|not exceed|be less) .{0,10}\d.{0,20}\btokens",
+        r"tokens\b.{0,40}must not exceed",
         r"max message tokens|expected maxlength: \d+, actual",
         r"input length should be",
         r"exceed\w* (the )?(model'?s? )?(token|input|max_seq_len|n_ctx)[ _]?(limit)?",
@@ -144,7 +145,8 @@ _MONEY = Meaning(
     ),
     _words(
         r"credits? balance|balance.{0,15}(insufficient|too low|not enough|exhausted)|\btop up\b",
-        r"(exceeded|used|depleted|exhausted|ran out|run out|out of)\b.{0,40}\bcredits?\b|credits? .{0,20}(depleted|exhausted|used up)",
+        r"(exceeded|used|depleted|exhausted|ran out|run out|out of)\b.{0,40}\bcredits?\b",
+        r"credits? .{0,20}(depleted|exhausted|used up)",
         r"\b(no|any|more|of|your|enough|all available|insufficient|purchase|prepaid|remaining) credits?\b",
         r"insufficient[ _](balance|funds|quota|account)",
         r"(spend(ing)?|billing|budget|usage|monthly|weekly|daily|plan('s)?|subscription|credit)"
@@ -180,9 +182,10 @@ _KEY = Meaning(
         "base_resp/1004 base_resp/2049 api_key_service_blocked consumer_suspended organization_restricted"
     ),
     _words(
-        r"api[ _-]?key\b.{0,40}(invalid|not valid|incorrect|wrong|missing|expired|not (be )?found|required|revoked|disabled"
-        r"|exist)",
-        r"(provide|supply|missing|without|pass|send|set) (an? |the |your |a valid )?(api[ _-]?key|bearer|credential|access token)",
+        r"api[ _-]?key\b.{0,40}"
+        r"(invalid|not valid|incorrect|wrong|missing|expired|not (be )?found|required|revoked|disabled|exist)",
+        r"(provide|supply|missing|without|pass|send|set) (an? |the |your |a valid )?"
+        r"(api[ _-]?key|bearer|credential|access token)",
         r"(invalid or )?expired token",
         r"(invalid|incorrect|wrong|missing|no|expired|unknown) "
         r"(api[ _-]?key|(auth\w*|access|proxy) (key|token)|credential)",
@@ -198,8 +201,8 @@ _MODEL = Meaning(
     ModelNotFound,
     _codes(
         "model_not_found model_not_available invalid_model modelnotfound model_not_exist not_found_error "
-        "model_decommissioned model_not_active deploymentnotfound unsupported_model model_not_supported base_resp/1211 1211 "
-        "1220"
+        "model_decommissioned model_not_active deploymentnotfound unsupported_model model_not_supported "
+        "base_resp/1211 1211 1220"
     ),
     _words(
         r"invalid model name|not a valid model|model identifier|unknown model|no such model|model not (exist|found)",
@@ -302,7 +305,8 @@ _THIS_MODEL = Meaning(
         r"tool.?config|without `?tools|`?tools?`?=? (param|must be (set|defined|given))",
         r"tool.?choice|chat template|requires --|no longer (supported|allowed)|response.?format",
         r"should be non-empty for object",
-        r"no endpoints|multimodal|image input|vision|image\b.{0,40}(exceeds|maximum|max|limit|at most)|at most \d+ image",
+        r"no endpoints|multimodal|image input|vision",
+        r"image\b.{0,40}(exceeds|maximum|max|limit|at most)|at most \d+ image",
         r"function (call|response) turn|expected an id\b|items? (with id|are not persisted)",
         r"streaming is (required|mandatory)|too many tools|array_above_max|'tools'.{0,20}too long",
     ),

@@ -16,6 +16,7 @@ from shared_libs.atomic.llms.given import Returned, beside, keep, merged, needs_
 from shared_libs.atomic.llms.lenient import fitted, objects_in, parsed, words_in
 from shared_libs.atomic.llms.payload import decode, portable_id, portable_parameters
 from shared_libs.atomic.llms.pieces import CALL_FIELDS, CALL_TYPES, Calls, SaidCall, Text
+from shared_libs.atomic.llms.said_usage import SaidUsage
 from shared_libs.atomic.types import (
     ImagePart,
     LLMChunk,
@@ -110,69 +111,18 @@ def _as_call(part: dict[str, Any]) -> _ToolCall:
     return cast("_ToolCall", fitted(part, _ToolCall))
 
 
-class _InputDetails(msgspec.Struct):
-    cached_tokens: int | None = None
-    cache_read: int | None = None
-    cachedTokens: int | None = None  # noqa: N815 - the field's own name, as below
-
-
-class _Usage(msgspec.Struct):
-    """Tokens, under the names of every server; the cached ones are among those given."""
-
-    prompt_tokens: int | None = None
-    input_tokens: int | None = None
-    promptTokens: int | None = None  # noqa: N815
-    inputTokens: int | None = None  # noqa: N815
-    prompt_token_count: int | None = None
-    promptTokenCount: int | None = None  # noqa: N815
-    prompt_eval_count: int | None = None
-    completion_tokens: int | None = None
-    output_tokens: int | None = None
-    completionTokens: int | None = None  # noqa: N815
-    outputTokens: int | None = None  # noqa: N815
-    generated_tokens: int | None = None
-    candidates_token_count: int | None = None
-    candidatesTokenCount: int | None = None  # noqa: N815
-    eval_count: int | None = None
-    total_tokens: int | None = None
-    cached_tokens: int | None = None  # Moonshot
-    prompt_cache_hit_tokens: int | None = None  # DeepSeek
-    cache_read_input_tokens: int | None = None  # of Anthropic's models
-    num_cached_tokens: int | None = None  # vLLM
-    prompt_tokens_details: _InputDetails | None = None
-    input_tokens_details: _InputDetails | None = None
-
-    def neutral(self) -> Usage:
-        given, made, cached = (next(filter(None, counts(self)), 0) for counts in _COUNTS)
-        total = self.total_tokens or given + made
-        if total > given + made and not (given and made):  # one of the two was not told
-            given, made = given or total - made, made or total - given
-        details = self.prompt_tokens_details or self.input_tokens_details
-        if details is not None:
-            cached = details.cached_tokens or details.cache_read or details.cachedTokens or cached
-        return Usage(given, made, cached, total)
-
-
-_COUNTS = (
-    attrgetter(*_Usage.__struct_fields__[:7]),
-    attrgetter(*_Usage.__struct_fields__[7:15]),
-    attrgetter(*_Usage.__struct_fields__[16:20]),
-)
-"""The names of what was given, what was made, and what was cached."""
-
-
 class _Choice(msgspec.Struct):
     index: int | None = 0
     message: _Message | None = None
     delta: _Message | None = None
     text: str | None = None
     finish_reason: str | None = None
-    usage: _Usage | None = None
+    usage: SaidUsage | None = None
     error: Any = None
 
 
 class _Groq(msgspec.Struct):
-    usage: _Usage | None = None
+    usage: SaidUsage | None = None
     error: Any = None
 
 
@@ -185,7 +135,7 @@ class _Completion(msgspec.Struct):
 
     model: str | None = None
     choices: list[_Choice] | None = None
-    usage: _Usage | None = None
+    usage: SaidUsage | None = None
     error: Any = None
     object: str | None = None
     x_groq: _Groq | None = None
@@ -421,7 +371,7 @@ class OpenAIAnswer:
                     if more := beside(raw[position].get("function"), _FUNCTION_FIELDS):
                         call.given["function"] = more
 
-    def _count(self, usage: _Usage) -> None:
+    def _count(self, usage: SaidUsage) -> None:
         """Take the newest count that is one: some servers send zeros at the end."""
         counted = usage.neutral()
         if self._usage is None or counted.total_tokens:

@@ -223,6 +223,25 @@ class Attempt(msgspec.Struct, PlainData, frozen=True, gc=False, kw_only=True):
     usage: Usage | None = None
 
 
+class Stage(msgspec.Struct, PlainData, frozen=True, gc=False, kw_only=True):
+    """
+    What became of a step of a retrieval; a `reason` wherever it is not "ok".
+
+    `began_s` is when, in seconds after the retrieval began.
+    """
+
+    name: str
+    state: Literal["ok", "skipped", "late", "failed"]
+    elapsed_s: float = 0.0
+    reason: str = ""
+    began_s: float = 0.0
+
+    @property
+    def told(self) -> str:
+        """It in words: its name, what became of it, and why."""
+        return f"{self.name} {self.state}" + (f": {self.reason}" if self.reason else "")
+
+
 class LLMResponse(msgspec.Struct, PlainData, frozen=True, gc=False, kw_only=True):
     """
     A model's whole answer.

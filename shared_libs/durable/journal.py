@@ -79,6 +79,7 @@ class FactJournal:
         self._main = asyncio.current_task()
         self._told = {told for text in claim.events if (told := _identity(msgspec.json.decode(text))) is not None}
         self._untold: list[tuple[int, str]] = []
+        self._end: list[tuple[int, str]] = []
         self._telling: asyncio.TimerHandle | None = None
         self._writes: set[asyncio.Task[Any]] = set()
         self._write_turn = asyncio.Lock()
@@ -209,14 +210,18 @@ class FactJournal:
             kept = await persistently(lambda: self._holder.keep(self.claim, fact, events), while_=lambda: not self.lost)
             return bool(kept)
 
-    async def settle(self) -> Events:
-        """Wait for writes that have begun; return the events that are not written yet."""
+    async def settle(self, *, ends: bool) -> Events:
+        """
+        Wait for writes that have begun; return the events that are not written yet.
+
+        The run's end is one of them where `ends`: else it ended for this execution only.
+        """
         while self._writes:
             await asyncio.wait(self._writes)
         if self._telling is not None:
             self._telling.cancel()
         events, self._untold = self._untold, []
-        return events
+        return [*events, *self._end] if ends else events
 
     # events
 
@@ -233,7 +238,11 @@ class FactJournal:
             if event.result.status == "paused" and self.cancelled:
                 return False  # nobody is waited for any more
             self.result = event.result
-        self._untold.append((event.seq, to_json(folded(event, self.contents, self._answers))))
+        written = event.seq, to_json(folded(event, self.contents, self._answers))
+        if isinstance(event, RunFinished):
+            self._end = [written]  # it is told in the transaction that ends the run, and not before its result is there
+            return True
+        self._untold.append(written)
         if self._telling is None:
             wait_s = TELL_FOLLOWED_S if self.followed else TELL_S
             self._telling = self._loop.call_later(wait_s, self._tell)

@@ -406,7 +406,7 @@ class Worker:
         self, claim: Claim, journal: FactJournal | None, changes: Mapping[str, Any], events: Events = ()
     ) -> bool:
         if journal is not None:
-            events = await journal.settle()
+            events = await journal.settle(ends=changes.get("status") != "queued")
         moved = await persistently(
             lambda: self._holder.move(claim, changes, events), while_=lambda: journal is None or not journal.lost
         )

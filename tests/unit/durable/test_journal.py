@@ -11,6 +11,8 @@ import pytest
 from shared_libs.agents import ReActAgent
 from shared_libs.atomic import BaseTool, InProcessMemory, Message, tool
 from shared_libs.atomic.errors import RunInterrupted
+from shared_libs.atomic.events import RunFinished, Thought
+from shared_libs.atomic.results import AgentResult
 from shared_libs.atomic.scope import Scope, use_scope
 from shared_libs.atomic.types import LLMResponse, ToolCall, ToolResult
 from shared_libs.durable import journal as journal_module
@@ -97,12 +99,35 @@ def test_a_write_that_has_begun_is_not_cut_by_a_cancellation(url):
             asking.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await asking
-            await journal.settle()
+            await journal.settle(ends=False)
             rows = await database.one(ask("SELECT name FROM factory_facts"))
             await database.aclose()
             return [row["name"] for row in rows]
 
     assert asyncio.run(main()) == ["model.1"]
+
+
+@pytest.mark.promise("durable-seen")
+def test_the_end_is_told_in_the_transaction_that_ends_the_run_and_not_with_a_write_before_it(url):
+    """Else who follows it reads an end without a result, and who takes it over an end of a run that goes on."""
+
+    async def main():
+        async with opened(url) as store:
+            await submit(store, "r")
+            database, holder, claim = await claimed(url)
+            journal = FactJournal(claim, holder, Pulse())
+            result = AgentResult(run_id="r", status="answered", stop_reason="final_answer", answer="x")
+            journal.hear(Thought(run_id="r", seq=1, at_s=0.0, step=1, text="well"))
+            journal.hear(RunFinished(run_id="r", seq=2, at_s=0.0, result=result))
+            await journal.once("store", ToolResult, lambda: asyncio.sleep(0, ToolResult("stored")))
+            written = [event["type"] for event in await store.events("r")]
+            await database.aclose()
+            return written, await journal.settle(ends=False), await journal.settle(ends=True)
+
+    written, handed_over, ended = asyncio.run(main())
+    assert written == ["thought"]
+    assert handed_over == []
+    assert [seq for seq, _ in ended] == [2]
 
 
 @pytest.mark.promise("durable-once")

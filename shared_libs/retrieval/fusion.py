@@ -13,7 +13,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from shared_libs.retrieval.english import is_english
 from shared_libs.retrieval.types import Found
+from shared_libs.retrieval.words import latin, latin_words
 
 WEIGHTS: dict[str, float] = {"dense": 0.65, "lexical": 0.35, "graph": 0.3}
 FOREIGN: dict[str, float] = WEIGHTS | {"dense": 0.15, "lexical": 0.85}
@@ -50,10 +52,14 @@ def stretched(branches: Mapping[str, Sequence[Found]], weights: Mapping[str, flo
 
 
 def weights_for(question: str, *, english_first: bool) -> Mapping[str, float]:
-    """Return what each branch weighs: another language is told by one letter in twenty that English has not."""
+    """Return what each branch weighs: another language is told by its small words, or by letters that are not Latin."""
+    if not english_first:
+        return WEIGHTS
     letters = [sign for sign in question if sign.isalpha()]
-    foreign = sum(not sign.isascii() for sign in letters)
-    return FOREIGN if english_first and 20 * foreign >= len(letters) > 0 else WEIGHTS
+    strange = sum(not latin(sign) for sign in letters)
+    words = latin_words(question)
+    foreign = 20 * strange > len(letters) or is_english(words) is False
+    return FOREIGN if foreign else WEIGHTS
 
 
 def behind_the_head(order: Sequence[Found], anew: Sequence[Found], head: int = HEAD) -> list[Found]:

@@ -337,6 +337,10 @@ REQUIREMENTS: dict[str, Requirement] = {
     ),
     "given-up-unpaid": Requirement("a tool call that was given up asks no model any more", "the simulation, seed 5387"),
     "limits-exact": Requirement("every limit of a run is kept exactly", "contract"),
+    "time-told-on": Requirement(
+        "a model's server is told how long its answer is waited for, a little less than it is",
+        "issue: the service; gRPC deadlines",
+    ),
     "tools-taken": Requirement(
         "no schema of a tool makes a provider refuse a request: what is told fits all, what is checked is as given",
         "langchain-mcp-adapters #137; notion-mcp-server #340, freee-mcp #15, ogx #3004, claude-code #586",

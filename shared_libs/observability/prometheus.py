@@ -78,6 +78,7 @@ class PrometheusMetrics:
             events.StreamRestarted: self._stream_restarted,
             events.LoopBlocked: self._loop_blocked,
             events.Abandoned: self._was_abandoned,
+            events.RetrievalFinished: self._retrieval_finished,
             events.MemoryLoaded: lambda event: self._memory.labels("load").observe(event.elapsed_s),
             events.MemoryStored: lambda event: self._memory.labels("store").observe(event.elapsed_s),
             events.MemoryCompacted: lambda event: self._memory.labels("compact").observe(event.elapsed_s),
@@ -118,6 +119,9 @@ class PrometheusMetrics:
         self._tools = counter("tool_calls", "Tool calls that ended", "tool", "outcome")
         self._tool_seconds = seconds("tool", "Wall clock of a tool call", "tool")
         self._memory = seconds("memory", "Wall clock of a memory call", "operation")
+        self._retrieval = seconds("retrieval", "Wall clock of a question to a collection", "operation", "outcome")
+        self._stages = counter("retrieval_stages", "Steps of retrievals", "stage", "state")
+        self._stage_seconds = seconds("retrieval_stage", "Wall clock of a step of a retrieval", "stage")
         self._abandoned = counter("abandoned", "Calls that ignored their cancellation", "what")
         self._blocked = counter("loop_blocked", "Times that something held the event loop", "tool")
         self._blocked_seconds = counter("loop_blocked_seconds", "How long the event loop was held")
@@ -226,6 +230,14 @@ class PrometheusMetrics:
         tool = self._names("tool", event.tool, known_only=event.elapsed_s == 0)
         self._tools.labels(tool, "error" if event.is_error else "ok").inc(1, {"run_id": event.run_id[:64]})
         self._tool_seconds.labels(tool).observe(event.elapsed_s, {"run_id": event.run_id[:64]})
+
+    def _retrieval_finished(self, event: events.RetrievalFinished) -> None:
+        outcome = "cancelled" if event.error == "cancelled" else "error" if event.error else "ok"
+        self._retrieval.labels(event.operation, outcome).observe(event.elapsed_s, {"run_id": event.run_id[:64]})
+        for stage in event.stages:
+            self._stages.labels(stage.name, stage.state).inc()
+            if stage.state != "skipped":
+                self._stage_seconds.labels(stage.name).observe(stage.elapsed_s)
 
     def _loop_blocked(self, event: events.LoopBlocked) -> None:
         self._blocked.labels(self._names("tool", event.tool, known_only=not event.call_id)).inc()

@@ -19,6 +19,7 @@ from shared_libs.atomic.errors import (
 )
 from shared_libs.atomic.events import AttemptFinished, AttemptStarted
 from shared_libs.atomic.in_place import in_place
+from shared_libs.atomic.propagation import waited_until
 from shared_libs.atomic.resilience.health import ModelHealth
 from shared_libs.atomic.resilience.policy import Resilience
 from shared_libs.atomic.scope import current_scope
@@ -233,11 +234,12 @@ async def run_attempt(
         scope.emit(AttemptFinished(attempt=attempt))
 
     try:
-        if model.obeys:
-            result = await in_place(call.send(model, watch), watch)
-        else:
-            name, left = f"{model.provider}/{model.model}", model.health.left_running
-            result = await supervise(call.send(model, watch), watch, what="model", name=name, left_running=left)
+        with waited_until(total_at):
+            if model.obeys:
+                result = await in_place(call.send(model, watch), watch)
+            else:
+                name, left = f"{model.provider}/{model.model}", model.health.left_running
+                result = await supervise(call.send(model, watch), watch, what="model", name=name, left_running=left)
     except asyncio.CancelledError:
         book("cancelled")
         raise

@@ -57,7 +57,13 @@ def test_a_loop_that_is_late_each_time_refuses_what_matters_least_and_then_all_b
                     told[priority] = (problem.code, problem.kind.status, problem.retry_after_s)
             seen.append((told, lag.ready))
 
-        async with PrometheusMetrics().watching_the_loop(lag.look):
+        looks = asyncio.Queue()
+
+        def look(late_s):
+            lag.look(late_s)
+            looks.put_nowait(lag.refuses)
+
+        async with PrometheusMetrics().watching_the_loop(look):
             await asyncio.sleep(1)
             loop.pass_by(3)  # something held it, once
             await asyncio.sleep(0.2)
@@ -68,8 +74,8 @@ def test_a_loop_that_is_late_each_time_refuses_what_matters_least_and_then_all_b
             async with busy(0.3):
                 began_at = loop.time()
                 for refused in ("sheddable", "default"):
-                    while lag.refuses != refused:
-                        await asyncio.sleep(0.1)
+                    while await looks.get() != refused:
+                        pass
                     await taken()
                     took_s.append(loop.time() - began_at)
             await asyncio.sleep(0.5)

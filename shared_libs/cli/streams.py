@@ -12,15 +12,20 @@ class CannotWriteError(Exception):
 
 
 class _Answer(io.FileIO):
-    """Stdout: what it cannot take (a full disk) is told in a sentence; a reader that has gone, as always."""
+    """Stdout: that it cannot take something (a full disk) is told in a sentence, once; a gone reader as always."""
+
+    _failed = False
 
     def write(self, data: object) -> int:
         """Write, and say why where that fails."""
+        if self._failed:
+            return memoryview(data).nbytes  # type: ignore[arg-type]
         try:
             return super().write(data)  # type: ignore[arg-type]
         except BrokenPipeError:
             raise
         except OSError as error:
+            self._failed = True
             raise CannotWriteError(f"stdout cannot be written: {error.strerror}") from error
 
 

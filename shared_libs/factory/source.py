@@ -82,7 +82,8 @@ def not_there(path: FilePath, as_written: str, *, but: tuple[str, ...] = ()) -> 
     """Say that a file is not there, and the nearest YAML beside it that is, but for names that end in one of `but`."""
     beside = [file.name for file in path.parent.glob("*.y*ml") if not file.name.endswith(but)]
     near = nearest(path.name, beside)
-    hint = f"; did you mean '{as_written.removesuffix(path.name)}{printable(near)}'?" if near else ""
+    meant = printable(f"{as_written.removesuffix(path.name)}{near}", limit=4096)
+    hint = f"; did you mean '{meant}'?" if near else ""
     return f"{printable(str(path), limit=4096)}: there is no such file{hint}"
 
 
@@ -92,7 +93,7 @@ def _text_of(path: str | FilePath) -> tuple[str, str]:
         with FilePath(path).open("rb") as file:
             content = file.read(MAX_BYTES + 1)
     except FileNotFoundError:
-        raise ConfigError([not_there(FilePath(path), name)]) from None
+        raise ConfigError([not_there(FilePath(path), str(path))]) from None
     except IsADirectoryError:
         raise ConfigError([f"{name}: is a folder; name the YAML file in it"]) from None
     except (OSError, ValueError) as error:

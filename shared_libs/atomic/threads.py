@@ -61,6 +61,7 @@ class Job:
             known = isinstance(caught, Exception | RunInterrupted)
             error = caught if known else ToolError(in_words(caught))
         self.running = False
+        self._crew.through()  # before anybody hears of it: the next call, made at once, needs no second thread
         with contextlib.suppress(RuntimeError):  # the loop was closed meanwhile: nobody waits any more
             self._loop.call_soon_threadsafe(self._settle, value, error)
 
@@ -168,6 +169,12 @@ class _Crew:
                 "a higher limit of threads, would help"
             ) from error
         self.threads += 1
+        self.idle += 1
+
+    def through(self) -> None:
+        """Count the current thread as idle."""
+        with self._changed:
+            self.idle += 1
 
     def _work(self) -> None:
         while (job := self._next()) is not None:
@@ -178,10 +185,10 @@ class _Crew:
         """Wait for a job; None when this thread is to end."""
         with self._changed:
             while not self._queue:
-                self.idle += 1
                 told = not self._closed and self._changed.wait(self._idle_s)
-                self.idle -= 1
                 if not self._queue and not told:
                     self.threads -= 1
+                    self.idle -= 1
                     return None
+            self.idle -= 1
             return self._queue.popleft()

@@ -61,7 +61,7 @@ def guard_streams() -> None:
         if isinstance(raw, io.FileIO):
             guarded = kind(raw.fileno(), "w", closefd=False)
             text = io.TextIOWrapper(
-                guarded if buffer is raw else io.BufferedWriter(guarded),  # type: ignore[arg-type]
+                guarded if buffer is raw else io.BufferedWriter(guarded),
                 stream.encoding,
                 stream.errors,
                 line_buffering=stream.line_buffering,

@@ -205,8 +205,9 @@ class Attempt(msgspec.Struct, PlainData, frozen=True, gc=False, kw_only=True):
     """
     One request to a model: a row of the ledger that equals what the server saw.
 
-    Times are seconds from the start of the run, or of the call outside a run. `outcome` is "ok", "cancelled" or the
-    kind of the error (see `LLMError.kind`); `why` says it in words; `waited_s` is the pause before this attempt.
+    Times are seconds from the start of the run, or of the call outside a run. `outcome` is "ok", "cancelled",
+    "lost" (with a process of a durable run) or the kind of the error (see `LLMError.kind`); `why` says it in words;
+    `waited_s` is the pause before this attempt.
     `usage` is None where the provider told none, as most do of what failed.
     """
 

@@ -385,7 +385,7 @@ class Worker:
         if not await self._move(claim, journal, kept | {"began_at": NOW}):
             return None
         return msgspec.structs.replace(
-            claim, state=result.state, segment=segment, facts={}, events=[], elapsed_s=0.0, decisions={}
+            claim, state=result.state, segment=segment, facts={}, asked=[], events=[], elapsed_s=0.0, decisions={}
         )
 
     async def _hand_over(self, claim: Claim, journal: FactJournal) -> None:

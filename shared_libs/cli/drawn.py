@@ -36,7 +36,7 @@ def print_answer(answer: str, stream: TextIO) -> None:
     """Print an answer on a terminal; what could steer it is taken out, and what is no Markdown stays as it is."""
     text = printable(answer)
     # links are written out: a text that hides another address is not to be believed
-    drawn = Text(text)
+    drawn: Markdown | Text = Text(text)
     if len(text) <= MAX_DRAWN and _MARKDOWN.search(text):
         drawn = _Lines(text, hyperlinks=False, code_theme="bw")
     console = Console(file=stream, highlight=False)

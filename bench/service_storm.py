@@ -348,7 +348,7 @@ async def rolling(weather: Weather) -> str:
 
 
 async def outage(weather: Weather) -> str:
-    """PostgreSQL away for twenty seconds: keys, budgets and runs are there."""
+    """PostgreSQL away for a minute: keys, budgets and runs are there."""
     from shared_libs.service.key_format import Key
     from shared_libs.service.key_rows import KeyRow, now
     from shared_libs.service.key_store import key_store
@@ -380,7 +380,7 @@ async def outage(weather: Weather) -> str:
 
             told.append(f"before {await some(3)}")
             await asyncio.to_thread(server.stop)
-            told.append(f"away {await some(20)}")
+            told.append(f"away {await some(60)}")
             async with client.get(f"{weather.url}/v1/agents", headers={"authorization": f"Bearer {unknown}"}) as answer:
                 told.append(f"a key that nobody has read {answer.status}")
             await asyncio.to_thread(server.start)

@@ -37,7 +37,7 @@ BATCH = 500
 """Events of a batch at the most."""
 
 FIRST_WAIT_S = 0.5
-LONGEST_WAIT_S = 30.0
+LONGEST_WAIT_S = 5.0
 """The waits between two tries while the database is away; each is twice the one before."""
 
 TIDY_S = 3_600.0

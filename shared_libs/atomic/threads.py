@@ -119,7 +119,13 @@ class Threads:
 
 
 class _Crew:
-    """The threads themselves. They know this and not their owner, which may go while they wait."""
+    """
+    The threads themselves. They know this and not their owner, which may go while they wait.
+
+    Of many jobs that come at once each wakes no thread of its own: they would all want the interpreter at the same time,
+    and be switched to and fro. One is woken, and whoever takes a job while more are left wakes the next before it begins.
+    The one that has waited shortest is woken first, so the others come to their end.
+    """
 
     def __init__(self, name: str, limit: int, idle_s: float) -> None:
         self._name = name
@@ -134,35 +140,48 @@ class _Crew:
         self.idle = 0
         self._closed = False
         self._queue: deque[Job] = deque()
-        self._changed = threading.Condition()
+        self._lock = threading.Lock()
+        self._asleep: list[threading.Lock] = []
+        self._is_coming = False
+        """Whether a thread has been woken and has not looked at the queue yet."""
 
     def add(self, job: Job) -> None:
         """Queue a job, and see that there is a thread for it."""
-        with self._changed:
+        with self._lock:
             self._closed = False
-            if self.idle <= len(self._queue) and self.threads < self._limit:
+            if not self._is_coming and not self._wakes_one() and self.threads < self._limit:
                 self._start_one()
             self._queue.append(job)
-            self._changed.notify()
 
     def withdraw(self, job: Job) -> None:
         """Take back a job that no thread has begun."""
-        with self._changed:
+        with self._lock:
             if job in self._queue:
                 self._queue.remove(job)
                 job.running = False
 
     def close(self) -> None:
         """Let idle threads end."""
-        with self._changed:
+        with self._lock:
             self._closed = True
-            self._changed.notify_all()
+            while self._asleep:
+                self._asleep.pop().release()
+
+    def _wakes_one(self) -> bool:
+        """Wake an idle thread, if there is any; under the lock."""
+        if self._asleep:
+            self._is_coming = True
+            self._asleep.pop().release()
+        return self._is_coming
 
     def _start_one(self) -> None:
+        """Start a thread; under the lock."""
         thread = threading.Thread(target=self._work, name=f"factory-{self._name}", daemon=True)
+        self._is_coming = True  # it says itself that it has come
         try:
             thread.start()
         except RuntimeError as error:
+            self._is_coming = False
             raise ToolError(
                 f"{self._name} was not started: the system gives no further thread ({error}); fewer calls at once, or "
                 "a higher limit of threads, would help"
@@ -170,18 +189,38 @@ class _Crew:
         self.threads += 1
 
     def _work(self) -> None:
-        while (job := self._next()) is not None:
+        sleep = threading.Lock()
+        sleep.acquire()  # it is awake
+        self._is_coming = False
+        while (job := self._next(sleep)) is not None:
             job.run()
             del job  # an idle thread holds nothing of its last call
 
-    def _next(self) -> Job | None:
+    def _next(self, sleep: threading.Lock) -> Job | None:
         """Wait for a job; None when this thread is to end."""
-        with self._changed:
+        with self._lock:
             while not self._queue:
-                self.idle += 1
-                told = not self._closed and self._changed.wait(self._idle_s)
-                self.idle -= 1
-                if not self._queue and not told:
+                if (self._closed or not self._slept(sleep)) and not self._queue:
                     self.threads -= 1
                     return None
-            return self._queue.popleft()
+            job = self._queue.popleft()
+            if self._queue and not self._is_coming and not self._wakes_one() and self.threads < self._limit:
+                with contextlib.suppress(ToolError):  # then the next waits for this one
+                    self._start_one()
+            return job
+
+    def _slept(self, sleep: threading.Lock) -> bool:
+        """Sleep without the lock that is held; whether somebody woke it."""
+        self.idle += 1
+        self._asleep.append(sleep)
+        self._lock.release()
+        woken = sleep.acquire(timeout=self._idle_s)
+        self._lock.acquire()
+        self.idle -= 1
+        if woken or sleep not in self._asleep:
+            if not woken:
+                sleep.acquire()  # it was woken in the very moment in which it would have ended
+            self._is_coming = False
+            return True
+        self._asleep.remove(sleep)
+        return False

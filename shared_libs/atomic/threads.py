@@ -122,9 +122,9 @@ class _Crew:
     """
     The threads themselves. They know this and not their owner, which may go while they wait.
 
-    Of many jobs that come at once each wakes no thread of its own: they would all want the interpreter at the same time,
-    and be switched to and fro. One is woken, and whoever takes a job while more are left wakes the next before it begins.
-    The one that has waited shortest is woken first, so the others come to their end.
+    Of many jobs that come at once each wakes no thread of its own: they would all want the interpreter at the same
+    time, and be switched to and fro. One is woken, and whoever takes a job while more are left wakes the next before it
+    begins. The one that has waited shortest is woken first, so that the others come to their end.
     """
 
     def __init__(self, name: str, limit: int, idle_s: float) -> None:
@@ -191,23 +191,26 @@ class _Crew:
     def _work(self) -> None:
         sleep = threading.Lock()
         sleep.acquire()  # it is awake
+        self._lock.acquire()
         self._is_coming = False
         while (job := self._next(sleep)) is not None:
+            self._lock.release()
             job.run()
             del job  # an idle thread holds nothing of its last call
+            self._lock.acquire()
+        self.threads -= 1
+        self._lock.release()
 
     def _next(self, sleep: threading.Lock) -> Job | None:
-        """Wait for a job; None when this thread is to end."""
-        with self._lock:
-            while not self._queue:
-                if (self._closed or not self._slept(sleep)) and not self._queue:
-                    self.threads -= 1
-                    return None
-            job = self._queue.popleft()
-            if self._queue and not self._is_coming and not self._wakes_one() and self.threads < self._limit:
-                with contextlib.suppress(ToolError):  # then the next waits for this one
-                    self._start_one()
-            return job
+        """Wait for a job; None when this thread is to end; under the lock."""
+        while not self._queue:
+            if (self._closed or not self._slept(sleep)) and not self._queue:
+                return None
+        job = self._queue.popleft()
+        if self._queue and not self._is_coming and not self._wakes_one() and self.threads < self._limit:
+            with contextlib.suppress(ToolError):  # then the next waits for this one
+                self._start_one()
+        return job
 
     def _slept(self, sleep: threading.Lock) -> bool:
         """Sleep without the lock that is held; whether somebody woke it."""

@@ -177,7 +177,7 @@ class Programs:
                 if ready in line:
                     return process, line
             if process.returncode is not None:
-                sys.exit(f"`factory {words[0]}` ended by itself: {log.read_text()}")
+                sys.exit(f"`factory {words[0]}` ended by itself ({process.returncode}): {log.read_text()}")
             await asyncio.sleep(0.05)
 
 

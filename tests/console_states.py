@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 
 from shared_libs.atomic import events as e
 from shared_libs.atomic.results import Action, AgentResult, StillRunning
-from shared_libs.atomic.types import Attempt, LLMResponse, Message, ToolCall, ToolSpec, Usage
+from shared_libs.atomic.types import Attempt, LLMResponse, Message, Stage, ToolCall, ToolSpec, Usage
 
 BEGAN = "2026-11-27T08:00:00+00:00"
 QUESTION = "Which delays at EWR were due to the weather?"
@@ -185,12 +185,25 @@ def cited() -> list[e.AgentEvent]:
     text = "Everyone has 25 days of leave a year."
     passage = {"cite": "0123abcd", "title": "Leave", "source": "leave.md", "start": 0, "end": len(text), "text": text}
     content = json.dumps({"passages": [passage]})
+    stages = (
+        Stage(name="embed", state="ok", elapsed_s=0.06, began_s=0.01),
+        Stage(name="lexical", state="ok", elapsed_s=0.02, began_s=0.01),
+        Stage(name="dense", state="ok", elapsed_s=0.11, began_s=0.07),
+        Stage(
+            name="graph", state="late", elapsed_s=0.15, began_s=0.03, reason="graph store did not expand within 0.15 s"
+        ),
+    )
+    answered = e.RetrievalFinished(
+        operation="retrieve", collection="handbook", started=4, elapsed_s=0.2, found=1, stages=stages
+    )
     result = ended("cited", answer="25 days [0123abcd], and a bonus [deadbeef].", elapsed_s=2.0)
     return numbered(
         "cited",
         (0.0, started("clerk", "How many days of leave?")),
         (0.1, e.StepStarted(step=1)),
         (0.2, e.ToolStarted(step=1, tool="retrieval", input={"query": "leave"}, call_id="c1")),
+        (0.2, e.RetrievalStarted(operation="retrieve", collection="handbook", query="leave", k=6)),
+        (0.4, answered),
         (0.4, seen("retrieval", "c1", content, 0.2)),
         (2.0, e.RunFinished(result=result)),
     )

@@ -337,6 +337,10 @@ REQUIREMENTS: dict[str, Requirement] = {
     ),
     "given-up-unpaid": Requirement("a tool call that was given up asks no model any more", "the simulation, seed 5387"),
     "limits-exact": Requirement("every limit of a run is kept exactly", "contract"),
+    "time-told-on": Requirement(
+        "a model's server is told how long its answer is waited for, a little less than it is",
+        "issue: the service; gRPC deadlines",
+    ),
     "tools-taken": Requirement(
         "no schema of a tool makes a provider refuse a request: what is told fits all, what is checked is as given",
         "langchain-mcp-adapters #137; notion-mcp-server #340, freee-mcp #15, ogx #3004, claude-code #586",
@@ -635,6 +639,15 @@ REQUIREMENTS: dict[str, Requirement] = {
     ),
     "admit-feasible": Requirement(
         "what cannot come in time is refused at once, with the reason and when to come back", "litellm#21553, #14801"
+    ),
+    "admit-lag": Requirement(
+        "a process whose loop is late each time refuses sheddable work, then all that is not critical, with 503 and "
+        "when to come back; it is alive and not ready, and takes all again when it is in time",
+        "issue: the service; gateway 5.2; sre.google, handling overload",
+    ),
+    "metrics-service": Requirement(
+        "slots, queues, refusals by code, limits of teams and shedding are figures with labels that cannot grow",
+        "issue: the service; gateway 5.2; litellm PR #27272",
     ),
     "admit-slots": Requirement(
         "slots follow a provider's refusals and never its answers' length, and none is lost", "issue: the service"

@@ -315,12 +315,10 @@ class ReActAgent(parts.Parts, Generic[T]):
         run.listen(self.protocol.answer_start)
         name = f"model.{step}" if last_word is None else f"model.{step}.last"
         stream = stream or run.is_followed
-        known, hears = run.knows(name), run.hears(stream=stream)
+        hears = run.hears(stream=stream)
         with run.budget.reserved():
             ask = partial(self.llm.async_chat, messages, tools, on_chunk=hears, stream=stream, **options)
-            response = await run.once(name, LLMResponse, ask)
-        if known:
-            run.attempts += response.attempts
+            response = await run.asked_once(name, ask)
         run.budget.charge(response.usage, response.cost_usd)
         turn = self.protocol.read(response, run.specs)
         if run.shape is not None:

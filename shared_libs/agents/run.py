@@ -38,9 +38,9 @@ from shared_libs.atomic.llms.structured import OutputSchema, Wanted
 from shared_libs.atomic.resilience.attempt import ChunkSink
 from shared_libs.atomic.results import AgentResult, StillRunning
 from shared_libs.atomic.scope import Scope, current_scope
-from shared_libs.atomic.supervise import GRACE_S
+from shared_libs.atomic.supervise import GRACE_S, call_here
 from shared_libs.atomic.tools.base import BaseTool
-from shared_libs.atomic.types import Attempt, LLMChunk, ToolSpec
+from shared_libs.atomic.types import Attempt, LLMChunk, LLMResponse, ToolSpec
 from shared_libs.atomic.watchdog import WATCHDOG
 
 T = TypeVar("T")
@@ -212,6 +212,14 @@ class Run:
         """Do what is a fact of this run, or take it from the journal of a durable one, which has done it before."""
         return do() if self.journal is None else self.journal.once(name, kind, do)
 
+    async def asked_once(self, name: str, ask: Callable[[], Awaitable[LLMResponse]]) -> LLMResponse:
+        """Ask a model, as a fact; of an answer that is known the attempts are booked as they were."""
+        known = self.knows(name)
+        response = await self.once(name, LLMResponse, ask)
+        if known:
+            self.attempts += response.attempts
+        return response
+
     def knows(self, name: str) -> bool:
         """Whether the journal has a fact of this name: what is known needs no time."""
         return self.journal is not None and self.journal.knows(name)
@@ -248,7 +256,7 @@ class Run:
     def _hand_out(self, event: AgentEvent, sinks: Iterable[EventSink]) -> None:
         for sink in sinks:
             try:
-                sink(event)
+                call_here(sink, event)
             except (KeyboardInterrupt, RunInterrupted):
                 raise
             except BaseException:  # noqa: BLE001 - a listener is foreign code: it must not end the run

@@ -50,7 +50,7 @@ async def compact(run: Run, memory: BaseMemory | None) -> None:
             return LLMResponse(text="", cost_usd=0.0)
 
     if not old.lost:
-        response = await run.once(f"compact.{len(state.steps) + 1}", LLMResponse, sum_up)
+        response = await run.asked_once(f"compact.{len(state.steps) + 1}", sum_up)
         run.budget.charge(response.usage, response.cost_usd)
         state.digest = compaction.take(response, old, cut)
     run.emit(

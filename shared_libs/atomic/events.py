@@ -16,7 +16,7 @@ import msgspec
 from shared_libs.atomic.errors import MisuseError
 from shared_libs.atomic.plain_data import PlainData
 from shared_libs.atomic.results import AgentResult
-from shared_libs.atomic.types import Attempt, LLMResponse, Message, ToolSpec
+from shared_libs.atomic.types import Attempt, LLMResponse, Message, Stage, ToolSpec
 
 
 def _snake(name: str) -> str:
@@ -230,6 +230,39 @@ class ToolFinished(Event):
     elapsed_s: float
 
 
+class RetrievalStarted(Event):
+    """
+    A collection of documents is asked for the `k` best passages, or for so many rows of its graph.
+
+    `operation` is "search", "retrieve" (with what a graph and a reranker add) or "query" (Cypher), `query` what it is
+    asked.
+    """
+
+    operation: str
+    collection: str
+    query: str
+    k: int
+
+
+class RetrievalFinished(Event):
+    """
+    What a collection was asked, the event `started` (its `seq`) tells: it has answered, or could not.
+
+    `found` is how many passages or rows there were, `scores` the score of each passage by the id of its chunk, `error`
+    why there is no answer. `stages` are its steps, such as "embed", "dense", "lexical", "graph" and "rerank"; what of
+    them asks a model is told by the events of its requests, too.
+    """
+
+    operation: str
+    collection: str
+    started: int
+    elapsed_s: float
+    found: int = 0
+    scores: dict[str, float] = {}
+    stages: Sequence[Stage] = ()
+    error: str = ""
+
+
 class Abandoned(Event):
     """Something ignored its cancellation and was left behind: a tool, a memory call, a model request."""
 
@@ -300,6 +333,8 @@ AgentEvent = (
     | ToolStarted
     | ApprovalRequested
     | ToolFinished
+    | RetrievalStarted
+    | RetrievalFinished
     | Abandoned
     | AbandonedEnded
     | LoopBlocked

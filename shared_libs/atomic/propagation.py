@@ -1,12 +1,17 @@
 """
-What requests to the outside carry of the trace they belong to: W3C `traceparent`, where something traces.
+What requests to the outside carry: the trace they belong to, and how long their answer is waited for.
 
-The runtime knows no tracing library: what traces says here, once for the process, how the headers are written.
+The trace is W3C `traceparent`, where something traces. The runtime knows no tracing library: what traces says here,
+once for the process, how the headers are written. The time is `X-Request-Timeout`, in seconds: a gateway or an agent
+behind it may then answer with what it has, and no server need work on what nobody waits for any more.
 """
 
 from __future__ import annotations
 
+import asyncio
+import math
 from collections.abc import Callable
+from contextvars import ContextVar, Token
 
 Carrier = Callable[[dict[str, str]], object]
 """Writes the headers of the current trace into a mapping; it must not block."""
@@ -26,3 +31,38 @@ def trace_headers() -> dict[str, str]:
     for carrier in _carriers:
         carrier(headers)
     return headers
+
+
+PATIENCE = "X-Request-Timeout"
+"""The header that tells seconds left, as `factory serve` reads it."""
+
+MARGIN_SHARE = 0.05
+MOST_MARGIN_S = 1.0
+"""By how much sooner than it is given up an answer is asked for: it has to come back, too."""
+
+LEAST_S = 0.001
+"""What is told at the least: nothing is no number of seconds, and would be refused instead of being too late."""
+
+_until: ContextVar[float] = ContextVar("waited_until", default=math.inf)
+
+
+class waited_until:  # noqa: N801 - used like a function, a class because it is on the path of every call
+    """Tell requests made inside a `with` block until when their answer is waited for, on the loop's clock."""
+
+    __slots__ = ("_at", "_token")
+
+    def __init__(self, at: float) -> None:
+        self._at = at
+        self._token: Token[float]
+
+    def __enter__(self) -> None:
+        self._token = _until.set(self._at)
+
+    def __exit__(self, *_: object) -> None:
+        _until.reset(self._token)
+
+
+def patience_s() -> float | None:
+    """Return the seconds that a request made here and now gives its server; None where nothing bounds it."""
+    left_s = _until.get() - asyncio.get_running_loop().time()
+    return None if left_s == math.inf else max(LEAST_S, left_s - min(MOST_MARGIN_S, left_s * MARGIN_SHARE))

@@ -61,6 +61,7 @@ class Job:
             known = isinstance(caught, Exception | RunInterrupted)
             error = caught if known else ToolError(in_words(caught))
         self.running = False
+        self._crew.through()  # before anybody hears of it: the next call, made at once, needs no second thread
         with contextlib.suppress(RuntimeError):  # the loop was closed meanwhile: nobody waits any more
             self._loop.call_soon_threadsafe(self._settle, value, error)
 
@@ -137,19 +138,23 @@ class _Crew:
     def begin_anew(self) -> None:
         """Have no threads; a forked child has none, and what is queued is the parent's to do."""
         self.threads = 0
-        self.idle = 0
         self._closed = False
         self._queue: deque[Job] = deque()
         self._lock = threading.Lock()
         self._asleep: list[threading.Lock] = []
-        self._is_coming = False
-        """Whether a thread has been woken and has not looked at the queue yet."""
+        self._coming = 0
+        """Threads that are about to look at the queue: woken, just started, or through with a job."""
+
+    @property
+    def idle(self) -> int:
+        """Threads that have no job."""
+        return len(self._asleep) + self._coming
 
     def add(self, job: Job) -> None:
         """Queue a job, and see that there is a thread for it."""
         with self._lock:
             self._closed = False
-            if not self._is_coming and not self._wakes_one() and self.threads < self._limit:
+            if not self._coming and not self._wakes_one() and self.threads < self._limit:
                 self._start_one()
             self._queue.append(job)
 
@@ -160,70 +165,70 @@ class _Crew:
                 self._queue.remove(job)
                 job.running = False
 
+    def through(self) -> None:
+        """Count the current thread as idle."""
+        with self._lock:
+            self._coming += 1
+
     def close(self) -> None:
         """Let idle threads end."""
         with self._lock:
             self._closed = True
-            while self._asleep:
-                self._asleep.pop().release()
+            while self._wakes_one():
+                pass
 
     def _wakes_one(self) -> bool:
         """Wake an idle thread, if there is any; under the lock."""
-        if self._asleep:
-            self._is_coming = True
-            self._asleep.pop().release()
-        return self._is_coming
+        if not self._asleep:
+            return False
+        self._coming += 1
+        self._asleep.pop().release()
+        return True
 
     def _start_one(self) -> None:
         """Start a thread; under the lock."""
         thread = threading.Thread(target=self._work, name=f"factory-{self._name}", daemon=True)
-        self._is_coming = True  # it says itself that it has come
         try:
             thread.start()
         except RuntimeError as error:
-            self._is_coming = False
             raise ToolError(
                 f"{self._name} was not started: the system gives no further thread ({error}); fewer calls at once, or "
                 "a higher limit of threads, would help"
             ) from error
         self.threads += 1
+        self._coming += 1
 
     def _work(self) -> None:
         sleep = threading.Lock()
         sleep.acquire()  # it is awake
-        self._lock.acquire()
-        self._is_coming = False
         while (job := self._next(sleep)) is not None:
-            self._lock.release()
             job.run()
             del job  # an idle thread holds nothing of its last call
-            self._lock.acquire()
-        self.threads -= 1
-        self._lock.release()
 
     def _next(self, sleep: threading.Lock) -> Job | None:
-        """Wait for a job; None when this thread is to end; under the lock."""
-        while not self._queue:
-            if (self._closed or not self._slept(sleep)) and not self._queue:
-                return None
-        job = self._queue.popleft()
-        if self._queue and not self._is_coming and not self._wakes_one() and self.threads < self._limit:
-            with contextlib.suppress(ToolError):  # then the next waits for this one
-                self._start_one()
-        return job
+        """Wait for a job; None when this thread is to end."""
+        with self._lock:
+            self._coming -= 1
+            while not self._queue:
+                if (self._closed or not self._slept(sleep)) and not self._queue:
+                    self.threads -= 1
+                    return None
+            job = self._queue.popleft()
+            if self._queue and not self._coming and not self._wakes_one() and self.threads < self._limit:
+                with contextlib.suppress(ToolError):  # then the next waits for this one
+                    self._start_one()
+            return job
 
     def _slept(self, sleep: threading.Lock) -> bool:
         """Sleep without the lock that is held; whether somebody woke it."""
-        self.idle += 1
         self._asleep.append(sleep)
         self._lock.release()
         woken = sleep.acquire(timeout=self._idle_s)
         self._lock.acquire()
-        self.idle -= 1
-        if woken or sleep not in self._asleep:
-            if not woken:
-                sleep.acquire()  # it was woken in the very moment in which it would have ended
-            self._is_coming = False
-            return True
-        self._asleep.remove(sleep)
-        return False
+        if not woken and sleep in self._asleep:
+            self._asleep.remove(sleep)
+            return False
+        if not woken:
+            sleep.acquire()  # it was woken in the very moment in which it would have ended
+        self._coming -= 1
+        return True

@@ -205,8 +205,9 @@ class Attempt(msgspec.Struct, PlainData, frozen=True, gc=False, kw_only=True):
     """
     One request to a model: a row of the ledger that equals what the server saw.
 
-    Times are seconds from the start of the run, or of the call outside a run. `outcome` is "ok", "cancelled" or the
-    kind of the error (see `LLMError.kind`); `why` says it in words; `waited_s` is the pause before this attempt.
+    Times are seconds from the start of the run, or of the call outside a run. `outcome` is "ok", "cancelled",
+    "lost" (with a process of a durable run) or the kind of the error (see `LLMError.kind`); `why` says it in words;
+    `waited_s` is the pause before this attempt.
     `usage` is None where the provider told none, as most do of what failed.
     """
 
@@ -221,6 +222,25 @@ class Attempt(msgspec.Struct, PlainData, frozen=True, gc=False, kw_only=True):
     first_token_s: float | None = None
     ended_s: float = 0.0
     usage: Usage | None = None
+
+
+class Stage(msgspec.Struct, PlainData, frozen=True, gc=False, kw_only=True):
+    """
+    What became of a step of a retrieval; a `reason` wherever it is not "ok".
+
+    `began_s` is when, in seconds after the retrieval began.
+    """
+
+    name: str
+    state: Literal["ok", "skipped", "late", "failed"]
+    elapsed_s: float = 0.0
+    reason: str = ""
+    began_s: float = 0.0
+
+    @property
+    def told(self) -> str:
+        """It in words: its name, what became of it, and why."""
+        return f"{self.name} {self.state}" + (f": {self.reason}" if self.reason else "")
 
 
 class LLMResponse(msgspec.Struct, PlainData, frozen=True, gc=False, kw_only=True):

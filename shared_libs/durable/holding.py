@@ -13,7 +13,7 @@ from typing import Any
 from shared_libs.durable.database import CLOCK, Database, Script, ask
 from shared_libs.durable.folding import kept_name
 from shared_libs.durable.jobs import Claim, Held, WorkerCounts
-from shared_libs.durable.keeping import HELD, Entry, Events, Fact, Keeper, told
+from shared_libs.durable.keeping import ASKED, HELD, Entry, Events, Fact, Keeper, told
 from shared_libs.durable.store import DECIDED, RUN_CHANNEL, WORKER_CHANNEL, called, read_json
 
 NOW = object()
@@ -129,7 +129,9 @@ class Holder:
                 "SELECT seq, event FROM factory_events WHERE run_id = $1 AND seq > $2 ORDER BY seq", run_id, before
             )
             decisions = yield ask(DECIDED, run_id)
-            ((count,),) = yield ask("SELECT count(*) AS n FROM factory_facts WHERE run_id = $1", run_id)
+            ((count,),) = yield ask(
+                f"SELECT count(*) AS n FROM factory_facts WHERE run_id = $1 AND name NOT LIKE '{ASKED}%'", run_id
+            )
             deaths = row["deaths"] + 1 if count == row["facts_then"] else 0
             yield ask("UPDATE factory_jobs SET deaths = $2, facts_then = $3 WHERE run_id = $1", run_id, deaths, count)
         return Claim(
@@ -147,7 +149,8 @@ class Holder:
             segment=row["segment"],
             state=state,
             decisions={one["call_id"]: read_json(one["decision"]) for one in decisions},
-            facts={one["name"]: one["value"] for one in facts},
+            facts={one["name"]: one["value"] for one in facts if not one["name"].startswith(ASKED)},
+            asked=[(one["name"], float(one["value"])) for one in facts if one["name"].startswith(ASKED)],
             events=[one["event"] for one in events],
             last_event=events[-1]["seq"] if events else before,
             cancelled=row["cancel_at"] is not None,
@@ -156,12 +159,12 @@ class Holder:
             extras=read_json(row["extras"]) or {},
         )
 
-    async def keep(self, claim: Claim, fact: Fact | None, events: Events) -> bool:
-        """Record a fact and the events that were told until then; False where the run is not this worker's any more."""
+    async def keep(self, claim: Claim, facts: Sequence[Fact], events: Events) -> bool:
+        """Record facts and the events that were told until then; False where the run is not this worker's any more."""
         began = time.perf_counter()
-        held = await self._keeper.keep(Entry(claim.run_id, claim.epoch, claim.segment, fact, events))
-        if fact is not None:
-            self.counts.facts += 1
+        held = await self._keeper.keep(Entry(claim.run_id, claim.epoch, claim.segment, facts, events))
+        if facts:
+            self.counts.facts += len(facts)
             self.counts.facts_s += time.perf_counter() - began
         return held
 

@@ -56,6 +56,7 @@ class Claim(msgspec.Struct, frozen=True, kw_only=True):
 
     `elapsed_s` is the time since this part of the run began first, by the database's clock. `state` is what an earlier
     part left to go on from, and `decisions` what has been decided of its calls. `followed` is whether somebody does.
+    `asked` are notes of questions to a model (`ASKED`).
     """
 
     run_id: str
@@ -73,6 +74,7 @@ class Claim(msgspec.Struct, frozen=True, kw_only=True):
     state: dict[str, Any] | None
     decisions: dict[str, Any]
     facts: dict[str, str]
+    asked: list[tuple[str, float]]
     events: list[str]
     last_event: int
     cancelled: bool

@@ -9,16 +9,17 @@ from typing import Any, Protocol, TypeVar
 
 import msgspec
 
-from shared_libs.atomic.errors import RunInterrupted
-from shared_libs.atomic.events import AgentEvent, RunFinished, TextDelta, ThinkingDelta
+from shared_libs.atomic.errors import LLMError, RunInterrupted
+from shared_libs.atomic.events import AgentEvent, AttemptFinished, RunFinished, TextDelta, ThinkingDelta
 from shared_libs.atomic.results import AgentResult
-from shared_libs.atomic.types import LLMResponse, ToolResult
+from shared_libs.atomic.scope import current_scope
+from shared_libs.atomic.types import Attempt, LLMResponse, ToolResult
 from shared_libs.durable.beat import clock
 from shared_libs.durable.database import StoreUnavailable, persistently
 from shared_libs.durable.folding import folded, kept_name
 from shared_libs.durable.holding import Holder
 from shared_libs.durable.jobs import Claim
-from shared_libs.durable.keeping import Events, Fact
+from shared_libs.durable.keeping import ASKED, Events, Fact
 from shared_libs.durable.store import to_json
 
 T = TypeVar("T")
@@ -79,6 +80,8 @@ class FactJournal:
         self._main = asyncio.current_task()
         self._told = {told for text in claim.events if (told := _identity(msgspec.json.decode(text))) is not None}
         self._untold: list[tuple[int, str]] = []
+        self._end: list[tuple[int, str]] = []
+        self._asking: dict[str, Fact] = {}
         self._telling: asyncio.TimerHandle | None = None
         self._writes: set[asyncio.Task[Any]] = set()
         self._write_turn = asyncio.Lock()
@@ -135,7 +138,7 @@ class FactJournal:
         self._made += 1
         self._doing.add(task)
         try:
-            value = _cut(await do())
+            value = _cut(await (self._ask(kept, do) if kind is LLMResponse else do()))
             await self._keep(Fact(kept, to_json(value)))
             if inside:
                 await self._may_begin(inside=True)
@@ -146,6 +149,40 @@ class FactJournal:
                     self._settled.set()
         self._heard_of(name, value)
         return value
+
+    async def _ask(self, name: str, do: Callable[[], Awaitable[Any]]) -> Any:
+        """Ask a model, and note that; an answer that was lost with a process before this one is booked."""
+        asked_s = self._loop.time() - self._started
+        self._asking[name] = Fact(f"{ASKED}{self.claim.epoch} {name}", to_json(asked_s))
+        self._tell_soon()
+        try:
+            response = await do()
+        except LLMError as error:
+            self._book_lost(name, error.provider, error.model)
+            raise
+        finally:
+            self._asking.pop(name, None)
+        lost = self._book_lost(name, response.provider, response.requested_model)
+        return msgspec.structs.replace(response, attempts=(*response.attempts, *lost)) if lost else response
+
+    def _book_lost(self, name: str, provider: str, model: str) -> list[Attempt]:
+        """Tell of the requests to a model of which no answer was recorded: the ledger says what the server saw."""
+        lost = [
+            Attempt(
+                provider=provider,
+                model=model,
+                number=1,
+                outcome="lost",
+                why="its process ended before the answer was recorded: it is asked again, and paid twice",
+                started_s=asked_s,
+                ended_s=asked_s,
+            )
+            for note, asked_s in self.claim.asked
+            if note.removeprefix(ASKED).partition(" ")[2] == name
+        ]
+        for attempt in lost:
+            current_scope().emit(AttemptFinished(attempt=attempt))
+        return lost
 
     def may_begin(self) -> None:
         """
@@ -203,20 +240,27 @@ class FactJournal:
     async def _write(self, fact: Fact | None) -> bool:
         async with self._write_turn:  # events are written in their order
             events, self._untold = self._untold, []
+            facts = [*self._asking.values(), *([] if fact is None else [fact])]
+            self._asking.clear()
             if self._telling is not None:
                 self._telling.cancel()
                 self._telling = None
-            kept = await persistently(lambda: self._holder.keep(self.claim, fact, events), while_=lambda: not self.lost)
+            keep: Callable[[], Awaitable[bool]] = lambda: self._holder.keep(self.claim, facts, events)  # noqa: E731
+            kept = await persistently(keep, while_=lambda: not self.lost)
             return bool(kept)
 
-    async def settle(self) -> Events:
-        """Wait for writes that have begun; return the events that are not written yet."""
+    async def settle(self, *, ends: bool) -> Events:
+        """
+        Wait for writes that have begun; return the events that are not written yet.
+
+        The run's end is one of them where `ends`: else it ended for this execution only.
+        """
         while self._writes:
             await asyncio.wait(self._writes)
         if self._telling is not None:
             self._telling.cancel()
         events, self._untold = self._untold, []
-        return events
+        return [*events, *self._end] if ends else events
 
     # events
 
@@ -233,15 +277,22 @@ class FactJournal:
             if event.result.status == "paused" and self.cancelled:
                 return False  # nobody is waited for any more
             self.result = event.result
-        self._untold.append((event.seq, to_json(folded(event, self.contents, self._answers))))
+        written = event.seq, to_json(folded(event, self.contents, self._answers))
+        if isinstance(event, RunFinished):
+            self._end = [written]  # it is told in the transaction that ends the run, and not before its result is there
+            return True
+        self._untold.append(written)
+        self._tell_soon()
+        return True
+
+    def _tell_soon(self) -> None:
         if self._telling is None:
             wait_s = TELL_FOLLOWED_S if self.followed else TELL_S
             self._telling = self._loop.call_later(wait_s, self._tell)
-        return True
 
     def _tell(self) -> None:
         self._telling = None
-        if self.lost or not self._untold:
+        if self.lost or not (self._untold or self._asking):
             return
         writing = self._loop.create_task(self._write_events())
         self._writes.add(writing)

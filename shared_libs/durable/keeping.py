@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -29,24 +29,31 @@ Where a write takes so many seconds, it waits for something that may hold up one
 written beside it, over so many connections at most.
 """
 
+ASKED = "asked "
+"""
+Begins the names of notes that a model is asked: `asked EPOCH FACT`, and as its value the seconds since the run began.
+
+They are written with events that are written anyway. Where its fact is missing, an answer was paid and lost.
+"""
+
 HELD = "run_id = $1 AND epoch = $2 AND executor = $3 AND status = 'running'"
 
 _KEEP = f"""
     WITH given AS (
-        SELECT * FROM unnest($2::text[], $3::int[], $4::int[], $5::text[], $6::text[])
-            AS g (run_id, epoch, segment, name, value)),
+        SELECT DISTINCT * FROM unnest($2::text[], $3::int[]) AS g (run_id, epoch)),
     mine AS (
         SELECT j.run_id, j.epoch, j.followed_until > CLOCK AS followed FROM given
         JOIN factory_jobs j USING (run_id, epoch) WHERE j.executor = $1 AND j.status = 'running'
         ORDER BY j.run_id FOR NO KEY UPDATE OF j),
     fact AS (
         INSERT INTO factory_facts (run_id, name, segment, value)
-        SELECT g.run_id, g.name, g.segment, g.value FROM given g JOIN mine USING (run_id, epoch)
-        WHERE g.name IS NOT NULL ON CONFLICT DO NOTHING),
+        SELECT f.run_id, f.name, f.segment, f.value
+        FROM unnest($4::text[], $5::int[], $6::int[], $7::text[], $8::text[]) AS f (run_id, epoch, segment, name, value)
+        JOIN mine USING (run_id, epoch) ON CONFLICT DO NOTHING),
     told AS (
         INSERT INTO factory_events (run_id, seq, event)
         SELECT e.run_id, e.seq, e.event
-        FROM unnest($7::text[], $8::int[], $9::int[], $10::text[]) AS e (run_id, epoch, seq, event)
+        FROM unnest($9::text[], $10::int[], $11::int[], $12::text[]) AS e (run_id, epoch, seq, event)
         JOIN mine USING (run_id, epoch) ON CONFLICT DO NOTHING)
     SELECT run_id, epoch, CASE WHEN followed THEN pg_notify('{RUN_CHANNEL}', run_id) IS NULL END FROM mine"""
 
@@ -59,12 +66,12 @@ class Fact(msgspec.Struct, frozen=True):
 
 
 class Entry(NamedTuple):
-    """What is to be recorded of a run in its `epoch`: a fact, and the events that were told until then."""
+    """What is to be recorded of a run in its `epoch`: facts, and the events that were told until then."""
 
     run_id: str
     epoch: int
     segment: int
-    fact: Fact | None
+    facts: Sequence[Fact]
     events: Events
 
 
@@ -147,21 +154,23 @@ class Keeper:
         return await self._database.run(lambda: self._script(entries))
 
     def _statement(self, entries: Sequence[Entry]) -> Statement:
-        runs, epochs, segments = (list(column) for column in list(zip(*entries, strict=True))[:3])
-        names = [None if entry.fact is None else entry.fact.name for entry in entries]
-        values = [None if entry.fact is None else entry.fact.value for entry in entries]
+        runs = [(entry.run_id, entry.epoch) for entry in entries]
+        facts = [
+            (entry.run_id, entry.epoch, entry.segment, fact.name, fact.value)
+            for entry in entries
+            for fact in entry.facts
+        ]
         events = [(entry.run_id, entry.epoch, seq, text) for entry in entries for seq, text in entry.events]
-        columns = [list(column) for column in zip(*events, strict=True)] or [[], [], [], []]
-        return ask(_KEEP, self._executor, runs, epochs, segments, names, values, *columns)
+        return ask(_KEEP, self._executor, *_columns(runs, 2), *_columns(facts, 5), *_columns(events, 4))
 
     def _script(self, entries: Sequence[Entry]) -> Script[set[tuple[str, int]]]:
         held = set()
-        for run_id, epoch, segment, fact, events in entries:
+        for run_id, epoch, segment, facts, events in entries:
             mine = (run_id, epoch, self._executor)
             if not (yield ask(f"SELECT 1 FROM factory_jobs WHERE {HELD}", *mine)):
                 continue
             held.add((run_id, epoch))
-            if fact is not None:
+            for fact in facts:
                 yield ask(
                     """INSERT INTO factory_facts (run_id, name, segment, value) VALUES ($1, $2, $3, $4)
                        ON CONFLICT DO NOTHING""",
@@ -169,6 +178,10 @@ class Keeper:
                 )
             yield from told(run_id, events)
         return held
+
+
+def _columns(rows: Sequence[tuple[Any, ...]], count: int) -> list[list[Any]]:
+    return [list(column) for column in zip(*rows, strict=True)] or [[] for _ in range(count)]
 
 
 _Waiting = tuple[Entry, "asyncio.Future[bool]"]

@@ -257,8 +257,10 @@ class JobStore:
         )
         events = [msgspec.json.decode(row["event"]) for row in rows]
         if events and events[-1]["type"] == "run_finished" and events[-1]["result"] is None:
-            (end,) = await self.database.one(ask("SELECT result FROM factory_jobs WHERE run_id = $1", run_id))
-            events[-1]["result"] = read_json(end["result"])
+            ends = await self.database.one(ask("SELECT result FROM factory_jobs WHERE run_id = $1", run_id))
+            if not ends:
+                return []  # it has been forgotten meanwhile
+            events[-1]["result"] = read_json(ends[0]["result"])
         return await self._whole(run_id, events)
 
     async def _whole(self, run_id: str, written: list[dict[str, Any]]) -> list[dict[str, Any]]:

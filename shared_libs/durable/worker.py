@@ -385,7 +385,7 @@ class Worker:
         if not await self._move(claim, journal, kept | {"began_at": NOW}):
             return None
         return msgspec.structs.replace(
-            claim, state=result.state, segment=segment, facts={}, events=[], elapsed_s=0.0, decisions={}
+            claim, state=result.state, segment=segment, facts={}, asked=[], events=[], elapsed_s=0.0, decisions={}
         )
 
     async def _hand_over(self, claim: Claim, journal: FactJournal) -> None:
@@ -406,7 +406,7 @@ class Worker:
         self, claim: Claim, journal: FactJournal | None, changes: Mapping[str, Any], events: Events = ()
     ) -> bool:
         if journal is not None:
-            events = await journal.settle()
+            events = await journal.settle(ends=changes.get("status") != "queued")
         moved = await persistently(
             lambda: self._holder.move(claim, changes, events), while_=lambda: journal is None or not journal.lost
         )

@@ -147,6 +147,8 @@ def _tell(event: AgentEvent) -> _Told | None:
             return _tell_tool(event)
         case events.Abandoned() | events.AbandonedEnded() | events.LoopBlocked():
             return _tell_stuck(event)
+        case events.RetrievalStarted() | events.RetrievalFinished():
+            return _tell_retrieval(event)
         case events.LimitReached(stop_reason=stop_reason, why=why):
             return logging.WARNING, "limit reached", {"stop_reason": stop_reason, "why": why}
         case events.Warned(message=message):
@@ -173,6 +175,17 @@ def _tell_stuck(event: events.Abandoned | events.AbandonedEnded | events.LoopBlo
     if isinstance(event, events.AbandonedEnded):
         return logging.INFO, "ended late", facts | {"late_s": round(event.late_s, 3)}
     return logging.WARNING, "left running", facts
+
+
+def _tell_retrieval(event: events.RetrievalStarted | events.RetrievalFinished) -> _Told:
+    facts: dict[str, Any] = {"operation": event.operation, "collection": event.collection}
+    if isinstance(event, events.RetrievalStarted):
+        return logging.DEBUG, "collection asked", facts | {"query": event.query}
+    facts |= {"found": event.found, "elapsed_s": round(event.elapsed_s, 3)}
+    amiss = event.error or "; ".join(stage.told for stage in event.stages if stage.state in ("late", "failed"))
+    if amiss:
+        return logging.WARNING, "collection did not answer well", facts | {"why": redact_start(amiss, LONGEST_WHY)}
+    return logging.INFO, "collection answered", facts
 
 
 def _tell_tool(event: events.ToolStarted | events.ApprovalRequested | events.ToolFinished) -> _Told:

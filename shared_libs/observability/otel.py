@@ -83,6 +83,7 @@ class _Run:
     attempts: dict[tuple[str, str, int], list[_Open]] = field(default_factory=dict)
     answered: _Open | None = None
     tools: dict[str, _Open] = field(default_factory=dict)
+    retrievals: dict[int, _Open] = field(default_factory=dict)
 
     def at(self, seconds: float) -> int:
         return self.began_ns + int(seconds * 1e9)
@@ -146,6 +147,8 @@ class OpenTelemetry:
             events.ModelFinished: self._model_finished,
             events.ToolStarted: self._tool_started,
             events.ToolFinished: self._tool_finished,
+            events.RetrievalStarted: self._retrieval_started,
+            events.RetrievalFinished: self._retrieval_finished,
             events.MemoryLoaded: self._memory,
             events.MemoryStored: self._memory,
             events.MemoryCompacted: self._memory,
@@ -204,7 +207,7 @@ class OpenTelemetry:
         """Start a span below a context, by default the current one, and make it the current span."""
         operation: str = attributes.get("gen_ai.operation.name", "")
         kinds = self._trace.SpanKind
-        kind = kinds.CLIENT if operation in _ASKS_A_MODEL else kinds.INTERNAL
+        kind = kinds.CLIENT if operation in _CLIENTS else kinds.INTERNAL
         before = self._context.get_current() if below is None else below
         span = self._tracer.start_span(name, before, kind, attributes, start_time=run.at(at_s))
         self._context.attach(self._trace.set_span_in_context(span, before))
@@ -334,6 +337,46 @@ class OpenTelemetry:
         about = {"gen_ai.operation.name": "execute_tool", "gen_ai.provider.name": run.provider or SCOPE}
         self._duration.record(event.elapsed_s, about | ({"error.type": "tool_error"} if event.is_error else {}))
 
+    def _retrieval_started(self, run: _Run, event: events.RetrievalStarted) -> None:
+        attributes = {
+            "gen_ai.operation.name": "retrieval",
+            "gen_ai.data_source.id": event.collection,
+            "gen_ai.retrieval.top_k": event.k,
+            "gen_ai.agent.name": run.agent,
+            "factory.retrieval.operation": event.operation,
+        }
+        opened = self._open(run, f"retrieval {event.collection}", event.at_s, attributes)
+        if self._contents and opened.span.is_recording():
+            opened.told["gen_ai.retrieval.query.text"] = _json(event.query)
+        run.retrievals[event.seq] = opened
+
+    def _retrieval_finished(self, run: _Run, event: events.RetrievalFinished) -> None:
+        opened = run.retrievals.pop(event.started, None)
+        if opened is None:
+            return
+        began_s = event.at_s - event.elapsed_s
+        above = self._trace.set_span_in_context(opened.span, opened.before)
+        for stage in event.stages:
+            if stage.name in _STORES and stage.state != "skipped":
+                told = {"factory.retrieval.stage": stage.name, "factory.retrieval.state": stage.state}
+                from_s = began_s + stage.began_s
+                step = self._tracer.start_span(
+                    f"search {stage.name}", above, attributes=told, start_time=run.at(from_s)
+                )
+                if stage.state != "ok":
+                    step.set_status(self._trace.StatusCode.ERROR, _shown(stage.reason) or None)
+                step.end(run.at(from_s + stage.elapsed_s))
+        opened.told |= {"factory.retrieval.found": event.found}
+        if amiss := tuple(_shown(stage.told) for stage in event.stages if stage.state != "ok"):
+            opened.told["factory.retrieval.incomplete"] = amiss
+        if self._contents and opened.span.is_recording() and event.scores:
+            documents = [{"id": name, "score": score} for name, score in event.scores.items()]
+            opened.told["gen_ai.retrieval.documents"] = _json(documents)
+        failed = "cancelled" if event.error == "cancelled" else "retrieval_error" if event.error else ""
+        self._end(opened, run.at(event.at_s), failed, event.error)
+        about = {"gen_ai.operation.name": "retrieval", "gen_ai.provider.name": SCOPE}
+        self._duration.record(event.elapsed_s, about | ({"error.type": failed} if failed else {}))
+
     def _memory(self, run: _Run, event: events.MemoryLoaded | events.MemoryStored | events.MemoryCompacted) -> None:
         name = _MEMORY[type(event)]
         told: dict[str, Any] = {"factory.memory.operation": name, "factory.memory.messages": event.messages}
@@ -373,7 +416,10 @@ class OpenTelemetry:
         """End what is still open of a run, and the run."""
         now = time.time_ns() if last is None else run.at(last.at_s)
         self._settle(run)
-        left = [opened for waiting in run.attempts.values() for opened in waiting] + list(run.tools.values())
+        left = [opened for waiting in run.attempts.values() for opened in waiting] + [
+            *run.tools.values(),
+            *run.retrievals.values(),
+        ]
         for opened in left:
             self._end(opened, now, "cancelled")
         if run.step is not None:
@@ -383,7 +429,11 @@ class OpenTelemetry:
         self._end(run.run, now, last.result.stop_reason if last is not None and failed else "", why)
 
 
-_ASKS_A_MODEL = ("chat", "embeddings", "rerank")
+_CLIENTS = ("chat", "embeddings", "rerank", "retrieval")
+"""Operations that ask somebody else, a model or a collection."""
+
+_STORES = ("dense", "lexical", "graph")
+"""Steps of a retrieval that ask a store; those that ask a model are spans of their own already."""
 
 _MEMORY = {events.MemoryLoaded: "load", events.MemoryStored: "store", events.MemoryCompacted: "compact"}
 

@@ -34,7 +34,7 @@ LATE_S = 0.05
 
 LAG = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 5)
 
-LAG_EVERY_S = 0.5
+LAG_EVERY_S = 0.1
 """How often the lag of the loop is looked at."""
 
 MAX_RUNS = 10_000
@@ -78,6 +78,7 @@ class PrometheusMetrics:
             events.StreamRestarted: self._stream_restarted,
             events.LoopBlocked: self._loop_blocked,
             events.Abandoned: self._was_abandoned,
+            events.RetrievalFinished: self._retrieval_finished,
             events.MemoryLoaded: lambda event: self._memory.labels("load").observe(event.elapsed_s),
             events.MemoryStored: lambda event: self._memory.labels("store").observe(event.elapsed_s),
             events.MemoryCompacted: lambda event: self._memory.labels("compact").observe(event.elapsed_s),
@@ -118,6 +119,9 @@ class PrometheusMetrics:
         self._tools = counter("tool_calls", "Tool calls that ended", "tool", "outcome")
         self._tool_seconds = seconds("tool", "Wall clock of a tool call", "tool")
         self._memory = seconds("memory", "Wall clock of a memory call", "operation")
+        self._retrieval = seconds("retrieval", "Wall clock of a question to a collection", "operation", "outcome")
+        self._stages = counter("retrieval_stages", "Steps of retrievals", "stage", "state")
+        self._stage_seconds = seconds("retrieval_stage", "Wall clock of a step of a retrieval", "stage")
         self._abandoned = counter("abandoned", "Calls that ignored their cancellation", "what")
         self._blocked = counter("loop_blocked", "Times that something held the event loop", "tool")
         self._blocked_seconds = counter("loop_blocked_seconds", "How long the event loop was held")
@@ -152,15 +156,18 @@ class PrometheusMetrics:
             self._in_progress.labels(agent).dec()
 
     @asynccontextmanager
-    async def watching_the_loop(self) -> AsyncIterator[None]:
-        """Look at the lag of the running event loop every half second, as long as the context is open."""
+    async def watching_the_loop(self, tell: Callable[[float], object] | None = None) -> AsyncIterator[None]:
+        """Look how late the running event loop is ten times a second, and `tell` it, as long as the context is open."""
         loop = asyncio.get_running_loop()
         due = loop.time() + LAG_EVERY_S
         handle: asyncio.TimerHandle
 
         def look() -> None:
             nonlocal due, handle
-            self._lag.observe(max(0.0, loop.time() - due))
+            late_s = max(0.0, loop.time() - due)
+            self._lag.observe(late_s)
+            if tell is not None:
+                tell(late_s)
             due = loop.time() + LAG_EVERY_S
             handle = loop.call_at(due, look)
 
@@ -226,6 +233,14 @@ class PrometheusMetrics:
         tool = self._names("tool", event.tool, known_only=event.elapsed_s == 0)
         self._tools.labels(tool, "error" if event.is_error else "ok").inc(1, {"run_id": event.run_id[:64]})
         self._tool_seconds.labels(tool).observe(event.elapsed_s, {"run_id": event.run_id[:64]})
+
+    def _retrieval_finished(self, event: events.RetrievalFinished) -> None:
+        outcome = "cancelled" if event.error == "cancelled" else "error" if event.error else "ok"
+        self._retrieval.labels(event.operation, outcome).observe(event.elapsed_s, {"run_id": event.run_id[:64]})
+        for stage in event.stages:
+            self._stages.labels(stage.name, stage.state).inc()
+            if stage.state != "skipped":
+                self._stage_seconds.labels(stage.name).observe(stage.elapsed_s)
 
     def _loop_blocked(self, event: events.LoopBlocked) -> None:
         self._blocked.labels(self._names("tool", event.tool, known_only=not event.call_id)).inc()

@@ -20,8 +20,8 @@ from typing import Any
 
 import msgspec
 
+from shared_libs.atomic.command_lines import masked_arguments, without_secrets
 from shared_libs.atomic.secrets import names_a_secret
-from shared_libs.observability.redact_commands import masked_arguments, without_secrets
 from shared_libs.observability.redact_shapes import (
     AN_OPTION,
     INVISIBLE,

@@ -33,11 +33,12 @@ _STYLES: dict[Kind, str] = {
     "model": "blue",
     "wait": "bright_black",
     "tool": "cyan",
+    "retrieval": "yellow",
     "memory": "magenta",
 }
 _BAD: dict[Outcome, str] = {"error": "red", "left running": "yellow", "cancelled": "yellow", "cut off": "yellow"}
 _STATUS = {"answered": "green", "partial": "yellow", "cancelled": "yellow", "failed": "red", "unfinished": "yellow"}
-_BLOCKS: dict[Kind, str] = {"step": "─", "model": "█", "wait": "·", "tool": "▓", "memory": "▒"}
+_BLOCKS: dict[Kind, str] = {"step": "─", "model": "█", "wait": "·", "tool": "▓", "retrieval": "░", "memory": "▒"}
 _ASCII = str.maketrans({"─": "-", "█": "#", "▓": "=", "▒": "+", "│": "|", "·": ".", "→": ">", "…": "~", "░": ":"})
 
 

@@ -20,7 +20,7 @@ from shared_libs.observability.attribution import Attribution, Attributor
 from shared_libs.observability.redact import redact_data
 from shared_libs.observability.wording import counted, seconds, usage_words
 
-Kind = Literal["step", "model", "wait", "tool", "memory"]
+Kind = Literal["step", "model", "wait", "tool", "retrieval", "memory"]
 Outcome = Literal["ok", "error", "left running", "cancelled", "cut off"]
 
 
@@ -158,6 +158,8 @@ class _Builder:
                 self._line.rows.append(self._step)
             case events.ToolStarted() | events.ToolFinished() | events.Abandoned():
                 self._take_tool(event)
+            case events.RetrievalStarted() | events.RetrievalFinished():
+                self._take_retrieval(event)
             case events.MemoryLoaded() | events.MemoryStored():
                 self._take_memory(event)
             case events.RunFinished(result=result):
@@ -268,6 +270,21 @@ class _Builder:
                 if open_bar is not None:
                     open_bar.outcome = "left running"
                 self._note(f"{what} {name} ignored its cancellation and was left running")
+
+    def _take_retrieval(self, event: events.RetrievalStarted | events.RetrievalFinished) -> None:
+        label = f"{event.operation} {event.collection}"
+        if isinstance(event, events.RetrievalStarted):
+            self._begin(("retrieval", event.seq), "retrieval", label, event.at_s, [("Asked", event.query)])
+            return
+        found = self._open.pop(("retrieval", event.started), None)
+        bar = found or self._begin(None, "retrieval", label, event.at_s - event.elapsed_s, [])
+        bar.end_s, bar.note = event.at_s, f"{event.found} found"
+        for stage in event.stages:
+            bar.details.append((stage.name.capitalize(), f"{seconds(stage.elapsed_s)} · {stage.told}"))
+        if event.error:
+            bar.outcome = "cancelled" if event.error == "cancelled" else "error"
+            bar.note = ""
+            bar.details.append(("Error", event.error))
 
     def _take_memory(self, event: events.MemoryLoaded | events.MemoryStored) -> None:
         began_s = max(0.0, event.at_s - event.elapsed_s)

@@ -5,13 +5,14 @@ from typing import TYPE_CHECKING
 from shared_libs.lazy import lazy
 
 if TYPE_CHECKING:
+    from shared_libs.atomic.types import Stage
     from shared_libs.retrieval.chunking import Chunker
     from shared_libs.retrieval.citing import Citation, Cited, check_citations, citation_key
     from shared_libs.retrieval.collection import Collection
     from shared_libs.retrieval.files import find_files
     from shared_libs.retrieval.ports import DocumentStore, GraphStore, LexicalIndex, VectorStore
     from shared_libs.retrieval.stores import Stores, open_stores
-    from shared_libs.retrieval.types import Chunk, Document, Found, Hit, IndexProgress, Point, Retrieved, Space, Stage
+    from shared_libs.retrieval.types import Chunk, Document, Found, Hit, IndexProgress, Point, Retrieved, Space
 
 __all__ = [
     "Chunk",

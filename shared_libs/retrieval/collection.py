@@ -20,6 +20,7 @@ from shared_libs.retrieval.indexer import AnyDocument, Indexer, check_embeddings
 from shared_libs.retrieval.ports import POOL
 from shared_libs.retrieval.retriever import Retriever
 from shared_libs.retrieval.stores import Stores, open_stores
+from shared_libs.retrieval.telling import told
 from shared_libs.retrieval.types import (
     CollectionRow,
     Document,
@@ -32,6 +33,7 @@ from shared_libs.retrieval.types import (
     StoredChunk,
     document_id,
 )
+from shared_libs.retrieval.words import STEMMER
 
 MOST_HITS = 100
 """How many passages one search gives at most."""
@@ -288,10 +290,13 @@ class Collection:
 
         """
         query = read_query(cypher, parameters, rows=rows)
-        await self._there()
-        if self.stores.graph is None:
-            raise MisuseError(f"collection {self.name!r} has no graph store")
-        return await self.stores.graph.async_query(self._space, query)
+        with told("query", self.name, cypher, rows) as telling:
+            await self._there()
+            if self.stores.graph is None:
+                raise MisuseError(f"collection {self.name!r} has no graph store")
+            answer = await self.stores.graph.async_query(self._space, query)
+            telling.found = len(answer)
+        return answer
 
     async def aclose(self) -> None:
         """Close stores and models; using it afterwards opens them again."""
@@ -308,12 +313,17 @@ class Collection:
         if not 1 <= k <= MOST_HITS:
             raise MisuseError(f"k is a number from 1 to {MOST_HITS}, not {k!r}")
         checked = read_filter(where)
-        row = await self._there()
-        self._check_embedder(row)
-        space = msgspec.structs.replace(self._space, generation=row.generation)
-        graph = row.graph or (self.stores.graph is not None and self.stores.graph.apart)
-        steps = frozenset({"rerank", "graph"} if graph else {"rerank"}) if deep else frozenset[str]()
-        return await self._retriever.retrieve(space, question[:MAX_QUESTION], k, checked, steps=steps)
+        question = question[:MAX_QUESTION]
+        with told("retrieve" if deep else "search", self.name, question, k) as telling:
+            row = await self._there()
+            self._check_embedder(row)
+            space = msgspec.structs.replace(self._space, generation=row.generation)
+            graph = row.graph or (self.stores.graph is not None and self.stores.graph.apart)
+            steps = frozenset({"rerank", "graph"} if graph else {"rerank"}) if deep else frozenset[str]()
+            found = await self._retriever.retrieve(space, question, k, checked, steps=steps, began=telling.began)
+            telling.found, telling.stages = len(found.hits), found.stages
+            telling.scores = {hit.id: hit.score for hit in found.hits}
+        return found
 
     async def _made(self) -> CollectionRow:
         """Return the collection, made if need be."""
@@ -324,7 +334,7 @@ class Collection:
         return row
 
     async def _known(self) -> CollectionRow | None:
-        await load("numpy")  # before a thread of the pool does, and holds it against the event loop
+        await load("numpy", STEMMER)  # before a thread of the pool does, and holds it against the event loop
         return await self.stores.documents.async_collection(self._space)
 
     async def _there(self) -> CollectionRow:

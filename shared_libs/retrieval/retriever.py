@@ -21,15 +21,16 @@ from typing import Any, NamedTuple, TypeVar
 import msgspec
 
 from shared_libs.atomic.deadline import Deadline
-from shared_libs.atomic.errors import FactoryError, LLMError, MisuseError, RetrievalError, RetrievalUnavailable
+from shared_libs.atomic.errors import LLMError, MisuseError, RetrievalError, RetrievalUnavailable
 from shared_libs.atomic.llms.base import BaseLLMWrapper
 from shared_libs.atomic.scope import current_deadline, use_deadline
 from shared_libs.atomic.supervise import together
+from shared_libs.atomic.types import Stage
 from shared_libs.retrieval.filters import Where
 from shared_libs.retrieval.fusion import behind_the_head, stretched, weights_for
 from shared_libs.retrieval.planning import Plan, Usual, plan
 from shared_libs.retrieval.stores import Stores
-from shared_libs.retrieval.types import Found, Hit, Retrieved, Space, Stage, StoredChunk
+from shared_libs.retrieval.types import Found, Hit, Retrieved, Space, StoredChunk
 
 BRANCH = 50
 """Hits of each branch that are put together."""
@@ -72,7 +73,9 @@ class Retriever:
         self._reranker = reranker
         self._usual = Usual()
 
-    async def retrieve(self, space: Space, question: str, k: int, where: Where, *, steps: frozenset[str]) -> Retrieved:
+    async def retrieve(
+        self, space: Space, question: str, k: int, where: Where, *, steps: frozenset[str], began: float
+    ) -> Retrieved:
         """
         Return the `k` best passages.
 
@@ -82,12 +85,13 @@ class Retriever:
             k: how many passages.
             where: what their documents have to be.
             steps: of "graph" and "rerank" what is to be done where there is one.
+            began: the loop time from which the stages count.
 
         Raises:
             RetrievalUnavailable: no branch answered; the text says why.
 
         """
-        run = _Run(current_deadline().narrowed(TIMEOUT_S))
+        run = _Run(current_deadline().narrowed(TIMEOUT_S), began)
         there = {"dense": self._embedder, "rerank": self._reranker, "graph": self._stores.graph}
         wanted = {step for step in {"dense", *steps} if there[step] is not None}
         plan_ = plan(run.left_s, self._usual.seconds, frozenset(wanted))
@@ -202,13 +206,14 @@ async def _both(
 class _Run:
     """One retrieval: its time, and what became of its steps."""
 
-    def __init__(self, deadline: Deadline) -> None:
+    def __init__(self, deadline: Deadline, began: float) -> None:
         self.clock = asyncio.get_running_loop().time
+        self.began = began
         self.left_s = deadline.remaining()
         self.stages: list[Stage] = []
 
     def skip(self, name: str, reason: str) -> None:
-        self.stages.append(Stage(name=name, state="skipped", reason=reason))
+        self._note(name, "skipped", self.clock(), reason)
 
     async def stage(self, name: str, until: Deadline, step: Callable[[], Awaitable[T]]) -> T | None:
         """Do one step; None where it was late or has failed, which is told."""
@@ -218,17 +223,18 @@ class _Run:
                 value = await step()
         except (RetrievalError, LLMError, MisuseError) as error:
             late = self.clock() >= until.at
-            self._note(name, "late" if late else "failed", began, error)
+            reason = str(error).splitlines()[0][:300] if str(error) else type(error).__name__
+            self._note(name, "late" if late else "failed", began, reason)
             return None
-        self.stages.append(Stage(name=name, state="ok", elapsed_s=self.clock() - began))
+        self._note(name, "ok", began)
         return value
 
-    def _note(self, name: str, state: Any, began: float, error: FactoryError) -> None:
-        reason = str(error).splitlines()[0][:300] if str(error) else type(error).__name__
-        self.stages.append(Stage(name=name, state=state, elapsed_s=self.clock() - began, reason=reason))
+    def _note(self, name: str, state: Any, began: float, reason: str = "") -> None:
+        elapsed_s, began_s = self.clock() - began, began - self.began
+        self.stages.append(Stage(name=name, state=state, elapsed_s=elapsed_s, reason=reason, began_s=began_s))
 
     def told(self) -> str:
-        return "; ".join(f"{stage.name} {stage.state}: {stage.reason}" for stage in self.stages)
+        return "; ".join(stage.told for stage in self.stages)
 
 
 def _hit(stored: StoredChunk, score: float, scores: dict[str, float], via: tuple[str, ...]) -> Hit:

@@ -9,6 +9,7 @@ from typing import Any, Literal, NamedTuple
 import msgspec
 
 from shared_libs.atomic.errors import MisuseError
+from shared_libs.atomic.types import Stage
 
 MAX_NAME = 200
 """Characters of a tenant or a collection's name."""
@@ -207,15 +208,6 @@ class CollectionRow(msgspec.Struct, frozen=True, kw_only=True):
     """The generation that is being built beside, if any."""
     documents: int = 0
     chunks: int = 0
-
-
-class Stage(msgspec.Struct, frozen=True, kw_only=True):
-    """What became of a step of a retrieval; a `reason` wherever it is not "ok"."""
-
-    name: str
-    state: Literal["ok", "skipped", "late", "failed"]
-    elapsed_s: float = 0.0
-    reason: str = ""
 
 
 class Hit(msgspec.Struct, frozen=True, kw_only=True):

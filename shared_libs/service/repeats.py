@@ -10,11 +10,14 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, nullcontext
 from typing import Any, Generic, TypeVar
 
+from shared_libs.service.deadlines import patience
 from shared_libs.service.endpoint import Call
 from shared_libs.service.problems import Problem
+from shared_libs.service.streams import encode
 
 T = TypeVar("T")
 
@@ -23,6 +26,9 @@ FRESH_S = 600.0
 
 MOST = 500
 """How many are kept; the oldest give way."""
+
+MOST_BYTES = 64_000
+"""Bytes of an answer that is kept for who sends its request again; a longer one is made anew when it has been told."""
 
 _LONGEST_KEY = 255
 
@@ -107,6 +113,11 @@ class Shared(Generic[T]):
         self._waiting = 0
         self._task: asyncio.Task[T] = asyncio.ensure_future(_awaited(work))
 
+    @property
+    def waited_for(self) -> bool:
+        """Whether anybody waits for it."""
+        return self._waiting > 0
+
     async def result(self) -> T:
         """Wait for it."""
         self._waiting += 1
@@ -147,6 +158,24 @@ class Brought(Shared[T]):
             self._outcome.exception()  # nobody may be waiting
 
 
+@asynccontextmanager
+async def joined(call: Call) -> AsyncIterator[None]:
+    """
+    Wait for the whole of what another request has begun, as long as this one's own client waits.
+
+    Raises:
+        Problem: its time is over; what it waited for goes on.
+
+    """
+    seconds = patience(call.headers, streams=False).seconds
+    try:
+        async with asyncio.timeout_at(None if seconds is None else call.exchange.began_at + seconds):
+            yield
+    except TimeoutError:
+        told = "the request that this one repeats is still under way; send it again to get what becomes of it"
+        raise Problem("deadline_exceeded", told) from None
+
+
 async def _awaited(work: Callable[[], Awaitable[T]]) -> T:
     return await work()
 
@@ -175,14 +204,35 @@ async def answered_once(
     if not asked.name:
         return await work()
     shared: Shared[T] | None = repeats.find(asked)
+    joins = shared is not None
     if shared is None:
         shared = Shared(work)
         repeats.keep(asked, shared)
     try:
-        told = await shared.result()
+        async with joined(call) if joins else nullcontext():
+            told = await shared.result()
     except BaseException:
-        repeats.forget(asked)
+        if not shared.waited_for:
+            repeats.forget(asked)
         raise
     if not is_kept(told):
         repeats.forget(asked)
     return told
+
+
+async def reply_once(call: Call, body: bytes, work: Callable[[], Awaitable[Any]]) -> None:
+    """
+    Answer with what is made once, however often the request comes; what is long is kept by those alone who wait.
+
+    Args:
+        call: the request.
+        body: its body as it came.
+        work: gives what is to be answered, to be encoded as JSON.
+
+    """
+
+    async def fresh() -> bytes:
+        return encode(await work())
+
+    outcomes = call.service.outcomes
+    await call.reply_bytes(await answered_once(outcomes, call, body, fresh, lambda told: len(told) <= MOST_BYTES))

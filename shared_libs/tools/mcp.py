@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import re
-from collections.abc import Iterator, Sequence
-from itertools import pairwise
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 import msgspec
 
+from shared_libs.atomic.command_lines import password_in, secrets_of
 from shared_libs.atomic.errors import MisuseError, ToolError
-from shared_libs.atomic.secrets import names_a_secret
+from shared_libs.atomic.threads import Threads
 from shared_libs.atomic.tools.base import BaseTool
 from shared_libs.atomic.tools.toolset import Toolset
 from shared_libs.tools import mcp_listing
@@ -27,11 +26,13 @@ from shared_libs.tools.mcp_transport import HTTPTransport, StdioTransport, Trans
 MAX_NAME = 64
 """Characters of a tool's name that every provider takes."""
 
-_PAIR = re.compile(r"""["'](\w{1,60})["']\s{0,9}:\s{0,9}["']([^"']{1,500})["']""")
-"""A name and its value in an argument that is JSON."""
+MAX_LISTED = 4 << 20
+"""Bytes of all schemas of a server together: more than any model reads with a request."""
 
-_GLUED = re.compile(r"-p((?=\S*\d)(?=\S*[A-Za-z])\S{6,})")
-"""A password behind its option, without a blank."""
+LARGE = 16 << 10
+"""Bytes of a schema that is read in a thread; a smaller one takes some 3 ms of the loop."""
+
+_READERS = Threads("mcp-schemas", 2)
 
 _log = logging.getLogger(__name__)
 
@@ -83,12 +84,12 @@ class MCPToolset(Toolset):
         self.name = _name_of(command) if command else urlsplit(url or "").netloc.rpartition("@")[2]
         self._wanted = tools
         self._prefix = f"{prefix}_" if prefix else ""
-        given = [*(env or {}).values(), *(headers or {}).values(), *_telling(command or [])]
+        given = [*(env or {}).values(), *(headers or {}).values(), *secrets_of(command or [])]
         given += [(auth or {}).get("client_secret", "")]
         hidden = [
             *given,
             *(word for value in given for word in value.split()[1:]),
-            _password_in(url or ""),
+            password_in(url or ""),
             urlsplit(url or "").query,
         ]
 
@@ -124,6 +125,7 @@ class MCPToolset(Toolset):
         made: dict[str, BaseTool] = {}
         left_out: dict[str, str] = {}
         seen: set[str] = set()
+        left = MAX_LISTED
         for place, item in enumerate(items, 1):
             called = mcp_listing.name_of(item)
             if called in seen or (self._wanted is not None and called not in self._wanted):
@@ -131,8 +133,12 @@ class MCPToolset(Toolset):
             await asyncio.sleep(0)
             try:
                 name = _sent_name(self._prefix + called, made)
-                made[name] = self._one(mcp_listing.read(item), name)
+                size = mcp_listing.size_of(item)
+                if size > left:
+                    raise MisuseError(f"the schemas of all tools are larger than {MAX_LISTED >> 20} MiB; name some")
+                made[name] = await self._one(item, name, in_a_thread=size > LARGE)
                 seen.add(called)
+                left -= size
             except MisuseError as error:
                 which = called[:100] or f"number {place}"
                 left_out[which] = str(error)
@@ -140,7 +146,14 @@ class MCPToolset(Toolset):
         self.left_out = left_out
         return list(made.values())
 
-    def _one(self, listed: Listed, name: str) -> MCPTool:
+    async def _one(self, item: Any, name: str, *, in_a_thread: bool) -> MCPTool:
+        if not in_a_thread:
+            return self._ready(item, name)
+        tool: MCPTool = await _READERS.submit(self._ready, {"item": item, "name": name}).result()
+        return tool
+
+    def _ready(self, item: Any, name: str) -> MCPTool:
+        listed = mcp_listing.read(item)
         try:
             return MCPTool(self._server, listed, name, self)
         except MisuseError:
@@ -165,7 +178,6 @@ class MCPTool(BaseTool):
         self.needs_approval = common.needs_approval
         self.max_observation_chars = common.max_observation_chars
         _ = self.spec  # a schema that is none shows here
-        self._arguments = None  # made again at the first call: of hundreds of tools few are called, and each is large
 
     async def execute(self, /, **arguments: Any) -> str:
         """Call it at the server."""
@@ -174,29 +186,6 @@ class MCPTool(BaseTool):
         if result.is_error:
             raise ToolError(text or f"{self.name} failed without a word")
         return text
-
-
-def _telling(command: Sequence[str]) -> Iterator[str]:
-    """The secrets among a program's arguments: what is behind a telling name, and what came from such a variable."""
-    for before, word in pairwise(["", *command]):
-        name, _, value = re.split(r"([=:])", word, maxsplit=1) if re.search(r"[=:]", word) else (before, "", word)
-        if names_a_secret(name) and (name is not before or not word.startswith("-")):
-            yield value.strip()
-            yield _password_in(value)
-        yield _password_in(word)
-        yield from (said for named, said in _PAIR.findall(word) if names_a_secret(named))
-        if before in ("-p", "-P", "-a", "-u", "--user") and not word.isdigit():  # a password or a user's, or a port
-            yield word.partition(":")[2] if before.endswith(("-u", "--user")) else word
-        if glued := _GLUED.fullmatch(word):
-            yield glued[1]
-        yield from (kept for name, kept in os.environ.items() if kept and kept in word and names_a_secret(name))
-
-
-def _password_in(url: str) -> str:
-    try:
-        return urlsplit(url).password or ""
-    except ValueError:
-        return ""
 
 
 def _name_of(command: list[str]) -> str:

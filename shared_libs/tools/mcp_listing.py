@@ -10,6 +10,7 @@ import msgspec
 
 from shared_libs.atomic.errors import MisuseError
 from shared_libs.atomic.json_schema import shown
+from shared_libs.atomic.json_schema.check import MAX_BYTES
 from shared_libs.atomic.json_schema.values import TYPES
 
 MAX_DESCRIPTION = 16_000
@@ -78,6 +79,14 @@ def name_of(item: Any) -> str:
     """What a server calls a tool; empty where it says nothing of use."""
     name = item.get("name") if isinstance(item, Mapping) else None
     return name if isinstance(name, str) else ""
+
+
+def size_of(item: Any) -> int:
+    """Bytes of a tool's schema as JSON; of one that is nested too deep for JSON, its bound."""
+    try:
+        return len(msgspec.json.encode(item.get("inputSchema"))) if isinstance(item, Mapping) else 0
+    except (RecursionError, TypeError, ValueError, msgspec.MsgspecError):
+        return MAX_BYTES
 
 
 def _parameters(schema: Any) -> dict[str, Any]:

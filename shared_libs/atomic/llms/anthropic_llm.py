@@ -8,8 +8,8 @@ from contextlib import aclosing
 from typing import Any
 
 from shared_libs.atomic.errors import BadRequest, LLMError
-from shared_libs.atomic.llms.anthropic_format import (
-    AnthropicAnswer,
+from shared_libs.atomic.llms.anthropic_answer import AnthropicAnswer
+from shared_libs.atomic.llms.anthropic_request import (
     closed_schema,
     request_messages,
     request_tool,

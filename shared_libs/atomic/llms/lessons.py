@@ -10,9 +10,10 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from itertools import pairwise
+from operator import itemgetter
 from typing import Any, NamedTuple
 
-from shared_libs.atomic.errors import BadRequest, ContextOverflow, LLMError, ProviderUnavailable
+from shared_libs.atomic.errors import BadRequest, ContextOverflow, LLMError, ModelNotFound, ProviderUnavailable
 from shared_libs.atomic.llms.chat_rules import has_images
 from shared_libs.atomic.llms.dialect import Dialect, Trait
 
@@ -22,37 +23,60 @@ _NEEDED = frozenset({"model", "messages", "input", "tools", "stream", "system", 
 """What a request is, and what is never left out."""
 
 _UNKNOWN = re.compile(
-    r"(not|n't|never|no longer|un|only)[ _-]?(yet |be )*"
-    r"(support|recogni|permit|allow|accept|available|enabled|implement|known|expected|valid)"
-    r"|does not (support|have)|extra (inputs|fields?)|additional propert|only the default|deprecated|forbidden"
+    r"(not|n't|never|no longer|un|only)[ _-]?(yet |be )*(support|recogni|permit|allow|accept|available|enabled"
+    r"|implement|known|expected|valid|used|specif|provided|passed|set (for|with|in)|exist in)"
+    r"|not (an?|one of the) (support|recogni|permit|allow|known|expected|valid)\w* "
+    r"(field|param|argument|propert|key|name)"
+    r"|does not (support|have)|extra (inputs|fields?)|additional propert|only the default|deprecated|forbidden|disabled"
     r"|input should be ['\"]|only \S+ (is|are) (support|allow|accept)|use \S+ instead|cannot be used|incompatible"
-    r"|(invalid|bad) (field|param|argument|type)|remove",
+    r"|(invalid|bad) (field|param|argument|type)|invalid for|remove|should not exist|cannot (find|both|specify)"
+    r"|can only be|is fixed|instead of|rather than"
+    r"|(must be|only be set to) ['\"`]?(true|false|auto|unset|omitted|null|1)\b(?! ?(or|to|and|,|-))"
+    r"|不支持|不允许|无法识别|未知",
     re.IGNORECASE,
 )
 """That a server does not take something, whatever its value."""
 _INSTEAD = re.compile(
-    r"\b(?:use|try|renamed to|replaced by) ['\"`]?([a-z][a-z_]+)['\"`]?(?: instead|\b)", re.IGNORECASE
+    r"\b(?:(?:use|try|renamed to|replaced by) ['\"`]?|requires ['\"`])([a-z][a-z_]+)['\"`]?(?: instead|\b)",
+    re.IGNORECASE,
 )
+_ALSO_CALLED = {
+    "max_tokens": "maximum tokens",
+    "reasoning_effort": "thinking|reasoning",
+    "parallel_tool_calls": "parallel tool calling",
+    "stop": "stop ?sequences?",
+    "frequency_penalty": "penalty",
+    "presence_penalty": "penalty",
+    "tool_choice": r"toolconfig\.toolchoice",
+}
+"""What refusals call a field beside its own name."""
+_OF_A_CHOICE = re.compile(r"\b(auto|any|required|none)\b", re.IGNORECASE)
+"""The ways of `tool_choice`: one that is refused is a server's rule, for another one knows it."""
 _OTHER_NAMES = {"max_tokens": "max_completion_tokens", "max_completion_tokens": "max_tokens"}
 """What a field is called elsewhere, where its refusal does not say so."""
 
 _TOO_MUCH = re.compile(
-    r"too (large|high|big|many)|maximum|at most|exceed|range|less than|greater than|up to|[<>]|larger", re.IGNORECASE
+    r"too (large|high|big|many)|maximum|at most|exceed|range|between|less than|greater than|up to|[<>]|larger"
+    r"|should be in|范围",
+    re.IGNORECASE,
 )
 _NUMBER = re.compile(r"\d[\d,_]*")
 _LENGTHS = ("max_tokens", "max_completion_tokens", "max_output_tokens")
 
 _OF_A_BATCH = re.compile(
-    r"batch|too many|per request|split|array too"
-    r"|(array|list|number|count|size|length) .{0,40}(input|text|document|string|item)"
-    r"|(input|text|document|string|item)s? .{0,40}(limit|max|at most|larger|exceed|more than|fewer)",
-    re.IGNORECASE,
+    r"batch|too many|per request|split|array too|maxitems|entity too|payload too"
+    r"|(?=.*\b(array|list|items?|elements?|entries|inputs?|texts?|documents?|strings?)\b)"
+    r"(?=.*(limit|max|at most|larger|exceed|more than|fewer|less than|up to|超过|[<>]))",
+    re.IGNORECASE | re.DOTALL,
 )
+_OF_ONE_TEXT = re.compile(r"\btokens?\b(?!.*(batch|total|per request|sum of|all (in|the)))", re.IGNORECASE | re.DOTALL)
+"""That a text is too long, and not that there are too many of them."""
 
 _SCHEMA_FIELDS = ("response_format", "text", "output_config", "format")
 _OF_A_SCHEMA = re.compile(
     r"response[ _-]?format|json[ _-]?schema|structured output|output_config|output format|text\.format|json mode"
-    r"|response mime type|response_schema|guided|grammar",
+    r"|response mime type|response_schema|guided|grammar|output_schema"
+    r"|schema is too (complex|large|deep)|too many states",
     re.IGNORECASE,
 )
 _OF_STRICTNESS = re.compile(r"['\"`.]strict\b|strict mode|invalid schema|strict schema", re.IGNORECASE)
@@ -96,7 +120,9 @@ def _words(told: str) -> re.Pattern[str]:
 _RULES = (
     _Rule(
         "ids-of-nine",
-        _words(r"tool.?call.?id|length of 9|a-z, A-Z, 0-9"),
+        _words(
+            r"tool.?call.{0,20}id.{0,80}(\b9\b|\{9\}|nine|a-z|alphanumeric|format|length)|length of 9|a-z, A-Z, 0-9"
+        ),
         lambda request: any(
             len(call["id"]) != 9 or not call["id"].isalnum()
             for message in _messages(request)
@@ -106,7 +132,7 @@ _RULES = (
     ),
     _Rule(
         "no-user-after-tool",
-        _words(r"after role|alternat|unexpected role|role .{0,40}\buser\b|expected .{0,30}assistant|order"),
+        _words(r"after role|alternat|unexpected role|role .{0,40}\buser\b|expected .{0,30}assistant|order|follow"),
         _user_after_tool,
         "an assistant's words stand between a tool's result and a user's message",
     ),
@@ -131,7 +157,9 @@ _RULES = (
     _Rule(
         "no-system",
         _words(
-            r"(system|developer).{0,80}(support|enabled|allow|permit|invalid|unknown|unexpected|must)|alternat"
+            r"(system|developer).{0,80}(support|enabled|allow|permit|invalid|unknown|unexpected|must|not one of)"
+            r"|alternat"
+            r"|'?user'?,? (or|and) '?assistant|one of .{0,20}user|(first|start).{0,40}\buser\b"
             r"|(support|unknown|unexpected|invalid).{0,40}(system|developer)"
         ),
         lambda request: "system" in _roles(request),
@@ -139,13 +167,16 @@ _RULES = (
     ),
     _Rule(
         "no-null-content",
-        _words(r"(?=.*content)(?=.*(null|\bnone\b|nonetype|string|required|missing|empty))"),
+        _words(r"(?=.*content)(?=.*(null|\bnone\b|\bnil\b|string|required|missing|empty))|nonetype|string: null"),
         lambda request: any("content" in message and message["content"] is None for message in _messages(request)),
         "a content is never null",
     ),
     _Rule(
         "plain-content",
-        _words(r"image|vision|multi-?modal|content.{0,60}(string|str\b|text)|expected (a )?string"),
+        _words(
+            r"image|vision|multi-?modal|(?=.*content)(?=.*(\bstring|\bstr\b|\btext))|expected (a )?string"
+            r"|'list' object|not \"list\"|list found"
+        ),
         lambda request: _has_parts(_messages(request)),
         "contents are plain texts, and images of earlier turns a note",
     ),
@@ -186,9 +217,10 @@ def learn(dialect: Dialect, request: Request, error: LLMError, *, chat: bool = F
 def learn_how_many(dialect: Dialect, count: int, error: LLMError) -> bool:
     """Learn how many texts one request for embeddings may have, from the refusal of one with `count`."""
     text = str(error)
-    if count == 1 or not isinstance(error, BadRequest) or not _OF_A_BATCH.search(text):
+    said = text.partition(": ")[2]
+    if count == 1 or not isinstance(error, BadRequest) or not _OF_A_BATCH.search(said) or _OF_ONE_TEXT.search(said):
         return False
-    numbers = [int(re.sub(r"[,_]", "", found)) for found in _NUMBER.findall(text.partition(": ")[2])]
+    numbers = [int(re.sub(r"[,_]", "", found)) for found in _NUMBER.findall(said)]
     dialect.texts_at_once = max((number for number in numbers if 0 < number < count), default=count // 2)
     dialect.note(f"a request for embeddings has at most {dialect.texts_at_once} texts")
     return True
@@ -202,7 +234,7 @@ def worth_again(error: LLMError, why: str) -> None:
 
 def _lesson(dialect: Dialect, request: Request, error: LLMError, *, chat: bool, schema: bool) -> str:
     """What is learnt, in words; it is in the dialect then."""
-    if isinstance(error, ContextOverflow) or not isinstance(error, BadRequest | ProviderUnavailable):
+    if isinstance(error, ContextOverflow) or not isinstance(error, BadRequest | ModelNotFound | ProviderUnavailable):
         return ""
     if isinstance(error, ProviderUnavailable) and error.status_code not in {500, 501}:
         return ""  # a chat template that refuses its messages fails with 500 in some servers
@@ -251,11 +283,12 @@ def _of_length(dialect: Dialect, request: Request, error: BadRequest, text: str)
     """The longest answer that the server allows."""
     for name in _LENGTHS:
         wanted = request.get(name)
-        if not isinstance(wanted, int) or not (_head(error.field) == name or name in text) or _UNKNOWN.search(text):
+        named = _head(error.field) == name or _place(text, name) is not None
+        if not isinstance(wanted, int) or not named or _UNKNOWN.search(text):
             continue
         numbers = [int(re.sub(r"[,_]", "", found)) for found in _NUMBER.findall(text.partition(": ")[2])]
         lower = [number for number in numbers if 1 < number < wanted]
-        if lower and wanted in {*numbers, wanted} and _TOO_MUCH.search(text):
+        if lower and _TOO_MUCH.search(text):
             dialect.capped[name] = max(lower)
             return f"{name} is at most {max(lower)}"
     return ""
@@ -264,7 +297,7 @@ def _of_length(dialect: Dialect, request: Request, error: BadRequest, text: str)
 def _of_field(dialect: Dialect, request: Request, error: BadRequest, text: str) -> str:
     """A field that the server does not take: its other name, or nothing."""
     name = _named(request, error.field, text)
-    if not name or not _UNKNOWN.search(text):
+    if not name or not (_UNKNOWN.search(text) or (name == "tool_choice" and _OF_A_CHOICE.search(text))):
         return ""
     instead = _INSTEAD.search(text)
     other = instead[1] if instead and instead[1] != name and "_" in instead[1] else _OTHER_NAMES.get(name, "")
@@ -281,14 +314,23 @@ def _named(request: Request, field: str, text: str) -> str:
     if head := _head(field):
         return head if head in optional else ""
     instead = {found[1] for found in _INSTEAD.finditer(text)}
-    for name in optional:
-        if name in instead:
-            continue
-        quoted = rf"(?<!role )['\"`]{re.escape(name)}['\"`.]"
-        plain = rf"(?<![\w.]){re.escape(name)}(?!\w)"
-        if re.search(quoted, text) or (("_" in name or len(name) > len("model")) and re.search(plain, text)):
-            return name
-    return ""
+    places = [(place, name) for name in optional if name not in instead and (place := _place(text, name)) is not None]
+    return min(places, key=itemgetter(0))[1] if places else ""
+
+
+def _place(text: str, name: str) -> int | None:
+    """Where a text speaks of a field, or None; a short name, which may be a word, counts where it can be no other."""
+    words = re.escape(name).replace("_", "[ _-]?")
+    ways = [rf"(?<!role )['\"`]{words}['\"`.]"]
+    if "_" in name or len(name) > len("model"):
+        ways.append(rf"(?<![\w.]){words}(?!\w)")
+    else:
+        ways.append(rf"(?:argument|parameter|field|property|key)s?(?: supplied)?:? {name}\b|(?<=: ){name}:")
+        ways.append(rf"\b{name}(?: [<>=] ?\d+)? (?:is|are) (?:not|un)")
+    if also := _ALSO_CALLED.get(name):
+        ways.append(rf"\b(?:{also})\b")
+    found = re.search("|".join(ways), text, re.IGNORECASE)
+    return None if found is None else found.start()
 
 
 def _head(field: str) -> str:

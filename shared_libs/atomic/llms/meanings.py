@@ -84,7 +84,7 @@ _FILTER = Meaning(
         "content_filter content_policy_violation contentpolicyviolationerror data_inspection_failed moderation_blocked "
         "datainspectionfailed bio_policy misalignment_policy_violation image_content_policy_violation flagged_input "
         "responsibleaipolicyviolation moderation_error content_filtered prompt_blocked blocked_by_guardrail "
-        "base_resp/1026 base_resp/1027 1301 sensitive_words_detected guardrail_intervened"
+        "base_resp/1026 base_resp/1027 1301 sensitive_words_detected guardrail_intervened sensitivecontentdetected"
     ),
     _words(
         r"content filter",
@@ -93,10 +93,10 @@ _FILTER = Meaning(
         r"requires moderation",
         r"(input|prompt|output|content|request|message)\b.{0,40}\bflagged",
         r"(blocked|rejected|refused)\b.{0,40}\b(safety|moderation|guardrail|filter)",
-        r"(safety system|safety (settings|model|filter)|guardrails?)\b",
-        r"violat\w+ .{0,40}(usage (polic|guideline)|content|safety|terms|acceptable use)",
+        r"(safety system|safety (settings|model|filter)|(?<!['\"`])guardrails?)\b",
+        r"violat\w+ .{0,40}(usage (polic|guideline)|content|safety|moderation|terms|acceptable use)",
         r"(inappropriate|sensitive|unsafe|harmful|prohibited|high.risk) (content|information|words?)",
-        r"敏感内容",
+        r"敏感(内容|词|信息)|违规|不安全",
         r"\b(prohibited_content|blocklist|new_sensitive|spii)\b",
     ),
     frozenset({None, 400, 403, 406, 422, 451}),
@@ -111,19 +111,25 @@ _TOO_LONG = Meaning(
     _words(
         r"maximum (context|prompt|input|sequence) length",
         r"context[ _-]?(length|window|size|limit)",
-        r"(prompt|input|messages?|conversation|request|context)( is| are|) too (long|large)(?! image)",
+        r"(prompt|input|messages?|conversation|request|context)'?( (text|tokens?|total length))?( is| are|) too "
+        r"(long|large|big)(?! image)",
         r"request body too large",
-        r"(input|prompt|token count|length)\b.{0,60}\bexceeds? .{0,40}(maximum|max|limit|allowed)",
+        r"(input|prompt|token count|length|message size)\b.{0,60}\bexceeds? .{0,40}(maximum|max|limit|allowed)",
+        r"token count\b.{0,60}\bonly supports",
+        r"must (have less|have fewer|have at most|not exceed|be less) .{0,10}\d.{0,20}\btokens",
+        r"tokens\b.{0,40}must not exceed",
+        r"max message tokens|expected maxlength: \d+, actual",
         r"input length should be",
         r"exceed\w* (the )?(model'?s? )?(token|input|max_seq_len|n_ctx)[ _]?(limit)?",
-        r"too many (input |prompt )?tokens",
+        r"too many (input |prompt )?tokens(?!.{0,20}\bwait)",
         r"(number of )?tokens? (in|of) (the|your) (prompt|input|request).{0,60}(exceed|cannot|larger|greater)",
         r"reduce (the |your )?(length|size) of (the |your )?(messages|prompt|input|conversation)",
         r"`?inputs`? tokens \+ `?max_new_tokens`?",
         r"max_seq_len|n_ctx\b|context the overflows",
         r"longer than the (maximum|model)|maximum model length|token limit (was |has been |is )?exceeded",
-        r"(?<!max )(?<!output )(?<!completion )\btokens? .{0,30}exceed\w* the (limit|max)",
-        r"(输入|上下文|提示|内容|文本|消息).{0,10}(过长|超长|超出|超过)",
+        r"(?<!max )(?<!output )(?<!completion )\btokens? .{0,30}exceed\w* (the )?(limit|max)",
+        r"(输入|上下文|提示|内容|文本|消息|tokens?).{0,10}(过长|超长|超出|超过)|(超出|超过).{0,10}(上下文|长度)",
+        r"payload size exceeds|too large to process",
     ),
     frozenset({None, 400, 413, 422, *range(500, 530)}),
     frozenset({413}),
@@ -138,15 +144,17 @@ _MONEY = Meaning(
         "personal_monthly_limit 1113 1304 1308 1309 1310 base_resp/1008 base_resp/2056"
     ),
     _words(
-        r"credits? balance",
+        r"credits? balance|balance.{0,15}(insufficient|too low|not enough|exhausted)|\btop up\b",
+        r"(exceeded|used|depleted|exhausted|ran out|run out|out of)\b.{0,40}\bcredits?\b",
+        r"credits? .{0,20}(depleted|exhausted|used up)",
         r"\b(no|any|more|of|your|enough|all available|insufficient|purchase|prepaid|remaining) credits?\b",
         r"insufficient[ _](balance|funds|quota|account)",
         r"(spend(ing)?|billing|budget|usage|monthly|weekly|daily|plan('s)?|subscription|credit)"
         r"( hard)?[ _-](usage )?(limit|cap|quota)s?\b",
         r"budget (has been |is |was )?exceeded|exceeded (your |its |the )?(team |key |user |max )?budget",
         r"payment (is )?required|overdue|in good standing|余额不足|欠费",
-        r"(额度|配额|套餐).{0,10}(上限|用完|不足|用尽|耗尽|超出)",
-        r"extra usage is required|upgrade (your |to a )?(plan|account|subscription|paid)",
+        r"(额度|配额|套餐|今日|本月).{0,10}(上限|用完|不足|用尽|耗尽|超出)|exceeded its total limit",
+        r"extra usage is required|upgrade (your |to a )?(plan|account|subscription|paid)|over budget",
         r"(per|a) (month|week)\b.{0,40}(limit|quota)|(limit|quota)\b.{0,40}per (month|week)\b",
     ),
     _REFUSED,
@@ -154,9 +162,16 @@ _MONEY = Meaning(
     retryable=False,
 )
 _MONEY_WITHOUT_WAIT = Meaning(
-    RateLimited, words=_words(r"current quota", r"\bbilling\b", r"free (tier|quota|plan)"), retryable=False
+    RateLimited,
+    words=_words(
+        r"current quota|quota .{0,20}(exhausted|used up|depleted)",
+        r"\bbilling\b|\bupgrade\b",
+        r"free (tier|quota|plan|allocation)|trial key",
+        r"\b(per|a)[ _-]?day\b|\bdaily\b|\brpd\b|\btpd\b",
+    ),
+    retryable=False,
 )
-"""Google says the same of a minute that is used up, and then tells how long to wait."""
+"""Google says the same of a minute that is used up, and Groq of a day, and then they tell how long to wait."""
 _KEY = Meaning(
     AuthenticationFailed,
     _codes(
@@ -167,12 +182,17 @@ _KEY = Meaning(
         "base_resp/1004 base_resp/2049 api_key_service_blocked consumer_suspended organization_restricted"
     ),
     _words(
-        r"api[ _-]?key\b.{0,40}(invalid|not valid|incorrect|wrong|missing|expired|not found|required|revoked|disabled)",
+        r"api[ _-]?key\b.{0,40}"
+        r"(invalid|not valid|incorrect|wrong|missing|expired|not (be )?found|required|revoked|disabled|exist)",
+        r"(provide|supply|missing|without|pass|send|set) (an? |the |your |a valid )?"
+        r"(api[ _-]?key|bearer|credential|access token)",
+        r"(invalid or )?expired token",
         r"(invalid|incorrect|wrong|missing|no|expired|unknown) "
         r"(api[ _-]?key|(auth\w*|access|proxy) (key|token)|credential)",
         r"authentication (error|fail)|not authenticated|unauthorized|login fail",
         r"(organization|account|project|user|team|workspace)\b.{0,40}(disabled|suspended|deactivated|restricted|banned)",
         r"(country|region|location)\b.{0,40}not (supported|available|allowed)",
+        r"(无效|过期|错误|失效).{0,6}(密钥|令牌|api ?key)|(密钥|令牌|api ?key).{0,6}(无效|过期|错误|失效)",
     ),
     frozenset({None, 400, 404, 412, 422}),
     frozenset({401, 403, 407}),
@@ -181,10 +201,12 @@ _MODEL = Meaning(
     ModelNotFound,
     _codes(
         "model_not_found model_not_available invalid_model modelnotfound model_not_exist not_found_error "
-        "model_decommissioned model_not_active deploymentnotfound unsupported_model base_resp/1211 1211 1220"
+        "model_decommissioned model_not_active deploymentnotfound unsupported_model model_not_supported "
+        "base_resp/1211 1211 1220"
     ),
     _words(
         r"invalid model name|not a valid model|model identifier|unknown model|no such model|model not (exist|found)",
+        r"no models? (is |are )?loaded|模型.{0,20}不存在",
         r"model .{1,200} (not found|does not exist|(is|was|has been) "
         r"(not available|decommissioned|deprecated|retired))",
         r"(no|any) (allowed |healthy )?(deployments?|providers?|endpoints?) (available|found)",
@@ -196,9 +218,13 @@ _MODEL = Meaning(
 )
 _CALL_NOT_MADE = Meaning(
     MalformedResponse,
-    _codes("tool_use_failed json_validate_failed output_parse_failed malformed_function_call"),
-    _words(r"failed to (call a function|generate json|parse (the )?tool call)", r"error parsing tool call"),
-    _REQUEST | {None},
+    _codes("tool_use_failed json_validate_failed json_generation_error output_parse_failed malformed_function_call"),
+    _words(
+        r"failed to (call a function|generate json|parse (the )?(tool call|input at pos))",
+        r"error parsing tool call|as part of tooluse",
+        r"model.{0,20}\b(output|generated|produced|returned)\b.{0,20}(not valid json|invalid (json|tool|sequence))",
+    ),
+    _REQUEST | {None, 500},
     retryable=True,
 )
 """The model wrote a call, or a JSON, that its own server could not read: the next try may be better."""
@@ -228,13 +254,33 @@ _BUSY = Meaning(
     _words(
         r"loading (the |a )?model|overloaded|over capacity|at capacity|capacity exceeded",
         r"(model|server|service|engine)\b.{0,40}\b(loading|starting|warming|restarting|crashed|busy|unloaded)",
-        r"temporarily (unavailable|out of|rate)|(try again|retry) (later|in a|shortly|your request)",
-        r"(upstream|internal|gateway) (server )?(error|time)|timed? ?out",
+        r"temporarily (unavailable|out of|rate)|(try again|retry) (later|in a|shortly)",
+        r"(upstream|internal|gateway)[ _](server )?(error|time)|timed? ?out|queue (is )?full|稍[后後]|繁忙",
     ),
     _REQUEST | {None},
     frozenset({408, 409, 423, 424, 425, 498, 499, 500, *range(502, 600)}),
 )
 _NOT_THERE = Meaning(ProviderUnavailable, alone=frozenset({501}), retryable=False)
+_CANNOT = Meaning(
+    BadRequest,
+    words=_words(
+        r"not supported - hint|requires --|(does not|doesn't) support|unexpected keyword argument",
+        r"roles? not supported|roles must alternate|nonetype|'list' object|not \"(list|dict)\"",
+    ),
+    at=frozenset({500, 501}),
+    here_only=True,
+)
+"""A server's own rule that it breaks off at, with a status that says otherwise."""
+_ANSWER_TOO_LONG = Meaning(
+    BadRequest,
+    words=_words(
+        r"max(_completion|_output|_new)?_tokens\W{1,3}(must|should|has to) be\b",
+        r"(range of|invalid( value for)?|value of) \W?max(_completion|_output|_new)?_tokens",
+    ),
+    at=_REQUEST,
+    here_only=True,
+)
+"""How long an answer may be asked to be, in words that may name the window too."""
 _THIS_MODEL = Meaning(
     BadRequest,
     _codes(
@@ -243,6 +289,7 @@ _THIS_MODEL = Meaning(
         "failed_precondition"
     ),
     _words(
+        r"不支持|不允许",
         r"(not|n't|never|isn't|un|only)[ _-]?(yet )?(be )?"
         r"(support|permitt|enabled|implemented|available|allowed for|accept)",
         r"(unknown|unrecognized|unexpected|unrecognised|deprecated|extra|additional) "
@@ -259,6 +306,9 @@ _THIS_MODEL = Meaning(
         r"tool.?choice|chat template|requires --|no longer (supported|allowed)|response.?format",
         r"should be non-empty for object",
         r"no endpoints|multimodal|image input|vision",
+        r"image\b.{0,40}(exceeds|maximum|max|limit|at most)|at most \d+ image",
+        r"function (call|response) turn|expected an id\b|items? (with id|are not persisted)",
+        r"streaming is (required|mandatory)|too many tools|array_above_max|'tools'.{0,20}too long",
     ),
     _REQUEST,
     frozenset({451}),
@@ -282,10 +332,12 @@ _MEANINGS = (
     _MONEY,
     _CALL_NOT_MADE,
     Meaning(RateLimited, alone=frozenset({429})),
+    _ANSWER_TOO_LONG,
     _TOO_LONG,
     _MODEL,
     _LIMITED,
     _KEY,
+    _CANNOT,
     _NOT_THERE,
     _BUSY,
     _THIS_MODEL,

@@ -14,6 +14,7 @@ from shared_libs.atomic.errors import LLMConnectionError, LLMError, LLMTimeout, 
 from shared_libs.atomic.llms.event_stream import EventStream
 from shared_libs.atomic.llms.faults import redacted, refusal
 from shared_libs.atomic.llms.framing import AnyFraming, Framing
+from shared_libs.atomic.propagation import PATIENCE, patience_s
 
 
 class ClientWire:
@@ -70,10 +71,11 @@ class ClientWire:
     async def _send(self, path: str, body: bytes, *, stream: bool) -> httpx2.Response:
         # as a dict, because a client may read it: Azure's makes the address from the model
         request = msgspec.json.decode(body)
-        sdk = self._sdk
+        sdk, left_s = self._sdk, patience_s()
+        options = {} if left_s is None else {"headers": {PATIENCE: f"{left_s:.3f}"}}
         try:
             answer: httpx2.Response = await self._client.post(
-                path, cast_to=httpx2.Response, body=request, stream=stream, stream_cls=None
+                path, cast_to=httpx2.Response, body=request, options=options, stream=stream, stream_cls=None
             )
         except sdk.APIStatusError as error:
             where, refused = str(error.request.url.copy_with(query=None)), error.response

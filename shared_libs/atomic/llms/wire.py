@@ -28,7 +28,7 @@ from shared_libs.atomic.errors import LLMConnectionError, LLMError, LLMTimeout, 
 from shared_libs.atomic.llms.event_stream import EventStream
 from shared_libs.atomic.llms.faults import redacted, refusal
 from shared_libs.atomic.llms.framing import AnyFraming, Framing
-from shared_libs.atomic.propagation import trace_headers
+from shared_libs.atomic.propagation import PATIENCE, patience_s, trace_headers
 from shared_libs.atomic.threads import Threads
 
 CONNECT_TIMEOUT_S = 5.0
@@ -47,6 +47,7 @@ _SENT_AGAIN = (307, 308)
 _THIS_MACHINE = {"127.0.0.1", "::1", "localhost"}
 _OF_THE_BODY = {"content-length", "transfer-encoding"}
 _SECRET_HEADERS = {"authorization", "x-api-key", "api-key"}
+_PATIENCE = f"{PATIENCE}: %.3f\r\n".encode()
 
 Pools = WeakKeyDictionary[asyncio.AbstractEventLoop, tuple["_Pool", AsyncGenerator[None, None]]]
 """The connections of each event loop, and what keeps them open."""
@@ -247,6 +248,8 @@ class _Pool:
             assert transport is not None  # nothing was waited for since
             if protocol._parser is None:  # noqa: SLF001 - the parser goes on with the next answer of a connection
                 protocol.set_response_params(read_until_eof=True)
+            if (left_s := patience_s()) is not None:
+                head += _PATIENCE % left_s
             transport.write(b"%bContent-Length: %d\r\n\r\n%b" % (head, len(body), body))
             message, content = await protocol.read()
             while message.code < 200 and message.code != 101:  # only says that it goes on

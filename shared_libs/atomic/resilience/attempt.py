@@ -16,14 +16,14 @@ from shared_libs.atomic.errors import (
     LLMTimeout,
     MalformedResponse,
     StreamInterrupted,
-    in_words,
 )
 from shared_libs.atomic.events import AttemptFinished, AttemptStarted
 from shared_libs.atomic.in_place import in_place
+from shared_libs.atomic.propagation import waited_until
 from shared_libs.atomic.resilience.health import ModelHealth
 from shared_libs.atomic.resilience.policy import Resilience
 from shared_libs.atomic.scope import current_scope
-from shared_libs.atomic.supervise import NO_FAILURES, BodyCancelled, BodyExited, supervise
+from shared_libs.atomic.supervise import NO_FAILURES, BodyCancelled, BodyExited, said_by, supervise
 from shared_libs.atomic.types import Attempt, LLMChunk, LLMResponse, Message, ToolSpec, Usage
 
 T = TypeVar("T")
@@ -234,11 +234,12 @@ async def run_attempt(
         scope.emit(AttemptFinished(attempt=attempt))
 
     try:
-        if model.obeys:
-            result = await in_place(call.send(model, watch), watch)
-        else:
-            name, left = f"{model.provider}/{model.model}", model.health.left_running
-            result = await supervise(call.send(model, watch), watch, what="model", name=name, left_running=left)
+        with waited_until(total_at):
+            if model.obeys:
+                result = await in_place(call.send(model, watch), watch)
+            else:
+                name, left = f"{model.provider}/{model.model}", model.health.left_running
+                result = await supervise(call.send(model, watch), watch, what="model", name=name, left_running=left)
     except asyncio.CancelledError:
         book("cancelled")
         raise
@@ -268,6 +269,6 @@ def _as_failure(error: BaseException) -> LLMError:
     if isinstance(error, DeadlineExceeded):
         failure: LLMError = LLMTimeout(str(error))
     else:
-        failure = LLMError(f"the adapter failed: {error if isinstance(error, BodyExited) else in_words(error)}")
+        failure = LLMError(f"the adapter failed: {error if isinstance(error, BodyExited) else said_by(error)}")
     failure.__cause__ = error
     return failure

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import ctypes
 import math
 import resource
 import socket
@@ -20,6 +22,9 @@ from shared_libs.atomic.tools.exchange import Answer, Call, receive, send
 from shared_libs.atomic.tools.function_tool import FunctionTool
 from shared_libs.atomic.tools.plan import Plan
 from shared_libs.atomic.watchdog import WATCHDOG
+
+_M_ARENA_MAX = -8
+"""An option of glibc's `mallopt`."""
 
 
 def serve(channel: socket.socket) -> None:
@@ -86,10 +91,16 @@ def _has_children() -> bool:
 
 
 def _limit_memory(megabytes: int | None) -> None:
-    """Bound the address space by what is used already and `megabytes` more."""
+    """
+    Bound the address space by what is used already and `megabytes` more.
+
+    glibc reserves 64 MB of it for every further thread; where memory is bounded, threads share what there is.
+    """
     _limit(resource.RLIMIT_CORE, 0)
     if megabytes is None or sys.platform != "linux":
         return
+    with contextlib.suppress(AttributeError):  # not glibc
+        ctypes.CDLL(None).mallopt(_M_ARENA_MAX, 1)
     pages = int(Path("/proc/self/statm").read_text().split()[0])
     _limit(resource.RLIMIT_AS, pages * resource.getpagesize() + (megabytes << 20))
 

@@ -22,6 +22,7 @@ CONTENTS: dict[str, tuple[str, ...]] = {
     "tool_started": ("input",),
     "approval_requested": ("input",),
     "tool_finished": ("content",),
+    "retrieval_started": ("query",),
     "run_finished": (
         *("result.answer", "result.steps.thought", "result.steps.actions.input", "result.steps.observations.content"),
         *("result.pending.input", "result.state"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -17,17 +17,13 @@ from shared_libs.service.edge import fresh_id
 from shared_libs.service.endpoint import Call
 from shared_libs.service.faces.wanted import Body
 from shared_libs.service.problems import Problem
-from shared_libs.service.repeats import answered_once
-from shared_libs.service.streams import encode
+from shared_libs.service.repeats import reply_once
 
 if TYPE_CHECKING:
     import numpy as np
 
 MAX_TEXTS = 2048
 """How many texts a request may have, as at OpenAI."""
-
-MOST_KEPT = 64_000
-"""Bytes of an answer that is kept for who sends its request again; a longer one is made anew when it has been told."""
 
 
 async def embeddings(call: Call) -> None:
@@ -59,7 +55,7 @@ async def embeddings(call: Call) -> None:
             "usage": {"prompt_tokens": tokens, "total_tokens": tokens},
         }
 
-    await _reply_once(call, raw, embed)
+    await reply_once(call, raw, embed)
 
 
 async def rerank(call: Call) -> None:
@@ -82,17 +78,7 @@ async def rerank(call: Call) -> None:
             scores = await entry.llm.async_rerank(query, texts)
         return _ranked(body, entry, texts, scores, tokens)
 
-    await _reply_once(call, raw, score)
-
-
-async def _reply_once(call: Call, raw: bytes, work: Callable[[], Awaitable[Any]]) -> None:
-    """Answer with what is made once, however often the request comes; what is long is kept by those alone who wait."""
-
-    async def fresh() -> bytes:
-        return encode(await work())
-
-    outcomes = call.service.outcomes
-    await call.reply_bytes(await answered_once(outcomes, call, raw, fresh, lambda told: len(told) <= MOST_KEPT))
+    await reply_once(call, raw, score)
 
 
 def _ranked(body: Body, entry: Entry, texts: list[str], scores: Sequence[float], tokens: int) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -22,29 +23,59 @@ from shared_libs.service.durable import DurableRun
 from shared_libs.service.endpoint import Call
 from shared_libs.service.live import Asked, LiveRun, Resumed, demand_of_run
 from shared_libs.service.problems import Problem
+from shared_libs.service.repeats import Asked as Repeated
+from shared_libs.service.repeats import answered_once
 from shared_libs.service.routers.answers import ANSWERS_DOC, answer, check_fields, in_background, no_such_run, streams
 from shared_libs.service.state import Service
 from shared_libs.service.streams import encode
 
 
 async def decide(call: Call) -> None:
-    """Go on with a paused run; calls without a decision stay pending, and the run pauses again behind the others."""
-    body = await call.json()
+    """
+    Go on with a paused run; calls without a decision stay pending, and the run pauses again behind the others.
+
+    The same decision, sent again by an SDK or under an `Idempotency-Key`, gets what became of the first.
+    """
+    raw = await call.body()
+    body = await call.decoded(raw)
     check_fields(body, ("decisions", "timeout"))
     if (timeout := body.get("timeout")) is not None and not is_amount(timeout):
         raise Problem("invalid_request", "timeout is a positive number of seconds", param="timeout")
     decisions = _read(body.get("decisions"))
-    service, team, run_id = call.service, call.caller.team, call.path["run_id"]
-    if (job := await service.queue.job(run_id, team)) is not None:
-        await _decide_durable(call, job, decisions)
+    service, background = call.service, in_background(call)
+    job = await service.queue.job(call.path["run_id"], call.caller.team)
+    stays = (background and job is None) or call.stays_when_gone("continue")
+    if job is not None and background:
+        work = partial(_queued, call, job, decisions)
+        told = await answered_once(service.outcomes, call, raw, work)
+        call.exchange.tell("x-factory-run-id", job.run_id)
+        call.exchange.tell("location", f"/v1/runs/{job.run_id}")
+        await call.reply(told, status=202)
         return
+    repeated = Repeated(call, raw)
+    live = service.run_repeats.find(repeated)
+    if live is None:
+        try:
+            live = await (_gone_on(call, decisions, timeout) if job is None else _durable(call, job, decisions))
+            service.run_repeats.keep(repeated, live)
+        except Problem:
+            live = service.run_repeats.find(repeated)  # the same may have come in the same moment
+            if live is None:
+                raise
+    call.exchange.tell("x-factory-run-id", live.id)
+    await answer(call, live, background=background, stays=stays)
+
+
+async def _gone_on(call: Call, decisions: dict[str, Decision], timeout: float | None) -> LiveRun:
+    """Go on with a run that waits here, or that the store has."""
+    service, team, run_id = call.service, call.caller.team, call.path["run_id"]
     agent, state = await _waiting(service, team, run_id)
     entry = service.catalogue.find(call.caller, agent, kind="agent")
     PausedRun.read(state).decide(decisions)  # raises what is wrong before anything is begun
-    background = in_background(call)
-    stays = background or call.stays_when_gone("continue")
-    deadline = call.deadline(min(entry.longest_s, timeout or entry.longest_s), streams=streams(call) or background)
-    demand = demand_of_run(entry, call, deadline)
+    unbound = streams(call) or in_background(call)
+    demand = demand_of_run(
+        entry, call, call.deadline(min(entry.longest_s, timeout or entry.longest_s), streams=unbound)
+    )
     asked = Asked(question="", resumes=Resumed(state, decisions))
     live = LiveRun(entry, asked, demand, record=service.record(call.caller), run_id=run_id)
     before = service.runs.get(run_id, team)
@@ -53,31 +84,29 @@ async def decide(call: Call) -> None:
         raise Problem("conflict", "the run goes on already: somebody has decided")
     service.paused.forget(team, run_id)
     _note(call, run_id, decisions)
-    call.exchange.tell("x-factory-run-id", live.id)
-    await answer(call, live, background=background, stays=stays)
+    return live
 
 
-async def _decide_durable(call: Call, job: Job, decisions: dict[str, Decision]) -> None:
+async def _queued(call: Call, job: Job, decisions: dict[str, Decision]) -> dict[str, str]:
     """Enter the decisions; whichever worker takes the run goes on with them."""
+    call.service.catalogue.find(call.caller, job.agent, kind="agent")
+    await _enter(call.service, job, decisions)
+    _note(call, job.run_id, decisions)
+    return {"run_id": job.run_id, "status": "queued"}
+
+
+async def _durable(call: Call, job: Job, decisions: dict[str, Decision]) -> LiveRun:
+    """Enter the decisions, and wait here for what a worker makes of them."""
     service = call.service
     entry = service.catalogue.find(call.caller, job.agent, kind="agent")
-    background = in_background(call)
-    stays = call.stays_when_gone("continue")
-    deadline = call.deadline(entry.longest_s, streams=streams(call) or background)
+    deadline = call.deadline(entry.longest_s, streams=streams(call))
     after = await service.queue.store.last_event(job.run_id)
-    await _enter(service, job, decisions)
-    _note(call, job.run_id, decisions)
-    call.exchange.tell("x-factory-run-id", job.run_id)
-    if background:
-        call.exchange.tell("location", f"/v1/runs/{job.run_id}")
-        await call.reply({"run_id": job.run_id, "status": "queued"}, status=202)
-        return
-    demand = demand_of_run(entry, call, deadline)
-    live = DurableRun(entry, demand, service.queue, job.run_id, after=after)
+    await _queued(call, job, decisions)
+    live = DurableRun(entry, demand_of_run(entry, call, deadline), service.queue, job.run_id, after=after)
     live.goes_on_from(after, service.runs.get(job.run_id, call.caller.team))
     if not service.runs.begin_if_idle(live):
         raise Problem("conflict", "the run goes on, and somebody waits for it here; GET its events")
-    await answer(call, live, background=False, stays=stays)
+    return live
 
 
 def _note(call: Call, run_id: str, decisions: Mapping[str, Decision]) -> None:

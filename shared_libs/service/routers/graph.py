@@ -16,6 +16,7 @@ from shared_libs.service.admission import Grant
 from shared_libs.service.endpoint import Call, Endpoint, Handler
 from shared_libs.service.faces.wanted import Body
 from shared_libs.service.problems import Problem
+from shared_libs.service.repeats import reply_once
 from shared_libs.service.routers.answers import check_fields
 from shared_libs.service.routers.collections import (
     NEEDS,
@@ -46,38 +47,50 @@ MAX_MODELS = 8
 
 async def probe(call: Call) -> None:
     """Tell which models can read entities and relations out of a text."""
-    body = await call.json()
+    raw = await call.body()
+    body = await call.decoded(raw)
     check_fields(body, ("collection", "models"))
-    async with _extractor(call, Body(body)) as extractor:
-        deadline = call.deadline(EXTRACT_S, streams=False)
-        async with asking(call, "graph/probe", deadline, 500 * len(extractor.models), _dearest(extractor)) as grant:
-            readings = await extractor.async_probe()
-            _settle(grant, readings)
-    await call.reply({"readings": readings})
+    deadline = call.deadline(EXTRACT_S, streams=False)
+
+    async def probed() -> dict[str, Any]:
+        async with _extractor(call, Body(body)) as extractor:
+            tokens = 500 * len(extractor.models)
+            async with asking(call, "graph/probe", deadline, tokens, _dearest(extractor)) as grant:
+                readings = await extractor.async_probe()
+                _settle(grant, readings)
+        return {"readings": readings}
+
+    await reply_once(call, raw, probed)
 
 
 async def extract(call: Call) -> None:
     """Read entities and relations out of a text: all models at once, the first valid answer."""
-    body = await call.json()
+    raw = await call.body()
+    body = await call.decoded(raw)
     check_fields(body, ("collection", "models", "text"))
     text = Body(body).text("text")
     if len(text) > MAX_TEXT:
         raise Problem("invalid_request", f"text has {len(text):,} characters, of at most {MAX_TEXT:,}", param="text")
-    async with _extractor(call, Body(body)) as extractor:
-        deadline = call.deadline(EXTRACT_S, streams=False)
-        tokens = (about_tokens([text]) + 500) * len(extractor.models)
-        async with asking(call, "graph/extract", deadline, tokens, _dearest(extractor)) as grant:
-            try:
-                found = await extractor.async_extract(text)
-            except RetrievalError as error:  # names its models, and nothing of a store
-                raise Problem("upstream_failed", str(error)) from error
-            _settle(grant, found.readings)
-    await call.reply(found)
+    deadline = call.deadline(EXTRACT_S, streams=False)
+
+    async def extracted() -> Any:
+        async with _extractor(call, Body(body)) as extractor:
+            tokens = (about_tokens([text]) + 500) * len(extractor.models)
+            async with asking(call, "graph/extract", deadline, tokens, _dearest(extractor)) as grant:
+                try:
+                    found = await extractor.async_extract(text)
+                except RetrievalError as error:  # names its models, and nothing of a store
+                    raise Problem("upstream_failed", str(error)) from error
+                _settle(grant, found.readings)
+        return found
+
+    await reply_once(call, raw, extracted)
 
 
 async def upsert(call: Call) -> None:
     """Store what somebody tells of chunks; what does not stand in them is left out."""
-    body = await call.json()
+    raw = await call.body()
+    body = await call.decoded(raw)
     check_fields(body, ("collection", "facts"))
     given = Body(body)
     collection = named(call, given.text("collection"), "write")
@@ -89,31 +102,39 @@ async def upsert(call: Call) -> None:
         )
         raise Problem("invalid_request", told, param="facts") from error
     deadline = call.deadline(QUERY_S, streams=False)
-    async with asking(call, "graph/upsert", deadline, 0, None) as grant, of_what_is_there(collection):
-        kept = await collection.async_upsert(facts)
-        grant.settle(Usage(), None)
-    await call.reply(kept)
+
+    async def kept() -> Any:
+        async with asking(call, "graph/upsert", deadline, 0, None) as grant, of_what_is_there(collection):
+            found = await collection.async_upsert(facts)
+            grant.settle(Usage(), None)
+        return found
+
+    await reply_once(call, raw, kept)
 
 
 async def query(call: Call) -> None:
     """Answer a Cypher query that only reads, over what the chunks of a collection tell."""
-    body = await call.json()
+    raw = await call.body()
+    body = await call.decoded(raw)
     check_fields(body, ("collection", "cypher", "query", "parameters", "rows"))
     given = Body(body)
     cypher = given.text("query" if "query" in body else "cypher")
+    parameters, most = given.object_or("parameters"), whole_number(body, ("rows",), 100)
     collection = named(call, given.text("collection"), "read")
     deadline = call.deadline(QUERY_S, streams=False)
-    async with asking(call, "graph/query", deadline, 0, None) as grant, of_what_is_there(collection):
-        try:
-            rows = await collection.async_query(
-                cypher, given.object_or("parameters"), rows=whole_number(body, ("rows",), 100)
-            )
-        except RetrievalUnavailable:
-            raise
-        except RetrievalError as error:  # says what is wrong with the query
-            raise Problem("invalid_request", str(error), param="cypher") from error
-        grant.settle(Usage(), None)
-    await call.reply({"rows": rows})
+
+    async def asked() -> dict[str, Any]:
+        async with asking(call, "graph/query", deadline, 0, None) as grant, of_what_is_there(collection):
+            try:
+                rows = await collection.async_query(cypher, parameters, rows=most)
+            except RetrievalUnavailable:
+                raise
+            except RetrievalError as error:  # says what is wrong with the query
+                raise Problem("invalid_request", str(error), param="cypher") from error
+            grant.settle(Usage(), None)
+        return {"rows": rows}
+
+    await reply_once(call, raw, asked)
 
 
 @asynccontextmanager

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Mapping
+from contextlib import nullcontext
 from datetime import UTC, datetime
 from functools import partial
 from typing import Annotated, Any, Literal
@@ -26,6 +27,7 @@ from shared_libs.service.keys import require_key
 from shared_libs.service.live import Asked, LiveRun, demand_of_run
 from shared_libs.service.problems import Problem
 from shared_libs.service.repeats import Asked as AskedBefore
+from shared_libs.service.repeats import joined
 from shared_libs.service.routers.answers import (
     ANSWERS_DOC,
     MAX_SESSION_ID,
@@ -113,6 +115,7 @@ async def begin(call: Call) -> None:
             await _answer_from_store(call, row)
             return
         live = call.service.run_repeats.find(asked_before)  # another of its kind may have come meanwhile
+    joins = live is not None and not (streaming or background)
     if live is None:
         longest_s = min(entry.longest_s, body.get("timeout") or entry.longest_s)
         deadline = call.deadline(longest_s, streams=streaming or background)
@@ -137,7 +140,8 @@ async def begin(call: Call) -> None:
         call.service.run_repeats.keep(asked_before, live)
     call.exchange.tell("x-factory-run-id", live.id)
     try:
-        await answer(call, live, background=background, stays=stays)
+        async with joined(call) if joins else nullcontext():
+            await answer(call, live, background=background, stays=stays)
     finally:
         if live.failed:
             call.service.run_repeats.forget(asked_before)  # who asks again begins anew

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import aclosing
+from functools import partial
 from typing import Any
 
 import msgspec
 from starlette.routing import Route
 
+from shared_libs.atomic.deadline import Deadline
 from shared_libs.atomic.page_text import readable
 from shared_libs.atomic.types import Usage
 from shared_libs.retrieval import Collection, Document, IndexProgress
@@ -17,6 +20,7 @@ from shared_libs.service.endpoint import Call, Endpoint, Handler
 from shared_libs.service.faces.wanted import Body
 from shared_libs.service.library import no_collection
 from shared_libs.service.problems import Problem, problem_details, problem_of
+from shared_libs.service.repeats import answered_once, reply_once
 from shared_libs.service.routers.answers import check_fields, streams
 from shared_libs.service.routers.collections import (
     NEEDS,
@@ -47,17 +51,49 @@ MAX_DOCUMENTS = 10_000
 
 
 async def index(call: Call) -> None:
-    """Bring documents into a collection, and tell how far it is; what time does not suffice for, the next one does."""
-    body = await call.json()
+    """
+    Bring documents into a collection, and tell how far it is; what time does not suffice for, the next one does.
+
+    A request that comes again joins the one under way, and gets its end.
+    """
+    raw = await call.body()
+    body = await call.decoded(raw)
     check_fields(body, ("documents",))
     documents = [_document(one) for one in Body(body).objects("documents")]
     if not 0 < len(documents) <= MAX_DOCUMENTS:
         raise Problem("invalid_request", f"documents is a list of 1 to {MAX_DOCUMENTS}", param="documents")
     collection = named(call, call.path["name"], "write")
     deadline = call.deadline(INDEX_S, streams=streams(call))
+    stream = call.events() if streams(call) else None
+
+    async def tell(progress: IndexProgress) -> None:
+        if stream is not None:
+            await stream.write(sse(progress, event="progress"))
+
+    work = partial(_indexed, call, collection, documents, deadline, tell)
+    try:
+        last = await answered_once(call.service.outcomes, call, raw, work, lambda told: told.finished)
+    except Exception as error:
+        if stream is None or not stream.started:
+            raise
+        problem = problem_of(error)
+        await stream.close(sse(problem_details(problem, call.exchange.request_id), event="error"))
+        return
+    if stream is None:
+        await call.reply(last)
+    else:
+        await stream.close(sse(last, event="finished" if last.finished else "unfinished"))
+
+
+async def _indexed(
+    call: Call,
+    collection: Collection,
+    documents: Sequence[Document],
+    deadline: Deadline,
+    tell: Callable[[IndexProgress], Awaitable[None]],
+) -> IndexProgress:
     until = deadline.at - KEPT_BACK * max(0.0, deadline.remaining())
     tokens = about_tokens(one.text for one in documents)
-    stream = call.events() if streams(call) else None
     last = IndexProgress(documents=len(documents))
     async with asking(call, "collections/index", deadline, tokens, _price(collection)) as grant:
         try:
@@ -66,22 +102,13 @@ async def index(call: Call) -> None:
                 aclosing(collection.async_index(documents, total=len(documents))) as steps,
             ):
                 async for last in steps:
-                    if stream is not None and not last.finished:
-                        await stream.write(sse(last, event="progress"))
+                    if not last.finished:
+                        await tell(last)
         except TimeoutError:
             pass  # it says itself that it is not finished
-        except Exception as error:
-            if stream is None or not stream.started:
-                raise
-            problem = problem_of(error)
-            await stream.close(sse(problem_details(problem, call.exchange.request_id), event="error"))
-            return
         finally:
             grant.settle(Usage(last.tokens), None)
-    if stream is None:
-        await call.reply(last)
-    else:
-        await stream.close(sse(last, event="finished" if last.finished else "unfinished"))
+    return last
 
 
 async def search(call: Call) -> None:
@@ -95,7 +122,8 @@ async def retrieve(call: Call) -> None:
 
 
 async def _find(call: Call, *, deep: bool) -> None:
-    body = await call.json()
+    raw = await call.body()
+    body = await call.decoded(raw)
     check_fields(body, ("question", "query", "k", "top_k", "where"))
     given = Body(body)
     question = given.text("query" if "query" in body else "question")
@@ -105,11 +133,15 @@ async def _find(call: Call, *, deep: bool) -> None:
     deadline = call.deadline(SEARCH_S, streams=False)
     tokens = about_tokens([question])
     what = "collections/retrieve" if deep else "collections/search"
-    async with asking(call, what, deadline, tokens, _price(collection)) as grant, of_what_is_there(collection):
-        ask = collection.async_retrieve if deep else collection.async_search
-        found = await ask(question, k=k, where=where)
-        grant.settle(Usage(tokens if collection.embedder else 0), None)
-    await call.reply({"hits": found.hits, "stages": found.stages, "notes": found.notes})
+
+    async def find() -> dict[str, Any]:
+        async with asking(call, what, deadline, tokens, _price(collection)) as grant, of_what_is_there(collection):
+            ask = collection.async_retrieve if deep else collection.async_search
+            found = await ask(question, k=k, where=where)
+            grant.settle(Usage(tokens if collection.embedder else 0), None)
+        return {"hits": found.hits, "stages": found.stages, "notes": found.notes}
+
+    await reply_once(call, raw, find)
 
 
 async def collections(call: Call) -> None:
@@ -127,10 +159,15 @@ async def collection(call: Call) -> None:
 
 async def drop(call: Call) -> None:
     """Remove a collection with all its documents."""
-    if not await named(call, call.path["name"], "write").async_drop():
-        raise no_collection(call.path["name"])
-    call.note("collection.dropped", f"collection:{call.path['name']}")
-    await call.reply({"deleted": True})
+    collection = named(call, call.path["name"], "write")
+
+    async def dropped() -> dict[str, bool]:
+        if not await collection.async_drop():
+            raise no_collection(collection.name)
+        call.note("collection.dropped", f"collection:{collection.name}")
+        return {"deleted": True}
+
+    await reply_once(call, await call.body(), dropped)
 
 
 async def documents(call: Call) -> None:
@@ -158,10 +195,15 @@ async def document(call: Call) -> None:
 
 async def remove(call: Call) -> None:
     """Remove a document; it is found no more from now on."""
-    if not await named(call, call.path["name"], "write").async_remove(call.path["document"]):
-        raise _no_document(call)
-    call.note("document.removed", f"collection:{call.path['name']}", facts={"document": call.path["document"][:200]})
-    await call.reply({"deleted": True})
+    collection, document = named(call, call.path["name"], "write"), call.path["document"]
+
+    async def removed() -> dict[str, bool]:
+        if not await collection.async_remove(document):
+            raise _no_document(call)
+        call.note("document.removed", f"collection:{collection.name}", facts={"document": document[:200]})
+        return {"deleted": True}
+
+    await reply_once(call, await call.body(), removed)
 
 
 def _document(given: Body) -> Document:

@@ -28,15 +28,11 @@ def stopped(threads):
     return not any(thread.name == f"factory-{threads._crew._name}" for thread in threading.enumerate())
 
 
-def test_a_thread_is_reused():
+def test_calls_one_after_the_other_have_one_thread():
     async def main():
         threads = Threads("reuse")
-        idents = []
-        for _ in range(20):
-            idents.append(await threads.submit(threading.get_ident, {}).result())
-            while not threads.idle:  # noqa: ASYNC110 - a thread cannot set an event of the loop
-                await asyncio.sleep(0)
-        return set(idents), stopped(threads)
+        idents = {await threads.submit(threading.get_ident, {}).result() for _ in range(500)}
+        return idents, stopped(threads)
 
     idents, ended = run(main())
     assert (len(idents), ended) == (1, True)
@@ -220,11 +216,12 @@ def test_an_idle_thread_holds_nothing_of_its_last_call():
         gone = weakref.ref(big)
         await threads.submit(lambda given: None, {"given": big}).result()
         del big
-        while not threads.idle:  # noqa: ASYNC110 - a thread cannot set an event of the loop
-            await asyncio.sleep(0)
-        return gone(), stopped(threads)
+        async with asyncio.timeout(WAIT_S):
+            while gone() is not None:  # noqa: ASYNC110 - a thread cannot set an event of the loop
+                await asyncio.sleep(0)
+        return threads.idle, stopped(threads)
 
-    assert run(main()) == (None, True)
+    assert run(main()) == (1, True)
 
 
 def test_a_call_for_which_no_thread_can_start_is_refused_for_good(monkeypatch):

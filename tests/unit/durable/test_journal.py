@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 
 import msgspec
 import pytest
@@ -11,6 +12,9 @@ import pytest
 from shared_libs.agents import ReActAgent
 from shared_libs.atomic import BaseTool, InProcessMemory, Message, tool
 from shared_libs.atomic.errors import RunInterrupted
+from shared_libs.atomic.events import RunFinished, Thought
+from shared_libs.atomic.llms import ScriptedLLM, Turn
+from shared_libs.atomic.results import AgentResult
 from shared_libs.atomic.scope import Scope, use_scope
 from shared_libs.atomic.types import LLMResponse, ToolCall, ToolResult
 from shared_libs.durable import journal as journal_module
@@ -19,7 +23,11 @@ from shared_libs.durable.holding import Holder
 from shared_libs.durable.journal import FactJournal
 from shared_libs.durable.keeping import Fact
 from shared_libs.durable.store import to_json
+from shared_libs.tools.agent import AgentTool
 from tests.unit.durable.cast import agent, by_length, ended, looks_twice, opened, submit, turn, until, working
+
+AGAIN = "UPDATE factory_jobs SET status = 'queued', executor = NULL"
+"""As when a worker dies: another one is to go on."""
 
 NO_LIMITS = {"max_steps": 1000, "max_tool_calls": None, "max_repeats": 999}
 
@@ -97,12 +105,76 @@ def test_a_write_that_has_begun_is_not_cut_by_a_cancellation(url):
             asking.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await asking
-            await journal.settle()
+            await journal.settle(ends=False)
             rows = await database.one(ask("SELECT name FROM factory_facts"))
             await database.aclose()
             return [row["name"] for row in rows]
 
     assert asyncio.run(main()) == ["model.1"]
+
+
+@pytest.mark.promise("durable-seen")
+def test_the_end_is_told_in_the_transaction_that_ends_the_run_and_not_with_a_write_before_it(url):
+    """Else who follows it reads an end without a result, and who takes it over an end of a run that goes on."""
+
+    async def main():
+        async with opened(url) as store:
+            await submit(store, "r")
+            database, holder, claim = await claimed(url)
+            journal = FactJournal(claim, holder, Pulse())
+            result = AgentResult(run_id="r", status="answered", stop_reason="final_answer", answer="x")
+            journal.hear(Thought(run_id="r", seq=1, at_s=0.0, step=1, text="well"))
+            journal.hear(RunFinished(run_id="r", seq=2, at_s=0.0, result=result))
+            await journal.once("store", ToolResult, lambda: asyncio.sleep(0, ToolResult("stored")))
+            written = [event["type"] for event in await store.events("r")]
+            await database.aclose()
+            return written, await journal.settle(ends=False), await journal.settle(ends=True)
+
+    written, handed_over, ended = asyncio.run(main())
+    assert written == ["thought"]
+    assert handed_over == []
+    assert [seq for seq, _ in ended] == [2]
+
+
+@pytest.mark.promise("durable-once")
+@pytest.mark.parametrize("name", ["model.1", "call/model.1"])
+def test_an_answer_that_was_paid_and_lost_with_its_process_is_booked(url, name):
+    """Also a sub-agent's, also after another death, and each once; and to be asked is no progress."""
+    deaths = []
+
+    def answer(messages):
+        return Turn(text="x", delay_s=0.0 if len(deaths) == 2 else math.inf)
+
+    inner = ReActAgent(llm=ScriptedLLM([answer] * 9), name="inner")
+    asks = agent(
+        lambda: by_length(turn(("call", "inner", {"question": "?"})), "done"), [AgentTool(inner, description="asks")]
+    )
+    build = agent(lambda: ScriptedLLM([answer] * 9)) if name == "model.1" else asks
+
+    async def main():
+        async with opened(url) as store:
+            await submit(store, "r")
+
+            async def noted():
+                rows = await store.database.one(ask("SELECT name FROM factory_facts WHERE name LIKE 'asked %'"))
+                return [row["name"] for row in rows]
+
+            async with working(url, build):
+                for epoch in (1, 2):
+                    await until(noted, wanted=lambda names, epoch=epoch: f"asked {epoch} {name}" in names)
+                    deaths.append(1)
+                    await store.database.run(lambda: (yield ask(AGAIN)))
+                job = await until(store.get, "r", wanted=ended)
+            (row,) = await store.database.one(ask("SELECT deaths FROM factory_jobs"))
+            facts = await store.database.one(ask("SELECT name, value FROM factory_facts"))
+            return job, row["deaths"], {fact["name"]: json.loads(fact["value"]) for fact in facts}
+
+    job, died, facts = asyncio.run(main())
+    assert (job.status, job.epoch) == ("answered", 3)
+    assert sorted(row["outcome"] for row in facts[name]["attempts"]) == ["lost", "lost", "ok"]
+    if name == "model.1":
+        assert sorted(row["outcome"] for row in job.result["attempts"]) == ["lost", "lost", "ok"]
+        assert died == 2
 
 
 @pytest.mark.promise("durable-once")
@@ -113,8 +185,8 @@ def test_a_run_that_was_down_past_its_deadline_ends_partial_with_all_it_had(url)
             database, holder, claim = await claimed(url)
             said = by_length(turn(("a", "look", {"amount": 1})))
             first = await said.async_chat([Message("user", "go")])
-            await holder.keep(claim, Fact("model.1", msgspec.json.encode(first).decode()), [])
-            await holder.keep(claim, Fact("tool.a", '{"content": "saw 1"}'), [])
+            await holder.keep(claim, [Fact("model.1", msgspec.json.encode(first).decode())], [])
+            await holder.keep(claim, [Fact("tool.a", '{"content": "saw 1"}')], [])
             await database.run(lambda: (yield ask("UPDATE factory_jobs SET began_at = began_at - 3600")))
             await holder.leave()
             await database.aclose()
@@ -242,8 +314,7 @@ def test_an_exchange_is_stored_once_though_its_run_was_ended_twice(url):
                     result = await super().async_run(question, **more)
                     if not lost:  # as if the worker had died before it could say how the run ended
                         lost.append(1)
-                        again = "UPDATE factory_jobs SET status = 'queued', executor = NULL"
-                        await store.database.run(lambda: (yield ask(again)))
+                        await store.database.run(lambda: (yield ask(AGAIN)))
                     return result
 
             def build(claim, sinks):

@@ -52,7 +52,7 @@ async def held(url, *run_ids):
 
 
 def entry(run_id, name="model.1", epoch=1, seq=1):
-    return Entry(run_id, epoch, 0, Fact(name, '"x"'), [(seq, "{}")])
+    return Entry(run_id, epoch, 0, [Fact(name, '"x"')], [(seq, "{}")])
 
 
 async def facts(store):

@@ -115,19 +115,19 @@ def test_of_a_worker_that_has_lost_a_run_nothing_is_taken(url):
             old, new = (Holder(database, name) for database, name in zip(databases, ("old", "new"), strict=True))
             await old.beat("old", 0.05, 1, draining=False)
             (claim,) = await old.claim(5)
-            assert await old.keep(claim, Fact("a", "1"), [(1, "{}")])
+            assert await old.keep(claim, [Fact("a", "1")], [(1, "{}")])
             await asyncio.sleep(0.1)
             # two reapers at once: one queues it, and nothing of the old one's counts any more, though nobody has it yet
             assert sorted(await asyncio.gather(old.reap(), new.reap())) == [0, 1]
-            assert not await old.keep(claim, Fact("b", "1"), [])
+            assert not await old.keep(claim, [Fact("b", "1")], [])
             (again,) = await new.claim(5)
             assert (again.epoch, again.facts, again.last_event) == (2, {"a": "1"}, 1)
-            assert not await old.keep(claim, Fact("b", "1"), [(2, "{}")])
+            assert not await old.keep(claim, [Fact("b", "1")], [(2, "{}")])
             assert not await old.move(claim, {"status": "answered", "ended_at": NOW})
             await old.give_back("r", claim.epoch)
             job = await store.get("r")
             assert (job.status, job.executor) == ("running", "new")
-            assert await new.keep(again, Fact("b", "2"), [(2, "{}")])
+            assert await new.keep(again, [Fact("b", "2")], [(2, "{}")])
             for database in databases:
                 await database.aclose()
 
@@ -333,7 +333,7 @@ def test_a_run_that_kills_its_workers_is_a_dead_letter_with_its_reason(url):
                 holder = Holder(database, f"w{death}")
                 (claim,) = await holder.claim(1)  # it has never beaten: as good as dead
                 if death == 0:
-                    await holder.keep(claim, Fact("model.1", "{}"), [])
+                    await holder.keep(claim, [Fact("model.1", "{}")], [])
                 assert await holder.reap() == 1
                 await database.aclose()
             async with working(url, answers(), deaths=3):

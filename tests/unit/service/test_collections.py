@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 
 import pytest
@@ -42,8 +43,9 @@ async def post(served, path, body, **headers):
         return answer.status, answer.headers, await answer.json(content_type=None)
 
 
-async def delete(served, path):
-    async with served.http.delete(path) as answer:
+async def delete(served, path, **headers):
+    told = {name.replace("_", "-"): value for name, value in headers.items()}
+    async with served.http.delete(path, headers=told) as answer:
         return answer.status, await answer.json(content_type=None)
 
 
@@ -103,6 +105,50 @@ def test_an_indexing_tells_how_far_it_is_and_comes_back_in_time(folder):
             assert hurried.get("finished") is False or hurried["code"] == "deadline_unreachable"
             _, _, done = await post(served, path, {"documents": many})
             assert (done["finished"], done["documents_done"]) == (True, 40)
+
+    run(main())
+
+
+@pytest.mark.promise("serve-once")
+def test_what_is_asked_again_of_a_collection_or_a_graph_is_done_once(folder):
+    facts = {"entities": [{"name": "Ada", "type": "person"}], "relations": []}
+    path, key = "/v1/collections/shelf", {"idempotency_key": "k"}
+
+    async def main():
+        async with FaultServer({"m": Healthy(json.dumps(facts)), "e": Healthy()}) as upstream:
+            embedder = f"{{provider: openai, model: e, base_url: '{upstream.url('openai')}', api_key: x}}"
+            shelf = f"collections:\n  shelf: {{url: 'sqlite:///{folder}/shelf.db', embedder: {embedder}}}\n"
+            write(folder, m=model_at(upstream, "m"), collections=shelf)
+            async with serving(folder) as served:
+                seen = []
+
+                async def thrice(where, body, **headers):
+                    async def ask():
+                        return (await post(served, where, body, **key, **headers))[::2]
+
+                    before = len(upstream.requests)
+                    answers = [*await asyncio.gather(ask(), ask()), await ask()]
+                    assert [status for status, _ in answers] == [200] * 3, answers
+                    assert answers[1:] == answers[:1] * 2
+                    mismatch = await post(served, where, body | {"question": "another", "facts": []}, **key)
+                    assert mismatch[0] in (400, 422)
+                    seen.append(len(upstream.requests) - before)
+                    return answers[0][1]
+
+                first = await thrice(f"{path}/index", {"documents": DOCUMENTS})
+                assert (first["embedded"], first["unchanged"]) == (2, 0)  # the third is no indexing of its own
+                found = await thrice(f"{path}/search", {"question": "How many days of leave?"})
+                await thrice(f"{path}/retrieve", {"question": "How many days of leave?"})
+                await thrice("/v1/graph/extract", {"models": ["m/chain"], "text": "Ada."})
+                assert seen[1:] == [1, 1, 1]
+                told = [{"chunk": found["hits"][0]["id"], "entities": [{"name": "leave"}], "relations": []}]
+                await thrice("/v1/graph/upsert", {"collection": "shelf", "facts": told})
+                counts = {"collection": "shelf", "cypher": "MATCH (e:Entity) RETURN count(e) AS n"}
+                assert (await thrice("/v1/graph/query", counts))["rows"] == [{"n": 1}]
+                for where in (f"{path}/documents/leave.md", path):
+                    gone = [await delete(served, where, **key) for _ in range(2)]
+                    assert gone == [(200, {"deleted": True})] * 2
+                    assert (await delete(served, where))[0] == 404
 
     run(main())
 

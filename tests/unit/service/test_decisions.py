@@ -105,3 +105,19 @@ def test_a_decision_is_answered_with_events_or_at_once(folder):
 
     events, status = run(main())
     assert (events[-1][1], status) == ("run_finished", 202)
+
+
+@pytest.mark.promise("serve-once", "serve-approves")
+def test_the_same_decision_sent_again_gets_what_became_of_the_first(folder):
+    async def main():
+        async with serving(folder) as served:
+            _, _, paused = await served.run()
+            approved = {"decisions": {paused["pending"][0]["call_id"]: True}}
+            asks = [decide(served, paused["run_id"], approved, idempotency_key="k") for _ in range(3)]
+            same = [*await asyncio.gather(*asks), await decide(served, paused["run_id"], approved, idempotency_key="k")]
+            other = await decide(served, paused["run_id"], approved, idempotency_key="another")
+            return same, other[0]
+
+    same, other = run(main())
+    assert [(status, told["answer"]) for status, told in same] == [(200, same[0][1]["answer"])] * 4
+    assert other == 409

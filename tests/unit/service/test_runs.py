@@ -182,13 +182,16 @@ def test_the_retry_of_an_sdk_joins_its_run_and_two_first_requests_are_two(folder
             async with serving(folder) as served:
                 one = asyncio.create_task(served.run("remote", x_stainless_retry_count="0"))
                 await upstream.asked()
+                hurried = await served.run("remote", x_stainless_retry_count="1", x_request_timeout="0.01")
                 retry = await served.run("remote", x_stainless_retry_count="1")
                 first = await one
                 second = await served.run("remote", x_stainless_retry_count="0")
-                return first[2]["run_id"], retry[2]["run_id"], second[2]["run_id"], len(upstream.requests)
+                ids = [told[2]["run_id"] for told in (first, retry, second)]
+                return *ids, hurried, len(upstream.requests)
 
-    first, retry, second, requests = run(main())
+    first, retry, second, hurried, requests = run(main())
     assert first == retry != second
+    assert (hurried[0], hurried[1]["x-factory-run-id"], hurried[2]["code"]) == (504, first, "deadline_exceeded")
     assert requests == 2
 
 

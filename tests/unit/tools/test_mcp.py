@@ -18,8 +18,9 @@ from shared_libs.agents import ReActAgent
 from shared_libs.atomic import Deadline, MisuseError, ToolError, tool
 from shared_libs.atomic.llms import ScriptedLLM, Turn
 from shared_libs.atomic.scope import use_deadline
+from shared_libs.testing.clock import real_time
 from shared_libs.tools.mcp import MCPToolset
-from tests.support import run
+from tests.support import run, run_virtual
 
 RAW = Path(__file__).parents[2] / "mcp_raw_server.py"
 
@@ -249,14 +250,12 @@ def test_the_time_left_is_sent_along():
 
 @pytest.mark.promise("time-mcp")
 def test_a_silent_call_is_an_error_in_time_and_the_server_is_told():
-    source = raw()
-    source.timeout_s = 0.3
-
     async def main():
-        async with opened(source) as tools:
+        async with opened(raw()) as tools:
+            tools["silent"].timeout_s = 0.3
             slow = await tools["silent"].async_run({})
             heard = await tools["heard"].async_run({})
-            return slow, json.loads(heard.content)
+        return slow, json.loads(heard.content)
 
     slow, heard = run(main())
     assert slow.is_error
@@ -271,13 +270,18 @@ def test_a_silent_call_is_an_error_in_time_and_the_server_is_told():
 )
 def test_a_server_that_is_silent_from_the_start_costs_one_run_half_its_time_at_most(mode, said):
     async def main():
-        agent = ReActAgent(llm=ScriptedLLM(["without it", "at once"]), tools=[raw(mode)])
+        source = raw(mode)
+        agent = ReActAgent(llm=ScriptedLLM(["without it", "at once"]), tools=[source])
         try:
+            if mode == "slow-list":
+                with real_time():  # a process starts in its own time
+                    await source._server._connected(30)
             return await agent.async_run("go", timeout=1.0), await agent.async_run("go", timeout=1.0)
         finally:
-            await agent.aclose()
+            with real_time():
+                await agent.aclose()
 
-    first, second = run(main())
+    first, second = run_virtual(main())
     assert (first.status, first.answer) == ("answered", "without it")
     assert said in first.error
     assert (second.status, second.answer) == ("answered", "at once")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
+import threading
 from contextlib import suppress
 from pathlib import Path
 
@@ -250,6 +251,16 @@ def test_the_loop_has_its_turn_between_any_two_of_hundreds_of_tools():
 
     assert len(run(main())) == 300
     assert turns >= 300
+
+
+@pytest.mark.promise("mcp-items")
+def test_large_schemas_are_read_in_a_thread_and_only_so_many_are():
+    large = {"properties": {f"p{n}": {"type": "string", "description": "x" * 900} for n in range(256)}}
+    tools, left_out = listed(*({"name": f"t{n}", "inputSchema": large} for n in range(20)))
+    assert 16 <= len(tools) < 20
+    assert {*tools} | {*left_out} == {f"t{n}" for n in range(20)}
+    assert left_out["t19"] == "the schemas of all tools are larger than 4 MiB; name some"
+    assert [thread.name for thread in threading.enumerate() if "mcp-schemas" in thread.name]
 
 
 def test_the_work_of_reading_a_list_grows_with_its_size():

@@ -44,8 +44,8 @@ def test_a_server_is_listed_and_called_and_told_of_a_cancelled_call():
     async def main():
         async with serving() as port:
             source = source_at(port)
-            source.timeout_s = 1.0
             tools = await listed(source)
+            tools["silent"].timeout_s = 1.0
             added = await tools["add"].async_run({"a": 2, "b": 3})
             wrong = await tools["add"].async_run({"a": "x", "b": 3})
             silent = await tools["silent"].async_run({})

@@ -15,6 +15,7 @@ const LEGEND: [kind: string, name: string][] = [
   ["waited", "first token"],
   ["model", "model"],
   ["tool", "tool"],
+  ["retrieval", "retrieval"],
   ["memory", "memory"],
   ["wait", "waiting"],
   ["error", "failed"],

@@ -3,7 +3,7 @@
 import type { Call, Result, RunEvent } from "./types";
 import { brief, counted, inputBrief, pretty, seconds } from "./words";
 
-export type Kind = "step" | "model" | "wait" | "tool" | "memory";
+export type Kind = "step" | "model" | "wait" | "tool" | "retrieval" | "memory";
 export type Outcome = "ok" | "open" | "error" | "cancelled" | "left running" | "cut off";
 
 /** Something that took time, from a second of the run to another; `to` is null while it goes on. */
@@ -248,6 +248,27 @@ export class Story {
     }
   }
 
+  beginRetrieval({ operation, collection, query, at_s, seq }: RunEvent): void {
+    const its = lane("retrieval", `${operation} ${collection}`);
+    its.details.push(["Asked", query]);
+    its.bars.push(bar("retrieval", at_s, "open"));
+    this.lanes.push(its);
+    this.open.set(`retrieval ${seq}`, { lane: its, bar: its.bars[0]! });
+  }
+
+  endRetrieval({ started, found, stages, error, at_s }: RunEvent): void {
+    const its = this.open.get(`retrieval ${started}`);
+    if (!its) return;
+    this.open.delete(`retrieval ${started}`);
+    its.bar.to = at_s;
+    its.bar.outcome = error === "cancelled" ? "cancelled" : error ? "error" : "ok";
+    its.lane.note = error ? "" : `${found} found`;
+    for (const { name, state, elapsed_s, reason } of stages ?? []) {
+      its.lane.details.push([name, [state, state !== "skipped" && seconds(elapsed_s), reason].filter(Boolean).join(" · ")]);
+    }
+    if (error) its.lane.details.push(["Error", error]);
+  }
+
   abandon({ what, name, call_id }: RunEvent): void {
     const found = this.open.get(`tool ${call_id}`);
     if (found) found.bar.outcome = "left running";
@@ -331,6 +352,8 @@ const TAKES: Record<string, (story: Story, event: RunEvent) => void> = {
   tool_started: (story, event) => story.beginTool(event),
   approval_requested: (story, event) => story.note(`${event.tool} waits for a decision`),
   tool_finished: (story, event) => story.endTool(event),
+  retrieval_started: (story, event) => story.beginRetrieval(event),
+  retrieval_finished: (story, event) => story.endRetrieval(event),
   abandoned: (story, event) => story.abandon(event),
   abandoned_ended: (story, event) => story.endAbandoned(event),
   loop_blocked: (story, event) =>

@@ -53,6 +53,7 @@ def test_the_sdks_client_carries_everything(speaks, client_of, prefix):
             await llm.aclose()
             assert [seen.path for seen in server.requests] == [speaks.path] * len(plays)
             assert all(KEY in str(seen.headers) for seen in server.requests)
+            assert all(0 < float(seen.headers["x-request-timeout"]) <= 29 for seen in server.requests)
             return errors
 
     refused, limited, cut, page, gone = run(main())

@@ -10,8 +10,10 @@ import weakref
 import pytest
 
 from shared_libs.atomic import Resilience
+from shared_libs.atomic.deadline import Deadline
 from shared_libs.atomic.errors import LLMConnectionError, LLMTimeout, ProviderUnavailable
 from shared_libs.atomic.llms.openai_llm import OpenAILLM
+from shared_libs.atomic.scope import use_deadline
 from tests.support import run, run_virtual
 from tests.wire_server import Play, WireServer, reply, sse, stream
 
@@ -268,6 +270,8 @@ def test_a_redirect_within_the_server_is_followed_with_the_same_request(streamed
 
     text, (first, second), connections = run(main())
     assert (text, second.path, connections) == ("Hello.", asked, 1)
+    told = [float(seen.headers.pop("x-request-timeout")) for seen in (first, second)]
+    assert told[0] >= told[1] > 0
     assert (second.body, second.headers) == (first.body, first.headers)
     assert second.headers["authorization"] == "Bearer k"
 
@@ -300,3 +304,24 @@ def test_another_redirect_is_told_with_its_place_and_without_the_key(status, loc
     assert "set base_url to the final address" in text
     assert "s3cret-key" not in text
     assert asked == requests
+
+
+@pytest.mark.promise("time-told-on")
+def test_a_server_is_told_how_long_its_answer_is_waited_for():
+    async def main():
+        policy = Resilience(retry={"attempts": 2, "base_s": 2, "max_s": 2}, attempt_timeout_s=30)
+        async with WireServer([reply({}, 503), reply(HELLO), reply(HELLO), reply(HELLO), reply(HELLO)]) as server:
+            async with OpenAILLM("m", api_key="k", base_url=server.url, resilience=policy) as llm:
+                await llm.async_generate("Hi", timeout=10)
+                await llm.async_generate("Hi")
+                with use_deadline(Deadline.after(4)):
+                    await llm.async_generate("Hi")
+                await llm.async_generate("Hi", timeout=0.002)
+            return [float(seen.headers["x-request-timeout"]) for seen in server.requests]
+
+    first, again, alone, within, short = run_virtual(main())
+    assert first == 9.5  # it has to come back, too
+    assert 7 <= again <= 9.5  # a wait of up to two seconds later
+    assert alone == 29.0  # one attempt
+    assert within == 3.8
+    assert short > 0

@@ -84,8 +84,23 @@ def end(how: str) -> None:
 
 
 @as_tool(isolation="process", memory_limit_mb=200)
-def fill(megabytes: int) -> int:
-    return len(bytearray(megabytes << 20))
+def fill(megabytes: int, threads: int = 0) -> int:
+    """Take memory; before that, have so many threads that have taken a little."""
+    done = threading.Event()
+    begun = [threading.Event() for _ in range(threads)]
+
+    def hold(has_some: threading.Event) -> None:
+        some = [bytes(2_000) for _ in range(100)]
+        has_some.set()
+        done.wait(len(some))
+
+    for event in begun:
+        threading.Thread(target=hold, args=[event]).start()
+        event.wait()
+    try:
+        return len(bytearray(megabytes << 20))
+    finally:
+        done.set()
 
 
 @as_tool(isolation="process", cpu_limit_s=1)

@@ -7,6 +7,8 @@ import base64
 
 import numpy as np
 import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestServer
 from openai import APIStatusError, BadRequestError, NotFoundError
 
 from shared_libs.atomic import MisuseError
@@ -72,6 +74,36 @@ def test_what_is_asked_again_under_a_key_is_embedded_once_and_a_long_answer_is_n
             many = ["long"] * 2048
             assert len(await embed("n", many)) == len(await embed("n", many)) == 2048
             assert len(at.upstream.requests) == 3
+
+    run(main())
+
+
+@pytest.mark.promise("face-vectors", "serve-once")
+def test_what_is_reranked_again_under_a_key_is_asked_of_the_model_once(tmp_path):
+    asked = {"model": "bot/chain", "query": "capital of France", "documents": CITIES}
+    seen: list[str] = []
+
+    async def main():
+        async def rank(request: web.Request) -> web.Response:
+            seen.append(request.headers["x-request-timeout"])
+            await asyncio.sleep(0.05)
+            return web.json_response({"results": [{"index": at, "relevance_score": 0.1 * at} for at in range(3)]})
+
+        app = web.Application()
+        app.router.add_post("/rerank", rank)
+        async with TestServer(app) as reranker:
+            llm = {"provider": "rerank", "model": "r", "base_url": str(reranker.make_url("/")), "api_key": "x"}
+            async with ground(tmp_path, {}, bot={"llm": llm}) as at:
+                key = {"Idempotency-Key": "k", "X-Request-Timeout": "5"}
+                same = [at.post("/v1/rerank", asked, **key) for _ in range(2)]
+                answers = [*await asyncio.gather(*same), await at.post("/v1/rerank", asked, **key)]
+                assert [status for status, _, _ in answers] == [200] * 3
+                assert len({told["id"] for _, _, told in answers}) == len(seen) == 1
+                assert 0 < float(seen[0]) < 5
+                assert (await at.post("/v1/rerank", asked | {"top_n": 1}, **key))[0] == 400  # OpenAI has no 422
+                retry = {"x-stainless-retry-count": "1"}
+                assert (await at.post("/v1/rerank", asked, **retry))[0] == 200
+                assert len(seen) == 2  # the first of its kind without a key
 
     run(main())
 

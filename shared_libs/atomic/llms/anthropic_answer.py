@@ -1,49 +1,26 @@
-"""Anthropic's messages as data: our messages to its requests, its answers and stream events to ours."""
+"""Answers of Anthropic's messages API as data: a whole one, or the events of a stream, to ours."""
 
 from __future__ import annotations
 
 import uuid
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import msgspec
 
 from shared_libs.atomic.errors import MalformedResponse
+from shared_libs.atomic.llms.anthropic_request import PROVIDER
 from shared_libs.atomic.llms.event_stream import Completeness
-from shared_libs.atomic.llms.faults import error_event, says_error
+from shared_libs.atomic.llms.faults import error_event, refused, says_error
 from shared_libs.atomic.llms.finish import finish_of, told
-from shared_libs.atomic.llms.given import is_foreign, wire_ids
 from shared_libs.atomic.llms.lenient import objects_in, parsed
-from shared_libs.atomic.llms.payload import decode, inline_image, portable_id, portable_name, portable_parameters
+from shared_libs.atomic.llms.payload import decode
 from shared_libs.atomic.llms.pieces import CALL_TYPES, SaidCall, Text
 from shared_libs.atomic.nearly_json import object_in
-from shared_libs.atomic.types import (
-    LLMChunk,
-    LLMResponse,
-    Message,
-    TextPart,
-    Thinking,
-    ToolCall,
-    ToolSpec,
-    Usage,
-)
-
-PROVIDER = "anthropic"
+from shared_libs.atomic.types import LLMChunk, LLMResponse, Thinking, ToolCall, Usage
 
 MAX_BLOCKS = 10_000
 """The most content blocks of one answer; a server that sends more is at fault."""
-
-_MAX_ID_CHARS = 64
-
-_SAYS_WHAT_IT_IS = frozenset({"type", "enum", "const", "anyOf", "oneOf", "allOf", "$ref"})
-_BOUNDS = frozenset(
-    {
-        *("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf"),
-        *("minLength", "maxLength", "pattern", "maxItems", "uniqueItems", "minProperties", "maxProperties"),
-    }
-)
-"""What the API's grammar does not know (the vendor's SDK tells the same in descriptions)."""
-_FORMATS = frozenset({"date-time", "time", "date", "duration", "email", "hostname", "uri", "ipv4", "ipv6", "uuid"})
 
 _READ = frozenset({"text", "thinking", "redacted_thinking", "tool_use"})
 """The content blocks that mean something here; others, of tools that the server runs itself, are handed back to it."""
@@ -83,6 +60,8 @@ class _Delta(msgspec.Struct):
 class _Usage(msgspec.Struct):
     input_tokens: int | None = None
     output_tokens: int | None = None
+    prompt_tokens: int | None = None  # imitators, as the next
+    completion_tokens: int | None = None
     cache_read_input_tokens: int | None = None
     cache_creation_input_tokens: int | None = None
 
@@ -113,162 +92,6 @@ class _Event(msgspec.Struct):
 
 _reply_decoder = msgspec.json.Decoder(_Reply)
 _event_decoder = msgspec.json.Decoder(_Event)
-
-
-def request_messages(
-    messages: Sequence[Message], made_by: Sequence[str] = (), stale: Collection[str] = ()
-) -> tuple[str, list[dict[str, Any]]]:
-    """
-    The conversation as the API takes it: the system prompt, and the turns.
-
-    Neighbours of one role become one turn, because the results of all calls of a turn belong into the next one.
-
-    Args:
-        messages: the conversation.
-        made_by: who is asked: thinking that tells another maker is left out.
-        stale: signatures that it does not take back.
-
-    """
-    ids = wire_ids(messages, made_by, _MAX_ID_CHARS)
-    system: list[str] = []
-    turns: list[dict[str, Any]] = []
-    for message in messages:
-        if message.role == "system":
-            system.append(message.text)
-            continue
-        role = "assistant" if message.role == "assistant" else "user"
-        blocks = _assistant_blocks(message, ids, made_by, stale) if role == "assistant" else _user_blocks(message, ids)
-        if not blocks:
-            continue
-        if turns and turns[-1]["role"] == role:
-            turns[-1]["content"] += blocks
-        else:
-            turns.append({"role": role, "content": blocks})
-    return "\n\n".join(system), turns
-
-
-def request_tool(tool: ToolSpec) -> dict[str, Any]:
-    """A tool as the API takes it."""
-    return {"name": tool.name, "description": tool.description, "input_schema": portable_parameters(tool.parameters)}
-
-
-def tools_of(turns: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The tools that the turns have called: the API wants to be told of them while they stand there."""
-    names = {block["name"]: None for turn in turns for block in turn["content"] if block["type"] == "tool_use"}
-    return [{"name": name, "input_schema": {"type": "object", "properties": {}}} for name in names]
-
-
-class _Open(Exception):
-    """A schema leaves open what the API insists on knowing."""
-
-
-def closed_schema(schema: dict[str, Any]) -> dict[str, Any] | None:
-    """
-    A JSON Schema as the API takes it, or None for one that it cannot keep, such as one of a free mapping.
-
-    Objects are closed. The bounds that the API refuses are told in the descriptions; the answer is checked anyway.
-    """
-    try:
-        return _closed(schema)
-    except _Open:
-        return None
-
-
-def _closed(node: Any) -> dict[str, Any]:
-    if not isinstance(node, dict) or not node.keys() & _SAYS_WHAT_IT_IS:
-        raise _Open
-    closed: dict[str, Any] = {}
-    told: dict[str, Any] = {}
-    for key, value in node.items():
-        if key in {"properties", "$defs", "definitions"}:
-            closed[key] = {name: _closed(inner) for name, inner in value.items()}
-        elif key in {"anyOf", "oneOf", "allOf"}:
-            closed["anyOf" if key == "oneOf" else key] = [_closed(inner) for inner in value]
-        elif key == "items":
-            closed[key] = _closed(value)
-        elif key in _BOUNDS or (key == "minItems" and value > 1) or (key == "format" and value not in _FORMATS):
-            told[key] = value
-        elif "$ref" not in node or key == "$ref":
-            closed[key] = value
-    types = node.get("type", ())
-    if "properties" in node or "object" in (types if isinstance(types, list) else [types]):
-        if "properties" not in node or node.get("additionalProperties", False) is not False:
-            raise _Open
-        closed["additionalProperties"] = False
-    if told:
-        bounds = msgspec.json.encode(told).decode()
-        closed["description"] = f"{closed['description']} {bounds}" if "description" in closed else bounds
-    return closed
-
-
-def signatures(messages: Sequence[Message], made_by: Sequence[str]) -> list[str]:
-    """The signatures of the thinking that goes back to who is asked."""
-    blocks = [block for message in messages for block in message.thinking if block.provider == PROVIDER]
-    return [block.signature for block in blocks if block.signature and not is_foreign(block, made_by)]
-
-
-def thinks_on(turns: Sequence[dict[str, Any]]) -> bool:
-    """Whether the API lets a model think: not in the middle of a turn that began without."""
-    if len(turns) < 2 or turns[-1]["content"][0]["type"] != "tool_result":
-        return True
-    return bool(turns[-2]["content"][0]["type"].endswith("thinking"))
-
-
-def _user_blocks(message: Message, ids: Mapping[str, str]) -> list[dict[str, Any]]:
-    if message.role == "tool":
-        result = {
-            "type": "tool_result",
-            "tool_use_id": ids.get(message.tool_call_id or "")
-            or portable_id(message.tool_call_id or "", _MAX_ID_CHARS),
-            "content": message.text,
-        }
-        return [result | {"is_error": True}] if message.is_error else [result]
-    if isinstance(message.content, str):
-        return _text_blocks(message.content)
-    blocks = []
-    for part in message.content:
-        if isinstance(part, TextPart):
-            blocks += _text_blocks(part.text)
-            continue
-        inline = inline_image(part.url)
-        source = {"type": "url", "url": part.url}
-        if inline is not None:
-            source = {"type": "base64", "media_type": part.media_type or inline[0], "data": inline[1]}
-        blocks.append({"type": "image", "source": source})
-    return blocks
-
-
-def _assistant_blocks(
-    message: Message, ids: Mapping[str, str], made_by: Sequence[str], stale: Collection[str]
-) -> list[dict[str, Any]]:
-    calls = [_request_call(call, ids[call.id]) for call in message.tool_calls]
-    said = [*_text_blocks(message.text), *calls]
-    own = [block for block in message.thinking if block.provider == PROVIDER and not is_foreign(block, made_by)]
-    own = [block for block in own if not block.signature or block.signature not in stale]
-    for block in own:
-        content = (block.data or {}).get("content", ())
-        if content and sum(part["type"] == "tool_use" for part in content) == len(calls):
-            going = iter(calls)
-            return [next(going) if part["type"] == "tool_use" else part for part in content]
-    if not said:
-        return []  # a turn must not end in thinking
-    return [
-        {"type": "redacted_thinking", "data": block.data["data"]}
-        if block.data and "data" in block.data
-        else {"type": "thinking", "thinking": block.text, "signature": block.signature}
-        for block in own
-        if block.text or block.signature or block.data
-    ] + said
-
-
-def _request_call(call: ToolCall, id: str) -> dict[str, Any]:
-    given = call.arguments if call.malformed is None else {"not_json": call.malformed}
-    return {"type": "tool_use", "id": id, "name": portable_name(call.name), "input": given}
-
-
-def _text_blocks(text: str) -> list[dict[str, Any]]:
-    """The API refuses a text block without a visible character."""
-    return [{"type": "text", "text": text}] if text.strip() else []
 
 
 class _OpenBlock:
@@ -348,6 +171,8 @@ class AnthropicAnswer:
         if payload.startswith(b"[DONE]"):
             return []
         event = decode(_event_decoder, payload)
+        if not event.type and (failed := refused(payload, self._secrets)) is not None:
+            raise failed
         if event.type == "content_block_delta" and event.delta is not None:
             return self._add(event.index, event.delta)
         if event.type == "error" or says_error(event.error):
@@ -469,8 +294,9 @@ class AnthropicAnswer:
         at = None if index is None else self._at.get(index)
         if at is not None and at.takes(delta):
             return at
-        if fitting := [block for block in self._blocks if block.takes(delta)]:
-            return fitting[-1]
+        newest = next((block for block in reversed(self._blocks) if block.takes(delta)), None)
+        if newest is not None:
+            return newest
         if delta.text or delta.thinking:
             self._open(index, _Block(type="text" if delta.text else "thinking"), None)
             return self._blocks[-1]
@@ -496,5 +322,6 @@ def _neutral(usage: _Usage) -> Usage:
     """The API counts what was read from its cache, and what was written to it, apart from the rest."""
     cached = usage.cache_read_input_tokens or 0
     written = usage.cache_creation_input_tokens or 0
-    given, made = (usage.input_tokens or 0) + cached + written, usage.output_tokens or 0
+    given = usage.input_tokens + cached + written if usage.input_tokens else usage.prompt_tokens or cached + written
+    made = usage.output_tokens or usage.completion_tokens or 0
     return Usage(given, made, cached, given + made, written)

@@ -1,13 +1,20 @@
 """
-Secrets among the arguments of programs, where the program alone tells that they are.
+Secrets among the arguments of programs.
 
-`-p` is a password of one program and a port of another. `PROGRAMS` says it; a further program is a word there.
+`-p` is a password of one program and a port of another. `PROGRAMS` says it; a further program is a word there. Of a
+program that nobody knows, such as an MCP server, the redactor believes the best (`masked_arguments`), and who hides
+what it was started with, the worst (`secrets_of`).
 """
 
 from __future__ import annotations
 
+import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
+from urllib.parse import urlsplit
+
+from shared_libs.atomic.secrets import names_a_secret
 
 _USER = r"[^\s:\"']{1,200}"
 _WORD = r"[^\s\"']{1,200}"
@@ -61,6 +68,16 @@ _SECRET = re.compile(r"\\?'[^']*'?|\\?\"[^\"\\]*\\?\"?|[^\s\"'\\]+")
 _MOST_WORDS = 3
 """Words that may stand before a secret, the option among them."""
 
+_OF_A_USER = ("-u", "--user")
+_OF_ANY = ("-p", "-P", "-a", *_OF_A_USER)
+"""Options that are a password's, or a user's with one, of some program."""
+
+_GLUED = re.compile(r"-p((?=\S*\d)(?=\S*[A-Za-z])\S{6,})")
+"""A password behind its option, without a blank."""
+
+_PAIR = re.compile(r"""["'](\w{1,60})["']\s{0,9}:\s{0,9}["']([^"']{1,500})["']""")
+"""A name and its value in an argument that is JSON."""
+
 _NEAR, _NEAR_CHARS = 8, 200
 """Words and characters behind a program in which its subcommand is."""
 
@@ -83,6 +100,34 @@ def masked_arguments(words: Sequence[str], mask: str) -> list[str]:
         program = bare if _knows(bare) else program
         masked.append(_argument(program, words, index, mask) if program else word)
     return masked
+
+
+def secrets_of(words: Sequence[str]) -> Iterator[str]:
+    """
+    Yield whatever may be a secret among the words of a command line, some of it twice.
+
+    That is what is behind a telling name or option, and what came from a variable of such a name.
+    """
+    for before, word in pairwise(["", *words]):
+        name, _, value = re.split(r"([=:])", word, maxsplit=1) if re.search(r"[=:]", word) else (before, "", word)
+        if names_a_secret(name) and (name is not before or not word.startswith("-")):
+            yield value.strip()
+            yield password_in(value)
+        yield password_in(word)
+        yield from (said for named, said in _PAIR.findall(word) if names_a_secret(named))
+        if before in _OF_ANY and not word.isdigit():  # a port
+            yield word.partition(":")[2] if before in _OF_A_USER else word
+        if glued := _GLUED.fullmatch(word):
+            yield glued[1]
+        yield from (kept for name, kept in os.environ.items() if kept and kept in word and names_a_secret(name))
+
+
+def password_in(url: str) -> str:
+    """Return the password of an address; empty where there is none."""
+    try:
+        return urlsplit(url).password or ""
+    except ValueError:
+        return ""
 
 
 def _of_line(line: str, mask: str) -> str:

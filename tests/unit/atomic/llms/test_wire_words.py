@@ -1,0 +1,126 @@
+"""What refusals mean and teach, in the words of many servers: the data of tests/wire_words, met without a socket."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+
+from shared_libs.atomic.errors import (
+    AuthenticationFailed,
+    BadRequest,
+    ContentFiltered,
+    ContextOverflow,
+    MalformedResponse,
+    ModelNotFound,
+    ProviderUnavailable,
+    RateLimited,
+)
+from shared_libs.atomic.llms.dialect import Dialect, forget
+from shared_libs.atomic.llms.faults import error_event, refusal
+from shared_libs.atomic.llms.lessons import learn_how_many
+from shared_libs.atomic.llms.openai_llm import OpenAILLM
+from shared_libs.atomic.llms.structured import OutputSchema
+from shared_libs.atomic.types import ImagePart, Message, TextPart, ToolCall, ToolSpec
+
+FOLDER = Path(__file__).parents[3] / "wire_words"
+MEANS = {
+    "filter": lambda error: type(error) is ContentFiltered,
+    "too-long": lambda error: type(error) is ContextOverflow,
+    "money": lambda error: type(error) is RateLimited and not error.retryable,
+    "key": lambda error: type(error) is AuthenticationFailed,
+    "model": lambda error: type(error) is ModelNotFound,
+    "call-not-made": lambda error: type(error) is MalformedResponse and error.retryable,
+    "busy": lambda error: type(error) in {RateLimited, ProviderUnavailable} and error.retryable,
+    "this-server": lambda error: type(error) is BadRequest and error.another_may_answer,
+    "all-would-refuse": lambda error: type(error) is BadRequest and not error.another_may_answer,
+}
+WEATHER = ToolSpec("get_weather", "d", {"type": "object", "properties": {"city": {"type": "string"}}})
+A_CALL = [
+    Message("user", "q"),
+    Message("assistant", "", tool_calls=(ToolCall("call_1", "get_weather", {"city": "P"}),)),
+    Message("tool", "fine", tool_call_id="call_1", name="get_weather"),
+]
+IMAGE = ImagePart("data:image/png;base64,AA==")
+CONVERSATIONS = {
+    "hi": [Message("user", "q")],
+    "a-system-prompt": [Message("system", "s"), Message("user", "q")],
+    "parts": [Message("user", (TextPart("a"), TextPart("b")))],
+    "an-old-image": [
+        Message("user", (TextPart("a"), IMAGE)),
+        Message("assistant", "tree"),
+        Message("user", "sure?"),
+    ],
+    "a-call": A_CALL,
+    "a-call-and-a-user": [*A_CALL, Message("user", "now")],
+}
+SCHEMA = {"type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"]}
+
+
+def read(name):
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    return yaml.load((FOLDER / f"{name}.yaml").read_text("utf-8"), loader)
+
+
+def refused(words):
+    status, body = words if isinstance(words, list) else (400, words)
+    if isinstance(body, str):
+        body = {"error": {"message": body, "type": "invalid_request_error"}}
+    raw = (body["as_text"] if isinstance(body, dict) and body.keys() == {"as_text"} else json.dumps(body)).encode()
+    where = "http://127.0.0.1:1/v1/chat/completions"
+    return error_event(raw, ()) if status == 200 else refusal(status, {}, raw, (), where)
+
+
+def lessons():
+    rows = read("lessons")
+    names = [
+        "-".join([*row.get("options", ()), row.get("messages", ""), str(number)]) for number, row in enumerate(rows)
+    ]
+    return [pytest.param(row, id=name) for row, name in zip(rows, names, strict=True)]
+
+
+@pytest.mark.promise("wire-read")
+@pytest.mark.parametrize("meaning", MEANS)
+def test_refusals_of_one_meaning(meaning):
+    said = [(words, refused(words)) for words in read("refusals")[meaning]]
+    assert len(said) > 10
+    assert [(words, repr(error)) for words, error in said if not MEANS[meaning](error)] == []
+
+
+@pytest.mark.promise("asks-as-told")
+@pytest.mark.parametrize("row", lessons())
+def test_what_a_refusal_teaches(row):
+    heard = taught_how_many if "texts" in row else taught
+    assert [(words, told) for words in row["words"] if (told := heard(row, words)) is not None] == []
+
+
+def taught(row, words):
+    """What is not as the row says, or None."""
+    forget()
+    llm = OpenAILLM("m", base_url="http://127.0.0.1:1/v1", api_key="none", api=row.get("api", "chat"))
+    options = dict(row.get("options", {})) | ({"output_schema": OutputSchema(SCHEMA)} if row.get("schema") else {})
+    messages = CONVERSATIONS[row.get("messages", "hi")]
+    tools = (WEATHER,) if row.get("tools") else ()
+
+    def asked():
+        request = llm._request(list(messages), tools, dict(options), stream=row.get("stream", False))
+        return json.loads(json.dumps(request))
+
+    before, error = asked(), refused(words)
+    llm._learn_from(error, before, messages, options)
+    now = asked()
+    then, gone = row.get("then", {}), set(row.get("gone", ()))
+    if not then and not gone:
+        return None if now == before and not error.learnt else (now, repr(error))
+    right = all(now.get(key) == then[key] for key in then)
+    return None if right and not gone & now.keys() and error.learnt else (now, repr(error))
+
+
+def taught_how_many(row, words):
+    """What is not as the row says, or None."""
+    dialect = Dialect("m")
+    learn_how_many(dialect, row["texts"], refused(words))
+    wanted = row.get("then", {}).get("texts_at_once")
+    return None if dialect.texts_at_once == wanted else dialect.texts_at_once

@@ -105,8 +105,8 @@ class BaseLLMWrapper:
         price: Price | None = None,
         options: Mapping[str, Any] | None = None,
     ) -> None:
-        if not model:
-            raise MisuseError(f"{type(self).__name__} needs the name of a model")
+        if not (isinstance(model, str) and model):
+            raise MisuseError(f"{type(self).__name__} needs the name of a model, not {model!r:.100}")
         self.model = model
         self.resilience = None if resilience is None else Resilience.of(resilience)
         self.fallbacks = _checked_fallbacks(fallbacks)

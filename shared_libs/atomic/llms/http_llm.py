@@ -100,8 +100,7 @@ class HttpLLM(BaseLLMWrapper):
         price: Price | None = None,
         options: Mapping[str, Any] | None = None,
     ) -> None:
-        if not (isinstance(model, str) and model):  # before anything is looked up by it
-            raise MisuseError(f"{type(self).__name__} needs the name of a model, not {model!r:.100}")
+        model = self._named(model)
         self.base_url = _checked(base_url or self._address_in_environment() or self.own_base_url)
         self._api_key = _checked_key(api_key)
         self._opened: Connections | None = None

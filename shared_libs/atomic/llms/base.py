@@ -105,7 +105,7 @@ class BaseLLMWrapper:
         price: Price | None = None,
         options: Mapping[str, Any] | None = None,
     ) -> None:
-        self.model = self._named(model)
+        self.model = self._checked_name(model)
         self.resilience = None if resilience is None else Resilience.of(resilience)
         self.fallbacks = _checked_fallbacks(fallbacks)
         self.price = price
@@ -116,7 +116,7 @@ class BaseLLMWrapper:
         self._is_open = False
 
     @classmethod
-    def _named(cls, model: Any) -> str:
+    def _checked_name(cls, model: Any) -> str:
         """Take the name of a model, before anything is looked up by it."""
         if not (isinstance(model, str) and model):
             raise MisuseError(f"{cls.__name__} needs the name of a model, not {model!r:.100}")

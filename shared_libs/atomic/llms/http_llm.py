@@ -100,7 +100,7 @@ class HttpLLM(BaseLLMWrapper):
         price: Price | None = None,
         options: Mapping[str, Any] | None = None,
     ) -> None:
-        model = self._named(model)
+        model = self._checked_name(model)
         self.base_url = _checked(base_url or self._address_in_environment() or self.own_base_url)
         self._api_key = _checked_key(api_key)
         self._opened: Connections | None = None

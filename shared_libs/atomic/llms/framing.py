@@ -22,6 +22,8 @@ _SPACE = b" \t\r\n"
 _DONE = b"[DONE]"
 _NOTHING = (b"", b"null")
 """Data of events that only show that the server is alive."""
+_SIGNS_OF_LIFE = frozenset({b"ping", b"heartbeat", b"keepalive", b"keep-alive"})
+"""Names of such events; what they hold may be no JSON."""
 _PAGE_BYTES = 16 * 1024
 
 _PLAIN_EVENT = re.compile(rb"(?:event: (?!error)[^\r\n]*+\n)?+data: (\{[^\r\n]*+|\[DONE\])\n\n")
@@ -130,6 +132,8 @@ class ServerSentEvents:
     def _take(self, line: bytes, payloads: list[bytes]) -> None:
         if line.startswith(b"data:"):
             data = line[6:] if line[5:6] == b" " else line[5:]
+            if data.startswith(b"data:"):
+                data = data[5:].lstrip()  # a proxy has framed what was framed
             if self._data and data.startswith((b"{", _DONE)) and _is_whole(b"\n".join(self._data)):
                 self._flush(payloads)
             self._add(data)
@@ -149,7 +153,7 @@ class ServerSentEvents:
     def _flush(self, payloads: list[bytes]) -> None:
         payload = self._data[0] if len(self._data) == 1 else b"\n".join(self._data)
         self._data, self._size = [], 0
-        if payload.strip() not in _NOTHING:
+        if payload.strip() not in _NOTHING and not (self._name in _SIGNS_OF_LIFE and not payload.startswith(b"{")):
             payloads.append(_as_error(payload) if self._name == b"error" else payload)
         self._name = b""
 

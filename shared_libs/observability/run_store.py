@@ -134,7 +134,9 @@ class RunStore(RunReader):
         """Write what is left, at most so many seconds, where no event loop runs; tell whether all of it is."""
         done = self._writer.close(timeout_s)
         if not done or self.lost:
-            _log.warning("run store %s is not complete: %d events are lost", self._shelf.place, self.lost)
+            late = f"its last events were not written within {timeout_s:g} s"
+            why = f"{self.lost} events are lost" if self.lost else late
+            _log.warning("run store %s is not complete: %s", self._shelf.place, why)
         return done
 
     def _listen(self, run: int) -> Callable[[float], Awaitable[None]]:

@@ -281,7 +281,6 @@ async def filters(url: str, count: int) -> None:
     rows /= np.linalg.norm(rows, axis=1, keepdims=True)
     stores, space = open_stores(url), Space(tenant="t", collection="f")
     await stores.documents.async_create(space, None)
-    stores.vectors.timeout_s = 600.0
     for start in range(0, count, 500):
         points = [Point(f"p{at:06}", rows[at], {"n": at}) for at in range(start, min(count, start + 500))]
         await stores.vectors.async_upsert(space, points)

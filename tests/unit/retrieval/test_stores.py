@@ -410,6 +410,42 @@ def test_a_store_that_misbehaves_is_an_error_of_one_kind(answer):
     run(main())
 
 
+class Slow(VectorStore):
+    async def _upsert(self, space, points):
+        await asyncio.sleep(100)
+
+    async def _search(self, space, vector, k, where):
+        await asyncio.sleep(11)
+
+
+def test_a_write_may_take_longer_than_anybody_waits_for_an_answer():
+    async def main():
+        await Slow().async_upsert(OURS, points(unit(1)))
+        with pytest.raises(RetrievalUnavailable, match="within 10 s"):
+            await Slow().async_search(OURS, unit(1)[0], 1)
+
+    run(main())
+
+
+@pytest.mark.xdist_group("postgres-retrieval")
+def test_writers_of_one_collection_do_not_wait_for_each_other(request):
+    vectors = on_postgres(request).vectors
+    url = request.getfixturevalue("postgres_url")
+
+    async def main():
+        await both_made(open_stores(url).documents)
+        await vectors.async_upsert(OURS, points(unit(1)))
+        other = await pytest.importorskip("asyncpg").connect(url)
+        async with other.transaction():
+            await other.execute("SELECT * FROM factory_generations FOR UPDATE")
+            async with asyncio.timeout(20):
+                await vectors.async_upsert(OURS, points(unit(2)))
+        await other.close()
+        assert await vectors.async_count(OURS) == 2
+
+    asyncio.run(main())
+
+
 def test_a_public_method_cannot_be_overridden():
     with pytest.raises(MisuseError, match="_search"):
 

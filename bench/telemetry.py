@@ -113,7 +113,7 @@ async def memory(who: str, runs: int) -> int:
         if number in looks:
             await asyncio.sleep(6)  # longer than a batch of spans waits
             gc.collect()
-            pages = int(Path("/proc/self/statm").read_text().split()[1])  # noqa: ASYNC240 - no file of a disk
+            pages = int(Path("/proc/self/statm").read_text().split()[1])  # noqa: ASYNC240 - a file of the kernel
             held.append((pages * os.sysconf("SC_PAGE_SIZE"), len(gc.get_objects())))
     print(f"{who:28}" + "".join(f"{size / 1e6:10.1f} MB {count:8,}" for size, count in held), flush=True)
     return 1 if held[2][0] - held[1][0] > GROWN else 0

@@ -43,14 +43,17 @@ _NAME = r"(?P<name>[\w.\-:/]+)"
 _PREFIX = r"(?:\w{1,20}:|[|\uff5c]DSML[|\uff5c]|longcat_)"
 """What families put before the names of their elements: `antml:`, `minimax:`, DeepSeek's `DSML`."""
 
-_MARKS = (
-    # elements of any family: <tool_call>, </function>, <TOOLCALL>, <function_calls>, <tool_use id="1">
+_TAG = (
     rf">?</?{_PREFIX}?(?:tools?|functions?|invoke|multiplefunctions?|execute_tool)"
-    r"(?:[_-]?(?:calls?|uses?|code|requests?|sep))?(?:\s+id=[^<>]{0,40})?\s*>",
+    r"(?:[_-]?(?:calls?|uses?|code|requests?))?"
+)
+_MARKS = (
+    _TAG + r"(?:\s+id=[^<>]{0,40})?\s*>",  # of any family: <tool_call>, </function>, <TOOLCALL>, <tool_use id="1">
+    r"<tool_sep>",  # Hunyuan
     r"<\|(?:start|from)\|>\s*assistant",  # harmony, Functionary
     r"function(?=<[|\uff5c]tool)",  # DeepSeek
-    # tokens of any family: <|tool_call_begin|>, <|python_tag|>, <tool_call|>, DeepSeek's with its own bars
-    r"<[|\uff5c][\w\u2581:]{1,40}[|\uff5c]?>|<[\w\u2581:]{1,40}[|\uff5c]>",
+    # tokens of any family: <|tool_call_begin|>, <|/tool_call|>, <tool_call|>, DeepSeek's with its own bars
+    r"<[|\uff5c]/?[\w\u2581:]{1,40}[|\uff5c]?>|<[\w\u2581:]{1,40}[|\uff5c]>",
     r"</?start_function_call>|<end_function_call>",  # FunctionGemma
     r"\[/?(?:END_)?TOOL_(?:CALLS?|REQUEST)\]|\[ARGS\]|\[CALL_ID\]\w{1,40}",  # Mistral, LM Studio
     r"```tool(?:_\w{1,10})?(?!\w)|tool_code\s*\n",  # Gemma
@@ -105,9 +108,13 @@ _ESCAPED = re.compile(
 _ESCAPED_END = re.compile(r"\}\s*(?=<|\Z)")
 """Gemma's parameters, between braces and without JSON's quotes."""
 
+_NAMED = re.compile(rf"[\[{{\s]*\"(?:{'|'.join(_NAME_KEYS)})\"\s*:\s*\"{_NAME}\"")
+_CLOSED = re.compile(r"</(?!think)|<[|\uff5c]/|[\w\u2581]end[|\uff5c]>|<\|(?:call|eo[tm]_id|im_end)\|>|\[/TOOL")
+"""What stands behind a call that was written to its end."""
+
 MAY_BE_CALLS = re.compile(
     rf"{'|'.join(_MARKS)}|<{_PREFIX}?(?:tool|function|invoke|call)[\s=(_]|\[\s*[a-z_][\w.]*\("
-    r"|```xml\s*<|>>>\s*[a-z_]|Action:\s*```json\s*\[|(?:assistant)?(?:commentary|analysis)?\s*\bto="
+    r"|```xml\s*<|>>>\s*[a-z_]|functions\.\w|Action:\s*```json\s*\[|(?:assistant)?(?:commentary|analysis)?\s*\bto="
     r"|(?:```(?:json)?\s*)?\[?\s*\{\s*\"(?:"
     + "|".join((*_NAME_KEYS, *_WRAPPERS, *_BESIDE, "role", "content"))
     + r")\"",
@@ -161,6 +168,16 @@ def written_calls(text: str, tools: Sequence[ToolSpec]) -> tuple[ToolCall, ...]:
         found += calls
         end = _end_of(_BETWEEN, text, start)
     return tuple(found)
+
+
+def broken_call(text: str, tools: Sequence[ToolSpec]) -> bool:
+    """Whether a turn begins as the call of a known tool, between marks, and breaks off before its end."""
+    text = text.strip()
+    end = _end_of(_BETWEEN, text, 0)
+    if not _MARK.search(text, 0, end) or _CLOSED.search(text, end):
+        return False
+    named = _NAMED.match(text, end) or next((found for head in _HEADS if (found := head.match(text, end))), None)
+    return named is not None and tool_named(named["name"], tools) is not None
 
 
 def _begins_with_a_tool(text: str, tools: Sequence[ToolSpec]) -> bool:
@@ -222,11 +239,14 @@ def _at(text: str, start: int, tools: Sequence[ToolSpec], *, marked: bool) -> tu
         calls, end = _with_arguments(text, found.end(), tool, marked=True)
         closing = re.compile(rf"\s*</{re.escape(found['name'])}>").match(text, end)
         return (calls, closing.end()) if closing else ([], start)
-    if marked and (calls := _code_at(text, start, tools))[0]:
-        return calls
+    if marked and (code := _code_at(text, start, tools))[0]:
+        return code
     found = _BARE.match(text, start)
     tool = tool_named(found["name"], tools) if found else None
-    return ([], start) if found is None or tool is None else _with_arguments(text, found.end(), tool, marked=marked)
+    if found is None or tool is None:
+        return [], start
+    marked = marked or _MARK.match(text, found.end()) is not None
+    return _with_arguments(text, found.end(), tool, marked=marked)
 
 
 def _with_arguments(text: str, start: int, tool: ToolSpec, *, marked: bool) -> tuple[list[ToolCall], int]:
@@ -243,7 +263,7 @@ def _with_arguments(text: str, start: int, tool: ToolSpec, *, marked: bool) -> t
         while found := parameter.match(text, end):
             if parameter is _PARAMETERS[-1] and found["key"] not in _properties(tool):
                 break
-            arguments[found["key"]] = _as_declared(found["value"], found["key"], tool)
+            arguments[found["key"]] = as_declared(found["value"], found["key"], tool)
             end = found.end()
         if arguments and (marked or parameter is _PARAMETERS[1]):
             return [ToolCall("", tool.name, arguments)], end
@@ -268,7 +288,8 @@ def _calls_in(value: Any, tools: Sequence[ToolSpec], *, strictly: bool) -> Itera
 def _value_at(text: str, start: int, *, marked: bool) -> tuple[Any, int]:
     """The JSON value that begins at a place, and where it ends; between marks it may be nearly one."""
     try:
-        return json.JSONDecoder(strict=False).raw_decode(text, start)
+        if text[start] != '"':
+            return json.JSONDecoder(strict=False).raw_decode(text, start)
     except (ValueError, RecursionError):
         pass
     whole, missing = balanced(text[start:]) if text[start] == "{" else ("", "")
@@ -294,11 +315,11 @@ def _escaped_at(text: str, start: int, tool: ToolSpec) -> tuple[dict[str, Any] |
     body = text[start + 1 : closing.start()].strip()
     if _ESCAPED.sub("", body).strip():
         return None, start
-    arguments = {one["key"]: _as_declared(one["value"], one["key"], tool) for one in _ESCAPED.finditer(body)}
+    arguments = {one["key"]: as_declared(one["value"], one["key"], tool) for one in _ESCAPED.finditer(body)}
     return arguments, closing.start() + 1
 
 
-def _as_declared(text: str, key: str, tool: ToolSpec) -> Any:
+def as_declared(text: str, key: str, tool: ToolSpec) -> Any:
     """A parameter's text as the schema wants it: as it stands, or what it is as JSON or in Python."""
     declared = _properties(tool).get(key, {})
     if isinstance(declared, dict) and declared.get("type") == "string":

@@ -204,6 +204,8 @@ class _Watched:
         frame = frame_of(self._thread_id)
         task = asyncio.current_task(self.loop)
         suspect = task if task is not None else frame and frame.f_code
+        if task is None and frame is not None and frame.f_globals.get("__name__") == "selectors":
+            suspect = None  # the loop waits, and has not heard yet that it is asked: the machine is busy
         # many short pieces in one turn of the loop are a crowd, not a blockage: it must be one and the same
         if blind or self._suspect is not suspect or suspect is None:
             self._suspect, self._since = suspect, now

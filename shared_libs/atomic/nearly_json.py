@@ -37,6 +37,10 @@ _NOT_SAID = re.compile(
     r"""|,(?=\s*(?:[}\]]|//|\#|/\*))""",
     re.DOTALL,
 )
+_BARE_NAME = re.compile(
+    r"""(?P<kept>"(?:\\.|[^"\\])*(?:"|\Z)|'(?:\\.|[^'\\])*(?:'|\Z))|(?<=[{,\s])(?P<key>[A-Za-z_]\w*)(?=\s*:)"""
+)
+_QUOTES = str.maketrans("\u201c\u201d\u201e\u2018\u2019", '"""\'\'')
 _PAIR = re.compile(r"\s*(?P<key>[A-Za-z_]\w*)\s*=\s*(?P<value>\"[^\"]*\"|'[^']*'|[^,=\n]+?)\s*(?:,|\n|\Z)")
 
 
@@ -164,7 +168,7 @@ def _to_the_end(text: str) -> dict[str, Any] | None:
 def _as_literal(text: str) -> dict[str, Any] | None:
     """Read an object with comments, or written as a Python dict."""
     text = without_comments(text)
-    for read in (_from_json, ast.literal_eval):
+    for read in (_from_json, ast.literal_eval, _as_javascript):
         try:
             value = plain(read(text))
         except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
@@ -172,6 +176,16 @@ def _as_literal(text: str) -> dict[str, Any] | None:
         if value is not None:
             return value
     return None
+
+
+def _as_javascript(text: str) -> Any:
+    """Read an object whose names have no quotes, or whose quotes are those of a word processor."""
+    text = text.translate(_QUOTES)
+    quoted = _BARE_NAME.sub(lambda found: found["kept"] or f'"{found["key"]}"', text)
+    try:
+        return _from_json(quoted)
+    except ValueError:
+        return ast.literal_eval(quoted)
 
 
 def without_comments(text: str) -> str:

@@ -37,6 +37,7 @@ _NOT_SAID = re.compile(
     r"""|,(?=\s*(?:[}\]]|//|\#|/\*))""",
     re.DOTALL,
 )
+<<<<<<< HEAD
 _BEHIND = " \t\r\n\x00}])`;"
 """What may stand behind an object and means nothing: a bracket too many, the end of a line of code."""
 
@@ -46,6 +47,12 @@ _BARE_KEY = re.compile(
 )
 """A key as JavaScript has it, outside of strings."""
 
+=======
+_BARE_NAME = re.compile(
+    r"""(?P<kept>"(?:\\.|[^"\\])*(?:"|\Z)|'(?:\\.|[^'\\])*(?:'|\Z))|(?<=[{,\s])(?P<key>[A-Za-z_]\w*)(?=\s*:)"""
+)
+_QUOTES = str.maketrans("\u201c\u201d\u201e\u2018\u2019", '"""\'\'')
+>>>>>>> main
 _PAIR = re.compile(r"\s*(?P<key>[A-Za-z_]\w*)\s*=\s*(?P<value>\"[^\"]*\"|'[^']*'|[^,=\n]+?)\s*(?:,|\n|\Z)")
 
 
@@ -173,8 +180,12 @@ def _to_the_end(text: str) -> dict[str, Any] | None:
 def _as_literal(text: str) -> dict[str, Any] | None:
     """Read an object with comments, or written as a Python dict, or as JavaScript has it."""
     text = without_comments(text)
+<<<<<<< HEAD
     quoted = _BARE_KEY.sub(lambda found: found["kept"] or f'"{found["key"]}"', text)
     for read, of in ((_from_json, text), (ast.literal_eval, text), (_from_json, quoted), (ast.literal_eval, quoted)):
+=======
+    for read in (_from_json, ast.literal_eval, _as_javascript):
+>>>>>>> main
         try:
             value = plain(read(of))
         except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
@@ -182,6 +193,16 @@ def _as_literal(text: str) -> dict[str, Any] | None:
         if value is not None:
             return value
     return None
+
+
+def _as_javascript(text: str) -> Any:
+    """Read an object whose names have no quotes, or whose quotes are those of a word processor."""
+    text = text.translate(_QUOTES)
+    quoted = _BARE_NAME.sub(lambda found: found["kept"] or f'"{found["key"]}"', text)
+    try:
+        return _from_json(quoted)
+    except ValueError:
+        return ast.literal_eval(quoted)
 
 
 def without_comments(text: str) -> str:

@@ -37,22 +37,13 @@ _NOT_SAID = re.compile(
     r"""|,(?=\s*(?:[}\]]|//|\#|/\*))""",
     re.DOTALL,
 )
-<<<<<<< HEAD
 _BEHIND = " \t\r\n\x00}])`;"
 """What may stand behind an object and means nothing: a bracket too many, the end of a line of code."""
 
-_BARE_KEY = re.compile(
-    r"""(?P<kept>"(?:\\.|[^"\\])*(?:"|\Z)|'(?:\\.|[^'\\])*(?:'|\Z))|(?<=[{,\s])(?P<key>[A-Za-z_$][\w$]{0,99})(?=\s{0,9}:)""",
-    re.DOTALL,
-)
-"""A key as JavaScript has it, outside of strings."""
-
-=======
 _BARE_NAME = re.compile(
-    r"""(?P<kept>"(?:\\.|[^"\\])*(?:"|\Z)|'(?:\\.|[^'\\])*(?:'|\Z))|(?<=[{,\s])(?P<key>[A-Za-z_]\w*)(?=\s*:)"""
+    r"""(?P<kept>"(?:\\.|[^"\\])*(?:"|\Z)|'(?:\\.|[^'\\])*(?:'|\Z))|(?<=[{,\s])(?P<key>[A-Za-z_$][\w$]{0,99})(?=\s{0,9}:)"""
 )
 _QUOTES = str.maketrans("\u201c\u201d\u201e\u2018\u2019", '"""\'\'')
->>>>>>> main
 _PAIR = re.compile(r"\s*(?P<key>[A-Za-z_]\w*)\s*=\s*(?P<value>\"[^\"]*\"|'[^']*'|[^,=\n]+?)\s*(?:,|\n|\Z)")
 
 
@@ -180,14 +171,9 @@ def _to_the_end(text: str) -> dict[str, Any] | None:
 def _as_literal(text: str) -> dict[str, Any] | None:
     """Read an object with comments, or written as a Python dict, or as JavaScript has it."""
     text = without_comments(text)
-<<<<<<< HEAD
-    quoted = _BARE_KEY.sub(lambda found: found["kept"] or f'"{found["key"]}"', text)
-    for read, of in ((_from_json, text), (ast.literal_eval, text), (_from_json, quoted), (ast.literal_eval, quoted)):
-=======
     for read in (_from_json, ast.literal_eval, _as_javascript):
->>>>>>> main
         try:
-            value = plain(read(of))
+            value = plain(read(text))
         except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
             continue
         if value is not None:

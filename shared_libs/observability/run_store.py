@@ -12,7 +12,7 @@ import atexit
 import logging
 import weakref
 from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Any, Self
+from typing import Self
 
 import msgspec
 
@@ -113,9 +113,7 @@ class RunStore(RunReader):
             count += some
         return count
 
-    async def follow_pages(
-        self, run_id: str, after: int = -1, *, team: str | None = None
-    ) -> AsyncIterator[list[dict[str, Any]]]:
+    async def follow_pages(self, run_id: str, after: int = -1, *, team: str | None = None) -> AsyncIterator[list[str]]:
         """As `RunReader.follow_pages`; what this process has recorded so far is written first."""
         await self.flush()
         async for events in super().follow_pages(run_id, after, team=team):

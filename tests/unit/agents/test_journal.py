@@ -262,13 +262,9 @@ def test_what_a_call_gave_stands_though_its_tool_has_gone_or_changed_since():
         needs_approval = True
 
     async def run(facts, fuel, *tools):
-        turns = [
-            Turn(calls=[ToolCall("a", "pay", {"amount": 1})]),
-            Turn(calls=[ToolCall("b", "pay", {"amount": 2})]),
-            "x",
-        ]
+        turns = [Turn(calls=[ToolCall(name, "pay", {"amount": number})]) for number, name in enumerate("ab", 1)]
         with use_scope(Scope(journal=facts.open(fuel))):
-            return await ReActAgent(llm=by_length(*turns), tools=tools).async_run("go", run_id="R")
+            return await ReActAgent(llm=by_length(*turns, "x"), tools=tools).async_run("go", run_id="R")
 
     def seen(*tools, then=(), fuel=4):
         facts = Facts()

@@ -105,16 +105,15 @@ def test_a_beat_and_a_claim_that_fail_in_a_way_nobody_foresaw_go_on(url, caplog)
 
 @pytest.mark.promise("durable-away")
 def test_a_column_that_is_added_under_a_worker_at_work_ends_nothing(new_postgres):
-    """A migration before the new version's workers come: statements that were prepared before it do not hold any more."""
+    """A migration before the new version's workers come: statements prepared before it do not hold any more."""
+    added = "ALTER TABLE factory_jobs ADD COLUMN IF NOT EXISTS x TEXT"
 
     async def main():
         async with opened(new_postgres) as store, working(new_postgres, answers()):
             for number in range(3):
                 await submit(store, f"r{number}")
                 await until(store.get, f"r{number}", wanted=ended)
-                await store.database.run(
-                    lambda: (yield ask("ALTER TABLE factory_jobs ADD COLUMN IF NOT EXISTS x TEXT"))
-                )
+                await store.database.run(lambda: (yield ask(added)))
             return await store.find(statuses=["answered"])
 
     assert len(asyncio.run(main())) == 3

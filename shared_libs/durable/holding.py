@@ -270,5 +270,5 @@ def _count_from_now() -> Script[None]:
         yield ask(
             """UPDATE factory_jobs SET submitted_at = CASE WHEN submitted_at > CLOCK THEN CLOCK ELSE submitted_at END,
                    due_at = CASE WHEN epoch > 0 THEN CLOCK ELSE due_at - submitted_at + CLOCK END
-               WHERE status = 'queued' AND due_at > CLOCK AND (epoch > 0 OR submitted_at > CLOCK)"""
+               WHERE ended_at IS NULL AND due_at > CLOCK AND (epoch > 0 OR submitted_at > CLOCK)"""
         )

@@ -26,7 +26,7 @@ from shared_libs.durable.jobs import Claim, Held, WorkerPolicy
 from shared_libs.durable.journal import FactJournal
 from shared_libs.durable.keeping import Events
 from shared_libs.durable.schedules import submit_due
-from shared_libs.durable.store import WORKER_CHANNEL, JobStore, to_json
+from shared_libs.durable.store import WORKER_CHANNEL, JobStore, plain_text, to_json
 
 _log = logging.getLogger("shared_libs.durable")
 
@@ -324,7 +324,7 @@ class Worker:
             agent = self._extend(agent, claim)
         except Exception as error:  # noqa: BLE001 - whatever keeps it from being built here
             why = in_words(error) if not isinstance(error, FactoryError) else str(error)
-            await self._refuse(claim, refused, why)
+            await self._refuse(claim, refused, plain_text(why))
             return
         part: Claim | None = claim
         while part is not None:

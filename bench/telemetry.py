@@ -1,16 +1,27 @@
 """
 What listening costs: `python -m bench.telemetry` prints the CPU of a step with each observer, in interleaved rounds.
 
-The model and the tool are in this process and do nothing, so what is left is the runtime and who listens. The exporter
-throws away what it is given; its own thread is part of the figure. "The SDK alone" begins and ends the same spans and
-records the same points with attributes that are there already: what is above it is ours.
+The model and the tool are in this process and do nothing, so what is left is the runtime and who listens: on the event
+loop's thread, and in the whole process with the threads that record points and export. The exporter throws away what it
+is given. "The SDK alone" begins and ends the same spans and records the same points with attributes that are there
+already.
+
+`python -m bench.telemetry --runs 100000` does so many runs of two steps with nobody, with OpenTelemetry exporting, and
+with everything that listens in a service, each in a process of its own, and prints how much memory and how many objects
+there are on the way. Exit code 1 where the second half of the runs has left more than a megabyte.
 """
 
 from __future__ import annotations
 
+import argparse
 import asyncio
+import gc
+import os
 import statistics
+import subprocess
+import sys
 import time
+from pathlib import Path
 
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
@@ -20,7 +31,7 @@ from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, Spa
 from bench.run import STEPS, InProcess, add
 from shared_libs.agents import Limits, ReActAgent
 from shared_libs.atomic import events
-from shared_libs.observability import OpenTelemetry, PrometheusMetrics
+from shared_libs.observability import OpenTelemetry, PrometheusMetrics, log_events
 
 ROUNDS, RUNS = 9, 100
 
@@ -87,24 +98,66 @@ def _listeners():
     }
 
 
+KEPT = ("nobody", "OpenTelemetry, exporting", "all of a service")
+GROWN = 1 << 20
+"""Bytes that the second half of the runs may leave: pages of the allocator, not objects of runs."""
+
+
+async def memory(who: str, runs: int) -> int:
+    """Do so many runs, and tell on the way what is held."""
+    listeners = _listeners() | {"all of a service": [OpenTelemetry(*_providers()), PrometheusMetrics(), log_events()]}
+    agent = ReActAgent(llm=InProcess(2), tools=[add], observers=listeners[who])
+    looks, held = [runs // 10, runs // 2, runs], []
+    for number in range(1, runs + 1):
+        await agent.async_run("go")
+        if number in looks:
+            await asyncio.sleep(6)  # longer than a batch of spans waits
+            gc.collect()
+            pages = int(Path("/proc/self/statm").read_text().split()[1])  # noqa: ASYNC240 - a file of the kernel
+            held.append((pages * os.sysconf("SC_PAGE_SIZE"), len(gc.get_objects())))
+    print(f"{who:28}" + "".join(f"{size / 1e6:10.1f} MB {count:8,}" for size, count in held), flush=True)
+    return 1 if held[2][0] - held[1][0] > GROWN else 0
+
+
+def flat(runs: int) -> int:
+    """Look at memory over many runs, with each listener in a process of its own."""
+    print(
+        f"{'who listens':28}" + "".join(f"{f'after {count:,}':>22}" for count in (runs // 10, runs // 2, runs)),
+        flush=True,
+    )
+    command = [sys.executable, "-m", "bench.telemetry", "--runs", str(runs), "--who"]
+    return max(subprocess.run([*command, who], check=False).returncode for who in KEPT)
+
+
 async def main() -> None:
     agents = {
         name: ReActAgent(llm=InProcess(), tools=[add], limits=Limits(max_steps=STEPS), observers=observers)
         for name, observers in _listeners().items()
     }
-    taken: dict[str, list[float]] = {name: [] for name in agents}
+    taken: dict[str, list[tuple[float, float]]] = {name: [] for name in agents}
     for _ in range(ROUNDS):
         for name, agent in agents.items():
-            started = time.process_time()
+            gc.collect()
+            loop, whole = time.thread_time(), time.process_time()
             for _ in range(RUNS):
                 await agent.async_run("go")
-            taken[name].append(1e6 * (time.process_time() - started) / RUNS / STEPS)
-    nobody = statistics.median(taken["nobody"])
-    print(f"{'who listens':32}{'µs a step':>10}{'more':>8}")
+            spent = time.thread_time() - loop, time.process_time() - whole
+            taken[name].append((1e6 * spent[0] / RUNS / STEPS, 1e6 * spent[1] / RUNS / STEPS))
+    print(f"{'who listens, µs a step':32}{'loop':>8}{'more':>8}{'best':>8}{'process':>10}{'more':>8}{'best':>8}")
+    nobody = list(zip(*taken["nobody"], strict=True))
     for name, times in taken.items():
-        median = statistics.median(times)
-        print(f"{name:32}{median:10.0f}{median - nobody:8.0f}")
+        told = ""
+        for its, none, width in zip(zip(*times, strict=True), nobody, (8, 10), strict=True):
+            more, best = statistics.median(its) - statistics.median(none), min(its) - min(none)
+            told += f"{statistics.median(its):{width}.0f}{more:8.0f}{best:8.0f}"
+        print(f"{name:32}{told}")
 
 
 if __name__ == "__main__":
-    asyncio.run(main())
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--runs", type=int, default=0)
+    parser.add_argument("--who", choices=KEPT)
+    asked = parser.parse_args()
+    if asked.who:
+        sys.exit(asyncio.run(memory(asked.who, asked.runs)))
+    sys.exit(flat(asked.runs) if asked.runs else asyncio.run(main()))

@@ -640,6 +640,15 @@ REQUIREMENTS: dict[str, Requirement] = {
     "admit-feasible": Requirement(
         "what cannot come in time is refused at once, with the reason and when to come back", "litellm#21553, #14801"
     ),
+    "admit-lag": Requirement(
+        "a process whose loop is late each time refuses sheddable work, then all that is not critical, with 503 and "
+        "when to come back; it is alive and not ready, and takes all again when it is in time",
+        "issue: the service; gateway 5.2; sre.google, handling overload",
+    ),
+    "metrics-service": Requirement(
+        "slots, queues, refusals by code, limits of teams and shedding are figures with labels that cannot grow",
+        "issue: the service; gateway 5.2; litellm PR #27272",
+    ),
     "admit-slots": Requirement(
         "slots follow a provider's refusals and never its answers' length, and none is lost", "issue: the service"
     ),

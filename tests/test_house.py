@@ -34,6 +34,7 @@ MUTABLE = {
     "atomic/forks.py: _all": "the hooks of a fork are the process's; it holds everything weakly",
     "atomic/llms/dialect.py: _known": "what was learnt of a server is the process's, and bounded",
     "atomic/propagation.py: _carriers": "a tracer is the process's, as its providers are",
+    "atomic/rescue.py: _doors": "which of our functions are doors is known as their modules are loaded",
     "atomic/resilience/health.py: _known": "what the process knows of its models is kept per process, by contract",
 }
 """State that lives in a module, with the reason why it may."""

@@ -85,11 +85,11 @@ class Parts:
         deps = next((one for one in (deps, self.deps, current_scope().deps) if one is not None), None)
         for one in self._by_name.values():
             one.check_deps(deps)
-        shape = None if wanted is None else OutputSchema.of(wanted)
+        shape = self.shape if wanted is None else wanted
         left_s, stores = min(seconds, current_deadline().remaining()), session_id is not None
         listeners = [*self.observers, *sinks]
         run = Run(self.name, left_s, self.limits, listeners, run_id=run_id, session_id=session_id, stores=stores)
-        run.shape, run.own_shape = shape or self.shape, shape is not None
+        run.shape, run.own_shape = None if shape is None else OutputSchema.of(shape), wanted is not None
         run.deps = deps
         return run
 

@@ -38,7 +38,7 @@ from shared_libs.atomic.llms.structured import OutputSchema, Wanted
 from shared_libs.atomic.resilience.attempt import ChunkSink
 from shared_libs.atomic.results import AgentResult, StillRunning
 from shared_libs.atomic.scope import Scope, current_scope
-from shared_libs.atomic.supervise import GRACE_S
+from shared_libs.atomic.supervise import GRACE_S, call_here
 from shared_libs.atomic.tools.base import BaseTool
 from shared_libs.atomic.types import Attempt, LLMChunk, LLMResponse, ToolSpec
 from shared_libs.atomic.watchdog import WATCHDOG
@@ -256,7 +256,7 @@ class Run:
     def _hand_out(self, event: AgentEvent, sinks: Iterable[EventSink]) -> None:
         for sink in sinks:
             try:
-                sink(event)
+                call_here(sink, event)
             except (KeyboardInterrupt, RunInterrupted):
                 raise
             except BaseException:  # noqa: BLE001 - a listener is foreign code: it must not end the run

@@ -19,7 +19,7 @@ import threading
 from collections.abc import Callable
 from contextvars import ContextVar
 from types import FrameType
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 SIGNAL = getattr(signal, "SIGURG", None)
 """Ignored where nobody handles it, so that one that comes too late is harmless; hardly a program uses it."""
@@ -28,17 +28,8 @@ SWITCH = "FACTORY_RESCUE"
 """The environment variable that switches all this off (`off`)."""
 
 _OURS = frozenset({"shared_libs", "genai_factory"})
-_DOORS = frozenset(
-    {
-        ("shared_libs.atomic.supervise", "_Bell.ring_after"),
-        ("shared_libs.atomic.tools.base", "BaseTool.async_found_out"),
-        *(
-            ("shared_libs.atomic.tools.placement", name)
-            for name in ("_execute", "_told", "_outcome", "_first", "_pieces", "_all_of")
-        ),
-    }
-)
-"""Our functions that only hand on what foreign code raises: the places where we call it."""
+_doors: set[tuple[str, str]] = set()
+"""Module and name of every `door`."""
 
 _READERS = frozenset(f"shared_libs.atomic.{module}" for module in ("errors", "tools.outcome", "tools.plain"))
 """Our modules that read what foreign objects say of themselves, and keep nothing: doors as a whole."""
@@ -83,6 +74,21 @@ class Call:
 Verdict = Callable[[Call], Why | None]
 """Asked at the moment of the interrupt, with the call that is on then; None where it is to be left alone."""
 
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def door(function: F) -> F:
+    """Say of a function of ours that it only hands on what foreign code raises: it is a place where we call that."""
+    _doors.add((function.__module__, function.__qualname__.partition(".<locals>")[0]))
+    return function
+
+
+def is_door(frame: FrameType) -> bool:
+    """Whether a frame is that of a door, or of a comprehension or an inner function in one."""
+    name = frame.f_code.co_qualname.partition(".<locals>")[0]
+    return (frame.f_globals.get("__name__"), name) in _doors
+
+
 in_progress: ContextVar[Call | None] = ContextVar("in_progress", default=None)
 """The innermost call that the running code belongs to; tasks and callbacks it has made belong to it too."""
 
@@ -94,16 +100,15 @@ def may_be_interrupted(frame: FrameType | None, task: asyncio.Task[Any] | None) 
     while frame is not None:
         module = str(frame.f_globals.get("__name__", ""))
         package = module.partition(".")[0]
-        name = frame.f_code.co_qualname.partition(".<locals>")[0]  # a comprehension is part of its function
         if package in _OURS:
-            return foreign and (module in _READERS or (module, name) in _DOORS)
+            return foreign and (module in _READERS or is_door(frame))
         if package in _UNTOUCHED or package in _DEBUGGERS:
             return False
         if package not in _LOOPS:
             foreign = True
         elif not foreign:
             return False
-        elif name == "Handle._run":  # a callback: the loop reports what it raises
+        elif frame.f_code.co_qualname == "Handle._run":  # a callback: the loop reports what it raises
             return True
         if frame is coroutine_frame:  # a task that the foreign code has made
             return foreign
@@ -114,7 +119,7 @@ def may_be_interrupted(frame: FrameType | None, task: asyncio.Task[Any] | None) 
 def call_in(frame: FrameType | None) -> Call | None:
     """The innermost call that stands in a stack."""
     while frame is not None:
-        if frame.f_code.co_name == "ring_after" and isinstance(call := frame.f_locals.get("self"), Call):
+        if is_door(frame) and isinstance(call := frame.f_locals.get("self"), Call):
             return call
         frame = frame.f_back
     return None

@@ -120,7 +120,13 @@ class Threads:
 
 
 class _Crew:
-    """The threads themselves. They know this and not their owner, which may go while they wait."""
+    """
+    The threads themselves. They know this and not their owner, which may go while they wait.
+
+    Of many jobs that come at once each wakes no thread of its own: they would all want the interpreter at the same
+    time, and be switched to and fro. One is woken, and whoever takes a job while more are left wakes the next before it
+    begins. The one that has waited shortest is woken first, so that the others come to their end.
+    """
 
     def __init__(self, name: str, limit: int, idle_s: float) -> None:
         self._name = name
@@ -132,34 +138,55 @@ class _Crew:
     def begin_anew(self) -> None:
         """Have no threads; a forked child has none, and what is queued is the parent's to do."""
         self.threads = 0
-        self.idle = 0
         self._closed = False
         self._queue: deque[Job] = deque()
-        self._changed = threading.Condition()
+        self._lock = threading.Lock()
+        self._asleep: list[threading.Lock] = []
+        self._coming = 0
+        """Threads that are about to look at the queue: woken, just started, or through with a job."""
+
+    @property
+    def idle(self) -> int:
+        """Threads that have no job."""
+        return len(self._asleep) + self._coming
 
     def add(self, job: Job) -> None:
         """Queue a job, and see that there is a thread for it."""
-        with self._changed:
+        with self._lock:
             self._closed = False
-            if self.idle <= len(self._queue) and self.threads < self._limit:
+            if not self._coming and not self._wakes_one() and self.threads < self._limit:
                 self._start_one()
             self._queue.append(job)
-            self._changed.notify()
 
     def withdraw(self, job: Job) -> None:
         """Take back a job that no thread has begun."""
-        with self._changed:
+        with self._lock:
             if job in self._queue:
                 self._queue.remove(job)
                 job.running = False
 
+    def through(self) -> None:
+        """Count the current thread as idle."""
+        with self._lock:
+            self._coming += 1
+
     def close(self) -> None:
         """Let idle threads end."""
-        with self._changed:
+        with self._lock:
             self._closed = True
-            self._changed.notify_all()
+            while self._wakes_one():
+                pass
+
+    def _wakes_one(self) -> bool:
+        """Wake an idle thread, if there is any; under the lock."""
+        if not self._asleep:
+            return False
+        self._coming += 1
+        self._asleep.pop().release()
+        return True
 
     def _start_one(self) -> None:
+        """Start a thread; under the lock."""
         thread = threading.Thread(target=self._work, name=f"factory-{self._name}", daemon=True)
         try:
             thread.start()
@@ -169,26 +196,39 @@ class _Crew:
                 "a higher limit of threads, would help"
             ) from error
         self.threads += 1
-        self.idle += 1
-
-    def through(self) -> None:
-        """Count the current thread as idle."""
-        with self._changed:
-            self.idle += 1
+        self._coming += 1
 
     def _work(self) -> None:
-        while (job := self._next()) is not None:
+        sleep = threading.Lock()
+        sleep.acquire()  # it is awake
+        while (job := self._next(sleep)) is not None:
             job.run()
             del job  # an idle thread holds nothing of its last call
 
-    def _next(self) -> Job | None:
+    def _next(self, sleep: threading.Lock) -> Job | None:
         """Wait for a job; None when this thread is to end."""
-        with self._changed:
+        with self._lock:
+            self._coming -= 1
             while not self._queue:
-                told = not self._closed and self._changed.wait(self._idle_s)
-                if not self._queue and not told:
+                if (self._closed or not self._slept(sleep)) and not self._queue:
                     self.threads -= 1
-                    self.idle -= 1
                     return None
-            self.idle -= 1
-            return self._queue.popleft()
+            job = self._queue.popleft()
+            if self._queue and not self._coming and not self._wakes_one() and self.threads < self._limit:
+                with contextlib.suppress(ToolError):  # then the next waits for this one
+                    self._start_one()
+            return job
+
+    def _slept(self, sleep: threading.Lock) -> bool:
+        """Sleep without the lock that is held; whether somebody woke it."""
+        self._asleep.append(sleep)
+        self._lock.release()
+        woken = sleep.acquire(timeout=self._idle_s)
+        self._lock.acquire()
+        if not woken and sleep in self._asleep:
+            self._asleep.remove(sleep)
+            return False
+        if not woken:
+            sleep.acquire()  # it was woken in the very moment in which it would have ended
+        self._coming -= 1
+        return True

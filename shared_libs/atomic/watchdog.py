@@ -31,6 +31,7 @@ from shared_libs.atomic.rescue import (
     Why,
     call_in,
     in_progress,
+    is_door,
     is_on,
     may_be_interrupted,
     raise_in_thread,
@@ -106,7 +107,7 @@ class Watchdog:
             watched.tell()
             watched.owners.pop(id(owner), None)
             if watched.idle:
-                self._forget(watched.loop)
+                self._forget(watched)
 
     def calls_on(self, loop: asyncio.AbstractEventLoop) -> set[Call]:
         """Where the calls in progress on the running loop are to be noted; they are watched as runs are."""
@@ -125,10 +126,11 @@ class Watchdog:
                     self._thread.start()
         return watched
 
-    def _forget(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Watch the running loop, on which nothing goes on, no more."""
-        self._loops.pop(loop, None)
-        self._signal.disarm()
+    def _forget(self, watched: _Watched) -> None:
+        """Watch the running loop, on which nothing goes on, no more; unless something has begun there since."""
+        if self._loops.get(watched.loop) is watched:
+            del self._loops[watched.loop]
+            self._signal.disarm()
 
     def _work(self) -> None:
         pause_s = BEAT_S
@@ -164,7 +166,7 @@ class _Watched:
         self,
         loop: asyncio.AbstractEventLoop,
         signal: Signal | None,
-        forget: Callable[[asyncio.AbstractEventLoop], None],
+        forget: Callable[[_Watched], None],
     ) -> None:
         self.loop = loop
         self.owners: dict[int, weakref.ref[Any]] = {}
@@ -202,6 +204,8 @@ class _Watched:
         frame = frame_of(self._thread_id)
         task = asyncio.current_task(self.loop)
         suspect = task if task is not None else frame and frame.f_code
+        if task is None and frame is not None and frame.f_globals.get("__name__") == "selectors":
+            suspect = None  # the loop waits, and has not heard yet that it is asked: the machine is busy
         # many short pieces in one turn of the loop are a crowd, not a blockage: it must be one and the same
         if blind or self._suspect is not suspect or suspect is None:
             self._suspect, self._since = suspect, now
@@ -226,7 +230,7 @@ class _Watched:
         self._answered = question
         self.tell()
         if self.idle:
-            self._forget(self.loop)
+            self._forget(self)
 
     def tell(self) -> None:
         """Tell, on the loop's own thread, to whom it matters that something has held it."""
@@ -326,7 +330,7 @@ def frame_of(thread_id: int) -> FrameType | None:
 def _scope_in(frame: FrameType | None) -> Scope | None:
     """The scope of the tool call that stands in a stack."""
     while frame is not None:
-        if frame.f_code.co_name == "_told" and isinstance(scope := frame.f_locals.get("scope"), Scope):
+        if is_door(frame) and isinstance(scope := frame.f_locals.get("scope"), Scope):
             return scope
         frame = frame.f_back
     return None

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import io
 import os
 import sys
 from collections.abc import Sequence
 from importlib import import_module
 
 from shared_libs.cli.exits import ExitCode, end_on_interrupt, raise_on_interrupt
+from shared_libs.cli.streams import CannotWriteError, guard_streams, prepare_streams
 from shared_libs.cli.words import COMMANDS, parsed
 
 
@@ -18,7 +18,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     Mistakes of the user are one message on stderr; `FACTORY_DEBUG=1` shows the traceback of anything else.
     """
-    _prepare_streams()
+    prepare_streams()
     arguments = parsed(argv)
     from shared_libs.atomic.errors import FactoryError, MisuseError
     from shared_libs.cli.environment import read_env_files
@@ -34,7 +34,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except MisuseError as error:
         print(error, file=sys.stderr)
         return ExitCode.MISUSE
-    except FactoryError as error:
+    except (FactoryError, CannotWriteError) as error:
         print(f"factory: {error}", file=sys.stderr)
         return ExitCode.FAILED
     except KeyboardInterrupt:
@@ -50,25 +50,22 @@ def main(argv: Sequence[str] | None = None) -> int:
         return ExitCode.FAILED
 
 
-def _prepare_streams() -> None:
-    """Make printing safe: a character the terminal lacks, or a closed stream, must not cost an answer."""
-    for name in ("stdout", "stderr"):
-        stream = getattr(sys, name)
-        if stream is None:
-            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115, PTH123 - open until the end
-        elif isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")
-
-
 def run_as_program() -> None:
     """Run the command of this process, and leave no matter what a tool still does in a thread."""
     end_on_interrupt()
-    code = main()
-    end_on_interrupt()
+    guard_streams()
     try:
+        try:
+            code = main()
+        except SystemExit as left:  # of the reader of arguments
+            code = int(left.code or 0)
+        end_on_interrupt()
         sys.stdout.flush()
     except BrokenPipeError:
-        code = code or int(ExitCode.FAILED)
+        code = ExitCode.FAILED
+    except CannotWriteError as error:
+        print(f"factory: {error}", file=sys.stderr)
+        code = ExitCode.FAILED
     # stderr is flushed line by line; waiting for it could be waiting for a pager
     # joins no thread: one stuck in foreign code must not hold a process whose answer is out
     os._exit(code)

@@ -18,6 +18,7 @@ from shared_libs.factory.source import read_source
 
 SCENARIO = (".scenario.yaml", ".scenario.yml")
 CASSETTE = (".cassette.yaml", ".cassette.yml")
+SETTINGS = "service.yaml"
 
 Told = Callable[[str], None]
 Check = Callable[[Path, Told, Told], list[str]]
@@ -88,8 +89,10 @@ def _check_of(path: Path) -> Check:
 
 
 def _by_name(path: Path) -> Check | None:
-    kinds: dict[tuple[str, ...], Check] = {SCENARIO: _scenarios, CASSETTE: _cassette, (PRICES,): _definition}
-    return next((check for suffixes, check in kinds.items() if path.name.endswith(suffixes)), None)
+    kinds: dict[tuple[str, ...], Check] = {SCENARIO: _scenarios, CASSETTE: _cassette}
+    by_whole_name: dict[str, Check] = {PRICES: _definition, SETTINGS: _settings}
+    found = (check for suffixes, check in kinds.items() if path.name.endswith(suffixes))
+    return next(found, by_whole_name.get(path.name))
 
 
 def _definition(path: Path, on_note: Told, on_missing: Told) -> list[str]:
@@ -126,6 +129,16 @@ def _cassette(path: Path, _: Told, __: Told) -> list[str]:
         read_cassette(path)
     except MisuseError as error:
         return [f"{path}: {error}"]
+    return []
+
+
+def _settings(path: Path, _: Told, __: Told) -> list[str]:
+    from shared_libs.service.settings import load_settings
+
+    try:
+        load_settings(path.parent)
+    except ConfigError as error:
+        return list(error.problems)
     return []
 
 

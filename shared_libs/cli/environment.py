@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import io
+import logging
 import os
+import sys
 from pathlib import Path
 
 from shared_libs.atomic.errors import MisuseError
@@ -23,13 +26,17 @@ def read_env_files(config: str | None) -> None:
         if not file.is_file():  # a folder of the name is somebody's virtual environment
             continue
         from dotenv import dotenv_values
+        from dotenv.parser import parse_stream
 
         try:
-            found = dotenv_values(file, encoding="utf-8-sig")
+            text = file.read_text("utf-8-sig")
         except (OSError, UnicodeDecodeError) as error:
             raise MisuseError(
                 f"{file} cannot be read: {getattr(error, 'strerror', None) or 'it is not UTF-8'}"
             ) from None
-        for name, value in found.items():
+        for line in (binding.original.line for binding in parse_stream(io.StringIO(text)) if binding.error):
+            print(f"note: {file}:{line}: is left out; a line is NAME=value", file=sys.stderr)
+        logging.getLogger("dotenv").setLevel(logging.ERROR)  # which would say it without the file
+        for name, value in dotenv_values(stream=io.StringIO(text)).items():
             if value is not None:
                 os.environ.setdefault(name, value)

@@ -45,7 +45,9 @@ _KEYS = {"openai": "OPENAI_API_KEY", "anthropic": "ANTHROPIC_API_KEY"}
 
 _KEYLESS = {
     "local": "a real model without a key; too weak to be the default answerer",
+    "local-embeddings": "vectors of texts without a key, for collections",
     "rehearsal": "always there; no model, and it says so",
+    "rerank": "needs no key; it orders passages, at the `base_url` of a server for that",
 }
 
 EXTRAS = {
@@ -131,7 +133,7 @@ def _providers() -> Iterator[Row]:
         what = f"provider {name}"
         try:
             provider = LLMS.load(name)
-            if name == "local":
+            if name in ("local", "local-embeddings"):
                 provider()
         except MisuseError as error:
             yield _bad(what, "not usable", str(error))

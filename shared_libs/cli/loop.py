@@ -77,6 +77,8 @@ class CommandLoop:
         self.clean_up(self._cancel_the_rest())
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(CLOSE_S)
+        if not self._thread.is_alive():
+            self._loop.close()
 
     async def _cancel_the_rest(self) -> None:
         left = asyncio.all_tasks() - {asyncio.current_task()}

@@ -182,9 +182,10 @@ class Stage:
         return self._watch(lambda: self.agent.async_resume(state, decisions))
 
     def conclude(self, result: AgentResult) -> None:
-        """Tell what a run took."""
+        """Tell what a run took; it is shown when this returns, so that it cannot fall into a prompt."""
         if self._view is not None and self._shown is not None:
             self._shown.put(partial(self._view.conclude, result))
+            self._shown.flush()
 
     def close(self) -> None:
         """Close everything; whatever does not end is left behind."""
@@ -283,7 +284,7 @@ def _from_stdin() -> str:
     if len(data) > MAX_QUESTION:
         raise MisuseError(f"the question on stdin is longer than {MAX_QUESTION:,} bytes")
     try:
-        return data.decode()
+        return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise MisuseError(f"the question on stdin is not valid UTF-8: {error.reason} at byte {error.start}") from None
 

@@ -21,7 +21,8 @@ def init(arguments: argparse.Namespace) -> int:
     there = [str(folder / name) for name in FILES if (folder / name).exists() or (folder / name).is_symlink()]
     own_env = str(folder / ".env") in there
     if there != [str(folder / ".env")] * own_env:
-        raise MisuseError(f"{', '.join(there)} is there already, and nothing is overwritten; name another folder")
+        verb = "is" if len(there) == 1 else "are"
+        raise MisuseError(f"{', '.join(there)} {verb} there already, and nothing is overwritten; name another folder")
     templates = files("shared_libs.cli") / "templates"
     try:
         folder.mkdir(parents=True, exist_ok=True)

@@ -40,7 +40,7 @@ class Parser(argparse.ArgumentParser):
 
         known = [name for action in self._actions for name in action.option_strings]
         hints = [f"did you mean '{near}'?" for word in words if (near := nearest(word.partition("=")[0], known))]
-        if any(action.dest == "question" for action in self._actions):
+        if not hints and any(action.dest == "question" for action in self._actions):
             hints.append("a question with dashes in it stands in quotes")
         self.error("; ".join([f"not understood: {' '.join(words)}", *hints]))
 
@@ -54,8 +54,10 @@ def parsed(argv: Sequence[str] | None) -> argparse.Namespace:
 
     """
     words = list(sys.argv[1:] if argv is None else argv)
+    if words[:1] == ["help"]:
+        words = [*words[1:2], "--help"]
     parser = Parser(prog="factory", description="Agents from YAML that always come back in time.", epilog=EPILOG)
-    parser.add_argument("--version", action=_Version, nargs=0, help="print the version and exit")
+    parser.add_argument("-V", "--version", action=_Version, nargs=0, help="print the version and exit")
     parsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, command in COMMANDS.items():
         command.add(parsers.add_parser(name, help=command.help, epilog=EPILOG if name == "run" else None))
@@ -64,6 +66,11 @@ def parsed(argv: Sequence[str] | None) -> argparse.Namespace:
         from shared_libs.factory.problems import choices
 
         parser.error(f"{first!r} is no command; {choices(first, COMMANDS)}")
+    before = words if first is None else words[: words.index(first)]
+    if before and not {"-h", "--help", "-V", "--version"} & {*before}:
+        if first is None:
+            parser.refuse(before)
+        parser.error(f"{' '.join(before)}: options stand behind their command: factory {first} … {' '.join(before)}")
     found, left = parser.parse_known_args(words)
     if left:
         parsers.choices[found.command].refuse(left)

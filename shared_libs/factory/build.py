@@ -23,6 +23,7 @@ from shared_libs.atomic.tools.placement import is_async
 from shared_libs.factory import chain, library, storage, toolbox
 from shared_libs.factory.draft import Draft, kind_of
 from shared_libs.factory.durability import DurableAgent
+from shared_libs.factory.elsewhere import hint_for_file
 from shared_libs.factory.environment import Environment
 from shared_libs.factory.ports import OUTSIDE, Ports, without_secrets
 from shared_libs.factory.prices import FILE_NAME, Prices, check_prices, prices_beside, shipped_prices
@@ -64,7 +65,7 @@ def load_agent(
 
     """
     brought = _brought(path, tools, llm, observers, on_note, ports)
-    return _agent(*read_source(path), prices_beside(path), brought)[0]
+    return _agent(*_read(path), prices_beside(path), brought)[0]
 
 
 def agent_from_dict(
@@ -99,7 +100,7 @@ def check_file(
     if FilePath(path).name == FILE_NAME:
         return check_prices(path)
     try:
-        written, problems = read_source(path)
+        written, problems = _read(path)
         prices = prices_beside(path)
     except ConfigError as error:
         return list(error.problems)
@@ -114,6 +115,17 @@ def check_file(
         for name in needs:
             on_missing(name)
     return problems.lines()
+
+
+def _read(path: str | FilePath) -> tuple[Any, Problems]:
+    """Read the file of a definition; one of another kind is told as what it is, and not key by key."""
+    written, problems = read_source(path)
+    is_prices = FilePath(path).name == FILE_NAME
+    kind = "what models cost; it is read for the definitions beside it" if is_prices else hint_for_file(written)
+    if kind:
+        problems.add((), f"no definition of an agent, but {kind}")
+        problems.raise_if_any()
+    return written, problems
 
 
 def load_collections(path: str | FilePath, *, on_note: OnNote = _log.warning) -> dict[str, Collection]:
@@ -219,7 +231,7 @@ def _brought(
 
     def build(file: FilePath, origin: Origin) -> tuple[ReActAgent, str]:
         brought = _Brought((), llm, tuple(observers), on_note, origin, ports)
-        return _agent(*read_source(file), prices_beside(file), brought)
+        return _agent(*_read(file), prices_beside(file), brought)
 
     origin = Origin(None if path is None else FilePath(path), (), build)
     return _Brought(toolbox.checked(tools), llm, tuple(observers), on_note, origin, ports)
@@ -243,7 +255,7 @@ def _only_checked(origin: Origin) -> _Brought:
 
 def _inner_checked(file: FilePath, origin: Origin) -> tuple[AgentSpec | None, str]:
     """Check a file that a definition names; its specification has the name, which is all a check needs of an agent."""
-    written, problems = read_source(file)
+    written, problems = _read(file)
     spec = _Parts.of(written, problems, prices_beside(file), _only_checked(origin)).spec
     problems.raise_if_any()
     return spec, spec.description if spec else ""

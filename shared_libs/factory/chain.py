@@ -84,6 +84,8 @@ def only(llm: Any, name: str) -> tuple[dict[str, Any], dict[Path, Path]]:
         MisuseError: nothing has such a name.
 
     """
+    if not name.strip():
+        raise MisuseError("the name of the model is empty; write provider/model, such as openai/gpt-5.4-mini")
     long, moved = one_form(llm)
     section = dict(long) if isinstance(long, Mapping) else {}
     chain = section.get("chain")

@@ -89,6 +89,24 @@ _PROVIDERS = {
 }
 
 
+_OTHER_KINDS = {
+    "scenario": "a scenario; `factory scenario` plays it, and its `agent` names a definition",
+    "cassette": "a cassette; a scenario names it as its `cassette`",
+    "apiVersion": "a manifest of Kubernetes",
+    "services": "a compose file",
+}
+"""By a key that no definition has: what a file that has neither `name` nor `llm` is."""
+
+
+def hint_for_file(written: object) -> str:
+    """Say what a file is that was taken for the definition of an agent, or ""."""
+    if not isinstance(written, dict) or {"name", "llm"} & written.keys():
+        return ""
+    if any(isinstance(value, dict) and "fault" in value for value in written.values()):
+        return "a script of faults; `factory faults --script` serves it"
+    return next((kind for key, kind in _OTHER_KINDS.items() if key in written), "")
+
+
 def hint_for_key(path: Path, allowed: Collection[str]) -> str:
     """
     Say where an unknown key belongs, or "".

@@ -156,7 +156,8 @@ class Reader:
                 if isinstance(key, str):
                     return key
                 what = f"the key {printable(event.value) or '(empty)'} is not text; quote it"
-        self.problems.add(path, what, mark=mark_of(event.start_mark), blame=False)
+        merges = isinstance(event, yaml.ScalarEvent) and event.value == "<<"  # what it brings is not missing
+        self.problems.add(path, what, mark=mark_of(event.start_mark), blame=merges)
         return None
 
     def _rest_of(self, event: Any, depth: int) -> None:

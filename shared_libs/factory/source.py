@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import yaml
 
 from shared_libs.atomic.errors import ConfigError
-from shared_libs.factory.problems import Mark, Path, Problems, printable
+from shared_libs.factory.problems import Mark, Path, Problems, nearest, printable
 from shared_libs.factory.reader import MAX_DEPTH, NO_TEXT, Reader, mark_of
 
 MAX_BYTES = 1 << 20
@@ -78,13 +78,22 @@ def read_text(text: str, name: str) -> tuple[Any, Problems]:
     return _parsed(text, name, lambda _, reader: (reader.document(), reader.problems))
 
 
+def not_there(path: FilePath, as_written: str, *, but: tuple[str, ...] = ()) -> str:
+    """Say that a file is not there, and the nearest YAML beside it that is, but for names that end in one of `but`."""
+    beside = [file.name for file in path.parent.glob("*.y*ml") if not file.name.endswith(but)]
+    near = nearest(path.name, beside)
+    meant = printable(f"{as_written.removesuffix(path.name)}{near}", limit=4096)
+    hint = f"; did you mean '{meant}'?" if near else ""
+    return f"{printable(str(path), limit=4096)}: there is no such file{hint}"
+
+
 def _text_of(path: str | FilePath) -> tuple[str, str]:
     name = printable(str(path), limit=4096)
     try:
         with FilePath(path).open("rb") as file:
             content = file.read(MAX_BYTES + 1)
     except FileNotFoundError:
-        raise ConfigError([f"{name}: there is no such file"]) from None
+        raise ConfigError([not_there(FilePath(path), str(path))]) from None
     except IsADirectoryError:
         raise ConfigError([f"{name}: is a folder; name the YAML file in it"]) from None
     except (OSError, ValueError) as error:

@@ -13,10 +13,9 @@ leaves, or a call that ends in another task, leaves no open span and no "failed 
 
 from __future__ import annotations
 
-import json
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -24,8 +23,19 @@ from shared_libs.atomic import events
 from shared_libs.atomic.errors import MisuseError
 from shared_libs.atomic.events import AgentEvent
 from shared_libs.atomic.propagation import carry_traces_by
-from shared_libs.atomic.types import Attempt, LLMResponse, Usage
-from shared_libs.observability.redact import redact_start
+from shared_libs.atomic.types import Attempt
+from shared_libs.observability.otel_words import (
+    FINISH,
+    LONGEST_NAME,
+    SECONDS,
+    TOKENS,
+    as_json,
+    as_messages,
+    shown,
+    turn,
+    usage_told,
+    without_none,
+)
 
 if TYPE_CHECKING:
     from opentelemetry.context import Context
@@ -37,21 +47,6 @@ SCOPE = "genai-factory"
 CONTENTS = "OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT"
 """The variable by which instrumentations of the field are told to record what was said."""
 
-SECONDS = (0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24, 20.48, 40.96, 81.92)
-"""Buckets of `gen_ai.client.operation.duration`, as the conventions give them."""
-
-TOKENS = tuple(4.0**power for power in range(14))
-"""Buckets of `gen_ai.client.token.usage`, as the conventions give them."""
-
-LONGEST_WHY = 500
-"""How many characters of a failure's words stand in a span's status, and in an event of a span."""
-
-LONGEST_CONTENT = 32_000
-"""How many characters of a question, an answer, an input or an observation stand in an attribute."""
-
-LONGEST_NAME = 64
-"""How many characters of a tool's name, which a model may have invented, stand in a span's."""
-
 _RUN = "factory-run"
 """The key by which a context tells which run it belongs to."""
 
@@ -61,10 +56,11 @@ MAX_RUNS = 10_000
 
 @dataclass(slots=True)
 class _Open:
-    """A span under way, and the context that was current before it."""
+    """A span under way, the context that was current before it, and the one in which it is the current span."""
 
     span: Span
     before: Context
+    inside: Context
     operation: str = ""
     attempt: Attempt | None = None
     """What became of a request whose answer has not been told yet."""
@@ -115,13 +111,17 @@ class OpenTelemetry:
     ) -> None:
         try:
             from opentelemetry import context, metrics, propagate, trace
+
+            from shared_libs.observability.otel_spans import Points, Spans
         except ImportError:
             raise MisuseError("OpenTelemetry needs its API: pip install 'genai-factory[otel]'") from None
         carry_traces_by(propagate.inject)
         self._trace, self._context = trace, context
+        self._inside, self._outside = trace.SpanKind.INTERNAL, trace.SpanKind.CLIENT
         self._meters = metrics.get_meter_provider if meter_provider is None else lambda: meter_provider
-        self._tracer = trace.get_tracer(SCOPE, tracer_provider=tracer_provider)
+        self._spans = Spans(tracer_provider, SCOPE)
         meter = metrics.get_meter(SCOPE, meter_provider=meter_provider)
+        self._points = Points(meter)
         self._duration = meter.create_histogram(
             "gen_ai.client.operation.duration",
             "s",
@@ -140,7 +140,7 @@ class OpenTelemetry:
         said = os.environ.get(CONTENTS, "").lower()
         self._contents = said not in {"", "false", "0", "no_content"} if contents is None else contents
         self._runs: dict[str, _Run] = {}
-        self._tells: dict[type[AgentEvent], Callable[[_Run, Any], None]] = {
+        self._tells: dict[type[AgentEvent], Callable[[_Run, Any], None]] = dict.fromkeys(_NOTED, self._note) | {
             events.StepStarted: self._step_started,
             events.AttemptStarted: self._attempt_started,
             events.AttemptFinished: self._attempt_finished,
@@ -157,22 +157,19 @@ class OpenTelemetry:
 
     def __call__(self, event: AgentEvent) -> None:
         """Take an event of a run, in the context in which it happens."""
-        if isinstance(event, events.RunStarted):
-            self._run_started(event)
-            return
-        run = self._runs.get(event.run_id)
-        if run is None:
-            return
         tell = self._tells.get(type(event))
-        if tell is not None:
+        if tell is not None and (run := self._runs.get(event.run_id)) is not None:
             tell(run, event)
-        elif (attributes := _NOTED.get(type(event))) is not None:
-            told = {f"factory.{name}": _shown(getattr(event, name)) for name in attributes}
-            name = f"factory.{type(event).__struct_config__.tag}"
-            run.run.span.add_event(name, told, run.at(event.at_s))
+        elif type(event) is events.RunStarted:
+            self._run_started(event)
+
+    def _note(self, run: _Run, event: AgentEvent) -> None:
+        told = {f"factory.{name}": shown(getattr(event, name)) for name in _NOTED[type(event)]}
+        name = f"factory.{type(event).__struct_config__.tag}"
+        run.run.span.add_event(name, told, run.at(event.at_s))
 
     def _run_started(self, event: events.RunStarted) -> None:
-        attributes = _without_none(
+        attributes = without_none(
             {
                 "gen_ai.operation.name": "invoke_agent",
                 "gen_ai.agent.name": event.agent,
@@ -186,47 +183,49 @@ class OpenTelemetry:
         )
         began_ns = time.time_ns() - int(event.at_s * 1e9)
         before = self._context.get_current()
-        span = self._tracer.start_span(
-            f"invoke_agent {event.agent}", before, attributes=attributes, start_time=began_ns + int(event.at_s * 1e9)
-        )
+        name = f"invoke_agent {event.agent}"
+        span = self._spans.first(name, before, attributes, began_ns + int(event.at_s * 1e9))
         # one that was not sampled is followed too, so that what others start in it is not sampled either
         if not span.get_span_context().is_valid and not _records(self._meters()):
             return  # nobody listens: the run costs a look-up an event
         within = self._context.set_value(_RUN, event.run_id, self._trace.set_span_in_context(span, before))
-        run = _Run(began_ns, event.agent, _Open(span, before), within)
+        run = _Run(began_ns, event.agent, _Open(span, before, within), within)
         if self._contents and span.is_recording():
-            span.set_attribute("gen_ai.input.messages", _messages("user", event.question))
+            span.set_attribute("gen_ai.input.messages", as_messages("user", event.question))
         if len(self._runs) >= MAX_RUNS:
             self._close(self._runs.pop(next(iter(self._runs))), None)
         self._runs[event.run_id] = run
         self._context.attach(within)
 
     def _open(
-        self, run: _Run, name: str, at_s: float, attributes: Mapping[str, Any], *, below: Context | None = None
+        self, run: _Run, name: str, at_s: float, attributes: dict[str, Any], *, below: Context | None = None
     ) -> _Open:
         """Start a span below a context, by default the current one, and make it the current span."""
         operation: str = attributes.get("gen_ai.operation.name", "")
-        kinds = self._trace.SpanKind
-        kind = kinds.CLIENT if operation in _CLIENTS else kinds.INTERNAL
+        kind = self._outside if operation in _CLIENTS else self._inside
         before = self._context.get_current() if below is None else below
-        span = self._tracer.start_span(name, before, kind, attributes, start_time=run.at(at_s))
-        self._context.attach(self._trace.set_span_in_context(span, before))
-        return _Open(span, before, operation)
+        step = run.step
+        parent = step.span if step is not None and before is step.inside else self._trace.get_current_span(before)
+        span = self._spans.start(name, before, parent, kind, attributes, run.at(at_s))
+        inside = self._trace.set_span_in_context(span, before)
+        self._context.attach(inside)
+        return _Open(span, before, inside, operation, told=getattr(span, "told", None) or {})
 
     def _end(self, opened: _Open, at_ns: int, error: str = "", why: str = "") -> None:
         if error == "cancelled":  # a hedge that lost, a run that ended: nobody's fault
             opened.told["factory.outcome"] = error
         elif error:
             opened.told["error.type"] = error
-            opened.span.set_status(self._trace.StatusCode.ERROR, _shown(why) or None)
-        if opened.told:
+            opened.span.set_status(self._trace.StatusCode.ERROR, shown(why) or None)
+        if opened.told and opened.told is not getattr(opened.span, "told", None):
             opened.span.set_attributes(opened.told)
         opened.span.end(at_ns)
         self._leave(opened)
 
     def _leave(self, opened: _Open) -> None:
         """Where a span is the current one, the one before it is again."""
-        if self._trace.get_current_span() is opened.span:
+        # two looks: the first one is cheap, the second sees through what others have put into the context
+        if self._context.get_current() is opened.inside or self._trace.get_current_span() is opened.span:
             self._context.attach(opened.before)
 
     def _step_started(self, run: _Run, event: events.StepStarted) -> None:
@@ -255,9 +254,10 @@ class OpenTelemetry:
         waiting = run.attempts.get((attempt.provider, attempt.model, attempt.number))
         if not waiting:
             return
-        # several at once may be alike (two hedges of one model, parts of a batch): each ends where it is current
-        current = self._trace.get_current_span()
-        opened = next((one for one in waiting if one.span is current), waiting[0])
+        opened = waiting[0]
+        if len(waiting) > 1:  # alike (two hedges of one model, parts of a batch): each ends where it is current
+            current = self._trace.get_current_span()
+            opened = next((one for one in waiting if one.span is current), opened)
         waiting.remove(opened)
         failed = "" if attempt.outcome == "ok" else attempt.outcome
         about = {
@@ -267,17 +267,17 @@ class OpenTelemetry:
         }
         if failed:
             about["error.type"] = failed
-        self._duration.record(attempt.ended_s - attempt.started_s, about)
+        self._points.record(self._duration, attempt.ended_s - attempt.started_s, about, opened.inside)
         told = opened.told
         if attempt.first_token_s is not None:
             told["gen_ai.response.time_to_first_chunk"] = first = attempt.first_token_s - attempt.started_s
-            self._first.record(first, about)
+            self._points.record(self._first, first, about, opened.inside)
         if attempt.status_code is not None:
             told["http.response.status_code"] = attempt.status_code
         if attempt.waited_s:
             told["factory.waited_s"] = attempt.waited_s
         if attempt.usage is not None:
-            told |= _usage(attempt.usage)
+            told |= usage_told(attempt.usage)
         if failed or opened.operation != "chat":
             self._end(opened, run.at(attempt.ended_s), failed, attempt.why)
             return
@@ -296,14 +296,14 @@ class OpenTelemetry:
         if run.answered is None:
             return  # what a journal knew was asked by another process
         span, told, attempt = run.answered.span, run.answered.told, run.answered.attempt
-        told |= _usage(response.usage)
-        told["gen_ai.response.finish_reasons"] = (_FINISH.get(response.finish_reason, response.finish_reason),)
+        told |= usage_told(response.usage)
+        told["gen_ai.response.finish_reasons"] = (FINISH.get(response.finish_reason, response.finish_reason),)
         if response.model:
             told["gen_ai.response.model"] = response.model
         if response.cost_usd is not None:
             told["factory.cost_usd"] = response.cost_usd
         if self._contents and span.is_recording():
-            told["gen_ai.output.messages"] = _turn(response)
+            told["gen_ai.output.messages"] = turn(response)
         about = {
             "gen_ai.operation.name": "chat",
             "gen_ai.provider.name": response.provider or (attempt.provider if attempt else SCOPE),
@@ -311,7 +311,7 @@ class OpenTelemetry:
         } | ({"gen_ai.response.model": response.model} if response.model else {})
         for kind, count in (("input", response.usage.input_tokens), ("output", response.usage.output_tokens)):
             if count:
-                self._usage.record(count, about | {"gen_ai.token.type": kind})
+                self._points.record(self._usage, count, about | {"gen_ai.token.type": kind}, run.answered.inside)
         self._settle(run)
 
     def _tool_started(self, run: _Run, event: events.ToolStarted) -> None:
@@ -324,7 +324,7 @@ class OpenTelemetry:
         }
         opened = self._open(run, f"execute_tool {event.tool[:LONGEST_NAME]}", event.at_s, attributes)
         if self._contents and opened.span.is_recording():
-            opened.told["gen_ai.tool.call.arguments"] = _json(event.input)
+            opened.told["gen_ai.tool.call.arguments"] = as_json(event.input)
         run.tools[event.call_id] = opened
 
     def _tool_finished(self, run: _Run, event: events.ToolFinished) -> None:
@@ -332,10 +332,12 @@ class OpenTelemetry:
         if opened is None:
             return
         if self._contents and opened.span.is_recording():
-            opened.told["gen_ai.tool.call.result"] = _json(event.content)
+            opened.told["gen_ai.tool.call.result"] = as_json(event.content)
         self._end(opened, run.at(event.at_s), "tool_error" if event.is_error else "")
         about = {"gen_ai.operation.name": "execute_tool", "gen_ai.provider.name": run.provider or SCOPE}
-        self._duration.record(event.elapsed_s, about | ({"error.type": "tool_error"} if event.is_error else {}))
+        if event.is_error:
+            about["error.type"] = "tool_error"
+        self._points.record(self._duration, event.elapsed_s, about, opened.inside)
 
     def _retrieval_started(self, run: _Run, event: events.RetrievalStarted) -> None:
         attributes = {
@@ -347,7 +349,7 @@ class OpenTelemetry:
         }
         opened = self._open(run, f"retrieval {event.collection}", event.at_s, attributes)
         if self._contents and opened.span.is_recording():
-            opened.told["gen_ai.retrieval.query.text"] = _json(event.query)
+            opened.told["gen_ai.retrieval.query.text"] = as_json(event.query)
         run.retrievals[event.seq] = opened
 
     def _retrieval_finished(self, run: _Run, event: events.RetrievalFinished) -> None:
@@ -355,34 +357,33 @@ class OpenTelemetry:
         if opened is None:
             return
         began_s = event.at_s - event.elapsed_s
-        above = self._trace.set_span_in_context(opened.span, opened.before)
         for stage in event.stages:
             if stage.name in _STORES and stage.state != "skipped":
                 told = {"factory.retrieval.stage": stage.name, "factory.retrieval.state": stage.state}
                 from_s = began_s + stage.began_s
-                step = self._tracer.start_span(
-                    f"search {stage.name}", above, attributes=told, start_time=run.at(from_s)
-                )
+                name = f"search {stage.name}"
+                step = self._spans.start(name, opened.inside, opened.span, self._inside, told, run.at(from_s))
                 if stage.state != "ok":
-                    step.set_status(self._trace.StatusCode.ERROR, _shown(stage.reason) or None)
+                    step.set_status(self._trace.StatusCode.ERROR, shown(stage.reason) or None)
                 step.end(run.at(from_s + stage.elapsed_s))
         opened.told |= {"factory.retrieval.found": event.found}
-        if amiss := tuple(_shown(stage.told) for stage in event.stages if stage.state != "ok"):
+        if amiss := tuple(shown(stage.told) for stage in event.stages if stage.state != "ok"):
             opened.told["factory.retrieval.incomplete"] = amiss
         if self._contents and opened.span.is_recording() and event.scores:
             documents = [{"id": name, "score": score} for name, score in event.scores.items()]
-            opened.told["gen_ai.retrieval.documents"] = _json(documents)
+            opened.told["gen_ai.retrieval.documents"] = as_json(documents)
         failed = "cancelled" if event.error == "cancelled" else "retrieval_error" if event.error else ""
         self._end(opened, run.at(event.at_s), failed, event.error)
         about = {"gen_ai.operation.name": "retrieval", "gen_ai.provider.name": SCOPE}
-        self._duration.record(event.elapsed_s, about | ({"error.type": failed} if failed else {}))
+        if failed:
+            about["error.type"] = failed
+        self._points.record(self._duration, event.elapsed_s, about, opened.inside)
 
     def _memory(self, run: _Run, event: events.MemoryLoaded | events.MemoryStored | events.MemoryCompacted) -> None:
         name = _MEMORY[type(event)]
         told: dict[str, Any] = {"factory.memory.operation": name, "factory.memory.messages": event.messages}
-        span = self._tracer.start_span(
-            f"memory {name}", run.within, attributes=told, start_time=run.at(event.at_s - event.elapsed_s)
-        )
+        began_ns = run.at(event.at_s - event.elapsed_s)
+        span = self._spans.start(f"memory {name}", run.within, run.run.span, self._inside, told, began_ns)
         span.end(run.at(event.at_s))
 
     def _run_finished(self, run: _Run, event: events.RunFinished) -> None:
@@ -395,11 +396,11 @@ class OpenTelemetry:
             "factory.steps": len(result.steps),
             "factory.cost_usd": result.cost_usd,
             "factory.still_running": tuple(left.tool for left in result.still_running) or None,
-            **_usage(result.usage),
+            **usage_told(result.usage),
         }
-        span.set_attributes(_without_none(told))
+        span.set_attributes(without_none(told))
         if self._contents and span.is_recording() and result.answer is not None:
-            span.set_attribute("gen_ai.output.messages", _messages("assistant", result.answer))
+            span.set_attribute("gen_ai.output.messages", as_messages("assistant", result.answer))
         self._close(run, event)
         failed: dict[str, str] = {"error.type": result.stop_reason} if result.status == "failed" else {}
         about = {
@@ -407,7 +408,7 @@ class OpenTelemetry:
             "gen_ai.provider.name": run.provider or SCOPE,
             "gen_ai.agent.name": run.agent,
         }
-        self._duration.record(result.elapsed_s, about | failed)
+        self._points.record(self._duration, result.elapsed_s, about | failed, run.within)
         # whichever span of this run was the current one, what was before it is again
         if self._context.get_value(_RUN) == event.run_id:
             self._context.attach(run.run.before)
@@ -416,10 +417,8 @@ class OpenTelemetry:
         """End what is still open of a run, and the run."""
         now = time.time_ns() if last is None else run.at(last.at_s)
         self._settle(run)
-        left = [opened for waiting in run.attempts.values() for opened in waiting] + [
-            *run.tools.values(),
-            *run.retrievals.values(),
-        ]
+        left = [opened for waiting in run.attempts.values() for opened in waiting]
+        left += [*run.retrievals.values(), *run.tools.values()]
         for opened in left:
             self._end(opened, now, "cancelled")
         if run.step is not None:
@@ -451,45 +450,7 @@ _NOTED: dict[type[AgentEvent], tuple[str, ...]] = {
 }
 """What is told as an event of the run's span, and which of its fields."""
 
-_FINISH = {"tool_calls": "tool_call"}
-"""Finish reasons that the conventions call otherwise."""
-
 
 def _records(meters: MeterProvider) -> bool:
     """Whether figures go anywhere: the API's own providers, in place until there is a real one, throw them away."""
     return not type(meters).__module__.startswith("opentelemetry.metrics")
-
-
-def _without_none(attributes: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in attributes.items() if value is not None}
-
-
-def _usage(usage: Usage) -> dict[str, Any]:
-    told = {"gen_ai.usage.input_tokens": usage.input_tokens, "gen_ai.usage.output_tokens": usage.output_tokens}
-    if usage.cached_input_tokens:
-        told["gen_ai.usage.cache_read.input_tokens"] = usage.cached_input_tokens
-    return told
-
-
-def _shown(value: Any) -> Any:
-    """A field of an event as an attribute: words without secrets, and no longer than anybody reads."""
-    return redact_start(value, LONGEST_WHY) if isinstance(value, str) else value
-
-
-def _json(value: Any) -> str:
-    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
-    return redact_start(text, LONGEST_CONTENT)
-
-
-def _messages(role: str, text: str) -> str:
-    return _json([{"role": role, "parts": [{"type": "text", "content": redact_start(text, LONGEST_CONTENT)}]}])
-
-
-def _turn(response: LLMResponse) -> str:
-    text = redact_start(response.text, LONGEST_CONTENT)
-    parts: list[dict[str, Any]] = [{"type": "text", "content": text}] if text else []
-    parts += [
-        {"type": "tool_call", "id": call.id, "name": call.name, "arguments": call.input} for call in response.tool_calls
-    ]
-    reason = _FINISH.get(response.finish_reason, response.finish_reason)
-    return _json([{"role": "assistant", "parts": parts, "finish_reason": reason}])

@@ -17,7 +17,15 @@ from typing import Any, Self
 import msgspec
 
 from shared_libs.atomic.errors import MisuseError
-from shared_libs.atomic.events import AgentEvent, EventSink, WithRequests
+from shared_libs.atomic.events import (
+    AgentEvent,
+    AttemptStarted,
+    EventSink,
+    ModelAsked,
+    RunStarted,
+    StepStarted,
+    WithRequests,
+)
 from shared_libs.observability.record import valid_text
 from shared_libs.observability.runs.desk import Desk, Told
 from shared_libs.observability.runs.reader import RunReader, default_url
@@ -25,6 +33,8 @@ from shared_libs.observability.runs.rows import Source
 from shared_libs.observability.runs.writer import Writer
 
 __all__ = ["RunStore", "default_url"]
+
+_BEGINNINGS = (RunStarted, StepStarted, AttemptStarted, ModelAsked)
 
 _log = logging.getLogger("shared_libs.observability")
 
@@ -82,7 +92,7 @@ class RunStore(RunReader):
 
     def record(self, event: AgentEvent, team: str = "", source: Source = "library") -> None:
         """Take an event, at once; whose it is counts with the first event of a run."""
-        self._writer.put(Told(_encoded(event), team, source))
+        self._writer.put(Told(_encoded(event), team, source), begins=isinstance(event, _BEGINNINGS))
 
     async def flush(self, timeout_s: float = FLUSH_S) -> bool:
         """Wait until what this process has recorded is written, at most so many seconds; tell whether it is."""
@@ -134,7 +144,9 @@ class RunStore(RunReader):
         """Write what is left, at most so many seconds, where no event loop runs; tell whether all of it is."""
         done = self._writer.close(timeout_s)
         if not done or self.lost:
-            _log.warning("run store %s is not complete: %d events are lost", self._shelf.place, self.lost)
+            late = f"its last events were not written within {timeout_s:g} s"
+            why = f"{self.lost} events are lost" if self.lost else late
+            _log.warning("run store %s is not complete: %s", self._shelf.place, why)
         return done
 
     def _listen(self, run: int) -> Callable[[float], Awaitable[None]]:

@@ -33,6 +33,7 @@ from shared_libs.retrieval.types import (
     StoredChunk,
     document_id,
 )
+from shared_libs.retrieval.words import STEMMER
 
 MOST_HITS = 100
 """How many passages one search gives at most."""
@@ -333,7 +334,7 @@ class Collection:
         return row
 
     async def _known(self) -> CollectionRow | None:
-        await load("numpy")  # before a thread of the pool does, and holds it against the event loop
+        await load("numpy", STEMMER)  # before a thread of the pool does, and holds it against the event loop
         return await self.stores.documents.async_collection(self._space)
 
     async def _there(self) -> CollectionRow:

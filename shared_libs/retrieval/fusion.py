@@ -1,25 +1,32 @@
 """
 Making one order of several: pure, and the same every time.
 
-Scores of different branches do not compare, so each branch is stretched to 0..1 and weighed: 0.6 by meaning, 0.4 by
-words. Measured on three sets it is level with or above meaning alone on all of them, where merging by rank alone loses
-eight points wherever the words are the weak branch. A graph is a third voice of 0.3, behind the best five: chosen on
-half of FanOutQA's questions, it adds ten points of recall at 20 on the other half (bench/retrieval_quality.py).
+Scores of different branches do not compare, so each branch is stretched to 0..1 and weighed: 0.65 by meaning, 0.35 by
+words. Words and graphs count from nothing: who shares no word has none of their score, so the last of fifty hits still
+tells something, and the second of two tells nearly what the first does. By meaning everything is a little like
+everything, so there the last hit found is nothing. Chosen on one half of the questions of five sets, and as good on the
+other half (bench/retrieval_quality.py); merging by rank alone loses eight points wherever the words are the weak
+branch. A graph is a third voice of 0.3, behind the best five.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from shared_libs.retrieval.english import is_english
 from shared_libs.retrieval.types import Found
+from shared_libs.retrieval.words import latin, latin_words
 
-WEIGHTS: dict[str, float] = {"dense": 0.6, "lexical": 0.4, "graph": 0.3}
-FOREIGN: dict[str, float] = WEIGHTS | {"dense": 0.2, "lexical": 0.8}
+WEIGHTS: dict[str, float] = {"dense": 0.65, "lexical": 0.35, "graph": 0.3}
+FOREIGN: dict[str, float] = WEIGHTS | {"dense": 0.15, "lexical": 0.85}
 """
 Where a model that knows English first is asked in another language: what it finds is mostly chance.
 
 Chosen on fifty Vietnamese questions, which words alone answer better than both at the usual weights.
 """
+
+FROM_NOTHING = ("lexical", "graph")
+"""Branches whose scores begin at 0, for what has nothing of what is looked for."""
 
 HEAD = 5
 """The best so many are nobody's to displace: what a graph adds comes behind them."""
@@ -27,7 +34,7 @@ HEAD = 5
 
 def stretched(branches: Mapping[str, Sequence[Found]], weights: Mapping[str, float] = WEIGHTS) -> list[Found]:
     """
-    Merge branches by their scores, each stretched from its lowest to its highest; best first, equals by id.
+    Merge branches by their scores, each stretched to its highest from nothing or its lowest; best first, equals by id.
 
     A branch with one score counts in full: it has nothing to tell apart.
     """
@@ -36,6 +43,8 @@ def stretched(branches: Mapping[str, Sequence[Found]], weights: Mapping[str, flo
         if not found:
             continue
         low, high = min(row.score for row in found), max(row.score for row in found)
+        if name in FROM_NOTHING:
+            low = min(low, 0.0)
         for row in found:
             share = (row.score - low) / (high - low) if high > low else 1.0
             total[row.id] = total.get(row.id, 0.0) + weights.get(name, 1.0) * share
@@ -43,10 +52,14 @@ def stretched(branches: Mapping[str, Sequence[Found]], weights: Mapping[str, flo
 
 
 def weights_for(question: str, *, english_first: bool) -> Mapping[str, float]:
-    """Return what each branch weighs: another language is told by one letter in twenty that English has not."""
+    """Return what each branch weighs: another language is told by its small words, or by letters that are not Latin."""
+    if not english_first:
+        return WEIGHTS
     letters = [sign for sign in question if sign.isalpha()]
-    foreign = sum(not sign.isascii() for sign in letters)
-    return FOREIGN if english_first and 20 * foreign >= len(letters) > 0 else WEIGHTS
+    strange = sum(not latin(sign) for sign in letters)
+    words = latin_words(question)
+    foreign = 20 * strange > len(letters) or is_english(words) is False
+    return FOREIGN if foreign else WEIGHTS
 
 
 def behind_the_head(order: Sequence[Found], anew: Sequence[Found], head: int = HEAD) -> list[Found]:

@@ -17,9 +17,9 @@ from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, final
 
 from shared_libs.atomic.alarm import Expiry
-from shared_libs.atomic.errors import DeadlineExceeded, MisuseError, RetrievalError, RetrievalUnavailable, in_words
+from shared_libs.atomic.errors import DeadlineExceeded, MisuseError, RetrievalError, RetrievalUnavailable
 from shared_libs.atomic.scope import current_deadline
-from shared_libs.atomic.supervise import NO_FAILURES, BodyCancelled, LeftRunning, supervise
+from shared_libs.atomic.supervise import NO_FAILURES, BodyCancelled, LeftRunning, said_by, supervise
 from shared_libs.atomic.threads import Threads
 from shared_libs.retrieval.cypher_guard import ReadQuery
 from shared_libs.retrieval.filters import Where
@@ -106,7 +106,7 @@ class Port:
         except NO_FAILURES:
             raise
         except BaseException as error:  # a store is foreign code: its failure has one type for the caller
-            raise RetrievalError(f"{self.name} failed to {verb}: {in_words(error)}") from error
+            raise RetrievalError(f"{self.name} failed to {verb}: {said_by(error)}") from error
 
 
 class DocumentStore(Port):

@@ -21,8 +21,9 @@ from shared_libs.atomic.errors import LLMError
 from shared_libs.atomic.types import Price, Usage
 from shared_libs.service.callers import Caller
 from shared_libs.service.fair_queue import RANKS, Waiter
+from shared_libs.service.lag import LoopLag
 from shared_libs.service.limits import Booking, CallerLimits, Estimate
-from shared_libs.service.pool import Pool
+from shared_libs.service.pool import Pool, Waits
 from shared_libs.service.problems import Problem
 from shared_libs.service.rates import Rates
 
@@ -102,12 +103,14 @@ class Admission:
     Args:
         most: slots of an agent or a chain at the most.
         limits: what callers may use.
+        lag: how late the loop is, and what is refused for it.
 
     """
 
-    def __init__(self, most: int = 100, limits: CallerLimits | None = None) -> None:
+    def __init__(self, most: int = 100, limits: CallerLimits | None = None, lag: LoopLag | None = None) -> None:
         self._most = most
         self._limits = limits
+        self._lag = lag or LoopLag()
         self._used: dict[str, deque[Estimate]] = {}
         self._pools: dict[str, Pool] = {}
         self._under_way: dict[str, int] = {}
@@ -132,12 +135,14 @@ class Admission:
         grant, booking, began_at = None, None, loop.time()
         try:
             waiter = _waiter(demand, pool, began_at)
+            self._lag.check(waiter.rank)
             if self._limits is not None and self._limits.bind(demand.caller):
                 pool.check(waiter)  # what comes too late reserves nothing
                 lasts_s = demand.deadline.remaining() or 0.0
                 booking = await self._limits.reserve(demand.caller, self._estimate(demand), lasts_s)
                 demand.tell_rates(booking.rates)
             queued_s = await pool.enter(waiter, accepted)
+            pool.waits.add(queued_s)
             grant, began_at = Grant(demand, queued_s), loop.time()
             yield grant
         except Problem as problem:
@@ -178,6 +183,10 @@ class Admission:
             }
             for name, pool in self._pools.items()
         }
+
+    def waits(self) -> dict[str, Waits]:
+        """Return how long requests waited for their slots, by target."""
+        return {name: pool.waits for name, pool in self._pools.items()}
 
     def _note_refusal(self, demand: Demand, problem: Problem) -> None:
         self._refused.setdefault(demand.target, Counter())[problem.code] += 1

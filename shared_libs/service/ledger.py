@@ -33,6 +33,10 @@ class Account(NamedTuple):
     limit: int
     window: Window
 
+    def shown(self, amount: int) -> float | int:
+        """Return an amount as people are told it: dollars, and not millionths of them."""
+        return amount / MICRO if self.unit == "usd" else amount
+
     def period(self, now: float) -> str:
         """Name the window that a moment lies in."""
         at = datetime.fromtimestamp(now, UTC)

@@ -12,7 +12,7 @@ import asyncio
 import logging
 import time
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 import msgspec
@@ -91,6 +91,8 @@ class CallerLimits:
         self._ledger = ledger
         self._teams = dict(teams or {})
         self._allowed: OrderedDict[str, int] = OrderedDict()
+        self._left_of_teams: dict[str, int] = {}
+        self.away = False
         self._unbooked: dict[Account, int] = {}
         self._booking: set[asyncio.Task[None]] = set()
 
@@ -114,11 +116,13 @@ class CallerLimits:
             hold = await self._ledger.reserve(wanted, lasts_s + SPARE_S)
         except OverLimit as error:
             problem = _refusal(error)
+            left = error.account.limit - error.spent - error.held
+            self._note_left({error.account.name: left})
             if error.account.window == "minute":
-                left = error.account.limit - error.spent - error.held
                 problem.rates = [_rate(error.account, left, error.resets_in_s or 0.0)]
             raise problem from error
         except LedgerError as error:
+            self.away = True
             self._take_from_allowance(wanted, error)
             return Booking(self, accounts, estimate, None)
         self._remember(hold)
@@ -136,17 +140,22 @@ class CallerLimits:
                 left = account.limit - error.spent - error.held
             except LedgerError:
                 left = None
-            scale = MICRO if account.unit == "usd" else 1
             told.append(
                 {
                     "whose": account.name.partition(":")[0],
                     "unit": account.unit,
                     "window": account.window,
-                    "limit": account.limit / scale,
-                    "left": None if left is None else max(0, left) / scale,
+                    "limit": account.shown(account.limit),
+                    "left": None if left is None else account.shown(max(0, left)),
                 }
             )
         return told
+
+    def of_teams(self) -> Iterator[tuple[str, Account, int | None]]:
+        """Yield the limits of each team, and what was left when this process last looked; None: it has not yet."""
+        for team, limits in self._teams.items():
+            for account in _accounts(f"team:{team}", limits):
+                yield team, account, self._left_of_teams.get(account.name)
 
     def book(self, hold: Hold | None, used: Mapping[Account, int]) -> None:
         """Write what was used, in a task of its own: whoever is cancelled is booked all the same."""
@@ -165,20 +174,17 @@ class CallerLimits:
         await self._ledger.aclose()
 
     def _accounts(self, caller: Caller) -> list[Account]:
-        found: list[Account] = []
-        owners: list[tuple[str, Caller | TeamLimits]] = [(f"key:{caller.key_id}", caller)]
-        owners += [(f"team:{caller.team}", self._teams[caller.team])] if caller.team in self._teams else []
-        for owner, limits in owners:
-            if limits.requests_per_minute is not None:
-                found.append(Account(f"{owner}:requests", "requests", limits.requests_per_minute, "minute"))
-            if limits.tokens_per_minute is not None:
-                found.append(Account(f"{owner}:tokens", "tokens", limits.tokens_per_minute, "minute"))
-            if limits.budget_usd is not None:
-                most = round(limits.budget_usd * MICRO)
-                found.append(Account(f"{owner}:usd:{limits.budget_window}", "usd", most, limits.budget_window))
+        found = _accounts(f"key:{caller.key_id}", caller)
+        if caller.team in self._teams:
+            found += _accounts(f"team:{caller.team}", self._teams[caller.team])
         return found
 
+    def _note_left(self, left: Mapping[str, int]) -> None:
+        self.away = False
+        self._left_of_teams.update((name, max(0, each)) for name, each in left.items() if name.startswith("team:"))
+
     def _remember(self, hold: Hold) -> None:
+        self._note_left(hold.left)
         for name, left in hold.left.items():
             self._allowed[name] = left // ALLOWANCE
             self._allowed.move_to_end(name)
@@ -215,6 +221,18 @@ class CallerLimits:
             raise
 
 
+def _accounts(owner: str, limits: Caller | TeamLimits) -> list[Account]:
+    found: list[Account] = []
+    if limits.requests_per_minute is not None:
+        found.append(Account(f"{owner}:requests", "requests", limits.requests_per_minute, "minute"))
+    if limits.tokens_per_minute is not None:
+        found.append(Account(f"{owner}:tokens", "tokens", limits.tokens_per_minute, "minute"))
+    if limits.budget_usd is not None:
+        most = round(limits.budget_usd * MICRO)
+        found.append(Account(f"{owner}:usd:{limits.budget_window}", "usd", most, limits.budget_window))
+    return found
+
+
 def _rates(accounts: Sequence[Account], hold: Hold) -> Rates:
     at = time.time() + hold.ahead_s
     minutes = [account for account in accounts if account.window == "minute"]
@@ -231,10 +249,7 @@ def _refusal(error: OverLimit) -> Problem:
     money = account.unit == "usd"
     # what is under way may use less than was reserved for it; a request is one all the same
     only_held = error.spent < account.limit and account.unit != "requests"
-
-    def told(amount: int) -> float | int:
-        return amount / MICRO if money else amount
-
+    told = account.shown
     owner = account.name.partition(":")[0]
     window = "in all" if account.window == "total" else f"a {account.window}"
     what = f"{'US dollars' if money else account.unit} {window}"

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+from bisect import bisect_left
 from collections import deque
 from collections.abc import Callable
+from itertools import accumulate
 
+from shared_libs.observability.prometheus import SECONDS
 from shared_libs.service.fair_queue import RANKS, TARGET_S, FairQueue, Waiter
 from shared_libs.service.problems import Problem
 
@@ -57,6 +60,23 @@ class Recent:
         return self._quick_s
 
 
+class Waits:
+    """How long requests waited for a slot, counted in buckets."""
+
+    def __init__(self) -> None:
+        self.sum_s = 0.0
+        self._counts = [0] * (len(SECONDS) + 1)
+
+    def add(self, seconds: float) -> None:
+        """Count one."""
+        self.sum_s += seconds
+        self._counts[bisect_left(SECONDS, seconds)] += 1
+
+    def buckets(self) -> list[tuple[str, float]]:
+        """Return how many waited no longer than each bound, as Prometheus has it."""
+        return list(zip([*map(str, SECONDS), "+Inf"], accumulate(self._counts), strict=True))
+
+
 class Pool:
     """
     Slots, and a fair queue for them.
@@ -76,6 +96,7 @@ class Pool:
         self.limit = float(most)
         self.taken = 0
         self.queue = FairQueue()
+        self.waits = Waits()
         self._loop = asyncio.get_running_loop()
         self._recent = Recent()
         self._cut_at = float("-inf")

@@ -15,6 +15,7 @@ from shared_libs.observability.prometheus import PrometheusMetrics
 from shared_libs.observability.run_store import RunStore
 from shared_libs.service.admission import Admission
 from shared_libs.service.audit import AuditLog, AuditTrail, server_name
+from shared_libs.service.bodies import Bodies
 from shared_libs.service.callers import Caller
 from shared_libs.service.catalogue import Catalogue
 from shared_libs.service.database import ServiceDatabase
@@ -23,8 +24,10 @@ from shared_libs.service.faces.mcp import McpFace
 from shared_libs.service.faces.responses_kept import KeptResponse, KeptResponses
 from shared_libs.service.faces.responses_shelf import ResponseShelf
 from shared_libs.service.faces.wanted import Outcome
+from shared_libs.service.figures import ServiceFigures
 from shared_libs.service.key_store import KeyStore, key_store
 from shared_libs.service.keys import Door
+from shared_libs.service.lag import LoopLag
 from shared_libs.service.leases import LeasedLedger
 from shared_libs.service.ledger_sql import SQLLedger
 from shared_libs.service.library import Library
@@ -71,7 +74,9 @@ class Service:
         self.catalogue = Catalogue(settings.configs, observers, apart=(FILE_NAME, KEYS_NAME, settings.keys))
         self.library = Library(self.catalogue, settings.collections)
         self.limits = CallerLimits(LeasedLedger(SQLLedger(self._database)), settings.teams)
-        self.admission = Admission(settings.slots, self.limits)
+        self.lag = LoopLag()
+        self.admission = Admission(settings.slots, self.limits, self.lag)
+        self.metrics.registry.register(ServiceFigures(self.admission, self.limits, self.lag))
         self.paused = PausedRuns()
         self.runs = Runs(self.admission, self.paused, orphan_grace_s=settings.orphan_grace_s)
         self.store = RunStore(settings.runs_url, contents=settings.contents, retention_days=settings.retention_days)
@@ -80,6 +85,7 @@ class Service:
         self.responses = KeptResponses(_shelf(self._database, settings))
         self.response_repeats: Repeats[KeptResponse] = Repeats()
         self.outcomes: Repeats[Shared[Outcome]] = Repeats()
+        self.bodies = Bodies()
         self.mcp = McpFace()
         self.draining = False
         self.drained_by: Deadline | None = None
@@ -99,7 +105,7 @@ class Service:
             stack.push_async_callback(self.store.aclose)
             stack.push_async_callback(self.queue.aclose)
             await self._open_store()
-            await stack.enter_async_context(self.metrics.watching_the_loop())
+            await stack.enter_async_context(self.metrics.watching_the_loop(self.lag.look))
             stack.push_async_callback(self.catalogue.aclose)
             stack.push_async_callback(self.library.aclose)
             stack.push_async_callback(self.mcp.aclose)

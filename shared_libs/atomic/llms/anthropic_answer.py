@@ -11,7 +11,7 @@ import msgspec
 from shared_libs.atomic.errors import MalformedResponse
 from shared_libs.atomic.llms.anthropic_request import PROVIDER
 from shared_libs.atomic.llms.event_stream import Completeness
-from shared_libs.atomic.llms.faults import error_event, says_error
+from shared_libs.atomic.llms.faults import error_event, refused, says_error
 from shared_libs.atomic.llms.finish import finish_of, told
 from shared_libs.atomic.llms.lenient import objects_in, parsed
 from shared_libs.atomic.llms.payload import decode
@@ -60,6 +60,8 @@ class _Delta(msgspec.Struct):
 class _Usage(msgspec.Struct):
     input_tokens: int | None = None
     output_tokens: int | None = None
+    prompt_tokens: int | None = None  # imitators, as the next
+    completion_tokens: int | None = None
     cache_read_input_tokens: int | None = None
     cache_creation_input_tokens: int | None = None
 
@@ -169,6 +171,8 @@ class AnthropicAnswer:
         if payload.startswith(b"[DONE]"):
             return []
         event = decode(_event_decoder, payload)
+        if not event.type and (failed := refused(payload, self._secrets)) is not None:
+            raise failed
         if event.type == "content_block_delta" and event.delta is not None:
             return self._add(event.index, event.delta)
         if event.type == "error" or says_error(event.error):
@@ -318,5 +322,6 @@ def _neutral(usage: _Usage) -> Usage:
     """The API counts what was read from its cache, and what was written to it, apart from the rest."""
     cached = usage.cache_read_input_tokens or 0
     written = usage.cache_creation_input_tokens or 0
-    given, made = (usage.input_tokens or 0) + cached + written, usage.output_tokens or 0
+    given = usage.input_tokens + cached + written if usage.input_tokens else usage.prompt_tokens or cached + written
+    made = usage.output_tokens or usage.completion_tokens or 0
     return Usage(given, made, cached, given + made, written)

@@ -17,6 +17,7 @@ from shared_libs.atomic.llms.names import model_named
 from shared_libs.atomic.llms.request import Request, checked_response, plain_options
 from shared_libs.atomic.llms.structured import OutputSchema
 from shared_libs.atomic.loading import load
+from shared_libs.atomic.rescue import door
 from shared_libs.atomic.resilience.attempt import ChunkSink, Listener, ModelCall, Watch
 from shared_libs.atomic.resilience.chain import run_chain
 from shared_libs.atomic.resilience.health import ModelHealth
@@ -231,6 +232,7 @@ class BaseLLMWrapper:
             answer.add_done_callback(lambda done: done.cancelled() or done.exception())
 
     @final
+    @door
     async def async_embed(self, texts: Sequence[str], *, timeout: float | None = None, **options: Any) -> np.ndarray:
         """
         Return the embeddings of the texts: float32, shape (len(texts), dimensions), in their order.
@@ -272,6 +274,7 @@ class BaseLLMWrapper:
         return await in_parts(texts, at_most, embed)
 
     @final
+    @door
     async def async_rerank(
         self, query: str, texts: Sequence[str], *, timeout: float | None = None, **options: Any
     ) -> list[float]:
@@ -342,6 +345,7 @@ class BaseLLMWrapper:
         """Make one request."""
         raise NotImplementedError
 
+    @door
     async def _stream(
         self, messages: list[Message], tools: tuple[ToolSpec, ...], **options: Any
     ) -> AsyncGenerator[LLMChunk, None]:
@@ -386,12 +390,14 @@ class BaseLLMWrapper:
         own, others = self._chain  # without itself, which would be freed by the collector only
         return [(self, own), *others]
 
+    @door
     async def _ready(self) -> None:
         if not self._is_open:
             await load("tenacity")  # what goes wrong first should not wait for it
             await self._open()
             self._is_open = True
 
+    @door
     async def _send(self, request: Request, watch: Watch, *, stream: bool) -> LLMResponse:
         """Make one attempt, streamed or not."""
         if not self._is_open:

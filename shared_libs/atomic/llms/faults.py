@@ -9,8 +9,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
+from http import HTTPStatus
 from typing import Any
 from urllib.parse import urlsplit
+
+import msgspec
 
 from shared_libs.atomic.errors import (
     BadRequest,
@@ -34,6 +37,11 @@ _LONG_ENOUGH = 8
 
 _MAY_TELL_A_WAIT = frozenset({429, 503, 529})
 """The statuses whose words may tell how long to wait: in others a number of seconds means something else."""
+
+_FAILURES = frozenset({"detail", "errors", "fault", "error_code", "error_msg", "error_message", "errorMessage"})
+"""The fields of an event that only a failure has."""
+_FAILED = re.compile(r"error|fail|exception")
+"""What a code or type of one has in it."""
 
 _USER = re.compile(r"//[^/@]*@")
 _HAS_VERSION = re.compile(r"/v\d")
@@ -83,6 +91,20 @@ def error_event(payload: bytes, secrets: Iterable[str]) -> LLMError:
 def says_error(value: Any) -> bool:
     """Whether an `error` field of a successful answer says anything: some servers always send one, empty."""
     return any(value.values()) if isinstance(value, dict) else bool(value)
+
+
+def refused(payload: bytes, secrets: Iterable[str]) -> LLMError | None:
+    """The error for an event that has nothing of an answer, if it says that the provider has failed; else None."""
+    try:
+        event = msgspec.json.decode(payload)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
+    if not isinstance(event, dict):
+        return None
+    reason = read_reason(payload)
+    failed = (reason.status or 0) >= HTTPStatus.BAD_REQUEST or event.get("success") is False
+    failed = failed or not _FAILURES.isdisjoint(event) or any(_FAILED.search(code) for code in reason.codes)
+    return error_event(payload, secrets) if failed and reason.text else None
 
 
 def no_answer(payload: bytes, secrets: Iterable[str], missing: str) -> LLMError:

@@ -6,6 +6,9 @@ A reason that no line knows is no success: somebody invented it for a case that 
 
 from __future__ import annotations
 
+import re
+from functools import lru_cache
+
 from shared_libs.atomic.errors import (
     ContentFiltered,
     LLMError,
@@ -18,12 +21,14 @@ from shared_libs.atomic.types import FinishReason
 _MEANS: dict[FinishReason | type[LLMError], tuple[str, ...]] = {
     "stop": (
         *("stop", "end_turn", "stop_sequence", "completed", "complete", "done", "end", "finish", "finished"),
-        *("eos", "eos_token", "eos_found", "found_eos", "stop_token", "stop_str", "stop_string"),  # TGI, Together, MLX
+        *("eos", "eos_token", "eos_found", "found_eos", "eos_reached", "stop_token", "stop_str"),  # TGI, Together, MLX
+        *("stop_string", "stop_word", "stopped"),
         *("normal", "success", "natural", "repetition_stop", "model_stop"),
     ),
     "length": (
         *("length", "max_tokens", "max_output_tokens", "max_completion_tokens", "max_new_tokens", "max_length"),
         *("model_length", "token_limit", "limit", "error_limit", "context_length", "context_length_exceeded"),
+        *("length_limit", "token_limit_reached", "max_tokens_reached", "max_seq_len", "context_full"),
         *(
             "model_context_window_exceeded",
             "context_window_exceeded",
@@ -33,10 +38,12 @@ _MEANS: dict[FinishReason | type[LLMError], tuple[str, ...]] = {
         ),  # GLM, Anthropic
     ),
     "tool_calls": ("tool_calls", "tool_call", "tool_use", "function_call", "function_calls", "tools"),
-    "pause": ("pause_turn",),  # Anthropic: the server's own tools take longer
+    "pause": ("pause_turn", "compaction"),  # Anthropic: its own tools take longer, or the context was made shorter
     ContentFiltered: (
         *("content_filter", "content_filtered", "content_filtering", "refusal", "safety", "sensitive", "error_toxic"),
-        *("recitation", "blocklist", "prohibited_content", "spii", "image_safety", "language"),  # Gemini
+        *("recitation", "blocklist", "prohibited_content", "spii", "language"),  # Gemini, as the next
+        *("image_safety", "image_prohibited_content", "image_recitation"),
+        *("blocked", "moderated", "safety_block", "policy_violation"),
         *("guardrail_intervened", "guardrails", "moderation", "content_policy_violation", "flagged"),
     ),
     ProviderUnavailable: (
@@ -47,13 +54,15 @@ _MEANS: dict[FinishReason | type[LLMError], tuple[str, ...]] = {
     StreamInterrupted: ("abort", "aborted", "cancelled", "canceled", "user_cancel", "interrupted", "unload"),
 }
 _BY_WORD = {word: meaning for meaning, words in _MEANS.items() for word in words}
+_BETWEEN = re.compile(r"[-. ]|(?<=[a-z])(?=[A-Z])")
 _NONE = frozenset({"", "null", "none"})
 """What some servers send in every chunk where null belongs."""
 
 
+@lru_cache(maxsize=256)
 def told(reason: str | None) -> str:
-    """The reason as the table has it, or "" where none was told."""
-    word = (reason or "").strip().lower().replace("-", "_").replace(" ", "_").removeprefix("finish_reason_")
+    """The reason as the table has it, or "" where none was told; `MAX_TOKENS`, `maxTokens` and `max-tokens` are one."""
+    word = _BETWEEN.sub("_", (reason or "").strip()).lower().removeprefix("finish_reason_")
     return "" if word in _NONE else word
 
 

@@ -6,7 +6,6 @@ What a body is shows at its first byte: the content type is advice that servers 
 
 from __future__ import annotations
 
-import re
 from typing import Any, Protocol
 
 import msgspec
@@ -22,11 +21,9 @@ _SPACE = b" \t\r\n"
 _DONE = b"[DONE]"
 _NOTHING = (b"", b"null")
 """Data of events that only show that the server is alive."""
+_SIGNS_OF_LIFE = frozenset({b"ping", b"heartbeat", b"keepalive", b"keep-alive"})
+"""Names of such events; what they hold may be no JSON."""
 _PAGE_BYTES = 16 * 1024
-
-_PLAIN_EVENT = re.compile(rb"(?:event: (?!error)[^\r\n]*+\n)?+data: (\{[^\r\n]*+|\[DONE\])\n\n")
-_PLAIN_EVENTS = re.compile(rb"(?:%b)++" % _PLAIN_EVENT.pattern)
-"""Events as nearly all come: whole, each with one line of data. Bytes that are such need no look at their lines."""
 
 
 class Framing(Protocol):
@@ -111,8 +108,8 @@ class ServerSentEvents:
 
     def feed(self, data: bytes) -> list[bytes]:
         """Take the next bytes and return the data of the events that are complete."""
-        if not self._data and not self._name and _PLAIN_EVENTS.fullmatch(data) and self._lines.skip():
-            return _PLAIN_EVENT.findall(data)
+        if not self._data and not self._name and (plain := _plain_events(data)) and self._lines.skip():
+            return plain
         payloads: list[bytes] = []
         for line in self._lines.feed(data):
             self._take(line, payloads)
@@ -130,6 +127,8 @@ class ServerSentEvents:
     def _take(self, line: bytes, payloads: list[bytes]) -> None:
         if line.startswith(b"data:"):
             data = line[6:] if line[5:6] == b" " else line[5:]
+            if data.startswith(b"data:"):
+                data = data[5:].lstrip()  # a proxy has framed what was framed
             if self._data and data.startswith((b"{", _DONE)) and _is_whole(b"\n".join(self._data)):
                 self._flush(payloads)
             self._add(data)
@@ -149,7 +148,7 @@ class ServerSentEvents:
     def _flush(self, payloads: list[bytes]) -> None:
         payload = self._data[0] if len(self._data) == 1 else b"\n".join(self._data)
         self._data, self._size = [], 0
-        if payload.strip() not in _NOTHING:
+        if payload.strip() not in _NOTHING and not (self._name in _SIGNS_OF_LIFE and not payload.startswith(b"{")):
             payloads.append(_as_error(payload) if self._name == b"error" else payload)
         self._name = b""
 
@@ -312,6 +311,24 @@ def streamed_events(body: bytes) -> list[bytes]:
         return []
     events = ServerSentEvents()
     return [*events.feed(body), *events.end()]
+
+
+def _plain_events(data: bytes) -> list[bytes]:
+    """
+    The data of events as nearly all come, whole and each with one line of it; none where any of them comes otherwise.
+
+    A pattern looks at each byte, and took a tenth of a stream's CPU; what cuts and compares looks at many at once.
+    """
+    if not data.endswith(b"\n\n") or b"\r" in data:
+        return []
+    payloads: list[bytes] = []
+    for event in data[:-2].split(b"\n\n"):
+        name, line = event.split(b"\n", 1) if event.startswith(b"event: ") and b"\n" in event else (b"", event)
+        plain = (line.startswith(b"data: {") and b"\n" not in line) or line == b"data: [DONE]"
+        if not plain or name.startswith(b"event: error"):
+            return []
+        payloads.append(line[6:])
+    return payloads
 
 
 def _is_whole(payload: bytes) -> bool:

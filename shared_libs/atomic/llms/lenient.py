@@ -18,6 +18,8 @@ import msgspec
 
 T = TypeVar("T")
 
+_SAYS = ("text", "content", "thinking", "value", "output_text", "summary")
+"""Under what an object has its words."""
 _LONGEST_NUMBER = 30
 """Digits of a number written as text; Python's own reading of longer ones is slow."""
 
@@ -47,9 +49,26 @@ def parsed(body: bytes) -> Any:
         return json.loads(body.decode("utf-8", "replace"), strict=False)
 
 
+def words_in(value: Any) -> str:
+    """What a value says where a text belongs: a text, the parts of one, or an object around one."""
+    if isinstance(value, str):
+        return value
+    if isinstance(value, list):
+        return "".join([words_in(one) for one in value])
+    if isinstance(value, dict):
+        return next((said for key in _SAYS if (said := words_in(value.get(key)))), "")
+    return "" if value is None or isinstance(value, bool) else str(value)
+
+
 def objects_in(value: Any) -> list[dict[str, Any]]:
     """The objects of a list, or the one that stands without its brackets: what `fitted` makes structs of."""
-    return [item for item in (value if isinstance(value, list) else [value]) if isinstance(item, dict)]
+    items = _numbered(value) if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return [item for item in items if isinstance(item, dict)]
+
+
+def _numbered(value: dict[str, Any]) -> list[Any]:
+    """An object where a list belongs: its first item, or all of them by their numbers."""
+    return list(value.values()) if all(key.isdecimal() for key in value) else [value]
 
 
 def fitted(value: Any, kind: Any) -> Any:
@@ -99,7 +118,7 @@ def _as_list(value: Any, kind: Any) -> list[Any]:
         with suppress(ValueError, RecursionError):
             value = parsed(value.encode("utf-8", "surrogatepass"))
     if isinstance(value, dict) and value:
-        value = [value]
+        value = _numbered(value)
     if not isinstance(value, list):
         raise Unfit(f"{type(value).__name__} is no list")
     items = []

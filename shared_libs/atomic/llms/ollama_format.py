@@ -8,8 +8,9 @@ from typing import Any
 import msgspec
 
 from shared_libs.atomic.errors import BadRequest, MalformedResponse
-from shared_libs.atomic.llms.faults import error_event, says_error
+from shared_libs.atomic.llms.faults import error_event, refused, says_error
 from shared_libs.atomic.llms.finish import finish_of, told
+from shared_libs.atomic.llms.lenient import words_in
 from shared_libs.atomic.llms.payload import decode, inline_image, portable_name, portable_parameters
 from shared_libs.atomic.llms.pieces import Calls, SaidCall, Text
 from shared_libs.atomic.types import (
@@ -31,8 +32,9 @@ class _ToolCall(SaidCall):
 
 
 class _Message(msgspec.Struct):
-    content: str | None = None
-    thinking: str | None = None
+    content: Any = None
+    thinking: Any = None
+    reasoning: Any = None
     tool_calls: list[_ToolCall] | None = None
 
 
@@ -130,13 +132,15 @@ class OllamaAnswer:
             self._last, self.ended = reply, True
         message = reply.message
         if message is None:
+            if not reply.done and (failed := refused(payload, self._secrets)) is not None:
+                raise failed
             return []
         self.started = True
         new = []
-        if message.thinking:
-            new.append(LLMChunk("thinking", self._thinking.add(message.thinking)))
-        if message.content:
-            new.append(LLMChunk("text", self._text.add(message.content)))
+        if thinking := words_in(message.thinking) or words_in(message.reasoning):
+            new.append(LLMChunk("thinking", self._thinking.add(thinking)))
+        if text := words_in(message.content):
+            new.append(LLMChunk("text", self._text.add(text)))
         for call in message.tool_calls or ():
             id = "" if call.id is None else str(call.id)  # noqa: A001 - the field's own word
             self._calls.add(id=id, name=call.tool, arguments=call.said, whole=True)

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from operator import attrgetter
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 
 from shared_libs.atomic.errors import LLMError, MalformedResponse
 from shared_libs.atomic.llms.event_stream import Completeness
-from shared_libs.atomic.llms.faults import error_event, no_answer, says_error
+from shared_libs.atomic.llms.faults import error_event, no_answer, refused, says_error
 from shared_libs.atomic.llms.finish import finish_of, told
 from shared_libs.atomic.llms.given import Returned, beside, keep, merged, needs_keeping, returned, wire_ids
-from shared_libs.atomic.llms.lenient import objects_in, parsed
+from shared_libs.atomic.llms.lenient import fitted, objects_in, parsed, words_in
 from shared_libs.atomic.llms.payload import decode, portable_id, portable_parameters
 from shared_libs.atomic.llms.pieces import CALL_FIELDS, CALL_TYPES, Calls, SaidCall, Text
+from shared_libs.atomic.llms.said_usage import SaidUsage
 from shared_libs.atomic.types import (
     ImagePart,
     LLMChunk,
@@ -33,32 +34,18 @@ MAX_ID_CHARS = 40
 
 _END = b"[DONE]"
 
-_THINKING = ("reasoning_content", "reasoning", "reasoning_text", "thinking")
+_THINKING = ("reasoning_content", "reasoning", "reasoning_text", "thinking", "thought", "thinking_content")
 """Where servers put the reasoning that can be read; what came in one goes back in it."""
+_THINKING_INSIDE = ("reasoning_details", "thinking_blocks")
+"""Where it may stand among what goes back, and nowhere else."""
 _THINKING_PARTS = frozenset({"thinking", "reasoning", "reasoning_text"})
+_NO_TEXT = _THINKING_PARTS | CALL_TYPES
 _FUNCTION_FIELDS = CALL_FIELDS | {"description"}
 
 
 class _ToolCall(SaidCall):
     index: int | None = None
     id: str | int | None = None
-
-
-class _Part(_ToolCall):
-    type: str = "text"
-    text: str | None = None
-    thinking: Any = None
-
-    @property
-    def thought(self) -> str:
-        """What a part of reasoning says; Mistral's holds parts itself."""
-        if self.type not in _THINKING_PARTS:
-            return ""
-        inner = self.thinking
-        if isinstance(inner, list):
-            texts = [part.get("text") if isinstance(part, dict) else part for part in inner]
-            return "".join(text for text in texts if isinstance(text, str))
-        return inner if isinstance(inner, str) else self.text or ""
 
 
 class _GoesBack(msgspec.Struct):
@@ -83,60 +70,45 @@ _GOES_BACK = _GoesBack.__struct_fields__
 class _Message(_GoesBack):
     """A message, or a piece of one."""
 
-    content: str | list[_Part] | None = None
+    content: Any = None
     refusal: str | None = None
-    reasoning_content: str | None = None
-    reasoning: str | None = None
-    reasoning_text: str | None = None
-    thinking: str | None = None
+    reasoning_content: Any = None
+    reasoning: Any = None
+    reasoning_text: Any = None
+    thinking: Any = None
+    thought: Any = None
+    thinking_content: Any = None
     tool_calls: list[_ToolCall] | None = None
     tool_call: list[_ToolCall] | None = None
     function_call: SaidCall | None = None
 
     @property
     def calls(self) -> list[_ToolCall]:
-        parts = self.content if isinstance(self.content, list) else ()
-        return self.tool_calls or self.tool_call or [part for part in parts if part.type in CALL_TYPES]
+        return self.tool_calls or self.tool_call or [_as_call(part) for part in self._parts(CALL_TYPES)]
 
     @property
     def text(self) -> str:
         content = self.content
         if isinstance(content, list):
-            content = "".join(part.text or "" for part in content if part.type not in _THINKING_PARTS)
-        return content or self.refusal or ""
+            content = [part for part in content if _kind(part) not in _NO_TEXT]
+        return words_in(content) or self.refusal or ""
+
+    @property
+    def thought_parts(self) -> str:
+        """The reasoning among the parts of the content."""
+        return words_in(self._parts(_THINKING_PARTS))
+
+    def _parts(self, kinds: frozenset[str]) -> list[dict[str, Any]]:
+        return [part for part in self.content if _kind(part) in kinds] if isinstance(self.content, list) else []
 
 
-class _InputDetails(msgspec.Struct):
-    cached_tokens: int | None = None
-    cache_read: int | None = None
+def _kind(part: Any) -> Any:
+    """The type that a part of a content tells."""
+    return part.get("type") if isinstance(part, dict) else None
 
 
-class _Usage(msgspec.Struct):
-    """Tokens, under the names of every server; the cached ones are among those given."""
-
-    prompt_tokens: int | None = None
-    completion_tokens: int | None = None
-    total_tokens: int | None = None
-    prompt_tokens_details: _InputDetails | None = None
-    input_tokens: int | None = None
-    output_tokens: int | None = None
-    input_tokens_details: _InputDetails | None = None
-    cached_tokens: int | None = None  # Moonshot
-    prompt_cache_hit_tokens: int | None = None  # DeepSeek
-    cache_read_input_tokens: int | None = None  # of Anthropic's models
-    num_cached_tokens: int | None = None  # vLLM
-    promptTokens: int | None = None  # noqa: N815 - the field's own name, as the next two
-    completionTokens: int | None = None  # noqa: N815
-    prompt_token_count: int | None = None
-    candidates_token_count: int | None = None
-
-    def neutral(self) -> Usage:
-        given = self.prompt_tokens or self.input_tokens or self.promptTokens or self.prompt_token_count or 0
-        made = self.completion_tokens or self.output_tokens or self.completionTokens or self.candidates_token_count or 0
-        details = self.prompt_tokens_details or self.input_tokens_details
-        cached = (details and (details.cached_tokens or details.cache_read)) or self.cached_tokens
-        cached = cached or self.prompt_cache_hit_tokens or self.cache_read_input_tokens or self.num_cached_tokens
-        return Usage(given, made, cached or 0, self.total_tokens or given + made)
+def _as_call(part: dict[str, Any]) -> _ToolCall:
+    return cast("_ToolCall", fitted(part, _ToolCall))
 
 
 class _Choice(msgspec.Struct):
@@ -145,12 +117,12 @@ class _Choice(msgspec.Struct):
     delta: _Message | None = None
     text: str | None = None
     finish_reason: str | None = None
-    usage: _Usage | None = None
+    usage: SaidUsage | None = None
     error: Any = None
 
 
 class _Groq(msgspec.Struct):
-    usage: _Usage | None = None
+    usage: SaidUsage | None = None
     error: Any = None
 
 
@@ -163,7 +135,7 @@ class _Completion(msgspec.Struct):
 
     model: str | None = None
     choices: list[_Choice] | None = None
-    usage: _Usage | None = None
+    usage: SaidUsage | None = None
     error: Any = None
     object: str | None = None
     x_groq: _Groq | None = None
@@ -334,6 +306,8 @@ class OpenAIAnswer:
         if chunk.x_groq is not None and chunk.x_groq.usage is not None:
             self._count(chunk.x_groq.usage)
         new: list[LLMChunk] = []
+        if chunk.choices is None and chunk.usage is None and (error := refused(payload, self._secrets)) is not None:
+            raise error
         for choice in chunk.choices or ():
             if choice.index:
                 continue
@@ -357,16 +331,20 @@ class OpenAIAnswer:
 
     def _take(self, delta: _Message, payload: bytes, new: list[LLMChunk], *, whole: bool) -> None:
         """Take what a message, or a piece of one, says."""
-        if _rare(delta) == _NOTHING_RARE and not isinstance(delta.content, list):
-            if delta.content:
-                new.append(LLMChunk("text", self._text.add(delta.content)))
+        content = delta.content
+        if _rare(delta) == _NOTHING_RARE and (content is None or isinstance(content, str)):
+            if content:
+                new.append(LLMChunk("text", self._text.add(content)))
             return
         for name in _THINKING:
-            if thinking := getattr(delta, name):
+            if thinking := words_in(getattr(delta, name)):
                 self._thinking_fields[name] = None
                 if not new:
                     new.append(LLMChunk("thinking", self._thinking.add(thinking)))
-        if isinstance(delta.content, list) and (thought := "".join(part.thought for part in delta.content)):
+        thought = delta.thought_parts
+        if not new and not thought:
+            thought = next(filter(None, (words_in(getattr(delta, name)) for name in _THINKING_INSIDE)), "")
+        if thought:
             new.append(LLMChunk("thinking", self._thinking.add(thought)))
         if text := delta.text:
             new.append(LLMChunk("text", self._text.add(text)))
@@ -393,7 +371,7 @@ class OpenAIAnswer:
                     if more := beside(raw[position].get("function"), _FUNCTION_FIELDS):
                         call.given["function"] = more
 
-    def _count(self, usage: _Usage) -> None:
+    def _count(self, usage: SaidUsage) -> None:
         """Take the newest count that is one: some servers send zeros at the end."""
         counted = usage.neutral()
         if self._usage is None or counted.total_tokens:
@@ -423,7 +401,11 @@ class OpenAIAnswer:
 
         """
         finish = finish_of(self._reason, calls=bool(self._calls))
-        calls = self._calls.closed(cut=finish == "length")
+        calls = self._calls.closed(cut=finish == "length", said=bool(self._text))
+        if finish == "tool_calls" and not calls:
+            if not self._text:
+                raise MalformedResponse("the answer says that it calls tools, and has no call")
+            finish = "stop"
         return LLMResponse(
             text=self.text,
             tool_calls=calls,

@@ -15,7 +15,7 @@ from typing import Any
 import msgspec
 
 from shared_libs.atomic.errors import ContentFiltered, MalformedResponse, StreamInterrupted
-from shared_libs.atomic.llms.faults import error_event, says_error
+from shared_libs.atomic.llms.faults import error_event, refused, says_error
 from shared_libs.atomic.llms.payload import decode, portable_id, portable_name, portable_parameters
 from shared_libs.atomic.llms.pieces import CALL_TYPES, SaidCall, Text
 from shared_libs.atomic.types import (
@@ -50,6 +50,7 @@ _ARGUMENTS = "response.function_call_arguments."
 _NEXT_THOUGHT = "response.reasoning_summary_part.added"
 _LAST = {
     "response.completed": "completed",
+    "response.done": "completed",
     "response.incomplete": "incomplete",
     "response.failed": "failed",
     "response.cancelled": "cancelled",
@@ -261,6 +262,8 @@ class ResponsesAnswer:
         event = decode(_event_decoder, payload)
         if event.type == "error" or says_error(event.error):
             raise error_event(payload, self._secrets)
+        if not event.type and (failed := refused(payload, self._secrets)) is not None:
+            raise failed
         if event.type in _LAST and event.response is not None:
             told = event.response.status or ""
             return self._finish(event.response, told if told in _LAST.values() else _LAST[event.type])
@@ -442,7 +445,7 @@ class ResponsesAnswer:
 def _call(item: _Item, *, cut: bool) -> ToolCall:
     if not item.tool:
         raise MalformedResponse("the answer has a tool call without a name")
-    id = str(item.call_id or "") or f"call_{uuid.uuid4().hex[:24]}"  # noqa: A001 - the field's own word
+    id = str(item.call_id or item.id or "") or f"call_{uuid.uuid4().hex[:24]}"  # noqa: A001 - the field's own word
     arguments = _arguments(item.said)
     if item.status == "incomplete" or (cut and not arguments.strip()):
         return ToolCall(id, item.tool, malformed=arguments)

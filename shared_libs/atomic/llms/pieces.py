@@ -211,18 +211,20 @@ class Calls:
         self._last = call
         return call
 
-    def closed(self, *, cut: bool = False) -> tuple[ToolCall, ...]:
+    def closed(self, *, cut: bool = False, said: bool = False) -> tuple[ToolCall, ...]:
         """
         The calls, in the order they began.
 
         Args:
             cut: the answer ended at its limit.
+            said: the answer says something besides; then what has neither a name nor arguments is no call of it.
 
         Raises:
             MalformedResponse: a call has no name.
 
         """
-        return tuple([call.closed(cut=cut and call is self._last) for call in self._in_order])
+        calls = [call for call in self._in_order if call.name or call.arguments or not said]
+        return tuple([call.closed(cut=cut and call is self._last) for call in calls])
 
     @property
     def given(self) -> list[dict[str, Any]]:

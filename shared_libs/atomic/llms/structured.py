@@ -8,19 +8,22 @@ way the answer is checked, and a wrong one is sent back once with what is wrong 
 from __future__ import annotations
 
 import contextlib
+import copy
 import dataclasses
 import inspect
 import json
 import re
 import typing
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any, Generic
 
 import msgspec
 from typing_extensions import TypeVar, is_typeddict
 
-from shared_libs.atomic.errors import MisuseError, in_words
+from shared_libs.atomic.errors import DeadlineExceeded, MisuseError
 from shared_libs.atomic.json_schema import MAX_PROBLEMS, SchemaCheck, placed, unfenced
+from shared_libs.atomic.supervise import call_here, said_by
 from shared_libs.atomic.types import Message
 
 INSTRUCTION = "Answer with one JSON value and nothing else. It must be valid against this JSON Schema:\n{schema}"
@@ -73,6 +76,7 @@ class OutputSchema(Generic[T]):
 
     def __init__(self, wanted: Wanted[T]) -> None:
         self._adapter: Any = None
+        self._blocked = ""
         if isinstance(wanted, Mapping):
             self.schema: dict[str, Any] = dict(wanted)
             name = str(self.schema.get("title", ""))
@@ -98,8 +102,8 @@ class OutputSchema(Generic[T]):
 
     @classmethod
     def of(cls, wanted: OutputSchema[T] | Wanted[T]) -> OutputSchema[T]:
-        """Take a schema, or make one of what is wanted."""
-        return wanted if isinstance(wanted, OutputSchema) else cls(wanted)
+        """Take a schema, as one whose validators nobody has had to interrupt yet; or make one of what is wanted."""
+        return copy.copy(wanted) if isinstance(wanted, OutputSchema) else cls(wanted)
 
     @property
     def text(self) -> str:
@@ -190,20 +194,25 @@ class OutputSchema(Generic[T]):
 
         if too_much := self._check.too_much(value):
             return None, [((), too_much)]
+        if self._blocked:
+            return None, [((), self._blocked)]
         try:
-            return self._adapter.validate_json(body), []
+            return call_here(self._adapter.validate_json, body), []
         except ValidationError as error:
             return None, [(problem["loc"], problem["msg"]) for problem in error.errors(include_url=False)]
+        except DeadlineExceeded as error:
+            self._blocked = f"its validator was interrupted: {error}"
+            return None, [((), self._blocked)]
         except Exception as error:  # noqa: BLE001 - a validator of the caller's is foreign code
-            return None, [((), in_words(error))]
+            return None, [((), said_by(error))]
 
     def _as_data(self, made: Any, value: Any) -> Any:
         """What was made, as JSON: with its defaults; as the model wrote it where the type cannot be written."""
         from pydantic_core import PydanticSerializationError
 
         try:
-            return self._adapter.dump_python(made, mode="json", by_alias=True)
-        except PydanticSerializationError:
+            return call_here(partial(self._adapter.dump_python, made, mode="json", by_alias=True))
+        except (PydanticSerializationError, DeadlineExceeded):
             return value
 
 

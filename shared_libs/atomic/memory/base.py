@@ -17,12 +17,12 @@ from shared_libs.atomic.errors import (
     MemoryUnavailable,
     MisuseError,
     StaleCall,
-    in_words,
 )
 from shared_libs.atomic.memory.compaction import Compaction
 from shared_libs.atomic.memory.history import last_messages, valid_history
+from shared_libs.atomic.rescue import door
 from shared_libs.atomic.scope import current_deadline, current_scope
-from shared_libs.atomic.supervise import NO_FAILURES, BodyCancelled, LeftRunning, supervise
+from shared_libs.atomic.supervise import NO_FAILURES, BodyCancelled, LeftRunning, call_here, said_by, supervise
 from shared_libs.atomic.types import Message, as_messages
 
 RECALLED = 2_000
@@ -140,7 +140,7 @@ class BaseMemory:
         found: Recollection = await self._supervised(self._recall(_checked_session(session_id), limit), "load")
         if type(found) is not Recollection:
             raise MemoryStoreError(f"memory {self.name} gave a {type(found).__name__} where a Recollection belongs")
-        self._checked(found.messages)
+        found.messages = self._checked(found.messages)
         counted = found.before + len(found.messages)
         found.messages = last_messages(valid_history(found.messages), limit)
         # a repair or a cut moves the count; where a message stands is told by those behind it
@@ -179,6 +179,8 @@ class BaseMemory:
 
     def _checked(self, found: Any) -> list[Message]:
         """Take what a store has found: it is foreign code."""
+        if isinstance(found, list) and type(found) is not list:
+            found = call_here(list, found)  # what a list of its own does when it is looked at is foreign code too
         wrong = found if not isinstance(found, list) else next((it for it in found if type(it) is not Message), found)
         if wrong is not found or not isinstance(found, list):
             raise MemoryStoreError(f"memory {self.name} gave a {type(wrong).__name__} where a list of messages belongs")
@@ -216,10 +218,12 @@ class BaseMemory:
     async def _load(self, session_id: str, limit: int | None) -> list[Message]:
         raise NotImplementedError
 
+    @door
     async def _store_after(self, session_id: str, messages: list[Message], after: int) -> None:
         """Append where the session has `after` messages, else raise `MemoryConflict`; in one step."""
         await self._store(session_id, messages)
 
+    @door
     async def _store_batch(self, session_id: str, messages: list[Message], after: int | None, batch: str) -> None:
         """Append as `_store` or `_store_after` do, but nothing where a batch of this name has been stored already."""
         if after is None:
@@ -227,6 +231,7 @@ class BaseMemory:
         else:
             await self._store_after(session_id, messages, after)
 
+    @door
     async def _recall(self, session_id: str, limit: int | None) -> Recollection:
         """Load the newest `limit` messages that no summary stands for, with their place in the session."""
         return Recollection(messages=await self._load(session_id, limit))
@@ -234,6 +239,7 @@ class BaseMemory:
     async def _summarise(self, session_id: str, summary: str, messages: int) -> None:
         """Keep a summary."""
 
+    @door
     async def _search(self, session_id: str, query: str, k: int) -> list[Message]:
         """Search by the words of the query, for a store without an index of its own."""
         words = set(query.lower().split())
@@ -272,7 +278,7 @@ class BaseMemory:
         except NO_FAILURES:
             raise
         except BaseException as error:  # a store is foreign code: its failure has one type for the caller
-            raise MemoryStoreError(f"memory {self.name} failed to {verb}: {in_words(error)}") from error
+            raise MemoryStoreError(f"memory {self.name} failed to {verb}: {said_by(error)}") from error
 
 
 class InProcessMemory(BaseMemory):

@@ -16,7 +16,6 @@ from shared_libs.atomic.errors import (
     LLMTimeout,
     MalformedResponse,
     StreamInterrupted,
-    in_words,
 )
 from shared_libs.atomic.events import AttemptFinished, AttemptStarted
 from shared_libs.atomic.in_place import in_place
@@ -24,7 +23,7 @@ from shared_libs.atomic.propagation import waited_until
 from shared_libs.atomic.resilience.health import ModelHealth
 from shared_libs.atomic.resilience.policy import Resilience
 from shared_libs.atomic.scope import current_scope
-from shared_libs.atomic.supervise import NO_FAILURES, BodyCancelled, BodyExited, supervise
+from shared_libs.atomic.supervise import NO_FAILURES, BodyCancelled, BodyExited, said_by, supervise
 from shared_libs.atomic.types import Attempt, LLMChunk, LLMResponse, Message, ToolSpec, Usage
 
 T = TypeVar("T")
@@ -270,6 +269,6 @@ def _as_failure(error: BaseException) -> LLMError:
     if isinstance(error, DeadlineExceeded):
         failure: LLMError = LLMTimeout(str(error))
     else:
-        failure = LLMError(f"the adapter failed: {error if isinstance(error, BodyExited) else in_words(error)}")
+        failure = LLMError(f"the adapter failed: {error if isinstance(error, BodyExited) else said_by(error)}")
     failure.__cause__ = error
     return failure

@@ -11,10 +11,12 @@ import inspect
 import math
 import types
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Annotated, Any, NamedTuple, Protocol
 
 from shared_libs.atomic.errors import MisuseError
 from shared_libs.atomic.json_schema import MAX_PROBLEMS, SchemaCheck, portable, portable_names, shown
+from shared_libs.atomic.supervise import call_here
 from shared_libs.atomic.tools.dependencies import Dependency, dependencies_in
 from shared_libs.atomic.tools.signature import bound_by, parameters_of, typed_where_read, words_of
 
@@ -183,7 +185,7 @@ def _by_model(taken: _Model) -> _Check:
 
     def validated(arguments: dict[str, Any]) -> Any:
         # as JSON, where strict still reads a date from its text and a tuple from an array
-        return model.model_validate_json(to_json(arguments), strict=True)
+        return call_here(partial(model.model_validate_json, to_json(arguments), strict=True))
 
     simple = _simple(taken)
     required = {parameter for field, parameter in taken.names.items() if model.model_fields[field].is_required()}

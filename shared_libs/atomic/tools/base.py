@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Any, final
 from shared_libs.atomic.alarm import Expiry
 from shared_libs.atomic.amounts import is_amount
 from shared_libs.atomic.deadline import Deadline
-from shared_libs.atomic.errors import DeadlineExceeded, MisuseError, ToolError, in_words
+from shared_libs.atomic.errors import DeadlineExceeded, MisuseError, ToolError
 from shared_libs.atomic.journal import REPLAY_S
 from shared_libs.atomic.json_schema import shown
+from shared_libs.atomic.rescue import door
 from shared_libs.atomic.scope import current_scope, use_scope
-from shared_libs.atomic.supervise import NO_FAILURES, BodyCancelled, BodyExited, LeftRunning, supervise
+from shared_libs.atomic.supervise import NO_FAILURES, BodyCancelled, BodyExited, LeftRunning, said_by, supervise
 from shared_libs.atomic.tools.arguments import Arguments, InvalidArguments
 from shared_libs.atomic.tools.dependencies import Dependency
 from shared_libs.atomic.tools.exchange import Answer
@@ -101,7 +102,7 @@ class BaseTool:
         """Whether the arguments fit the schema; a call that cannot run need not be approved."""
         try:
             self._checked_arguments().check(arguments)
-        except InvalidArguments:
+        except (InvalidArguments, DeadlineExceeded):
             return False
         return True
 
@@ -164,6 +165,7 @@ class BaseTool:
         return None
 
     @final
+    @door
     async def async_found_out(self, *, call_id: str) -> ToolResult | None:
         """Ask `found_out`, under the tool's timeout and the current deadline; a failure is told to the model too."""
         scope = current_scope()
@@ -183,7 +185,7 @@ class BaseTool:
         except NO_FAILURES:
             raise
         except BaseException as error:  # noqa: BLE001 - foreign code, as in `async_run`
-            return ToolResult(in_words(error), is_error=True)
+            return ToolResult(said_by(error), is_error=True)
         took_s = asyncio.get_running_loop().time() - began_at
         return None if found is None else ToolResult(shown, elapsed_s=took_s, whole=whole)
 

@@ -15,6 +15,7 @@ from functools import partial
 from typing import Any, Literal, Protocol, get_args
 
 from shared_libs.atomic.errors import DeadlineExceeded, MisuseError, ToolError
+from shared_libs.atomic.rescue import door
 from shared_libs.atomic.scope import Scope, current_scope, use_scope
 from shared_libs.atomic.supervise import BodyCancelled
 from shared_libs.atomic.threads import Job, Threads
@@ -194,11 +195,13 @@ def _may_begin(scope: Scope) -> None:
         scope.may_begin()
 
 
+@door
 def _execute(tool: Placed, arguments: dict[str, Any], scope: Scope) -> Any:
     _may_begin(scope)
     return tool.execute(**arguments)
 
 
+@door
 async def _told(tool: Placed, begin: Callable[[], Any], scope: Scope) -> str:
     """
     What a call comes to, as text; what a sync function over an async one returned is awaited on the loop.
@@ -214,6 +217,7 @@ async def _told(tool: Placed, begin: Callable[[], Any], scope: Scope) -> str:
             raise ToolError(words_of(error)) from error
 
 
+@door
 async def _outcome(tool: Placed, outcome: Any) -> Any:
     """Wait for what a tool returned, for what comes of that, and for all it yields."""
     if type(outcome) in _AT_HAND:
@@ -240,6 +244,7 @@ def _is_awaited(outcome: Any) -> bool:
     return isinstance(outcome, Future | AsyncIterable) or any(map(inspect.isawaitable, (outcome, _first(outcome))))
 
 
+@door
 def _first(outcome: Any) -> Any:
     """The first of several results, whose kind tells that of all."""
     if isinstance(outcome, list | tuple):
@@ -247,6 +252,7 @@ def _first(outcome: Any) -> Any:
     return next(iter(outcome.values()), None) if isinstance(outcome, dict) else None
 
 
+@door
 async def _pieces(tool: Placed, outcome: AsyncIterable[Any]) -> list[Any]:
     pieces: list[Any] = []
     owned: contextlib.AbstractAsyncContextManager[Any] = (
@@ -260,6 +266,7 @@ async def _pieces(tool: Placed, outcome: AsyncIterable[Any]) -> list[Any]:
     return pieces
 
 
+@door
 async def _all_of(outcomes: Sequence[Any]) -> list[Any]:
     """Wait for one after the other, as a tool that had not forgotten to would; what is not begun is closed."""
     try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import sqlite3
 from collections.abc import Sequence
 from contextlib import closing, suppress
@@ -153,7 +154,7 @@ class SQLiteShelf:
         said = (error.strerror if isinstance(error, OSError) else None) or str(error)
         if isinstance(error, OSError) or "unable to open" in said or "readonly" in said:
             said += ": allow it to be written, or name another place"
-            if not self.path.exists() and self.path.parent.is_dir():
+            if not self.path.exists() and os.access(self.path.parent, os.W_OK):
                 said = "there is no such file; the first run that is kept makes it"
         elif "no such table: factory_runs" in said:
             said = "it holds no runs yet; the first that is kept makes the tables"

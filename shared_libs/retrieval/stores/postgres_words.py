@@ -1,9 +1,8 @@
 """
 Words in PostgreSQL: its full-text index over our own terms, so that every language is found as elsewhere.
 
-The server's parsers leave out what its locale knows no letters of; terms come from `words.terms` instead, English ones
-by their stem. Rank is how often a term stands in a text and how rare it is, term by term; the server's own rank knows
-nothing of rarity.
+The server's parsers leave out what its locale knows no letters of; terms come from `words` instead. Rank
+is how often a term stands in a text and how rare it is, term by term; the server's own rank knows nothing of rarity.
 """
 
 from __future__ import annotations
@@ -14,21 +13,13 @@ from typing import Any
 import msgspec
 
 from shared_libs.retrieval.filters import Where
-from shared_libs.retrieval.ports import LexicalIndex
+from shared_libs.retrieval.ports import POOL, LexicalIndex
 from shared_libs.retrieval.stores.postgres_database import PostgresDatabase, collection_key, compiled, once
 from shared_libs.retrieval.types import Found, Space, Words
-from shared_libs.retrieval.words import rarest, terms
-
-MOST_ASKED = 64
-"""Of how many terms of a query the rarity is looked up."""
-
-COUNTED = 5_000
-"""Up to how many texts of a term are counted: beyond, it is common."""
+from shared_libs.retrieval.words import MOST_COUNTED, Asked, terms
 
 MOST_POSITIONS = 16_383
 """What a tsvector can number."""
-
-_STEM = "COALESCE((ts_lexize('english_stem', {0}))[1], {0})"
 
 
 class PostgresWords(LexicalIndex):
@@ -48,42 +39,41 @@ class PostgresWords(LexicalIndex):
             if key is None:
                 return
             last = {text.id: text for text in texts}
-            stem = _STEM.format("w.term")
+            found = await POOL.submit(lambda: {id_: terms(text.text) for id_, text in last.items()}, {}).result()
             await connection.executemany(
                 "INSERT INTO factory_texts SELECT $1, $2, COALESCE(("
-                f"SELECT string_agg({stem} || ':' || LEAST(w.place, {MOST_POSITIONS}), ' ') "
+                f"SELECT string_agg(w.term || ':' || LEAST(w.place, {MOST_POSITIONS}), ' ') "
                 "FROM unnest($3::text[]) WITH ORDINALITY AS w (term, place)), '')::tsvector, $4::text::jsonb "
                 "ON CONFLICT (collection, id) DO UPDATE SET words = excluded.words, metadata = excluded.metadata",
                 [
-                    (key, id_, terms(text.text), msgspec.json.encode(dict(text.metadata)).decode())
+                    (key, id_, found[id_], msgspec.json.encode(dict(text.metadata)).decode())
                     for id_, text in sorted(last.items())
                 ],
             )
 
     async def _search(self, space: Space, text: str, k: int, where: Where) -> list[Found]:
-        asked = list(dict.fromkeys(terms(text)))[:MOST_ASKED]
-        if not asked:
+        asked = Asked(text)
+        if not asked.terms:
             return []
         async with self._database.reading() as connection:
             key = await collection_key(connection, space)
             if key is None:
                 return []
             counted = await connection.fetch(
-                "SELECT t.stem, (SELECT count(*) FROM (SELECT 1 FROM factory_texts f WHERE f.collection = $1 "
-                f"AND f.words @@ t.asked LIMIT {COUNTED}) AS few) AS texts "
-                "FROM (SELECT s.stem, s.stem::tsquery AS asked FROM "
-                f"(SELECT DISTINCT {_STEM.format('w')} AS stem FROM unnest($2::text[]) AS w) AS s OFFSET 0) AS t",
+                "SELECT t.term, (SELECT count(*) FROM (SELECT 1 FROM factory_texts f WHERE f.collection = $1 "
+                f"AND f.words @@ t.asked LIMIT {MOST_COUNTED}) AS few) AS texts "
+                "FROM (SELECT w AS term, w::tsquery AS asked FROM unnest($2::text[]) AS w OFFSET 0) AS t",
                 key,
-                asked,
+                asked.terms,
             )
-            texts = {row["stem"]: row["texts"] for row in sorted(counted) if row["texts"]}
-            wanted = rarest(texts)
+            texts = {row["term"]: row["texts"] for row in counted}
+            wanted = asked.rarest(texts)
             if not wanted:
                 return []
             values: list[Any] = [key, k, " | ".join(wanted)]
             parts = []
-            for stem in wanted:
-                values += [stem, math.log(1 + COUNTED / texts[stem])]
+            for term in wanted:
+                values += [term, math.log(1 + MOST_COUNTED / texts[term])]
                 at = len(values)
                 # 1: divided by the logarithm of the text's length
                 parts.append(f"${at}::float8 * ts_rank(words, {once(f'${at - 1}::text::tsquery')}, 1)")

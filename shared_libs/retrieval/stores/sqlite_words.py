@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
 from typing import Any
 
@@ -12,7 +13,7 @@ from shared_libs.retrieval.ports import POOL, LexicalIndex
 from shared_libs.retrieval.stores.sqlite_database import Database, marks
 from shared_libs.retrieval.stores.sqlite_documents import collection_key
 from shared_libs.retrieval.types import Found, Space, Words
-from shared_libs.retrieval.words import LEAST_TERMS, rarest, terms
+from shared_libs.retrieval.words import MOST_COUNTED, Asked, terms
 
 EQUALS = 200
 """Hits that weigh as much as the last one that is asked for, among which the ids decide."""
@@ -22,7 +23,7 @@ class SqliteWords(LexicalIndex):
     """
     A full-text table of its own for each collection, so that no tenant's texts weigh the words of another's.
 
-    Ranked by BM25, English words by their stem.
+    Ranked by BM25.
     """
 
     def __init__(self, database: Database) -> None:
@@ -48,12 +49,13 @@ class SqliteWords(LexicalIndex):
                 connection.execute(f"INSERT INTO {table} (rowid, words) VALUES (?, ?)", (rowid, words))  # noqa: S608
 
     def _search(self, space: Space, text: str, k: int, where: Where) -> list[Found]:
+        asked = Asked(text)
         with self._database.reading() as connection:
             key = collection_key(connection, space)
             if key is None or not _exists(connection, f"fts_{key}"):
                 return []
             table = f"fts_{key}"
-            wanted = _rarest(connection, table, terms(text))
+            wanted = asked.rarest(_counted(connection, table, asked.terms))
             if not wanted:
                 return []
             match = " OR ".join(f'"{term}"' for term in wanted)  # a term has no quotes: it is letters and digits
@@ -79,7 +81,7 @@ class SqliteWords(LexicalIndex):
             key = collection_key(connection, space)
             if key is not None:
                 connection.execute("DELETE FROM texts WHERE collection = ?", (key,))
-                for table in (f"fts_{key}_terms", f"fts_{key}"):
+                for table in (f"fts_{key}_terms", f"fts_{key}"):  # the first is of earlier versions
                     connection.execute(f"DROP TABLE IF EXISTS {table}")
 
 
@@ -87,10 +89,8 @@ def _table(connection: sqlite3.Connection, key: int) -> str:
     table = f"fts_{key}"  # a number of ours: no name of a user is ever part of a statement
     if not _exists(connection, table):
         connection.execute(
-            f"CREATE VIRTUAL TABLE {table} USING fts5(words, content='', "
-            "tokenize='porter unicode61 remove_diacritics 0')"
+            f"CREATE VIRTUAL TABLE {table} USING fts5(words, content='', tokenize='unicode61 remove_diacritics 0')"
         )
-        connection.execute(f"CREATE VIRTUAL TABLE {table}_terms USING fts5vocab({table}, 'row')")
     return table
 
 
@@ -109,13 +109,13 @@ def _delete(connection: sqlite3.Connection, table: str, key: int, ids: list[str]
             connection.execute("DELETE FROM texts WHERE rowid = ?", (row[0],))
 
 
-def _rarest(connection: sqlite3.Connection, table: str, wanted: list[str]) -> list[str]:
-    """Of many terms keep those that tell most apart; the vocabulary knows stems, so an unknown term counts as rare."""
-    distinct = list(dict.fromkeys(wanted))[:500]
-    if len(distinct) <= LEAST_TERMS:
-        return distinct
-    query = f"SELECT term, doc FROM {table}_terms WHERE term IN ({marks(len(distinct))})"  # noqa: S608 - our own
-    return rarest(dict.fromkeys(distinct, 0) | dict(connection.execute(query, distinct).fetchall()))
+def _counted(connection: sqlite3.Connection, table: str, asked: list[str]) -> dict[str, int]:
+    """Return in how many texts each term stands: by the table itself, which knows what it makes of a term."""
+    query = (
+        f"SELECT value, (SELECT count(*) FROM (SELECT 1 FROM {table} WHERE {table} MATCH '\"' || value || '\"' "  # noqa: S608
+        "LIMIT ?)) FROM json_each(?)"
+    )
+    return dict(connection.execute(query, (MOST_COUNTED, json.dumps(asked))).fetchall())
 
 
 def _compiled(where: Where) -> tuple[str, list[Any]]:

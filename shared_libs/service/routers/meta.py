@@ -24,14 +24,15 @@ async def healthz() -> dict[str, str]:
 async def readyz(request: Request) -> JSONResponse:
     """Tell whether requests can be served now, and what is wrong though they can."""
     service = request.app.state.service
-    ready = service.catalogue.size > 0 and not service.draining
+    why_not = "draining" if service.draining else "" if service.catalogue.size else "nothing to serve"
+    why_not = why_not or ("" if service.lag.ready else "busy")
     told: dict[str, Any] = {
-        "status": "ready" if ready else "draining" if service.draining else "nothing to serve",
+        "status": why_not or "ready",
         "entries": service.catalogue.size,
         "runs": len(service.runs),
         "problems": service.catalogue.problems,
     }
-    return JSONResponse(told, 200 if ready else 503)
+    return JSONResponse(told, 503 if why_not else 200)
 
 
 @router.get("/metrics", response_class=Response, responses={200: {"content": {"text/plain": {}}}})

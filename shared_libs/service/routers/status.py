@@ -39,6 +39,7 @@ async def status(request: Request, caller: Annotated[Caller, Depends(require_key
     return Json(
         {
             "draining": service.draining,
+            "loop": {"late_s": service.lag.late_s, "refuses": service.lag.refuses},
             "runs": len(service.runs),
             "targets": service.admission.told(),
             "models": list(models.values()),

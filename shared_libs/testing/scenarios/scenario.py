@@ -15,8 +15,8 @@ from shared_libs.atomic.errors import ConfigError
 from shared_libs.factory.draft import Draft
 from shared_libs.factory.environment import Environment
 from shared_libs.factory.problems import Path as Place
-from shared_libs.factory.problems import Problems, choices, nearest
-from shared_libs.factory.source import read_data, read_documents
+from shared_libs.factory.problems import Problems, choices
+from shared_libs.factory.source import not_there, read_data, read_documents
 from shared_libs.factory.wording import note_errors
 from shared_libs.testing.evaluation.questions import QuestionSpec
 from shared_libs.testing.scenarios.spec import ScenarioSpec
@@ -73,6 +73,9 @@ def load_scenarios(path: str | Path, *, with_agents: bool = False) -> list[Scena
     found: list[Scenario] = []
     lines: list[str] = []
     for written, problems in read_documents(path):
+        if isinstance(written, dict) and {"name", "llm"} <= written.keys() and "scenario" not in written:
+            problems.add((), "no scenario, but the definition of an agent; a scenario names it as its `agent`")
+            problems.raise_if_any()
         unfolded = _unfolded(written, problems, Path(path))
         if with_agents:
             as_written = written.get("agent") if isinstance(written, dict) else None  # of one that does not hold, too
@@ -119,10 +122,7 @@ def _note_missing_agent(named: Any, file: Path, problems: Problems) -> None:
     """Tell of a definition that is not there, and the nearest one that is."""
     if not isinstance(named, str) or _VALUE.search(named) or (wanted := file.parent / named).exists():
         return
-    beside = [path.name for path in wanted.parent.glob("*.y*ml") if not path.name.endswith(_NO_AGENTS)]
-    near = nearest(wanted.name, beside)
-    hint = f"; did you mean '{named.removesuffix(wanted.name)}{near}'?" if near else ""
-    problems.add(("agent",), f"{wanted}: there is no such file{hint}")
+    problems.add(("agent",), not_there(wanted, named, but=_NO_AGENTS))
 
 
 def _asked(scenario: Scenario, draft: Draft) -> Iterator[Scenario]:

@@ -125,7 +125,7 @@ ask()
 held, over = threading.Event(), threading.Event()
 
 def hold():
-    with work._placement.threads._crew._changed, WATCHDOG._changed:
+    with work._placement.threads._crew._lock, WATCHDOG._changed:
         held.set(); over.wait()
 
 thread = threading.Thread(target=hold); thread.start(); held.wait()

@@ -264,7 +264,7 @@ def test_a_memory_that_blocks_is_interrupted():
 
     ENDED.clear()
     agent = ReActAgent(llm=ScriptedLLM(["done"]), memory=Store())
-    result = asyncio.run(agent.async_run("go", session_id="s", timeout=2))
+    result = asyncio.run(agent.async_run("go", session_id="s", timeout=0.5))
     assert (result.answer, ENDED) == ("done", [])
     assert "it blocked the event loop" in result.error
 
@@ -396,19 +396,6 @@ def test_code_of_the_application_itself_is_never_interrupted():
         return await run
 
     assert asyncio.run(main()).stop_reason == "deadline"
-
-
-def test_an_observer_that_blocks_is_not_interrupted():
-    ended = []
-
-    def hold(event):
-        if event.seq == 1:
-            threading.Event().wait(2 * LIMIT_S)
-            ended.append(event)
-
-    agent = ReActAgent(llm=ScriptedLLM(["done"]), observers=[hold])
-    asyncio.run(agent.async_run("go", timeout=LIMIT_S))
-    assert len(ended) == 1
 
 
 def test_the_watchdog_outlives_its_own_mistakes(caplog):

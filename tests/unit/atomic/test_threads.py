@@ -63,6 +63,21 @@ def test_no_more_than_the_bound_run_and_the_rest_wait_their_turn():
     assert MAX_THREADS == 32
 
 
+def test_of_jobs_that_come_at_once_each_begins_though_the_others_wait_for_it():
+    async def main():
+        threads, jobs = Threads("chain"), []
+        for _ in range(3):  # the second time by threads that are asleep
+            all_begun = threading.Barrier(6)
+            jobs = [threads.submit(all_begun.wait, {"timeout": WAIT_S}) for _ in range(6)]
+            for job in jobs:
+                await job.result()
+            while threads.idle < 6:  # noqa: ASYNC110 - a thread cannot set an event of the loop
+                await asyncio.sleep(0)
+        return len(threads), stopped(threads)
+
+    assert run(main()) == (6, True)
+
+
 def test_a_job_no_thread_has_begun_can_be_withdrawn():
     async def main():
         threads, release, ran = Threads("withdraw", 1), threading.Event(), []

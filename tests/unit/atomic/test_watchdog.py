@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import selectors
 import subprocess
 import sys
 import threading
@@ -139,6 +140,42 @@ def test_a_run_that_is_dropped_is_watched_no_more():
         return [len(loop.owners) for loop in watchdog._loops.values()]
 
     assert asyncio.run(main()) == [0]
+
+
+BUSY = """
+def select(self, timeout=None):
+    found = super_of(self).select(timeout)
+    lock.acquire(timeout=self.held_s)
+    self.held_s = 0
+    return found
+"""
+
+
+def test_a_loop_that_waits_and_is_not_woken_in_time_is_blocked_by_nobody(released):
+    """On a busy machine the loop stands in its selector although somebody has woken it."""
+
+    class Late(selectors.DefaultSelector):
+        held_s = 0.0
+
+    lock = threading.Lock()
+    lock.acquire()
+    names = {"__name__": "selectors", "super_of": lambda it: super(Late, it), "lock": lock}
+    exec(BUSY, names)
+    Late.select = names["select"]
+    selector = Late()
+
+    async def main():
+        @tool
+        async def rests() -> None:
+            selector.held_s = 2 * BLOCKED_S
+            await asyncio.sleep(0.01)
+
+        llm = ScriptedLLM([Turn(calls=[("rests", {})]), "done"])
+        return await ReActAgent(llm=llm, tools=[rests]).async_run("go")
+
+    with asyncio.Runner(loop_factory=lambda: asyncio.SelectorEventLoop(selector)) as runner:
+        assert runner.run(main()).answer == "done"
+    assert released.said == []
 
 
 LOOKS = """

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import os
 import pty
 import select
 import signal
+import sys
 
 from tests.unit.cli.conftest import PATIENCE_S
 
@@ -17,6 +19,41 @@ def test_piped_every_line_is_a_question_of_one_conversation(factory):
 
 def test_slash_exit_leaves(factory):
     assert factory("chat", factory.agent("echo"), said=b"one\n/exit\ntwo\n")[:2] == (0, "1 so far, last: one\n")
+
+
+def test_what_an_answer_took_is_shown_before_the_next_question_is_asked_for(factory, told, monkeypatch):
+    """A view in a thread of its own that is slow must not write into the prompt, which then reads as if it hung."""
+    shown = Slow()
+    monkeypatch.setattr(sys, "stderr", shown)
+    asked = Asking(["one", "two"], shown)
+    monkeypatch.setattr(sys, "stdin", asked)
+    told("chat", factory.agent("echo"))
+    assert asked.seen == [0, 1, 2]
+
+
+class Slow(io.StringIO):
+    """Lets others go first with whatever it is to show."""
+
+    def write(self, text):
+        if "answered" in text:
+            for _ in range(200):
+                os.sched_yield()
+        return super().write(text)
+
+
+class Asking:
+    """A stdin that notes, whenever it is asked, how many answers have been concluded."""
+
+    def __init__(self, lines, shown):
+        self.seen = []
+        self._lines, self._shown = iter(lines), shown
+
+    def isatty(self):
+        return False
+
+    def readline(self, *_):
+        self.seen.append(self._shown.getvalue().count("s  answered"))
+        return next(self._lines, "")
 
 
 def test_a_line_that_is_no_text_is_told_and_the_next_is_answered(factory):

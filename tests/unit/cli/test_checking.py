@@ -44,6 +44,7 @@ def test_a_folder_as_the_documents_lay_it_out_is_checked_file_by_file_by_its_kin
     files = {
         "good.scenario.yaml": SCENARIO,
         "greet.cassette.yaml": "cassette: 1\nrequests: []\n",
+        "service.yaml": "slots: 4\n",
         "prices.yaml": "openai:\n  m: {input: 1, output: 2}\n",
         "faults.yaml": "m: [rate_limited, {fault: cut, after_bytes: 2}]\n'*': healthy\n",
         "suite/sums.scenario.yaml": "scenario: sums\nagent: ../good.yaml\nmodels: {'*': ['2']}\n"
@@ -56,7 +57,7 @@ def test_a_folder_as_the_documents_lay_it_out_is_checked_file_by_file_by_its_kin
         (here / name).write_text(text)
     assert main(["check", "."]) == 0
     out, err = capsys.readouterr()
-    ours = ["faults.yaml", "good.scenario.yaml", "good.yaml", "greet.cassette.yaml", "prices.yaml"]
+    ours = ["faults.yaml", "good.scenario.yaml", "good.yaml", "greet.cassette.yaml", "prices.yaml", "service.yaml"]
     assert out.splitlines() == [f"{name}: ok" for name in [*ours, "suite/sums.scenario.yaml"]]
     assert "2 other YAML left out: .github/workflows/ci.yml, docker-compose.yml" in err
 
@@ -71,6 +72,7 @@ def test_a_folder_as_the_documents_lay_it_out_is_checked_file_by_file_by_its_kin
         ("a.cassette.yaml", "cassette: 7\n", "`cassette: 7` is not the version"),
         ("prices.yaml", "opnai: {}\n", "prices.yaml:1:1: opnai: is no provider"),
         ("faults.yaml", "m: [rate_limited, {fault: ctu}]\n", "faults.yaml:1:27: m[1].fault: there is no fault 'ctu'"),
+        ("service.yaml", "slotz: 3\n", "service.yaml:1:1: slotz: unknown key"),
         ("a.yaml", "name: a\ninstrutions: x\nllm: {provider: openai, model: m}\n", "did you mean 'instructions'?"),
     ],
 )

@@ -141,6 +141,7 @@ def test_a_record_that_cannot_be_written_costs_no_answer(factory):
 
 def test_a_question_may_come_from_stdin_and_be_long(factory):
     agent = factory.agent("length")
+    assert factory("run", agent, "-", said=b"\xef\xbb\xbfabc")[1] == "3\n"  # as some editors write it
     assert factory("run", agent, "-", said=b"x" * 1_000_000)[:2] == (0, "1000000\n")
     code, out, err = factory("run", agent, "-", said=b"x" * (9 << 20))
     assert (code, out) == (2, "")
@@ -160,6 +161,7 @@ def test_a_question_may_come_from_stdin_and_be_long(factory):
         (("agent.yaml", "Go", "--timeout", "0"), "a positive number of seconds, not '0'"),
         (("agent.yaml", "Go", "--timeout", "inf"), "a positive number of seconds, not 'inf'"),
         (("agent.yaml", "Go", "--timeout", "soon"), "a positive number of seconds, not 'soon'"),
+        (("agent.yaml", "Go", "-m", ""), "the name of the model is empty; write provider/model"),
         (("agent.yaml", "Go", "--session", "s"), "agent.yaml has no `memory`"),
         (("agent.yaml",), "required: QUESTION"),
         (("agent.yaml", "Go", "--trace", "agent.yaml/x"), "cannot be written"),
@@ -187,11 +189,24 @@ def test_streams_that_are_closed_or_narrow_lose_nothing(factory):
     factory.environment["PYTHONIOENCODING"] = "ascii"
     assert factory("run", agent, "Go")[:2] == (0, "a\x1b[31mred\x07 caf\\xe9\n")
     del factory.environment["PYTHONIOENCODING"]
-    shell = ["sh", "-c", 'exec "$@" 2>&-', "sh", sys.executable, "-m", "shared_libs.cli", "run", agent, "Go"]
-    closed = subprocess.run(
+    for streams in ("2>&-", "2>/dev/full <&-"):
+        assert redirected(factory, streams, "run", agent, "Go") == (0, "a\x1b[31mred\x07 café\n", ""), streams
+
+
+def test_what_stdout_cannot_take_is_told_in_a_sentence(factory):
+    no_room = (1, "", "factory: stdout cannot be written: No space left on device\n")
+    assert redirected(factory, ">/dev/full", "--version") == no_room
+    factory.environment["PYTHONUNBUFFERED"] = "1"
+    assert redirected(factory, ">/dev/full", "--version") == no_room
+
+
+def redirected(factory, streams, *arguments):
+    """Run the command with streams as a shell redirects them."""
+    shell = ["sh", "-c", f'exec "$@" {streams}', "sh", sys.executable, "-m", "shared_libs.cli", *arguments]
+    done = subprocess.run(
         shell, cwd=factory.folder, env=factory.environment, capture_output=True, timeout=PATIENCE_S, check=False
     )
-    assert (closed.returncode, closed.stdout) == (0, "a\x1b[31mred\x07 café\n".encode())
+    return done.returncode, done.stdout.decode(), done.stderr.decode()
 
 
 def test_nobody_reading_what_happens_does_not_hold_the_run(factory):

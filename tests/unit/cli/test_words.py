@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+import os
 import stat
 
 import pytest
 
 from shared_libs.cli import main
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "good.yaml").write_text("name: a\nllm: {provider: openai, model: m}\n")
+    return tmp_path
 
 
 def said(capsys, *arguments):
@@ -16,10 +24,17 @@ def said(capsys, *arguments):
     return caught.value.code, out, err
 
 
-def test_the_version_is_told(capsys):
-    code, out, _ = said(capsys, "--version")
+@pytest.mark.parametrize("option", ["--version", "-V"])
+def test_the_version_is_told(capsys, option):
+    code, out, _ = said(capsys, option)
     assert code == 0
     assert out.startswith("genai-factory 0.")
+
+
+@pytest.mark.parametrize("words", [("help",), ("help", "run")])
+def test_help_is_a_word_too(capsys, words):
+    code, out, _ = said(capsys, *words)
+    assert (code, out) == (0, said(capsys, *words[1:], "--help")[1])
 
 
 @pytest.mark.parametrize(
@@ -31,6 +46,10 @@ def test_the_version_is_told(capsys):
         (("run", "a.yaml", "What", "does", "--verbose", "do?"), "usage: factory run [", "stands in quotes"),
         (("simulate", "a.yaml", "--sed", "3"), "usage: factory simulate [", "did you mean '--seed'?"),
         (("check",), "usage: factory check [", "PATH"),
+        (("--json", "run", "a.yaml", "Hi."), "usage: factory [", "behind their command: factory run … --json"),
+        (("--verison",), "usage: factory [", "not understood: --verison; did you mean '--version'?"),
+        (("-v",), "usage: factory [", "not understood: -v"),
+        (("help", "rnu"), "usage: factory [", "did you mean 'run'?"),
     ],
 )
 def test_what_is_not_understood_is_told_by_the_command_it_was_said_to(capsys, arguments, usage, hint):
@@ -103,6 +122,15 @@ def test_a_virtual_environment_called_env_is_none_of_ours_and_a_broken_file_is_t
     assert (code, err) == (2, ".env cannot be read: it is not UTF-8\n")
 
 
+def test_a_line_of_an_env_that_is_none_is_left_out_and_told_by_its_place_alone(here, capsys, monkeypatch):
+    monkeypatch.setenv("KEPT", "")
+    monkeypatch.delenv("KEPT")
+    (here / ".env").write_bytes(b"\xef\xbb\xbfOPENAI_API_KEY sk-secret\r\nKEPT='yes'\r\n")
+    assert main(["check", "good.yaml"]) == 0
+    assert capsys.readouterr().err == "note: .env:1: is left out; a line is NAME=value\n"
+    assert os.environ["KEPT"] == "yes"
+
+
 def test_init_makes_what_runs_at_once_and_overwrites_nothing(factory):
     code, out, err = factory("init", "new")
     assert code == 0, err
@@ -116,7 +144,7 @@ def test_init_makes_what_runs_at_once_and_overwrites_nothing(factory):
     assert factory("check", "new")[0] == 0
     code, _, err = factory("init", "new")
     assert code == 2
-    assert "new/agent.yaml, new/agent.scenario.yaml, new/.env is there already" in err
+    assert "new/agent.yaml, new/agent.scenario.yaml, new/.env are there already" in err
 
 
 def test_init_leaves_an_env_that_is_there(factory):

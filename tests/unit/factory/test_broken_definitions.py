@@ -241,14 +241,44 @@ def test_thousands_of_problems_are_cut(write):
 
 
 @pytest.mark.parametrize(
+    ("name", "text", "kind"),
+    [
+        ("a.scenario.yaml", "scenario: s\nagent: a.yaml\n", "a scenario; `factory scenario` plays it, "),
+        ("a.cassette.yaml", "cassette: 1\nrequests: []\n", "a cassette; a scenario names it"),
+        ("faults.yaml", "m: {fault: cut}\n", "a script of faults; `factory faults --script` serves it"),
+        ("prices.yaml", "openai: {m: {input: 1, output: 2}}\n", "what models cost; "),
+        ("compose.yaml", "services: {web: {image: nginx}}\n", "a compose file"),
+        ("pod.yaml", "apiVersion: v1\nkind: Pod\n", "a manifest of Kubernetes"),
+    ],
+)
+def test_a_file_of_another_kind_is_told_as_what_it_is_and_not_key_by_key(name, text, kind, tmp_path):
+    path = tmp_path / name
+    path.write_text(text)
+    with pytest.raises(ConfigError) as caught:
+        load_agent(path)
+    assert len(caught.value.problems) == 1
+    assert caught.value.problems[0].startswith(f"{path}:1:1: no definition of an agent, but {kind}")
+
+
+def test_what_a_merge_key_would_bring_is_not_missed(write):
+    text = "name: a\nllm:\n  chain:\n    - &l {provider: openai, model: m}\n    - {<<: *l, model: n}\n"
+    assert [line.partition(": ")[2] for line in check_file(write(text))] == [
+        "llm.chain[1]: merge keys (<<) are not allowed; write the keys out"
+    ]
+
+
+@pytest.mark.parametrize(
     ("name", "line"),
     [
+        ("agnet.yaml", "agnet.yaml: there is no such file; did you mean 'agent.yaml'?"),
+        ("./agent.yml", "agent.yml: there is no such file; did you mean './agent.yaml'?"),
         ("nowhere.yaml", "nowhere.yaml: there is no such file"),
         (".", ".: is a folder; name the YAML file in it"),
-        ("a\nb.yaml", "a\\nb.yaml: there is no such file"),
+        ("a\nb.yaml", "a\\nb.yaml: there is no such file; did you mean 'agent.yaml'?"),
         ("nul\0.yaml", "nul\\x00.yaml: cannot be read: embedded null byte"),
     ],
 )
 def test_a_file_that_cannot_be_read(name, line, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "agent.yaml").touch()
     assert check_file(name) == [line]

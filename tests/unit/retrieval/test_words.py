@@ -7,24 +7,33 @@ import math
 import pytest
 
 from shared_libs.atomic import MisuseError
+from shared_libs.retrieval.english import is_english
 from shared_libs.retrieval.filters import MAX_VALUES, checked_metadata, read_filter
 from shared_libs.retrieval.fusion import behind_the_head, stretched, weights_for
 from shared_libs.retrieval.types import Found, Space
-from shared_libs.retrieval.words import rarest, terms
+from shared_libs.retrieval.words import Asked, latin_words, terms
 
 
 @pytest.mark.promise("retrieval-languages")
 @pytest.mark.parametrize(
     ("text", "found"),
     [
-        ("Annual LEAVE, 25 days", ["annual", "leave", "25", "days"]),
+        ("The days of annual LEAVE are 25", ["the", "day", "of", "annual", "leav", "are", "25"]),
+        ("Annual LEAVE, 25 days", ["annual", "leave", "leav", "25", "days", "day"]),  # names and tables: by both
+        ("Quais são os dados das células?", ["quais", "sao", "são", "os", "dados", "das", "celulas", "células"]),
         ("年假制度", ["年假", "假制", "制度"]),
         ("请假3天", ["请假", "3", "天"]),
         ("nghỉ phép Đà Nẵng", ["nghi", "nghỉ", "phep", "phép", "da", "đà", "nang", "nẵng"]),
         ("férias não", ["ferias", "férias", "nao", "não"]),
         ("snake_case __init__", ["snake", "case", "init"]),
-        ("ｆｕｌｌ width ﬁne", ["full", "width", "fine"]),
+        ("ｆｕｌｌ width ﬁnd", ["full", "width", "find"]),
         ("ひらがな", ["ひら", "らが", "がな"]),
+        ("用 STYLE 函数", ["用", "style", "函数"]),
+        ("हिन्दी में", ["हिनदी", "हिन्दी", "में"]),
+        ("மொழி", ["மொழி"]),
+        ("שָׁלוֹם", ["שלום", "שָׁלוֹם"]),
+        ("كِتاب", ["كتاب", "كِتاب"]),
+        ("ខ្មែរ", ["ខ្", "្ម", "មែ", "ែរ"]),
         ("", []),
         ('" OR 1=1; --', ["or", "1", "1"]),
     ],
@@ -109,38 +118,82 @@ def test_a_name_is_checked(name):
 def test_branches_are_weighed_and_a_missing_one_drops_out():
     dense = [Found("a", 0.9), Found("b", 0.5), Found("c", 0.1)]
     lexical = [Found("c", 20.0), Found("b", 10.0)]
-    assert [row.id for row in stretched({"dense": dense, "lexical": lexical})] == ["a", "c", "b"]
+    assert [row.id for row in stretched({"dense": dense, "lexical": lexical})] == ["a", "b", "c"]
     assert [row.id for row in stretched({"dense": dense, "lexical": []})] == ["a", "b", "c"]
     assert stretched({"dense": [], "lexical": []}) == []
     assert [row.id for row in stretched({"dense": [Found("b", 1), Found("a", 1)]})] == ["a", "b"]
+
+
+def test_the_second_of_two_hits_by_words_is_worth_what_it_shares():
+    lexical, graph = [Found("a", 9.0), Found("b", 8.0)], [Found("g", 4.0), Found("h", 1.0)]
+    scores = {row.id: row.score for row in stretched({"lexical": lexical, "graph": graph})}
+    assert scores == {"a": pytest.approx(0.35), "b": pytest.approx(0.35 * 8 / 9), "g": 0.3, "h": pytest.approx(0.075)}
+    assert stretched({"lexical": [Found("a", 1.0), Found("b", -1.0)]})[-1] == Found("b", 0.0)
 
 
 @pytest.mark.promise("retrieval-languages")
 @pytest.mark.parametrize(
     ("question", "dense"),
     [
-        ("How do I wrap text around a picture?", 0.6),
-        ("Where is the café?", 0.2),
-        ("Was it Gödel, in his first paper on undecidable propositions of arithmetic, who did?", 0.6),
-        ("cho chữ chạy quanh hình ảnh", 0.2),
-        ("让文字绕着图片排列", 0.2),
-        ("Como faço para não mudar?", 0.2),
-        ("", 0.6),
-        ("123", 0.6),
+        ("How do I wrap text around a picture?", 0.65),
+        ("Where is the café?", 0.65),
+        ("Was it Gödel, in his first paper on undecidable propositions of arithmetic, who did?", 0.65),
+        ("cho chữ chạy quanh hình ảnh", 0.15),
+        ("让文字绕着图片排列", 0.15),
+        ("Como faço para não mudar?", 0.15),
+        ("quero mostrar algumas linhas no topo da coluna", 0.15),
+        ("Где находится настройка?", 0.15),
+        ("", 0.65),
+        ("123", 0.65),
     ],
 )
 def test_a_model_that_knows_english_first_has_less_to_say_in_other_languages(question, dense):
     assert weights_for(question, english_first=True)["dense"] == dense
-    assert weights_for(question, english_first=False)["dense"] == 0.6
+    assert weights_for(question, english_first=False)["dense"] == 0.65
+
+
+@pytest.mark.promise("retrieval-languages")
+@pytest.mark.parametrize(
+    ("text", "english"),
+    [
+        ("Why does my list change while I iterate over it?", True),
+        ("What did Gödel and Erdős say about the café?", True),
+        ("Como faço para o programa parar de mudar sozinho o que eu digito?", False),
+        ("quero setas no topo de cada coluna para mostrar algumas linhas", False),
+        ("¿Cómo puedo proteger las celdas?", False),
+        ("Comment protéger mes cellules avec un mot de passe ?", False),
+        ("Wie kann ich Zellen mit einem Kennwort schützen?", False),
+        ("Come si proteggono le celle con una password?", False),
+        ("Hoe kan ik cellen met een wachtwoord beveiligen?", False),
+        ("Hur skyddar jag celler med ett lösenord?", False),
+        ("Jak chronić komórki hasłem?", False),
+        ("Bagaimana cara melindungi sel dengan kata sandi?", False),
+        ("lam sao de chuong trinh khong tu sua nhung gi toi go nua?", False),
+        ("in bảng tính sao cho vừa đúng số trang mong muốn", False),
+        ("用 STYLE 函数让单元格根据数值变色", None),
+        ("KUBERNETES_SERVICE_HOST", None),
+        ("", None),
+    ],
+)
+def test_a_text_tells_whether_it_is_english(text, english):
+    assert is_english(latin_words(text)) is english
 
 
 @pytest.mark.promise("retrieval-languages")
 def test_of_a_long_question_the_rarest_terms_are_looked_for_while_they_cost_little():
-    few = {f"t{at}": at for at in range(40, 0, -1)}
-    assert rarest(few) == [f"t{at}" for at in range(1, 33)]
-    assert rarest({f"t{at}": 1_000 for at in range(40)}) == [f"t{at}" for at in range(8)]
-    assert rarest({"a": 9_999, "b": 0}) == ["b", "a"]
-    assert rarest({}) == []
+    asked = Asked(" ".join(f"t{at}" for at in range(1, 41)))
+    assert asked.rarest({f"t{at}": at for at in range(1, 41)}) == [f"t{at}" for at in range(1, 33)]
+    assert asked.rarest(dict.fromkeys(asked.terms, 1_000)) == [f"t{at}" for at in range(1, 9)]
+    assert asked.rarest({"t1": 9_999, "t2": 1, "t3": 0}) == ["t2", "t1"]
+    assert Asked("?!").rarest({}) == []
+
+
+@pytest.mark.promise("retrieval-languages")
+def test_a_word_of_another_language_is_looked_for_by_an_english_stem_only_where_nobody_wrote_it():
+    asked = Asked("Como configuro as Databases?")
+    assert asked.rarest({"databases": 3, "databas": 9}) == ["databases"]
+    assert asked.rarest({"databas": 9}) == ["databas"]
+    assert Asked("How do I configure the databases?").rarest({"databases": 3, "databas": 9}) == ["databases", "databas"]
 
 
 def test_what_a_graph_adds_displaces_none_of_the_best():

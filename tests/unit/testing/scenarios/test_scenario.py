@@ -88,6 +88,13 @@ def test_all_problems_of_all_documents_come_at_once(read):
     assert [line.partition(": ")[0] for line in found] == ["4:1", "5:1", "7:1", "7:1"]
 
 
+def test_the_definition_of_an_agent_is_told_as_that_and_not_key_by_key(read):
+    with pytest.raises(ConfigError) as caught:
+        read("name: a\ninstructions: x\nllm: {provider: rehearsal, script: hello}\n")
+    assert len(caught.value.problems) == 1
+    assert "no scenario, but the definition of an agent" in caught.value.problems[0]
+
+
 def test_an_empty_file_is_told(read):
     assert problems(read, "") or problems(read, "# nothing\n")
 

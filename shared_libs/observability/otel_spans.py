@@ -1,0 +1,131 @@
+"""
+The spans and points of OpenTelemetry at the price of a run's hot path.
+
+The SDK's own span costs some 25 µs, a point of a histogram 9. The span of a run is the SDK's, so that it decides
+whether the trace is sampled; those below are `RunSpan`, which its processors get as they get its own. Points wait until
+somebody collects them, or until there are many.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from opentelemetry import trace
+
+if TYPE_CHECKING:
+    from opentelemetry.context import Context
+    from opentelemetry.metrics import CallbackOptions, Histogram, Meter, Observation
+    from opentelemetry.trace import SpanKind, TracerProvider
+
+MOST_ATTRIBUTES = 64
+"""More than any span of ours has; who allows fewer, or cuts their values, gets the SDK's spans."""
+
+MOST_POINTS = 1_000
+"""So many points wait at most; more are recorded by a thread."""
+
+AT_A_TIME = 16
+"""So many points a thread records before it lets the event loop go on."""
+
+
+class Spans:
+    """
+    Starts spans by a provider, or by the one of the process, whichever that is when a run begins.
+
+    Args:
+        provider: whose spans; None: the process's.
+        scope: the name under which they are made.
+
+    """
+
+    def __init__(self, provider: TracerProvider | None, scope: str) -> None:
+        self._given = provider
+        self._scope = scope
+        self._provider: TracerProvider | None = None
+        self._tracer: trace.Tracer
+        self._quick: Callable[..., trace.Span] | None = None
+
+    def first(self, name: str, before: Context, attributes: Mapping[str, Any], start_ns: int) -> trace.Span:
+        """Start the span of a run, by its provider's own means."""
+        provider = trace.get_tracer_provider() if self._given is None else self._given
+        if provider is not self._provider:
+            self._provider, self._tracer = provider, provider.get_tracer(self._scope)
+            self._quick = _quick(self._tracer)
+        return self._tracer.start_span(name, before, attributes=attributes, start_time=start_ns)
+
+    def start(
+        self,
+        name: str,
+        before: Context,
+        parent: trace.Span,
+        kind: SpanKind,
+        attributes: dict[str, Any],
+        start_ns: int,
+    ) -> trace.Span:
+        """Start a span below `parent`, the one that is current in `before`."""
+        if self._quick is not None and parent.is_recording():
+            return self._quick(name, before, parent, kind, attributes, start_ns)
+        return self._tracer.start_span(name, before, kind, attributes, start_time=start_ns)
+
+
+def _quick(tracer: trace.Tracer) -> Callable[..., trace.Span] | None:
+    """
+    Return what starts spans without the SDK's price, None where these are not for this tracer.
+
+    They are not where it is not the SDK's, where a sampler decides by more than the trace, and where somebody has
+    narrowed what a span may hold.
+    """
+    try:
+        from opentelemetry.sdk.trace import SpanLimits, Tracer, sampling
+
+        from shared_libs.observability.otel_run_span import RunSpan
+    except ImportError:
+        return None
+    limits, sampler = getattr(tracer, "_span_limits", None), getattr(tracer, "sampler", None)
+    if type(sampler) is sampling.ParentBased:  # of a trace that is sampled here it asks this one
+        sampler = getattr(sampler, "_local_parent_sampled", None)
+    if type(tracer) is not Tracer or not isinstance(limits, SpanLimits):
+        return None
+    by_trace = type(sampler) in (sampling.StaticSampler, sampling.TraceIdRatioBased)
+    narrow = limits.max_span_attribute_length is not None or (limits.max_span_attributes or 0) < MOST_ATTRIBUTES
+    return None if narrow or not by_trace else partial(RunSpan.start, tracer)
+
+
+class Points:
+    """Points of histograms that nobody has collected yet."""
+
+    def __init__(self, meter: Meter) -> None:
+        self._waiting: deque[tuple[Histogram, float, dict[str, Any], Context]] = deque()
+        self._recording = threading.Lock()
+        meter.create_observable_gauge(
+            "factory.telemetry.waiting", [self._collected], description="Nothing: asked for, it records what waits."
+        )
+
+    def record(self, histogram: Histogram, value: float, attributes: dict[str, Any], context: Context) -> None:
+        """Take a point, and the context whose span is its exemplar."""
+        self._waiting.append((histogram, value, attributes, context))
+        if len(self._waiting) == MOST_POINTS:
+            try:
+                threading.Thread(target=self.settle, name="factory-otel-points", daemon=True).start()
+            except RuntimeError:  # a program that ends makes no threads
+                self.settle()
+
+    def settle(self) -> None:
+        """Record what waits."""
+        with self._recording:
+            done = 0
+            while self._waiting:
+                histogram, value, attributes, current = self._waiting.popleft()
+                histogram.record(value, attributes, current)
+                done += 1
+                if done % AT_A_TIME == 0:
+                    time.sleep(0)
+
+    def _collected(self, _: CallbackOptions) -> Iterable[Observation]:
+        """Called by whoever collects, before it reads the histograms."""
+        self.settle()
+        return ()

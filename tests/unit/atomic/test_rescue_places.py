@@ -1,0 +1,155 @@
+"""Wherever foreign code is called, not only in tools, what holds the event loop is interrupted before a run is late."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from dataclasses import dataclass
+
+import pytest
+from pydantic import BaseModel, field_validator
+
+from shared_libs.agents import ReActAgent
+from shared_libs.atomic import BaseLLMWrapper, BaseMemory, LLMResponse, ToolCall, tool
+from shared_libs.atomic.events import RunFinished
+from shared_libs.atomic.llms import ScriptedLLM
+from shared_libs.atomic.rescue import SIGNAL
+from shared_libs.atomic.types import LLMChunk
+
+pytestmark = pytest.mark.skipif(SIGNAL is None, reason="the system has no such signal")
+
+WAIT_S = 20
+LIMIT_S = 0.2
+"""Far below WAIT_S, for which what is not interrupted would block."""
+
+ENDED = []
+
+
+def holds_on():
+    threading.Event().wait(WAIT_S)
+    ENDED.append("held on")
+
+
+class Answers(BaseLLMWrapper):
+    """A model of somebody's own."""
+
+    def __init__(self, say="done"):
+        super().__init__("m")
+        self.say = say
+
+    async def _chat(self, messages, tools, **options):
+        if tools and messages[-1].role != "tool":
+            return LLMResponse(tool_calls=(ToolCall("c1", tools[0].name, {"given": {"a": 1}}),))
+        return LLMResponse(text=self.say() if callable(self.say) else self.say)
+
+
+class Streams(Answers):
+    async def _stream(self, messages, tools, **options):
+        yield LLMChunk("text", "I ")
+        holds_on()
+
+
+class Given(BaseModel):
+    a: int
+
+    @field_validator("a")
+    def checked(cls, a):  # noqa: N805 - a class method, says pydantic
+        holds_on()
+        return a
+
+
+@dataclass
+class Made:
+    a: int
+
+    def __post_init__(self):
+        holds_on()
+
+
+@tool
+def takes(given: Given) -> str:
+    return "taken"
+
+
+class Slow(list):
+    def __iter__(self):
+        holds_on()
+        return super().__iter__()
+
+
+class Remembers(BaseMemory):
+    name = "slow"
+
+    def __init__(self, load=list, store=list):
+        self.load, self.store = load, store
+
+    async def _load(self, session_id, limit):
+        return self.load()
+
+    async def _store(self, session_id, messages):
+        self.store()
+
+
+class Failing(Exception):
+    def __str__(self):
+        holds_on()
+        return "said"
+
+
+def fails():
+    raise Failing
+
+
+def holds(event):
+    if event.seq > 1:
+        holds_on()
+
+
+PLACES = {
+    "a model": lambda: {"llm": Answers(holds_on)},
+    "a model that streams": lambda: {"llm": Streams()},
+    "what a model's error says": lambda: {"llm": Answers(fails)},
+    "a memory that loads": lambda: {"memory": Remembers(holds_on)},
+    "what a memory has loaded": lambda: {"memory": Remembers(Slow)},
+    "what a memory's error says": lambda: {"memory": Remembers(store=fails)},
+    "a validator of the answer": lambda: {"llm": Answers('{"a": 1}'), "output_schema": Given},
+    "a dataclass as the answer": lambda: {"llm": Answers('{"a": 1}'), "output_schema": Made},
+    "a validator of arguments": lambda: {"tools": [takes]},
+    "a validator before an approval": lambda: {"tools": [tool(takes.function, name="pay", needs_approval=True)]},
+    "an observer": lambda: {"observers": [holds]},
+}
+
+
+@pytest.mark.promise("loop-rescued")
+@pytest.mark.parametrize("place", PLACES)
+def test_what_blocks_where_any_foreign_code_is_called_is_interrupted_before_the_deadline_of_the_run(place):
+    async def main():
+        agent = ReActAgent(**{"llm": Answers(), **PLACES[place]()})
+        asked = agent.async_stream("go", timeout=1.5 * LIMIT_S, session_id=None if agent.memory is None else "s")
+        return [event async for event in asked]
+
+    ENDED.clear()
+    events = asyncio.run(main())
+    assert (type(events[-1]), ENDED) == (RunFinished, [])
+
+
+@pytest.mark.promise("loop-rescued")
+def test_a_run_that_begins_right_after_an_interrupted_one_is_watched_too():
+    async def main():
+        agent = ReActAgent(llm=Answers(holds_on))
+        return [await agent.async_run("go", timeout=LIMIT_S) for _ in range(3)]
+
+    ENDED.clear()
+    assert ([result.stop_reason for result in asyncio.run(main())], ENDED) == (["deadline"] * 3, [])
+
+
+def test_an_observer_that_was_interrupted_hears_no_more_of_its_run():
+    heard = []
+
+    def hold(event):
+        heard.append(event.seq)
+        holds_on()
+
+    agent = ReActAgent(llm=ScriptedLLM(["done"]), observers=[hold])
+    asyncio.run(agent.async_run("go", timeout=LIMIT_S))
+    assert heard == [1]

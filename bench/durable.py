@@ -186,9 +186,9 @@ async def work(url: str, boundary: int | None) -> None:
         holder.keep, holder.move, holder.claim = deadly(keep), deadly(move), deadly(claim)  # type: ignore[method-assign]
     kept = holder.keep
 
-    async def noted(self: Holder, claim: Claim, fact: Any, events: Any) -> bool:
-        done = await kept(self, claim, fact, events)
-        if fact is not None and done:
+    async def noted(self: Holder, claim: Claim, facts: Any, events: Any) -> bool:
+        done = await kept(self, claim, facts, events)
+        for fact in facts if done else ():
             note("recorded", run=claim.run_id, name=fact.name)
         return done
 

@@ -10,11 +10,12 @@ from pathlib import Path
 import aiohttp
 
 from shared_libs.atomic.events import AgentEvent
-from shared_libs.durable import Worker, WorkerPolicy
+from shared_libs.durable import Worker
 from shared_libs.factory.durability import claimed_agent, extended_agent
 from shared_libs.observability.run_store import RunStore
 from shared_libs.service.server import Server, make_server
 from shared_libs.service.settings import Settings, load_settings
+from tests.unit.durable.cast import working
 
 HELLO = """
 name: hello
@@ -88,16 +89,8 @@ async def at_work(folder: Path) -> AsyncIterator[Worker]:
     def record(event: AgentEvent, team: str) -> None:
         runs.record(event, team, "worker")
 
-    async with runs:
-        worker = Worker(url, claimed_agent, extend=extended_agent, policy=WorkerPolicy(lease_s=1.0), record=record)
-        task = asyncio.create_task(worker.run())
-        try:
-            yield worker
-        finally:
-            if not task.done():
-                await worker.started.wait()
-                worker.drain()
-            await task
+    async with runs, working(url, claimed_agent, record, extended_agent) as worker:
+        yield worker
 
 
 def model_at(server, name="remote", **more) -> str:

@@ -1,6 +1,5 @@
 """Agents: the ReAct loop, its results, and the events that tell of it."""
 
-from shared_libs.agents.decisions import Decision
 from shared_libs.agents.limits import Limits
 from shared_libs.agents.react_agent import ReActAgent
 from shared_libs.agents.reply import Reply
@@ -38,7 +37,7 @@ from shared_libs.atomic.events import (
     Warned,
     decode_event,
 )
-from shared_libs.atomic.results import Action, AgentResult, Observation, RunError, Step, StillRunning
+from shared_libs.atomic.results import Action, AgentResult, Decision, Observation, RunError, Step, StillRunning
 
 __all__ = [
     "Abandoned",

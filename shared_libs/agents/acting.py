@@ -34,7 +34,7 @@ async def act(run: Run, step: int, turn: OpenTurn) -> tuple[Action, ...]:
     for call in turn.calls:
         if call.id in turn.results:
             continue
-        if call.id not in turn.decisions and _needs_decision(call, tools):
+        if call.id not in turn.decisions and _needs_decision(call, tools) and not run.knows(_fact(call)):
             pending.append(Action(call.name, call.input, call.id))
             run.emit(ApprovalRequested(step=step, tool=call.name, input=call.input, call_id=call.id))
         else:
@@ -91,6 +91,10 @@ async def _called(run: Run, call: ToolCall, tools: Mapping[str, BaseTool], *, al
     if not allowed:
         return ToolResult(prompts.UNOBSERVED.format(why=run.budget.exhausted()), is_error=True)
     tool = tools.get(call.name)
+    if tool is None and run.knows(_fact(call)):  # it was called; the tool has gone since
+        return await run.once(_fact(call), ToolResult, _unknown)
+    if tool is None and run.knows(f"begin.{call.id}"):
+        return ToolResult(prompts.MAY_HAVE_HAPPENED.format(tool=call.name), is_error=True)
     if tool is None:
         near = names_like(call.name, tools)
         hint = f" Did you mean {near[0]}?" if near else ""
@@ -117,7 +121,17 @@ async def _once(run: Run, call: ToolCall, tool: BaseTool) -> ToolResult:
             await run.once(f"begin.{call.id}", bool, _begun)
         return await tool.async_run(call.arguments, call_id=call.id)
 
-    return await run.once(f"tool.{call.id}", ToolResult, body)
+    return await run.once(_fact(call), ToolResult, body)
+
+
+def _fact(call: ToolCall) -> str:
+    """Name the fact of what a call gave."""
+    return f"tool.{call.id}"
+
+
+async def _unknown() -> ToolResult:
+    """Make nothing: the fact is known."""
+    raise AssertionError
 
 
 async def _begun() -> bool:

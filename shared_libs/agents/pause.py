@@ -8,10 +8,10 @@ from typing import Any, Literal
 
 import msgspec
 
-from shared_libs.agents.decisions import Decision
 from shared_libs.agents.step import RunState
 from shared_libs.atomic.budget import Spent
 from shared_libs.atomic.errors import MisuseError
+from shared_libs.atomic.results import Decision
 from shared_libs.atomic.types import Attempt
 
 State = Mapping[str, Any] | str | bytes
@@ -79,20 +79,9 @@ class PausedRun(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
         for call_id, given in decisions.items():
             if call_id not in waiting:
                 raise MisuseError(f"no call {call_id!r} waits for a decision; waiting: {', '.join(waiting)}")
-            decision = _decision(call_id, given)
+            decision = Decision.read(call_id, given)
             turn.decisions[call_id] = decision
             if decision.approved and decision.input is not None:
                 # the history says what was really done
                 call = turn.calls[waiting[call_id]]
                 turn.calls[waiting[call_id]] = msgspec.structs.replace(call, arguments=decision.input)
-
-
-def _decision(call_id: str, given: Any) -> Decision:
-    if isinstance(given, bool):
-        return Decision(given)
-    try:
-        return msgspec.convert(given, Decision)
-    except msgspec.ValidationError as error:
-        raise MisuseError(
-            f"the decision on {call_id!r} is True, False or a Decision (or its JSON), not {given!r}: {error}"
-        ) from None

@@ -7,9 +7,9 @@ from typing import Any, Generic, Literal
 import msgspec
 from typing_extensions import TypeVar
 
-from shared_libs.atomic.errors import FactoryError
+from shared_libs.atomic.errors import FactoryError, MisuseError
 from shared_libs.atomic.plain_data import PlainData
-from shared_libs.atomic.types import Attempt, Usage
+from shared_libs.atomic.types import Attempt, ToolResult, Usage
 
 RunStatus = Literal["answered", "partial", "failed", "cancelled", "paused"]
 StopReason = Literal[
@@ -31,6 +31,38 @@ class RunError(FactoryError):
             f"run {result.run_id} is {result.status} ({result.stop_reason}): {result.error or 'no final answer'}"
         )
         self.result = result
+
+
+class Decision(msgspec.Struct, PlainData, frozen=True, forbid_unknown_fields=True):
+    """
+    What a person says of a call: whether it may run, why not, and with which `input` instead of the model's.
+
+    `result` is what the call gave where somebody else has made it, such as the client whose tool it is: then it is not
+    run here.
+    """
+
+    approved: bool
+    reason: str = ""
+    input: dict[str, Any] | None = None
+    result: ToolResult | None = None
+
+    @classmethod
+    def read(cls, call_id: str, given: Any) -> Decision:
+        """
+        Return what somebody says of a call: True, False, a `Decision` or its JSON.
+
+        Raises:
+            MisuseError: it is none of these.
+
+        """
+        if isinstance(given, bool):
+            return cls(given)
+        try:
+            return msgspec.convert(given, cls)
+        except msgspec.ValidationError as error:
+            raise MisuseError(
+                f"the decision on {call_id!r} is True, False or a Decision (or its JSON), not {given!r}: {error}"
+            ) from None
 
 
 class Action(msgspec.Struct, PlainData, frozen=True, gc=False):

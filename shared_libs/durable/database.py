@@ -43,7 +43,12 @@ _SETTINGS = {
     "idle_in_transaction_session_timeout": str(int(STUCK_S * 1000)),
 }
 _WAITS_S = (0.05, 0.1, 0.2, 0.5, 1.0)
-_SQLITE_AWAY = (5, 6, 8, 10, 13, 14)  # busy, locked, read-only, I/O, full, cannot be opened
+_SQLITE_AWAY = (5, 6, 8, 10, 11, 13, 14, 26)  # busy, locked, read-only, I/O, corrupt, full, not opened, no database
+_POSTGRES_AWAY = frozenset(
+    # connection, a plan of before a migration, login, transaction ended or undone, no such database, table or right,
+    # resources, not now, operator, I/O, internal: another server, another login or a moment later it may be otherwise
+    ("08", "0A", "28", "25", "40", "3D", "42", "53", "55", "57", "58", "XX")
+)
 
 
 class Statement(NamedTuple):
@@ -231,8 +236,7 @@ class _Postgres:
         except (OSError, TimeoutError, asyncpg.InterfaceError, asyncpg.InternalClientError) as error:
             raise self._unavailable(error) from error
         except asyncpg.PostgresError as error:
-            if (error.sqlstate or "")[:2] in ("08", "53", "57", "40", "25"):
-                # connection, resources, operator intervention, deadlock, a transaction the server has ended
+            if (error.sqlstate or "")[:2] in _POSTGRES_AWAY:
                 raise self._unavailable(error) from error
             raise
 
@@ -300,7 +304,7 @@ class _Sqlite:
             self._thread = ThreadPoolExecutor(1, thread_name_prefix="durable-sqlite")
         try:
             return await asyncio.get_running_loop().run_in_executor(self._thread, work)
-        except sqlite3.OperationalError as error:
+        except sqlite3.DatabaseError as error:
             if getattr(error, "sqlite_errorcode", 0) & 0xFF not in _SQLITE_AWAY:
                 raise
             raise StoreUnavailable(f"{_WHAT} {self.place}: {error}") from error

@@ -14,10 +14,13 @@ from shared_libs.durable.database import CLOCK, Database, Script, ask
 from shared_libs.durable.folding import kept_name
 from shared_libs.durable.jobs import Claim, Held, WorkerCounts
 from shared_libs.durable.keeping import ASKED, HELD, Entry, Events, Fact, Keeper, told
-from shared_libs.durable.store import DECIDED, RUN_CHANNEL, WORKER_CHANNEL, called, read_json
+from shared_libs.durable.store import DECIDED, RUN_CHANNEL, WORKER_CHANNEL, called, plain_text, read_json
 
 NOW = object()
 """Stands for the time by the database's clock among the changes of a job."""
+
+SET_BACK_S = 2.0
+"""Seconds that a beat may lie ahead of the database's clock before that is taken to have been set back."""
 
 _CLAIMS = 0x6475_7262  # under this advisory lock limits are counted
 
@@ -84,7 +87,7 @@ class Holder:
 
         Args:
             most: how many.
-            refused: definitions whose runs are left to others.
+            refused: definitions, and runs, that are left to others.
             only: one run alone, if it is due.
             begun: only those that have been begun.
 
@@ -94,7 +97,8 @@ class Holder:
     def _claim(self, most: int, refused: Sequence[str], only: str | None, begun: bool) -> Script[list[Claim]]:
         if self.database.dialect == "postgresql":  # on SQLite a script that writes is alone
             yield ask(_ALONE, _CLAIMS)
-        only_those = "".join(f" AND j.definition <> ${number}" for number, _ in enumerate(refused, 2))
+        places = ", ".join(f"${number}" for number, _ in enumerate(refused, 2))
+        only_those = f" AND j.definition NOT IN ({places}) AND j.run_id NOT IN ({places})" if refused else ""
         only_those += "" if only is None else f" AND j.run_id = ${len(refused) + 2}"
         only_those += " AND j.began_at IS NOT NULL" if begun else ""
         named = () if only is None else (only,)
@@ -179,7 +183,7 @@ class Holder:
     def _move(self, claim: Claim, changes: Mapping[str, Any], events: Events) -> Script[bool]:
         words, values = [], []
         for name, value in changes.items():
-            values += [] if value is NOW else [value]
+            values += [] if value is NOW else [plain_text(value) if isinstance(value, str) else value]
             words.append(f"{name} = {CLOCK if value is NOW else f'${len(values) + 3}'}")
         moved = yield ask(
             f"UPDATE factory_jobs SET {', '.join(words)} WHERE {HELD} RETURNING status",
@@ -244,6 +248,7 @@ class Holder:
             if rows:
                 yield from called(self.database.dialect, WORKER_CHANNEL, "queued")
             yield ask("DELETE FROM factory_workers WHERE beat_at < CLOCK - 3600")
+            yield from _count_from_now()
             return len(rows)
 
         return await self.database.run(script)
@@ -251,3 +256,19 @@ class Holder:
     async def leave(self) -> None:
         """Say that this worker has ended; what it should still hold may be taken at once."""
         await self.database.one(ask("DELETE FROM factory_workers WHERE executor = $1", self.executor))
+
+
+def _count_from_now() -> Script[None]:
+    """
+    Bring back what lies ahead, where the database's clock has been set back.
+
+    Else nobody would be missed, and nothing begin, until it is as late again.
+    """
+    ((ahead_s,),) = yield ask("SELECT COALESCE(max(beat_at) - CLOCK, 0) AS ahead_s FROM factory_workers")
+    if ahead_s > SET_BACK_S:
+        yield ask("UPDATE factory_workers SET beat_at = CLOCK WHERE beat_at > CLOCK")
+        yield ask(
+            """UPDATE factory_jobs SET submitted_at = CASE WHEN submitted_at > CLOCK THEN CLOCK ELSE submitted_at END,
+                   due_at = CASE WHEN epoch > 0 THEN CLOCK ELSE due_at - submitted_at + CLOCK END
+               WHERE ended_at IS NULL AND due_at > CLOCK AND (epoch > 0 OR submitted_at > CLOCK)"""
+        )

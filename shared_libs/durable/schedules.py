@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -16,6 +17,8 @@ from shared_libs.durable.store import JobStore, to_json
 
 if TYPE_CHECKING:
     from cronsim import CronSim
+
+_log = logging.getLogger("shared_libs.durable")
 
 _FOR_UPDATE = {"postgresql": "FOR UPDATE SKIP LOCKED", "sqlite": ""}
 
@@ -102,12 +105,16 @@ def _submit_due(store: JobStore) -> Script[list[str]]:
     made = []
     for row in rows:
         template = msgspec.json.decode(row["template"], type=_Template)
-        due_at = max(row["next_at"], _last_at(row["cron"], row["zone"], row["now"]))
+        try:
+            due_at = max(row["next_at"], _last_at(row["cron"], row["zone"], row["now"]))
+            following = next_at(row["cron"], row["zone"], row["now"])
+        except MisuseError as error:  # a zone that is not known here: others know it, or it is put anew
+            _log.warning("schedule %s is not attended to: %s", row["name"], error)
+            continue
         run_id = f"{row['name']}-{datetime.fromtimestamp(due_at, UTC):%Y%m%dT%H%MZ}"
         with suppress(MisuseError):  # there is such a run already, of a schedule that had this name before
             yield from store.submitting(msgspec.structs.replace(template.submission, run_id=run_id), template.hash)
             made.append(run_id)
-        following = next_at(row["cron"], row["zone"], row["now"])
         yield ask("UPDATE factory_schedules SET next_at = $2 WHERE name = $1", row["name"], following)
     return made
 

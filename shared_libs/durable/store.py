@@ -9,7 +9,7 @@ from typing import Any, Self
 import msgspec
 
 from shared_libs.atomic.errors import MisuseError
-from shared_libs.atomic.results import AgentResult
+from shared_libs.atomic.results import AgentResult, Decision
 from shared_libs.durable.database import Database, Dialect, Script, ask, open_database
 from shared_libs.durable.folding import holes, kept_name, unfolded
 from shared_libs.durable.jobs import ENDED, HeldRun, Job, Sizes, Submission, WorkerRow
@@ -95,12 +95,16 @@ class JobStore:
     def submitting(self, job: Submission, definition_hash: str) -> Script[bool]:
         """`submit`, as a part of a transaction."""
         _check(job)
-        question, extras = to_json(job.question), to_json(job.extras) if job.extras else None
+        try:
+            question, extras = to_json(job.question), to_json(job.extras) if job.extras else None
+            definition = to_json(job.definition)
+        except TypeError as error:
+            raise MisuseError(f"run {job.run_id}: question, definition and extras are JSON: {error}") from None
         yield ask(
             """INSERT INTO factory_definitions (hash, definition, file, used_at) VALUES ($1, $2, $3, CLOCK)
                ON CONFLICT (hash) DO UPDATE SET used_at = excluded.used_at""",
             definition_hash,
-            to_json(job.definition),
+            definition,
             job.file,
         )
         made = yield ask(
@@ -172,11 +176,14 @@ class JobStore:
         """
         Enter decisions, by call id, and let the run go on; return the calls of which this was the first decision.
 
+        A decision is True, False, a `Decision` or its JSON.
+
         Raises:
-            MisuseError: there is no such run, or no such call of it ever waited.
+            MisuseError: there is no such run, no such call of it ever waited, or that is no decision.
 
         """
-        return await self.database.run(lambda: self._decide(run_id, decisions, team))
+        read = {call_id: Decision.read(call_id, given) for call_id, given in decisions.items()}
+        return await self.database.run(lambda: self._decide(run_id, read, team))
 
     def _decide(self, run_id: str, decisions: Mapping[str, Any], team: str | None) -> Script[list[str]]:
         rows = yield ask(
@@ -387,18 +394,34 @@ def read_json(text: str | None) -> Any:
     return None if text is None else msgspec.json.decode(text)
 
 
-MOST_PRIORITY = 1_000_000
+MOST_PRIORITY = MOST_AT_ONCE = 1_000_000
+
+
+def check_run_id(run_id: str) -> None:
+    """
+    Refuse what cannot name a run: `/` stands between a run and its sub-agents'.
+
+    Raises:
+        MisuseError: it is none.
+
+    """
+    if not run_id or len(run_id) > 200 or not run_id.isprintable() or "/" in run_id:
+        raise MisuseError(f"a run's id is up to 200 printable characters without '/', not {run_id[:40]!r}")
 
 
 def _check(job: Submission) -> None:
     """Refuse what no database can keep, or what no clock comes to."""
-    for name in ("run_id", "agent", "session_id", "team", "asked_by"):
+    check_run_id(job.run_id)
+    for name in ("agent", "session_id", "team", "asked_by", "file"):
         if not (getattr(job, name) or "").isprintable():
             raise MisuseError(f"{name} is printable text, not {getattr(job, name)[:40]!r}")
     if not -MOST_PRIORITY <= job.priority <= MOST_PRIORITY:
         raise MisuseError(f"priority is a number from -{MOST_PRIORITY:,} to {MOST_PRIORITY:,}, not {job.priority}")
     if not 0 <= job.delay_s < math.inf:
         raise MisuseError(f"delay_s is a number of seconds from 0 on, not {job.delay_s}")
+    for name in ("agent_limit", "team_limit", "key_limit"):
+        if (limit := getattr(job, name)) is not None and not 0 < limit <= MOST_AT_ONCE:
+            raise MisuseError(f"{name} is a number from 1 to {MOST_AT_ONCE:,}, not {limit}")
     if job.timeout_s is not None and not 0 < job.timeout_s < math.inf:
         raise MisuseError(f"timeout_s is a positive number of seconds, not {job.timeout_s}")
 
@@ -436,6 +459,11 @@ def _never_begun(run_id: str) -> AgentResult:
     return AgentResult(
         run_id=run_id, status="cancelled", stop_reason="cancelled", answer=None, error="cancelled before it began"
     )
+
+
+def plain_text(text: str) -> str:
+    """Return a text as a column of a database can hold it: without NUL, and without what has no place in UTF-8."""
+    return text.replace("\0", "\ufffd").encode("utf-8", "replace").decode()
 
 
 def _storable(value: Any) -> Any:

@@ -26,7 +26,7 @@ from shared_libs.durable.jobs import Claim, Held, WorkerPolicy
 from shared_libs.durable.journal import FactJournal
 from shared_libs.durable.keeping import Events
 from shared_libs.durable.schedules import submit_due
-from shared_libs.durable.store import WORKER_CHANNEL, JobStore, to_json
+from shared_libs.durable.store import WORKER_CHANNEL, JobStore, plain_text, to_json
 
 _log = logging.getLogger("shared_libs.durable")
 
@@ -224,6 +224,9 @@ class Worker:
         except StoreUnavailable as error:
             _log.warning("worker %s cannot claim: %s", self.name, error)
             return
+        except Exception:  # noqa: BLE001 - as the beat: it may be another's doing, and pass; what it holds goes on
+            _log.exception("worker %s cannot claim", self.name)
+            return
         for claim in claims:
             self.counts.new += claim.epoch == 1
             self.counts.again += claim.epoch > 1
@@ -314,10 +317,14 @@ class Worker:
             why = f"dead letter: {claim.deaths} executions died one after the other behind {last[0]}"
             await self._end(claim, None, _failed(claim, why))
             return
+        refused = claim.definition_hash  # with it all runs of the definition
         try:
-            agent = self._extend(await self._agent(claim), claim)
+            agent = await self._agent(claim)
+            refused = claim.run_id
+            agent = self._extend(agent, claim)
         except Exception as error:  # noqa: BLE001 - whatever keeps it from being built here
-            await self._refuse(claim, in_words(error) if not isinstance(error, FactoryError) else str(error))
+            why = in_words(error) if not isinstance(error, FactoryError) else str(error)
+            await self._refuse(claim, refused, plain_text(why))
             return
         part: Claim | None = claim
         while part is not None:
@@ -392,9 +399,9 @@ class Worker:
         if not journal.lost:
             self.counts.handed_over += await self._move(claim, journal, _QUEUED)
 
-    async def _refuse(self, claim: Claim, why: str) -> None:
-        """Leave a run to workers that have what it needs."""
-        self._refused[claim.definition_hash] = self._loop.time() + REFUSED_S
+    async def _refuse(self, claim: Claim, refused: str, why: str) -> None:
+        """Leave a run, or all of its definition, to workers that have what it needs."""
+        self._refused[refused] = self._loop.time() + REFUSED_S
         why = f"worker {self.name} cannot do it: {why}"
         _log.warning("run %s: %s", claim.run_id, why)
         changes = _QUEUED | {"why": why}

@@ -19,6 +19,7 @@ from shared_libs.atomic.llms.structured import OutputSchema
 from shared_libs.atomic.scope import current_scope
 from shared_libs.atomic.secrets import names_a_secret
 from shared_libs.durable.jobs import Claim, Submission
+from shared_libs.durable.store import check_run_id
 
 _PASSWORD = re.compile(r"://[^/@\s:]*:[^/@\s]+@")
 
@@ -89,8 +90,7 @@ def submission(
     if extras is not None and extras.output_schema is not None:
         OutputSchema.of(extras.output_schema)
     run_id = uuid.uuid4().hex if run_id is None else run_id
-    if not run_id or len(run_id) > 200 or not run_id.isprintable() or "/" in run_id:
-        raise MisuseError(f"a run's id is up to 200 printable characters without '/', not {run_id[:40]!r}")
+    check_run_id(run_id)
     wanted = definition.get("durable")
     settings = dict(wanted) if isinstance(wanted, Mapping) else {}
     limits = {"agent_limit": settings.get("concurrency"), "priority": settings.get("priority", 0)}

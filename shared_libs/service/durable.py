@@ -11,7 +11,6 @@ from typing import Any
 import msgspec
 
 from shared_libs.agents.best_answer import best_answer
-from shared_libs.agents.decisions import Decision
 from shared_libs.agents.pause import PausedRun
 from shared_libs.agents.step import RunState
 from shared_libs.atomic.errors import FactoryError
@@ -25,7 +24,7 @@ from shared_libs.atomic.events import (
     ToolFinished,
     ToolStarted,
 )
-from shared_libs.atomic.results import Action, AgentResult, Observation, Step
+from shared_libs.atomic.results import Action, AgentResult, Decision, Observation, Step
 from shared_libs.durable import Job, JobStore, Submission
 from shared_libs.durable.following import Following
 from shared_libs.factory.durability import DurableAgent, submission

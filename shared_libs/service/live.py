@@ -11,12 +11,11 @@ from typing import Any
 
 import msgspec
 
-from shared_libs.agents.decisions import Decision
 from shared_libs.agents.react_agent import ReActAgent
 from shared_libs.agents.variant import Extras
 from shared_libs.atomic.deadline import Deadline
 from shared_libs.atomic.events import AgentEvent, EventSink, ModelAsked, RunFinished
-from shared_libs.atomic.results import AgentResult
+from shared_libs.atomic.results import AgentResult, Decision
 from shared_libs.service.admission import FULL, Admission, Demand, Grant
 from shared_libs.service.callers import Caller
 from shared_libs.service.catalogue import Entry

@@ -8,7 +8,6 @@ from typing import Any
 
 import msgspec
 
-from shared_libs.agents.decisions import Decision
 from shared_libs.agents.pause import PausedRun
 from shared_libs.agents.react_agent import ReActAgent
 from shared_libs.agents.variant import Extras
@@ -22,7 +21,7 @@ from shared_libs.atomic.events import (
     ToolFinished,
     ToolStarted,
 )
-from shared_libs.atomic.results import AgentResult
+from shared_libs.atomic.results import AgentResult, Decision
 from shared_libs.atomic.types import Message, ToolCall, ToolResult, ToolSpec
 from shared_libs.service.faces.wanted import (
     Began,

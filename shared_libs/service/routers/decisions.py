@@ -9,12 +9,11 @@ from typing import Any
 
 import msgspec
 
-from shared_libs.agents.decisions import Decision
 from shared_libs.agents.pause import PausedRun
 from shared_libs.atomic.amounts import is_amount
 from shared_libs.atomic.errors import MisuseError
 from shared_libs.atomic.events import RunFinished
-from shared_libs.atomic.results import AgentResult
+from shared_libs.atomic.results import AgentResult, Decision
 from shared_libs.durable import Job
 from shared_libs.observability.redact import MASK
 from shared_libs.observability.runs.rows import RunRow

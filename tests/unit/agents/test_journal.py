@@ -244,6 +244,44 @@ def test_a_call_that_must_not_be_made_twice_is_asked_about_instead(known):
 
 
 @pytest.mark.promise("journal-once")
+def test_what_a_call_gave_stands_though_its_tool_has_gone_or_changed_since():
+    """A deploy while the run is under way: what the model was told before is what it is told again."""
+    paid = []
+
+    class Pay(BaseTool):
+        name, description = "pay", "pays"
+
+        async def execute(self, amount: int) -> str:
+            paid.append(amount)
+            return f"paid {amount}"
+
+    class PayOnce(Pay):
+        idempotent = False
+
+    class Asking(Pay):
+        needs_approval = True
+
+    async def run(facts, fuel, *tools):
+        turns = [Turn(calls=[ToolCall(name, "pay", {"amount": number})]) for number, name in enumerate("ab", 1)]
+        with use_scope(Scope(journal=facts.open(fuel))):
+            return await ReActAgent(llm=by_length(*turns, "x"), tools=tools).async_run("go", run_id="R")
+
+    def seen(*tools, then=(), fuel=4):
+        facts = Facts()
+        with pytest.raises(RunInterrupted):
+            run_virtual(run(facts, fuel, *tools))
+        result = run_virtual(run(facts, None, *then))
+        return result.status, [row.content for step in result.steps for row in step.observations]
+
+    gone = "There is no tool 'pay'. The tools are: none."
+    assert seen(Pay()) == ("answered", ["paid 1", gone])
+    assert seen(Pay(), then=[Asking()]) == ("paused", ["paid 1"])  # the second is asked about, the first was made
+    assert paid == [1, 1]
+    status, (told, _) = seen(PayOnce(), fuel=5)
+    assert (status, "may have happened" in told) == ("answered", True)
+
+
+@pytest.mark.promise("journal-once")
 def test_a_run_is_handed_over_at_its_next_boundary_and_goes_on_elsewhere():
     facts = Facts()
     facts.pause = True

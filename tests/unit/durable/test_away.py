@@ -9,6 +9,7 @@ import signal
 import pytest
 
 from shared_libs.atomic import tool
+from shared_libs.durable import StoreUnavailable
 from shared_libs.durable.database import ask, open_database, persistently
 from tests.unit.durable.cast import agent, answers, by_length, ended, opened, submit, turn, until, working
 
@@ -81,19 +82,60 @@ def test_who_is_cut_off_while_the_server_says_nothing_is_told_so_and_goes_on(new
 MORE = "UPDATE factory_jobs SET priority = priority + 1"
 
 
+def moved(here, there):
+    for table in ("jobs", "workers"):
+        yield ask(f"ALTER TABLE {here}{table} RENAME TO {there}{table}")
+
+
 @pytest.mark.promise("durable-away")
-def test_a_beat_that_fails_in_a_way_nobody_foresaw_goes_on(url, caplog):
+def test_a_beat_and_a_claim_that_fail_in_a_way_nobody_foresaw_go_on(url, caplog):
     async def main():
         async with opened(url) as store, working(url, answers()) as worker:
             await worker.started.wait()
-            kept = "ALTER TABLE factory_workers RENAME TO elsewhere"
-            await store.database.run(lambda: (yield ask(kept)))
+            await store.database.run(lambda: moved("factory_", "elsewhere_"))
             await until(lambda: asyncio.sleep(0, not worker.ready))
-            back = "ALTER TABLE elsewhere RENAME TO factory_workers"
-            await store.database.run(lambda: (yield ask(back)))
+            await store.database.run(lambda: moved("elsewhere_", "factory_"))
             await until(lambda: asyncio.sleep(0, worker.ready))
             await submit(store, "r")
             return await until(store.get, "r", wanted=ended)
 
     assert asyncio.run(main()).status == "answered"
     assert "could not beat" in caplog.text
+
+
+@pytest.mark.promise("durable-away")
+def test_a_column_that_is_added_under_a_worker_at_work_ends_nothing(new_postgres):
+    """A migration before the new version's workers come: statements prepared before it do not hold any more."""
+    added = "ALTER TABLE factory_jobs ADD COLUMN IF NOT EXISTS x TEXT"
+
+    async def main():
+        async with opened(new_postgres) as store, working(new_postgres, answers()):
+            for number in range(3):
+                await submit(store, f"r{number}")
+                await until(store.get, f"r{number}", wanted=ended)
+                await store.database.run(lambda: (yield ask(added)))
+            return await store.find(statuses=["answered"])
+
+    assert len(asyncio.run(main())) == 3
+
+
+@pytest.mark.promise("durable-away")
+def test_what_is_wrong_with_the_server_is_waited_for_and_told(new_postgres, tmp_path):
+    """Such as a table that is just being restored; a fact that is not kept for it must not fail its run."""
+    (tmp_path / "notes.db").write_text("these are notes, and no database, however long you look at them " * 10)
+
+    async def asked(url):
+        database = open_database(url)
+        try:
+            await database.one(ask("SELECT * FROM nowhere"))
+        finally:
+            await database.aclose()
+
+    for url, says in (
+        (new_postgres, "nowhere"),
+        (new_postgres.replace("/durable_", "/no_durable_"), "does not exist"),
+        (new_postgres.replace("owner@", "nobody@"), "nobody"),
+        (f"sqlite:///{tmp_path}/notes.db", "not a database"),
+    ):
+        with pytest.raises(StoreUnavailable, match=says):
+            asyncio.run(asked(url))

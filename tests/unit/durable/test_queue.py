@@ -7,9 +7,10 @@ import asyncio
 import pytest
 
 from shared_libs.agents import ReActAgent
-from shared_libs.atomic import MisuseError, tool
+from shared_libs.atomic import LLMError, MisuseError, tool
 from shared_libs.atomic.errors import ConfigError
 from shared_libs.atomic.events import ToolStarted
+from shared_libs.atomic.llms import ScriptedLLM
 from shared_libs.atomic.scope import current_scope
 from shared_libs.durable import JobStore, StoreUnavailable, Worker, WorkerPolicy
 from shared_libs.durable.beat import Beat
@@ -499,15 +500,81 @@ def test_whatever_ids_a_server_gives_its_calls_they_are_recorded_and_decided(url
         ({"delay_s": -5.0}, "delay_s is a number"),
         ({"timeout_s": float("inf")}, "timeout_s is a positive number"),
         ({"session_id": "\0"}, "session_id is printable text"),
+        ({"agent_limit": 0}, "agent_limit is a number from 1"),
+        ({"key_limit": 2**40}, "key_limit is a number from 1"),
+        ({"question": object()}, "question, definition and extras are JSON"),
+        *(({"run_id": run_id}, "a run's id is up to 200") for run_id in ("", "a/b", "x" * 201, "a\nb")),
     ],
 )
 def test_what_no_database_can_keep_is_refused_before_it_is_accepted(tmp_path, more, says):
     async def main():
         async with opened(f"sqlite:///{tmp_path}/durable.db") as store:
             with pytest.raises(MisuseError, match=says):
-                await submit(store, "r", **more)
+                await submit(store, **{"run_id": "r"} | more)
+            with pytest.raises(MisuseError, match="the decision on 'a' is True, False or a Decision"):
+                await store.decide("r", {"a": "maybe"})
 
     asyncio.run(main())
+
+
+@pytest.mark.promise("durable-queue")
+def test_words_that_no_column_holds_end_a_run_or_tell_what_it_lacks(url):
+    def say(messages):
+        raise LLMError("nothing \0 \ud800 here", provider="p", model="m")
+
+    def lacks(claim, sinks):
+        if claim.agent == "lacking":
+            raise RuntimeError("it lacks \0 \udcff")
+        return agent(lambda: ScriptedLLM([say] * 9))(claim, sinks)
+
+    async def main():
+        async with opened(url) as store, working(url, lacks):
+            await submit(store, "r")
+            await submit(store, "lacking", agent="lacking", definition={"name": "lacking"})
+            failed = await until(store.get, "r", wanted=ended)
+            return failed, await until(store.get, "lacking", wanted=lambda job: job.why)
+
+    failed, lacking = asyncio.run(main())
+    assert (failed.status, lacking.status) == ("failed", "queued")
+    assert "nothing" in failed.why
+    assert "it lacks" in lacking.why
+
+
+@pytest.mark.promise("durable-queue")
+def test_what_one_run_wants_beside_its_definition_keeps_no_other_from_being_done(url):
+    async def main():
+        async with opened(url) as store:
+            await submit(store, "odd", extras={"of": "another kind"})
+            await submit(store, "plain")
+            async with working(url, answers()):
+                plain = await until(store.get, "plain", wanted=ended)
+                return plain, await store.get("odd")
+
+    plain, odd = asyncio.run(main())
+    assert (plain.status, odd.status) == ("answered", "queued")
+    assert "beside its definition" in odd.why
+
+
+@pytest.mark.promise("durable-takeover")
+def test_a_database_whose_clock_is_set_back_misses_the_dead_all_the_same(url):
+    ahead = """UPDATE factory_jobs SET submitted_at = submitted_at + 3600, due_at = due_at + 3600"""
+
+    async def main():
+        async with opened(url) as store:
+            dead, alive = (Holder(store.database, name) for name in ("dead", "alive"))
+            await dead.beat("dead", 0.05, 1, draining=False)
+            await submit(store, "begun")
+            await dead.claim(1)
+            await submit(store, "new")
+            await submit(store, "later", delay_s=60)
+            await store.database.run(lambda: (yield ask("UPDATE factory_workers SET beat_at = beat_at + 3600")))
+            await store.database.run(lambda: (yield ask(ahead)))
+            assert await alive.reap() == 0  # from here on it has a lease
+            await asyncio.sleep(0.1)
+            assert await alive.reap() == 1
+            return sorted(claim.run_id for claim in await alive.claim(5))
+
+    assert asyncio.run(main()) == ["begun", "new"]
 
 
 @pytest.mark.promise("durable-seen")

@@ -59,6 +59,23 @@ def test_a_worker_attends_to_schedules_by_itself(url):
 
 
 @pytest.mark.promise("durable-scheduled")
+def test_a_schedule_whose_zone_is_not_known_here_holds_up_no_other(tmp_path, caplog):
+    async def main():
+        async with opened(f"sqlite:///{tmp_path}/durable.db") as store:
+            for name in ("ares", "news"):
+                await put_schedule(store, name, "* * * * *", "UTC", DAILY, "h")
+            late = (
+                "UPDATE factory_schedules SET next_at = 0, zone = CASE name WHEN 'ares' THEN 'Mars/Base' ELSE zone END"
+            )
+            await store.database.run(lambda: (yield ask(late)))
+            return await submit_due(store)
+
+    (run_id,) = asyncio.run(main())
+    assert run_id.startswith("news-")
+    assert "schedule ares is not attended to: 'Mars/Base' is no time zone" in caplog.text
+
+
+@pytest.mark.promise("durable-scheduled")
 def test_the_clock_of_the_zone_decides_also_where_it_is_turned():
     before = moment(2026, 3, 28, 12)  # in the night that follows the clock is put forward
     assert next_at("0 7 * * *", "Europe/Berlin", before) == moment(2026, 3, 29, 5)

@@ -18,11 +18,11 @@ from shared_libs.atomic.errors import (
     StreamInterrupted,
 )
 from shared_libs.atomic.events import AttemptFinished, AttemptStarted
-from shared_libs.atomic.in_place import in_place
+from shared_libs.atomic.in_place import within
 from shared_libs.atomic.propagation import waited_until
 from shared_libs.atomic.resilience.health import ModelHealth
 from shared_libs.atomic.resilience.policy import Resilience
-from shared_libs.atomic.scope import current_scope
+from shared_libs.atomic.scope import Scope, current_scope
 from shared_libs.atomic.supervise import NO_FAILURES, BodyCancelled, BodyExited, said_by, supervise
 from shared_libs.atomic.types import Attempt, LLMChunk, LLMResponse, Message, ToolSpec, Usage
 
@@ -216,27 +216,12 @@ async def run_attempt(
     if scope.asking is not None and began.seq:  # without a number nobody heard of it
         watch.asks = partial(scope.asking.ask, began)
 
-    def book(outcome: str, why: str = "", status_code: int | None = None, usage: Usage | None = None) -> None:
-        attempt = Attempt(
-            provider=model.provider,
-            model=model.model,
-            number=number,
-            outcome=outcome,
-            why=why,
-            status_code=status_code,
-            waited_s=waited_s,
-            started_s=now - call.started_at,
-            first_token_s=None if watch.first_token_at is None else watch.first_token_at - call.started_at,
-            ended_s=call.loop.time() - call.started_at,
-            usage=usage,
-        )
-        call.attempts.append(attempt)
-        scope.emit(AttemptFinished(attempt=attempt))
-
+    book = partial(_book, scope, call, model, watch, number, waited_s, now)
     try:
         with waited_until(total_at):
             if model.obeys:
-                result = await in_place(call.send(model, watch), watch)
+                with within(call.loop, watch):
+                    result = await call.send(model, watch)
             else:
                 name, left = f"{model.provider}/{model.model}", model.health.left_running
                 result = await supervise(call.send(model, watch), watch, what="model", name=name, left_running=left)
@@ -258,6 +243,37 @@ async def run_attempt(
     call.causes.append(failure)
     book(failure.kind, str(failure), failure.status_code, failure.usage)
     raise failure
+
+
+def _book(  # noqa: PLR0913 - what is known before the request, and what came of it
+    scope: Scope,
+    call: ModelCall[Any],
+    model: Model,
+    watch: Watch,
+    number: int,
+    waited_s: float,
+    began_at: float,
+    outcome: str,
+    why: str = "",
+    status_code: int | None = None,
+    usage: Usage | None = None,
+) -> None:
+    """Put an attempt on the ledger."""
+    attempt = Attempt(
+        provider=model.provider,
+        model=model.model,
+        number=number,
+        outcome=outcome,
+        why=why,
+        status_code=status_code,
+        waited_s=waited_s,
+        started_s=began_at - call.started_at,
+        first_token_s=None if watch.first_token_at is None else watch.first_token_at - call.started_at,
+        ended_s=call.loop.time() - call.started_at,
+        usage=usage,
+    )
+    call.attempts.append(attempt)
+    scope.emit(AttemptFinished(attempt=attempt))
 
 
 def _as_failure(error: BaseException) -> LLMError:

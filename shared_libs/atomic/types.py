@@ -334,7 +334,7 @@ def as_messages(prompt: Prompt) -> list[Message]:
 
 def as_tool_specs(tools: Iterable[ToolSpec | HasSpec | Mapping[str, Any]]) -> tuple[ToolSpec, ...]:
     """Turn tools, tool specs or OpenAI-style tool dicts into tool specs."""
-    given = tuple(tools)
+    given: tuple[Any, ...] = tuple(tools)
     if set(map(type, given)) == {ToolSpec}:
         return given
     return tuple([tool if isinstance(tool, ToolSpec) else _as_tool_spec(tool) for tool in given])

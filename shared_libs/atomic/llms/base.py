@@ -426,7 +426,7 @@ class BaseLLMWrapper:
         return checked_response(finished)
 
 
-def _send(request: Request, stream: bool, model: BaseLLMWrapper, watch: Watch) -> Coroutine[Any, Any, LLMResponse]:  # noqa: FBT001 - bound ahead
+def _send(request: Request, stream: bool, model: BaseLLMWrapper, watch: Watch) -> Coroutine[Any, Any, LLMResponse]:
     return model._send(request, watch, stream=stream)  # noqa: SLF001 - its own
 
 

@@ -345,7 +345,10 @@ class OpenAIAnswer:
             if delta.tool_calls:
                 self._take_calls(delta.tool_calls, payload, whole=whole)
                 new.append(LLMChunk("text"))
-            return
+        else:
+            self._take_rare(delta, payload, new, whole=whole)
+
+    def _take_rare(self, delta: _Message, payload: bytes, new: list[LLMChunk], *, whole: bool) -> None:
         for name in _THINKING:
             if thinking := words_in(getattr(delta, name)):
                 self._thinking_fields[name] = None

@@ -61,9 +61,16 @@ async def run_route(model: Model, policy: Resilience, call: ModelCall[T], *, oth
 
 
 async def _retried(
-    model: Model, policy: Resilience, call: ModelCall[T], numbers: Iterator[int], first: LLMError, *, left: int, others: int
+    model: Model,
+    policy: Resilience,
+    call: ModelCall[T],
+    numbers: Iterator[int],
+    first: LLMError,
+    *,
+    left: int,
+    others: int,
 ) -> T:
-    """Go on after the first failure; a function of its own, since what the retries share costs a call that needs none."""
+    """Go on after the first failure. Apart from `run_route`: what the retries share would cost every call its cells."""
     import tenacity
 
     waited, tries = 0.0, 0

@@ -87,7 +87,7 @@ async def main():
 told = [("a tool that is an agent", asyncio.run(main()))]
 """,
     "llm": """
-import os, pathlib, subprocess, sys, tempfile
+import os, pathlib, subprocess, sys, tempfile, llm
 folder = tempfile.mkdtemp()
 model = f"- model_id: hello\\n  model_name: hello\\n  api_base: {URL}/v1\\n"
 pathlib.Path(folder, "extra-openai-models.yaml").write_text(model)

@@ -348,7 +348,7 @@ async def rolling(weather: Weather) -> str:
 
 
 async def outage(weather: Weather) -> str:
-    """PostgreSQL away for twenty seconds: keys, budgets and runs are there."""
+    """PostgreSQL away for a minute: keys, budgets and runs are there."""
     from shared_libs.service.key_format import Key
     from shared_libs.service.key_rows import KeyRow, now
     from shared_libs.service.key_store import key_store
@@ -369,37 +369,46 @@ async def outage(weather: Weather) -> str:
         await weather.start()
         told = []
         async with aiohttp.ClientSession(headers={"authorization": f"Bearer {known}"}) as client:
+            answered = 0
 
             async def some(seconds: float) -> dict[int, int]:
+                nonlocal answered
                 statuses: Counter[int] = Counter()
                 end = time.perf_counter() + seconds
                 while time.perf_counter() < end:
                     statuses[await ask(client, weather.url, "bot")] += 1
                     await asyncio.sleep(0.05)
+                answered += statuses[200]
                 return dict(statuses)
 
             told.append(f"before {await some(3)}")
             await asyncio.to_thread(server.stop)
-            told.append(f"away {await some(20)}")
+            told.append(f"away {await some(60)}")
             async with client.get(f"{weather.url}/v1/agents", headers={"authorization": f"Bearer {unknown}"}) as answer:
                 told.append(f"a key that nobody has read {answer.status}")
             await asyncio.to_thread(server.start)
             told.append(f"back {await some(10)}")
-            await asyncio.sleep(3)
-            rows, after = 0, ""
-            while True:
-                async with client.get(f"{weather.url}/v1/runs?limit=500{after}") as answer:
-                    page = await answer.json()
-                rows += len(page["runs"])
-                if not page.get("next"):
-                    break
-                after = f"&after={page['next']}"
-            told.append(f"runs kept {rows}")
+            began = time.perf_counter()
+            while (rows := await _rows(client, weather.url)) < answered and time.perf_counter() - began < 30:
+                await asyncio.sleep(0.5)
+            told.append(f"runs kept {rows} of {answered}, {time.perf_counter() - began:.0f} s later")
         settings.write_text(before)
         weather.processes[-1].terminate()
         await asyncio.to_thread(weather.processes[-1].wait)
         weather.processes.pop()
     return "; ".join(told)
+
+
+async def _rows(client: aiohttp.ClientSession, url: str) -> int:
+    """Count the runs that are kept."""
+    rows, after = 0, ""
+    while True:
+        async with client.get(f"{url}/v1/runs?limit=500{after}") as answer:
+            page = await answer.json()
+        rows += len(page["runs"])
+        if not page.get("next"):
+            return rows
+        after = f"&after={page['next']}"
 
 
 STORMS: dict[str, Callable[[Weather], Awaitable[str]]] = {

@@ -7,7 +7,7 @@ is given. "The SDK alone" begins and ends the same spans and records the same po
 already.
 
 `python -m bench.telemetry --runs 100000` does so many runs of two steps with nobody, with OpenTelemetry exporting, and
-with everything that listens in a service, each in a process of its own, and prints how much memory and how many objects
+with Prometheus beside it, each in a process of its own, and prints how much memory and how many objects
 there are on the way. Exit code 1 where the second half of the runs has left more than a megabyte.
 """
 
@@ -31,7 +31,7 @@ from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, Spa
 from bench.run import STEPS, InProcess, add
 from shared_libs.agents import Limits, ReActAgent
 from shared_libs.atomic import events
-from shared_libs.observability import OpenTelemetry, PrometheusMetrics, log_events
+from shared_libs.observability import OpenTelemetry, PrometheusMetrics
 
 ROUNDS, RUNS = 9, 100
 
@@ -98,14 +98,18 @@ def _listeners():
     }
 
 
-KEPT = ("nobody", "OpenTelemetry, exporting", "all of a service")
+KEPT = ("nobody", "OpenTelemetry, exporting", "and Prometheus")
 GROWN = 1 << 20
 """Bytes that the second half of the runs may leave: pages of the allocator, not objects of runs."""
 
 
+def _resident() -> int:
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
 async def memory(who: str, runs: int) -> int:
     """Do so many runs, and tell on the way what is held."""
-    listeners = _listeners() | {"all of a service": [OpenTelemetry(*_providers()), PrometheusMetrics(), log_events()]}
+    listeners = _listeners() | {KEPT[2]: [OpenTelemetry(*_providers()), PrometheusMetrics()]}
     agent = ReActAgent(llm=InProcess(2), tools=[add], observers=listeners[who])
     looks, held = [runs // 10, runs // 2, runs], []
     for number in range(1, runs + 1):
@@ -113,18 +117,15 @@ async def memory(who: str, runs: int) -> int:
         if number in looks:
             await asyncio.sleep(6)  # longer than a batch of spans waits
             gc.collect()
-            pages = int(Path("/proc/self/statm").read_text().split()[1])  # noqa: ASYNC240 - a file of the kernel
-            held.append((pages * os.sysconf("SC_PAGE_SIZE"), len(gc.get_objects())))
+            held.append((_resident(), len(gc.get_objects())))
     print(f"{who:28}" + "".join(f"{size / 1e6:10.1f} MB {count:8,}" for size, count in held), flush=True)
     return 1 if held[2][0] - held[1][0] > GROWN else 0
 
 
 def flat(runs: int) -> int:
     """Look at memory over many runs, with each listener in a process of its own."""
-    print(
-        f"{'who listens':28}" + "".join(f"{f'after {count:,}':>22}" for count in (runs // 10, runs // 2, runs)),
-        flush=True,
-    )
+    heads = "".join(f"{f'after {count:,}':>22}" for count in (runs // 10, runs // 2, runs))
+    print(f"{'who listens':28}{heads}", flush=True)
     command = [sys.executable, "-m", "bench.telemetry", "--runs", str(runs), "--who"]
     return max(subprocess.run([*command, who], check=False).returncode for who in KEPT)
 

@@ -16,7 +16,7 @@ from shared_libs.agents import prompts
 from shared_libs.agents.react_text import begins_with_label, final_answer_start, read_react
 from shared_libs.agents.reasoning import part
 from shared_libs.agents.speech import NO_ANSWER, UNDECIDED
-from shared_libs.agents.written_calls import may_be_calls, named_right, tool_named, written_calls
+from shared_libs.agents.written_calls import broken_call, may_be_calls, named_right, tool_named, written_calls
 from shared_libs.atomic.types import LLMResponse, Message, ToolCall, ToolSpec
 
 ProtocolName = Literal["auto", "native", "text"]
@@ -72,6 +72,8 @@ class NativeProtocol:
             return Turn(thought=said, problem="")
         if calls := written_calls(said, tools):
             return Turn(calls=calls)
+        if broken_call(said, tools):
+            return Turn(thought=thinking, problem=prompts.BROKEN_CALL)
         if begins_with_label(said) and (found := read_react(said, tools)).calls and _known(found.calls, tools):
             return Turn(thought=found.thought, calls=found.calls)
         if said.strip():
@@ -110,6 +112,8 @@ class TextProtocol:
         _, said = part(response.text)
         if calls := named_right(response.tool_calls, tools) or written_calls(said, tools):
             return Turn(thought=said if response.tool_calls else "", calls=calls)
+        if broken_call(said, tools):
+            return Turn(problem=prompts.BROKEN_CALL)
         found = read_react(said, tools)
         if not found.calls and found.answer is None:
             return Turn(thought=found.thought, problem=prompts.NO_ACTION)

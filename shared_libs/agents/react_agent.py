@@ -94,7 +94,7 @@ class ReActAgent(parts.Parts, Generic[T]):
     ) -> None:
         if protocol not in ("auto", "native", "text"):
             raise MisuseError(f"protocol {protocol!r}: allowed are 'auto', 'native' and 'text'")
-        parts.check_texts(name=name, instructions=instructions or None)
+        parts.check_texts(name=name or "", instructions=instructions or None)
         self.llm = parts.checked_model(llm)
         self.tools = parts.checked_tools(name, tools)
         self.instructions = instructions or prompts.INSTRUCTIONS

@@ -9,21 +9,23 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from typing import Any
 
 import msgspec
 
 from shared_libs.agents.speech import NO_ANSWER
-from shared_libs.agents.written_calls import call_in, tool_named
+from shared_libs.agents.written_calls import as_declared, call_in, tool_named
 from shared_libs.atomic.nearly_json import keywords_in, object_in
 from shared_libs.atomic.types import ToolCall, ToolSpec
 
 _LABELS = {
     "thought": "thought|gedanke|überlegung|pensée|réflexion|pensamiento|pensiero|pensamento|мысль|思考|想法|생각",
-    "input": "(?:action|tool)[ _]?input|aktions?[ -]?eingabe|eingabe|entrée de l['\u2019]action|"
+    "input": r"(?:action|tool)(?: ?\d{1,2})?[ _]?inputs?|aktions?[ -]?eingabe|eingabe|entrée de l['\u2019]action|"
     "entrada de (?:la )?acción|input dell['\u2019]azione|entrada da ação|входные данные|行动输入|动作输入|操作输入|"
     "行動入力|行動の入力|アクション入力|アクションの入力|행동 입력",
-    "given": "input|arguments?|args|parameters?|params",
-    "action": "action|tool|aktion|handlung|acción|azione|ação|действие|行动|动作|操作|行動|アクション|행동",
+    "given": "inputs?|arguments?|args|parameters?|params",
+    "action": "(?:action|tool)(?: name| call| to take)?|"
+    "aktion|handlung|acción|azione|ação|действие|行动|动作|操作|行動|アクション|행동",
     "observation": "observation|beobachtung|observación|osservazione|observação|наблюдение|观察|観察|관찰",
     "answer": "final[ _]?answer|answer|(?:endgültige |finale |abschließende )?antwort|réponse finale|respuesta final|"
     "risposta finale|resposta final|(?:окончательный|финальный|итоговый) ответ|最终答案|最终回答|最終回答|最終的な答え|"
@@ -31,19 +33,31 @@ _LABELS = {
 }
 _LABEL = re.compile(
     # a set of characters and no nested repetition, which a long line of dashes would make take for ever
-    r"^[#>*_ \t\-]*(?:\d{1,3}[.)][ \t]*[*_]*)?(?:"
+    r"^[#>*_`| \t\-]*(?:\(?(?:\d{1,3}|[a-h])[.)][ \t]*[*_]*)?(?:"
     + "|".join(f"(?P<{kind}>{words})" for kind, words in _LABELS.items())
-    + r")[ \t]*\d*[*_]*[ \t\u00a0\u202f]*[:\uff1a][*_]*[ \t]*",
+    + r")[ \t]*\d*[*_`]*[ \t\u00a0\u202f]*[:\uff1a][*_]*[ \t]*",
     re.IGNORECASE | re.MULTILINE,
 )
 _FENCE = re.compile(r"^\s*```[\w-]*[ \t]*\n?(?P<body>.*?)(?:\n?```\s*)?$", re.DOTALL)
-_CALL = re.compile(r"^[`*]*(?P<name>[\w.-]+)[`*]*(?:\s*[(\[](?P<input>.*))?$", re.DOTALL)
+_CALL = re.compile(
+    r"^[`*\"'\[(]*+(?P<name>[\w.-]*\w)[`*\"'\])]*+\.?(?:\s*+(?:"
+    # in brackets, behind a colon, or as the object that follows on the same line
+    r"[(\[](?P<bracketed>.*)|:[ \t]*+(?P<input>.*)"
+    r"|[,|;]?[ \t]*+(?:(?:(?:action|tool)[ _]?)?inputs?:?|with|on)?[ \t]*+(?P<object>\{.*)))?$",
+    re.DOTALL | re.IGNORECASE,
+)
+_TAGS = re.compile(r"</?(thought|action|action_input|input|observation|final_answer|answer)>", re.IGNORECASE)
+"""Labels written as elements."""
+_PAUSE = "\nPAUSE"
+_LINE = re.compile(r"(?P<key>\w[\w-]*+)[ \t]*+:[ \t]++(?P<value>.*)")
+_BEFORE_A_LINE = " \t-*"
 _NO_ACTION = ("none", "null", "n/a", "no action", "none needed", "not needed")
 _ANSWER_ACTION = re.compile(
     rf"^[`*]*(?P<name>{_LABELS['answer']}|finish)[`*]*(?:\s*[:\uff1a]|\s*(?P<open>[\[(])|\s*\n|\s*$)(?P<answer>.*)$",
     re.IGNORECASE | re.DOTALL,
 )
 _FENCED_INPUT = re.compile(r"\s*```.*?(?:```|\Z)", re.DOTALL)
+_FEW_WORDS = 6
 _NO_SPACE = re.compile(r"\S")
 
 
@@ -61,7 +75,7 @@ def read_react(text: str, tools: Sequence[ToolSpec]) -> ReactText:
 
     What stands behind an observation the model made up is ignored. Text without any label is the answer.
     """
-    text = _unfence_whole(text)
+    text = _unfence_whole(_labelled(text))
     sections = _sections(text)
     if all(kind == "plain" for kind, _, _ in sections):
         return ReactText(answer=_answer_in_json(_unfenced(text), tools) or text.strip() or None)
@@ -134,6 +148,13 @@ def _sections(text: str) -> list[tuple[str, int, int]]:
     return sections if text[: sections[0][2]].strip() else sections[1:]
 
 
+def _labelled(text: str) -> str:
+    """A turn whose labels are elements, `<action>...</action>`, with labels."""
+    if not _TAGS.match(text.lstrip()):
+        return text
+    return _TAGS.sub(lambda tag: "\n" if tag[0][1] == "/" else f"\n{tag[1].replace('_', ' ')}: ", text)
+
+
 def _joined(thoughts: list[str]) -> str:
     return "\n".join(thought for thought in thoughts if thought)
 
@@ -179,21 +200,34 @@ def _unfenced(text: str) -> str:
 
 
 def _call(action: str, given: str | None, tools: Sequence[ToolSpec]) -> ToolCall:
-    action = _unfenced(action)
-    if given is None and action.startswith("{") and (call := _call_in_json(action, tools)) is not None:
+    action = _unfenced(action).removesuffix(_PAUSE)
+    if given is None and action.startswith(("{", "[{")) and (call := _call_in_json(action, tools)) is not None:
         return call
-    found = _CALL.match(action)
     first_line, _, below = action.partition("\n")
+    found = _CALL.match(action) or _CALL.match(first_line)
     name = found["name"] if found else first_line.strip("`* ")
+    tool = tool_named(name, tools) or _only_tool_in(first_line, tools)
+    name = tool.name if tool is not None else name
     if given is None:
-        given = (found["input"] if found else below if below.lstrip().startswith(("{", "```")) else None) or ""
+        given = "" if found is None else found["bracketed"] or ""
         given = given[:-1] if given.endswith((")", "]")) else given
+        given = given or ("" if found is None else found["input"] or found["object"] or "")
+        if not given and below.strip() and (tool is None or tool.parameters.get("properties")):
+            # nothing says that it is the input: what cannot be told from chatter is not taken for one
+            given = below.strip()
+            line = _LINE.fullmatch(given)
+            if line is not None and _lines_in(given, tool) is None:
+                given = line["value"]
+            elif line is None and not given.startswith(("{", "[", "```")) and _lines_in(given, tool) is None:
+                return ToolCall("", name, malformed=given)
     text = _unfenced(given)
     if not text or text.lower() in _NO_ACTION:
         return ToolCall("", name)
     arguments = object_in(text.strip("`"), to_the_end=True)
+    if arguments is None and text[0] in "[\"'":
+        arguments = object_in(text) or None
     if arguments is None:
-        arguments = keywords_in(text)
+        arguments = keywords_in(text) or _lines_in(text, tool)
     if arguments is not None:
         return ToolCall("", name, arguments)
     only = _only_text_parameter(name, tools)
@@ -202,10 +236,28 @@ def _call(action: str, given: str | None, tools: Sequence[ToolSpec]) -> ToolCall
     return ToolCall("", name, malformed=text)
 
 
+def _only_tool_in(line: str, tools: Sequence[ToolSpec]) -> ToolSpec | None:
+    """The tool that a line of a few words means, such as "use the search tool": the one whose name stands there."""
+    words = line.replace("`", " ").split()
+    named = [tool for tool in tools if tool.name in words] if len(words) <= _FEW_WORDS else []
+    return named[0] if len(named) == 1 else None
+
+
+def _lines_in(text: str, tool: ToolSpec | None) -> dict[str, Any] | None:
+    """Arguments as YAML has them, a line each, if the tool has parameters of their names."""
+    lines = [_LINE.fullmatch(line.strip(_BEFORE_A_LINE)) for line in text.splitlines() if line.strip()]
+    found = {line["key"]: line["value"] for line in lines if line is not None}
+    if tool is None or None in lines or not found.keys() <= tool.parameters.get("properties", {}).keys():
+        return None
+    return {key: as_declared(_unquoted(value), key, tool) for key, value in found.items()}
+
+
 def _call_in_json(text: str, tools: Sequence[ToolSpec]) -> ToolCall | None:
     """A call as structured chat writes it: `{"action": name, "action_input": {...}}`; of a tool not there, its name."""
-    value = object_in(text, to_the_end=True)
+    value = object_in(text) if text.startswith("[") else object_in(text, to_the_end=True)
     call = call_in(value, tools)
+    if call is not None and call.malformed is not None and (only := _only_text_parameter(call.name, tools)) is not None:
+        return ToolCall("", call.name, {only: call.malformed})
     name = (value or {}).get("action") or (value or {}).get("name")
     return ToolCall("", name, value or {}) if call is None and isinstance(name, str) else call
 

@@ -22,6 +22,8 @@ MARKS: tuple[tuple[str, str], ...] = (
     ("<|START_THINKING|>", "<|END_THINKING|>"),  # Command A
     ("<|channel|>analysis<|message|>", "<|end|>"),  # gpt-oss: harmony
     ("<|start|>assistant<|channel|>analysis<|message|>", "<|end|>"),
+    ("<|channel|>commentary<|message|>", "<|end|>"),  # what it says before its calls
+    ("<|start|>assistant<|channel|>commentary<|message|>", "<|end|>"),
 )
 """What reasoning stands between; a further kind is one line."""
 
@@ -58,14 +60,14 @@ _ANSWERS = tuple(mark.lower() for mark in ANSWER_MARKS)
 _BEGINNINGS = (*(opening for opening, _ in _OPENINGS), *_ANSWERS)
 _FIRST = frozenset(mark[0] for mark in _BEGINNINGS)
 """What a turn begins with that begins with a mark."""
-_HAS_MARK = re.compile("|".join(re.escape(first) for first in sorted(_FIRST)) + "|assistantfinal")
+_HAS_MARK = re.compile("|".join(re.escape(first) for first in sorted(_FIRST)) + "|assistantfinal|assistantcommentary")
 _LONGEST = max(map(len, _BEGINNINGS))
 # alone on its side of a line, so that a word about it is none
 _LONE_END = re.compile(
     r"(?:^|\n)[ \t]*(?:{0})|(?:{0})[ \t]*(?:\n|\Z)".format("|".join(re.escape(end) for _, end in MARKS[:9])),
     re.IGNORECASE,
 )
-_WITHOUT_TOKENS = re.compile(r"analysis(?P<thinking>.*?)assistantfinal(?P<answer>.*)", re.DOTALL)
+_WITHOUT_TOKENS = re.compile(r"analysis(?P<thinking>.*?)assistant(?:final|(?=commentary to=))(?P<answer>.*)", re.DOTALL)
 """Harmony as it looks where a server takes out its tokens and not its words."""
 
 

@@ -37,6 +37,13 @@ _NOT_SAID = re.compile(
     r"""|,(?=\s*(?:[}\]]|//|\#|/\*))""",
     re.DOTALL,
 )
+_BEHIND = " \t\r\n\x00}])`;"
+"""What may stand behind an object and means nothing: a bracket too many, the end of a line of code."""
+
+_BARE_NAME = re.compile(
+    r"""(?P<kept>"(?:\\.|[^"\\])*(?:"|\Z)|'(?:\\.|[^'\\])*(?:'|\Z))|(?<=[{,\s])(?P<key>[A-Za-z_$][\w$]{0,99})(?=\s{0,9}:)"""
+)
+_QUOTES = str.maketrans("\u201c\u201d\u201e\u2018\u2019", '"""\'\'')
 _PAIR = re.compile(r"\s*(?P<key>[A-Za-z_]\w*)\s*=\s*(?P<value>\"[^\"]*\"|'[^']*'|[^,=\n]+?)\s*(?:,|\n|\Z)")
 
 
@@ -144,7 +151,7 @@ def _in_a_row(text: str) -> Iterator[dict[str, Any]]:
         if (one := plain(value)) is None:
             raise ValueError("not an object")
         yield one
-        while text[end : end + 1].isspace():
+        while text[end : end + 1] and text[end] in _BEHIND:
             end += 1
 
 
@@ -162,9 +169,9 @@ def _to_the_end(text: str) -> dict[str, Any] | None:
 
 
 def _as_literal(text: str) -> dict[str, Any] | None:
-    """Read an object with comments, or written as a Python dict."""
+    """Read an object with comments, or written as a Python dict, or as JavaScript has it."""
     text = without_comments(text)
-    for read in (_from_json, ast.literal_eval):
+    for read in (_from_json, ast.literal_eval, _as_javascript):
         try:
             value = plain(read(text))
         except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
@@ -172,6 +179,16 @@ def _as_literal(text: str) -> dict[str, Any] | None:
         if value is not None:
             return value
     return None
+
+
+def _as_javascript(text: str) -> Any:
+    """Read an object whose names have no quotes, or whose quotes are those of a word processor."""
+    text = text.translate(_QUOTES)
+    quoted = _BARE_NAME.sub(lambda found: found["kept"] or f'"{found["key"]}"', text)
+    try:
+        return _from_json(quoted)
+    except ValueError:
+        return ast.literal_eval(quoted)
 
 
 def without_comments(text: str) -> str:

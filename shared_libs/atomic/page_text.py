@@ -32,7 +32,10 @@ _QUOTED = re.compile(r"""=\s*+(?:"[^"]*+"|'[^']*+')""")
 _HIDDEN = re.compile(r"(?<![\w-])hidden(?![\w-])", re.IGNORECASE)
 _HIDES = re.compile(
     r"(?:^|;)\s*(?:display\s*:\s*none|visibility\s*:\s*(?:hidden|collapse)"
-    r"|(?:opacity|font-size)\s*:\s*0*\.?0+(?![\d.]))",
+    r"|(?:opacity|font-size)\s*:\s*0*\.?0+(?![\d.])"
+    r"|(?:left|right|top|bottom|text-indent)\s*:\s*-\d{3,}(?:\.\d+)?(?:px|r?em|v[wh]|%)"
+    r"|color\s*:\s*transparent|clip\s*:\s*rect\(\s*[01](?:px)?[\s,]|clip-path\s*:\s*inset\(\s*(?:50|100)%"
+    r"|transform\s*:\s*scale\(\s*0\s*\))",
     re.IGNORECASE,
 )
 _NEVER_CLOSED = {"area", "base", "br", "col", "embed", "hr", "img", "input", "link", "meta", "source", "track", "wbr"}
@@ -89,16 +92,8 @@ def readable(page: str, address: str) -> str:
     """
     Turn HTML into text: headings, lists, tables and links stay visible, scripts and styles go, and what the page hides.
 
-    Hidden is what says so itself (`hidden`, `display: none`, `visibility: hidden`, no size, no opacity): who reads the
-    page does not see it, so a model is not told it either. Style sheets are not read.
-
-    Takes time in proportion to the length of the page, however broken it is on purpose; the standard library's parser
-    does not, and raises on some pages.
-
-    Args:
-        page: the HTML.
-        address: where it came from; links are shown absolute.
-
+    Hidden is what says so itself (`hidden`, `display: none`, `visibility: hidden`, no size, no opacity, out of sight):
+    who reads the page does not see it, so a model is not told it either. Style sheets are not read.
     """
     writer = _Writer(address)
     at = 0

@@ -56,7 +56,7 @@ class PlainData:
 
         return core_schema.no_info_plain_validator_function(
             read,
-            serialization=core_schema.plain_serializer_function_ser_schema(cls.to_dict),
+            serialization=core_schema.plain_serializer_function_ser_schema(_picked, info_arg=True),
             ref=f"{cls.__module__}.{cls.__name__}:{hash(source)}",
             metadata={_SOURCE: source},
         )
@@ -75,6 +75,16 @@ class PlainData:
 
 
 _SOURCE = "shared_libs.source"
+
+
+def _picked(value: PlainData, info: Any) -> dict[str, Any]:
+    """Write what pydantic was asked for: `include`, `exclude` and `exclude_none`, as of a model."""
+    data = value.to_dict()
+    if info.include is not None or info.exclude is not None:
+        from pydantic import TypeAdapter
+
+        data = TypeAdapter(dict[str, Any]).dump_python(data, include=info.include, exclude=info.exclude)
+    return {name: item for name, item in data.items() if item is not None} if info.exclude_none else data
 
 
 def _dumped(value: Any) -> Any:

@@ -64,8 +64,8 @@ def load_agent(
         ConfigError: the definition does not hold; it tells every problem with its place.
 
     """
-    brought = _brought(path, tools, llm, observers, on_note, ports)
-    return _agent(*_read(path), prices_beside(path), brought)[0]
+    read = _read(path)
+    return _agent(*read, prices_beside(path), _brought(path, tools, llm, observers, on_note, ports))[0]
 
 
 def agent_from_dict(
@@ -119,6 +119,8 @@ def check_file(
 
 def _read(path: str | FilePath) -> tuple[Any, Problems]:
     """Read the file of a definition; one of another kind is told as what it is, and not key by key."""
+    if not isinstance(path, str | FilePath):
+        raise MisuseError(f"a definition is a file's path, not a {type(path).__name__}; agent_from_dict takes data")
     written, problems = read_source(path)
     is_prices = FilePath(path).name == FILE_NAME
     kind = "what models cost; it is read for the definitions beside it" if is_prices else hint_for_file(written)

@@ -56,9 +56,7 @@ class RunRecorder:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             if not _may_overwrite(self.path):
                 raise MisuseError(f"{self.path} holds something that is no run record; name another file")
-            self._file: FileIO = open(  # noqa: SIM115 - closed by `close`
-                self.path, "ab", buffering=0, opener=private
-            )
+            self._file = self._opened()
         except (OSError, ValueError) as error:
             if isinstance(error, MisuseError):
                 raise
@@ -78,7 +76,9 @@ class RunRecorder:
         self.close()
 
     def __call__(self, event: AgentEvent) -> None:
-        """Take an event."""
+        """Take an event; one that comes after `close` opens the file again."""
+        if self._file.closed:
+            self._file = self._opened()
         self._spool.put(event if isinstance(event, ModelAsked) else msgspec.to_builtins(event, enc_hook=repr))
 
     def close(self) -> None:
@@ -100,6 +100,9 @@ class RunRecorder:
         if error is not None or not done:
             why = "the disk does not answer" if error is None else _reason(error)
             raise FactoryError(f"the run record {self.path} is not complete: {why}")
+
+    def _opened(self) -> FileIO:
+        return open(self.path, "ab", buffering=0, opener=private)
 
     def _write(self, line: _Line | ModelAsked | None) -> None:
         piece = line if isinstance(line, dict) and line["type"] in _PIECES else None
@@ -168,7 +171,7 @@ def read_record(path: str | Path, *, on_note: Callable[[str], None] = _log.warni
             events.append(decode_event(line))
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
             last = number == len(lines)
-            if events and (last or _is_cut_off(line)):
+            if (events and last) or _is_cut_off(line):
                 which = "the last line" if last else "a line"
                 on_note(f"{path}:{number}: {which} is cut off and left out: its writer was stopped")
                 continue
@@ -196,7 +199,7 @@ def _may_overwrite(path: Path) -> bool:
     try:
         return not start or bool(decode_event(start))
     except (msgspec.DecodeError, UnicodeDecodeError):
-        return False
+        return _is_cut_off(start)  # by the end of whoever wrote it
 
 
 def _same_text(last: _Line, line: _Line) -> bool:

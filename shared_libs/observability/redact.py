@@ -52,6 +52,9 @@ _FEW = 200
 _VALUES_IN_A_SCHEMA = frozenset({"default", "const", "enum", "example", "examples"})
 _VALUES = (bool, int, float)
 _IN_WORDS = string.ascii_letters + string.digits + "_"
+_LONG, _LONGEST_KNOWN = 200, 8_000
+"""Characters of texts of which it is remembered that nothing in them is masked."""
+
 _TABLE = '{"columns":['
 _NAMERS = ("name", "key", "header", "param", "field", "id", "label", "type")
 """Keys of data, in any case, under which a name stands, beside the `value` that it names."""
@@ -65,8 +68,10 @@ def redact_data(value: Any) -> Any:
     all their texts as one costs a tenth of looking at each.
     """
     texts: list[str] = []
-    if _is_plain(value, texts, MAX_DEPTH) and redact_text(joined := "\n".join(texts)) == joined:
-        return value
+    if _is_plain(value, texts, MAX_DEPTH):
+        rest = [text for text in texts if not (_LONG <= len(text) <= _LONGEST_KNOWN and _holds_nothing(text))]
+        if redact_text(joined := "\n".join(rest)) == joined:
+            return value
     return _redacted(value, MAX_DEPTH)
 
 
@@ -96,7 +101,7 @@ def redact_text(text: str) -> str:
     if text.startswith(_TABLE):
         text = _without_secret_columns(text)
     plain = (text.isascii() and text.replace("\n", "").isprintable()) or INVISIBLE.search(text) is None
-    if plain and NEEDLESS.search(text) is None:
+    if plain and not (("%" in text or "\\" in text) and NEEDLESS.search(text)):
         return _without_secrets(text)
     seen = NEEDLESS.sub(lambda match: chr(int(match[0][-2:], 16)), INVISIBLE.sub("", text))
     masked = _without_secrets(seen)
@@ -128,6 +133,12 @@ def _is_plain(value: Any, texts: list[str], depth: int) -> bool:
         told = told or (len(value) == 2 and type(value[0]) is str and names_a_secret(value[0]))
         return depth > 0 and not told and all(_is_plain(item, texts, depth - 1) for item in value)
     return value is None or kind in _VALUES
+
+
+@lru_cache(maxsize=256)
+def _holds_nothing(text: str) -> bool:
+    """Whether nothing of a text is masked; instructions, questions and answers stand in many events of many runs."""
+    return redact_text(text) == text
 
 
 @lru_cache(maxsize=4096)

@@ -12,12 +12,20 @@ import atexit
 import logging
 import weakref
 from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Any, Self
+from typing import Self
 
 import msgspec
 
 from shared_libs.atomic.errors import MisuseError
-from shared_libs.atomic.events import AgentEvent, EventSink, WithRequests
+from shared_libs.atomic.events import (
+    AgentEvent,
+    AttemptStarted,
+    EventSink,
+    ModelAsked,
+    RunStarted,
+    StepStarted,
+    WithRequests,
+)
 from shared_libs.observability.record import valid_text
 from shared_libs.observability.runs.desk import Desk, Told
 from shared_libs.observability.runs.reader import RunReader, default_url
@@ -25,6 +33,8 @@ from shared_libs.observability.runs.rows import Source
 from shared_libs.observability.runs.writer import Writer
 
 __all__ = ["RunStore", "default_url"]
+
+_BEGINNINGS = (RunStarted, StepStarted, AttemptStarted, ModelAsked)
 
 _log = logging.getLogger("shared_libs.observability")
 
@@ -82,7 +92,7 @@ class RunStore(RunReader):
 
     def record(self, event: AgentEvent, team: str = "", source: Source = "library") -> None:
         """Take an event, at once; whose it is counts with the first event of a run."""
-        self._writer.put(Told(_encoded(event), team, source))
+        self._writer.put(Told(_encoded(event), team, source), begins=isinstance(event, _BEGINNINGS))
 
     async def flush(self, timeout_s: float = FLUSH_S) -> bool:
         """Wait until what this process has recorded is written, at most so many seconds; tell whether it is."""
@@ -103,9 +113,7 @@ class RunStore(RunReader):
             count += some
         return count
 
-    async def follow_pages(
-        self, run_id: str, after: int = -1, *, team: str | None = None
-    ) -> AsyncIterator[list[dict[str, Any]]]:
+    async def follow_pages(self, run_id: str, after: int = -1, *, team: str | None = None) -> AsyncIterator[list[str]]:
         """As `RunReader.follow_pages`; what this process has recorded so far is written first."""
         await self.flush()
         async for events in super().follow_pages(run_id, after, team=team):

@@ -46,10 +46,18 @@ _FIRST_HEADING = re.compile(r"^#{1,2}[ \t]+(\S.*?)[ \t#]*$", re.MULTILINE)
 
 
 class File:
-    """A file that is read when its turn comes."""
+    """
+    A file that is read when its turn comes.
 
-    def __init__(self, path: Path) -> None:
+    Args:
+        path: where it is.
+        inside: the folder it was found in; it is not read where it is a link that leads out of it.
+
+    """
+
+    def __init__(self, path: Path, inside: Path | None = None) -> None:
         self.path = path.absolute()
+        self._inside = inside
 
     @property
     def source(self) -> str:
@@ -61,10 +69,13 @@ class File:
         Read it; blocks.
 
         Raises:
-            MisuseError: it is of no kind that is read, too large, or its reader is not installed.
+            MisuseError: it is of no kind that is read, too large, its reader is not installed, or it leads out of its
+                folder.
             OSError: it cannot be opened.
 
         """
+        if self._inside is not None and not self.path.resolve().is_relative_to(self._inside.resolve()):
+            raise MisuseError("it is a link to a file outside of the folder; name that file itself if it is meant")
         kind = self.path.suffix.lower()
         size = self.path.stat().st_size
         if size > MAX_BYTES:
@@ -104,7 +115,7 @@ def find_files(paths: Iterable[Path]) -> Iterator[File]:
             for found in sorted(path.rglob("*")):
                 inside = found.relative_to(path).parts
                 if found.suffix.lower() in KINDS and found.is_file() and not any(part[0] == "." for part in inside):
-                    yield File(found)
+                    yield File(found, path)
         elif path.is_file():
             yield File(path)
         else:

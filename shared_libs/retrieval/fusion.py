@@ -36,13 +36,16 @@ def stretched(branches: Mapping[str, Sequence[Found]], weights: Mapping[str, flo
     """
     Merge branches by their scores, each stretched to its highest from nothing or its lowest; best first, equals by id.
 
-    A branch with one score counts in full: it has nothing to tell apart.
+    A branch with one score counts in full: it has nothing to tell apart. One whose best has nothing of what is looked
+    for, or its opposite, does not count.
     """
     total: dict[str, float] = {}
     for name, found in branches.items():
         if not found:
             continue
         low, high = min(row.score for row in found), max(row.score for row in found)
+        if high <= 0.0:
+            continue
         if name in FROM_NOTHING:
             low = min(low, 0.0)
         for row in found:

@@ -4,7 +4,8 @@ The ports of retrieval: where documents, vectors, words and a graph are kept.
 A store implements the small methods that begin with one underscore. One that waits (HTTP, Bolt, a database server)
 writes them as `async def`; one that computes in this process writes plain `def`, and they run in a pool of as many
 threads as there are cores, never on the event loop. The public methods are final: they bound every call by `timeout_s`
-and the current deadline, check what goes in and what comes out, and make one kind of error of every failure.
+(`write_timeout_s`) and the current deadline, check what goes in and what comes out, and make one kind of error of every
+failure.
 """
 
 from __future__ import annotations
@@ -53,6 +54,10 @@ class Port:
 
     name: str = "store"
     timeout_s: float = 10.0
+    """Seconds that whoever asks waits for an answer."""
+
+    write_timeout_s: float = 120.0
+    """Seconds of a write: nobody is kept waiting, and a server that builds an index at every write takes its time."""
 
     _left_running: LeftRunning | None = None
 
@@ -72,13 +77,19 @@ class Port:
     async def aclose(self) -> None:
         """Release what the store holds; using it afterwards opens it again."""
 
-    async def _ask(self, verb: str, method: Callable[..., Given[T]], *arguments: Any) -> T:
+    async def _keep(self, verb: str, method: Callable[..., Given[T]], *arguments: Any) -> T:
+        """Await a method that writes."""
+        return await self._ask(verb, method, *arguments, timeout_s=self.write_timeout_s)
+
+    async def _ask(
+        self, verb: str, method: Callable[..., Given[T]], *arguments: Any, timeout_s: float | None = None
+    ) -> T:
         """Await a method of the store until the deadline, in a thread where it is a plain function."""
         if self._left_running is None:
             self._left_running = LeftRunning()
         if self._left_running.full:
             raise RetrievalUnavailable(f"{self.name} was not asked to {verb}: {self._left_running}")
-        limit = current_deadline().narrowed(self.timeout_s)
+        limit = current_deadline().narrowed(timeout_s or self.timeout_s)
         allowed = max(0.0, limit.at - asyncio.get_running_loop().time())
         expiry = Expiry(limit.at, f"{self.name} did not {verb} within {allowed:.3g} s")
         job = None
@@ -147,12 +158,12 @@ class DocumentStore(Port):
     @final
     async def async_switch(self, space: Space, generation: int) -> None:
         """Make a generation the one that is searched, at once."""
-        await self._ask("switch generations", self._switch, space, generation)
+        await self._keep("switch generations", self._switch, space, generation)
 
     @final
     async def async_drop(self, space: Space) -> bool:
         """Forget a collection with all its documents; False where there is none."""
-        return await self._ask("drop a collection", self._drop, space)
+        return await self._keep("drop a collection", self._drop, space)
 
     @final
     async def async_rows(self, space: Space, ids: Sequence[str]) -> dict[str, DocumentRow]:
@@ -188,7 +199,7 @@ class DocumentStore(Port):
             RetrievalUnavailable: one of them is just being removed by another.
 
         """
-        await self._ask("stage chunks", self._stage, space, document, list(chunks))
+        await self._keep("stage chunks", self._stage, space, document, list(chunks))
 
     @final
     async def async_commit(self, space: Space, document: DocumentRow, text: str, chunks: Sequence[Chunk]) -> bool:
@@ -197,12 +208,12 @@ class DocumentStore(Port):
 
         False, and nothing done, where another indexing has doomed one of the chunks meanwhile.
         """
-        return await self._ask("commit a document", self._commit, space, document, text, list(chunks))
+        return await self._keep("commit a document", self._commit, space, document, text, list(chunks))
 
     @final
     async def async_remove(self, space: Space, document: str) -> bool:
         """Make a document unseen at once and doom its chunks; False where there is none."""
-        return await self._ask("remove a document", self._remove, space, document)
+        return await self._keep("remove a document", self._remove, space, document)
 
     @final
     async def async_doomed(self, space: Space, limit: int = 1_000) -> list[str]:
@@ -212,7 +223,7 @@ class DocumentStore(Port):
     @final
     async def async_forget(self, space: Space, ids: Sequence[str]) -> None:
         """Forget doomed chunks that have left every index."""
-        await self._ask("forget chunks", self._forget, space, list(ids))
+        await self._keep("forget chunks", self._forget, space, list(ids))
 
     def _collection(self, space: Space) -> Given[CollectionRow | None]:
         raise NotImplementedError
@@ -284,7 +295,7 @@ class VectorStore(Port):
             width = len(points[0].vector)
             for point in points:
                 check_vector(point.vector, width)
-            await self._ask("store vectors", self._upsert, space, list(points))
+            await self._keep("store vectors", self._upsert, space, list(points))
 
     @final
     async def async_search(self, space: Space, vector: np.ndarray, k: int, where: Where = ()) -> list[Found]:
@@ -297,18 +308,18 @@ class VectorStore(Port):
     @final
     async def async_tag(self, space: Space, ids: Sequence[str], metadata: Mapping[str, Any]) -> set[str]:
         """Note metadata on those of the points that are there, and return which are."""
-        return await self._ask("note metadata", self._tag, space, list(ids), dict(metadata)) if ids else set()
+        return await self._keep("note metadata", self._tag, space, list(ids), dict(metadata)) if ids else set()
 
     @final
     async def async_delete(self, space: Space, ids: Sequence[str]) -> None:
         """Remove vectors; those that are not there are no error."""
         if ids:
-            await self._ask("delete vectors", self._delete, space, list(ids))
+            await self._keep("delete vectors", self._delete, space, list(ids))
 
     @final
     async def async_drop(self, space: Space) -> None:
         """Remove a whole generation."""
-        await self._ask("drop vectors", self._drop, space)
+        await self._keep("drop vectors", self._drop, space)
 
     @final
     async def async_count(self, space: Space) -> int:
@@ -343,7 +354,7 @@ class LexicalIndex(Port):
     async def async_upsert(self, space: Space, texts: Sequence[Words]) -> None:
         """Index texts, over those of the same ids."""
         if texts:
-            await self._ask("index texts", self._upsert, space, list(texts))
+            await self._keep("index texts", self._upsert, space, list(texts))
 
     @final
     async def async_search(self, space: Space, text: str, k: int, where: Where = ()) -> list[Found]:
@@ -356,12 +367,12 @@ class LexicalIndex(Port):
     async def async_delete(self, space: Space, ids: Sequence[str]) -> None:
         """Remove texts; those that are not there are no error."""
         if ids:
-            await self._ask("delete texts", self._delete, space, list(ids))
+            await self._keep("delete texts", self._delete, space, list(ids))
 
     @final
     async def async_drop(self, space: Space) -> None:
         """Remove the texts of a collection."""
-        await self._ask("drop texts", self._drop, space)
+        await self._keep("drop texts", self._drop, space)
 
     def _upsert(self, space: Space, texts: list[Words]) -> Given[None]:
         raise NotImplementedError
@@ -388,7 +399,7 @@ class GraphStore(Port):
     async def async_upsert(self, space: Space, facts: Sequence[Facts]) -> None:
         """Store what chunks tell, over what they told before."""
         if facts:
-            await self._ask("store facts", self._upsert, space, list(facts))
+            await self._keep("store facts", self._upsert, space, list(facts))
 
     @final
     async def async_extracted(self, space: Space, ids: Sequence[str], extractor: str) -> set[str]:
@@ -415,12 +426,12 @@ class GraphStore(Port):
     async def async_delete(self, space: Space, ids: Sequence[str]) -> None:
         """Remove what chunks have told; what nothing else tells goes too."""
         if ids:
-            await self._ask("delete mentions", self._delete, space, list(ids))
+            await self._keep("delete mentions", self._delete, space, list(ids))
 
     @final
     async def async_drop(self, space: Space) -> None:
         """Remove the graph of a collection."""
-        await self._ask("drop a graph", self._drop, space)
+        await self._keep("drop a graph", self._drop, space)
 
     def _upsert(self, space: Space, facts: list[Facts]) -> Given[None]:
         raise NotImplementedError

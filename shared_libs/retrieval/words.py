@@ -13,7 +13,7 @@ from __future__ import annotations
 import re
 import threading
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache, lru_cache
 from importlib import import_module
 from typing import Any
@@ -47,11 +47,14 @@ LEAST_TERMS, MOST_TERMS = 8, 32
 MOST_POSTINGS = 5_000
 """Beyond the least, terms are looked for while they stand in so few texts together: common ones cost the time."""
 
-MOST_COUNTED = 10_000
+MOST_COUNTED = 5_000
 """Up to how many texts of a term are counted: beyond, it is common."""
 
 STEMMER = "snowballstemmer"
 """The library of stems, loaded on first use: it holds those of thirty languages."""
+
+ENOUGH = 1_000
+"""So many texts that share a rare term are enough to find the best among: who shares none of those is not of them."""
 
 _one_at_a_time = threading.Lock()  # a stemmer keeps the word that it is at
 
@@ -105,6 +108,16 @@ class Asked:
                 break
             chosen.append(term)
         return chosen
+
+
+def leading(rarest: Sequence[str], counted: Mapping[str, int]) -> list[str]:
+    """Return the rarest terms that stand in `ENOUGH` texts together, for an index that can look among those only."""
+    found = 0
+    for at, term in enumerate(rarest):
+        found += counted[term]
+        if found >= ENOUGH:
+            return list(rarest[: at + 1])
+    return list(rarest)
 
 
 def without_marks(word: str) -> str:

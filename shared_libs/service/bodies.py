@@ -16,17 +16,29 @@ OFF_LOOP_BYTES = 256 * 1024
 """Larger bodies are decoded in a thread."""
 
 
-async def decode_json(body: bytes) -> Any:
+class Bodies:
     """
-    Read a body as JSON.
+    Reads bodies as JSON, the large ones off the loop and one after the other.
 
-    Raises:
-        Problem: it is empty, no JSON, nested too deeply, or has too many values.
-
+    Decoding one holds the interpreter from its beginning to its end. Of several at once each would take its turn before
+    the loop gets one, and all would be ready to go on in the same turn of the loop.
     """
-    if len(body) > OFF_LOOP_BYTES:
-        return await asyncio.to_thread(_decode, body)
-    return _decode(body)
+
+    def __init__(self) -> None:
+        self._large = asyncio.Lock()
+
+    async def decoded(self, body: bytes) -> Any:
+        """
+        Read a body.
+
+        Raises:
+            Problem: it is empty, no JSON, nested too deeply, or has too many values.
+
+        """
+        if len(body) <= OFF_LOOP_BYTES:
+            return _decode(body)
+        async with self._large:
+            return await asyncio.to_thread(_decode, body)
 
 
 def _decode(body: bytes) -> Any:

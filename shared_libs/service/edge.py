@@ -84,11 +84,12 @@ class Edge:
 
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
-                overhead = b"%.2f" % exchange.overhead_ms()
+                overhead_ms, total_ms = exchange.overhead_ms(), (loop.time() - exchange.began_at) * 1000
                 told = [
                     (b"x-request-id", exchange.request_id.encode()),
-                    (b"x-factory-overhead-ms", overhead),
-                    (b"openai-processing-ms", b"%d" % ((loop.time() - exchange.began_at) * 1000)),
+                    (b"x-factory-overhead-ms", b"%.2f" % overhead_ms),
+                    (b"openai-processing-ms", b"%d" % total_ms),
+                    (b"server-timing", b"total;dur=%.0f, overhead;dur=%.2f" % (total_ms, overhead_ms)),
                 ]
                 message["headers"] = [*message.get("headers", ()), *told, *exchange.out]
             await send(message)

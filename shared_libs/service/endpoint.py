@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import parse_qsl
 
 from shared_libs.atomic.deadline import Deadline
-from shared_libs.service.bodies import decode_json
 from shared_libs.service.callers import ANYONE, Caller
 from shared_libs.service.deadlines import keep_alive_s, patience
 from shared_libs.service.edge import ASGIApp, Exchange, Message, Receive, Scope, Send
@@ -138,7 +137,7 @@ class Call:
             Problem: it is none, or is not said to be JSON.
 
         """
-        data = await decode_json(raw)
+        data = await self.service.bodies.decoded(raw)
         kind = self.headers.get("content-type", "application/json").partition(";")[0].strip().lower()
         if kind != "application/json" and not kind.endswith("+json"):
             raise Problem("unsupported_media_type", f"send application/json, not {kind[:60]!r}")

@@ -15,6 +15,7 @@ from shared_libs.observability.prometheus import PrometheusMetrics
 from shared_libs.observability.run_store import RunStore
 from shared_libs.service.admission import Admission
 from shared_libs.service.audit import AuditLog, AuditTrail, server_name
+from shared_libs.service.bodies import Bodies
 from shared_libs.service.callers import Caller
 from shared_libs.service.catalogue import Catalogue
 from shared_libs.service.database import ServiceDatabase
@@ -84,6 +85,7 @@ class Service:
         self.responses = KeptResponses(_shelf(self._database, settings))
         self.response_repeats: Repeats[KeptResponse] = Repeats()
         self.outcomes: Repeats[Shared[Outcome]] = Repeats()
+        self.bodies = Bodies()
         self.mcp = McpFace()
         self.draining = False
         self.drained_by: Deadline | None = None

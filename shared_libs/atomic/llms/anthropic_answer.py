@@ -13,9 +13,10 @@ from shared_libs.atomic.llms.anthropic_request import PROVIDER
 from shared_libs.atomic.llms.event_stream import Completeness
 from shared_libs.atomic.llms.faults import error_event, refused, says_error
 from shared_libs.atomic.llms.finish import finish_of, told
+from shared_libs.atomic.llms.given import beside
 from shared_libs.atomic.llms.lenient import objects_in, parsed
 from shared_libs.atomic.llms.payload import decode
-from shared_libs.atomic.llms.pieces import CALL_TYPES, SaidCall, Text
+from shared_libs.atomic.llms.pieces import CALL_FIELDS, CALL_TYPES, SaidCall, Text
 from shared_libs.atomic.nearly_json import object_in
 from shared_libs.atomic.types import LLMChunk, LLMResponse, Thinking, ToolCall, Usage
 
@@ -179,8 +180,7 @@ class AnthropicAnswer:
             raise error_event(payload, self._secrets)
         if event.type == "content_block_start" and event.content_block is not None:
             self.started = True
-            raw = None if event.content_block.kind in _READ else parsed(payload)["content_block"]
-            return self._open(event.index, event.content_block, raw)
+            return self._open(event.index, event.content_block, _raw(event.content_block, payload, "content_block"))
         if event.type == "message_start" and event.message is not None:
             self.started = True
             self._model = event.message.model or ""
@@ -204,8 +204,10 @@ class AnthropicAnswer:
         self._model = reply.model or ""
         self._count(reply.usage)
         blocks = [_Block(type="text", text=reply.content)] if isinstance(reply.content, str) else reply.content
-        raw = [None] * len(blocks) if all(b.kind in _READ for b in blocks) else objects_in(parsed(body)["content"])
-        new = [chunk for block, one in zip(blocks, raw, strict=True) for chunk in self._open(None, block, one)]
+        plain = all(block.kind in _READ - {"tool_use"} for block in blocks)
+        raw = [None] * len(blocks) if plain else objects_in(parsed(body)["content"])
+        told = [(block, _of_its_own(block, one)) for block, one in zip(blocks, raw, strict=True)]
+        new = [chunk for block, one in told for chunk in self._open(None, block, one)]
         self._stop(reply.stop_reason or "end_turn", reply.stop_details)
         self.started = self.ended = True
         return new
@@ -312,6 +314,16 @@ class AnthropicAnswer:
         for name in usage.__struct_fields__ if usage else ():
             if value := getattr(usage, name):
                 setattr(self._usage, name, value)
+
+
+def _raw(block: _Block, payload: bytes, name: str) -> dict[str, Any] | None:
+    """A block as it stands, where it has what only its server knows."""
+    return _of_its_own(block, parsed(payload)[name]) if block.kind not in _READ - {"tool_use"} else None
+
+
+def _of_its_own(block: _Block, raw: dict[str, Any] | None) -> dict[str, Any] | None:
+    known = block.kind in _READ and not beside(raw, CALL_FIELDS)
+    return None if known else raw
 
 
 def _json(value: Any) -> str:

@@ -106,9 +106,7 @@ class BaseLLMWrapper:
         price: Price | None = None,
         options: Mapping[str, Any] | None = None,
     ) -> None:
-        if not model:
-            raise MisuseError(f"{type(self).__name__} needs the name of a model")
-        self.model = model
+        self.model = self._checked_name(model)
         self.resilience = None if resilience is None else Resilience.of(resilience)
         self.fallbacks = _checked_fallbacks(fallbacks)
         self.price = price
@@ -117,6 +115,13 @@ class BaseLLMWrapper:
         self._chain: tuple[Resilience, list[tuple[BaseLLMWrapper, Resilience]]] | None = None
         self._limits_tokens = False
         self._is_open = False
+
+    @classmethod
+    def _checked_name(cls, model: Any) -> str:
+        """Take the name of a model, before anything is looked up by it."""
+        if not (isinstance(model, str) and model):
+            raise MisuseError(f"{cls.__name__} needs the name of a model, not {model!r:.100}")
+        return model
 
     def __repr__(self) -> str:
         told = [repr(self.model), *self._told()]

@@ -129,8 +129,11 @@ def redacted(text: str, secrets: Iterable[str]) -> str:
 
 def _said(status: int | None, reason: Reason, headers: Mapping[str, str], text: str) -> LLMError:
     wait_s = wait_told(headers, reason.wait_told)
+    clock = {"date": headers.get("date") or ""}  # the server's own
+    if wait_s is None and reason.headers:
+        wait_s = wait_told({**clock, **reason.headers})
     if wait_s is None and (status is None or status in _MAY_TELL_A_WAIT):
-        wait_s = wait_told({}, words=reason.text)
+        wait_s = wait_told(clock, words=reason.text)
     error = meaning_of(status, reason, wait_s).says(text, status)
     error.retry_after_s = wait_s
     if isinstance(error, BadRequest):

@@ -39,6 +39,7 @@ MAX_STALE = 1000
 _OURS = f"{__name__.rpartition('.')[0]}."
 """Where the adapters stand that obey their cancellation."""
 
+_VARIABLE = re.compile(r"\$\{?([A-Za-z_]\w*)\}?")
 _ENDPOINT = re.compile(
     r"/(chat/completions|completions|embeddings|responses|v1/messages|messages|api/chat|api/embed|rerank)/*$"
 )
@@ -99,8 +100,9 @@ class HttpLLM(BaseLLMWrapper):
         price: Price | None = None,
         options: Mapping[str, Any] | None = None,
     ) -> None:
+        model = self._checked_name(model)
         self.base_url = _checked(base_url or self._address_in_environment() or self.own_base_url)
-        self._api_key = api_key
+        self._api_key = _checked_key(api_key)
         self._opened: Connections | None = None
         self._stale: deque[str] = deque(maxlen=MAX_STALE)
         self._made_by = maker(self.base_url, model)
@@ -298,6 +300,14 @@ def _check_end(answer: Answer) -> None:
     """Refuse an answer that nothing says is whole."""
     if not answer.started or not (answer.ended or answer.complete):
         raise StreamInterrupted("the stream ended without its end marker")
+
+
+def _checked_key(api_key: str | None) -> str | None:
+    if api_key is not None and not isinstance(api_key, str):
+        raise MisuseError(f"api_key is a text, not a {type(api_key).__name__}")
+    if (found := _VARIABLE.fullmatch(api_key or "")) is not None:
+        raise MisuseError(f"api_key is the name of a variable, not its value; pass os.environ[{found[1]!r}]")
+    return api_key
 
 
 def _checked(base_url: str) -> str:

@@ -145,6 +145,9 @@ class _Completion(msgspec.Struct):
 _decoder = msgspec.json.Decoder(_Completion)
 _odd = attrgetter("error", "x_groq", "base_resp")
 _NOTHING_ODD = _odd(_Completion())
+_KNOWN = frozenset(_Message.__struct_fields__)
+_OPAQUE = (b"signature", b"encrypted", b"opaque", b"reasoning_id", b"reasoning_item", b"thought_", b"_thought")
+"""What is in the name of a field that is to go back, whoever invents it next."""
 _rare = attrgetter(*_THINKING, *_GOES_BACK, "refusal", "tool_call", "function_call")
 _NOTHING_RARE = _rare(_Message())
 """What an answer or a message seldom has, looked at in one step: nearly every event is but a piece of text."""
@@ -342,6 +345,8 @@ class OpenAIAnswer:
         if _rare(delta) == _NOTHING_RARE and (content is None or isinstance(content, str)):
             if content:
                 new.append(LLMChunk("text", self._text.add(content)))
+            if whole or not content:
+                self._keep_opaque(payload)
             if delta.tool_calls:
                 self._take_calls(delta.tool_calls, payload, whole=whole)
                 new.append(LLMChunk("text"))
@@ -349,15 +354,7 @@ class OpenAIAnswer:
             self._take_rare(delta, payload, new, whole=whole)
 
     def _take_rare(self, delta: _Message, payload: bytes, new: list[LLMChunk], *, whole: bool) -> None:
-        for name in _THINKING:
-            if thinking := words_in(getattr(delta, name)):
-                self._thinking_fields[name] = None
-                if not new:
-                    new.append(LLMChunk("thinking", self._thinking.add(thinking)))
-        thought = delta.thought_parts
-        if not new and not thought:
-            thought = next(filter(None, (words_in(getattr(delta, name)) for name in _THINKING_INSIDE)), "")
-        if thought:
+        if thought := self._thought(delta):
             new.append(LLMChunk("thinking", self._thinking.add(thought)))
         if text := delta.text:
             new.append(LLMChunk("text", self._text.add(text)))
@@ -365,12 +362,20 @@ class OpenAIAnswer:
             if (value := getattr(delta, name)) is not None:
                 self._fields[name] = merged(self._fields.get(name), value)
                 new.append(LLMChunk("text"))
+        self._keep_opaque(payload)
         if calls := delta.calls:
             self._take_calls(calls, payload, whole=whole)
             new.append(LLMChunk("text"))
         elif (function := delta.function_call) is not None:
             self._calls.add(0, "", function.tool, function.said)
             new.append(LLMChunk("text"))
+
+    def _thought(self, delta: _Message) -> str:
+        """The reasoning of a message, or of a piece of one; a server that has it under two names says it once."""
+        told = {name: thinking for name in _THINKING if (thinking := words_in(getattr(delta, name)))}
+        self._thinking_fields.update(dict.fromkeys(told))
+        inside = (words_in(getattr(delta, name)) for name in _THINKING_INSIDE)
+        return next(iter(told.values()), "") or delta.thought_parts or next(filter(None, inside), "")
 
     def _take_calls(self, pieces: list[_ToolCall], payload: bytes, *, whole: bool) -> None:
         raw: list[Any] | None = None
@@ -383,6 +388,13 @@ class OpenAIAnswer:
                     call.given |= beside(raw[position], CALL_FIELDS)
                     if more := beside(raw[position].get("function"), _FUNCTION_FIELDS):
                         call.given["function"] = more
+
+    def _keep_opaque(self, payload: bytes) -> None:
+        """Keep the fields that nobody knows, and whose names say that they are to go back."""
+        if any(map(payload.__contains__, _OPAQUE)):
+            for name, value in beside(_raw_message(payload), _KNOWN).items():
+                if any(map(name.encode().__contains__, _OPAQUE)):
+                    self._fields[name] = merged(self._fields.get(name), value)
 
     def _count(self, usage: SaidUsage) -> None:
         """Take the newest count that is one: some servers send zeros at the end."""
@@ -443,10 +455,17 @@ class OpenAIAnswer:
 
 def _raw_calls(payload: bytes) -> list[Any]:
     """The calls of an event as they stand, with the fields that only their server knows."""
+    found = _raw_message(payload).get("tool_calls")
+    return [] if found is None else objects_in(found)
+
+
+def _raw_message(payload: bytes) -> dict[str, Any]:
+    """The message of an event, or the piece of one, as it stands."""
     try:
         for choice in parsed(payload)["choices"]:
             if not choice.get("index"):
-                return objects_in((choice.get("delta") or choice.get("message"))["tool_calls"])
+                found = choice.get("delta") or choice.get("message")
+                return found if isinstance(found, dict) else {}
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
         pass
-    return []
+    return {}

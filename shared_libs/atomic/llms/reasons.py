@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import msgspec
@@ -48,7 +50,26 @@ _INSIDE = frozenset(
 )
 """The keys under which a further error, or more about this one, may stand."""
 _WAITS = frozenset(
-    {"retrydelay", "retry_delay", "retry_after", "retry_after_s", "retry_after_seconds", "retryafter", "retry-after"}
+    {
+        *(
+            "retrydelay",
+            "retry_delay",
+            "retry_after",
+            "retry_after_s",
+            "retry_after_seconds",
+            "retryafter",
+            "retry-after",
+        ),
+        *(
+            "retry_after_ms",
+            "reset_after",
+            "resets_in_seconds",
+            "resets_at",
+            "reset_at",
+            "wait_seconds",
+            "estimated_time",
+        ),
+    }
 )
 _STARTS_JSON = re.compile(r"[\[{]")
 _LABEL = re.compile(r"\s*(?:(?:data|error)\s*:\s*)?", re.IGNORECASE)
@@ -61,7 +82,7 @@ class Reason(NamedTuple):
 
     `codes` are in lower case; those of a list that is no HTTP's stand behind its name: `base_resp/1004`. `status` is
     the HTTP status that the body tells, the innermost. `field` is the field of the request it names, `wait_told` the
-    wait as it stands in the body.
+    wait as it stands in the body, `headers` those of a server behind this one.
     """
 
     text: str
@@ -69,6 +90,7 @@ class Reason(NamedTuple):
     status: int | None = None
     field: str = ""
     wait_told: str = ""
+    headers: Mapping[str, str] = MappingProxyType({})
 
 
 def read_reason(body: bytes) -> Reason:
@@ -94,6 +116,7 @@ class _Found:
         self._statuses: list[int] = []
         self._field = ""
         self._wait = ""
+        self._headers: dict[str, str] = {}
 
     def reason(self) -> Reason:
         # what only repeats a part of another text says nothing new
@@ -104,6 +127,7 @@ class _Found:
             self._statuses[-1] if self._statuses else None,
             self._field,
             self._wait,
+            self._headers,
         )
 
     def take(self, data: Any, depth: int = 0) -> None:
@@ -143,7 +167,9 @@ class _Found:
             if key in _CODES:
                 self._take_code(value)
             elif key in _WAITS:
-                self._wait = self._wait or _as_wait(value)
+                self._wait = self._wait or _as_wait(value, "ms" if key.endswith("_ms") else "")
+            elif key == "headers" and isinstance(value, dict):
+                self._headers |= {str(name).lower(): str(told) for name, told in value.items()}
         if isinstance(base := by_name.get("base_resp"), dict) and base.get("status_code"):
             self._codes.add(f"base_resp/{base['status_code']}")
         if isinstance(field := by_name.get("param"), str):
@@ -198,7 +224,7 @@ def _json_at(text: str, start: int) -> Any:
     return found or None
 
 
-def _as_wait(value: Any) -> str:
+def _as_wait(value: Any, unit: str) -> str:
     """A wait as a text: `2s`, a number of seconds, or Google's `{"seconds": 2, "nanos": 5}`."""
     if isinstance(value, dict):
         seconds, nanos = value.get("seconds", 0), value.get("nanos", 0)
@@ -208,4 +234,4 @@ def _as_wait(value: Any) -> str:
             return ""
     if isinstance(value, bool) or not isinstance(value, str | int | float):
         return ""
-    return str(value)
+    return f"{value}{unit}"

@@ -35,9 +35,20 @@ _NUMBER = re.compile(r"\d+(?:\.\d+)?")
 _TOLD = re.compile(
     r"(?:请在|请于|等待"
     r"|\b(?:again|retry(?:ing)?(?:[ _-]?after)?|wait(?:ing)?|available|resets?|expires?|refills?|cool(?:ing)? ?down"
+    r"|back off"
     r"|(?<!requests )(?<!tokens )(?<!calls )in)\b)[^.\d]{0,40}?(?=\d)",
     re.IGNORECASE,
 )
+_ONE = re.compile(r"\b(?:an?|one) (?=second|minute|hour|day)", re.IGNORECASE)
+_MOMENT = re.compile(
+    r"\b(?:at|until|on|after) (\d{4}-\d\d-\d\d[T ]\d\d:\d\d(?::\d\d(?:\.\d+)?)?) ?(Z|UTC|[+-]\d\d:?\d\d)"
+)
+"""A moment in words; one without a zone is anybody's guess."""
+_WAITS = (
+    *(("retry-after-ms", 1000.0), ("x-retry-after-ms", 1000.0), ("x-ms-retry-after-ms", 1000.0)),
+    *(("retry-after", 1.0), ("x-retry-after", 1.0), ("x-ratelimit-retry-after", 1.0)),
+)
+"""The headers that tell a wait, and how many of their units are a second."""
 _FIELD = re.compile(r"\b(remaining|reset|r|t)\s*=\s*(\d+)")
 """What the one header `RateLimit` of the IETF's draft holds, of its older and its newer form."""
 _RESET = re.compile(r"^(?P<before>[a-z-]*ratelimit)-(?P<what>.*-)?reset(?P<of>-.*)?$")
@@ -56,9 +67,13 @@ def wait_told(headers: Mapping[str, str], told: str = "", words: str = "") -> fl
     """
     found = retry_after_s(headers)
     if found is None and told:
-        found = duration_s(told)
+        found = _wait_of(told, headers.get("date"))
     if found is None and words:
+        words = _ONE.sub("1 ", words)
         found = next((s for told in _TOLD.finditer(words) if (s := _duration_at(words, told.end())) is not None), None)
+        if found is None and (moment := _MOMENT.search(words)) is not None:
+            zone = "Z" if moment[2] == "UTC" else moment[2]
+            found = _wait_of(f"{moment[1]}{zone}", headers.get("date"))
     if found is None:
         found = max(_resets(headers), default=None)
     return found
@@ -66,17 +81,20 @@ def wait_told(headers: Mapping[str, str], told: str = "", words: str = "") -> fl
 
 def retry_after_s(headers: Mapping[str, str]) -> float | None:
     """Seconds the provider asks to wait (`retry-after-ms`, `retry-after` as seconds or as a date), or None."""
-    for name, unit in (("retry-after-ms", 1000.0), ("retry-after", 1.0), ("x-retry-after", 1.0)):
-        value = headers.get(name)
-        if value is None:
-            continue
-        try:
-            seconds = _from_now(float(value) / unit, headers.get("date"))
-        except ValueError:
-            seconds = _until(value, headers.get("date"))
-        if math.isfinite(seconds) and seconds >= 0:
-            return seconds
-    return None
+    told = ((value, unit) for name, unit in _WAITS if (value := headers.get(name)) is not None)
+    waits = (_wait_of(value, headers.get("date"), unit) for value, unit in told)
+    return next((seconds for seconds in waits if seconds is not None), None)
+
+
+def _wait_of(told: str, date: str | None, unit: float = 1.0) -> float | None:
+    """Seconds of a wait told as a number, as a duration, as a date, or as a moment since 1970."""
+    try:
+        seconds = float(told) / unit
+    except ValueError:
+        found = duration_s(told)
+        seconds = _until(told, date) if found is None else found
+    seconds = _from_now(seconds, date)
+    return seconds if math.isfinite(seconds) and seconds >= 0 else None
 
 
 def duration_s(text: str) -> float | None:
@@ -107,7 +125,8 @@ def _unit(word: str) -> str:
 
 def _resets(headers: Mapping[str, str]) -> Iterator[float]:
     """The seconds to the moment at which each limit that is used up is filled again."""
-    known = {name.lower(): value for name, value in headers.items() if "ratelimit" in name.lower()}
+    named = ((name.lower().replace("rate-limit", "ratelimit"), value) for name, value in headers.items())
+    known = {name: value for name, value in named if "ratelimit" in name}
     fields = {name[:3]: float(value) for name, value in _FIELD.findall(known.get("ratelimit", ""))}
     reset = fields.get("res", fields.get("t"))
     if reset is not None and not fields.get("rem", fields.get("r", 0.0)):

@@ -67,7 +67,7 @@ class BaseTool:
 
         def execute(self, **arguments: Any) -> Any:
             """Do the work; every tool writes its own."""
-            raise NotImplementedError(f"tool {self.name} has no execute")
+            raise NotImplementedError
 
     _arguments: Arguments | None = None
     _spec: ToolSpec | None = None
@@ -275,6 +275,8 @@ class BaseTool:
     def _check_declarations(self) -> None:
         if not self.name:
             raise MisuseError(f"{type(self).__name__} has no name")
+        if getattr(self.execute, "__func__", None) is BaseTool.execute:
+            raise MisuseError(f"tool {self.name} has no execute; write one in {type(self).__name__}")
         for word, (fits, due) in _DECLARED.items():
             if not fits(getattr(self, word)):
                 raise MisuseError(f"{word} of tool {self.name} is {shown(getattr(self, word))}; it has to be {due}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from pathlib import Path
 from statistics import median
 from typing import Any, Unpack
@@ -105,11 +105,12 @@ class RunReader:
         rows = [row_of(each) for each in found[:limit]]
         return RunPage(rows, cursor_behind(found[limit - 1], order) if len(found) > limit else None)
 
-    async def async_get(self, run_id: str, team: str | None = None) -> RunRow | None:
+    async def async_get(self, run_id: str, team: str | None = None, *, brief: bool = False) -> RunRow | None:
         """
         Return a run with its result; None where there is none of this name (in this team).
 
-        Where a name was used again it is the newest run of it.
+        Where a name was used again it is the newest run of it. With `brief` the result is without what the events tell
+        anyway: its steps, attempts and state.
 
         Raises:
             RunStoreError: it cannot be read.
@@ -119,7 +120,7 @@ class RunReader:
         if found is None:
             return None
         last = await self._shelf.read(LAST_EVENT, {"id": found[0]})
-        result = msgspec.json.decode(last[0][0]).get("result") if last else None
+        result = _result_in(last[0][0], brief=brief) if last else None
         row = row_of(found)
         if result is None:
             return row
@@ -179,22 +180,20 @@ class RunReader:
 
         """
         async for events in self.follow_pages(run_id, after, team=team):
-            for event in events:
+            for event in map(msgspec.json.decode, events):
                 yield event
 
-    async def follow_pages(
-        self, run_id: str, after: int = -1, *, team: str | None = None
-    ) -> AsyncIterator[list[dict[str, Any]]]:
-        """As `follow`; yields as many events at once as there are, up to 1,000."""
+    async def follow_pages(self, run_id: str, after: int = -1, *, team: str | None = None) -> AsyncIterator[list[str]]:
+        """As `follow`; yields as many events at once as there are, up to 1,000, in the JSON in which they are kept."""
         while True:
             found = await self._found(run_id, team)
             if found is None:
                 raise MisuseError(f"there is no run {run_id!r} in {self._shelf.place}")
             ended = row_of(found).status != "running"  # looked at first: what comes between is read below
             news = self._listen(found[0])
-            while events := await self._numbered(EVENTS, found[0], after, 1000):
-                yield events
-                after = events[-1]["seq"]
+            while events := await self._rows(EVENTS, found[0], after, 1000):
+                yield [told for _, told in events]
+                after = events[-1][0]
             if ended:
                 return
             await news(LOOK_S)
@@ -246,8 +245,29 @@ class RunReader:
         return found[0] if found else None
 
     async def _numbered(self, statement: str, id: int, after: int, limit: int) -> list[dict[str, Any]]:
+        return [msgspec.json.decode(told) for _, told in await self._rows(statement, id, after, limit)]
+
+    async def _rows(self, statement: str, id: int, after: int, limit: int) -> list[Sequence[Any]]:
         values: Params = {"id": id, "after": after, "limit": limit}
-        return [msgspec.json.decode(told) for _, told in await self._shelf.read(statement, values)]
+        return await self._shelf.read(statement, values)
+
+
+_fields = msgspec.json.Decoder(dict[str, msgspec.Raw])
+
+
+def _result_in(event: str, *, brief: bool) -> dict[str, Any] | None:
+    """Read the result of a run in its last event; of 100,000 steps nothing is made where they are not wanted."""
+    if not brief:
+        whole: dict[str, Any] | None = msgspec.json.decode(event).get("result")
+        return whole
+    result = _fields.decode(event).get("result")
+    told = {} if result is None else brief_result(_fields.decode(result))
+    return {name: msgspec.json.decode(value) for name, value in told.items()} or None
+
+
+def brief_result(result: dict[str, Any]) -> dict[str, Any]:
+    """Return a result without what its run's events tell anyway: of 100,000 steps it is nearly all of it."""
+    return {name: value for name, value in result.items() if name not in ("steps", "attempts", "state")}
 
 
 def _shelf(url: str) -> Shelf:

@@ -30,11 +30,14 @@ MOST_BYTES = 64 << 20
 GATHER_S = 0.02
 """Seconds that a batch is gathered: a transaction for each event would cost more than all of them."""
 
+BEGIN_S = 0.1
+"""Seconds that what only begins something waits for what becomes of it: most of a short run is one transaction then."""
+
 BATCH = 500
 """Events of a batch at the most."""
 
 FIRST_WAIT_S = 0.5
-LONGEST_WAIT_S = 30.0
+LONGEST_WAIT_S = 5.0
 """The waits between two tries while the database is away; each is twice the one before."""
 
 TIDY_S = 3_600.0
@@ -67,11 +70,11 @@ class Writer:
         self._calls: deque[Callable[[], None]] = deque()
         self._thread: threading.Thread | None = None
         self._tidy_at = 0.0
-        self._busy = self._hurry = self._closing = False
+        self._busy = self._soon = self._hurry = self._closing = False
         self._desk.begin_anew()
 
-    def put(self, told: Told) -> None:
-        """Hand over an event; never waits."""
+    def put(self, told: Told, *, begins: bool = False) -> None:
+        """Hand over an event; never waits. One that only `begins` something may be written a little later."""
         size = len(told.event)
         with self._changed:
             if len(self._waiting) >= MOST_WAITING or self._bytes + size > MOST_BYTES:
@@ -79,7 +82,11 @@ class Writer:
                 return
             self._waiting.append((told, size))
             self._bytes += size
-            self._wake()
+            if begins or self._soon:
+                self._wake()
+            else:
+                self._soon = True
+                self._wake(gathering=True)
 
     def call(self, do: Callable[[], T]) -> Future[T]:
         """Have something done in the writer's thread, between two batches."""
@@ -113,12 +120,12 @@ class Writer:
             self._changed.notify_all()
             return self._changed.wait_for(lambda: self._thread is None, timeout_s)
 
-    def _wake(self) -> None:
+    def _wake(self, *, gathering: bool = False) -> None:
         if self._thread is None:
             self._closing = self._hurry = False
             self._thread = threading.Thread(target=self._work, name="factory-runs", daemon=True)
             self._thread.start()
-        elif not self._busy:
+        elif gathering or not self._busy:
             self._changed.notify_all()
 
     def _work(self) -> None:
@@ -149,9 +156,10 @@ class Writer:
             if self._closing and not self._waiting and not self._calls:
                 return None
             self._busy = True
-            if not self._calls:
-                self._changed.wait_for(lambda: self._hurry or self._calls or self._closing, GATHER_S)
+            self._changed.wait_for(lambda: self._soon or self._hurry or self._calls or self._closing, BEGIN_S)
+            self._changed.wait_for(lambda: self._hurry or self._calls or self._closing, GATHER_S if self._soon else 0)
             batch = [self._waiting.popleft() for _ in range(min(BATCH, len(self._waiting)))]
+            self._soon = bool(self._waiting)
             self._hurry = self._hurry and bool(self._waiting)
             return batch
 

@@ -9,6 +9,7 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from shared_libs.atomic.errors import MisuseError, RetrievalError, RetrievalUnavailable
+from shared_libs.atomic.loading import load
 from shared_libs.retrieval.filters import Where
 from shared_libs.retrieval.types import Space
 
@@ -124,6 +125,7 @@ class PostgresDatabase:
             RetrievalError: it refuses a statement.
 
         """
+        await load("asyncpg")
         import asyncpg
 
         try:

@@ -166,8 +166,10 @@ async def _width(connection: asyncpg.Connection[Any], space: Space) -> tuple[int
 
 
 async def _take_width(connection: asyncpg.Connection[Any], key: int, space: Space, width: int) -> None:
-    """Note the dimensions of a generation, or refuse others than its own."""
-    known = await connection.fetchval(
+    """Note the dimensions of a generation, or refuse others than its own; what is known is locked by no writer."""
+    query = "SELECT width FROM factory_generations WHERE collection = $1 AND generation = $2"
+    known = await connection.fetchval(query, key, space.generation)
+    known = known or await connection.fetchval(
         "INSERT INTO factory_generations (collection, generation, width) VALUES ($1, $2, $3) "
         "ON CONFLICT (collection, generation) "
         "DO UPDATE SET width = COALESCE(factory_generations.width, excluded.width) RETURNING width",

@@ -16,7 +16,7 @@ from shared_libs.retrieval.filters import Where
 from shared_libs.retrieval.ports import POOL, LexicalIndex
 from shared_libs.retrieval.stores.postgres_database import PostgresDatabase, collection_key, compiled, once
 from shared_libs.retrieval.types import Found, Space, Words
-from shared_libs.retrieval.words import MOST_COUNTED, Asked, terms
+from shared_libs.retrieval.words import MOST_COUNTED, Asked, leading, terms
 
 MOST_POSITIONS = 16_383
 """What a tsvector can number."""
@@ -70,7 +70,8 @@ class PostgresWords(LexicalIndex):
             wanted = asked.rarest(texts)
             if not wanted:
                 return []
-            values: list[Any] = [key, k, " | ".join(wanted)]
+            first = leading(wanted, texts)
+            values: list[Any] = [key, k, " | ".join(first)]
             parts = []
             for term in wanted:
                 values += [term, math.log(1 + MOST_COUNTED / texts[term])]
@@ -82,7 +83,11 @@ class PostgresWords(LexicalIndex):
                 f"WHERE collection = $1 AND words @@ {once('$3::text::tsquery')}{compiled(where, values)} "
                 "ORDER BY score DESC, id LIMIT $2"
             )
-            return [Found(row["id"], float(row["score"])) for row in await connection.fetch(query, *values)]
+            rows = await connection.fetch(query, *values)
+            if len(rows) < k and len(first) < len(wanted):
+                values[2] = " | ".join(wanted)
+                rows = await connection.fetch(query, *values)
+            return [Found(row["id"], float(row["score"])) for row in rows]
 
     async def _delete(self, space: Space, ids: list[str]) -> None:
         async with self._database.connection() as connection:

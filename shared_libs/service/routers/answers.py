@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Sequence
 from typing import Any
 
 import msgspec
 from starlette.responses import JSONResponse
 
 from shared_libs.atomic.events import AgentEvent, RunFinished
+from shared_libs.observability.runs.reader import brief_result
 from shared_libs.service.callers import Caller
 from shared_libs.service.endpoint import Call
 from shared_libs.service.live import LiveRun, outside_s
@@ -99,15 +100,13 @@ async def answer_with_events(call: Call, live: LiveRun, after: int = -1) -> None
     await stream.close()
 
 
-async def answer_with_record(call: Call, pages: AsyncIterator[list[dict[str, Any]]]) -> None:
-    """Tell what the store knows, and what it learns until the run's end; as much at once as there is."""
+async def answer_with_record(call: Call, pages: AsyncIterator[Sequence[str | bytes]]) -> None:
+    """Tell what the store knows, and what it learns until the run's end; as much at once as there is, as it is kept."""
     stream = call.events()
     brief = call.is_said("brief")
     async for events in pages:
         call.exchange.waited_s = asyncio.get_running_loop().time() - call.exchange.began_at
-        if brief and (result := events[-1].get("result")) is not None:
-            events[-1]["result"] = brief_result(result)
-        await stream.write(*(sse(event, event=event["type"], id=event["seq"]) for event in events))
+        await stream.write(*(_kept_sse(event, brief=brief) for event in events))
     await stream.close()
 
 
@@ -119,11 +118,6 @@ def streams(call: Call) -> bool:
 def in_background(call: Call) -> bool:
     """Whether the run is to go on while the client does something else; raises as `Call.is_said` does."""
     return call.is_said("background") or "respond-async" in call.headers.get("prefer", "").lower()
-
-
-def brief_result(result: dict[str, Any]) -> dict[str, Any]:
-    """Return a result without what its run's events tell anyway: of 100,000 steps it is nearly all of it."""
-    return {name: value for name, value in result.items() if name not in ("steps", "attempts", "state")}
 
 
 def no_such_run(run_id: str) -> Problem:
@@ -142,6 +136,28 @@ def _as_brief_sse(event: AgentEvent) -> bytes:
     told = msgspec.to_builtins(event)
     told["result"] = brief_result(told["result"])
     return sse(told, event=told["type"], id=event.seq)
+
+
+class _Head(msgspec.Struct):
+    """What of an event its line in a stream needs; what else it holds is not read."""
+
+    type: str
+    seq: int
+
+
+_head = msgspec.json.Decoder(_Head)
+_fields = msgspec.json.Decoder(dict[str, msgspec.Raw])
+
+
+def _kept_sse(event: str | bytes, *, brief: bool) -> bytes:
+    """Write an event that is JSON already."""
+    head = _head.decode(event)
+    told = event.encode() if isinstance(event, str) else event
+    if brief and head.type == "run_finished":
+        fields = _fields.decode(told)
+        result = encode(brief_result(_fields.decode(fields["result"])))
+        told = encode(fields | {"result": msgspec.Raw(result)})
+    return sse(told, event=head.type, id=head.seq)
 
 
 def session_of(caller: Caller, session_id: Any) -> str | None:

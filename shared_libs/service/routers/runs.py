@@ -16,7 +16,9 @@ from starlette.routing import Route
 
 from shared_libs.agents.question import read_question
 from shared_libs.atomic.amounts import is_amount
+from shared_libs.atomic.errors import MisuseError
 from shared_libs.durable import Submission
+from shared_libs.observability.runs.reader import brief_result
 from shared_libs.observability.runs.rows import RunRow
 from shared_libs.service.admission import Demand
 from shared_libs.service.callers import Caller
@@ -35,7 +37,6 @@ from shared_libs.service.routers.answers import (
     answer,
     answer_with_events,
     answer_with_record,
-    brief_result,
     check_fields,
     in_background,
     no_such_run,
@@ -45,6 +46,7 @@ from shared_libs.service.routers.answers import (
 )
 from shared_libs.service.routers.decisions import DECIDE_DOC, cancel_paused, decide
 from shared_libs.service.state import Service
+from shared_libs.service.streams import encode
 
 router = APIRouter(prefix="/v1/runs", tags=["runs"], default_response_class=Json)
 
@@ -169,11 +171,12 @@ async def events(call: Call) -> None:
         return
     if await call.service.queue.job(run_id, call.caller.team) is not None:
         told = call.service.queue.following.follow(run_id, after=max(after, 0))
-        await answer_with_record(call, ([event] async for event in told))
+        await answer_with_record(call, ([encode(event)] async for event in told))
         return
-    if await call.service.store.async_get(run_id, call.caller.team) is None:
-        raise no_such_run(run_id)
-    await answer_with_record(call, call.service.store.follow_pages(run_id, after, team=call.caller.team))
+    try:
+        await answer_with_record(call, call.service.store.follow_pages(run_id, after, team=call.caller.team))
+    except MisuseError:
+        raise no_such_run(run_id) from None
 
 
 @router.get("")
@@ -202,9 +205,9 @@ async def get_run(
     With `brief` the result is without steps and attempts, which the events tell.
     """
     service = _service(request)
-    row = await _found(service, run_id, caller)
+    row = await _found(service, run_id, caller, brief=brief)
     told = _shown(row, caller) | {"usual": await service.store.async_usual(row)}
-    if brief and told["result"] is not None:
+    if brief and told["result"] is not None:  # of a durable run the queue gives the whole
         told["result"] = brief_result(told["result"])
     return Json(told)
 
@@ -272,15 +275,15 @@ async def _answer_from_store(call: Call, row: RunRow) -> None:
     await call.reply(ended.result)
 
 
-async def _found(service: Service, run_id: str, caller: Caller) -> RunRow:
-    row = await service.store.async_get(run_id, caller.team)
+async def _found(service: Service, run_id: str, caller: Caller, *, brief: bool = False) -> RunRow:
+    row = await service.store.async_get(run_id, caller.team, brief=brief)
     if row is None or row.source == "worker":
         job = await service.queue.job(run_id, caller.team)
         if job is not None:
             return row_of(job, row)
     if service.runs.get(run_id, caller.team) is not None and (row is None or row.status == "running"):
         await service.store.flush()
-        row = await service.store.async_get(run_id, caller.team)
+        row = await service.store.async_get(run_id, caller.team, brief=brief)
     if row is None:
         raise no_such_run(run_id)
     return row

@@ -123,6 +123,14 @@ def a_service():
     async def model():
         return await one().async_run("1 + 2?")
 
+    @app.get("/picked", response_model=AgentResult, response_model_include={"answer", "error", "usage"})
+    async def picked():
+        return await one().async_run("1 + 2?")
+
+    @app.get("/short", response_model=AgentResult, response_model_exclude={"steps"}, response_model_exclude_none=True)
+    async def short():
+        return await one().async_run("1 + 2?")
+
     @app.get("/inside")
     async def inside():
         return {"result": await one().async_run("1 + 2?")}
@@ -146,6 +154,10 @@ def test_a_fastapi_route_returns_it_however_it_is_written():
             told = client.get(f"/{route}")
             assert told.status_code == 200
             assert AgentResult.from_dict(told.json()).answer == "3"
+        assert client.get("/picked").json().keys() == {"answer", "error", "usage"}
+        left = client.get("/short").json()
+        assert left["answer"] == "3"
+        assert not {"steps", "error"} & left.keys()
         assert client.get("/inside").json()["result"]["answer"] == "3"
         names = set(client.get("/openapi.json").json()["components"]["schemas"])
         assert {"AgentResult", "Step", "Action", "Message", "RunFinished"} <= names

@@ -73,6 +73,26 @@ def test_what_is_no_policy_is_refused_at_once(given, why):
         OpenAILLM("m", **given)
 
 
+@pytest.mark.parametrize(
+    ("given", "why"),
+    [
+        ({"model": None}, "needs the name of a model, not None"),
+        ({"model": b"m"}, "needs the name of a model, not b'm'"),
+        ({"model": "m", "api_key": b"k"}, "api_key is a text, not a bytes"),
+        ({"model": "m", "api_key": "$OPENAI_API_KEY"}, r"pass os.environ\['OPENAI_API_KEY'\]"),
+        ({"model": "m", "api_key": "${KEY}"}, r"pass os.environ\['KEY'\]"),
+    ],
+)
+def test_what_is_no_name_and_no_key_is_refused_at_once(given, why):
+    with pytest.raises(MisuseError, match=why):
+        OpenAILLM(**given)
+
+
+def test_an_agent_has_a_name():
+    with pytest.raises(MisuseError, match="name is a text that is not empty"):
+        ReActAgent(ScriptedLLM([]), name=None)
+
+
 class City(pydantic.BaseModel):
     name: str
 

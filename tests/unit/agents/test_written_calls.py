@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-import pytest
+from pathlib import Path
 
+import pytest
+import yaml
+
+from shared_libs.agents import prompts
+from shared_libs.agents.protocol import NativeProtocol, TextProtocol
 from shared_libs.agents.reasoning import MARKS, Opening, part
 from shared_libs.agents.written_calls import MAX_CHARS, may_be_calls, tool_named, written_calls
-from shared_libs.atomic.types import ToolSpec
+from shared_libs.atomic.types import LLMResponse, ToolSpec
 
 TOOLS = [
     ToolSpec(
@@ -56,6 +61,61 @@ def test_a_name_means_one_tool_or_none():
     assert tool_named("weather", TOOLS) is None
 
 
+def schema(**kinds):
+    return {"type": "object", "properties": {name: {"type": kind} for name, kind in kinds.items()}}
+
+
+OFFERED = [
+    ToolSpec("get_weather", "", schema(city="string") | {"required": ["city"]}),
+    ToolSpec("get_time", "", schema(tz="string")),
+    ToolSpec("search", "", schema(query="string", k="integer", tags="array", deep="boolean")),
+    ToolSpec("now", "", schema()),
+]
+PROTOCOLS = {"native": NativeProtocol(), "text": TextProtocol()}
+
+
+def written():
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    file = Path(__file__).parents[2] / "wire_words" / "written.yaml"
+    rows = yaml.load(file.read_text("utf-8"), loader)
+    return [pytest.param(row, id=f"{row.get('protocol', 'native')}-{at}") for at, row in enumerate(rows)]
+
+
+@pytest.mark.promise("written-read")
+@pytest.mark.parametrize("row", written())
+def test_turns_are_read_as_what_they_are(row):
+    protocol, calls = PROTOCOLS[row.get("protocol", "native")], row.get("calls", [])
+    wrong = []
+    for text in row["texts"]:
+        turn = protocol.read(LLMResponse(text=text), OFFERED)
+        read = [[call.name, call.input] for call in turn.calls]
+        answer = None if calls else row.get("answer", text)
+        if read != calls or turn.answer != answer:
+            wrong.append((text, read, turn.answer))
+    assert wrong == []
+
+
+@pytest.mark.promise("written-read")
+@pytest.mark.parametrize("protocol", PROTOCOLS.values(), ids=PROTOCOLS)
+def test_a_call_that_breaks_off_is_no_answer_and_the_model_is_told(protocol):
+    for text in (
+        '<tool_call>\n{"name": "get_weather", "arguments": {"city": "Par',
+        "<tool_call><function=get_weather><parameter=city>Par",
+        '[TOOL_CALLS][{"name": "get_weather", "arguments": {"ci',
+        '<|channel|>commentary to=functions.get_weather<|message|>{"city": "Pa',
+    ):
+        turn = protocol.read(LLMResponse(text=text), OFFERED)
+        assert (turn.calls, turn.answer, turn.problem) == ((), None, prompts.BROKEN_CALL)
+
+
+@pytest.mark.promise("written-read")
+def test_what_stands_below_an_action_and_is_no_input_is_told_and_not_dropped():
+    (call,) = TextProtocol().read(LLMResponse(text="Action: get_time\nI will wait for it."), OFFERED).calls
+    assert (call.name, call.malformed) == ("get_time", "I will wait for it.")
+    (call,) = TextProtocol().read(LLMResponse(text="Action: now\nI will wait for it."), OFFERED).calls
+    assert (call.name, call.arguments) == ("now", {})
+
+
 @pytest.mark.promise("work-bounded")
 @pytest.mark.parametrize(
     "piece",
@@ -85,6 +145,11 @@ def test_a_name_means_one_tool_or_none():
             "<x:invoke name=",
             "<function_calls>get_time(",
             ">>>get_weather\n{",
+            "<get_weather>",
+            "get_weather\n<arg_key>",
+            "<|tool_call>call:get_weather{city:",
+            '<tool_call>{"name": "get_weather", "arguments": {}',
+            "<tool_call>get_time(",
         ),
     ],
 )

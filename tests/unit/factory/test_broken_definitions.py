@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from shared_libs.atomic import ConfigError
+from shared_libs.atomic import ConfigError, MisuseError
 from shared_libs.factory import check_file, load_agent
 from shared_libs.factory.registry import LLMS, MEMORIES, TOOLS
 from shared_libs.factory.spec import MemorySpec
@@ -258,6 +258,12 @@ def test_a_file_of_another_kind_is_told_as_what_it_is_and_not_key_by_key(name, t
         load_agent(path)
     assert len(caught.value.problems) == 1
     assert caught.value.problems[0].startswith(f"{path}:1:1: no definition of an agent, but {kind}")
+
+
+@pytest.mark.parametrize("given", [{"name": "a"}, None])
+def test_data_in_the_place_of_a_path_is_told(given):
+    with pytest.raises(MisuseError, match="agent_from_dict takes data"):
+        load_agent(given)
 
 
 def test_what_a_merge_key_would_bring_is_not_missed(write):

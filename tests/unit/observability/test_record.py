@@ -213,9 +213,11 @@ def test_the_runs_of_yesterday_are_still_there(tmp_path, answered, partial):
     assert sum(isinstance(event, RunFinished) for event in read_record(path)) == 3
 
 
-def test_behind_a_line_that_was_cut_off_the_next_one_begins_on_its_own(tmp_path, answered):
+@pytest.mark.parametrize("before", [0, 1])
+def test_behind_a_line_that_was_cut_off_the_next_one_begins_on_its_own(tmp_path, answered, before):
     path = tmp_path / "runs.jsonl"
-    recorded(path, *answered)
+    for _ in range(before):
+        recorded(path, *answered)
     with path.open("ab") as file:
         file.write(b'{"type":"tool_started","run_id":"r","se')
     notes = []
@@ -223,9 +225,20 @@ def test_behind_a_line_that_was_cut_off_the_next_one_begins_on_its_own(tmp_path,
         for event in answered:
             recorder(event)
     back = read_record(path, on_note=notes.append)
-    assert sum(isinstance(event, RunFinished) for event in back) == 2
+    assert sum(isinstance(event, RunFinished) for event in back) == before + 1
     assert len(notes) == 1
     assert "cut off" in notes[0]
+
+
+def test_what_comes_after_the_end_is_recorded_too(tmp_path, answered):
+    path = tmp_path / "runs.jsonl"
+    recorder = RunRecorder(path)
+    for _ in range(2):
+        for event in answered:
+            recorder(event)
+        recorder.close()
+        recorder.close()
+    assert sum(isinstance(event, RunFinished) for event in read_record(path)) == 2
 
 
 AT_EXIT = """

@@ -36,6 +36,26 @@ def test_folders_are_walked_in_order_without_what_is_hidden(tmp_path):
         list(find_files([tmp_path / "none"]))
 
 
+@pytest.mark.promise("retrieval-inert")
+def test_a_link_that_leads_out_of_its_folder_is_told_and_not_read(tmp_path):
+    written(tmp_path, docs__a_dot_md="# One", docs__sub__b_dot_txt="Two", secret_dot_txt="root:x:0:0")
+    docs = tmp_path / "docs"
+    (docs / "leads.txt").symlink_to(tmp_path / "secret.txt")
+    (docs / "sub" / "within.md").symlink_to(docs / "a.md")
+    (docs / "loop").symlink_to(docs)
+    found = {file.path.name: file for file in find_files([docs])}
+    assert found["within.md"].load().text == "# One"
+    with pytest.raises(MisuseError, match="outside of the folder"):
+        found.pop("leads.txt").load()
+    assert len(found) == 3
+    (named,) = find_files([docs / "leads.txt"])
+    assert named.load().text == "root:x:0:0"
+    other = tmp_path / "by_link"
+    other.symlink_to(docs)
+    assert {file.path.name for file in find_files([other])} >= {"a.md", "b.txt"}
+    assert next(iter(find_files([other]))).load()
+
+
 def test_a_name_of_another_encoding_is_shown(tmp_path):
     Path(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9.txt")).write_text("Coffee.")
     (found,) = find_files([tmp_path])

@@ -24,6 +24,7 @@ from shared_libs.retrieval.stores.sqlite_documents import SqliteDocuments
 from shared_libs.retrieval.stores.sqlite_vectors import SqliteVectors
 from shared_libs.retrieval.stores.sqlite_words import SqliteWords
 from shared_libs.retrieval.types import Found, Point, Space, Words
+from shared_libs.retrieval.words import ENOUGH
 from tests.qdrant_server import ASKED, INDEXES, application
 from tests.support import run
 
@@ -281,6 +282,9 @@ TEXTS = [
     Words("vi", "Nhân viên có 25 ngày nghỉ phép mỗi năm.", {"lang": "vi", "n": 3}),
     Words("pt", "O funcionário tem 25 dias de férias por ano; não esqueça de avisar.", {"lang": "pt", "n": 4}),
     Words("none", "The quick brown fox.", {"lang": "en", "n": 5}),
+    Words("hi", "कर्मचारियों को वार्षिक अवकाश मिलता है।", {}),
+    Words("he", "כל עובד זכאי לחופש; חוּפשָׁה בתשלום.", {}),
+    Words("de", "Jeder hat dreißig Urlaubstage im Jahr.", {}),
 ]
 
 
@@ -295,6 +299,9 @@ TEXTS = [
         ("ferias do funcionario", "pt"),
         ("férias", "pt"),
         ("MANAGERS", "en"),
+        ("वार्षिक अवकाश", "hi"),
+        ("חופשה", "he"),
+        ("Urlaubstage", "de"),
     ],
 )
 def test_words_are_found_in_every_language(words, asked, first):
@@ -333,6 +340,22 @@ def test_words_are_filtered_deleted_and_written_over(words):
         assert await words.async_search(THEIRS, every, 9) == []
         await words.async_drop(OURS)
         assert await words.async_search(OURS, every, 9) == []
+
+    run(main())
+
+
+@pytest.mark.promise("retrieval-filter")
+@pytest.mark.xdist_group("postgres-retrieval")
+def test_looking_among_the_rarest_terms_first_loses_no_hit(request):
+    words = on_postgres(request).words
+    texts = [Words(f"r{at}", "scarce plenty", {"kind": "both"}) for at in range(ENOUGH)]
+    texts += [Words(f"p{at}", "plenty of it", {"kind": "one"}) for at in range(20)]
+
+    async def main():
+        await both_made(open_stores(request.getfixturevalue("postgres_url")).documents)
+        await words.async_upsert(OURS, texts)
+        assert {row.id[0] for row in await words.async_search(OURS, "plenty, scarce", 50)} == {"r"}
+        assert len(await words.async_search(OURS, "plenty, scarce", 10, read_filter({"kind": "one"}))) == 10
 
     run(main())
 
@@ -385,6 +408,42 @@ def test_a_store_that_misbehaves_is_an_error_of_one_kind(answer):
             await FakeVectors(answer).async_search(OURS, unit(1)[0], 3)
 
     run(main())
+
+
+class Slow(VectorStore):
+    async def _upsert(self, space, points):
+        await asyncio.sleep(100)
+
+    async def _search(self, space, vector, k, where):
+        await asyncio.sleep(11)
+
+
+def test_a_write_may_take_longer_than_anybody_waits_for_an_answer():
+    async def main():
+        await Slow().async_upsert(OURS, points(unit(1)))
+        with pytest.raises(RetrievalUnavailable, match="within 10 s"):
+            await Slow().async_search(OURS, unit(1)[0], 1)
+
+    run(main())
+
+
+@pytest.mark.xdist_group("postgres-retrieval")
+def test_writers_of_one_collection_do_not_wait_for_each_other(request):
+    vectors = on_postgres(request).vectors
+    url = request.getfixturevalue("postgres_url")
+
+    async def main():
+        await both_made(open_stores(url).documents)
+        await vectors.async_upsert(OURS, points(unit(1)))
+        other = await pytest.importorskip("asyncpg").connect(url)
+        async with other.transaction():
+            await other.execute("SELECT * FROM factory_generations FOR UPDATE")
+            async with asyncio.timeout(20):
+                await vectors.async_upsert(OURS, points(unit(2)))
+        await other.close()
+        assert await vectors.async_count(OURS) == 2
+
+    asyncio.run(main())
 
 
 def test_a_public_method_cannot_be_overridden():

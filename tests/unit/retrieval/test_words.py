@@ -122,6 +122,10 @@ def test_branches_are_weighed_and_a_missing_one_drops_out():
     assert [row.id for row in stretched({"dense": dense, "lexical": []})] == ["a", "b", "c"]
     assert stretched({"dense": [], "lexical": []}) == []
     assert [row.id for row in stretched({"dense": [Found("b", 1), Found("a", 1)]})] == ["a", "b"]
+    assert [row.id for row in stretched({"dense": [Found("x", 0.0), Found("y", 0.0)], "lexical": lexical})] == [
+        "c",
+        "b",
+    ]
 
 
 def test_the_second_of_two_hits_by_words_is_worth_what_it_shares():

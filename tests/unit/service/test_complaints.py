@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from shared_libs.service.bodies import OFF_LOOP_BYTES, decode_json
+from shared_libs.service.bodies import OFF_LOOP_BYTES, Bodies
 from shared_libs.service.key_format import Key
 from shared_libs.service.key_rows import KeyRow
 from shared_libs.service.key_store import key_store
@@ -169,21 +169,26 @@ def test_no_route_that_costs_a_models_time_escapes_a_limit(tmp_path):
 
 
 @pytest.mark.promise("serve-bounded")
-def test_the_loop_turns_while_a_large_body_is_read():
-    """It waits for the one thread there is, which is held; the loop does not."""
-    gate = threading.Event()
+def test_the_loop_turns_while_large_bodies_are_read_one_after_the_other():
+    """Each waits for a thread, which is held; the loop does not, and no second one is begun beside it."""
+    gate, begun = threading.Event(), []
+
+    class Held(ThreadPoolExecutor):
+        def submit(self, call, /, *given):
+            begun.append(call)
+            return super().submit(lambda: (gate.wait(10), call(*given))[1])
 
     async def main():
-        loop = asyncio.get_running_loop()
-        loop.set_default_executor(ThreadPoolExecutor(1))
-        held = loop.run_in_executor(None, gate.wait, 10)
-        reading = asyncio.create_task(decode_json(b'{"text": "' + b"x" * OFF_LOOP_BYTES + b'"}'))
+        asyncio.get_running_loop().set_default_executor(Held(2))
+        bodies, large = Bodies(), b'{"text": "' + b"x" * OFF_LOOP_BYTES + b'"}'
+        reading = [asyncio.create_task(bodies.decoded(large)) for _ in range(2)]
         for _ in range(10):
             await asyncio.sleep(0)
-        assert not reading.done()
+        assert await bodies.decoded(b"{}") == {}
+        assert (len(begun), [each.done() for each in reading]) == (1, [False, False])
         gate.set()
-        assert len((await reading)["text"]) == OFF_LOOP_BYTES
-        await held
+        assert [len(each["text"]) for each in await asyncio.gather(*reading)] == [OFF_LOOP_BYTES] * 2
+        assert len(begun) == 2
 
     run(main())
 

@@ -109,7 +109,7 @@ def test_a_worker_that_dies_costs_the_client_no_answer(folder):
                 },
             ]
             same = {"run_id": claim.run_id, "at_s": 0.1}
-            await dead.keep(claim, None, [(n, json.dumps(e | same | {"seq": n})) for n, e in enumerate(seen, 1)])
+            await dead.keep(claim, (), [(n, json.dumps(e | same | {"seq": n})) for n, e in enumerate(seen, 1)])
             entry = served.service.catalogue.find(_anyone(), "kept", kind="agent")
             return begun, await _followed(served, entry, claim.run_id)
 

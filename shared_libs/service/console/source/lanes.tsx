@@ -227,6 +227,7 @@ function Grid({ rows, story, scale, now, chosen, choose, open, unfold }: GridPro
     const to = Math.min(Math.max(index, 0), rows.length - 1);
     const wanted = rows.at(to);
     if (!wanted) return;
+    place.current = to; // or all rows would be looked through for it
     choose(wanted.lane);
     const element = box.current!;
     const head = element.querySelector<HTMLElement>(".axis")!.offsetHeight;
@@ -283,7 +284,7 @@ function Grid({ rows, story, scale, now, chosen, choose, open, unfold }: GridPro
             scale={scale}
             now={now}
             chosen={index === at}
-            choose={choose}
+            choose={() => move(index)}
             open={open}
             unfold={unfold}
           />
@@ -313,7 +314,7 @@ interface RowProps {
   scale: Axis;
   now: number;
   chosen: boolean;
-  choose: (lane: Lane) => void;
+  choose: () => void;
   open: Set<string>;
   unfold: (place: Place, wanted: boolean) => void;
 }
@@ -334,7 +335,7 @@ function Row({ index, place, scale, now, chosen, choose, open: unfolded, unfold 
       aria-rowindex={index + 2}
       aria-selected={chosen}
       style={{ top: `${index * ROW}px` }}
-      onClick={() => choose(lane)}
+      onClick={choose}
     >
       <span class="name" role="gridcell">
         {child && (

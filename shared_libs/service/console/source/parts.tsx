@@ -3,7 +3,7 @@
 import type { ComponentChildren } from "preact";
 import { useMemo, useState } from "preact/hooks";
 import type { Part } from "./types";
-import { seconds } from "./words";
+import { brief, clock, seconds } from "./words";
 
 const FOLDED = 8000;
 const MOST_SHOWN = 200_000;
@@ -16,7 +16,7 @@ export function Trouble({ text }: { text: string }) {
   );
 }
 
-export function Badge({ status, why }: { status: string; why?: string }) {
+export function Badge({ status, why }: { status: string; why?: string | undefined }) {
   const more = why && status === "partial" ? ` · ${why.replaceAll("_", " ")}` : "";
   return <span class={`badge ${status}`}>{status + more}</span>;
 }
@@ -56,13 +56,7 @@ export function Content({ text }: { text: string }) {
     <>
       <div class="wide" tabIndex={0} role="group" aria-label="Rows">
         <table class="plain">
-          <thead>
-            <tr>
-              {columns.map((name) => (
-                <th scope="col">{cell(name)}</th>
-              ))}
-            </tr>
-          </thead>
+          <Head columns={columns.map(cell)} />
           <tbody>
             {rows.slice(0, MOST_ROWS).map((row) => (
               <tr>
@@ -96,6 +90,62 @@ function tableOf(text: string): { columns: unknown[]; rows: unknown[][]; [more: 
 
 function cell(value: unknown): string {
   return value == null ? "" : (typeof value === "string" ? value : JSON.stringify(value)).slice(0, 1000);
+}
+
+/** The head of a table; of a column in brackets the cells are numbers. */
+export function Head({ columns }: { columns: (string | [number: string])[] }) {
+  return (
+    <thead>
+      <tr>
+        {columns.map((name) => (
+          <th scope="col" class={typeof name === "string" ? undefined : "number"}>{name}</th>
+        ))}
+      </tr>
+    </thead>
+  );
+}
+
+/** A run in a list. */
+export interface RunLine {
+  id: string;
+  href: string;
+  began: string;
+  status: string;
+  why?: string | undefined;
+  question: string;
+  rehearsal: boolean;
+  agent: string;
+  took: number | null;
+  longest: string;
+  /** Where it is known of none, there is no column. */
+  cost?: string;
+}
+
+export function RunTable({ lines }: { lines: RunLine[] }) {
+  const costs = lines.some((line) => line.cost !== undefined);
+  return (
+    <table class="runs">
+      <Head columns={["Began", "Status", "Question", "Agent", ["Took"], "Longest", ...(costs ? [["Cost"] as [string]] : [])]} />
+      <tbody>
+        {lines.map((line) => (
+          <tr key={line.id}>
+            <td class="when">{clock(line.began)}</td>
+            <td>
+              <Badge status={line.status} why={line.why} />
+            </td>
+            <td class="question">
+              <a href={line.href}>{brief(line.question, 160) || line.id}</a>
+              {line.rehearsal && <small> rehearsal</small>}
+            </td>
+            <td>{line.agent}</td>
+            <td class="number">{seconds(line.took)}</td>
+            <td class="longest">{line.longest}</td>
+            {costs && <td class="number">{line.cost}</td>}
+          </tr>
+        ))}
+      </tbody>
+    </table>
+  );
 }
 
 export function CopyButton({ text, children }: { text: () => string; children: ComponentChildren }) {

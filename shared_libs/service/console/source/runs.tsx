@@ -2,9 +2,9 @@
 
 import { useCallback, useEffect, useRef, useState } from "preact/hooks";
 import { ask, query } from "./api";
-import { Badge, Trouble } from "./parts";
+import { RunTable, Trouble } from "./parts";
 import type { Agent, Page, Run } from "./types";
-import { brief, clock, money, seconds } from "./words";
+import { money, seconds } from "./words";
 
 const STATUSES = ["running", "answered", "partial", "failed", "cancelled", "paused", "unfinished"];
 const SINCE: [label: string, hours: number][] = [
@@ -132,36 +132,20 @@ function Choice(props: { label: string; value: string; options: [label: string, 
 function Table({ runs }: { runs: Run[] }) {
   if (!runs.length) return <p class="empty">No run is like this.</p>;
   return (
-    <table class="runs">
-      <thead>
-        <tr>
-          <th scope="col">Began</th>
-          <th scope="col">Status</th>
-          <th scope="col">Question</th>
-          <th scope="col">Agent</th>
-          <th scope="col" class="number">Took</th>
-          <th scope="col">Longest</th>
-          <th scope="col" class="number">Cost</th>
-        </tr>
-      </thead>
-      <tbody>
-        {runs.map((run) => (
-          <tr key={run.run_id}>
-            <td class="when">{clock(run.started_at)}</td>
-            <td>
-              <Badge status={run.status} why={run.stop_reason} />
-            </td>
-            <td class="question">
-              <a href={`#/runs/${encodeURIComponent(run.run_id)}`}>{brief(run.question, 160) || run.run_id}</a>
-              {run.rehearsal && <small> rehearsal</small>}
-            </td>
-            <td>{run.agent}</td>
-            <td class="number">{seconds(run.elapsed_s)}</td>
-            <td class="longest">{run.longest && `${run.longest} ${seconds(run.longest_s)}`}</td>
-            <td class="number">{money(run.cost_usd)}</td>
-          </tr>
-        ))}
-      </tbody>
-    </table>
+    <RunTable
+      lines={runs.map((run) => ({
+        id: run.run_id,
+        href: `#/runs/${encodeURIComponent(run.run_id)}`,
+        began: run.started_at,
+        status: run.status,
+        why: run.stop_reason,
+        question: run.question,
+        rehearsal: run.rehearsal,
+        agent: run.agent,
+        took: run.elapsed_s,
+        longest: run.longest && `${run.longest} ${seconds(run.longest_s)}`,
+        cost: money(run.cost_usd),
+      }))}
+    />
   );
 }

@@ -2,7 +2,7 @@
 
 import { useEffect, useState } from "preact/hooks";
 import { ask } from "./api";
-import { Badge, Trouble } from "./parts";
+import { Badge, Head, Trouble } from "./parts";
 import { counted, seconds } from "./words";
 
 const LOOK_MS = 2000;
@@ -164,15 +164,7 @@ function Models({ models }: { models: Model[] }) {
       <h2 id="models">Models</h2>
       <div class="wide" tabIndex={0} role="group" aria-label="Table of models">
         <table class="plain">
-          <thead>
-            <tr>
-              <th scope="col">Model</th>
-              <th scope="col">Breaker</th>
-              <th scope="col" class="number">95 % within</th>
-              <th scope="col">Our limit</th>
-              <th scope="col">Used by</th>
-            </tr>
-          </thead>
+          <Head columns={["Model", "Breaker", ["95 % within"], "Our limit", "Used by"]} />
           <tbody>
             {models.map((model) => (
               <tr>
@@ -212,15 +204,7 @@ function Keys({ keys, more }: { keys: Key[]; more: boolean }) {
   return (
     <div class="wide" tabIndex={0} role="group" aria-label="Table of keys">
       <table class="plain">
-        <thead>
-          <tr>
-            <th scope="col">Key</th>
-            <th scope="col">Team</th>
-            <th scope="col">May</th>
-            <th scope="col">Left of its limits</th>
-            <th scope="col">Valid</th>
-          </tr>
-        </thead>
+        <Head columns={["Key", "Team", "May", "Left of its limits", "Valid"]} />
         <tbody>
           {keys.map((key) => (
             <tr>

@@ -3,12 +3,12 @@
 import { render } from "preact";
 import { useEffect, useState } from "preact/hooks";
 import { breathe } from "./api";
-import { Badge, partName } from "./parts";
+import { partName, RunTable } from "./parts";
 import { Requests } from "./requests";
 import { Story } from "./story";
 import type { Asked, RunEvent, Spent } from "./types";
 import { RunView, statusOf } from "./view";
-import { brief, clock, seconds } from "./words";
+import { seconds } from "./words";
 
 interface Kept {
   story: Story;
@@ -73,35 +73,20 @@ function Index({ runs }: { runs: [string, Kept][] }) {
   return (
     <>
       <h1>{runs.length.toLocaleString("en")} runs</h1>
-      <table class="runs">
-        <thead>
-          <tr>
-            <th scope="col">Began</th>
-            <th scope="col">Status</th>
-            <th scope="col">Question</th>
-            <th scope="col">Agent</th>
-            <th scope="col" class="number">Took</th>
-            <th scope="col">Longest</th>
-          </tr>
-        </thead>
-        <tbody>
-          {runs.slice(0, MOST_LISTED).map(([id, { story, spent }]) => (
-            <tr key={id}>
-              <td class="when">{clock(story.startedAt)}</td>
-              <td>
-                <Badge status={statusOf(story, undefined)} why={story.result?.stop_reason} />
-              </td>
-              <td class="question">
-                <a href={`#${encodeURIComponent(id)}`}>{brief(story.question, 160) || id}</a>
-                {story.rehearsal && <small> rehearsal</small>}
-              </td>
-              <td>{story.agent}</td>
-              <td class="number">{seconds(story.now)}</td>
-              <td class="longest">{spent?.parts[0] && `${partName(spent.parts[0])} ${seconds(spent.parts[0].seconds)}`}</td>
-            </tr>
-          ))}
-        </tbody>
-      </table>
+      <RunTable
+        lines={runs.slice(0, MOST_LISTED).map(([id, { story, spent }]) => ({
+          id,
+          href: `#${encodeURIComponent(id)}`,
+          began: story.startedAt,
+          status: statusOf(story, undefined),
+          why: story.result?.stop_reason,
+          question: story.question,
+          rehearsal: story.rehearsal,
+          agent: story.agent,
+          took: story.now,
+          longest: spent?.parts[0] ? `${partName(spent.parts[0])} ${seconds(spent.parts[0].seconds)}` : "",
+        }))}
+      />
     </>
   );
 }

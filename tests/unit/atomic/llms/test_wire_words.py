@@ -73,6 +73,19 @@ def refused(words):
     return error_event(raw, ()) if status == 200 else refusal(status, {}, raw, (), where)
 
 
+@pytest.mark.promise("wire-read")
+def test_the_wait_is_read_from_wherever_it_stands():
+    wrong = []
+    for row in read("waits"):
+        headers = {name.lower(): value for name, value in row.get("headers", {}).items()}
+        body = row.get("body", {"error": {"message": row.get("message", "slow down")}})
+        told = json.dumps(body).encode()
+        error = refusal(row.get("status", 429), {"date": "Fri, 27 Nov 2026 10:00:00 GMT"} | headers, told, (), "u")
+        if error.retry_after_s != pytest.approx(row["wait_s"]):
+            wrong.append((row, error.retry_after_s))
+    assert wrong == []
+
+
 def lessons():
     rows = read("lessons")
     names = [

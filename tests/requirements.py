@@ -42,6 +42,10 @@ REQUIREMENTS: dict[str, Requirement] = {
     "time-orphans": Requirement(
         "after the run ended no tool speaks or acts unnoticed: it is listed in still_running", "pydantic-ai #3960"
     ),
+    "time-freed": Requirement(
+        "A run is freed when it ends and is let go of: nothing of it waits for the collector.",
+        "issue 10: the collector is 40 % of a step at 1,000 at once",
+    ),
     "time-threads": Requirement(
         "timed-out sync tools leave a bounded number of threads, and the process still exits", "pydantic-ai #4883"
     ),

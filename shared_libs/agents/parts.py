@@ -122,7 +122,7 @@ class Parts:
         listeners = [*self.observers, *sinks]
         run = Run(self.name, left_s, self.limits, listeners, run_id=run_id, session_id=session_id, stores=stores)
         run.shape, run.own_shape = None if shape is None else OutputSchema.of(shape), wanted is not None
-        run.deps = deps
+        run.deps, run.listener = deps, sinks[0] if sinks else None
         return run
 
 

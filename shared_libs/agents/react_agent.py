@@ -33,6 +33,7 @@ from shared_libs.agents.step import (
     take_observations,
     take_problem,
 )
+from shared_libs.atomic.alarm import Expiry
 from shared_libs.atomic.errors import LLMError, MemoryStoreError, MisuseError, RunInterrupted, ToolError, in_words
 from shared_libs.atomic.events import (
     AgentEvent,
@@ -42,11 +43,13 @@ from shared_libs.atomic.events import (
     StepStarted,
     Thought,
 )
+from shared_libs.atomic.in_place import within
 from shared_libs.atomic.llms.base import BaseLLMWrapper
 from shared_libs.atomic.llms.structured import OutputSchema, Wanted
 from shared_libs.atomic.memory.base import BaseMemory
 from shared_libs.atomic.results import AgentResult
 from shared_libs.atomic.scope import use_scope
+from shared_libs.atomic.supervise import BodyCancelled
 from shared_libs.atomic.tools.base import BaseTool
 from shared_libs.atomic.tools.toolset import Toolset
 from shared_libs.atomic.types import LLMResponse, Message
@@ -213,17 +216,18 @@ class ReActAgent(parts.Parts, Generic[T]):
         The loop ends in time by itself; the edge is there should it not. It is one bound around the loop, as `wait_for`
         is, without a task of its own: on 3.11 that one loses a cancellation that comes as the loop ends.
         """
+        edge = within(run.loop, Expiry(run.edge_at, "the time is up"))
         try:
-            async with asyncio.timeout_at(run.edge_at) as edge:
+            with edge:
                 return await self._drive(run, asked, stream=stream)
-        except asyncio.CancelledError:
+        except (asyncio.CancelledError, BodyCancelled):
             run.finish(Ending("cancelled", "cancelled", run.best_answer, "cancelled from outside"))
-            raise
+            raise asyncio.CancelledError from None
         except (RunInterrupted, KeyboardInterrupt, GeneratorExit):
             run.leave()
             raise
         except BaseException as error:  # noqa: BLE001 - a run returns, whatever foreign code does in it
-            if edge.expired():
+            if edge.rang:
                 return run.finish(Ending("partial", "deadline", run.best_answer, "the time is up"))
             known = isinstance(error, LLMError | MemoryStoreError | ToolError)
             return run.finish(Ending("failed", "error", why=str(error) if known else in_words(error)))
@@ -262,7 +266,7 @@ class ReActAgent(parts.Parts, Generic[T]):
             step = len(state.steps) + 1
             if run.journal is not None and run.journal.wants_pause:
                 return Ending("paused", "handed_over", why="another process is to go on with it")
-            time_is_up = run.explore.expired and not run.knows(f"model.{step}")
+            time_is_up = run.time_is_up and not run.knows(f"model.{step}")
             ending = reached(state, self.limits, run.budget, time_is_up=time_is_up)
             if ending is not None:
                 return ending
@@ -273,7 +277,7 @@ class ReActAgent(parts.Parts, Generic[T]):
                 try:
                     response, turn = await self._ask(run, step, stream=stream)
                 except LLMError:
-                    if run.explore.expired:
+                    if run.time_is_up:
                         continue
                     raise
                 if turn.thought:

@@ -8,6 +8,7 @@ import os
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any, TypedDict, TypeVar
 
 import msgspec
@@ -95,10 +96,10 @@ class Run:
         self.session_id = session_id
         self.timeout_s = timeout_s
         self.limits = limits
-        self._loop = asyncio.get_running_loop()
+        self.loop = asyncio.get_running_loop()
         started = self.journal.started_at if self.journal is not None else None
         # what begins again in another process has the time that is left since it began first
-        self.started_at = self._loop.time() - (0.0 if started is None else max(0.0, time.time() - started))
+        self.started_at = self.loop.time() - (0.0 if started is None else max(0.0, time.time() - started))
         began = datetime.now(UTC) if started is None else datetime.fromtimestamp(started, UTC)
         self.started_wall = began.isoformat(timespec="milliseconds")
         self.deadline = Deadline(self.started_at + timeout_s)
@@ -110,7 +111,8 @@ class Run:
             max_cost_usd=limits.max_cost_usd,
             max_steps=limits.max_steps,
             parent=self.caller.budget,
-            cut_off=lambda: self.caller.stale,
+            # of the scope, and not of this: a run that holds itself is freed by the collector only
+            cut_off=None if self.caller.budget is None else partial(getattr, self.caller, "stale"),
         )
         self.state = RunState("")
         self.tools: Mapping[str, BaseTool] = {}
@@ -126,6 +128,8 @@ class Run:
         self.last_words = 0
         self._left_behind: list[tuple[str, str, float, Callable[[], bool]]] = []
         self._sinks = tuple(sinks)
+        self.listener: EventSink | None = None
+        """Which of them is ours: the stream of the run itself, which is no foreign code."""
         self.asking = Asking(self._tell_asked) if any(map(wants_requests, sinks)) else None
         self._seq = 0 if self.journal is None else self.journal.events
         self._resumed = self._seq > 0
@@ -164,12 +168,17 @@ class Run:
     def edge_at(self) -> float:
         """When the loop is ended from outside; what is only replayed gets a moment though the deadline has passed."""
         replays = self.journal is not None and self.journal.replaying
-        return max(self.deadline.at, self._loop.time() + REPLAY_S) if replays else self.deadline.at
+        return max(self.deadline.at, self.loop.time() + REPLAY_S) if replays else self.deadline.at
 
     @property
     def elapsed_s(self) -> float:
         """Seconds since the run began."""
-        return self._loop.time() - self.started_at
+        return self.loop.time() - self.started_at
+
+    @property
+    def time_is_up(self) -> bool:
+        """Whether the exploration is over."""
+        return self.explore.at <= self.loop.time()
 
     def scope(self, deadline: Deadline, step: int = 0) -> Scope:
         """What a call of this run can see."""
@@ -197,7 +206,7 @@ class Run:
                 agent=self.agent,
                 question=question,
                 started_at=self.started_wall,
-                timeout_s=self.deadline.at - self._loop.time() if self._resumed else self.timeout_s,
+                timeout_s=self.deadline.at - self.loop.time() if self._resumed else self.timeout_s,
                 model=model,
                 protocol=protocol,
                 session_id=self.session_id,
@@ -244,19 +253,22 @@ class Run:
         self._tell(event)
 
     def _tell(self, event: AgentEvent) -> None:
-        self._seq += 1
-        event.run_id, event.seq, event.at_s = self.id, self._seq, self._loop.time() - self.started_at
+        self._seq = event.seq = self._seq + 1
+        event.run_id, event.at_s = self.id, self.loop.time() - self.started_at
         self._hand_out(event, self._sinks)
 
     def _tell_asked(self, event: ModelAsked) -> None:
         if not self._over:
-            event.run_id, event.at_s = self.id, self._loop.time() - self.started_at
+            event.run_id, event.at_s = self.id, self.loop.time() - self.started_at
             self._hand_out(event, filter(wants_requests, self._sinks))
 
     def _hand_out(self, event: AgentEvent, sinks: Iterable[EventSink]) -> None:
         for sink in sinks:
             try:
-                call_here(sink, event)
+                if sink is self.listener:
+                    sink(event)
+                else:
+                    call_here(sink, event)
             except (KeyboardInterrupt, RunInterrupted):
                 raise
             except BaseException:  # noqa: BLE001 - a listener is foreign code: it must not end the run
@@ -321,7 +333,7 @@ class Run:
 
     def finish(self, ending: Ending) -> AgentResult:
         """Make the result, and end the run for every listener."""
-        now = self._loop.time()
+        now = self.loop.time()
         if self.shape is not None:
             ending = in_shape(ending, self.shape)
         failed = ending.status in ("failed", "cancelled")

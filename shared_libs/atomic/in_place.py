@@ -7,47 +7,47 @@ For what is known to end when it is cancelled. Foreign code is awaited by `super
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
-from typing import Any, TypeVar
+from typing import Self
 
 from shared_libs.atomic.alarm import Alarm, Expiry
 from shared_libs.atomic.errors import DeadlineExceeded
 from shared_libs.atomic.supervise import BodyCancelled
 
-T = TypeVar("T")
 
-
-async def in_place(body: Coroutine[Any, Any, T], expiry: Expiry) -> T:
+class within(Alarm):  # noqa: N801 - used like a function, a class because it is on the path of every call
     """
-    Await `body` until `expiry`, which the body may move while it runs.
+    Bound what is awaited inside a `with` block by `expiry`, which may be moved meanwhile.
+
+    It is `asyncio.timeout_at` on the one timer of a loop, and tells the three endings apart.
 
     Raises:
-        DeadlineExceeded: time was over, and the body was cancelled.
-        BodyCancelled: the body cancelled itself.
+        DeadlineExceeded: time was over, and what was awaited was cancelled.
+        BodyCancelled: what was awaited cancelled itself.
         asyncio.CancelledError: somebody outside cancelled the caller.
 
     """
-    task = asyncio.current_task()
-    assert task is not None
-    alarm = Alarm(task.get_loop(), expiry, task.cancel)
-    cancels = task.cancelling()
-    try:
-        result = await body
-    except (asyncio.CancelledError, Exception) as error:
-        if _was_last(alarm, task, cancels):
-            raise DeadlineExceeded(expiry.why) from None
-        if task.cancelling() > cancels:  # from outside, which always wins: also over what the body made of it
+
+    __slots__ = ("_cancels", "_task")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, expiry: Expiry) -> None:
+        task = asyncio.current_task(loop)
+        assert task is not None
+        self._task = task
+        self._cancels = task.cancelling()
+        Alarm.__init__(self, loop, expiry, task.cancel)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
+        self.stop()
+        if error is not None and not isinstance(error, asyncio.CancelledError | Exception):
+            return
+        task, cancels = self._task, self._cancels
+        if self.rang and task.uncancel() <= cancels:  # nobody has cancelled since: the alarm's own is taken back
+            if error is not None:
+                raise DeadlineExceeded(self.expiry.why) from None
+        elif task.cancelling() > cancels:  # from outside, which always wins: also over what the body made of it
             raise asyncio.CancelledError from error
-        if isinstance(error, asyncio.CancelledError):
+        elif isinstance(error, asyncio.CancelledError):
             raise BodyCancelled from None
-        raise
-    finally:
-        alarm.stop()
-    if not _was_last(alarm, task, cancels) and task.cancelling() > cancels:
-        raise asyncio.CancelledError
-    return result
-
-
-def _was_last(alarm: Alarm, task: asyncio.Task[Any], cancels: int) -> bool:
-    """Take the alarm's cancellation back; whether it rang, and nobody has cancelled since there were `cancels`."""
-    return alarm.rang and task.uncancel() <= cancels

@@ -10,6 +10,7 @@ asks again in a moment.
 
 from __future__ import annotations
 
+import _signal  # type: ignore[import-not-found]  # what `signal` wraps: its enumerations cost a run more than its watch
 import asyncio
 import ctypes
 import dis
@@ -135,18 +136,18 @@ class Signal:
         """Take the signal, on the main thread, if nobody has it and nobody has switched this off."""
         if SIGNAL is None or threading.get_ident() != threading.main_thread().ident or not is_on():
             return False
-        if signal.getsignal(SIGNAL) is signal.SIG_DFL:
-            signal.signal(SIGNAL, self._handle)
-        return signal.getsignal(SIGNAL) == self._handle
+        if _signal.getsignal(SIGNAL) is _signal.SIG_DFL:
+            _signal.signal(SIGNAL, self._handle)
+        return bool(_signal.getsignal(SIGNAL) == self._handle)
 
     def disarm(self) -> None:
         """Give the signal back, on the main thread."""
         if (
             SIGNAL is not None
             and threading.get_ident() == threading.main_thread().ident
-            and signal.getsignal(SIGNAL) == self._handle
+            and _signal.getsignal(SIGNAL) == self._handle
         ):
-            signal.signal(SIGNAL, signal.SIG_DFL)
+            _signal.signal(SIGNAL, _signal.SIG_DFL)
 
     def send(self, verdict: Verdict) -> None:
         """Interrupt the main thread, from another."""

@@ -4,7 +4,7 @@ Awaiting what may not return.
 `asyncio.wait_for` waits for a task that swallows its cancellation: a tool that absorbs it for six seconds holds a
 one-second limit for seven. `supervise` cancels, waits a short grace, and then leaves the task behind, booked on the
 ledger of the current scope. It is the only way this library awaits foreign code: a tool, a memory store, a model. Its
-own requests, which obey, are awaited by `in_place`.
+own requests, which obey, are awaited `within` their time in the task that makes them (`in_place`).
 """
 
 from __future__ import annotations

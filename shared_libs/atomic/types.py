@@ -327,12 +327,17 @@ def as_messages(prompt: Prompt) -> list[Message]:
             return [_as_message(prompt, 0)]
         if not isinstance(prompt, Iterable):
             raise MisuseError(f"a prompt is a question, a message or a list of messages, not {prompt!r}")
-    return [item if isinstance(item, Message) else _as_message(item, index) for index, item in enumerate(prompt)]
+    if set(map(type, prompt)) == {Message}:
+        return list(prompt)
+    return [_as_message(item, index) for index, item in enumerate(prompt)]
 
 
 def as_tool_specs(tools: Iterable[ToolSpec | HasSpec | Mapping[str, Any]]) -> tuple[ToolSpec, ...]:
     """Turn tools, tool specs or OpenAI-style tool dicts into tool specs."""
-    return tuple([tool if isinstance(tool, ToolSpec) else _as_tool_spec(tool) for tool in tools])
+    given: tuple[Any, ...] = tuple(tools)
+    if set(map(type, given)) == {ToolSpec}:
+        return given
+    return tuple([tool if isinstance(tool, ToolSpec) else _as_tool_spec(tool) for tool in given])
 
 
 def _as_tool_spec(tool: HasSpec | Mapping[str, Any]) -> ToolSpec:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Iterable, Mapping, Sequence
 from contextlib import aclosing
+from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar, final
 
 import msgspec
@@ -185,11 +186,9 @@ class BaseLLMWrapper:
         request = Request(checked, specs, options, output)
         streaming = stream and on_chunk is not None
 
-        def send(model: BaseLLMWrapper, watch: Watch) -> Coroutine[Any, Any, LLMResponse]:
-            return model._send(request, watch, stream=streaming)
-
         routes = self._routes()
         about = estimate_tokens(checked) if self._limits_tokens else 0
+        send = partial(_send, request, streaming)
         call = ModelCall(send, _deadline(timeout), Listener(on_chunk), stream=streaming, about_tokens=about)
         response, model = await run_chain(routes, call)
         wrong_usd: float | None = 0.0
@@ -432,6 +431,10 @@ class BaseLLMWrapper:
         if finished is None:
             raise StreamInterrupted("the stream ended without its end")
         return checked_response(finished)
+
+
+def _send(request: Request, stream: bool, model: BaseLLMWrapper, watch: Watch) -> Coroutine[Any, Any, LLMResponse]:
+    return model._send(request, watch, stream=stream)  # noqa: SLF001 - its own
 
 
 def _checked_fallbacks(given: Any) -> tuple[BaseLLMWrapper, ...]:

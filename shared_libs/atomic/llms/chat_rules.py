@@ -29,6 +29,10 @@ def conform(messages: list[ChatMessage], dialect: Dialect) -> list[ChatMessage]:
     traits, last = dialect.traits, _NOTHING
     for message in messages:
         before, now = last["role"], message["role"]
+        if now == "tool" and not traits:
+            kept.append(message)
+            last = message
+            continue
         if "name" in message:
             message["name"] = portable_name(message["name"])
         if "tool_calls" in message:

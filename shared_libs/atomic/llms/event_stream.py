@@ -8,7 +8,7 @@ from typing import Any, Final, Protocol, Self
 
 from shared_libs.atomic.alarm import Expiry
 from shared_libs.atomic.errors import DeadlineExceeded, LLMError
-from shared_libs.atomic.in_place import in_place
+from shared_libs.atomic.in_place import within
 from shared_libs.atomic.llms.framing import Framing
 from shared_libs.atomic.types import LLMChunk, LLMResponse, Usage
 
@@ -73,7 +73,8 @@ class EventStream:
             return await self._read()
         end = Expiry(min(self._loop.time() + self._wait_s, self._until), "the answer is over")
         try:
-            return await in_place(self._read(), end)
+            with within(self._loop, end):
+                return await self._read()
         except DeadlineExceeded:
             return b""
         except LLMError:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from operator import attrgetter
 from typing import Any, cast
@@ -147,9 +146,9 @@ _decoder = msgspec.json.Decoder(_Completion)
 _odd = attrgetter("error", "x_groq", "base_resp")
 _NOTHING_ODD = _odd(_Completion())
 _KNOWN = frozenset(_Message.__struct_fields__)
-_OPAQUE = re.compile(rb"signature|encrypted|opaque|reasoning_id|reasoning_item|thought_|_thought")
+_OPAQUE = (b"signature", b"encrypted", b"opaque", b"reasoning_id", b"reasoning_item", b"thought_", b"_thought")
 """What is in the name of a field that is to go back, whoever invents it next."""
-_rare = attrgetter(*_THINKING, *_GOES_BACK, "refusal", "tool_calls", "tool_call", "function_call")
+_rare = attrgetter(*_THINKING, *_GOES_BACK, "refusal", "tool_call", "function_call")
 _NOTHING_RARE = _rare(_Message())
 """What an answer or a message seldom has, looked at in one step: nearly every event is but a piece of text."""
 
@@ -171,8 +170,20 @@ def request_messages(
         stand_in: fields that it misses in what others made.
 
     """
-    ids = wire_ids(messages, made_by, MAX_ID_CHARS)
-    return [_request_message(message, ids, returned(message, made_by, leave_out, stand_in)) for message in messages]
+    ids = wire_ids([message for message in messages if message.tool_calls], made_by, MAX_ID_CHARS)
+    told: list[dict[str, Any]] = []
+    for message in messages:
+        if message.role == "tool":
+            call_id = message.tool_call_id or ""
+            call_id = ids.get(call_id) or portable_id(call_id, MAX_ID_CHARS)
+            content = message.content
+            text = content if type(content) is str else message.text
+            told.append({"role": "tool", "tool_call_id": call_id, "content": text})
+        elif message.role == "assistant":
+            told.append(_request_turn(message, ids, returned(message, made_by, leave_out, stand_in)))
+        else:
+            told.append(_request_message(message))
+    return told
 
 
 def given_fields(messages: Iterable[Message], made_by: Sequence[str]) -> set[str]:
@@ -184,21 +195,19 @@ def given_fields(messages: Iterable[Message], made_by: Sequence[str]) -> set[str
     return names
 
 
-def _request_message(message: Message, ids: Mapping[str, str], back: Returned) -> dict[str, Any]:
-    if message.role == "tool":
-        call_id = message.tool_call_id or ""
-        call_id = ids.get(call_id) or portable_id(call_id, MAX_ID_CHARS)
-        return {"role": "tool", "tool_call_id": call_id, "content": message.text}
-    if message.role == "assistant":
-        said: dict[str, Any] = {"role": "assistant", "content": message.text or None}
-        if message.tool_calls:
-            given = back.calls or [{}] * len(message.tool_calls)
-            said["tool_calls"] = [
-                _request_call(call, ids[call.id], more) for call, more in zip(message.tool_calls, given, strict=True)
-            ]
-        elif not message.text:
-            said["content"] = ""
-        return said | back.fields
+def _request_turn(message: Message, ids: Mapping[str, str], back: Returned) -> dict[str, Any]:
+    said: dict[str, Any] = {"role": "assistant", "content": message.text or None}
+    if message.tool_calls:
+        given = back.calls or [{}] * len(message.tool_calls)
+        said["tool_calls"] = [
+            _request_call(call, ids[call.id], more) for call, more in zip(message.tool_calls, given, strict=True)
+        ]
+    elif not message.text:
+        said["content"] = ""
+    return said | back.fields if back.fields else said
+
+
+def _request_message(message: Message) -> dict[str, Any]:
     content: Any = message.content
     if not isinstance(content, str):
         content = [
@@ -217,12 +226,9 @@ def _request_call(call: ToolCall, id: str, given: Mapping[str, Any]) -> dict[str
     # servers parse the arguments of past calls; what never was JSON is handed back as a JSON object that quotes it
     arguments = call.arguments if call.malformed is None else {"not_json": call.malformed}
     function = {"name": call.name, "arguments": msgspec.json.encode(arguments).decode()}
-    return {
-        **given,
-        "id": id,
-        "type": "function",
-        "function": {**given.get("function", {}), **function},
-    }
+    if not given:
+        return {"id": id, "type": "function", "function": function}
+    return {**given, "id": id, "type": "function", "function": {**given.get("function", {}), **function}}
 
 
 def request_tool(tool: ToolSpec) -> dict[str, Any]:
@@ -341,7 +347,13 @@ class OpenAIAnswer:
                 new.append(LLMChunk("text", self._text.add(content)))
             if whole or not content:
                 self._keep_opaque(payload)
-            return
+            if delta.tool_calls:
+                self._take_calls(delta.tool_calls, payload, whole=whole)
+                new.append(LLMChunk("text"))
+        else:
+            self._take_rare(delta, payload, new, whole=whole)
+
+    def _take_rare(self, delta: _Message, payload: bytes, new: list[LLMChunk], *, whole: bool) -> None:
         if thought := self._thought(delta):
             new.append(LLMChunk("thinking", self._thinking.add(thought)))
         if text := delta.text:
@@ -379,9 +391,9 @@ class OpenAIAnswer:
 
     def _keep_opaque(self, payload: bytes) -> None:
         """Keep the fields that nobody knows, and whose names say that they are to go back."""
-        if _OPAQUE.search(payload):
+        if any(map(payload.__contains__, _OPAQUE)):
             for name, value in beside(_raw_message(payload), _KNOWN).items():
-                if _OPAQUE.search(name.encode()):
+                if any(map(name.encode().__contains__, _OPAQUE)):
                     self._fields[name] = merged(self._fields.get(name), value)
 
     def _count(self, usage: SaidUsage) -> None:

@@ -18,11 +18,11 @@ from shared_libs.atomic.errors import (
     StreamInterrupted,
 )
 from shared_libs.atomic.events import AttemptFinished, AttemptStarted
-from shared_libs.atomic.in_place import in_place
+from shared_libs.atomic.in_place import within
 from shared_libs.atomic.propagation import waited_until
 from shared_libs.atomic.resilience.health import ModelHealth
 from shared_libs.atomic.resilience.policy import Resilience
-from shared_libs.atomic.scope import current_scope
+from shared_libs.atomic.scope import Scope, current_scope
 from shared_libs.atomic.supervise import NO_FAILURES, BodyCancelled, BodyExited, said_by, supervise
 from shared_libs.atomic.types import Attempt, LLMChunk, LLMResponse, Message, ToolSpec, Usage
 
@@ -134,11 +134,11 @@ class Watch(Expiry):
     still says ends it. `asks` takes what the adapter is given, where somebody keeps that.
     """
 
-    __slots__ = ("_began_at", "_idle_s", "_is_over", "_listener", "_loop", "_total_at", "asks", "first_token_at")
+    __slots__ = ("_idle_s", "_is_over", "_listener", "_loop", "_total_at", "asks", "began_at", "first_token_at")
 
     def __init__(self, policy: Resilience, call: ModelCall[Any], now: float, total_at: float, first_at: float) -> None:
         super().__init__(min(first_at, total_at) if call.stream else total_at, "")
-        self._began_at = now
+        self.began_at = now
         self._idle_s = policy.idle_timeout_s
         self._is_over = False
         self._listener = call.listener
@@ -153,7 +153,7 @@ class Watch(Expiry):
         if self.first_token_at is not None:
             return f"no token for {self._idle_s:g} s" if self.at < self._total_at else "the answer took too long"
         missing = "first token" if self.at < self._total_at else "answer"
-        return f"no {missing} within {max(0.0, self.at - self._began_at):.3g} s"
+        return f"no {missing} within {max(0.0, self.at - self.began_at):.3g} s"
 
     def close(self) -> None:
         """Hear nothing of this attempt any more."""
@@ -216,27 +216,12 @@ async def run_attempt(
     if scope.asking is not None and began.seq:  # without a number nobody heard of it
         watch.asks = partial(scope.asking.ask, began)
 
-    def book(outcome: str, why: str = "", status_code: int | None = None, usage: Usage | None = None) -> None:
-        attempt = Attempt(
-            provider=model.provider,
-            model=model.model,
-            number=number,
-            outcome=outcome,
-            why=why,
-            status_code=status_code,
-            waited_s=waited_s,
-            started_s=now - call.started_at,
-            first_token_s=None if watch.first_token_at is None else watch.first_token_at - call.started_at,
-            ended_s=call.loop.time() - call.started_at,
-            usage=usage,
-        )
-        call.attempts.append(attempt)
-        scope.emit(AttemptFinished(attempt=attempt))
-
+    book = partial(_book, scope, call, watch, began, waited_s)
     try:
         with waited_until(total_at):
             if model.obeys:
-                result = await in_place(call.send(model, watch), watch)
+                with within(call.loop, watch):
+                    result = await call.send(model, watch)
             else:
                 name, left = f"{model.provider}/{model.model}", model.health.left_running
                 result = await supervise(call.send(model, watch), watch, what="model", name=name, left_running=left)
@@ -256,8 +241,36 @@ async def run_attempt(
     failure.provider, failure.model, failure.attempt = model.provider, model.model, number
     failure.response_started = watch.first_token_at is not None
     call.causes.append(failure)
-    book(failure.kind, str(failure), failure.status_code, failure.usage)
+    book(failure.kind, failure, failure.usage)
     raise failure
+
+
+def _book(
+    scope: Scope,
+    call: ModelCall[Any],
+    watch: Watch,
+    began: AttemptStarted,
+    waited_s: float,
+    outcome: str,
+    failure: LLMError | None = None,
+    usage: Usage | None = None,
+) -> None:
+    """Put an attempt on the ledger."""
+    attempt = Attempt(
+        provider=began.provider,
+        model=began.model,
+        number=began.number,
+        outcome=outcome,
+        why="" if failure is None else str(failure),
+        status_code=None if failure is None else failure.status_code,
+        waited_s=waited_s,
+        started_s=watch.began_at - call.started_at,
+        first_token_s=None if watch.first_token_at is None else watch.first_token_at - call.started_at,
+        ended_s=call.loop.time() - call.started_at,
+        usage=usage,
+    )
+    call.attempts.append(attempt)
+    scope.emit(AttemptFinished(attempt=attempt))
 
 
 def _as_failure(error: BaseException) -> LLMError:

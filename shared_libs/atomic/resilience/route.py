@@ -57,6 +57,20 @@ async def run_route(model: Model, policy: Resilience, call: ModelCall[T], *, oth
             raise
         first = error.with_traceback(None)  # which would hold this frame, and so itself
 
+    return await _retried(model, policy, call, numbers, first, left=left, others=others)
+
+
+async def _retried(
+    model: Model,
+    policy: Resilience,
+    call: ModelCall[T],
+    numbers: Iterator[int],
+    first: LLMError,
+    *,
+    left: int,
+    others: int,
+) -> T:
+    """Go on after the first failure. Apart from `run_route`: what the retries share would cost every call its cells."""
     import tenacity
 
     waited, tries = 0.0, 0

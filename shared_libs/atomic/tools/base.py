@@ -133,7 +133,9 @@ class BaseTool:
             placement.workers.refuse_while_loading()
         try:
             checked = declared.check(arguments)
-            outcome = await self._supervised(placement, checked | given if given else checked, arguments, call_id)
+            outcome = await self._supervised(
+                placement, checked | given if given else checked, arguments, call_id, started
+            )
             if isinstance(outcome, Answer):
                 return ToolResult(outcome.content, outcome.is_error, loop.time() - started)
             content, is_error, stuck = outcome, False, False
@@ -207,11 +209,11 @@ class BaseTool:
             await self._placement.aclose()
 
     async def _supervised(
-        self, placement: Placement, arguments: dict[str, Any], as_given: Mapping[str, Any], call_id: str
+        self, placement: Placement, arguments: dict[str, Any], as_given: Mapping[str, Any], call_id: str, now: float
     ) -> Any:
         scope = current_scope()
-        limit = until = scope.deadline.narrowed(self.timeout_s)
-        if limit.expired:
+        limit = until = Deadline(min(scope.deadline.at, now + self.timeout_s))
+        if limit.at <= now:
             if not (self.passes_ports and scope.replays(call_id)):
                 raise DeadlineExceeded(f"{self.name} was not started: the time of the run is over")
             until = Deadline.after(REPLAY_S)  # what it has done before it only reads: that needs no time

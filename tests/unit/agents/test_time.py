@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import math
 import threading
 
@@ -224,3 +225,30 @@ def test_the_deadline_of_the_caller_is_inherited_and_never_widened():
     result, now = run_virtual(main())
     assert result.stop_reason == "deadline"
     assert now <= 2
+
+
+@pytest.mark.promise("time-freed")
+@pytest.mark.parametrize("streamed", [False, True])
+def test_a_run_that_has_ended_leaves_nothing_to_the_collector(streamed):
+    async def ask(one):
+        if not streamed:
+            return await one.async_run("What is 1 + 2?")
+        return [event async for event in one.async_stream("What is 1 + 2?")]
+
+    async def main():
+        one = agent([call("add", a=1, b=2), "3"] * 3)
+        await ask(one)  # what is made once is no garbage of a run
+        gc.collect()
+        gc.disable()
+        gc.set_debug(gc.DEBUG_SAVEALL)
+        try:
+            await ask(one)
+            await ask(one)
+            gc.collect()
+            return sorted({type(left).__qualname__ for left in gc.garbage if "shared_libs" in type(left).__module__})
+        finally:
+            gc.set_debug(0)
+            gc.garbage.clear()
+            gc.enable()
+
+    assert run(main()) == []

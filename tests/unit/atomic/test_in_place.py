@@ -8,8 +8,13 @@ import pytest
 
 from shared_libs.atomic.alarm import Expiry
 from shared_libs.atomic.errors import DeadlineExceeded
-from shared_libs.atomic.in_place import in_place
+from shared_libs.atomic.in_place import within
 from tests.support import run_virtual
+
+
+async def in_place(body, expiry):
+    with within(asyncio.get_running_loop(), expiry):
+        return await body
 
 
 async def closes_badly():

@@ -316,12 +316,14 @@ class OpenAIAnswer:
         for choice in chunk.choices or ():
             if choice.index:
                 continue
-            self.started = True
             if choice.usage is not None:
                 self._count(choice.usage)
             if choice.error is not None and says_error(choice.error):
                 raise self._error(choice.error)
             delta = choice.delta or choice.message
+            if choice.delta is None and delta is not None and self.started:
+                self._leave_out_what_was_told(delta)
+            self.started = True
             if delta is not None:
                 self._take(delta, payload, new, whole=choice.delta is None)
             elif choice.text:
@@ -333,6 +335,19 @@ class OpenAIAnswer:
                 self._completeness.see(words=bool(new), reason=bool(reason))
                 new = new or [LLMChunk("text")]
         return new
+
+    def _leave_out_what_was_told(self, message: _Message) -> None:
+        """A whole message behind pieces says all of it again (MiniMax); what is new in it is kept."""
+        text = message.text
+        if self._text and len(text) >= self._text.size and text.startswith(said := self.text):
+            message.content = text.removeprefix(said)
+        if self._thinking:
+            for name in _THINKING:
+                setattr(message, name, None)
+        if len(message.calls) > len(self._calls):
+            self._calls = Calls()
+        elif self._calls:
+            message.tool_calls = message.tool_call = message.function_call = None
 
     def _take(self, delta: _Message, payload: bytes, new: list[LLMChunk], *, whole: bool) -> None:
         """Take what a message, or a piece of one, says."""

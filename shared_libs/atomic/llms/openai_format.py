@@ -150,6 +150,8 @@ _OPAQUE = (b"signature", b"encrypted", b"opaque", b"reasoning_id", b"reasoning_i
 """What is in the name of a field that is to go back, whoever invents it next."""
 _rare = attrgetter(*_THINKING, *_GOES_BACK, "refusal", "tool_call", "function_call")
 _NOTHING_RARE = _rare(_Message())
+_thinking = attrgetter(*_THINKING, *_THINKING_INSIDE)
+_NO_THINKING = _thinking(_Message())
 """What an answer or a message seldom has, looked at in one step: nearly every event is but a piece of text."""
 
 
@@ -321,12 +323,14 @@ class OpenAIAnswer:
         for choice in chunk.choices or ():
             if choice.index:
                 continue
-            self.started = True
             if choice.usage is not None:
                 self._count(choice.usage)
             if choice.error is not None and says_error(choice.error):
                 raise self._error(choice.error)
             delta = choice.delta or choice.message
+            if choice.delta is None and delta is not None and self.started:
+                self._leave_out_what_was_told(delta)
+            self.started = True
             if delta is not None:
                 self._take(delta, payload, new, whole=choice.delta is None)
             elif choice.text:
@@ -338,6 +342,19 @@ class OpenAIAnswer:
                 self._completeness.see(words=bool(new), reason=bool(reason))
                 new = new or [LLMChunk("text")]
         return new
+
+    def _leave_out_what_was_told(self, message: _Message) -> None:
+        """A whole message behind pieces says all of it again (MiniMax); what is new in it is kept."""
+        text = message.text
+        if self._text and len(text) >= self._text.size and text.startswith(said := self.text):
+            message.content = text.removeprefix(said)
+        if self._thinking:
+            for name in _THINKING:
+                setattr(message, name, None)
+        if len(message.calls) > len(self._calls):
+            self._calls = Calls()
+        elif self._calls:
+            message.tool_calls = message.tool_call = message.function_call = None
 
     def _take(self, delta: _Message, payload: bytes, new: list[LLMChunk], *, whole: bool) -> None:
         """Take what a message, or a piece of one, says."""
@@ -354,7 +371,8 @@ class OpenAIAnswer:
             self._take_rare(delta, payload, new, whole=whole)
 
     def _take_rare(self, delta: _Message, payload: bytes, new: list[LLMChunk], *, whole: bool) -> None:
-        if thought := self._thought(delta):
+        thinks = isinstance(delta.content, list) or _thinking(delta) != _NO_THINKING
+        if thinks and (thought := self._thought(delta)):
             new.append(LLMChunk("thinking", self._thinking.add(thought)))
         if text := delta.text:
             new.append(LLMChunk("text", self._text.add(text)))
@@ -391,9 +409,9 @@ class OpenAIAnswer:
 
     def _keep_opaque(self, payload: bytes) -> None:
         """Keep the fields that nobody knows, and whose names say that they are to go back."""
-        if any(map(payload.__contains__, _OPAQUE)):
+        if _is_opaque(payload):
             for name, value in beside(_raw_message(payload), _KNOWN).items():
-                if any(map(name.encode().__contains__, _OPAQUE)):
+                if _is_opaque(name.encode()):
                     self._fields[name] = merged(self._fields.get(name), value)
 
     def _count(self, usage: SaidUsage) -> None:
@@ -451,6 +469,10 @@ class OpenAIAnswer:
         return (
             keep(text, PROVIDER, self._made_by, text_fields=self._thinking_fields, fields=self._fields, calls=given),
         )
+
+
+def _is_opaque(told: bytes) -> bool:
+    return any(map(told.__contains__, _OPAQUE))  # much faster than one pattern: this looks through whole answers
 
 
 def _raw_calls(payload: bytes) -> list[Any]:

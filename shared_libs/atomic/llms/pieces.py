@@ -80,6 +80,11 @@ class Text:
             self._pieces.append(piece)
         return piece
 
+    @property
+    def size(self) -> int:
+        """How many characters have come."""
+        return self._size
+
     def __bool__(self) -> bool:
         return bool(self._pieces)
 

@@ -43,7 +43,10 @@ class SaidUsage(msgspec.Struct):
 
     def neutral(self) -> Usage:
         """The counts as ours; of given and made, one that was not told is what the total leaves for it."""
-        given, made, cached = (next(filter(None, told(self)), 0) for told in (_GIVEN, _MADE, _CACHED))
+        given, made = self.prompt_tokens, self.completion_tokens
+        if not (given and made):
+            given, made = (next(filter(None, told(self)), 0) for told in (_GIVEN, _MADE))
+        cached = next(filter(None, _CACHED(self)), 0)
         total = self.total_tokens or given + made
         if total > given + made and not (given and made):
             given, made = given or total - made, made or total - given

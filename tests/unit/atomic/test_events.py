@@ -10,7 +10,7 @@ import pytest
 from shared_libs.atomic import events
 from shared_libs.atomic.events import AgentEvent, Event, decode_event
 from shared_libs.atomic.results import Action, AgentResult, Observation, Step, StillRunning
-from shared_libs.atomic.types import Attempt, LLMResponse, Message, TextPart, ToolCall, ToolSpec, Usage
+from shared_libs.atomic.types import Attempt, LLMResponse, Message, Stage, TextPart, ToolCall, ToolSpec, Usage
 
 ATTEMPT = Attempt(provider="p", model="m", number=1, outcome="timeout", why="slow", first_token_s=0.5, usage=Usage(1))
 RESULT = AgentResult(
@@ -32,7 +32,9 @@ VALUES = {
 BY_TYPE = {
     "Sequence[Message]": [Message("user", (TextPart("x"),)), Message("tool", "y", tool_call_id="1", name="a")],
     "Sequence[ToolSpec] | None": [ToolSpec("a", "b", {"type": "object"})],
+    "Sequence[Stage]": [Stage("words", "late", 0.5, "no time was left")],
     "dict[str, Any] | None": {"temperature": 0},
+    "dict[str, float]": {"words": 0.5},
     "int | None": 2,
     "str": "text é",
     "int": 3,

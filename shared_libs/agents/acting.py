@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import difflib
+import itertools
 from collections.abc import Mapping
 from contextlib import nullcontext
 
@@ -12,10 +12,14 @@ from shared_libs.agents.decisions import OpenTurn
 from shared_libs.agents.remainder import within_reach
 from shared_libs.agents.run import Run
 from shared_libs.atomic.events import ApprovalRequested, ToolFinished, ToolStarted
+from shared_libs.atomic.nearest import names_like
 from shared_libs.atomic.results import Action
 from shared_libs.atomic.supervise import together
 from shared_libs.atomic.tools.base import BaseTool
 from shared_libs.atomic.types import ToolCall, ToolResult
+
+MAX_NAMES = 100
+"""Names of tools that a model is told where it asks for one that is not there."""
 
 
 async def act(run: Run, step: int, turn: OpenTurn) -> tuple[Action, ...]:
@@ -88,10 +92,11 @@ async def _called(run: Run, call: ToolCall, tools: Mapping[str, BaseTool], *, al
         return ToolResult(prompts.UNOBSERVED.format(why=run.budget.exhausted()), is_error=True)
     tool = tools.get(call.name)
     if tool is None:
-        nearest = difflib.get_close_matches(call.name, tools, 1)
-        hint = f" Did you mean {nearest[0]}?" if nearest else ""
-        known = ", ".join(tools) or "none"
-        return ToolResult(f"There is no tool {call.name!r}. The tools are: {known}.{hint}", is_error=True)
+        near = names_like(call.name, tools)
+        hint = f" Did you mean {near[0]}?" if near else ""
+        known = ", ".join(itertools.islice(tools, MAX_NAMES)) or "none"
+        more = f" and {len(tools) - MAX_NAMES} more" if len(tools) > MAX_NAMES else ""
+        return ToolResult(f"There is no tool {call.name!r:.200}. The tools are: {known}{more}.{hint}", is_error=True)
     if call.malformed is not None:
         said = f"{call.malformed:.500}"
         return ToolResult(f"The arguments of {call.name} are not a JSON object: {said}", is_error=True)

@@ -52,6 +52,12 @@ _WITHOUT_MEANING = frozenset(
 )
 """What libpq knows and asyncpg has nothing for; sent on, the server would refuse it as a setting."""
 
+_FOR_SQLITE = frozenset({"uri", "mode", "cache", "immutable", "nolock", "psow", "vfs"})
+"""What SQLite itself reads in `sqlite:///file:name.db?…&uri=true`."""
+
+_OF_THE_DRIVER = frozenset({"timeout", "check_same_thread", "isolation_level", "cached_statements", "detect_types"})
+"""How long is waited, and where calls are made, is ours to say."""
+
 _ADDRESS = re.compile(
     r"(?P<scheme>[\w+]+)://"
     r"(?:(?P<username>[^:/]*)(?::(?P<password>[^@]*))?@)?"
@@ -165,7 +171,15 @@ def database_url(url: str, what: str) -> DatabaseURL:
         database=database,
         query={name: values[0] if len(values) == 1 else values for name, values in query.items()},
     )
-    return _for_asyncpg(read, what) if read.is_postgres else read
+    return _for_asyncpg(read, what) if read.is_postgres else _for_sqlite(read, what)
+
+
+def _for_sqlite(read: DatabaseURL, what: str) -> DatabaseURL:
+    """Refuse what SQLite does not know behind `?`, which its driver would pass over or fail at in a run."""
+    query = {name: value for name, value in read.query.items() if name not in _OF_THE_DRIVER}
+    if unknown := sorted(query.keys() - _FOR_SQLITE):
+        raise MisuseError(f"{what}: {unknown[0]} is none of what SQLite takes: {', '.join(sorted(_FOR_SQLITE))}")
+    return msgspec.structs.replace(read, query=query)
 
 
 def _for_asyncpg(read: DatabaseURL, what: str) -> DatabaseURL:

@@ -37,8 +37,11 @@ _NOT_SAID = re.compile(
     r"""|,(?=\s*(?:[}\]]|//|\#|/\*))""",
     re.DOTALL,
 )
+_BEHIND = " \t\r\n\x00}])`;"
+"""What may stand behind an object and means nothing: a bracket too many, the end of a line of code."""
+
 _BARE_NAME = re.compile(
-    r"""(?P<kept>"(?:\\.|[^"\\])*(?:"|\Z)|'(?:\\.|[^'\\])*(?:'|\Z))|(?<=[{,\s])(?P<key>[A-Za-z_]\w*)(?=\s*:)"""
+    r"""(?P<kept>"(?:\\.|[^"\\])*(?:"|\Z)|'(?:\\.|[^'\\])*(?:'|\Z))|(?<=[{,\s])(?P<key>[A-Za-z_$][\w$]{0,99})(?=\s{0,9}:)"""
 )
 _QUOTES = str.maketrans("\u201c\u201d\u201e\u2018\u2019", '"""\'\'')
 _PAIR = re.compile(r"\s*(?P<key>[A-Za-z_]\w*)\s*=\s*(?P<value>\"[^\"]*\"|'[^']*'|[^,=\n]+?)\s*(?:,|\n|\Z)")
@@ -148,7 +151,7 @@ def _in_a_row(text: str) -> Iterator[dict[str, Any]]:
         if (one := plain(value)) is None:
             raise ValueError("not an object")
         yield one
-        while text[end : end + 1].isspace():
+        while text[end : end + 1] and text[end] in _BEHIND:
             end += 1
 
 
@@ -166,7 +169,7 @@ def _to_the_end(text: str) -> dict[str, Any] | None:
 
 
 def _as_literal(text: str) -> dict[str, Any] | None:
-    """Read an object with comments, or written as a Python dict."""
+    """Read an object with comments, or written as a Python dict, or as JavaScript has it."""
     text = without_comments(text)
     for read in (_from_json, ast.literal_eval, _as_javascript):
         try:

@@ -19,11 +19,15 @@ from shared_libs.observability.printable import presentable, printable
 MAX_JSON = 20_000
 """Longer results are not read as a table."""
 
+MAX_DRAWN = 100_000
+"""Longer answers are shown as they are: laying Markdown out takes about a second for as much."""
+
 MAX_ROWS, MAX_COLUMNS = 8, 12
 """How much of a table is drawn while a run goes on."""
 
 _MARKDOWN = re.compile(
-    r"^(?:#{1,6} |[-*+] |\d{1,3}[.)] |> |```|~~~|\|.*\|[ \t]*$)|\*\*\S|(?<!\w)__\S|`[^`\n]+`|\[[^\]\n]+\]\([^)\n]+\)",
+    r"^(?:#{1,6} |[-*+] |\d{1,3}[.)] |> |```|~~~|\|.*\|[ \t]*$)|\*\*\S|(?<!\w)__\S|`[^`\n]+`"
+    r"|\[[^\[\]\n]+\]\([^()\n]+\)",
     re.MULTILINE,
 )
 
@@ -32,7 +36,9 @@ def print_answer(answer: str, stream: TextIO) -> None:
     """Print an answer on a terminal; what could steer it is taken out, and what is no Markdown stays as it is."""
     text = printable(answer)
     # links are written out: a text that hides another address is not to be believed
-    drawn = _Lines(text, hyperlinks=False, code_theme="bw") if _MARKDOWN.search(text) else Text(text)
+    drawn: Markdown | Text = Text(text)
+    if len(text) <= MAX_DRAWN and _MARKDOWN.search(text):
+        drawn = _Lines(text, hyperlinks=False, code_theme="bw")
     console = Console(file=stream, highlight=False)
     console.print(drawn)
     stream.flush()

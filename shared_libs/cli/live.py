@@ -65,7 +65,7 @@ class LiveView(Viewer):
                 self._saying = ""
                 self._doing = "asking for the last word" if final else "thinking"
             case e.TextDelta(text=text) | e.ThinkingDelta(text=text):
-                self._saying += text
+                self._saying = (self._saying + text)[-10 * TAIL :]
             case e.StreamRestarted():
                 self._saying = ""
             case e.ModelFinished():
@@ -104,7 +104,7 @@ class LiveView(Viewer):
         footer = Spinner("dots", Text(f"{self._doing} · {left:.1f} s left", style="dim"))
         if not self._saying:
             return footer
-        return Group(Text(presentable(self._saying[-10 * TAIL :])[-TAIL:], style="italic dim"), footer)
+        return Group(Text(presentable(self._saying)[-TAIL:], style="italic dim"), footer)
 
 
 def _counted(rows: int) -> str:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from difflib import get_close_matches
 from typing import Any, NamedTuple
 
 from shared_libs.atomic.errors import ConfigError
+from shared_libs.atomic.nearest import names_like
 
 Path = tuple[str | int, ...]
 """Where a value stands in a definition: the keys and indexes that lead to it."""
@@ -162,5 +162,5 @@ def choices(wrong: Any, allowed: Iterable[str], hint: str = "") -> str:
 
 def nearest(wrong: Any, allowed: Iterable[str]) -> str | None:
     """Return the name that is most like the wrong one, if any is."""
-    near = get_close_matches(wrong, sorted(allowed), n=1) if isinstance(wrong, str) and len(wrong) <= 100 else []
+    near = names_like(wrong, sorted(allowed)) if isinstance(wrong, str) else []
     return near[0] if near else None

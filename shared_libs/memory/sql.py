@@ -49,7 +49,8 @@ _CLOSE_S = 1.0
 
 _BATCH_CHARS = 32
 
-_NO_DATABASE = re.compile("is not a database|disk image is malformed")
+_NO_OUTAGE = re.compile("is not a database|disk image is malformed|readonly database")
+"""What an SQLite file says that no waiting mends."""
 
 
 class SQLMemory(BaseMemory):
@@ -295,7 +296,7 @@ class SQLMemory(BaseMemory):
             else:
                 why = f"the file cannot be opened for writing: {file}; allow it"
             return MemoryStoreError(f"memory {self._place}: {why}, or set another memory url")
-        refused = isinstance(error, DataError | IntegrityError | ProgrammingError) or _NO_DATABASE.search(said)
+        refused = isinstance(error, DataError | IntegrityError | ProgrammingError) or _NO_OUTAGE.search(said)
         return (MemoryStoreError if refused else MemoryUnavailable)(f"memory {self._place}: {said}")
 
 

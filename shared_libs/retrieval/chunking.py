@@ -36,7 +36,7 @@ _LOOKED_AT = 48
 _HEADING = re.compile(r"^(?:#{1,6}[ \t]+(?P<marked>\S.*?)[ \t#]*|(?P<lined>\S.*)\n[=*~^-]{3,}[ \t]*)$", re.MULTILINE)
 _PARAGRAPH = re.compile(r"\n[ \t]*\n\s*")
 _LINE = re.compile(r"\n")
-_SENTENCE = re.compile(r"[.!?…]+[\"'”’)\]]*\s+|[。！？；]+[”’」』）]*\s*")  # noqa: RUF001 - it ends sentences
+_SENTENCE = re.compile(r"[.!?…]{1,40}+[\"'”’)\]]{0,40}+\s+|[。！？；]+[”’」』）]*\s*")  # noqa: RUF001 - it ends sentences
 _SPACE = re.compile(r"\s+")
 _UNSEEN = dict.fromkeys(
     [

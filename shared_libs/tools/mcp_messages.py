@@ -20,6 +20,7 @@ from mcp.types import REQUEST_TIMEOUT, JSONRPCError, JSONRPCResponse
 from mcp_types.version import OLDEST_SUPPORTED_VERSION
 
 from shared_libs.atomic.json_schema import shown
+from shared_libs.tools.mcp_listing import name_of
 from shared_libs.tools.mcp_transport import TO_CLOSE_S, Transport
 from shared_libs.tools.mcp_wire import BARE, as_json, error_of, unreadable
 
@@ -145,7 +146,7 @@ class Mended:
             _log.warning(
                 "a list of MCP tools goes on behind %s, which is no cursor; what is there is taken", shown(cursor)
             )
-        named = [item for item in items[:MAX_TOOLS] if isinstance(item, dict) and isinstance(item.get("name"), str)]
+        named = [item for item in items[:MAX_TOOLS] if name_of(item)]
         return {**kept, "tools": [*map(_outline, named)], "_meta": {PAGE_KEY: key}}
 
     async def _give_up_discovery(self, identity: Any) -> None:
@@ -253,4 +254,4 @@ def _outline(item: dict[str, Any]) -> dict[str, Any]:
     """What the library has to see of a tool: its name, and the arguments that are sent as headers too."""
     schema = item.get("inputSchema")
     told = isinstance(schema, dict) and _HEADER_WORD in msgspec.json.encode(schema)
-    return {"name": item["name"], "inputSchema": schema if told else {"type": "object"}}
+    return {"name": name_of(item), "inputSchema": schema if told else {"type": "object"}}

@@ -8,7 +8,6 @@ through a link; so no `..`, no link and no rename in the middle of a call leads 
 from __future__ import annotations
 
 import contextlib
-import difflib
 import errno
 import os
 import secrets
@@ -20,6 +19,7 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 from shared_libs.atomic.errors import MisuseError, ToolError
+from shared_libs.atomic.nearest import names_like
 
 MAX_NAMES = 20
 """How many names of a folder are told when one is not found."""
@@ -265,7 +265,7 @@ def _put(folder: int, name: str, data: bytes, mode: int | None) -> None:
 
 def _not_found(folder: int, name: str, path: str, names: Sequence[str]) -> ToolError:
     there = [f"{entry.name}/" if entry.kind == "folder" else entry.name for entry in _entries(folder)]
-    near = difflib.get_close_matches(name, there, n=1)
+    near = names_like(name, there)
     shown = ", ".join(there[:MAX_NAMES]) + (f" and {len(there) - MAX_NAMES} more" if len(there) > MAX_NAMES else "")
     meant = f"; did you mean {near[0]!r}?" if near else ""
     return ToolError(f"{path!r} is not there; {'/'.join(names) or 'the folder'} holds: {shown or 'nothing'}{meant}")

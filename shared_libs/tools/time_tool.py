@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import zoneinfo
 from collections.abc import Callable
 from datetime import UTC, datetime, time
@@ -10,6 +9,7 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 from shared_libs.atomic.errors import MisuseError, ToolError
+from shared_libs.atomic.nearest import names_like
 from shared_libs.atomic.tools.base import BaseTool
 
 _ISO = "ISO 8601, such as 2026-03-29T14:30, 2026-03-29T14:30+02:00, 2026-03-29, or 14:30 for today"
@@ -131,7 +131,7 @@ def _nearest(name: str, known: list[str]) -> list[str]:
     for part in (wanted, wanted.rpartition("/")[2]):
         if part in places:
             return places[part][:3]
-    found = difflib.get_close_matches(wanted, places, n=3)
+    found = names_like(wanted, places, 3)
     return list(dict.fromkeys(key for part in found for key in places[part]))[:3]
 
 

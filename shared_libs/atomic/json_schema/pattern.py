@@ -3,6 +3,7 @@ Regular expressions of foreign schemas, matched in time that grows with the text
 
 The engine is the one pydantic has (Rust's `regex`): no pattern backtracks. What it does not know (look-around, back
 references, which need backtracking) is not checked: a pattern that is a hint too many is no reason to lose a tool.
+What it knows and JavaScript does not (the bounds of a word, classes in classes) is written as JavaScript means it.
 """
 
 from __future__ import annotations
@@ -19,6 +20,10 @@ MAX_STATES = 500
 _ATOM = re.compile(
     r"\\(?:[pPkugx]\{[^}]*\}|.)|\[\^?\]?(?:\\.|[^\]\\])*\]|\{(?P<least>\d+)(?:,(?P<most>\d*))?\}|.", re.DOTALL
 )
+
+
+_DELIMITED = re.compile(r"/\^.*/[a-z]{0,8}", re.DOTALL)
+"""A literal of JavaScript or PHP as it stands in their code: as a pattern it fits nothing."""
 
 
 class Pattern:
@@ -49,10 +54,30 @@ class Pattern:
 def _compiled(text: str) -> Callable[[str], bool] | None:
     from pydantic_core import SchemaError, SchemaValidator, core_schema
 
+    if _DELIMITED.fullmatch(text):
+        return None
+    meant = _ATOM.sub(lambda found: _as_meant(found[0]), text)
     try:
-        return SchemaValidator(core_schema.str_schema(pattern=text, regex_engine="rust-regex")).isinstance_python
+        return SchemaValidator(core_schema.str_schema(pattern=meant, regex_engine="rust-regex")).isinstance_python
     except SchemaError:
         return None
+
+
+def _as_meant(atom: str) -> str:
+    """What a part of a pattern is in JavaScript, for an engine that reads more into it."""
+    if atom in (r"\<", r"\>"):
+        return atom[1]
+    if len(atom) < 3 or atom[0] != "[":
+        return atom
+    if "--" in atom:
+        return r"\K"  # a range from or to a hyphen, and a difference of classes to the engine: not checked
+    inner = re.sub(r"\\[<>]|\\.|\[(?!:)|&(?=&)|~(?=~)", _in_a_class, atom[1:], flags=re.DOTALL)
+    return f"[{inner}"
+
+
+def _in_a_class(found: re.Match[str]) -> str:
+    said = found[0]
+    return said[1] if said in (r"\<", r"\>") else said if said[0] == "\\" else f"\\{said}"
 
 
 def _states(text: str) -> int:

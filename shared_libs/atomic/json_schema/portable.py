@@ -16,6 +16,9 @@ from typing import Any
 from shared_libs.atomic.json_schema.values import key_of
 
 MAX_DEPTH = 100
+_MAX_REFERENCES = 10
+"""References one behind the other that are followed at the top."""
+
 MAX_TOLD = 1_000
 """Characters in which a model is told what cannot stand at the top of a schema."""
 
@@ -64,8 +67,10 @@ def portable_names(schema: dict[str, Any]) -> tuple[dict[str, Any], dict[str, st
 
 def _top(schema: dict[str, Any]) -> dict[str, Any]:
     """The top of a schema as an object with properties; what it says by combining others, in words."""
-    reference = schema.get("$ref")
-    if isinstance(reference, str) and isinstance(found := _local(schema, reference), dict):
+    for _ in range(_MAX_REFERENCES):
+        reference = schema.get("$ref")
+        if not isinstance(reference, str) or not isinstance(found := _local(schema, reference), dict):
+            break
         schema = {**found, **{word: given for word, given in schema.items() if word != "$ref"}}
     if not isinstance(schema.get("properties"), dict):
         schema = {**schema, "properties": {}}
@@ -111,10 +116,12 @@ def _local(schema: Any, reference: str) -> Any:
 
 
 def _node(given: Any, depth: int) -> Any:
-    if given is True:
-        return {}
+    if isinstance(given, bool):
+        return {} if given else {"not": {}}
     if not isinstance(given, dict) or not depth:
         return given
+    if given.get("items") is False:
+        given = {**given, "items": {}, "maxItems": 0}
     node: dict[str, Any] = {}
     for word, value in given.items():
         if word in _OF_SCHEMAS and isinstance(value, dict):

@@ -316,6 +316,7 @@ class BaseLLMWrapper:
         """Whether this provider has embeddings."""
         return type(self)._embed is not BaseLLMWrapper._embed  # noqa: SLF001 - its own method
 
+    @door
     async def aopen(self) -> None:
         """
         Get ready what takes long, of this wrapper and its fallbacks, before a clock starts; optional, safe to repeat.
@@ -331,6 +332,7 @@ class BaseLLMWrapper:
         """How many texts `_embed` takes in one request; None: any number. More are split."""
         return None
 
+    @door
     async def aclose(self) -> None:
         """Close the connections of this wrapper and its fallbacks; using it afterwards opens them again."""
         await self._close()

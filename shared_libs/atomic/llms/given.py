@@ -162,7 +162,11 @@ def beside(raw: Any, known: Collection[str]) -> dict[str, Any]:
 
 
 def merged(before: Any, piece: Any) -> Any:
-    """What pieces of an opaque value are together: texts and lists grow, objects merge, anything else is replaced."""
+    """
+    What pieces of an opaque value are together: texts and lists grow, objects merge, anything else is replaced.
+
+    A list grows where it is: to copy it for each of its items would cost their square.
+    """
     if isinstance(before, str) and isinstance(piece, str):
         return before + piece
     if isinstance(before, dict) and isinstance(piece, dict):
@@ -172,13 +176,12 @@ def merged(before: Any, piece: Any) -> Any:
             if value is not None
         }
     if isinstance(before, list) and isinstance(piece, list):
-        grown = list(before)
         for item in piece:
-            if grown and _continues(grown[-1], item):
-                grown[-1] = merged(grown[-1], item)
+            if before and _continues(before[-1], item):
+                before[-1] = merged(before[-1], item)
             else:
-                grown.append(item)
-        return grown
+                before.append(item)
+        return before
     return before if piece is None else piece
 
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import difflib
 import inspect
 from typing import Any
 
 from shared_libs.atomic.errors import MisuseError
+from shared_libs.atomic.nearest import names_like
 from shared_libs.atomic.registry import Builtin, Registry
 
 LLMS = Registry(
@@ -34,7 +34,7 @@ def model_named(name: str) -> Any:
     """
     provider, _, model = name.partition("/")
     if provider not in LLMS:
-        near = difflib.get_close_matches(provider, LLMS.names(), 1)
+        near = names_like(provider, LLMS.names())
         meant = f"{near[0]}/{model or 'MODEL'}" if near else f"openai/{name}"
         raise MisuseError(
             f'{name!r} is no name of a model; it is "provider/model", with one of {", ".join(LLMS.names())}; '

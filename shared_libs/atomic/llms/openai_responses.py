@@ -226,6 +226,11 @@ def _request_call(call: ToolCall) -> dict[str, Any]:
     }
 
 
+def _bounded(items: int) -> None:
+    if items > MAX_ITEMS:
+        raise MalformedResponse(f"the answer has more than {MAX_ITEMS} items")
+
+
 class ResponsesAnswer:
     """
     An answer of the Responses API.
@@ -248,6 +253,8 @@ class ResponsesAnswer:
         self._in_pieces = False
         self._opened: dict[int, _Item] = {}
         self._done: dict[int, _Item] = {}
+        self._newest = -1
+        self._places: dict[str, int] = {}
         self._arguments: dict[int, list[str]] = {}
         self._items: list[_Item] = []
         self._last = _Response()
@@ -303,8 +310,9 @@ class ResponsesAnswer:
             self._done[index] = item
         else:
             self._opened[index] = item
-        if len(self._opened) > MAX_ITEMS:
-            raise MalformedResponse(f"the answer has more than {MAX_ITEMS} items")
+        self._newest = max(self._newest, index)
+        self._places.setdefault(item.id or "", index)
+        _bounded(len(self._opened))
         return [LLMChunk("text")]
 
     def _take_arguments(self, event: _Event) -> list[LLMChunk]:
@@ -322,11 +330,10 @@ class ResponsesAnswer:
         if event.output_index is not None:
             return event.output_index
         id = event.item_id or (event.item and event.item.id)  # noqa: A001 - the field's own word
-        for index, item in (*self._opened.items(), *self._done.items()):
-            if id and item.id == id:
-                return index
+        if id and id in self._places:
+            return self._places[id]
         new = event.item is not None and event.type == "response.output_item.added"
-        return max(self._opened, default=-1) + new
+        return self._newest + new
 
     def _finish(self, response: _Response, status: str) -> list[LLMChunk]:
         """Take the whole answer, and return what of it was not passed on yet."""
@@ -337,6 +344,7 @@ class ResponsesAnswer:
             raise StreamInterrupted("the response was cancelled at the provider")
         if status not in {"completed", "incomplete"}:
             raise MalformedResponse(f"the answer is not finished: its status is {status}")
+        _bounded(len(response.output or ()))
         self._items = [item for item in response.output or () if item.type] or self._streamed_items()
         for item in self._items:
             item.type = "function_call" if item.type in CALL_TYPES else item.type

@@ -17,6 +17,9 @@ MAX_CHARS = 16 * 1024 * 1024
 MAX_CALLS = 1_000
 """The most tool calls of one turn; a server that sends more is at fault."""
 
+_MAX_LOOKS = 100
+"""How often the arguments of a call are read before its end; one piece in a call that names it again is the rule."""
+
 
 class SaidCall(msgspec.Struct):
     """
@@ -92,9 +95,10 @@ class Text:
 class _OpenCall:
     """A tool call that is still coming."""
 
-    __slots__ = ("arguments", "given", "id", "name")
+    __slots__ = ("arguments", "given", "id", "looked_at", "name")
 
     def __init__(self, id: str) -> None:
+        self.looked_at = 0
         self.id = id
         self.name = ""
         self.arguments: list[str] = []
@@ -119,7 +123,8 @@ class _OpenCall:
     @property
     def _is_whole(self) -> bool:
         """Whether the arguments are a JSON object as they stand; an empty one is what some servers begin with."""
-        if len(self.arguments) > MAX_CALLS:
+        self.looked_at += 1
+        if self.looked_at > _MAX_LOOKS or len(self.arguments) > MAX_CALLS:
             return False  # looked for in every piece, it would cost more than the pieces themselves
         said = "".join(self.arguments).rstrip()
         return said.endswith("}") and bool(ToolCall.from_json("", "", said).arguments)

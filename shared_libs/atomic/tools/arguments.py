@@ -8,9 +8,10 @@ pydantic is loaded when the first tool that needs it is described.
 from __future__ import annotations
 
 import inspect
+import itertools
 import math
 import types
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Annotated, Any, NamedTuple, Protocol
 
@@ -19,6 +20,9 @@ from shared_libs.atomic.json_schema import MAX_PROBLEMS, SchemaCheck, portable, 
 from shared_libs.atomic.supervise import call_here
 from shared_libs.atomic.tools.dependencies import Dependency, dependencies_in
 from shared_libs.atomic.tools.signature import bound_by, parameters_of, typed_where_read, words_of
+
+MAX_VALUES = 100_000
+"""Values in the arguments of a call whose schema says nothing of them: about 40 ms to copy."""
 
 _NOTHING = object()
 _VALUES = (int, float, bytes, list, dict, set, tuple)
@@ -285,25 +289,27 @@ def _by_schema(name: str, schema: dict[str, Any]) -> _Check:
     def check(arguments: dict[str, Any]) -> dict[str, Any]:
         if wrong := schema_check.problems(arguments):
             raise InvalidArguments(wrong)
-        properties = schema.get("properties", {})
-        return {key: _lossless(value, properties.get(key)) for key, value in arguments.items()}
+        properties, copied = schema.get("properties", {}), itertools.count(1)
+        return {key: _lossless(value, properties.get(key), copied) for key, value in arguments.items()}
 
     return check
 
 
-def _lossless(value: Any, schema: Any) -> Any:
+def _lossless(value: Any, schema: Any, copied: Iterator[int]) -> Any:
     """
     Copy a value, each number in the Python type its schema names; JSON itself does not tell 20 from 20.0.
 
     A copy: a tool may change its arguments, and what the model said stays as it was.
     """
+    if next(copied) > MAX_VALUES:
+        raise InvalidArguments(f"they hold more than {MAX_VALUES:,} values")
     given = schema if isinstance(schema, Mapping) else {}
     if isinstance(value, list):
         items = given.get("items")
-        return [_lossless(item, items) for item in value]
+        return [_lossless(item, items, copied) for item in value]
     if isinstance(value, dict):
         inner = given.get("properties") or {}
-        return {key: _lossless(item, inner.get(key)) for key, item in value.items()}
+        return {key: _lossless(item, inner.get(key), copied) for key, item in value.items()}
     kind = given.get("type")
     if kind == "number" and isinstance(value, int) and not isinstance(value, bool):
         return float(value) if abs(value) <= 2**53 else value

@@ -62,6 +62,7 @@ def test_no_outcome_of_a_tool_ends_the_run(outcome, content):
     [
         (ToolCall("1", "ehco", {}), "There is no tool 'ehco'. The tools are: echo. Did you mean echo?"),
         (ToolCall("1", "", {}), "There is no tool ''. The tools are: echo."),
+        (ToolCall("1", "x" * 100_000, {}), f"There is no tool '{'x' * 199}. The tools are: echo."),
         (ToolCall.from_json("1", "echo", '{"text": '), 'The arguments of echo are not a JSON object: {"text": '),
         (ToolCall.from_json("1", "echo", "[" * 9999), "The arguments of echo are not a JSON object: " + "[" * 500),
         (ToolCall("1", "echo", {"text": None}), "Invalid arguments for echo: text: Input should be a valid string"),

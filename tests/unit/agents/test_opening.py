@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import subprocess
 import sys
 import textwrap
@@ -12,8 +13,9 @@ from types import SimpleNamespace
 import pytest
 
 from shared_libs.agents import ReActAgent
-from shared_libs.atomic import BaseLLMWrapper, BaseMemory, LLMResponse
-from shared_libs.atomic.errors import MemoryStoreError, MemoryUnavailable
+from shared_libs.agents.parts import CLOSE_S, OPEN_S
+from shared_libs.atomic import BaseLLMWrapper, BaseMemory, BaseTool, LLMResponse
+from shared_libs.atomic.errors import DeadlineExceeded, MemoryStoreError, MemoryUnavailable
 from shared_libs.atomic.llms import ScriptedLLM
 from shared_libs.atomic.loading import load
 from shared_libs.memory import SQLMemory
@@ -120,6 +122,73 @@ def test_a_store_that_is_down_shows_when_the_agent_is_opened(tmp_path):
             await away.aopen()
 
     asyncio.run(main())  # asyncpg itself looks for its files on the loop
+
+
+async def whatever_is_said():
+    for _ in range(20):
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.sleep(1000)
+
+
+async def very_long():
+    await asyncio.sleep(10_000)
+
+
+class Stuck(BaseTool):
+    """A tool that has a way of its own to get ready and to close."""
+
+    description, execute = "Does nothing.", staticmethod(lambda: "ok")
+
+    def __init__(self, name, opens=None, closes=None):
+        self.name, self._opens, self._closes = name, opens, closes
+
+    async def aopen(self):
+        if self._opens is not None:
+            await self._opens()
+
+    async def aclose(self):
+        if self._closes is not None:
+            await self._closes()
+
+
+@pytest.mark.promise("opened")
+@pytest.mark.parametrize("stuck", [whatever_is_said, very_long])
+def test_what_does_not_get_ready_ends_and_what_does_not_close_holds_nobody(stuck, caplog):
+    async def main():
+        clock = asyncio.get_running_loop().time
+        agent = ReActAgent(llm=ScriptedLLM([]), tools=[Stuck("one", stuck, stuck), Stuck("two", closes=stuck)])
+        with pytest.raises(DeadlineExceeded, match="one of agent agent was not ready within 600 s"):
+            async with agent:
+                raise AssertionError("it cannot be open")
+        assert clock() < OPEN_S + CLOSE_S + 0.1
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(1):
+                await agent.aopen()
+        assert clock() < OPEN_S + CLOSE_S + 1.2
+
+    run_virtual(main())
+    left = {f"{name} was not closed within {CLOSE_S:g} s, and is left so" for name in ("one", "two")}
+    assert left <= set(caplog.messages)
+
+
+@pytest.mark.promise("opened")
+def test_what_fails_to_close_keeps_nothing_else_open():
+    closed = []
+
+    async def fails():
+        raise OSError("the disk is full")
+
+    async def ends():
+        closed.append("ended")
+
+    agent = ReActAgent(llm=ScriptedLLM([]), tools=[Stuck("one", closes=fails), Stuck("two", closes=ends)])
+
+    async def main():
+        with pytest.raises(OSError, match="the disk is full"):
+            await agent.aclose()
+
+    run(main())
+    assert closed == ["ended"]
 
 
 @pytest.mark.promise("opened")

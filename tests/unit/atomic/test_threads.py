@@ -252,7 +252,7 @@ STUCK = """
 import asyncio, threading, time
 from shared_libs.atomic import tool
 
-@tool(timeout_s=0.05)
+@tool(timeout_s=0.5)
 def stuck() -> str:
     time.sleep(600)
 

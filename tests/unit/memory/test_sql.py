@@ -172,6 +172,21 @@ def test_another_url_is_misuse(url):
         SQLMemory(url)
 
 
+@pytest.mark.promise("database-urls")
+def test_what_sqlite_does_not_know_behind_an_address_is_misuse_and_what_is_ours_to_say_is_left_out(tmp_path):
+    with pytest.raises(MisuseError, match="busy is none of what SQLite takes: cache, "):
+        SQLMemory(f"sqlite:///{tmp_path}/a.db?busy=1")
+    assert "?" not in repr(SQLMemory(f"sqlite:///{tmp_path}/a.db?timeout=abc&check_same_thread=False")._url)
+
+
+def test_a_file_that_is_read_only_is_no_outage(tmp_path):
+    (tmp_path / "a.db").touch()
+    memory = SQLMemory(f"sqlite:///file:{tmp_path}/a.db?mode=ro&uri=true", on_outage="queue")
+    with pytest.raises(MemoryStoreError, match="readonly") as caught:
+        run(memory.async_store("s", [Message("user", "q")]))
+    assert not isinstance(caught.value, MemoryUnavailable)
+
+
 def test_a_summary_is_kept_with_the_messages_it_does_not_stand_for(store_url, session):
     said = [Message("user", f"q{n}") for n in range(6)]
 

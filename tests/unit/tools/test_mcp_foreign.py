@@ -128,12 +128,45 @@ def test_a_nested_schema_that_says_nothing_is_mended():
         ({"type": "dict", "additionalProperties": "false"}, {"type": "object", "additionalProperties": False}),
         ({"type": "dict", "required": "x", "allOf": [], "not": "x"}, {"type": "object", "required": ["x"]}),
         ({"type": "list", "items": "int"}, {"type": "array", "items": {"type": "integer"}}),
+        ({"type": "TYPE_STRING"}, {"type": "string"}),
+        ({"type": "string?"}, {"type": "string"}),
+        ({"type": "string[]"}, {"type": "array"}),
+        ({"type": "List[Dict[str, int]]"}, {"type": "array"}),
+        ({"type": "map<string, int>"}, {"type": "object"}),
+        (["string", "null"], {"type": ["string", "null"]}),
+        ({"required": {"a": True, "b": False}}, {"required": ["a"]}),
+        ({"required": ["a", None, 3]}, {"required": ["a"]}),
+        ({"properties": [{"name": "a", "type": "str"}, {}]}, {"properties": {"a": {"type": "string"}}}),
     ],
 )
 def test_a_schema_in_the_words_of_a_language_is_what_was_meant(given, meant):
     tools, left_out = listed({"name": "a", "inputSchema": {"type": "Object", "properties": {"x": given, "y": None}}})
     assert left_out == {}
     assert tools["a"].parameters == {"type": "object", "properties": {"x": meant, "y": {}}}
+
+
+TOLD = {"type": "object", "properties": {"a": {"type": "string"}}, "required": ["a"]}
+
+
+@pytest.mark.promise("mcp-items")
+@pytest.mark.parametrize(
+    "item",
+    [
+        {"name": "t", "inputSchema": json.dumps(TOLD)},
+        {"name": "t", "input_schema": TOLD},
+        {"name": "t", "parameters": TOLD},
+        {"type": "function", "function": {"name": "t", "parameters": TOLD}},
+        {"name": "t", "inputSchema": {"jsonSchema": TOLD}},
+        {"name": "t", "inputSchema": {"schema": TOLD, "strict": True}},
+        {"name": "t", "inputSchema": {"type": "json_schema", "json_schema": {"name": "t", "schema": TOLD}}},
+        {"name": "t", "inputSchema": {"a": {"type": "string", "required": True}}},
+    ],
+)
+def test_a_schema_is_found_where_other_apis_have_it(item):
+    tools, left_out = listed(item)
+    assert left_out == {}
+    told = tools["t"].spec.parameters
+    assert {word: told[word] for word in TOLD} == TOLD
 
 
 @pytest.mark.promise("tools-taken")

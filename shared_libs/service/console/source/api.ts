@@ -50,7 +50,8 @@ export function query(fields: Record<string, string | null | undefined>): string
 }
 
 const STRETCH_MS = 8;
-const AT_ONCE = 200;
+/** So many events are yielded at once at most. */
+export const AT_ONCE = 200;
 
 /** Lets what else waits have its turn, keys and drawing first; a timer would be held up where nobody looks. */
 export function breathe(): Promise<void> {
@@ -80,7 +81,7 @@ async function* read(answer: Response): AsyncGenerator<RunEvent[]> {
           await breathe();
           since = performance.now();
         }
-        const events = blocks.slice(from, from + AT_ONCE).map(eventOf).filter((event) => event !== null);
+        const events = eventsOf(blocks.slice(from, from + AT_ONCE));
         if (events.length) yield events;
       }
     }
@@ -89,17 +90,21 @@ async function* read(answer: Response): AsyncGenerator<RunEvent[]> {
   }
 }
 
-function eventOf(block: string): RunEvent | null {
-  let name = "";
-  let data = "";
-  for (const line of block.split("\n")) {
-    if (line.startsWith("data: ")) data = line.slice(6);
-    else if (line.startsWith("event: ")) name = line.slice(7);
+const DATA = /^data: (.*)$/m;
+
+/** Reads blocks of a stream; their data is one JSON text then, which is read twice as fast as one by one. */
+function eventsOf(blocks: string[]): RunEvent[] {
+  const told: string[] = [];
+  for (const block of blocks) {
+    const data = DATA.exec(block)?.[1];
+    if (!data) continue; // a comment
+    if (block.startsWith("event: error\n")) {
+      const { status, code, detail } = JSON.parse(data);
+      throw new Refused(status, code, detail);
+    }
+    told.push(data);
   }
-  if (!data) return null;
-  const event = JSON.parse(data);
-  if (name === "error") throw new Refused(event.status, event.code, event.detail);
-  return event;
+  return JSON.parse(`[${told.join(",")}]`);
 }
 
 /** Begins a run, and yields its events. */

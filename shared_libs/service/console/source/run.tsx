@@ -1,7 +1,7 @@
 // One run, under way or long over, followed in the service, and what can be done with it.
 
 import { useEffect, useMemo, useRef, useState } from "preact/hooks";
-import { ask, follow, post, query, Refused, text } from "./api";
+import { ask, AT_ONCE, follow, post, query, Refused, text } from "./api";
 import { Approvals } from "./approvals";
 import { CopyButton, save, Trouble } from "./parts";
 import { Requests } from "./requests";
@@ -10,6 +10,9 @@ import type { Asked, Page, Run, RunEvent } from "./types";
 import { RunView, statusOf } from "./view";
 
 const AGAIN_S = 5;
+
+/** While very much comes, it is drawn so often: drawing would take longer than reading. */
+const DRAW_MS = 150;
 
 export interface Followed {
   story: Story;
@@ -32,15 +35,18 @@ export function useRun(id: string, again: number): Followed {
   useEffect(() => {
     const stop = new AbortController();
     let frame = 0;
+    let timer = 0;
     const draw = () => {
-      frame = 0;
+      clearTimeout(timer);
+      frame = timer = 0;
       setVersion((version) => version + 1);
       setNow(story.now);
     };
     const take = (events: RunEvent[]) => {
       for (const event of events) story.take(event);
       heard.current = { at: performance.now(), second: story.now };
-      frame ||= requestAnimationFrame(draw);
+      if (events.length < AT_ONCE || story.events < 2 * AT_ONCE) frame ||= requestAnimationFrame(draw);
+      else timer ||= setTimeout(draw, DRAW_MS);
     };
     (async () => {
       try {
@@ -54,6 +60,7 @@ export function useRun(id: string, again: number): Followed {
     return () => {
       stop.abort();
       cancelAnimationFrame(frame);
+      clearTimeout(timer);
     };
   }, [story, id]);
 

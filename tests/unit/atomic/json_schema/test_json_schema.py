@@ -169,6 +169,13 @@ def test_a_schema_that_holds_itself_is_refused():
     [
         ({"pattern": "^(?<y>\\d{4})$"}, "2026", "26"),
         ({"pattern": "^\\/a\\-b$"}, "/a-b", "a"),
+        ({"pattern": r"^\<\w+\>$"}, "<b>", "b"),
+        ({"pattern": r"^[^[\]]+$"}, "ab", "a[b"),
+        ({"pattern": r"^[[a-z]]$"}, "[]", "a"),
+        ({"pattern": r"^[\]\<\>]+$"}, "]<>", "a"),
+        ({"pattern": r"^[a-z&&9]$"}, "&", "8"),
+        ({"pattern": r"^[\d~~x]$"}, "~", "y"),
+        ({"pattern": r"^[[:alpha:]]$"}, "a", "1"),
         (
             {"pattern": "^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$"},
             f"{'0' * 8}{'-0000' * 3}-{'0' * 12}",
@@ -192,7 +199,9 @@ def test_what_other_tools_write_is_understood(schema, fits, not_):
     assert problems(schema, not_) != ""
 
 
-@pytest.mark.parametrize("pattern", ["^(?=.*[a-z]).+$", r"(a)\1", "(?!x)y", "(", "[", "(.{1,900}){9}", "x" * 2_000])
+@pytest.mark.parametrize(
+    "pattern", ["^(?=.*[a-z]).+$", r"(a)\1", "(?!x)y", "(", "[", "(.{1,900}){9}", "x" * 2_000, "/^a$/i", "^[+--/]$"]
+)
 def test_a_pattern_that_cannot_be_checked_in_bounds_is_not_checked(pattern):
     assert problems({"pattern": pattern}, "b") == ""
     assert problems({"patternProperties": {pattern: {}}, "additionalProperties": False}, {"b": 1}) == ""

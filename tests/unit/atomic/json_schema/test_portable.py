@@ -49,6 +49,13 @@ def complaints(schema, place=""):
 CASES = [
     ({"type": "object"}, {"type": "object", "properties": {}}),
     (
+        {"properties": {"x": {"type": "array", "items": False}, "y": False}},
+        {
+            "type": "object",
+            "properties": {"x": {"type": "array", "items": {}, "maxItems": 0}, "y": {"not": {}}},
+        },
+    ),
+    (
         {"type": "object", "properties": {"x": {"type": "array"}, "y": {"type": ["array", "null"]}}},
         {
             "type": "object",

@@ -322,8 +322,9 @@ def _raw(block: _Block, payload: bytes, name: str) -> dict[str, Any] | None:
 
 
 def _of_its_own(block: _Block, raw: dict[str, Any] | None) -> dict[str, Any] | None:
-    known = block.kind in _READ and not beside(raw, CALL_FIELDS)
-    return None if known else raw
+    if block.kind == "tool_use":
+        return raw if beside(raw, CALL_FIELDS) else None
+    return None if block.kind in _READ else raw
 
 
 def _json(value: Any) -> str:

@@ -160,7 +160,8 @@ def _assistant_blocks(
         content = (block.data or {}).get("content", ())
         if content and sum(part["type"] == "tool_use" for part in content) == len(calls):
             going = iter(calls)
-            return [part | next(going) if part["type"] == "tool_use" else part for part in content]
+            kept = [part for part in content if part.get("signature", "") not in stale]
+            return [part | next(going) if part["type"] == "tool_use" else part for part in kept]
     if not said:
         return []  # a turn must not end in thinking
     return [

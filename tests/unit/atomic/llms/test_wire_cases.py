@@ -123,7 +123,8 @@ async def by_agent(case: Case, llm, heard: Heard) -> None:
             restarts, deltas["text"] = restarts + 1, ""
         last = event
     result = last.result
-    heard.answer, heard.status, heard.deltas, heard.restarts = result.answer, result.status, deltas, restarts
+    # "": there is none, which is judged; None is what a client cannot tell
+    heard.answer, heard.status, heard.deltas, heard.restarts = result.answer or "", result.status, deltas, restarts
     heard.actions = [[action.tool, action.input] for step in result.steps for action in step.actions]
     heard.words = result.error or ""
 

@@ -32,7 +32,7 @@ VALUES = {
 BY_TYPE = {
     "Sequence[Message]": [Message("user", (TextPart("x"),)), Message("tool", "y", tool_call_id="1", name="a")],
     "Sequence[ToolSpec] | None": [ToolSpec("a", "b", {"type": "object"})],
-    "Sequence[Stage]": [Stage("words", "late", 0.5, "no time was left")],
+    "Sequence[Stage]": [Stage(name="words", state="late", elapsed_s=0.5, reason="no time was left")],
     "dict[str, Any] | None": {"temperature": 0},
     "dict[str, float]": {"words": 0.5},
     "int | None": 2,

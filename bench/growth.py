@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import io
 import time
 from collections.abc import Callable
 from typing import Any
@@ -19,18 +20,24 @@ from shared_libs.agents.written_calls import written_calls
 from shared_libs.atomic.json_schema import SchemaCheck, portable, portable_names
 from shared_libs.atomic.llms.framing import AnyFraming
 from shared_libs.atomic.llms.openai_format import OpenAIAnswer
+from shared_libs.atomic.llms.structured import OutputSchema
+from shared_libs.atomic.llms.waits import duration_s
+from shared_libs.atomic.nearest import names_like
 from shared_libs.atomic.nearly_json import object_in
 from shared_libs.atomic.page_text import readable
 from shared_libs.atomic.tools.outcome import as_text
 from shared_libs.atomic.types import ToolSpec
+from shared_libs.cli.drawn import print_answer
 from shared_libs.observability import redact_data, redact_text
 from shared_libs.observability.printable import presentable
+from shared_libs.retrieval.chunking import chunks
 from shared_libs.tools import mcp_listing
 from shared_libs.tools.mcp_messages import as_text as result_text
 from shared_libs.tools.mcp_wire import messages
 
 SEARCH = [ToolSpec("search", "", {"type": "object", "properties": {"query": {"type": "string"}}})]
 ROWS = SchemaCheck({"type": "array", "items": {"type": "object", "properties": {"a": {"type": "integer"}}}}, "rows")
+OUTPUT = OutputSchema({"type": "object"})
 BACKTRACKING = SchemaCheck({"pattern": r"^(\w+\s?)*$"}, "text")
 PIECE = b'{"choices":[{"delta":{"tool_calls":[{"index":%d,"id":"c%d","function":{"name":"f","arguments":"{}"}}]}}]}'
 
@@ -40,6 +47,10 @@ def of_calls(number: int) -> None:
     for index in range(number):
         answer.take(PIECE % (index, index))
     answer.response()
+
+
+def printed(text: str) -> None:
+    print_answer(f"# x\n{text}", io.StringIO())
 
 
 def of_stream(body: bytes) -> None:
@@ -64,6 +75,12 @@ PLACES: dict[str, tuple[Callable[[Any], Any], Callable[[int], Any], int]] = {
     "arguments that are nearly JSON": (object_in, lambda n: "{" + "'a': 1, // x\n" * n + "}", 200),
     "calls written into a text": (lambda t: written_calls(t, SEARCH), lambda n: "<tool_call>{" * n, 1_000),
     "reasoning written into a text": (part, lambda n: "<think>a</think" * n, 1_000),
+    "reasoning before an output": (OUTPUT.parse, lambda n: "<think>" * n + "{}", 1_000),
+    "a wait in words": (duration_s, lambda n: "1" * n, 2_000),
+    "a name that is not there": (lambda names: names_like("t" * 60, names), lambda n: ["t" * 64] * n, 100),
+    "a long call's name": (lambda name: names_like(name, ["search"]), lambda n: "s" * n, 2_000),
+    "an answer on a terminal": (printed, lambda n: "![" * n, 1_000),
+    "a document in pieces": (chunks, lambda n: "…" * n, 2_000),
     "a turn of text ReAct": (lambda t: read_react(t, SEARCH), lambda n: "Action: a\nThought: " * n, 500),
     "a web page": (lambda page: readable(page, "http://h/"), lambda n: "<p a='<'>&amp;<!-- " * n, 1_000),
     "a result of a tool": (as_text, lambda n: [{"a": 1}] * n, 1_000),

@@ -13,7 +13,8 @@ from functools import lru_cache
 
 _SUFFIX = (
     r"(?:[_-]?\d{1,3}"
-    r"|[_-](?:base|salt|value|old|new|prod|dev|test|staging|live|main|primary|secondary|backup|hash|plain))?"
+    r"|[_-](?:base|salt|value|old|new|prod|dev|test|staging|live|main|primary|secondary|backup|hash|plain|string|header)"
+    r"|(?-i:(?<=[a-z])(?:Value|String|Header)))?"
 )
 """What may stand behind such a name, and changes nothing."""
 
@@ -28,7 +29,7 @@ STRONG = (
 )
 """Names that are secrets wherever they stand, as a regular expression without regard to case."""
 
-WEAK = r"(?<![a-z0-9])(?:pass|auth|creds|dsn|session|signature|sig|mnemonic)"
+WEAK = r"(?<![a-z0-9])(?:pass|bearer|auth(?:[_-]?header)?|creds|dsn|session|signature|sig|mnemonic)"
 """Names that are ordinary words too."""
 
 LOUD = (

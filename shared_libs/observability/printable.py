@@ -8,6 +8,9 @@ import unicodedata
 _ESCAPE = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?|[@-Z\\^_])|\r(?=\n)")
 
 
+_UNSEEN = re.compile("[\u034f\u115f\u1160\u17b4\u17b5\u2028\u2029\u3164\uffa0]")
+"""Letters and separators that take no room, or that of a blank."""
+
 _JOINERS = "\N{ZERO WIDTH NON-JOINER}\N{ZERO WIDTH JOINER}"
 
 
@@ -19,6 +22,7 @@ def printable(text: str) -> str:
     the direction of what is, stands as its escape; joiners stay between letters that are joined by them.
     """
     text = _ESCAPE.sub("", text)
+    text = _UNSEEN.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
     return text if text.isprintable() else "".join(_shown(text, index) for index in range(len(text)))
 
 

@@ -31,11 +31,12 @@ SHAPES = re.compile(
           |shp(?:at|ca|pa|ss)_|dckr_pat_|lin_api_|tvly-|nvapi-|sntrys_|ATATT3|hv[bs]\.|ntn_|figd_|sbp_|glsa_|glc_|fo1_
           |dp\.pt\.|NRAK-|PMAK-|AGE-SECRET-KEY-1|xapp-|GOCSPX-|sq0(?:atp|csp)-|HRKU-|fw_|lsv2_(?:pt|sk)_|pcsk_
           |vercel_blob_rw_|nfp_|fm[12]_|pscale_(?:tkn|pw|oauth)_|rnd_|gl(?:rt|cbt|dt|ptt|soat|ft|imt|agent)-|rubygems_
-          |tskey-|csk-|jina_|tgp_v1_|ABSK)[A-Za-z0-9_-]{12,}
+          |tskey-|csk-|jina_|tgp_v1_|ABSK|dp\.(?:st|ct|sa)\.(?:[a-z0-9-]{1,35}\.)?|ops_eyJ|phx_|FLWSECK-|esecret_|cal_live_|api_org_|ls__)[A-Za-z0-9_-]{12,}
       | EAA[A-Z][A-Za-z0-9]{40,}|cio[A-Za-z0-9]{32}\b|LTAI[A-Za-z0-9]{16,26}\b|AQVN[A-Za-z0-9_-]{30,}
       | SK[0-9a-f]{32}\b
       | [A-Za-z0-9]{14}\.atlasv1\.[A-Za-z0-9]{40,}
-      | (?:dapi|key-)[0-9a-f]{32}\b
+      | (?:dapi|key-|fc-)[0-9a-f]{32}\b
+      | pat-(?:na|eu|ap)\d-[0-9a-f-]{36}\b
       | secret_[A-Za-z0-9]{30,}
       | pat[A-Za-z0-9]{14}\.[A-Za-z0-9]{20,}
       | xox[abeprs]-[A-Za-z0-9-]{10,}
@@ -48,10 +49,10 @@ SHAPES = re.compile(
     | (?<![A-Za-z0-9_-])(?:eyJ[A-Za-z0-9_-]{5,}\.[A-Za-z0-9_-]{5,}(?:\.[A-Za-z0-9_-]*)?
         |SG\.[A-Za-z0-9_-]{10,64}\.[A-Za-z0-9_-]{10,})
     | (?<![A-Za-z0-9/])1//0[A-Za-z0-9_-]{25,}
-    | (?<![\w:])\d{8,10}:AA[A-Za-z0-9_-]{30,}
+    | (?:(?<![\w:])|(?<=/bot))\d{8,10}:AA[A-Za-z0-9_-]{30,}
     | (?<==)(?:(?<=[?&]key=)[A-Za-z0-9_-]{20,} | (?<=[?&]code=)[A-Za-z0-9_.~-]{20,})
     | (?<=/)(?:
-        (?<=webhook\.office\.com/webhookb2/)[A-Za-z0-9@/_-]{20,}
+        (?:(?<=webhook\.office\.com/webhookb2/)|(?<=outlook\.office\.com/webhook/))[A-Za-z0-9@/_-]{20,}
       | (?<=hooks\.slack\.com/)(?:services|workflows|triggers)/[A-Za-z0-9/_-]{8,}
       | (?<=/api/webhooks/)\d{5,25}/[A-Za-z0-9_-]{20,}
       | (?<=hooks\.zapier\.com/hooks/catch/)\d{3,15}/[A-Za-z0-9]{5,}
@@ -62,7 +63,7 @@ SHAPES = re.compile(
 RUN = re.compile(r"[A-Za-z0-9_$./+=,:@~?&-]{9,}")
 """Where a shape can be: all of them are made of these characters alone, and none is shorter."""
 
-ORDINARY_RUN = re.compile(r"[A-Z]?[a-z]+[.,:?]*|(?!dapi|cio)[0-9a-z]+|[0-9T:.+-]+")
+ORDINARY_RUN = re.compile(r"[A-Z]?[a-z]+[.,:?]*|(?!dapi|cio|fc|pat)[0-9a-z]+|[0-9T:.+-]+")
 """What is no shape for want of other characters: words, and what programs name and count things with."""
 
 SPREAD = {
@@ -182,7 +183,7 @@ NAME_HINTS = {
     "sess": 3,
     "phrase": 9,
     **dict.fromkeys(("pw", "kennwort", "contrase", "senha", "secret", "auth", "cred", "cookie", "connect.sid"), 0),
-    **dict.fromkeys(("dsn", "psk", "mnemonic", "jwt", "_pat"), 0),
+    **dict.fromkeys(("dsn", "psk", "mnemonic", "jwt", "_pat", "bearer"), 0),
     **dict.fromkeys(("\u043f\u0430\u0440\u043e\u043b\u044c", "\u5bc6\u7801", "\u5bc6\u78bc"), 0),
     **dict.fromkeys(("\u30d1\u30b9\u30ef\u30fc\u30c9", "\ube44\ubc00\ubc88\ud638"), 0),
 }

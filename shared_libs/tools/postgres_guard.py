@@ -37,8 +37,8 @@ _HARMLESS = (
 )
 """Functions with effects, as they are declared, that do nothing of lasting effect."""
 
-_RUNS_TEXT = r"crosstab\w*|connectby|dblink\w*|xpath_table"
-"""Functions that run a statement given as a text, whatever they are declared to be."""
+_ACTS = r"crosstab\w*|connectby|dblink\w*|xpath_table|txid_current|pg_current_xact_id"
+"""Functions that run a statement given as a text, or use up a number of a transaction, whatever they are declared."""
 
 _WORD = re.compile(r"[a-z_][\w$]*", re.ASCII)
 _ESCAPED_NAME = re.compile(r'u&\s*"', re.IGNORECASE)
@@ -146,7 +146,7 @@ async def _refuse_what_acts(driver: Any, query: str) -> None:
     if _ESCAPED_NAME.search(query):
         raise ToolError('names written as U&"…" are not read here; write them as they are')
     words = sorted({*_WORD.findall(query.lower())})
-    acting = await driver.fetch(_ACTING, words, f"^({_HARMLESS})$", f"^({_RUNS_TEXT})$")
+    acting = await driver.fetch(_ACTING, words, f"^({_HARMLESS})$", f"^({_ACTS})$")
     if acting:
         raise ToolError(f"the statement names {acting[0][0]}, which may do more than read: this tool only reads")
 

@@ -50,8 +50,14 @@ Found = list[tuple[Sequence[Any], str]]
 
 _OPENS = re.compile(r"[\[{]")
 _CUT_NUMBER = re.compile(r"[-+.\deE]+\Z")
-_THOUGHT = re.compile(r"<(think|thinking|thought|reasoning)>.*?</\1>|\A.*?</think(?:ing)?>", re.DOTALL | re.IGNORECASE)
-"""Reasoning as models write it into their text; its beginning may be missing."""
+_THOUGHTS = [
+    (re.compile(f"</{word}>", re.IGNORECASE), re.compile(f"<{word}>.*?</{word}>", re.DOTALL | re.IGNORECASE))
+    for word in ("think", "thinking", "thought", "reasoning")
+]
+"""Reasoning as models write it into their text: its end, and the whole."""
+
+_BEGUN_BEFORE = re.compile(r"(?!<(?:think(?:ing)?|thought|reasoning)>).*?</think(?:ing)?>", re.DOTALL | re.IGNORECASE)
+"""Reasoning whose beginning is missing."""
 
 
 class InvalidOutput(Exception):
@@ -229,7 +235,14 @@ def _without(value: Any, wrong: set[Any]) -> Any:
 
 
 def _without_thought(text: str) -> str:
-    return text if _OPENS.match(text.lstrip()) else _THOUGHT.sub("", text)
+    if _OPENS.match(text.lstrip()):
+        return text
+    if (begun := _BEGUN_BEFORE.match(text)) is not None:
+        text = text[begun.end() :]
+    for end, whole in _THOUGHTS:
+        if ends := [found.end() for found in end.finditer(text)]:  # behind them nothing has an end to be looked for
+            text = whole.sub("", text[: ends[-1]]) + text[ends[-1] :]
+    return text
 
 
 def _begun(text: str) -> Any:

@@ -26,9 +26,9 @@ _UNIT_OF = (
     (re.compile(r"d"), "d"),
 )
 _PART = re.compile(
-    r"(\d+(?:\.\d+)?)\s*(milliseconds?|msecs?|ms|seconds?|secs?|s|minutes?|mins?|m|hours?|hrs?|h|days?|d|秒|分钟|小时)"
+    r"(\d{1,30}+(?:\.\d{1,30}+)?)\s{0,9}(milliseconds?|msecs?|ms|seconds?|secs?|s|minutes?|mins?|m|hours?|hrs?|h|days?|d|秒|分钟|小时)"
     r"(?![a-z])"
-    r"[\s,]*(?:and\s+)?",
+    r"[\s,]{0,9}+(?:and\s{1,9})?",
     re.IGNORECASE,
 )
 _NUMBER = re.compile(r"\d+(?:\.\d+)?")

@@ -88,6 +88,7 @@ def test_lines_and_tabs_are_kept():
 
 
 def test_what_is_not_seen_or_turns_the_direction_stands_as_its_escape():
+    assert printable("a\u3164b\u034f\u2028") == r"a\u3164b\u034f\u2028"
     assert printable("pay\u202e\u2066 10\u200b0 \ufeff\U000e0041") == r"pay\u202e\u2066 10\u200b0 \ufeff\U000e0041"
     joined = "\U0001f468\u200d\U0001f469 \u0646\u0645\u06cc\u200c\u062e\u0648\u0627\u0647\u0645"
     assert printable(joined) == joined

@@ -59,7 +59,7 @@ def _positive(name: str, text: str) -> float:
         value = float(text)
     except ValueError:
         value = math.nan
-    if not (value > 0 and math.isfinite(value)):
+    if not (value > 0 and math.isfinite(value)) or "_" in text:  # which Python alone reads
         raise Problem("invalid_request", f"{name} is a positive number, not {text[:40]!r}", param=name)
     return value
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from contextlib import aclosing
+from contextlib import aclosing, nullcontext
 from typing import Any, Literal
 
 from shared_libs.atomic.types import Message
@@ -18,7 +18,7 @@ from shared_libs.service.faces.responses_request import ResponseWanted, read_res
 from shared_libs.service.faces.wanted import Outcome
 from shared_libs.service.faces.work import ChainWork, RunWork, begin_work, run_there, waiting_run
 from shared_libs.service.problems import Problem, problem_of
-from shared_libs.service.repeats import Asked
+from shared_libs.service.repeats import Asked, joined
 from shared_libs.service.streams import encode, sse
 
 RETOLD_S = 5.0
@@ -37,6 +37,7 @@ async def create(call: Call) -> None:
     raw = await call.body()
     repeated, repeats = Asked(call, raw), call.service.response_repeats
     kept = repeats.find(repeated)
+    joins = kept is not None
     if kept is None:
         kept = await _asked(call, read_response(await call.decoded(raw)), repeated)
     default: Literal["cancel", "continue"] = "cancel" if kept.run_id is None else "continue"
@@ -48,7 +49,8 @@ async def create(call: Call) -> None:
         elif kept.begun is not None:
             await call.reply(kept.begun)
         else:
-            await asyncio.wait([kept.task])
+            async with joined(call) if joins else nullcontext():
+                await asyncio.wait([kept.task])
             if not kept.task.cancelled():
                 kept.task.result()
             await call.reply(kept.made.response)

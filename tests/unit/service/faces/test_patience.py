@@ -51,6 +51,36 @@ def test_a_stream_shows_that_it_lives_to_a_client_that_waits_a_third_of_a_second
     run(main())
 
 
+@pytest.mark.promise("face-patience", "serve-once")
+def test_who_repeats_a_request_waits_as_long_as_its_own_client_and_leaves_the_first_alone(tmp_path):
+    asks = {
+        "/v1/chat/completions": {"model": "bot", "messages": ASK},
+        "/v1/messages": {"model": "bot", "messages": ASK, "max_tokens": 9},
+        "/v1/responses": {"model": "bot", "input": "hello there"},
+        "/v1/agents/bot/runs": {"question": "hello there"},
+        "/v1/embeddings": {"model": "slow/chain", "input": "hello there"},
+    }
+
+    async def main():
+        scripts = {"m": SlowFirstToken(0.4), "slow": SlowFirstToken(0.4)}
+        async with ground(tmp_path, scripts, bot={}, slow={"llm": ["slow"]}) as at:
+
+            async def ask(path, **headers):
+                status, _, told = await at.post(path, asks[path], **{"Idempotency-Key": "k", **headers})
+                return status, str(told)
+
+            first = [asyncio.create_task(ask(path)) for path in asks]
+            await at.upstream.until_asked(len(asks))
+            hurried = await asyncio.gather(*(ask(path, **{"X-Request-Timeout": "0.01"}) for path in asks))
+            assert [status for status, _ in hurried] == [504] * len(asks), hurried
+            again = await asyncio.gather(*(ask(path) for path in asks))
+            assert [status for status, _ in again] == [200] * len(asks), again
+            assert again == await asyncio.gather(*first)
+            assert len(at.upstream.requests) == len(asks)
+
+    run(main())
+
+
 @asynccontextmanager
 async def impatient_proxy(url: str, idle_s: float) -> AsyncIterator[str]:
     """Stand before a server, and cut what has been silent for so long, as load balancers do."""

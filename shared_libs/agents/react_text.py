@@ -49,6 +49,16 @@ _CALL = re.compile(
 _TAGS = re.compile(r"</?(thought|action|action_input|input|observation|final_answer|answer)>", re.IGNORECASE)
 """Labels written as elements."""
 _PAUSE = "\nPAUSE"
+_ODD_LABEL = re.compile(
+    r"[#>*_`| \t-]*(?:action|function|tool)?(?P<input>[ _]?(?:inputs?|arguments?|args|parameters?))?(?<=[a-z])"
+    r"[ \t*_`]*(?::|=|->|-|\u2013|\u2014|\u2192)(?P<rest>.*)",
+    re.IGNORECASE,
+)
+"""What some write for a label; it is one where the name of a tool is all that follows."""
+_MARKUP = re.compile(r"</?(?:b|strong|i|em|p|code)>", re.IGNORECASE)
+MAX_LINE = 500
+"""Characters of a line that may begin with such a label."""
+
 _LINE = re.compile(r"(?P<key>\w[\w-]*+)[ \t]*+:[ \t]++(?P<value>.*)")
 _BEFORE_A_LINE = " \t-*"
 _NO_ACTION = ("none", "null", "n/a", "no action", "none needed", "not needed")
@@ -77,6 +87,11 @@ def read_react(text: str, tools: Sequence[ToolSpec]) -> ReactText:
     """
     text = _unfence_whole(_labelled(text))
     sections = _sections(text)
+    if (
+        not any(kind in ("action", "answer") for kind, _, _ in sections)
+        and (told := _with_odd_labels(text, tools)) != text
+    ):
+        text, sections = told, _sections(told)
     if all(kind == "plain" for kind, _, _ in sections):
         return ReactText(answer=_answer_in_json(_unfenced(text), tools) or text.strip() or None)
     thoughts: list[str] = []
@@ -153,6 +168,22 @@ def _labelled(text: str) -> str:
     if not _TAGS.match(text.lstrip()):
         return text
     return _TAGS.sub(lambda tag: "\n" if tag[0][1] == "/" else f"\n{tag[1].replace('_', ' ')}: ", text)
+
+
+def _with_odd_labels(text: str, tools: Sequence[ToolSpec]) -> str:
+    """A turn whose action stands as "Function: search" or "Action = search", the name of a tool alone, with labels."""
+    known, named = {tool.name for tool in tools}, False
+    lines = text.split("\n")
+    for at, line in enumerate(lines):
+        found = _ODD_LABEL.fullmatch(_MARKUP.sub("", line[:MAX_LINE]))
+        if found is None:
+            continue
+        name = found["rest"].strip("`*_\"' .")
+        if not named and not found["input"] and name in known and len(line) <= MAX_LINE:
+            lines[at], named = f"Action: {name}", True
+        elif named and found["input"]:
+            lines[at] = f"Action Input: {found['rest']}{line[MAX_LINE:]}"
+    return "\n".join(lines) if named else text
 
 
 def _joined(thoughts: list[str]) -> str:

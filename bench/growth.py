@@ -30,7 +30,8 @@ from shared_libs.atomic.types import ToolSpec
 from shared_libs.cli.drawn import print_answer
 from shared_libs.observability import redact_data, redact_text
 from shared_libs.observability.printable import presentable
-from shared_libs.retrieval.chunking import chunks
+from shared_libs.retrieval.chunking import Chunker
+from shared_libs.retrieval.types import Document
 from shared_libs.tools import mcp_listing
 from shared_libs.tools.mcp_messages import as_text as result_text
 from shared_libs.tools.mcp_wire import messages
@@ -80,7 +81,7 @@ PLACES: dict[str, tuple[Callable[[Any], Any], Callable[[int], Any], int]] = {
     "a name that is not there": (lambda names: names_like("t" * 60, names), lambda n: ["t" * 64] * n, 100),
     "a long call's name": (lambda name: names_like(name, ["search"]), lambda n: "s" * n, 2_000),
     "an answer on a terminal": (printed, lambda n: "![" * n, 1_000),
-    "a document in pieces": (chunks, lambda n: "…" * n, 2_000),
+    "a document in pieces": (Chunker().chunks, lambda n: Document(source="x", text="… word " * n), 500),
     "a turn of text ReAct": (lambda t: read_react(t, SEARCH), lambda n: "Action: a\nThought: " * n, 500),
     "a web page": (lambda page: readable(page, "http://h/"), lambda n: "<p a='<'>&amp;<!-- " * n, 1_000),
     "a result of a tool": (as_text, lambda n: [{"a": 1}] * n, 1_000),

@@ -18,6 +18,7 @@ from shared_libs.agents.react_text import read_react
 from shared_libs.agents.reasoning import part
 from shared_libs.agents.written_calls import written_calls
 from shared_libs.atomic.json_schema import SchemaCheck, portable, portable_names
+from shared_libs.atomic.llms.faults import refusal
 from shared_libs.atomic.llms.framing import AnyFraming
 from shared_libs.atomic.llms.openai_format import OpenAIAnswer
 from shared_libs.atomic.llms.structured import OutputSchema
@@ -50,6 +51,10 @@ def of_calls(number: int) -> None:
     answer.response()
 
 
+def refused(body: bytes) -> None:
+    refusal(400, {}, body, ["a-secret"], "http://h/v1")
+
+
 def printed(text: str) -> None:
     print_answer(f"# x\n{text}", io.StringIO())
 
@@ -75,6 +80,8 @@ PLACES: dict[str, tuple[Callable[[Any], Any], Callable[[int], Any], int]] = {
     "a stream, cut anywhere": (of_stream, lambda n: b'data: {"x":1}\n\n' * n, 2_000),
     "arguments that are nearly JSON": (object_in, lambda n: "{" + "'a': 1, // x\n" * n + "}", 200),
     "calls written into a text": (lambda t: written_calls(t, SEARCH), lambda n: "<tool_call>{" * n, 1_000),
+    "a fence with nothing in it": (lambda t: written_calls(t, SEARCH), lambda n: "```json" + "\n" * n, 2_000),
+    "a provider's refusal": (refused, lambda n: b'{"error":{"message":"' + b"eyJaaaaaaaaaa-" * n + b'"}}', 500),
     "reasoning written into a text": (part, lambda n: "<think>a</think" * n, 1_000),
     "reasoning before an output": (OUTPUT.parse, lambda n: "<think>" * n + "{}", 1_000),
     "a wait in words": (duration_s, lambda n: "1" * n, 2_000),

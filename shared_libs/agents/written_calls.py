@@ -115,7 +115,7 @@ _CLOSED = re.compile(r"</(?!think)|<[|\uff5c]/|[\w\u2581]end[|\uff5c]>|<\|(?:cal
 MAY_BE_CALLS = re.compile(
     rf"{'|'.join(_MARKS)}|<{_PREFIX}?(?:tool|function|invoke|call)[\s=(_]|\[\s*[a-z_][\w.]*\("
     r"|```xml\s*<|>>>\s*[a-z_]|functions\.\w|Action:\s*```json\s*\[|(?:assistant)?(?:commentary|analysis)?\s*\bto="
-    r"|(?:```(?:json)?\s*)?\[?\s*\{\s*\"(?:"
+    r"|(?:```(?:json)?\s*+)?\[?\s*+\{\s*+\"(?:"
     + "|".join((*_NAME_KEYS, *_WRAPPERS, *_BESIDE, "role", "content"))
     + r")\"",
     re.IGNORECASE,

@@ -2,9 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import pytest
 
+from shared_libs.agents.written_calls import written_calls
+from shared_libs.atomic.llms.faults import refusal
+from shared_libs.atomic.llms.structured import InvalidOutput, OutputSchema
+from shared_libs.atomic.llms.waits import duration_s
+from shared_libs.atomic.nearest import names_like
+from shared_libs.atomic.types import ToolSpec
 from tests.growth import assert_linear
+
+SEARCH = [ToolSpec("search", "", {"type": "object", "properties": {"query": {"type": "string"}}})]
 
 
 def test_linear_and_constant_work_pass():
@@ -23,3 +33,28 @@ def test_exponential_work_fails_early():
 
     with pytest.raises(AssertionError):
         assert_linear(twice, lambda n: min(n, 19), start=4, within_s=0.02)
+
+
+def refused(body: bytes) -> None:
+    refusal(400, {}, body, ["a-secret"], "http://h/v1")
+
+
+def output_of(text: str) -> None:
+    with contextlib.suppress(InvalidOutput):
+        OutputSchema({"type": "object"}).parse(text)
+
+
+@pytest.mark.promise("work-bounded")
+@pytest.mark.parametrize(
+    ("work", "made"),
+    [
+        (lambda text: written_calls(text, SEARCH), lambda n: "```json" + "\n" * min(n, 1 << 15)),
+        (refused, lambda n: b'{"error":{"message":"' + b"eyJaaaaaaaaaa-" * min(n, 1 << 15) + b'"}}'),
+        (output_of, lambda n: "<think>" * min(n, 1 << 15) + "</thought>{}"),
+        (duration_s, lambda n: "1" * min(n, 1 << 15)),
+        (lambda names: names_like("t" * 60, names), lambda n: ["t" * 64] * min(n, 1 << 12)),
+    ],
+    ids=["a fence with nothing in it", "a refusal", "reasoning before an output", "a wait", "a name"],
+)
+def test_what_models_and_servers_write_costs_in_proportion_to_its_length(work, made):
+    assert_linear(work, made)

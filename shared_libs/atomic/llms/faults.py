@@ -29,7 +29,7 @@ from shared_libs.atomic.llms.reasons import MAX_REASON_CHARS, Reason, read_reaso
 from shared_libs.atomic.llms.waits import wait_told
 
 _KEY_LIKE = re.compile(
-    r"\b(?:(?:sk|pk|gsk|xai|nvapi|pplx)-[\w*.-]{6,}|gsk_\w{6,}|hf_\w{10,}|AIza[\w-]{20,}|eyJ[\w-]{10,}\.[\w-]+\.[\w-]+)"
+    r"\b(?:(?:sk|pk|gsk|xai|nvapi|pplx)-[\w*.-]{6,}|gsk_\w{6,}|hf_\w{10,}|AIza[\w-]{20,}|(?<![\w-])eyJ[\w-]{10,}\.[\w-]+\.[\w-]+)"
 )
 _MASK = "[key]"
 _LONG_ENOUGH = 8

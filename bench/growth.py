@@ -80,7 +80,7 @@ PLACES: dict[str, tuple[Callable[[Any], Any], Callable[[int], Any], int]] = {
     "a stream, cut anywhere": (of_stream, lambda n: b'data: {"x":1}\n\n' * n, 2_000),
     "arguments that are nearly JSON": (object_in, lambda n: "{" + "'a': 1, // x\n" * n + "}", 200),
     "calls written into a text": (lambda t: written_calls(t, SEARCH), lambda n: "<tool_call>{" * n, 1_000),
-    "a fence with nothing in it": (lambda t: written_calls(t, SEARCH), lambda n: "```json" + "\n" * n, 2_000),
+    "a fence with nothing in it": (lambda t: written_calls(t, SEARCH), lambda n: "```json" + "\n" * n + "x", 2_000),
     "a provider's refusal": (refused, lambda n: b'{"error":{"message":"' + b"eyJaaaaaaaaaa-" * n + b'"}}', 500),
     "reasoning written into a text": (part, lambda n: "<think>a</think" * n, 1_000),
     "reasoning before an output": (OUTPUT.parse, lambda n: "<think>" * n + "{}", 1_000),

@@ -7,7 +7,7 @@ import contextlib
 import pytest
 
 from shared_libs.agents.written_calls import written_calls
-from shared_libs.atomic.llms.faults import refusal
+from shared_libs.atomic.llms.faults import redacted
 from shared_libs.atomic.llms.structured import InvalidOutput, OutputSchema
 from shared_libs.atomic.llms.waits import duration_s
 from shared_libs.atomic.nearest import names_like
@@ -35,10 +35,6 @@ def test_exponential_work_fails_early():
         assert_linear(twice, lambda n: min(n, 19), start=4, within_s=0.02)
 
 
-def refused(body: bytes) -> None:
-    refusal(400, {}, body, ["a-secret"], "http://h/v1")
-
-
 def output_of(text: str) -> None:
     with contextlib.suppress(InvalidOutput):
         OutputSchema({"type": "object"}).parse(text)
@@ -48,8 +44,8 @@ def output_of(text: str) -> None:
 @pytest.mark.parametrize(
     ("work", "made"),
     [
-        (lambda text: written_calls(text, SEARCH), lambda n: "```json" + "\n" * min(n, 1 << 15)),
-        (refused, lambda n: b'{"error":{"message":"' + b"eyJaaaaaaaaaa-" * min(n, 1 << 15) + b'"}}'),
+        (lambda text: written_calls(text, SEARCH), lambda n: "```json" + "\n" * min(n, 1 << 15) + "x"),
+        (lambda text: redacted(text, []), lambda n: "eyJaaaaaaaaaa-" * n),
         (output_of, lambda n: "<think>" * min(n, 1 << 15) + "</thought>{}"),
         (duration_s, lambda n: "1" * min(n, 1 << 15)),
         (lambda names: names_like("t" * 60, names), lambda n: ["t" * 64] * min(n, 1 << 12)),

@@ -207,18 +207,19 @@ class Holder:
         if cancel_at is not None or decided & {kept_name(call["call_id"]) for call in read_json(pending)}:
             yield ask("UPDATE factory_jobs SET status = 'queued' WHERE run_id = $1", run_id)
 
-    async def give_back(self, run_id: str, epoch: int) -> None:
-        """Queue again a run that the database believes this worker to hold."""
+    async def give_back(self, run_id: str, epoch: int) -> bool:
+        """Queue again a run that the database believes this worker to hold; False where it does not any more."""
 
-        def script() -> Script[None]:
+        def script() -> Script[bool]:
             rows = yield ask(
                 f"UPDATE factory_jobs SET status = 'queued', executor = NULL WHERE {HELD} RETURNING 1",
                 *(run_id, epoch, self.executor),
             )
             if rows:
                 yield from called(self.database.dialect, WORKER_CHANNEL, "queued")
+            return bool(rows)
 
-        await self.database.run(script)
+        return await self.database.run(script)
 
     async def beat(self, name: str, lease_s: float, concurrency: int, *, draining: bool) -> list[Held]:
         """Say that this worker lives; return what the database believes it to hold."""

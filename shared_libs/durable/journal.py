@@ -202,6 +202,12 @@ class FactJournal:
         assert self._main is not None
         self._main.cancel()
 
+    def leave(self) -> None:
+        """Write nothing more, and wait for no write: this process ends, and the run is another's."""
+        self.lost = True
+        for writing in self._writes:
+            writing.cancel()
+
     # the gate
 
     async def _may_begin(self, *, inside: bool = False) -> None:

@@ -50,7 +50,7 @@ GIVE_BACK_S = 5.0
 """Seconds after which a run that the database believes to be ours and is not is a stray, and not just being claimed."""
 
 HAND_OVER_S = 5.0
-"""Seconds that handing over what was cut off may take."""
+"""Seconds that handing over what was cut off may take; without a database it takes for ever."""
 
 
 class Agent(Protocol):
@@ -128,6 +128,7 @@ class Worker:
         self._refused: dict[str, float] = {}
         self._awake = asyncio.Event()
         self._draining = False
+        self._cut_off = asyncio.Event()
         self.started = asyncio.Event()
 
     async def run(self) -> None:
@@ -159,8 +160,10 @@ class Worker:
                         await self._awake.wait()
                 if self._only is not None and await self._is_done(self._only):
                     break
-            while self._tasks:
-                await asyncio.wait(self._tasks.values())
+            cut_off = self._loop.create_task(self._cut_off.wait())
+            stack.callback(cut_off.cancel)
+            while self._tasks and not cut_off.done():
+                await asyncio.wait([cut_off, *self._tasks.values()], return_when=asyncio.FIRST_COMPLETED)
 
     def drain(self) -> None:
         """Claim nothing more, begin no new effect, and hand over what is under way at its next boundary."""
@@ -173,12 +176,21 @@ class Worker:
         """Hand over at once what has not been handed over yet; what is in flight is done once more elsewhere."""
         for journal in self._journals.values():
             journal.stop()
+        self._cut_off.set()
 
     async def _hand_over_all(self) -> None:
-        """Leave nothing behind, also where this is cancelled."""
-        self.cut_off()
+        """Leave nothing behind, also where this is cancelled; what the database hears nothing of, others take over."""
+        if not self._cut_off.is_set():
+            self.cut_off()
         if self._tasks:
-            await asyncio.wait(self._tasks.values(), timeout=HAND_OVER_S)
+            _, left = await asyncio.wait(self._tasks.values(), timeout=HAND_OVER_S)
+            if left:
+                _log.warning("worker %s leaves %d runs behind, which others take over", self.name, len(left))
+                for journal in self._journals.values():
+                    journal.leave()
+                for task in left:
+                    task.cancel()
+                await asyncio.wait(left, timeout=1.0)
 
     async def _is_done(self, run_id: str) -> bool:
         job = await self.store.get(run_id)
@@ -284,9 +296,9 @@ class Worker:
                 asyncio.run_coroutine_threadsafe(self._give_back(stray), self._loop)
 
     async def _give_back(self, stray: Held) -> None:
-        _log.warning("worker %s gives back run %s, which it does not run", self.name, stray.run_id)
         with suppress(StoreUnavailable):  # the next beat brings it back again
-            await self._holder.give_back(stray.run_id, stray.epoch)
+            if await self._holder.give_back(stray.run_id, stray.epoch):  # and else it has just ended here
+                _log.warning("worker %s gives back run %s, which it does not run", self.name, stray.run_id)
 
     @staticmethod
     def _cancel(journal: FactJournal) -> None:

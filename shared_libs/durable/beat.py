@@ -26,6 +26,9 @@ Where the line was cut, a new one is heard at once, while the old one repeats wh
 interruption shorter than a lease would cost the lease. A server that is slow is given the time.
 """
 
+SAID_EVERY_S = 60.0
+"""Seconds after which an outage is told again that goes on for the same reason."""
+
 SILENT_S = 120.0
 """Seconds a loop may be blocked until its worker counts as dead."""
 
@@ -62,6 +65,7 @@ class Beat:
         self._beaten = asyncio.Event()
         self._sent = self._reaps_from = -math.inf
         self._patience_s = self._least_s = max(PATIENCE_S, self._lease_s / 4)
+        self._why, self._said_at = "", 0.0
         self._answered = clock()
         self._pending_answer = False
         self._stop = threading.Event()
@@ -118,6 +122,9 @@ class Beat:
             async with asyncio.timeout(self._patience_s):
                 held = await holder.beat(self._name, self._lease_s, self._concurrency, draining=self.draining)
             self._on_beat(held, sent)  # what is lost is known to be so before the beat counts
+            if self._why:
+                _log.warning("worker %s beats again, after %.0f s", self._name, self.age_s)
+                self._why = ""
             last, self._sent, self._patience_s = self._sent, sent, self._least_s
             self._loop.call_soon_threadsafe(self._beaten.set)
             if math.isfinite(last) and sent - last > FRESH * self._lease_s:
@@ -127,9 +134,15 @@ class Beat:
                 _log.warning("worker %s queued %d runs of workers that are silent", self._name, reaped)
         except (StoreUnavailable, TimeoutError) as error:
             self._patience_s = max(self._least_s, min(2 * self._patience_s, self._lease_s))
-            _log.warning("worker %s could not beat: %s", self._name, str(error) or "no answer")
+            self._say(str(error) or "no answer")
         except Exception:  # noqa: BLE001 - whatever it is: a worker that beats no more holds its slots for nothing
             _log.exception("worker %s could not beat", self._name)
+
+    def _say(self, why: str) -> None:
+        """Tell that a beat did not get through: at once where the reason is a new one, else now and then."""
+        if why != self._why or clock() - self._said_at >= SAID_EVERY_S:
+            self._why, self._said_at = why, clock()
+            _log.warning("worker %s could not beat: %s", self._name, why)
 
     def _loop_lives(self) -> bool:
         """Whether the worker's loop has done anything lately."""

@@ -233,8 +233,8 @@ class _Postgres:
             except asyncpg.ReadOnlySQLTransactionError:
                 connection.terminate()  # it has become a standby: another one writes now, and is found anew
                 raise
-            except asyncpg.PostgresError:
-                raise  # an answer
+            except (asyncpg.PostgresError, FactoryError):
+                raise  # an answer, or a script's own no: it was rolled back
             except BaseException:
                 with contextlib.suppress(asyncpg.InterfaceError):  # unless it is gone already
                     connection.terminate()  # it was cut off in the middle of a word

@@ -31,6 +31,8 @@ _MOST = 5_000
 
 _LOOK_S = {"postgresql": 1.0, "sqlite": 0.1}
 
+_BEHIND = "behind"
+
 Piece = TextDelta | ThinkingDelta
 _PIECES = ("text_delta", "thinking_delta")
 
@@ -41,28 +43,58 @@ class Outlet:
     def __init__(self, store: JobStore) -> None:
         self._store = store
         self._loop = asyncio.get_running_loop()
-        self._pieces: list[Piece] = []
+        self._pieces: list[tuple[Piece, int]] = []
         self._calling: asyncio.Task[None] | None = None
+        self._now = asyncio.Event()
+        self._taken = self._called = 0
+        self._progress = asyncio.Event()
 
-    def put(self, piece: Piece) -> None:
-        """Take a piece; those of one run and kind that come soon after each other are one."""
-        last = self._pieces[-1] if self._pieces else None
-        if last is not None and type(last) is type(piece) and last.run_id == piece.run_id and len(last.text) < _MOST:
-            self._pieces[-1] = msgspec.structs.replace(piece, text=last.text + piece.text)
+    def put(self, piece: Piece, behind: int) -> None:
+        """
+        Take a piece; those of one run and kind that come soon after each other are one.
+
+        `behind` is the number of the event before it that is written: who follows hears it after that one.
+        """
+        last, before = self._pieces[-1] if self._pieces else (None, 0)
+        same = last is not None and type(last) is type(piece) and (last.run_id, before) == (piece.run_id, behind)
+        if last is not None and same and len(last.text) < _MOST:
+            self._pieces[-1] = msgspec.structs.replace(piece, text=last.text + piece.text), behind
         else:
-            self._pieces.append(piece)
+            self._pieces.append((piece, behind))
+        self._taken += 1
         if self._calling is None:
             self._calling = self._loop.create_task(self._call())
 
+    async def flush(self) -> None:
+        """Call out what was taken until now: behind the event that ends a turn its words would come too late."""
+        until = self._taken
+        while self._called < until:
+            self._now.set()
+            await self._progress.wait()
+
     async def _call(self) -> None:
-        await asyncio.sleep(CALL_S)
-        pieces, self._pieces = self._pieces, []
+        while self._pieces:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(CALL_S):
+                    await self._now.wait()
+            self._now.clear()
+            pieces, self._pieces = self._pieces, []
+            taken = self._taken
+            try:
+                await self._call_out(pieces)
+            finally:
+                self._called = taken
+                progress, self._progress = self._progress, asyncio.Event()
+                progress.set()
         self._calling = None
+
+    async def _call_out(self, pieces: list[tuple[Piece, int]]) -> None:
         with suppress(StoreUnavailable):  # what is live only may be missed
-            for piece in pieces:
+            for piece, behind in pieces:
                 for begin in range(0, len(piece.text), _MOST // 4):
                     part = msgspec.structs.replace(piece, text=piece.text[begin : begin + _MOST // 4])
-                    await self._store.call(LIVE_CHANNEL, msgspec.json.encode(part).decode())
+                    told = msgspec.to_builtins(part) | {_BEHIND: behind}
+                    await self._store.call(LIVE_CHANNEL, msgspec.json.encode(told).decode())
 
 
 async def follow(url: str, run_id: str, *, after: int = 0, team: str | None = None) -> AsyncIterator[dict[str, Any]]:
@@ -164,6 +196,7 @@ _WHOSE = re.compile(r'"run_id":("(?:[^"\\]|\\.)*")')
 class _Reader:
     def __init__(self, store: JobStore, run_id: str, after: int) -> None:
         self.ready: list[dict[str, Any]] = []
+        self._early: list[tuple[int, dict[str, Any]]] = []
         self.news = asyncio.Event()
         self._store = store
         self._run_id, self._after = run_id, after
@@ -177,6 +210,8 @@ class _Reader:
         while events := await self._store.events(self._run_id, self._after):
             for event in events:
                 self._take(event)
+        self.ready += [piece for behind, piece in self._early if behind <= self._after]
+        self._early = [(behind, piece) for behind, piece in self._early if behind > self._after]
         self.ready.sort(key=lambda event: int(event["seq"]))
         return ended
 
@@ -202,9 +237,10 @@ class _Reader:
             await self._store.follow(self._run_id)
 
     def hear(self, piece: dict[str, Any]) -> None:
-        """Take a piece of text that was called out."""
+        """Take a piece of text that was called out; it may be here before the events that it comes after."""
         if piece["seq"] > self._after:
-            self.ready.append(piece)
+            behind = piece.get(_BEHIND, 0)
+            self._early.append((behind, {name: value for name, value in piece.items() if name != _BEHIND}))
             self.news.set()
 
     def _take(self, event: dict[str, Any]) -> None:

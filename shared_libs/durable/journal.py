@@ -35,7 +35,14 @@ TELL_S = 0.25
 TELL_FOLLOWED_S = 0.05
 
 
-OnPiece = Callable[[TextDelta | ThinkingDelta], None]
+class Outlet(Protocol):
+    """Where pieces of text go while somebody follows."""
+
+    def put(self, piece: TextDelta | ThinkingDelta, behind: int) -> None:
+        """Take a piece, and the number of the event that is written before it."""
+
+    async def flush(self) -> None:
+        """Return when those are on their way that were taken until now."""
 
 
 class Pulse(Protocol):
@@ -53,7 +60,7 @@ class FactJournal:
     """
     Keeps the facts of a run this worker holds (`Journal` of the core).
 
-    `on_piece` gets pieces of text while somebody follows. The worker sets `lost` when the run is another's, `draining`
+    `outlet` gets pieces of text while somebody follows. The worker sets `lost` when the run is another's, `draining`
     when it is to be handed over, `cancelled` when it is to end, and `followed`.
     """
 
@@ -63,7 +70,7 @@ class FactJournal:
         holder: Holder,
         pulse: Pulse,
         *,
-        on_piece: Callable[[TextDelta | ThinkingDelta], None] | None = None,
+        outlet: Outlet | None = None,
     ) -> None:
         self.claim = claim
         self.lost = self.draining = False
@@ -73,7 +80,7 @@ class FactJournal:
         self.result: AgentResult | None = None
         self.contents: dict[str, str] = {}
         self._holder, self._pulse = holder, pulse
-        self._on_piece = on_piece
+        self._outlet = outlet
         self._facts = dict(claim.facts)
         self._answers: dict[int, str] = {}
         self._loop = asyncio.get_running_loop()
@@ -88,7 +95,7 @@ class FactJournal:
         self._made = 0
         self._doing: set[asyncio.Task[Any] | None] = set()
         self._settled = asyncio.Event()
-        self.events = self.heard = claim.last_event
+        self.events = self.heard = self._behind = claim.last_event
         self._started = self._loop.time() - claim.elapsed_s
 
     # the core's protocol
@@ -244,6 +251,8 @@ class FactJournal:
         self._facts[fact.name] = fact.value
 
     async def _write(self, fact: Fact | None) -> bool:
+        if self.followed and self._outlet is not None:
+            await self._outlet.flush()
         async with self._write_turn:  # events are written in their order
             events, self._untold = self._untold, []
             facts = [*self._asking.values(), *([] if fact is None else [fact])]
@@ -274,8 +283,8 @@ class FactJournal:
         """Take an event of this run; it is written with the next fact, or soon. False where it is nobody's business."""
         self.heard = max(self.heard, event.seq)
         if isinstance(event, TextDelta | ThinkingDelta):
-            if self.followed and self._on_piece is not None:
-                self._on_piece(event)
+            if self.followed and self._outlet is not None:
+                self._outlet.put(event, self._behind)
             return True
         if isinstance(event, RunFinished):
             if event.result.stop_reason == "handed_over" or (event.result.status == "cancelled" and not self.cancelled):
@@ -283,6 +292,7 @@ class FactJournal:
             if event.result.status == "paused" and self.cancelled:
                 return False  # nobody is waited for any more
             self.result = event.result
+        self._behind = event.seq
         written = event.seq, to_json(folded(event, self.contents, self._answers))
         if isinstance(event, RunFinished):
             self._end = [written]  # it is told in the transaction that ends the run, and not before its result is there

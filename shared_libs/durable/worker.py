@@ -22,7 +22,7 @@ from shared_libs.durable.database import StoreUnavailable, persistently
 from shared_libs.durable.folding import folded, folded_result, kept_name
 from shared_libs.durable.following import Outlet
 from shared_libs.durable.holding import NOW, Holder
-from shared_libs.durable.jobs import Claim, Held, WorkerPolicy
+from shared_libs.durable.jobs import Claim, Held, Unreadable, WorkerPolicy
 from shared_libs.durable.journal import FactJournal
 from shared_libs.durable.keeping import Events
 from shared_libs.durable.schedules import submit_due
@@ -236,6 +236,12 @@ class Worker:
         except StoreUnavailable as error:
             _log.warning("worker %s cannot claim: %s", self.name, error)
             return
+        except Unreadable as error:  # the others are taken without it
+            self._refused[error.run_id] = now + REFUSED_S
+            with suppress(StoreUnavailable):
+                await self._holder.leave_to_others(error, self._cannot(error.run_id, str(error)))
+            self._awake.set()
+            return
         except Exception:  # noqa: BLE001 - as the beat: it may be another's doing, and pass; what it holds goes on
             _log.exception("worker %s cannot claim", self.name)
             return
@@ -329,6 +335,9 @@ class Worker:
             why = f"dead letter: {claim.deaths} executions died one after the other behind {last[0]}"
             await self._end(claim, None, _failed(claim, why))
             return
+        if claim.lost is not None:
+            await self._end(claim, None, _failed(claim, claim.lost))
+            return
         refused = claim.definition_hash  # with it all runs of the definition
         try:
             agent = await self._agent(claim)
@@ -336,7 +345,7 @@ class Worker:
             agent = self._extend(agent, claim)
         except Exception as error:  # noqa: BLE001 - whatever keeps it from being built here
             why = in_words(error) if not isinstance(error, FactoryError) else str(error)
-            await self._refuse(claim, refused, plain_text(why))
+            await self._refuse(claim, refused, why)
             return
         part: Claim | None = claim
         while part is not None:
@@ -344,7 +353,7 @@ class Worker:
 
     async def _part(self, claim: Claim, agent: Agent) -> Claim | None:
         """Do a run until it ends, pauses or is handed over; return the next part of it where a segment is full."""
-        journal = FactJournal(claim, self._holder, self._beat, on_piece=self._outlet.put)
+        journal = FactJournal(claim, self._holder, self._beat, outlet=self._outlet)
         self._journals[claim.run_id] = journal
         journal.draining = self._draining
         try:
@@ -414,12 +423,15 @@ class Worker:
     async def _refuse(self, claim: Claim, refused: str, why: str) -> None:
         """Leave a run, or all of its definition, to workers that have what it needs."""
         self._refused[refused] = self._loop.time() + REFUSED_S
-        why = f"worker {self.name} cannot do it: {why}"
-        _log.warning("run %s: %s", claim.run_id, why)
-        changes = _QUEUED | {"why": why}
+        changes = _QUEUED | {"why": self._cannot(claim.run_id, why)}
         if not claim.last_event and claim.state is None:  # it has not begun, and its time does not count yet
             changes |= {"first_at": None, "began_at": None}
         await self._move(claim, None, changes)
+
+    def _cannot(self, run_id: str, why: str) -> str:
+        why = plain_text(f"worker {self.name} cannot do it: {why}")
+        _log.warning("run %s: %s", run_id, why)
+        return why
 
     async def _move(
         self, claim: Claim, journal: FactJournal | None, changes: Mapping[str, Any], events: Events = ()

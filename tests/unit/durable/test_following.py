@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 
+import msgspec
 import pytest
 
 from shared_libs.atomic import MisuseError, tool
 from shared_libs.atomic.llms import ScriptedLLM, Turn
 from shared_libs.durable import follow
 from shared_libs.durable.database import ask
+from shared_libs.durable.following import LIVE_CHANNEL
+from shared_libs.durable.store import RUN_CHANNEL
 from tests.unit.durable.cast import agent, answers, by_length, ended, looks_twice, opened, submit, turn, until, working
 
 
@@ -111,6 +114,41 @@ def ask_to_cut():
 
 
 @pytest.mark.promise("durable-followed")
+def test_a_piece_that_is_faster_than_the_events_before_it_waits_for_them(new_postgres):
+    piece = {"type": "text_delta", "run_id": "r", "seq": 3, "at_s": 0.1, "step": 1, "text": "word", "behind": 2}
+
+    async def main():
+        async with opened(new_postgres) as store:
+            await submit(store, "r", followed=True)
+            seen = []
+            following = asyncio.create_task(gathered(follow(new_postgres, "r"), seen))
+            await until(store.database.one, listens(), wanted=lambda rows: rows[0]["lines"] == 1)
+            await store.call(LIVE_CHANNEL, msgspec.json.encode(piece).decode())
+            await store.database.run(lambda: written(1, 2, 4))
+            await store.call(RUN_CHANNEL, "r")
+            await following
+            return seen
+
+    seen = asyncio.run(main())
+    assert [event["seq"] for event in seen] == [1, 2, 3, 4]
+    assert seen[2] == {name: value for name, value in piece.items() if name != "behind"}
+
+
+def listens():
+    return ask(
+        """SELECT count(*) AS lines FROM pg_stat_activity
+           WHERE datname = current_database() AND query ILIKE 'LISTEN%live%'"""
+    )
+
+
+def written(*numbers):
+    for number in numbers:
+        event = {"type": "step_started", "run_id": "r", "seq": number, "at_s": 0.0, "step": 1}
+        yield ask("INSERT INTO factory_events VALUES ('r', $1, $2)", number, msgspec.json.encode(event).decode())
+    yield ask("UPDATE factory_jobs SET status = 'failed', ended_at = CLOCK")
+
+
+@pytest.mark.promise("durable-followed")
 def test_who_follows_a_run_that_waits_follows_it_on(url):
     @tool(needs_approval=True)
     async def pay(amount: int) -> str:
@@ -166,6 +204,8 @@ def test_who_submits_and_follows_hears_the_first_word(new_postgres):
             async for event in follow(url, "r"):
                 heard.set()
                 pieces += [event["text"]] if event["type"] == "text_delta" else []
-            return pieces
+            return "".join(pieces)
 
-    assert asyncio.run(main()) != []  # though nobody had followed when the model was asked
+    words = asyncio.run(main())
+    assert words != ""  # though nobody had followed when the model was asked
+    assert said.text.endswith(words)  # and none is too late for the event that ends the turn

@@ -38,8 +38,8 @@ TELL_FOLLOWED_S = 0.05
 class Outlet(Protocol):
     """Where pieces of text go while somebody follows."""
 
-    def put(self, piece: TextDelta | ThinkingDelta, behind: int) -> None:
-        """Take a piece, and the number of the event that is written before it."""
+    def put(self, piece: TextDelta | ThinkingDelta, after: int) -> None:
+        """Take a piece of text, and the number of the event it comes behind."""
 
     async def flush(self) -> None:
         """Return when those are on their way that were taken until now."""
@@ -95,7 +95,7 @@ class FactJournal:
         self._made = 0
         self._doing: set[asyncio.Task[Any] | None] = set()
         self._settled = asyncio.Event()
-        self.events = self.heard = self._behind = claim.last_event
+        self.events = self.heard = self._last_event = claim.last_event
         self._started = self._loop.time() - claim.elapsed_s
 
     # the core's protocol
@@ -284,7 +284,7 @@ class FactJournal:
         self.heard = max(self.heard, event.seq)
         if isinstance(event, TextDelta | ThinkingDelta):
             if self.followed and self._outlet is not None:
-                self._outlet.put(event, self._behind)
+                self._outlet.put(event, self._last_event)
             return True
         if isinstance(event, RunFinished):
             if event.result.stop_reason == "handed_over" or (event.result.status == "cancelled" and not self.cancelled):
@@ -292,7 +292,7 @@ class FactJournal:
             if event.result.status == "paused" and self.cancelled:
                 return False  # nobody is waited for any more
             self.result = event.result
-        self._behind = event.seq
+        self._last_event = event.seq
         written = event.seq, to_json(folded(event, self.contents, self._answers))
         if isinstance(event, RunFinished):
             self._end = [written]  # it is told in the transaction that ends the run, and not before its result is there

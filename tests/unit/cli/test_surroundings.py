@@ -77,11 +77,11 @@ def test_doctor_says_what_a_user_without_a_home_can_set(here, monkeypatch, capsy
 
 
 def test_the_folders_of_the_user(monkeypatch):
-    monkeypatch.setenv("HOME", "/home/me")
+    monkeypatch.setenv("HOME", "/somebody")
     monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
     monkeypatch.setenv("XDG_DATA_HOME", "/data")
     assert str(data_folder("X")) == "/data/genai-factory"
-    assert str(cache_folder("X")) == "/home/me/.cache/genai-factory"
+    assert str(cache_folder("X")) == "/somebody/.cache/genai-factory"
     monkeypatch.setenv("HOME", "here")
     with pytest.raises(MisuseError, match="set X, or HOME"):
         cache_folder("X")

@@ -266,7 +266,7 @@ def greeting(result: Mapping[str, Any], asked: str) -> dict[str, Any]:
     if asked and "supportedVersions" not in result:
         said = result.get("protocolVersion")
         dated = isinstance(said, str) and _DATE.fullmatch(said) is not None
-        kept["protocolVersion"] = min(max(str(said), OLDEST_SUPPORTED_VERSION), asked) if dated else asked
+        kept["protocolVersion"] = max(min(str(said), asked), OLDEST_SUPPORTED_VERSION) if dated else asked
     named = {word: str(info.get(word) or "?") if isinstance(info, Mapping) else "?" for word in ("name", "version")}
     changes = isinstance(tools, Mapping) and tools.get("listChanged") is True
     return {**kept, "serverInfo": named, "capabilities": {"tools": {"listChanged": changes}}}

@@ -126,9 +126,10 @@ class Events:
             return b""
         event, self._event, self._size = self._event, [], 0
         said = b"\n".join(part[5:].removeprefix(b" ") for part in event if part.startswith(b"data:"))
-        if not said.strip():
-            return b"\n".join([*event, b"", b""]) if event else b""
         kept = [part for part in event if not part.startswith(b"data:")]
+        named = any(part.startswith(b"event:") and part[6:].strip() not in (b"", b"message") for part in kept)
+        if named or not said.strip():
+            return b"\n".join([*event, b"", b""]) if event else b""
         return b"".join(b"\n".join([*kept, b"data: " + one, b"", b""]) for one in self._read(said))
 
     def _read(self, said: bytes) -> list[bytes]:

@@ -126,7 +126,7 @@ class Door:
 
     async def admit(self, scope: Scope, needs: str) -> Caller:
         """
-        Say who asks.
+        Say who asks, unless the headers alone refuse the request.
 
         Only the scope's headers count, and the route that was found; no URL is put together and none is read.
 
@@ -138,6 +138,8 @@ class Door:
             Problem: there is no valid key, or it does not allow this.
 
         """
+        if (refused := scope["factory.exchange"].refused) is not None:
+            raise refused
         if self.is_open:
             _need_own_name(scope)
             return ANYONE

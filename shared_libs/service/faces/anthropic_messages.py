@@ -8,7 +8,7 @@ import msgspec
 
 from shared_libs.atomic.types import ImagePart, Message, TextPart, Thinking, ToolCall, ToolSpec
 from shared_libs.service.faces.openai_chat import image
-from shared_libs.service.faces.wanted import Body, Wanted, tool_spec
+from shared_libs.service.faces.wanted import Body, Wanted, tool_spec, tools_of
 
 PROVIDER = "anthropic"
 
@@ -46,10 +46,10 @@ def read_request(data: Any, *, counting: bool = False) -> Wanted:
     model = body.text("model")
     if not counting and body.data.get("max_tokens") is None:
         raise body.wrong("max_tokens", "a number, which must be there")
-    body.number_or_none("max_tokens", 1, 2**31)
+    body.number_or_none("max_tokens", 1, 2**31, whole=True)
     body.number_or_none("temperature", 0, 1)
     body.number_or_none("top_p", 0, 1)
-    tools, ignored = _tools(body)
+    tools, ignored = tools_of(body, "custom", _tool)
     ignored += [name for name, value in body.data.items() if name not in _KNOWN and value not in (None, [], {})]
     messages = [Message("system", text)] if (text := _system(body)) else []
     for one in body.objects("messages"):
@@ -67,6 +67,11 @@ def read_request(data: Any, *, counting: bool = False) -> Wanted:
         schema=schema if isinstance(schema, dict) else None,
         ignored=ignored,
     )
+
+
+def counted(data: Any) -> Wanted:
+    """Read a request that is only counted, and needs no `max_tokens`; raises as `read_request` does."""
+    return read_request(data, counting=True)
 
 
 def wants_thinking(data: Any) -> bool:
@@ -111,15 +116,8 @@ def _system(body: Body) -> str:
     return "\n\n".join(one.text_or("text") for one in body.objects("system"))
 
 
-def _tools(body: Body) -> tuple[tuple[ToolSpec, ...], list[str]]:
-    specs, ignored = [], []
-    for one in body.objects("tools"):
-        kind = one.text_or("type", "custom")
-        if kind == "custom":
-            specs.append(tool_spec(one, "input_schema"))
-        else:
-            ignored.append(f"tools:{kind}")
-    return tuple(specs), ignored
+def _tool(tool: Body) -> ToolSpec:
+    return tool_spec(tool, "input_schema")
 
 
 def _messages(body: Body) -> list[Message]:

@@ -6,7 +6,7 @@ from typing import Any
 
 from shared_libs.atomic.llms.chat_fields import schema_of
 from shared_libs.atomic.types import ImagePart, Message, TextPart, ToolCall, ToolSpec
-from shared_libs.service.faces.wanted import CHAT_FIELDS_OF_AGENTS, Body, Wanted, tool_spec
+from shared_libs.service.faces.wanted import CHAT_FIELDS_OF_AGENTS, Body, Wanted, tool_spec, tools_of
 from shared_libs.service.problems import Problem
 
 _OURS = frozenset({"model", "messages", "tools", "stream", "stream_options", "n"})
@@ -49,9 +49,9 @@ def read_chat(data: Any) -> Wanted:
     for name, (least, most) in _BOUNDS.items():
         body.number_or_none(name, least, most)
     for name in ("max_tokens", "max_completion_tokens"):
-        body.number_or_none(name, 1, 2**31)
+        body.number_or_none(name, 1, 2**31, whole=True)
     fields = {name: value for name, value in body.data.items() if name not in _OURS and value is not None}
-    tools, ignored = _tools(body)
+    tools, ignored = tools_of(body, "function", _function)
     return Wanted(
         model=model,
         messages=read_messages(body),
@@ -168,20 +168,8 @@ def _call(body: Body) -> ToolCall:
     return ToolCall.from_json(body.text("id"), function.text("name"), function.text_or("arguments"))
 
 
-def _tools(body: Body) -> tuple[tuple[ToolSpec, ...], list[str]]:
-    """The function tools; those of kinds that run elsewhere are left out, and named."""
-    specs, ignored = [], []
-    for one in body.objects("tools"):
-        kind = one.text_or("type", "function")
-        if kind == "function":
-            specs.append(tool_spec(Body(one.data.get("function"), one.at("function")), "parameters"))
-        else:
-            ignored.append(f"tools:{kind}")
-    names = [spec.name for spec in specs]
-    for name in names:
-        if names.count(name) > 1:
-            raise Problem("invalid_request", f"two tools are called {name!r:.80}", param="tools")
-    return tuple(specs), ignored
+def _function(tool: Body) -> ToolSpec:
+    return tool_spec(Body(tool.data.get("function"), tool.at("function")), "parameters")
 
 
 def _session(body: Body) -> str | None:

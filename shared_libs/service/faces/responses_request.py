@@ -10,7 +10,7 @@ import msgspec
 from shared_libs.atomic.llms.chat_fields import schema_of
 from shared_libs.atomic.types import ImagePart, Message, TextPart, ToolCall, ToolSpec
 from shared_libs.service.faces.openai_chat import image
-from shared_libs.service.faces.wanted import Body, Wanted, tool_spec
+from shared_libs.service.faces.wanted import Body, Wanted, tool_spec, tools_of
 from shared_libs.service.problems import Problem
 
 _SAME = ("temperature", "top_p", "parallel_tool_calls", "user", "service_tier", "prompt_cache_key", "safety_identifier")
@@ -68,8 +68,8 @@ def read_response(data: Any) -> ResponseWanted:
             raise Problem("unsupported_parameter", f"{name} is not supported: {why}", param=name)
     body.number_or_none("temperature", 0, 2)
     body.number_or_none("top_p", 0, 1)
-    body.number_or_none("max_output_tokens", 1, 2**31)
-    tools, ignored = _tools(body)
+    body.number_or_none("max_output_tokens", 1, 2**31, whole=True)
+    tools, ignored = tools_of(body, "function", _function, named=True)
     store, background = body.data.get("store") is not False, body.flag("background")
     if background and not store:
         raise body.wrong("background", "for responses that are stored")
@@ -171,16 +171,8 @@ def _plain(parts: list[Body]) -> str:
     return "".join(part.text_or("text") for part in parts)
 
 
-def _tools(body: Body) -> tuple[tuple[ToolSpec, ...], list[str]]:
-    """The function tools; those that the vendor runs, and kinds that nobody here knows, are left out and named."""
-    specs, ignored = [], []
-    for one in body.objects("tools"):
-        kind = one.text("type")
-        if kind == "function":
-            specs.append(tool_spec(one, "parameters"))
-        else:
-            ignored.append(f"tools:{kind}")
-    return tuple(specs), ignored
+def _function(tool: Body) -> ToolSpec:
+    return tool_spec(tool, "parameters")
 
 
 def _fields(body: Body) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
 import msgspec
@@ -113,6 +113,13 @@ def pieces_of(outcome: Outcome) -> list[Piece]:
     return [*thoughts, Said(outcome.text), *map(Called, outcome.calls), outcome]
 
 
+MOST_ITEMS = 10_000
+"""Messages of a request, or parts of a message."""
+
+MOST_TOOLS = 2_000
+"""Tools of a request; the vendors' own servers take some hundred."""
+
+
 class Body:
     """A JSON object of a request, read field by field; what is wrong is refused with the path of the field."""
 
@@ -155,13 +162,15 @@ class Body:
             raise self.wrong(name, "true or false")
         return bool(value)
 
-    def objects(self, name: str) -> list[Body]:
-        """A list of objects; null and nothing are an empty one."""
+    def objects(self, name: str, most: int = MOST_ITEMS) -> list[Body]:
+        """A list of at most so many objects; null and nothing are an empty one."""
         value = self.data.get(name)
         if value is None:
             return []
         if not isinstance(value, list):
             raise self.wrong(name, "a list")
+        if len(value) > most:
+            raise self.wrong(name, f"a list of at most {most:,}, not {len(value):,}")
         return [Body(item, f"{self.at(name)}[{index}]") for index, item in enumerate(value)]
 
     def object_or(self, name: str) -> Mapping[str, Any]:
@@ -173,13 +182,15 @@ class Body:
             raise self.wrong(name, "an object")
         return value
 
-    def number_or_none(self, name: str, least: float, most: float) -> None:
-        """Refuse a field that is no number within bounds; null and nothing are none."""
+    def number_or_none(self, name: str, least: float, most: float, *, whole: bool = False) -> None:
+        """Refuse a field that is no number, or no whole one, within bounds; null and nothing are none."""
         value = self.data.get(name)
         if value is None:
             return
         if isinstance(value, bool) or not isinstance(value, int | float) or not least <= value <= most:
             raise self.wrong(name, f"a number from {least:g} to {most:g}")
+        if whole and value != int(value):
+            raise self.wrong(name, "a whole number")
 
 
 NO_PARAMETERS: dict[str, Any] = {"type": "object", "properties": {}}
@@ -191,3 +202,33 @@ def tool_spec(body: Body, schema_field: str) -> ToolSpec:
     if parameters is not None and not isinstance(parameters, dict):
         raise body.wrong(schema_field, "a JSON Schema")
     return ToolSpec(body.text("name"), body.text_or("description"), portable(parameters or NO_PARAMETERS))
+
+
+def tools_of(
+    body: Body, mine: str, spec_of: Callable[[Body], ToolSpec], *, named: bool = False
+) -> tuple[tuple[ToolSpec, ...], list[str]]:
+    """
+    Read the tools that a client can run itself; those of kinds that run elsewhere are left out, and named.
+
+    Args:
+        body: the request.
+        mine: the `type` of the client's own.
+        spec_of: reads one of them.
+        named: whether each says its type; else one without is the client's own.
+
+    Raises:
+        Problem: one is not valid, or two have the same name.
+
+    """
+    specs: dict[str, ToolSpec] = {}
+    ignored = []
+    for one in body.objects("tools", MOST_TOOLS):
+        kind = one.text("type") if named else one.text_or("type", mine)
+        if kind != mine:
+            ignored.append(f"tools:{kind}")
+            continue
+        spec = spec_of(one)
+        if spec.name in specs:
+            raise Problem("invalid_request", f"two tools are called {spec.name!r:.80}", param="tools")
+        specs[spec.name] = spec
+    return tuple(specs.values()), ignored

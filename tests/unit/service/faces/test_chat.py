@@ -137,6 +137,10 @@ def test_fields_reach_a_chain_and_an_agent_names_what_it_ignores(tmp_path):
     run(main())
 
 
+def tool(name):
+    return {"type": "function", "function": {"name": name}}
+
+
 @pytest.mark.promise("face-errors")
 def test_what_is_refused_is_an_error_of_the_sdk(tmp_path):
     async def main():
@@ -150,6 +154,10 @@ def test_what_is_refused_is_an_error_of_the_sdk(tmp_path):
                 ({"messages": []}, "messages"),
                 ({"messages": [{"role": "king", "content": "x"}]}, "messages[0].role"),
                 ({"temperature": 9}, "temperature"),
+                ({"max_tokens": 5.5}, "max_tokens"),
+                ({"messages": ASK * 10_001}, "messages"),
+                ({"tools": [tool(f"f{number}") for number in range(2_001)]}, "tools"),
+                ({"tools": [tool("f"), tool("g"), tool("f")]}, "tools"),
             ):
                 with pytest.raises(BadRequestError) as refused:
                     await create(**({"model": "bot", "messages": ASK} | wrong))

@@ -20,8 +20,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from shared_libs.atomic import events
-from shared_libs.atomic.errors import MisuseError
 from shared_libs.atomic.events import AgentEvent
+from shared_libs.atomic.loading import importing
 from shared_libs.atomic.propagation import carry_traces_by
 from shared_libs.atomic.types import Attempt
 from shared_libs.observability.otel_words import (
@@ -109,12 +109,10 @@ class OpenTelemetry:
         *,
         contents: bool | None = None,
     ) -> None:
-        try:
+        with importing("opentelemetry", "OpenTelemetry"):
             from opentelemetry import context, metrics, propagate, trace
 
             from shared_libs.observability.otel_spans import Points, Spans
-        except ImportError:
-            raise MisuseError("OpenTelemetry needs its API: pip install 'genai-factory[otel]'") from None
         carry_traces_by(propagate.inject)
         self._trace, self._context = trace, context
         self._inside, self._outside = trace.SpanKind.INTERNAL, trace.SpanKind.CLIENT

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from shared_libs.atomic import events
 from shared_libs.atomic.errors import MisuseError
 from shared_libs.atomic.events import AgentEvent
+from shared_libs.atomic.loading import importing
 from shared_libs.atomic.types import Attempt
 
 if TYPE_CHECKING:
@@ -59,10 +60,8 @@ class PrometheusMetrics:
     """
 
     def __init__(self, registry: CollectorRegistry | None = None, *, max_names: int = 200) -> None:
-        try:
+        with importing("prometheus_client", "PrometheusMetrics"):
             from prometheus_client import CollectorRegistry
-        except ImportError:
-            raise MisuseError("metrics need prometheus-client: pip install 'genai-factory[prometheus]'") from None
         self.registry = CollectorRegistry() if registry is None else registry
         self._names = _Names(max_names)
         self._runs: dict[str, tuple[str, float]] = {}

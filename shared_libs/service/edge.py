@@ -34,7 +34,7 @@ class Exchange:
 
     `began_at` is the loop's time at which it came; `waited_s` what of it was spent waiting for a turn, a model or a
     tool. `out` are headers of the answer, whoever makes it. `refused` is why the headers alone refuse the request; it
-    is raised where the request is let in, and so told in its client's dialect.
+    is raised where the request is let in (`check`), and so told in its client's dialect.
     """
 
     __slots__ = ("_began", "began_at", "out", "refused", "request_id", "waited_s")
@@ -50,6 +50,11 @@ class Exchange:
     def tell(self, name: str, value: str) -> None:
         """Put a header on the answer."""
         self.out.append((name.encode("latin-1"), value.encode("latin-1", "replace")))
+
+    def check(self) -> None:
+        """Refuse what the headers alone refuse; raises the `Problem`."""
+        if self.refused is not None:
+            raise self.refused
 
     def overhead_ms(self) -> float:
         """Return what of the time so far was ours, in milliseconds."""

@@ -309,6 +309,7 @@ class Endpoint:
         call = Call(scope, receive, send)
         call.dialect = self.dialect
         try:
+            call.exchange.check()
             call.caller = await call.service.door.admit(scope, self.needs)
             await self._handler(call)
         except ClientGone:

@@ -128,7 +128,7 @@ class Door:
 
     async def admit(self, scope: Scope, needs: str) -> Caller:
         """
-        Say who asks, unless the headers alone refuse the request.
+        Say who asks.
 
         Only the scope's headers count, and the route that was found; no URL is put together and none is read.
 
@@ -140,8 +140,6 @@ class Door:
             Problem: there is no valid key, or it does not allow this.
 
         """
-        if (refused := scope["factory.exchange"].refused) is not None:
-            raise refused
         if self.is_open:
             _need_own_name(scope)
             return ANYONE
@@ -257,6 +255,7 @@ class RequireKey:
 
     async def __call__(self, request: Request) -> Caller:
         """Say who asks."""
+        request.scope["factory.exchange"].check()
         door: Door = request.app.state.service.door
         return await door.admit(request.scope, self.needs)
 

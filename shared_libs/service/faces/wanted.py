@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
 import msgspec
 
 from shared_libs.atomic.json_schema import portable
-from shared_libs.atomic.types import Message, Thinking, ToolCall, ToolSpec, Usage
+from shared_libs.atomic.types import ImagePart, Message, Role, TextPart, Thinking, ToolCall, ToolSpec, Usage
 from shared_libs.service.problems import Problem
 
 Finish = Literal["stop", "length", "tool_calls", "content_filter"]
@@ -232,3 +232,96 @@ def tools_of(
             raise Problem("invalid_request", f"two tools are called {spec.name!r:.80}", param="tools")
         specs[spec.name] = spec
     return tuple(specs.values()), ignored
+
+
+_CHOICES = {"auto": "auto", "none": "none", "required": "required", "any": "required"}
+
+
+def chosen(
+    tools: tuple[ToolSpec, ...], fields: Mapping[str, Any], choice: Any
+) -> tuple[tuple[ToolSpec, ...], dict[str, Any], list[str]]:
+    """
+    Read which of its tools a client lets the model call: a word, one of them, or some of them.
+
+    A choice of some is those tools alone: no provider but one has a word for it.
+
+    Args:
+        tools: what the client can do itself.
+        fields: the request's, as chat completions name them.
+        choice: its `tool_choice`, as chat completions or Responses have it.
+
+    Returns:
+        The tools that are left, the fields with the choice, and what of it means nothing here.
+
+    Raises:
+        Problem: it is none.
+
+    """
+    made = {name: value for name, value in fields.items() if name != "tool_choice"}
+    ignored: list[str] = []
+    kind = choice.get("type") if isinstance(choice, dict) else None
+    if isinstance(choice, dict) and kind == "allowed_tools":
+        told = choice.get("allowed_tools", choice)
+        body = Body(told, "tool_choice")
+        names = {_named(one.data) for one in body.objects("tools", MOST_TOOLS)}
+        tools = tuple([spec for spec in tools if spec.name in names])
+        choice = body.text_or("mode", "auto")
+    if isinstance(choice, dict) and kind == "function":
+        made["tool_choice"] = {"type": "function", "function": {"name": _named(choice)}}
+    elif isinstance(choice, dict) and isinstance(kind, str):
+        ignored.append(f"tool_choice:{kind}")
+    elif choice is not None and not (isinstance(choice, str) and choice in _CHOICES):
+        told = "auto, none, required, or an object with a type"
+        raise Problem("invalid_request", f"tool_choice is {told}", param="tool_choice")
+    elif choice is not None:
+        made["tool_choice"] = _CHOICES[choice]
+    return tools, made, ignored
+
+
+def _named(tool: Mapping[str, Any]) -> str:
+    function = tool.get("function")
+    return str((function if isinstance(function, dict) else tool).get("name", ""))
+
+
+class Turns:
+    """
+    A conversation as it is read, message by message.
+
+    Only texts are a tool's results everywhere; the images of some stand behind them, as what the user shows.
+    """
+
+    __slots__ = ("_images", "_messages")
+
+    def __init__(self) -> None:
+        self._messages: list[Message] = []
+        self._images: list[TextPart | ImagePart] = []
+
+    @property
+    def last_role(self) -> Role | None:
+        """Who said the last; None: nobody said anything."""
+        return self._messages[-1].role if self._messages else None
+
+    def add(self, message: Message) -> None:
+        """Add what anybody but a tool says."""
+        self._show()
+        self._messages.append(message)
+
+    def add_result(self, result: Message, parts: Sequence[TextPart | ImagePart]) -> None:
+        """Add the result of a tool that has these parts."""
+        text = "".join([part.text for part in parts if isinstance(part, TextPart)])
+        self._messages.append(msgspec.structs.replace(result, content=text))
+        self._images += [part for part in parts if isinstance(part, ImagePart)]
+
+    def take_back(self) -> Message:
+        """Take the last message away, which is no result."""
+        return self._messages.pop()
+
+    def all(self) -> list[Message]:
+        """The conversation."""
+        self._show()
+        return self._messages
+
+    def _show(self) -> None:
+        if self._images:
+            self._messages.append(Message("user", tuple(self._images)))
+            self._images = []

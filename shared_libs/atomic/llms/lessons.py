@@ -92,6 +92,7 @@ _OF_TOOLS = re.compile(
     re.IGNORECASE | re.DOTALL,
 )
 """That the parameters of a tool are not taken."""
+_WORD_STRICT = re.compile(r"(?<![\w-])strict(?![\w-])", re.IGNORECASE)
 
 
 class _Rule(NamedTuple):
@@ -250,7 +251,7 @@ def _lesson(dialect: Dialect, request: Request, error: LLMError, *, chat: bool, 
     if isinstance(error, BadRequest):
         if schema and (lesson := _of_schema(dialect, request, error, text)):
             return lesson
-        if lesson := _of_tools(dialect, request, text):
+        if lesson := _of_tools(dialect, request, f"{text} {error.field}"):
             return lesson
         if lesson := _of_length(dialect, request, error, text) or _of_field(dialect, request, error, text):
             return lesson
@@ -282,6 +283,13 @@ def _of_schema(dialect: Dialect, request: Request, error: BadRequest, text: str)
 
 def _of_tools(dialect: Dialect, request: Request, text: str) -> str:
     """Parameters of tools that say more than the server understands, or otherwise."""
+    if (
+        _WORD_STRICT.search(text)
+        and _UNKNOWN.search(text)
+        and any("strict" in tool for tool in request.get("tools", ()))
+    ):
+        dialect.traits.add("no-strict-tools")
+        return "strict is left out of tools"
     told = list(told_parameters(request)) if _OF_TOOLS.search(text) else []
     if "plain-schemas" in dialect.traits or all(plain_parameters(schema) == schema for schema in told):
         return ""

@@ -251,7 +251,7 @@ def _lesson(dialect: Dialect, request: Request, error: LLMError, *, chat: bool, 
     if isinstance(error, BadRequest):
         if schema and (lesson := _of_schema(dialect, request, error, text)):
             return lesson
-        if lesson := _of_tools(dialect, request, f"{text} {error.field}"):
+        if lesson := _of_strict_tools(dialect, request, text):
             return lesson
         if lesson := _of_length(dialect, request, error, text) or _of_field(dialect, request, error, text):
             return lesson
@@ -259,7 +259,7 @@ def _lesson(dialect: Dialect, request: Request, error: LLMError, *, chat: bool, 
         if rule.trait not in dialect.traits and rule.words.search(text) and rule.breaks(request):
             dialect.traits.add(rule.trait)
             return rule.lesson
-    return ""
+    return _of_tools(dialect, request, text)
 
 
 def _of_schema(dialect: Dialect, request: Request, error: BadRequest, text: str) -> str:
@@ -281,15 +281,17 @@ def _of_schema(dialect: Dialect, request: Request, error: BadRequest, text: str)
     return "structured output is told in words"
 
 
+def _of_strict_tools(dialect: Dialect, request: Request, text: str) -> str:
+    """A word beside the parameters of tools that some servers do not know."""
+    said = _WORD_STRICT.search(text) is not None and _UNKNOWN.search(text) is not None
+    if not said or not any("strict" in tool for tool in request.get("tools", ())):
+        return ""
+    dialect.traits.add("no-strict-tools")
+    return "strict is left out of tools"
+
+
 def _of_tools(dialect: Dialect, request: Request, text: str) -> str:
     """Parameters of tools that say more than the server understands, or otherwise."""
-    if (
-        _WORD_STRICT.search(text)
-        and _UNKNOWN.search(text)
-        and any("strict" in tool for tool in request.get("tools", ()))
-    ):
-        dialect.traits.add("no-strict-tools")
-        return "strict is left out of tools"
     told = list(told_parameters(request)) if _OF_TOOLS.search(text) else []
     if "plain-schemas" in dialect.traits or all(plain_parameters(schema) == schema for schema in told):
         return ""

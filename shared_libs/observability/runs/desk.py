@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections import OrderedDict
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
@@ -14,6 +15,7 @@ from shared_libs.atomic.errors import RunStoreError
 from shared_libs.atomic.events import ModelAsked, RunFinished, RunStarted, TextDelta, ThinkingDelta, decode_event
 from shared_libs.atomic.results import AgentResult
 from shared_libs.observability.attribution import Attributor
+from shared_libs.observability.encoding import json_bytes
 from shared_libs.observability.redact import redact_text
 from shared_libs.observability.runs.contents import kept, kept_request
 from shared_libs.observability.runs.hub import Hub
@@ -164,7 +166,7 @@ class Desk:
 
     def prune_some(self) -> int:
         """
-        Forget some of the runs that are older than they may be; return how many.
+        Forget some of the runs that are older than they may be and not under way; return how many.
 
         Raises:
             RunStoreError: they are not forgotten.
@@ -173,7 +175,7 @@ class Desk:
         if self._retention_days is None:
             return 0
         before = first_id(datetime.now(UTC) - timedelta(days=self._retention_days))
-        found = self.shelf.select(OLD_RUNS, {"before": before, "limit": PRUNED_AT_ONCE})
+        found = self.shelf.select(OLD_RUNS, {"before": before, "now": time.time(), "limit": PRUNED_AT_ONCE})
         drops = (DROP_EVENTS, DROP_REQUESTS, DROP_RUN, *self.shelf.dialect.dropped)
         self.write([Change(statement, {"id": row[0]}) for row in found for statement in drops])
         return len(found)
@@ -239,7 +241,7 @@ class Desk:
         return [_added(run.id, whole["seq"], msgspec.json.encode(whole))]
 
     def _request(self, id: int, asked: ModelAsked) -> Change:
-        request = msgspec.json.encode(kept_request(asked)).decode()
+        request = json_bytes(kept_request(asked)).decode()
         return Change(ADD_REQUEST, {"id": id, "seq": asked.seq, "request": request})
 
 

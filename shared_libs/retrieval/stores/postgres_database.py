@@ -5,11 +5,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
-from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from shared_libs.atomic.errors import MisuseError, RetrievalError, RetrievalUnavailable
-from shared_libs.atomic.loading import load
+from shared_libs.atomic.loading import load, needs
 from shared_libs.retrieval.filters import Where
 from shared_libs.retrieval.types import Space
 
@@ -95,8 +94,7 @@ class PostgresDatabase:
         scheme, _, place = url.partition("://")
         if scheme not in ("postgresql", "postgres", "postgresql+asyncpg") or not place:
             raise MisuseError("the URL of a database is postgresql://user:password@host/database")
-        if find_spec("asyncpg") is None:
-            raise MisuseError("collections on PostgreSQL need: pip install 'genai-factory[postgres]'")
+        needs("asyncpg", "collections on PostgreSQL")
         self._dsn = f"postgresql://{place}"
         self.place = place.rpartition("@")[2].partition("?")[0] or "PostgreSQL"
         self._pools: dict[asyncio.AbstractEventLoop, tuple[asyncpg.Pool[Any], AsyncGenerator[None, None]]] = {}

@@ -12,13 +12,12 @@ import threading
 from collections.abc import AsyncGenerator, AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
 from hashlib import blake2b
-from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import unquote, urlsplit
 from uuid import UUID
 
 from shared_libs.atomic.errors import MisuseError, RetrievalError, RetrievalUnavailable
-from shared_libs.atomic.loading import load
+from shared_libs.atomic.loading import load, needs
 from shared_libs.retrieval.filters import Condition, Where
 from shared_libs.retrieval.ports import POOL, VectorStore
 from shared_libs.retrieval.types import Found, Point, Space
@@ -40,8 +39,7 @@ class _Server:
     """What is asked of a server, by a client for each event loop."""
 
     def __init__(self, url: str) -> None:
-        if find_spec("qdrant_client") is None:
-            raise MisuseError("vectors in Qdrant need: pip install 'genai-factory[qdrant]'")
+        needs("qdrant_client", "vectors in Qdrant")
         parts = urlsplit(url)
         if parts.scheme not in ("qdrant", "qdrants") or not (parts.hostname or parts.path.strip("/")):
             raise MisuseError("the URL of a Qdrant is qdrant://host:6333, qdrants://KEY@host:6333 or qdrant:///folder")

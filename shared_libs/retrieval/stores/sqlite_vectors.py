@@ -271,7 +271,7 @@ class _Matrix:
 def _compares_bytes() -> bool:
     """Whether `numkong` is there. Where it cannot be loaded it is told, and floats are compared: slower, the same."""
     try:
-        optional("numkong", "comparing bytes", "genai-factory[retrieval]")
+        optional("numkong", "comparing bytes")
     except NotInstalled:
         return False
     except MisuseError as error:

@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 
+from shared_libs.atomic.errors import in_words
 from shared_libs.durable.database import StoreUnavailable, open_database
 from shared_libs.durable.holding import Holder
 from shared_libs.durable.jobs import Held, WorkerPolicy
@@ -66,7 +67,7 @@ class Beat:
         self._sent = self._reaps_from = -math.inf
         self._patience_s = self._least_s = max(PATIENCE_S, self._lease_s / 4)
         self._why, self._said_at = "", 0.0
-        self._answered = clock()
+        self._born = self._answered = clock()
         self._pending_answer = False
         self._stop = threading.Event()
         self.draining = False
@@ -123,26 +124,27 @@ class Beat:
                 held = await holder.beat(self._name, self._lease_s, self._concurrency, draining=self.draining)
             self._on_beat(held, sent)  # what is lost is known to be so before the beat counts
             if self._why:
-                _log.warning("worker %s beats again, after %.0f s", self._name, self.age_s)
+                silent_s = clock() - max(self._sent, self._born)
+                _log.warning("worker %s beats again, after %.0f s", self._name, silent_s)
+                if silent_s > FRESH * self._lease_s:
+                    # after an outage everybody's last beat is old: nobody is dead before all had the time to beat again
+                    self._reaps_from = sent + self._lease_s
                 self._why = ""
-            last, self._sent, self._patience_s = self._sent, sent, self._least_s
+            self._sent, self._patience_s = sent, self._least_s
             self._loop.call_soon_threadsafe(self._beaten.set)
-            if math.isfinite(last) and sent - last > FRESH * self._lease_s:
-                # after an outage everybody's last beat is old: nobody is dead before all had the time to beat again
-                self._reaps_from = sent + self._lease_s
             if sent >= self._reaps_from and (reaped := await holder.reap()):
                 _log.warning("worker %s queued %d runs of workers that are silent", self._name, reaped)
         except (StoreUnavailable, TimeoutError) as error:
             self._patience_s = max(self._least_s, min(2 * self._patience_s, self._lease_s))
             self._say(str(error) or "no answer")
-        except Exception:  # noqa: BLE001 - whatever it is: a worker that beats no more holds its slots for nothing
-            _log.exception("worker %s could not beat", self._name)
+        except Exception as error:  # noqa: BLE001 - whatever it is: a worker that beats no more holds its slots for nothing
+            self._say(in_words(error), exc_info=True)
 
-    def _say(self, why: str) -> None:
+    def _say(self, why: str, *, exc_info: bool = False) -> None:
         """Tell that a beat did not get through: at once where the reason is a new one, else now and then."""
         if why != self._why or clock() - self._said_at >= SAID_EVERY_S:
             self._why, self._said_at = why, clock()
-            _log.warning("worker %s could not beat: %s", self._name, why)
+            _log.warning("worker %s could not beat: %s", self._name, why, exc_info=exc_info)
 
     def _loop_lives(self) -> bool:
         """Whether the worker's loop has done anything lately."""

@@ -102,6 +102,7 @@ def test_a_beat_and_a_claim_that_fail_in_a_way_nobody_foresaw_go_on(url, caplog)
 
     assert asyncio.run(main()).status == "answered"
     assert "could not beat" in caplog.text
+    assert "beats again" in caplog.text
 
 
 @pytest.mark.promise("durable-away")

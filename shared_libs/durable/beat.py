@@ -132,8 +132,11 @@ class Beat:
                 self._why = ""
             self._sent, self._patience_s = sent, self._least_s
             self._loop.call_soon_threadsafe(self._beaten.set)
-            if sent >= self._reaps_from and (reaped := await holder.reap()):
-                _log.warning("worker %s queued %d runs of workers that are silent", self._name, reaped)
+            if sent >= self._reaps_from:
+                async with asyncio.timeout(self._patience_s):  # the next beat is due, whatever stands in the way of it
+                    reaped = await holder.reap()
+                if reaped:
+                    _log.warning("worker %s queued %d runs of workers that are silent", self._name, reaped)
         except (StoreUnavailable, TimeoutError) as error:
             self._patience_s = max(self._least_s, min(2 * self._patience_s, self._lease_s))
             self._say(str(error) or "no answer")

@@ -53,13 +53,15 @@ _TAKE = """
     WHERE run_id = $1 RETURNING *, CLOCK - began_at AS elapsed_s, followed_until > CLOCK AS followed"""
 
 _REAP = """
-    UPDATE factory_jobs SET status = 'queued', executor = NULL
-    WHERE status = 'running' AND NOT EXISTS (SELECT 1 FROM factory_workers w
-        WHERE w.executor = factory_jobs.executor AND w.beat_at > CLOCK - w.lease_s)"""
+    UPDATE factory_jobs SET status = 'queued', executor = NULL WHERE run_id IN (
+        SELECT j.run_id FROM factory_jobs j WHERE j.status = 'running' AND NOT EXISTS (SELECT 1 FROM factory_workers w
+        WHERE w.executor = j.executor AND w.beat_at > CLOCK - w.lease_s) {only} FOR UPDATE OF j SKIP_LOCKED)
+    RETURNING run_id"""
+"""What is locked, as by a transaction of the dead that its server has not missed yet, is left for the next look."""
 
 _SERVER_IS_UP = """
     AND CLOCK - extract(epoch FROM pg_postmaster_start_time())::float8
-        > COALESCE((SELECT w.lease_s FROM factory_workers w WHERE w.executor = factory_jobs.executor), 0)"""
+        > COALESCE((SELECT w.lease_s FROM factory_workers w WHERE w.executor = j.executor), 0)"""
 """A server that has just come back has heard of nobody yet: everybody has one lease to beat again."""
 
 
@@ -259,7 +261,7 @@ class Holder:
 
         def script() -> Script[int]:
             only = _SERVER_IS_UP if self.database.dialect == "postgresql" else ""
-            rows = yield ask(f"{_REAP} {only} RETURNING run_id")
+            rows = yield ask(_REAP.format(only=only))
             if rows:
                 yield from called(self.database.dialect, WORKER_CHANNEL, "queued")
             yield ask("DELETE FROM factory_workers WHERE beat_at < CLOCK - 3600")

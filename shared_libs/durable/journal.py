@@ -112,8 +112,8 @@ class FactJournal:
 
     @property
     def wants_pause(self) -> bool:
-        """Whether the segment is full."""
-        return self._made >= SEGMENT and not self.draining
+        """Whether the segment is full, whoever has made its facts; not while it is replayed."""
+        return self._made > 0 and len(self._facts) >= SEGMENT and not self.draining
 
     def knows(self, name: str) -> bool:
         """Whether there is a fact of this name."""

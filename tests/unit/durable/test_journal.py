@@ -200,6 +200,36 @@ def test_a_run_that_was_down_past_its_deadline_ends_partial_with_all_it_had(url)
 
 
 @pytest.mark.promise("durable-kept")
+def test_a_run_that_is_another_s_before_a_segment_is_full_is_cut_into_segments_too(tmp_path):
+    turns = [turn((f"c{number}", "look", {"amount": number})) for number in range(260)]
+    workers, bodies = [], []
+
+    @tool
+    async def look(amount: int) -> str:
+        bodies.append(amount)
+        if amount == 130 and len(workers) == 1:
+            workers[0].drain()
+        return f"saw {amount}"
+
+    build = agent(lambda: by_length(*turns, "done"), [look], limits=NO_LIMITS)
+
+    async def main():
+        url = f"sqlite:///{tmp_path}/d.db"
+        async with opened(url) as store:
+            await submit(store, "r", timeout_s=100.0)
+            for wanted in (lambda job: job.status == "queued" and job.epoch, ended):
+                async with working(url, build) as worker:
+                    workers.append(worker)
+                    job = await until(store.get, "r", wanted=wanted)
+            facts = "SELECT segment, count(*) FROM factory_facts WHERE name NOT LIKE 'asked%' GROUP BY segment"
+            return job.status, [tuple(row) for row in await store.database.one(ask(facts))]
+
+    status, segments = asyncio.run(main())
+    assert (status, bodies) == ("answered", list(range(260)))
+    assert segments == [(0, 500), (1, 21)]
+
+
+@pytest.mark.promise("durable-kept")
 def test_a_long_run_is_cut_into_segments_and_a_takeover_reads_the_last_alone(url):
     turns = [turn((f"c{number}", "look", {"amount": number})) for number in range(260)]
     workers = []

@@ -69,9 +69,9 @@ def test_embeddings_and_collections_outside_a_run(tmp_path):
     async def ask():
         await Embedding([], model="e-1").async_embed(["a"])
         collection = Collection("manual", tenant="a", stores=f"sqlite:///{tmp_path}/c.db", embedder=embedder)
-        async with collection:
-            await collection.async_index([Document(source="a.md", text="Annual leave is 25 days.")])
-            await collection.async_search("leave")
+        await collection.async_index([Document(source="a.md", text="Annual leave is 25 days.")])
+        await collection.async_search("leave")
+        await collection.aclose()
 
     traced, value = watched(ask, within=run)
     assert {

@@ -69,7 +69,8 @@ def test_embeddings_and_collections_outside_a_run(tmp_path):
     async def ask():
         await Embedding([], model="e-1").async_embed(["a"])
         collection = Collection("manual", tenant="a", stores=f"sqlite:///{tmp_path}/c.db", embedder=embedder)
-        await collection.async_index([Document(source="a.md", text="Annual leave is 25 days.")])
+        async for _ in collection.async_index([Document(source="a.md", text="Annual leave is 25 days.")]):
+            pass
         await collection.async_search("leave")
         await collection.aclose()
 

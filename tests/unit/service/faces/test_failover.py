@@ -24,7 +24,7 @@ SPECIAL = {
 }
 TOLD = {"content_filter"}
 """What is refused as such is no reason to ask another model."""
-HEALTHY = {"healthy", "huge_chunk"}
+HEALTHY = {"healthy", "huge_chunk", "wire_case"}
 
 
 def definition(upstream, name):

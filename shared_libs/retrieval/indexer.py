@@ -284,7 +284,8 @@ class Indexer:
             said = f"{len(lost)} of {len(prepared.chunks)} chunks failed; at character {lost[0].start}: "
             said += failed[lost[0].id]
         elif not prepared.chunks:
-            said = "no words were found in it"
+            pictures = document.media_type == "application/pdf"
+            said = "no words were found in it" + ("; pages that are pictures need OCR first" if pictures else "")
         row = msgspec.structs.replace(
             row, state="partial" if lost else "indexed", chunks=len(kept), failed=len(lost), error=said
         )

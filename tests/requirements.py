@@ -476,6 +476,11 @@ REQUIREMENTS: dict[str, Requirement] = {
         "without it goes on",
         "kglite beside OpenMP on glibc: cannot allocate memory in static TLS block",
     ),
+    "extra-missing": Requirement(
+        "what wants a library of an extra that is missing says in one sentence which, and what pip installs it with; "
+        "that is an ImportError as well",
+        "people.md A5 A8; the sql tool on PostgreSQL was `ok` for `factory check` and failed in the run",
+    ),
     "retrieval-plans": Requirement(
         "a statement reads what its parameters stand for once, whatever plan a server makes, and not for each row",
         "issue: retrieval and graph; pgvector at 1,000 chunks took 90 ms",

@@ -16,7 +16,14 @@ from shared_libs.agents import prompts
 from shared_libs.agents.react_text import begins_with_label, final_answer_start, read_react
 from shared_libs.agents.reasoning import part
 from shared_libs.agents.speech import NO_ANSWER, UNDECIDED
-from shared_libs.agents.written_calls import broken_call, may_be_calls, named_right, tool_named, written_calls
+from shared_libs.agents.written_calls import (
+    broken_call,
+    calls_behind,
+    may_be_calls,
+    named_right,
+    tool_named,
+    written_calls,
+)
 from shared_libs.atomic.types import LLMResponse, Message, ToolCall, ToolSpec
 
 ProtocolName = Literal["auto", "native", "text"]
@@ -78,6 +85,8 @@ class NativeProtocol:
             return Turn(thought=found.thought, calls=found.calls)
         if said.strip():
             return Turn(thought=thinking, answer=said)
+        if calls := calls_behind(thinking or _reasoned(response), tools):
+            return Turn(calls=calls)
         return Turn(thought=thinking, problem=prompts.NO_ANSWER)
 
     def answer_start(self, text: str, new: str | None = None) -> int | None:
@@ -109,9 +118,11 @@ class TextProtocol:
 
     def read(self, response: LLMResponse, tools: Sequence[ToolSpec]) -> Turn:
         """Find the labels, forgivingly."""
-        _, said = part(response.text)
+        thinking, said = part(response.text)
         if calls := named_right(response.tool_calls, tools) or written_calls(said, tools):
             return Turn(thought=said if response.tool_calls else "", calls=calls)
+        if not said.strip() and (calls := calls_behind(thinking or _reasoned(response), tools)):
+            return Turn(calls=calls)
         if broken_call(said, tools):
             return Turn(problem=prompts.BROKEN_CALL)
         found = read_react(said, tools)
@@ -128,6 +139,10 @@ def choose_protocol(name: ProtocolName, *, native_tools: bool) -> TurnProtocol:
     """Take the protocol asked for; "auto" goes by what the model can."""
     native = native_tools if name == "auto" else name == "native"
     return NativeProtocol() if native else TextProtocol()
+
+
+def _reasoned(response: LLMResponse) -> str:
+    return "".join(block.text for block in response.thinking)
 
 
 def _known(calls: Sequence[ToolCall], tools: Sequence[ToolSpec]) -> bool:

@@ -17,9 +17,28 @@ MARKS: tuple[tuple[str, str], ...] = (
     ("<reason>", "</reason>"),
     ("<scratchpad>", "</scratchpad>"),
     ("<seed:think>", "</seed:think>"),
+    ("<longcat_think>", "</longcat_think>"),
+    ("<mm:think>", "</mm:think>"),  # MiniMax M3
+    ("<ifm|think>", "</ifm|think>"),  # K2 Horizon
+    ("<ifm|think_fast>", "</ifm|think_fast>"),
+    ("<ifm|think_faster>", "</ifm|think_faster>"),
     ("[THINK]", "[/THINK]"),  # Magistral
     ("\u25c1think\u25b7", "\u25c1/think\u25b7"),  # Kimi
     ("<|START_THINKING|>", "<|END_THINKING|>"),  # Command A
+    ("<|inner_prefix|>", "<|inner_suffix|>"),  # Apertus
+    ("<|open|>think<|sep|>", "<|close|>think<|sep|>"),  # Kimi K3
+    ("<|channel>thought", "<channel|>"),  # Gemma 4
+    ("<|content_thinking|>", "<|end_message|>"),  # Inkling
+    ("<|message_model|><|content_thinking|>", "<|end_message|>"),
+    ("<|plamo:begin_think:plamo|>", "<|plamo:end_think:plamo|>"),
+    ("<|begin_of_thought|>", "<|end_of_thought|>"),  # Sky-T1, OpenThinker
+    ("<|think|>", "<|/think|>"),
+    ("<|im_start|>think\n", "<|im_end|>"),  # HyperCLOVA
+    ("Here is my thought process:", "Here is my response:"),  # Granite, as the next
+    ("Here's my thought process:", "Here's my response:"),
+    ("Here are my reasoning steps:", "[BEGIN FINAL RESPONSE]"),  # Apriel
+    ("to=self<|message|>", "<|eom|>"),  # Muse
+    ("<|start|>assistant to=self<|message|>", "<|eom|>"),
     ("<|channel|>analysis<|message|>", "<|end|>"),  # gpt-oss: harmony
     ("<|start|>assistant<|channel|>analysis<|message|>", "<|end|>"),
     ("<|channel|>commentary<|message|>", "<|end|>"),  # what it says before its calls
@@ -30,7 +49,15 @@ MARKS: tuple[tuple[str, str], ...] = (
 ANSWER_MARKS = (
     "<|start|>assistant<|channel|>final<|message|>",
     "<|channel|>final<|message|>",
+    "<|channel|>final <|constrain|>json<|message|>",
+    "<|begin_of_solution|>",
     "<|START_RESPONSE|>",
+    "<|START_TEXT|>",
+    "<|open|>response<|sep|>",
+    "<|content_text|>",
+    "<|message_model|><|content_text|>",
+    "to=user<|message|>",
+    "<|start|>assistant to=user<|message|>",
 )
 """What some models write before their answer."""
 
@@ -40,8 +67,11 @@ TURN_MARKS = (
     "<|header_start|>assistant<|header_end|>",  # Llama 4
     "<start_of_turn>model",  # Gemma
     "<|assistant|>",  # GLM, Phi, Granite
+    "\u52a9\u624b\uff1a",  # Hunyuan
     "<\uff5cAssistant\uff5c>",  # DeepSeek
     "<|START_OF_TURN_TOKEN|><|CHATBOT_TOKEN|>",  # Command
+    "<|turn>model",  # Gemma 4
+    *("<bos>", "<|begin_of_text|>", "<\uff5cbegin\u2581of\u2581sentence\uff5c>"),
 )
 """What a turn begins with where a server leaves the template's own words in it."""
 
@@ -49,6 +79,9 @@ END_MARKS = (
     *("<|return|>", "<|END_RESPONSE|>", "<|im_end|>", "<|eot_id|>", "<|eom_id|>", "<|eot|>", "<|end|>", "<|call|>"),
     *("</s>", "<eos>", "<end_of_turn>", "<|endoftext|>", "<|end_of_text|>", "<|END_OF_TURN_TOKEN|>", "[/INST]"),
     *("<|user|>", "<|observation|>", "<\uff5cend\u2581of\u2581sentence\uff5c>"),
+    *("<|END_TEXT|>", "<|close|>response<|sep|>", "<|close|>message<|sep|>", "<|end_of_msg|>", "<turn|>", "<|eom|>"),
+    *("<|end_message|>", "<|content_model_end_sampling|>", "<|message_sep|>", "<|plamo:tag|>", "<seed:eos>", "[e~["),
+    *("<|end_of_solution|>", "[END FINAL RESPONSE]"),
 )
 """What some servers leave at the end of a turn."""
 
@@ -60,11 +93,17 @@ _ANSWERS = tuple(mark.lower() for mark in ANSWER_MARKS)
 _BEGINNINGS = (*(opening for opening, _ in _OPENINGS), *_ANSWERS)
 _FIRST = frozenset(mark[0] for mark in _BEGINNINGS)
 """What a turn begins with that begins with a mark."""
-_HAS_MARK = re.compile("|".join(re.escape(first) for first in sorted(_FIRST)) + "|assistantfinal|assistantcommentary")
+_HAS_MARK = re.compile(
+    "|".join(re.escape(mark[:4] if mark[0].isalpha() else mark[0]) for mark in _BEGINNINGS)
+    + "|assistantfinal|assistantcommentary",
+    re.IGNORECASE,
+)
 _LONGEST = max(map(len, _BEGINNINGS))
-# alone on its side of a line, so that a word about it is none
+# alone on its side of a line, or without a space on either, so that a word about it is none
 _LONE_END = re.compile(
-    r"(?:^|\n)[ \t]*(?:{0})|(?:{0})[ \t]*(?:\n|\Z)".format("|".join(re.escape(end) for _, end in MARKS[:9])),
+    r"(?:^|\n)[ \t]*(?:{0})|(?:{0})[ \t]*(?:\n|\Z)|(?<=[\w.!?)])(?:{0})(?=[\w*#])".format(
+        "|".join(re.escape(end) for _, end in MARKS if end[0] in "<[\u25c1" and end[1] != "|")
+    ),
     re.IGNORECASE,
 )
 _WITHOUT_TOKENS = re.compile(r"analysis(?P<thinking>.*?)assistant(?:final|(?=commentary to=))(?P<answer>.*)", re.DOTALL)
@@ -79,8 +118,8 @@ def part(text: str) -> tuple[str, str]:
     if stripped:
         return stripped["thinking"].strip(), stripped["answer"].strip()
     opening = Opening()
-    thinking, said = opening.hear(text)
-    said += opening.end()
+    heard, held = opening.hear(text), opening.end()
+    thinking, said = heard[0] + held[0], heard[1] + held[1]
     if not thinking and (lone := _LONE_END.search(said)) and said.count("```", 0, lone.start()) % 2 == 0:
         before = said[: lone.start()].lower()
         if not any(mark in before for mark, closing in _OPENINGS if closing):
@@ -119,7 +158,7 @@ class Opening:
                 thinking.append(thought)
                 continue
             start = text.lstrip()
-            if start and start[0] not in _FIRST:
+            if start and start[0].lower() not in _FIRST:
                 self._said = True
                 return "".join(thinking), start if self._parted else text
             lower = start[:_LONGEST].lower()
@@ -138,10 +177,10 @@ class Opening:
             return "".join(thinking), start if self._parted else text
         return "".join(thinking), ""
 
-    def end(self) -> str:
-        """Take the end of the turn, and return what was held and is said after all."""
+    def end(self) -> tuple[str, str]:
+        """Take the end of the turn, and return what was held: the rest of the reasoning, or said after all."""
         held, self._held = self._held, ""
-        return "" if self._closing else held
+        return (held, "") if self._closing else ("", held)
 
     def _until_closed(self, text: str) -> tuple[str, str]:
         """The reasoning up to its end, and what follows; what may be the beginning of the end is held."""

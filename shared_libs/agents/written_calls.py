@@ -24,6 +24,9 @@ MAX_CHARS = 256 * 1024
 MAX_CALLS = 200
 """The most calls that are read of one turn."""
 
+_MAX_STARTS = 20
+"""At how many marks within reasoning a call is looked for."""
+
 _NAME_KEYS = ("name", "tool", "tool_name", "function", "function_name", "action", "recipient_name")
 _INPUT_KEYS = (
     *("arguments", "parameters", "args", "input", "action_input", "tool_input", "params", "function_args"),
@@ -31,43 +34,55 @@ _INPUT_KEYS = (
 )
 _WRAPPERS = ("tool_calls", "tool_call", "function_call", "tool_uses", "tool")
 _BESIDE = frozenset(
-    {*_NAME_KEYS, *_INPUT_KEYS, "id", "type", "thought", "thoughts", "reasoning", "index", "tool_call_id"}
+    {*_NAME_KEYS, *_INPUT_KEYS, "id", "type", "thought", "thoughts", "reasoning", "index", "tool_call_id", "call_id"}
 )
-_OF_A_MESSAGE = frozenset({"role", "content", "refusal", "reasoning_content"})
+_OF_A_MESSAGE = frozenset({"role", "content", "refusal", "reasoning_content", "tool_plan"})
 """What stands beside the calls of a whole message of a model, written out."""
 _PREFIXES = re.compile(r"^(?:functions?|tools?|default_api|assistant|namespace)[.:/]", re.IGNORECASE)
 _SUFFIXES = re.compile(r"(?:<\|.*|:\d+)$", re.DOTALL)
 _AROUND_A_NAME = " \t\r\n`'\"()"
 _NAME = r"(?P<name>[\w.\-:/]+)"
 
-_PREFIX = r"(?:\w{1,20}:|[|\uff5c]DSML[|\uff5c]|longcat_)"
-"""What families put before the names of their elements: `antml:`, `minimax:`, DeepSeek's `DSML`."""
+_PREFIX = r"(?:\w{1,20}[:|]|[|\uff5c][A-Z]{1,9}[|\uff5c] ?|(?:longcat|dots|iquest)_)"
+"""What families put before the names of their elements: `antml:`, `ifm|`, DeepSeek's `DSML`, GigaChat's `GCML`."""
+_SUFFIX = r"(?::\w{1,12})?"
+"""What Hunyuan puts behind them, another one in each of its models."""
 
 _TAG = (
-    rf">?</?{_PREFIX}?(?:tools?|functions?|invoke|multiplefunctions?|execute_tool)"
-    r"(?:[_-]?(?:calls?|uses?|code|requests?))?"
+    rf">?</?{_PREFIX}?(?:tools?|functions?|calls?|invoke|multiplefunctions?|execute_tool)"
+    rf"(?:[_-]?(?:calls?|uses?|code|requests?))?(?:_(?:begin|start|end))?{_SUFFIX}"
 )
 _MARKS = (
     _TAG + r"(?:\s+id=[^<>]{0,40})?\s*>",  # of any family: <tool_call>, </function>, <TOOLCALL>, <tool_use id="1">
-    r"<tool_sep>",  # Hunyuan
+    rf"<tool_sep{_SUFFIX}>",  # Hunyuan
+    r"<\|(?:open|close)\|>\s*\w{1,20}\s*<\|sep\|>",  # Kimi K3
     r"<\|(?:start|from)\|>\s*assistant",  # harmony, Functionary
+    r"to=[\w.\-]{1,64}<\|message\|>(?=\s*<)",  # Muse, around its elements
     r"function(?=<[|\uff5c]tool)",  # DeepSeek
+    r"function call(?=<\|role_sep\|>|\s*\{\s*\"name\")",  # GigaChat
+    r"functools(?=\s*\[\s*\{)",  # Phi
     # tokens of any family: <|tool_call_begin|>, <|/tool_call|>, <tool_call|>, DeepSeek's with its own bars
-    r"<[|\uff5c]/?[\w\u2581:]{1,40}[|\uff5c]?>|<[\w\u2581:]{1,40}[|\uff5c]>",
-    r"</?start_function_call>|<end_function_call>",  # FunctionGemma
+    r"<[|\uff5c]/?[\w\u2581:]{1,40}[|\uff5c]?>|<[\w\u2581:]{1,40}[|\uff5c]>|</?\w*\u2581[\w\u2581]{1,40}>",
+    r"</?start_function_(?:call|response)>|<end_function_call>",  # FunctionGemma
     r"\[/?(?:END_)?TOOL_(?:CALLS?|REQUEST)\]|\[ARGS\]|\[CALL_ID\]\w{1,40}",  # Mistral, LM Studio
     r"```tool(?:_\w{1,10})?(?!\w)|tool_code\s*\n",  # Gemma
 )
 """What is written around calls alone. Sources: the chat templates of the models named; a further one is a line."""
+_MINIMAX = "]<]minimax[>["
+"""What MiniMax M3 puts before each of its elements."""
 _FENCE = r"```(?:json|JSON|xml)?(?!\w)"
 _MARK = re.compile("|".join(_MARKS), re.IGNORECASE)
 _END_OF_CODE = re.compile("|".join((*_MARKS, _FENCE)), re.IGNORECASE)
 _BETWEEN = re.compile(
-    rf"(?:\s|{'|'.join(_MARKS)}|{_FENCE}|[,;](?=\s*(?:\{{|\Z))|Action:(?=\s*```json\s*\[)"
-    r"|</?(?:tool_)?(?:name|arguments|args|input|parameters)>)*",
+    rf"(?:\s|\\n|{'|'.join(_MARKS)}|{_FENCE}|[,;](?=\s*(?:\{{|\Z))|[\]}}](?=\s*<|\Z)|Action:(?=\s*```json\s*\[)"
+    r"|</?(?:tool_)?(?:name|arguments|args|input|parameters)>|<response>\s{0,9}</response>)*",  # the last is ERNIE's
     re.IGNORECASE,
 )
-"""What stands between calls, around all of them, and between a name and its arguments."""
+"""
+What stands between calls, around all of them, and between a name and its arguments.
+
+Some models write line breaks as a backslash and a letter, and close one bracket too many.
+"""
 
 _HEADS = (
     # <function=NAME>, <invoke name="NAME">, <tool_call name="NAME">, and as small models get it wrong
@@ -76,7 +91,8 @@ _HEADS = (
         rf"[\"']?{_NAME}[\"']?\)?(?:\s[^<>]{{0,80}})?\s*>?",
         re.IGNORECASE,
     ),
-    re.compile(rf"(?:assistant)?(?:commentary|analysis)?\s*\bto={_NAME}"),  # harmony
+    re.compile(rf"(?:<\|open\|>)?call tool=\"{_NAME}\"[^<>]{{0,80}}<\|sep\|>"),  # Kimi K3
+    re.compile(rf"(?:assistant)?(?:commentary|analysis|final)?\s*\bto={_NAME}"),  # harmony
     re.compile(rf">>>\s*{_NAME}(?=\s*\n)"),  # Functionary
     re.compile(rf"call:{_NAME}(?=\{{)"),  # Gemma
 )
@@ -85,16 +101,27 @@ _ELEMENT = re.compile(rf"<{_NAME}>")
 _BARE = re.compile(_NAME)
 _BEFORE_ARGUMENTS = re.compile(rf"(?:{_BETWEEN.pattern}(?:(?:commentary|analysis|json|code)\b)?)*", re.IGNORECASE)
 
+_OPENS = rf"<{_PREFIX}?param(?:eter)?(?:=|\s+name=)[\"']?"
+_OPENED = re.compile(rf"\s*{_OPENS}(?P<key>[\w.\-]+)[\"']?[^>]*>\n?")
+"""A parameter of Qwen3-Coder, or of the XML that Claude was shown, MiniMax, DeepSeek 3.2."""
+_ENDED = re.compile(
+    rf"\n?(?:(?P<closed></{_PREFIX}?param(?:eter)?>)|(?={_OPENS}(?P<next>[\w.\-]+))"
+    rf"|(?=</{_PREFIX}?(?:function|invoke)>\s{{0,9}}(?:</?{_PREFIX}?(?:tool|function|invoke)|\Z)))"
+)
+"""Where it ends: models leave out the closing mark, and go on with the next one or close the call."""
+
 _PARAMETERS = (
-    # Qwen3-Coder; the XML that Claude was shown, MiniMax, DeepSeek 3.2
+    # GLM, Hunyuan, LongCat, K2 Horizon
     re.compile(
-        rf"\s*<{_PREFIX}?parameter(?:=|\s+name=)[\"']?(?P<key>[\w.\-]+)[\"']?[^>]*>\n?(?P<value>.*?)\n?</{_PREFIX}?parameter>",
+        rf"(?:\s|\\n)*<{_PREFIX}?arg_key{_SUFFIX}>\s*(?P<key>.*?)\s*</{_PREFIX}?arg_key{_SUFFIX}>(?:\s|\\n)*"
+        rf"(?:<{_PREFIX}?arg_type>[^<]{{0,40}}</{_PREFIX}?arg_type>\s*)?"
+        rf"<{_PREFIX}?arg_value{_SUFFIX}>(?P<value>.*?)</{_PREFIX}?arg_value{_SUFFIX}>",
         re.DOTALL,
     ),
-    # GLM, Hunyuan, LongCat
+    # Kimi K3
     re.compile(
-        rf"\s*<{_PREFIX}?arg_key>\s*(?P<key>.*?)\s*</{_PREFIX}?arg_key>\s*"
-        rf"<{_PREFIX}?arg_value>(?P<value>.*?)</{_PREFIX}?arg_value>",
+        r"\s*(?:<\|open\|>)?argument key=\"(?P<key>[^\"<>]{1,100})\"[^<>]{0,80}<\|sep\|>(?P<value>.*?)"
+        r"<\|close\|>argument<\|sep\|>",
         re.DOTALL,
     ),
     # an element of the parameter's own name
@@ -102,11 +129,17 @@ _PARAMETERS = (
 )
 """The forms with an element for each parameter."""
 
-_ESCAPED = re.compile(
-    r"\s*(?P<key>[\w.\-]+):(?P<quote><escape>|<\|\"\|>|\"|)(?P<value>.*?)(?P=quote)(?:,|\Z)", re.DOTALL
+_GEMMA = re.compile(
+    r"(?P<quote><escape>|<\|\"\|>)(?P<text>.*?)(?P=quote)|\"(?:[^\"\\]|\\.)*\"|(?P<bracket>[{}\[\]])|(?P<bare>[^<\"{}\[\]]+)|.",
+    re.DOTALL,
 )
-_ESCAPED_END = re.compile(r"\}\s*(?=<|\Z)")
-"""Gemma's parameters, between braces and without JSON's quotes."""
+"""What Gemma's arguments consist of: JSON whose names, and short texts, have no quotes, and whose texts have others."""
+_GEMMA_NAME = re.compile(r"(?P<before>^|,)\s*(?P<name>[\w.\-]+)\s*:")
+_GEMMA_VALUE = re.compile(r":(?P<value>[^,:\"]+)(?=,|$)")
+
+_JSON_CONSTANTS = {"true": True, "false": False, "null": None}
+_CDATA = re.compile(r"\A\s*<!\[CDATA\[(.*)\]\]>\s*\Z", re.DOTALL)
+_CHILD = re.compile(r"\s*<(?P<key>[\w.\-]{1,64})>(?P<value>.*?)</(?P=key)>\s*", re.DOTALL)
 
 _NAMED = re.compile(rf"[\[{{\s]*\"(?:{'|'.join(_NAME_KEYS)})\"\s*:\s*\"{_NAME}\"")
 _CLOSED = re.compile(r"</(?!think)|<[|\uff5c]/|[\w\u2581]end[|\uff5c]>|<\|(?:call|eo[tm]_id|im_end)\|>|\[/TOOL")
@@ -114,26 +147,42 @@ _CLOSED = re.compile(r"</(?!think)|<[|\uff5c]/|[\w\u2581]end[|\uff5c]>|<\|(?:cal
 
 MAY_BE_CALLS = re.compile(
     rf"{'|'.join(_MARKS)}|<{_PREFIX}?(?:tool|function|invoke|call)[\s=(_]|\[\s*[a-z_][\w.]*\("
-    r"|```xml\s*<|>>>\s*[a-z_]|functions\.\w|Action:\s*```json\s*\[|(?:assistant)?(?:commentary|analysis)?\s*\bto="
+    r"|```xml\s*<|>>>\s*[a-z_]|functions\.\w|call:[a-z_][\w.]*\{|Action:\s*```json\s*\[|(?:assistant)?(?:commentary|analysis)?\s*\bto="
     r"|(?:```(?:json)?\s*+)?\[?\s*+\{\s*+\"(?:"
-    + "|".join((*_NAME_KEYS, *_WRAPPERS, *_BESIDE, "role", "content"))
+    + "|".join((*_NAME_KEYS, *_WRAPPERS, *_BESIDE, *_OF_A_MESSAGE))
     + r")\"",
     re.IGNORECASE,
 )
 """What a turn begins with that may be nothing but calls."""
 
-_UNDECIDED = re.compile(r"[<\[]|```?`?|\{|assistant|commentary|>{1,3}|Action:?|tool_code")
+_UNDECIDED = re.compile(r"[<\[\]{]|```?`?|>{1,3}")
+_WORDS = (
+    *(
+        "action:",
+        "analysis",
+        "assistant",
+        "call:",
+        "commentary",
+        "function call",
+        "function<",
+        "functions.",
+        "functools",
+    ),
+    *("to=", "tool_code"),
+)
 _UNDECIDED_CHARS = 48
 
 
 def may_be_calls(start: str) -> bool | None:
     """Whether a turn that begins so may be nothing but calls; None where that is too early to say."""
-    start = start.lstrip()
+    start = start.lstrip().removeprefix(_MINIMAX).lstrip()
     if MAY_BE_CALLS.match(start):
         return True
-    if not start or (len(start) < _UNDECIDED_CHARS and (_UNDECIDED.match(start) or start in {"`", "``"})):
-        return None
-    return False
+    if len(start) >= _UNDECIDED_CHARS:
+        return False
+    said = start.lower()
+    begins = any(word.startswith(said) or said.startswith(word) for word in _WORDS)
+    return None if begins or _UNDECIDED.match(start) or start in {"`", "``"} else False
 
 
 def tool_named(name: str, tools: Sequence[ToolSpec]) -> ToolSpec | None:
@@ -155,7 +204,7 @@ def named_right(calls: Sequence[ToolCall], tools: Sequence[ToolSpec]) -> tuple[T
 
 def written_calls(text: str, tools: Sequence[ToolSpec]) -> tuple[ToolCall, ...]:
     """The calls that a turn consists of; none where it says anything else, or means a tool that is not there."""
-    text = text.strip()
+    text = text.replace(_MINIMAX, "").strip()
     if not tools or len(text) > MAX_CHARS or not (MAY_BE_CALLS.match(text) or _begins_with_a_tool(text, tools)):
         return ()
     found: list[ToolCall] = []
@@ -170,9 +219,17 @@ def written_calls(text: str, tools: Sequence[ToolSpec]) -> tuple[ToolCall, ...]:
     return tuple(found)
 
 
+def calls_behind(thinking: str, tools: Sequence[ToolSpec]) -> tuple[ToolCall, ...]:
+    """The calls, between marks, that reasoning ends with: some models call without closing it first."""
+    if not tools or len(thinking) > MAX_CHARS:
+        return ()
+    starts = [found.start() for found in _MARK.finditer(thinking)][-_MAX_STARTS:]
+    return next((calls for start in starts if (calls := written_calls(thinking[start:], tools))), ())
+
+
 def broken_call(text: str, tools: Sequence[ToolSpec]) -> bool:
     """Whether a turn begins as the call of a known tool, between marks, and breaks off before its end."""
-    text = text.strip()
+    text = text.replace(_MINIMAX, "").strip()
     end = _end_of(_BETWEEN, text, 0)
     if not _MARK.search(text, 0, end) or _CLOSED.search(text, end):
         return False
@@ -254,10 +311,15 @@ def _with_arguments(text: str, start: int, tool: ToolSpec, *, marked: bool) -> t
     at = _end_of(_BEFORE_ARGUMENTS, text, start)
     if text[at : at + 1] == "{":
         value, end = _value_at(text, at, marked=marked)
+        inner = call_in(value, (tool,), strictly=True)  # some say the name once more, around the arguments
+        value = value if inner is None or value.keys() <= _properties(tool).keys() else inner.arguments
         if not isinstance(value, dict) and marked:
-            value, end = _escaped_at(text, at, tool)
+            value, end = _gemma_at(text, at)
         fits = isinstance(value, dict) and (marked or (bool(value) and value.keys() <= _properties(tool).keys()))
         return ([ToolCall("", tool.name, value)], end) if fits else ([], start)
+    arguments, end = _named_parameters(text, at, tool)
+    if arguments and marked:
+        return [ToolCall("", tool.name, arguments)], end
     for parameter in _PARAMETERS:
         arguments, end = {}, at
         while found := parameter.match(text, end):
@@ -265,9 +327,22 @@ def _with_arguments(text: str, start: int, tool: ToolSpec, *, marked: bool) -> t
                 break
             arguments[found["key"]] = as_declared(found["value"], found["key"], tool)
             end = found.end()
-        if arguments and (marked or parameter is _PARAMETERS[1]):
+        if arguments and (marked or parameter is _PARAMETERS[0]):
             return [ToolCall("", tool.name, arguments)], end
     return ([ToolCall("", tool.name, {})], start) if marked and (at > start or at == len(text)) else ([], start)
+
+
+def _named_parameters(text: str, start: int, tool: ToolSpec) -> tuple[dict[str, Any], int]:
+    """The parameters that begin at a place, each under its name, and where the last one ends."""
+    arguments, end = {}, start
+    while opened := _OPENED.match(text, end):
+        ends = _ENDED.finditer(text, opened.end())
+        ended = next((one for one in ends if one["next"] is None or one["next"] in _properties(tool)), None)
+        if ended is None:
+            return {}, start  # it breaks off
+        arguments[opened["key"]] = as_declared(text[opened.end() : ended.start()], opened["key"], tool)
+        end = ended.end()
+    return arguments, end
 
 
 def _calls_in(value: Any, tools: Sequence[ToolSpec], *, strictly: bool) -> Iterator[ToolCall]:
@@ -276,7 +351,7 @@ def _calls_in(value: Any, tools: Sequence[ToolSpec], *, strictly: bool) -> Itera
         if "tool_calls" in value and value.keys() <= _OF_A_MESSAGE | {"tool_calls"} and not value.get("content"):
             value = {"tool_calls": value["tool_calls"]}
         for wrapper in _WRAPPERS:
-            if value.keys() == {wrapper} and isinstance(value[wrapper], dict | list):
+            if value.keys() - {"type", "id"} == {wrapper} and isinstance(value[wrapper], dict | list):
                 value = value[wrapper]
                 break
     values = value if isinstance(value, list) else [value]
@@ -307,29 +382,61 @@ def _value_at(text: str, start: int, *, marked: bool) -> tuple[Any, int]:
     return None, start
 
 
-def _escaped_at(text: str, start: int, tool: ToolSpec) -> tuple[dict[str, Any] | None, int]:
+def _gemma_at(text: str, start: int) -> tuple[dict[str, Any] | None, int]:
     """Arguments as Gemma writes them."""
-    closing = _ESCAPED_END.search(text, start)
-    if closing is None:
-        return None, start
-    body = text[start + 1 : closing.start()].strip()
-    if _ESCAPED.sub("", body).strip():
-        return None, start
-    arguments = {one["key"]: as_declared(one["value"], one["key"], tool) for one in _ESCAPED.finditer(body)}
-    return arguments, closing.start() + 1
+    depth, written = 0, []
+    for found in _GEMMA.finditer(text, start):
+        if found["quote"]:
+            written.append(json.dumps(found["text"]))
+        elif found["bare"]:
+            named = _GEMMA_NAME.sub(r'\g<before>"\g<name>":', found["bare"])
+            written.append(_GEMMA_VALUE.sub(lambda value: f":{_as_json(value['value'])}", named))
+        else:
+            written.append(found[0])
+        if found["bracket"]:
+            depth += 1 if found[0] in "{[" else -1
+        if not depth:
+            return object_in("".join(written)), found.end()
+    return None, start
+
+
+def _as_json(text: str) -> str:
+    """A value without quotes: what it is as JSON, or a text."""
+    try:
+        return json.dumps(json.loads(text))
+    except ValueError:
+        return json.dumps(text.strip()) if text.strip() else text
 
 
 def as_declared(text: str, key: str, tool: ToolSpec) -> Any:
-    """A parameter's text as the schema wants it: as it stands, or what it is as JSON or in Python."""
-    declared = _properties(tool).get(key, {})
-    if isinstance(declared, dict) and declared.get("type") == "string":
+    """A parameter's text as the schema wants it: as it stands, or what it is as JSON, in Python or as elements."""
+    return _as_kind(_CDATA.sub(r"\1", text), _properties(tool).get(key, {}))
+
+
+def _as_kind(text: str, declared: Any) -> Any:
+    kind = declared.get("type") if isinstance(declared, dict) else None
+    if kind == "string":
         return text
+    if kind in {"array", "object"} and (inner := _children(text)):  # MiniMax
+        if kind == "array":
+            return [_as_kind(value, declared.get("items")) for _, value in inner]
+        kinds = declared.get("properties", {})
+        return {name: _as_kind(value, kinds.get(name)) for name, value in inner}
     for read in (json.loads, ast.literal_eval):
         try:
             return plain({"": read(text.strip())})[""]  # type: ignore[index]
         except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
             continue
     return text
+
+
+def _children(text: str) -> list[tuple[str, str]]:
+    """The elements that a text consists of; none where it says anything else."""
+    found, end = [], 0
+    while child := _CHILD.match(text, end):
+        found.append((child["key"], child["value"]))
+        end = child.end()
+    return found if end == len(text) else []
 
 
 def _code_at(text: str, start: int, tools: Sequence[ToolSpec]) -> tuple[list[ToolCall], int]:
@@ -340,10 +447,17 @@ def _code_at(text: str, start: int, tools: Sequence[ToolSpec]) -> tuple[list[Too
         lines = ast.parse(text[start:end].strip()).body
     except (ValueError, SyntaxError, MemoryError, RecursionError):
         return [], start
-    said = [line.value if isinstance(line, ast.Expr) else None for line in lines]
+    said = [_Constants().visit(line.value) if isinstance(line, ast.Expr) else None for line in lines]
     nodes = [node for one in said for node in (one.elts if isinstance(one, ast.List) else [one])]
     calls = [_from_python(node, tools) for node in nodes]
     return ([call for call in calls if call is not None], end) if calls and None not in calls else ([], start)
+
+
+class _Constants(ast.NodeTransformer):
+    """JSON's constants among Python's, as small models write them."""
+
+    def visit_Name(self, node: ast.Name) -> ast.expr:
+        return ast.Constant(_JSON_CONSTANTS[node.id]) if node.id in _JSON_CONSTANTS else node
 
 
 def _from_python(node: ast.expr | None, tools: Sequence[ToolSpec]) -> ToolCall | None:

@@ -14,6 +14,7 @@ from urllib.parse import parse_qsl, quote, unquote, urlencode
 import msgspec
 
 from shared_libs.atomic.errors import MisuseError
+from shared_libs.atomic.loading import needs
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import URL
@@ -150,6 +151,7 @@ def database_url(url: str, what: str) -> DatabaseURL:
 
     Raises:
         MisuseError: it is no such address; the text repeats no password.
+        NotInstalled: it is a PostgreSQL, and what speaks to one is missing.
 
     """
     found = _ADDRESS.fullmatch(str(url))
@@ -171,7 +173,10 @@ def database_url(url: str, what: str) -> DatabaseURL:
         database=database,
         query={name: values[0] if len(values) == 1 else values for name, values in query.items()},
     )
-    return _for_asyncpg(read, what) if read.is_postgres else _for_sqlite(read, what)
+    if not read.is_postgres:
+        return _for_sqlite(read, what)
+    needs("asyncpg", f"{what}: PostgreSQL")
+    return _for_asyncpg(read, what)
 
 
 def _for_sqlite(read: DatabaseURL, what: str) -> DatabaseURL:

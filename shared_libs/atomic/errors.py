@@ -83,8 +83,12 @@ class ConfigError(MisuseError):
         self.needs = tuple(needs)
 
 
-class NotInstalled(MisuseError):
-    """Something optional is wanted, and missing; the text says how to install it, `needs` what, for pip."""
+class NotInstalled(MisuseError, ImportError):
+    """
+    Something optional is wanted, and missing; the text says how to install it, `needs` what, for pip.
+
+    An `ImportError` as well: so `except ImportError` goes on telling whether there is such a thing here.
+    """
 
     def __init__(self, message: str, *needs: str) -> None:
         super().__init__(message)

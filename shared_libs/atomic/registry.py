@@ -10,21 +10,20 @@ from __future__ import annotations
 from collections.abc import Mapping
 from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
-from importlib.util import find_spec
 from typing import Any, NamedTuple
 
-from shared_libs.atomic.errors import MisuseError, NotInstalled
+from shared_libs.atomic.errors import MisuseError
+from shared_libs.atomic.loading import needs
 
 GROUP = "genai_factory"
 
 
 class Builtin(NamedTuple):
-    """Where a built-in stands; `needs` is the library of the extra it wants, if any."""
+    """Where a built-in stands; `needs` is the package of the extra it wants, if any."""
 
     module: str
     attribute: str
     needs: str = ""
-    extra: str = ""
 
 
 class Registry:
@@ -62,9 +61,8 @@ class Registry:
 
     def _builtin(self, name: str) -> Any:
         home = self._builtins[name]
-        if home.needs and find_spec(home.needs) is None:
-            wanted = f"genai-factory[{home.extra}]"
-            raise NotInstalled(f"{self.kind} {name!r} needs the package {home.needs}: pip install '{wanted}'", wanted)
+        if home.needs:
+            needs(home.needs, f"{self.kind} {name!r}")
         return getattr(import_module(home.module), home.attribute)
 
     def _plugins(self) -> dict[str, list[EntryPoint]]:

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import sys
 from collections.abc import Callable
 
 from shared_libs.atomic.errors import MisuseError
+from shared_libs.atomic.loading import needs
 from shared_libs.cli.exits import ExitCode
 from shared_libs.observability.printable import printable
 
 
 def serve(arguments: argparse.Namespace) -> int:
     """Serve the agents of a folder until a signal comes; where it listens is on stderr."""
-    _check_extra()
+    for package in ("fastapi", "uvicorn", "httptools"):
+        needs(package, "the service")
     from shared_libs.service import load_settings
     from shared_libs.service import serve as serve_until_stopped
 
@@ -26,12 +27,6 @@ def serve(arguments: argparse.Namespace) -> int:
         settings, host=arguments.host, port=arguments.port, on_start=_tell_where(settings.is_open), on_note=_note
     )
     return ExitCode.ANSWERED if began else ExitCode.FAILED
-
-
-def _check_extra() -> None:
-    missing = [name for name in ("fastapi", "uvicorn", "httptools") if importlib.util.find_spec(name) is None]
-    if missing:
-        raise MisuseError(f"the service needs {', '.join(missing)}: pip install 'genai-factory[service]'")
 
 
 def _tell_where(is_open: bool) -> Callable[[list[str]], None]:

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from shared_libs.atomic.errors import ConfigError, MisuseError
+from shared_libs.atomic.errors import MisuseError
+from shared_libs.atomic.loading import importing
 from shared_libs.durable.database import Script, ask
 from shared_libs.durable.jobs import Schedule, Submission
 from shared_libs.durable.store import JobStore, to_json
@@ -47,7 +48,7 @@ async def put_schedule(
 
     Raises:
         MisuseError: `cron` or `zone` is not valid.
-        ConfigError: the extra `durable` is not installed.
+        NotInstalled: the extra `durable` is missing.
 
     """
     if not 0 < len(name) <= 100 or not name.isprintable() or "/" in name:
@@ -125,7 +126,7 @@ def next_at(cron: str, zone: str, now: float) -> float:
 
     Raises:
         MisuseError: `cron` or `zone` is not valid.
-        ConfigError: the extra `durable` is not installed.
+        NotInstalled: the extra `durable` is missing.
 
     """
     moment = next(_moments(cron, zone, now), None)
@@ -140,10 +141,8 @@ def _last_at(cron: str, zone: str, now: float) -> float:
 def _moments(cron: str, zone: str, now: float, *, reverse: bool = False) -> CronSim:
     from zoneinfo import ZoneInfo
 
-    try:
+    with importing("cronsim", "a schedule"):
         from cronsim import CronSim, CronSimError
-    except ModuleNotFoundError:
-        raise ConfigError(["schedules need the extra: pip install 'genai-factory[durable]'"]) from None
     try:
         place = ZoneInfo(zone)
     except (KeyError, ValueError, OSError):

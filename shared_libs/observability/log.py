@@ -7,8 +7,11 @@ reasons of failures. Secrets are masked at every level.
 
 from __future__ import annotations
 
+import json
 import logging
 import sys
+import textwrap
+from collections.abc import Mapping
 from typing import Any, TextIO
 
 import structlog
@@ -17,6 +20,7 @@ from shared_libs.atomic import events
 from shared_libs.atomic.errors import MisuseError
 from shared_libs.atomic.events import AgentEvent, EventSink
 from shared_libs.atomic.results import AgentResult
+from shared_libs.observability.printable import printable
 from shared_libs.observability.redact import redact_data, redact_start
 
 LEVELS = ("debug", "info", "warning", "error")
@@ -50,11 +54,12 @@ def configure_logging(level: str = "info", *, stream: TextIO | None = None, as_j
     to = sys.stderr if stream is None else stream
     terminal = to.isatty()
     renderer: list[structlog.typing.Processor] = (
-        [structlog.processors.format_exc_info, _masked, structlog.processors.JSONRenderer(ensure_ascii=False)]
+        [structlog.processors.format_exc_info, _masked, structlog.processors.JSONRenderer(_as_line)]
         if (not terminal if as_json is None else as_json)
         else [
             structlog.processors.format_exc_info,
             _masked,
+            _printable,
             structlog.dev.ConsoleRenderer(colors=terminal, exception_formatter=structlog.dev.plain_traceback),
         ]
     )
@@ -123,6 +128,25 @@ def _masked(_: Any, __: str, event_dict: structlog.typing.EventDict) -> structlo
     """Mask secrets, as a structlog processor."""
     masked: dict[str, Any] = redact_data(event_dict)
     return masked
+
+
+def _printable(_: Any, __: str, event_dict: structlog.typing.EventDict) -> structlog.typing.EventDict:
+    """Take out what could steer a terminal; lines that follow the first are set in, so that none looks like another."""
+    shown = {key: printable(value) if isinstance(value, str) else value for key, value in event_dict.items()}
+    for key in (
+        "event",
+        "exception",
+        "stack",
+    ):  # what may have several lines; a console begins the last two on their own
+        if isinstance(lines := shown.get(key), str):
+            shown[key] = textwrap.indent(lines, "    ", lambda _: True)[4 * (key == "event") :]
+    return shown
+
+
+def _as_line(event_dict: Mapping[str, Any], **options: Any) -> str:
+    """An event as JSON: letters as they are, and as its escape all that is not seen, ends a line, or is no Unicode."""
+    text = json.dumps(event_dict, ensure_ascii=False, **options)
+    return text if text.isprintable() else "".join(c if c.isprintable() else json.dumps(c)[1:-1] for c in text)
 
 
 def _tell(event: AgentEvent) -> _Told | None:

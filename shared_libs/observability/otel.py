@@ -20,8 +20,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from shared_libs.atomic import events
-from shared_libs.atomic.errors import MisuseError
 from shared_libs.atomic.events import AgentEvent
+from shared_libs.atomic.loading import importing
 from shared_libs.atomic.propagation import carry_traces_by
 from shared_libs.atomic.types import Attempt
 from shared_libs.observability.otel_words import (
@@ -31,6 +31,7 @@ from shared_libs.observability.otel_words import (
     TOKENS,
     as_json,
     as_messages,
+    named,
     shown,
     turn,
     usage_told,
@@ -109,12 +110,10 @@ class OpenTelemetry:
         *,
         contents: bool | None = None,
     ) -> None:
-        try:
+        with importing("opentelemetry", "OpenTelemetry"):
             from opentelemetry import context, metrics, propagate, trace
 
             from shared_libs.observability.otel_spans import Points, Spans
-        except ImportError:
-            raise MisuseError("OpenTelemetry needs its API: pip install 'genai-factory[otel]'") from None
         carry_traces_by(propagate.inject)
         self._trace, self._context = trace, context
         self._inside, self._outside = trace.SpanKind.INTERNAL, trace.SpanKind.CLIENT
@@ -169,13 +168,14 @@ class OpenTelemetry:
         run.run.span.add_event(name, told, run.at(event.at_s))
 
     def _run_started(self, event: events.RunStarted) -> None:
+        agent = named(event.agent)
         attributes = without_none(
             {
                 "gen_ai.operation.name": "invoke_agent",
-                "gen_ai.agent.name": event.agent,
-                "gen_ai.request.model": event.model,
-                "gen_ai.conversation.id": event.session_id,
-                "factory.run_id": event.run_id,
+                "gen_ai.agent.name": agent,
+                "gen_ai.request.model": named(event.model),
+                "gen_ai.conversation.id": None if event.session_id is None else named(event.session_id),
+                "factory.run_id": named(event.run_id),
                 "factory.timeout_s": event.timeout_s,
                 "factory.rehearsal": event.rehearsal or None,
                 "factory.resumed": event.resumed or None,
@@ -183,13 +183,13 @@ class OpenTelemetry:
         )
         began_ns = time.time_ns() - int(event.at_s * 1e9)
         before = self._context.get_current()
-        name = f"invoke_agent {event.agent}"
+        name = f"invoke_agent {agent}"
         span = self._spans.first(name, before, attributes, began_ns + int(event.at_s * 1e9))
         # one that was not sampled is followed too, so that what others start in it is not sampled either
         if not span.get_span_context().is_valid and not _records(self._meters()):
             return  # nobody listens: the run costs a look-up an event
         within = self._context.set_value(_RUN, event.run_id, self._trace.set_span_in_context(span, before))
-        run = _Run(began_ns, event.agent, _Open(span, before, within), within)
+        run = _Run(began_ns, agent, _Open(span, before, within), within)
         if self._contents and span.is_recording():
             span.set_attribute("gen_ai.input.messages", as_messages("user", event.question))
         if len(self._runs) >= MAX_RUNS:
@@ -236,17 +236,18 @@ class OpenTelemetry:
         run.step = self._open(run, f"step {event.step}", event.at_s, attributes, below=run.within)
 
     def _attempt_started(self, run: _Run, event: events.AttemptStarted) -> None:
+        operation, provider, model = named(event.operation), named(event.provider), named(event.model)
         attributes = {
-            "gen_ai.operation.name": event.operation,
-            "gen_ai.provider.name": event.provider,
-            "gen_ai.request.model": event.model,
+            "gen_ai.operation.name": operation,
+            "gen_ai.provider.name": provider,
+            "gen_ai.request.model": model,
             "gen_ai.agent.name": run.agent,
             "factory.attempt": event.number,
         }
         if not run.provider:
-            run.provider = event.provider
-            run.run.span.set_attribute("gen_ai.provider.name", event.provider)
-        opened = self._open(run, f"{event.operation} {event.model}", event.at_s, attributes)
+            run.provider = provider
+            run.run.span.set_attribute("gen_ai.provider.name", provider)
+        opened = self._open(run, f"{operation} {model}", event.at_s, attributes)
         run.attempts.setdefault((event.provider, event.model, event.number), []).append(opened)
 
     def _attempt_finished(self, run: _Run, event: events.AttemptFinished) -> None:
@@ -259,11 +260,11 @@ class OpenTelemetry:
             current = self._trace.get_current_span()
             opened = next((one for one in waiting if one.span is current), opened)
         waiting.remove(opened)
-        failed = "" if attempt.outcome == "ok" else attempt.outcome
+        failed = "" if attempt.outcome == "ok" else named(attempt.outcome)
         about = {
             "gen_ai.operation.name": opened.operation,
-            "gen_ai.provider.name": attempt.provider,
-            "gen_ai.request.model": attempt.model,
+            "gen_ai.provider.name": named(attempt.provider),
+            "gen_ai.request.model": named(attempt.model),
         }
         if failed:
             about["error.type"] = failed
@@ -297,32 +298,33 @@ class OpenTelemetry:
             return  # what a journal knew was asked by another process
         span, told, attempt = run.answered.span, run.answered.told, run.answered.attempt
         told |= usage_told(response.usage)
-        told["gen_ai.response.finish_reasons"] = (FINISH.get(response.finish_reason, response.finish_reason),)
+        told["gen_ai.response.finish_reasons"] = (named(FINISH.get(response.finish_reason, response.finish_reason)),)
         if response.model:
-            told["gen_ai.response.model"] = response.model
+            told["gen_ai.response.model"] = named(response.model)
         if response.cost_usd is not None:
             told["factory.cost_usd"] = response.cost_usd
         if self._contents and span.is_recording():
             told["gen_ai.output.messages"] = turn(response)
         about = {
             "gen_ai.operation.name": "chat",
-            "gen_ai.provider.name": response.provider or (attempt.provider if attempt else SCOPE),
-            "gen_ai.request.model": response.requested_model,
-        } | ({"gen_ai.response.model": response.model} if response.model else {})
+            "gen_ai.provider.name": named(response.provider or (attempt.provider if attempt else SCOPE)),
+            "gen_ai.request.model": named(response.requested_model),
+        } | ({"gen_ai.response.model": named(response.model)} if response.model else {})
         for kind, count in (("input", response.usage.input_tokens), ("output", response.usage.output_tokens)):
             if count:
                 self._points.record(self._usage, count, about | {"gen_ai.token.type": kind}, run.answered.inside)
         self._settle(run)
 
     def _tool_started(self, run: _Run, event: events.ToolStarted) -> None:
+        name = named(event.tool, LONGEST_NAME)
         attributes = {
             "gen_ai.operation.name": "execute_tool",
-            "gen_ai.tool.name": event.tool[:LONGEST_NAME],
-            "gen_ai.tool.call.id": event.call_id,
+            "gen_ai.tool.name": name,
+            "gen_ai.tool.call.id": named(event.call_id),
             "gen_ai.tool.type": "function",
             "gen_ai.agent.name": run.agent,
         }
-        opened = self._open(run, f"execute_tool {event.tool[:LONGEST_NAME]}", event.at_s, attributes)
+        opened = self._open(run, f"execute_tool {name}", event.at_s, attributes)
         if self._contents and opened.span.is_recording():
             opened.told["gen_ai.tool.call.arguments"] = as_json(event.input)
         run.tools[event.call_id] = opened
@@ -340,14 +342,15 @@ class OpenTelemetry:
         self._points.record(self._duration, event.elapsed_s, about, opened.inside)
 
     def _retrieval_started(self, run: _Run, event: events.RetrievalStarted) -> None:
+        collection = named(event.collection)
         attributes = {
             "gen_ai.operation.name": "retrieval",
-            "gen_ai.data_source.id": event.collection,
+            "gen_ai.data_source.id": collection,
             "gen_ai.retrieval.top_k": event.k,
             "gen_ai.agent.name": run.agent,
-            "factory.retrieval.operation": event.operation,
+            "factory.retrieval.operation": named(event.operation),
         }
-        opened = self._open(run, f"retrieval {event.collection}", event.at_s, attributes)
+        opened = self._open(run, f"retrieval {collection}", event.at_s, attributes)
         if self._contents and opened.span.is_recording():
             opened.told["gen_ai.retrieval.query.text"] = as_json(event.query)
         run.retrievals[event.seq] = opened
@@ -395,7 +398,7 @@ class OpenTelemetry:
             "factory.stop_reason": result.stop_reason,
             "factory.steps": len(result.steps),
             "factory.cost_usd": result.cost_usd,
-            "factory.still_running": tuple(left.tool for left in result.still_running) or None,
+            "factory.still_running": tuple(named(left.tool) for left in result.still_running) or None,
             **usage_told(result.usage),
         }
         span.set_attributes(without_none(told))

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
-from shared_libs.atomic.errors import MisuseError
+from shared_libs.atomic.loading import importing
 from shared_libs.observability.otel import SCOPE, OpenTelemetry
 
 TO_SEND_S = 2.0
@@ -48,7 +48,7 @@ def telemetry_from_environment() -> OpenTelemetry | None:
     wanted = {kind for kind in ("TRACES", "METRICS") if _is_asked_for(kind)}
     if not wanted or os.environ.get("OTEL_SDK_DISABLED", "").lower() == "true":
         return None
-    try:
+    with importing("opentelemetry", "OTEL_EXPORTER_OTLP_ENDPOINT"):
         from opentelemetry import metrics, trace
         from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter
         from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
@@ -57,10 +57,6 @@ def telemetry_from_environment() -> OpenTelemetry | None:
         from opentelemetry.sdk.resources import Resource
         from opentelemetry.sdk.trace import TracerProvider as Tracers
         from opentelemetry.sdk.trace.export import BatchSpanProcessor
-    except ImportError:
-        raise MisuseError(
-            "OTEL_EXPORTER_OTLP_ENDPOINT cannot be followed: pip install 'genai-factory[otel]', or unset it"
-        ) from None
     told = os.environ.get("OTEL_SERVICE_NAME", "") + os.environ.get("OTEL_RESOURCE_ATTRIBUTES", "")
     resource = Resource.create({} if told else {"service.name": SCOPE})
     ends: list[Callable[[], object]] = []

@@ -15,7 +15,10 @@ from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from opentelemetry import trace
+from shared_libs.atomic.loading import importing
+
+with importing("opentelemetry", "OpenTelemetry"):
+    from opentelemetry import trace
 
 if TYPE_CHECKING:
     from opentelemetry.context import Context

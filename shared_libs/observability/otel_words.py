@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from shared_libs.atomic.types import LLMResponse, Usage
-from shared_libs.observability.redact import redact_start
+from shared_libs.observability.encoding import valid_text
+from shared_libs.observability.redact import redact_data, redact_start
 
 SECONDS = (0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24, 20.48, 40.96, 81.92)
 """Buckets of `gen_ai.client.operation.duration`, as the conventions give them."""
@@ -23,6 +24,9 @@ LONGEST_CONTENT = 32_000
 
 LONGEST_NAME = 64
 """How many characters of a tool's name, which a model may have invented, stand in a span's."""
+
+LONGEST_ID = 256
+"""How many characters of any other name, and of an id, stand in an attribute: some servers put kilobytes into an id."""
 
 FINISH = {"tool_calls": "tool_call"}
 """Finish reasons that the conventions call otherwise."""
@@ -41,28 +45,47 @@ def usage_told(usage: Usage) -> dict[str, Any]:
     return told
 
 
+def named(value: Any, longest: int = LONGEST_ID) -> str:
+    """A name or an id as an attribute: whoever told it, it is text that an exporter can send, and short."""
+    text = value if type(value) is str else str(value)
+    return text if len(text) <= longest and text.isascii() else valid_text(text[:longest])
+
+
 def shown(value: Any) -> Any:
     """A field of an event as an attribute: words without secrets, and no longer than anybody reads."""
-    return redact_start(value, LONGEST_WHY) if isinstance(value, str) else value
+    return _kept(value, LONGEST_WHY) if isinstance(value, str) else value
 
 
 def as_json(value: Any) -> str:
     """A value as JSON, without secrets, and cut."""
-    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
-    return redact_start(text, LONGEST_CONTENT)
+    return _kept(value if isinstance(value, str) else _json(value), LONGEST_CONTENT)
 
 
 def as_messages(role: str, text: str) -> str:
     """One message of a text, as the conventions write messages."""
-    return as_json([{"role": role, "parts": [{"type": "text", "content": redact_start(text, LONGEST_CONTENT)}]}])
+    return _json([{"role": role, "parts": [{"type": "text", "content": _kept(text, LONGEST_CONTENT)}]}])
 
 
 def turn(response: LLMResponse) -> str:
-    """A model's turn, as the conventions write messages."""
-    text = redact_start(response.text, LONGEST_CONTENT)
+    """A model's turn, as the conventions write messages: whole JSON, of contents that are cut."""
+    text = _kept(response.text, LONGEST_CONTENT)
     parts: list[dict[str, Any]] = [{"type": "text", "content": text}] if text else []
-    parts += [
-        {"type": "tool_call", "id": call.id, "name": call.name, "arguments": call.input} for call in response.tool_calls
-    ]
-    reason = FINISH.get(response.finish_reason, response.finish_reason)
-    return as_json([{"role": "assistant", "parts": parts, "finish_reason": reason}])
+    room = LONGEST_CONTENT
+    for call in response.tool_calls:
+        said = _json(call.input)
+        arguments = valid_text(redact_data(call.input)) if len(said) <= room else _kept(said, room)
+        room -= min(room, len(said))
+        parts.append({"type": "tool_call", "id": named(call.id), "name": named(call.name), "arguments": arguments})
+        if not room:
+            break
+    reason = named(FINISH.get(response.finish_reason, response.finish_reason))
+    return _json([{"role": "assistant", "parts": parts, "finish_reason": reason}])
+
+
+def _kept(text: str, limit: int) -> str:
+    kept: str = valid_text(redact_start(text, limit))
+    return kept
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False, default=str)

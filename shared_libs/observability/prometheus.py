@@ -17,7 +17,9 @@ from typing import TYPE_CHECKING, Any
 from shared_libs.atomic import events
 from shared_libs.atomic.errors import MisuseError
 from shared_libs.atomic.events import AgentEvent
+from shared_libs.atomic.loading import importing
 from shared_libs.atomic.types import Attempt
+from shared_libs.observability.encoding import valid_text
 
 if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
@@ -40,6 +42,9 @@ LAG_EVERY_S = 0.1
 MAX_RUNS = 10_000
 """How many runs under way are known at once; the oldest is forgotten, and counts on as an agent "other"."""
 
+LONGEST_ID = 64
+"""How many characters of a run's id an exemplar has: of all that it says OpenMetrics allows 128."""
+
 _BREAKER = {"closed": 0, "half_open": 1, "open": 2}
 
 
@@ -59,10 +64,8 @@ class PrometheusMetrics:
     """
 
     def __init__(self, registry: CollectorRegistry | None = None, *, max_names: int = 200) -> None:
-        try:
+        with importing("prometheus_client", "PrometheusMetrics"):
             from prometheus_client import CollectorRegistry
-        except ImportError:
-            raise MisuseError("metrics need prometheus-client: pip install 'genai-factory[prometheus]'") from None
         self.registry = CollectorRegistry() if registry is None else registry
         self._names = _Names(max_names)
         self._runs: dict[str, tuple[str, float]] = {}
@@ -193,7 +196,7 @@ class PrometheusMetrics:
             self._in_progress.labels(lost).dec()
 
     def _run_finished(self, event: events.RunFinished) -> None:
-        result, exemplar = event.result, {"run_id": event.run_id[:64]}
+        result, exemplar = event.result, _led_to(event)
         known = self._runs.pop(event.run_id, None)
         agent, deadline_s = known or ("other", 0.0)
         self._ended.labels(agent, result.status, result.stop_reason).inc(1, exemplar)
@@ -206,7 +209,7 @@ class PrometheusMetrics:
 
     def _attempt_finished(self, event: events.AttemptFinished) -> None:
         attempt: Attempt = event.attempt
-        model, exemplar = self._model(attempt.provider, attempt.model), {"run_id": event.run_id[:64]}
+        model, exemplar = self._model(attempt.provider, attempt.model), _led_to(event)
         self._attempts.labels(*model, self._names("outcome", attempt.outcome)).inc(1, exemplar)
         self._attempt_seconds.labels(*model).observe(attempt.ended_s - attempt.started_s, exemplar)
         if attempt.first_token_s is not None:
@@ -231,16 +234,19 @@ class PrometheusMetrics:
     def _tool_finished(self, event: events.ToolFinished) -> None:
         # a call that never ran may bear any name a model invented: it makes no series of its own
         tool = self._names("tool", event.tool, known_only=event.elapsed_s == 0)
-        self._tools.labels(tool, "error" if event.is_error else "ok").inc(1, {"run_id": event.run_id[:64]})
-        self._tool_seconds.labels(tool).observe(event.elapsed_s, {"run_id": event.run_id[:64]})
+        self._tools.labels(tool, "error" if event.is_error else "ok").inc(1, _led_to(event))
+        self._tool_seconds.labels(tool).observe(event.elapsed_s, _led_to(event))
 
     def _retrieval_finished(self, event: events.RetrievalFinished) -> None:
         outcome = "cancelled" if event.error == "cancelled" else "error" if event.error else "ok"
-        self._retrieval.labels(event.operation, outcome).observe(event.elapsed_s, {"run_id": event.run_id[:64]})
+        self._retrieval.labels(self._names("operation", event.operation), outcome).observe(
+            event.elapsed_s, _led_to(event)
+        )
         for stage in event.stages:
-            self._stages.labels(stage.name, stage.state).inc()
+            name = self._names("stage", stage.name)
+            self._stages.labels(name, stage.state).inc()
             if stage.state != "skipped":
-                self._stage_seconds.labels(stage.name).observe(stage.elapsed_s)
+                self._stage_seconds.labels(name).observe(stage.elapsed_s)
 
     def _loop_blocked(self, event: events.LoopBlocked) -> None:
         self._blocked.labels(self._names("tool", event.tool, known_only=not event.call_id)).inc()
@@ -262,6 +268,11 @@ class PrometheusMetrics:
         self._abandoned.labels(self._names("what", event.what)).inc()
 
 
+def _led_to(event: AgentEvent) -> dict[str, str]:
+    """The exemplar that leads from a figure to its run."""
+    return {"run_id": valid_text(event.run_id[:LONGEST_ID])}
+
+
 class _Names:
     """The values each label may have: the first so many, then "other"."""
 
@@ -271,6 +282,9 @@ class _Names:
 
     def __call__(self, label: str, value: str, *, known_only: bool = False) -> str:
         known = self._known.setdefault(label, set())
+        if value in known:
+            return value
+        value = valid_text(value)  # a series with half a character would end every scrape
         if value in known:
             return value
         if known_only or not value or len(value) > 200 or len(known) >= self._most:

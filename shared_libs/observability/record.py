@@ -18,6 +18,7 @@ import msgspec
 from shared_libs.atomic.errors import FactoryError, MisuseError
 from shared_libs.atomic.events import AgentEvent, ModelAsked, TextDelta, ThinkingDelta, decode_event
 from shared_libs.atomic.secrets import private
+from shared_libs.observability.encoding import json_bytes
 from shared_libs.observability.redact import redact_data
 from shared_libs.observability.runs.contents import kept_request
 from shared_libs.observability.spool import Spool
@@ -25,6 +26,10 @@ from shared_libs.observability.spool import Spool
 _log = logging.getLogger("shared_libs.observability")
 
 _Line = dict[str, Any]
+
+
+CLOSE_S = 5.0
+"""Seconds that `close` and the end of the program wait for what is not written yet."""
 
 
 class RunRecorder:
@@ -92,13 +97,14 @@ class RunRecorder:
         if self._file.closed:
             return
         self._spool.put(None)
-        done = self._spool.flush()
+        done = self._spool.flush(CLOSE_S)
+        self._spool.end()
         error = self._spool.error
         if done:
             with contextlib.suppress(OSError):  # what failed is told below
                 self._file.close()
         if error is not None or not done:
-            why = "the disk does not answer" if error is None else _reason(error)
+            why = f"it was not written within {CLOSE_S:g} s" if error is None else _reason(error)
             raise FactoryError(f"the run record {self.path} is not complete: {why}")
 
     def _opened(self) -> FileIO:
@@ -208,16 +214,7 @@ def _same_text(last: _Line, line: _Line) -> bool:
 
 def _encoded(line: _Line | ModelAsked) -> bytes:
     kept = kept_request(line) if isinstance(line, ModelAsked) else redact_data(line)
-    return msgspec.json.encode(valid_text(kept)) + b"\n"
-
-
-def valid_text(value: Any) -> Any:
-    """Replace lone surrogates, which have no place in UTF-8."""
-    if isinstance(value, str):
-        return value if value.isascii() else value.encode("utf-8", "replace").decode()
-    if isinstance(value, dict):
-        return {valid_text(key): valid_text(item) for key, item in value.items()}
-    return [valid_text(item) for item in value] if isinstance(value, list) else value
+    return json_bytes(kept) + b"\n"
 
 
 def _reason(error: Exception) -> str:

@@ -17,8 +17,8 @@ from typing import Any
 import msgspec
 
 from shared_libs.atomic.events import AgentEvent, ModelAsked, TextDelta, ThinkingDelta
+from shared_libs.observability.encoding import json_bytes
 from shared_libs.observability.html import POLICY, static_body, static_style, whole_page
-from shared_libs.observability.record import valid_text
 from shared_libs.observability.redact import redact_data, redact_text
 from shared_libs.observability.runs.contents import kept_request
 from shared_libs.observability.timeline import Timeline, timelines
@@ -76,4 +76,4 @@ def _blocks(events: Sequence[AgentEvent], runs: Sequence[Timeline]) -> Iterator[
 
 
 def _json(data: Any) -> str:
-    return msgspec.json.encode(valid_text(data)).decode().replace("<", "\\u003c")
+    return json_bytes(data).decode().replace("<", "\\u003c")

@@ -14,8 +14,6 @@ import weakref
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Self
 
-import msgspec
-
 from shared_libs.atomic.errors import MisuseError
 from shared_libs.atomic.events import (
     AgentEvent,
@@ -26,7 +24,7 @@ from shared_libs.atomic.events import (
     StepStarted,
     WithRequests,
 )
-from shared_libs.observability.record import valid_text
+from shared_libs.observability.encoding import json_bytes
 from shared_libs.observability.runs.desk import Desk, Told
 from shared_libs.observability.runs.reader import RunReader, default_url
 from shared_libs.observability.runs.rows import Source
@@ -92,7 +90,7 @@ class RunStore(RunReader):
 
     def record(self, event: AgentEvent, team: str = "", source: Source = "library") -> None:
         """Take an event, at once; whose it is counts with the first event of a run."""
-        self._writer.put(Told(_encoded(event), team, source), begins=isinstance(event, _BEGINNINGS))
+        self._writer.put(Told(json_bytes(event), team, source), begins=isinstance(event, _BEGINNINGS))
 
     async def flush(self, timeout_s: float = FLUSH_S) -> bool:
         """Wait until what this process has recorded is written, at most so many seconds; tell whether it is."""
@@ -156,13 +154,6 @@ class RunStore(RunReader):
 
     async def __aexit__(self, *_: object) -> None:
         await self.aclose()
-
-
-def _encoded(event: AgentEvent) -> bytes:
-    try:
-        return msgspec.json.encode(event, enc_hook=repr)
-    except UnicodeEncodeError:  # half a character
-        return msgspec.json.encode(valid_text(msgspec.to_builtins(event, enc_hook=repr)))
 
 
 def _close_at_exit(store: weakref.ref[RunStore]) -> None:

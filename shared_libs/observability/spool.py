@@ -12,9 +12,13 @@ from shared_libs.atomic.forks import outside_the_loop
 T = TypeVar("T")
 
 
+class _End:
+    """What is put last."""
+
+
 class Spool(Generic[T]):
     """
-    A queue with one consumer in a daemon thread.
+    A queue with one consumer in a daemon thread, from the first thing that is put into it until `end`.
 
     After a failure (`error`) the rest is dropped: what is written has no holes. Once a wait of `flush` was in vain the
     consumer counts as stuck, and nobody waits for it again.
@@ -28,27 +32,44 @@ class Spool(Generic[T]):
         outside_the_loop(self)
 
     def begin_anew(self) -> None:
-        """Begin with a thread and an empty queue; a forked child has not the thread, and the rest is the parent's."""
-        self._stuck = False
-        self._queue: queue.SimpleQueue[T | threading.Event] = queue.SimpleQueue()
-        threading.Thread(target=self._work, name=f"factory-{self._name}", daemon=True).start()
+        """Begin with no thread and an empty queue; a forked child has not the thread, and the rest is the parent's."""
+        self._stuck = self._works = False
+        self._starting = threading.Lock()
+        self._queue: queue.SimpleQueue[T | threading.Event | _End] = queue.SimpleQueue()
 
     def put(self, item: T) -> None:
         """Hand over an item; never waits."""
-        self._queue.put(item)
+        self._put(item)
 
     def flush(self, timeout_s: float = 1.0) -> bool:
         """Wait until everything so far is consumed, at most so many seconds; tell whether it is."""
-        if not self._stuck:
+        if not self._stuck and self._works:
             reached = threading.Event()
-            self._queue.put(reached)
+            self._put(reached)
             self._stuck = not reached.wait(timeout_s)
         return not self._stuck
+
+    def end(self) -> None:
+        """Let the thread go behind what is there; what is put later begins another one."""
+        if self._works:
+            self._put(_End())
+
+    def _put(self, item: T | threading.Event | _End) -> None:
+        self._queue.put(item)
+        with self._starting:
+            if not self._works:
+                self._works = True
+                threading.Thread(target=self._work, name=f"factory-{self._name}", daemon=True).start()
 
     def _work(self) -> None:
         while True:
             item = self._queue.get()
-            if isinstance(item, threading.Event):
+            if isinstance(item, _End):
+                with self._starting:
+                    if self._queue.empty():
+                        self._works = False
+                        return
+            elif isinstance(item, threading.Event):
                 item.set()
             elif self.error is None:
                 try:

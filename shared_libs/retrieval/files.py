@@ -219,7 +219,7 @@ def _charset(body: bytes, *, html: bool) -> str | None:
         return "iso2022_jp_2"
     if beyond < max(_TELLING, len(told) // _NOT_LATIN) or is_utf8(told):
         return None
-    guesser = optional("charset_normalizer", "a text that is not UTF-8", "genai-factory[retrieval]")
+    guesser = optional("charset_normalizer", "a text that is not UTF-8")
     best = guesser.from_bytes(told).best()
     return None if best is None else str(best.encoding)
 
@@ -243,7 +243,7 @@ _one_pdf = threading.Lock()  # PDFium knows no threads, and two collections may 
 
 
 def _pdf(path: Path) -> str:
-    pypdfium2 = optional("pypdfium2", "a PDF", "genai-factory[retrieval]")
+    pypdfium2 = optional("pypdfium2", "a PDF")
     with _one_pdf:
         try:
             with pypdfium2.PdfDocument(path) as document:
@@ -262,7 +262,7 @@ def _office(path: Path) -> str:
         raise MisuseError("it is protected by a password, or of an older kind under a new name")
     if kind in _ZIPPED and not begins.startswith(_ZIP):
         raise MisuseError(f"it is no {kind} file, whatever its name says")
-    kreuzberg = optional("kreuzberg", f"a {kind} file", "genai-factory[office]")
+    kreuzberg = optional("kreuzberg", f"a {kind} file")
     try:
         return str(kreuzberg.extract_file_sync(str(path)).content)
     except Exception as error:

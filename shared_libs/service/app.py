@@ -8,13 +8,8 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
-from fastapi import FastAPI, Request
-from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse
-from starlette.exceptions import HTTPException
-from starlette.routing import Route
-
 from shared_libs.atomic.errors import FactoryError
+from shared_libs.atomic.loading import importing
 from shared_libs.service.edge import Edge, Receive, Scope, Send
 from shared_libs.service.endpoint import Endpoint
 from shared_libs.service.faces import routes
@@ -22,6 +17,13 @@ from shared_libs.service.problems import PROBLEM_JSON, Problem, problem_details,
 from shared_libs.service.routers import agents, graph, meta, page, runs, saved, status, vector
 from shared_libs.service.settings import Settings
 from shared_libs.service.state import Service
+
+with importing("fastapi", "the service"):
+    from fastapi import FastAPI, Request
+    from fastapi.exceptions import RequestValidationError
+    from fastapi.responses import JSONResponse
+    from starlette.exceptions import HTTPException
+    from starlette.routing import Route
 
 _log = logging.getLogger("shared_libs.service")
 

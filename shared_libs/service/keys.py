@@ -14,8 +14,7 @@ from collections import OrderedDict, deque
 from collections.abc import Callable, Mapping
 from typing import NamedTuple, Protocol
 
-from starlette.requests import Request
-
+from shared_libs.atomic.loading import importing
 from shared_libs.observability.printable import presentable
 from shared_libs.service.audit import source_of
 from shared_libs.service.callers import ANYONE, Caller
@@ -24,6 +23,9 @@ from shared_libs.service.key_format import Key
 from shared_libs.service.key_rows import KeyRow, now
 from shared_libs.service.key_store import KeyStore, KeyStoreError
 from shared_libs.service.problems import Problem
+
+with importing("fastapi", "the service"):
+    from starlette.requests import Request
 
 _log = logging.getLogger("shared_libs.service")
 _audit = logging.getLogger("shared_libs.service.audit")

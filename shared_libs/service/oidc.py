@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import importlib.util
 import logging
 import re
 from collections.abc import Mapping
@@ -21,7 +20,7 @@ import aiohttp
 import msgspec
 
 from shared_libs.atomic.errors import FactoryError, MisuseError
-from shared_libs.atomic.loading import load
+from shared_libs.atomic.loading import load, needs
 from shared_libs.service.callers import Caller
 from shared_libs.service.edge import is_loopback
 from shared_libs.service.problems import Problem
@@ -64,8 +63,8 @@ class OidcTokens:
     """
 
     def __init__(self, settings: OidcSettings) -> None:
-        if importlib.util.find_spec("jwt") is None or importlib.util.find_spec("cryptography") is None:
-            raise MisuseError("`oidc` needs PyJWT: pip install 'genai-factory[oidc]'")
+        needs("jwt", "`oidc`")
+        needs("cryptography", "`oidc`")
         for url in filter(None, (settings.issuer, settings.jwks)):
             _check_address(url)
         self._settings = settings

@@ -5,12 +5,14 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from fastapi import FastAPI
-from fastapi.openapi.utils import get_openapi
-from starlette.routing import Route
-
+from shared_libs.atomic.loading import importing
 from shared_libs.service.endpoint import Endpoint
 from shared_libs.service.problems import PROBLEM_JSON
+
+with importing("fastapi", "the service"):
+    from fastapi import FastAPI
+    from fastapi.openapi.utils import get_openapi
+    from starlette.routing import Route
 
 PROBLEM = {
     "type": "object",

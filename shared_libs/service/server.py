@@ -10,15 +10,17 @@ from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
-import uvicorn
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
-
 from shared_libs.atomic.deadline import Deadline
 from shared_libs.atomic.errors import MisuseError
+from shared_libs.atomic.loading import importing
 from shared_libs.service.app import create_app
 from shared_libs.service.edge import is_loopback
 from shared_libs.service.endpoint import ABORT, GONE
 from shared_libs.service.settings import Settings
+
+with importing("uvicorn", "the service"):
+    import uvicorn
+    from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 KEEP_ALIVE_S = 75
 """Seconds an idle connection stays open: longer than a load balancer's 60, which must be the one to close it."""

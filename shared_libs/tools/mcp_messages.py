@@ -15,14 +15,17 @@ from typing import Any, Self
 
 import anyio
 import msgspec
-from mcp.shared.message import SessionMessage
-from mcp.types import REQUEST_TIMEOUT, JSONRPCError, JSONRPCResponse
-from mcp_types.version import OLDEST_SUPPORTED_VERSION
 
 from shared_libs.atomic.json_schema import shown
+from shared_libs.atomic.loading import importing
 from shared_libs.tools.mcp_listing import name_of
 from shared_libs.tools.mcp_transport import TO_CLOSE_S, Transport
 from shared_libs.tools.mcp_wire import BARE, as_json, error_of, unreadable
+
+with importing("mcp", "an MCP server"):
+    from mcp.shared.message import SessionMessage
+    from mcp.types import REQUEST_TIMEOUT, JSONRPCError, JSONRPCResponse
+    from mcp_types.version import OLDEST_SUPPORTED_VERSION
 
 PAGE_KEY = "genai-factory/page"
 """The `_meta` key under which a list names the items that are kept for it."""

@@ -16,16 +16,18 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack
 from typing import Any
 
-from mcp import Client, MCPError
-from mcp.client.subscriptions import ListenNotSupportedError
-from mcp.types import CONNECTION_CLOSED, ToolListChangedNotification
-from mcp_types.version import MODERN_PROTOCOL_VERSIONS
-
 from shared_libs.atomic.errors import ToolError
+from shared_libs.atomic.loading import importing
 from shared_libs.atomic.scope import current_deadline
 from shared_libs.tools.mcp_listing import name_of
 from shared_libs.tools.mcp_messages import MAX_TOOLS, Mended
 from shared_libs.tools.mcp_transport import TO_CLOSE_S, Transport
+
+with importing("mcp", "an MCP server"):
+    from mcp import Client, MCPError
+    from mcp.client.subscriptions import ListenNotSupportedError
+    from mcp.types import CONNECTION_CLOSED, ToolListChangedNotification
+    from mcp_types.version import MODERN_PROTOCOL_VERSIONS
 
 FIRST_WAIT_S = 0.5
 LONGEST_WAIT_S = 30.0

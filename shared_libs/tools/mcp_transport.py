@@ -11,13 +11,16 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import anyio
-import httpx2
 import msgspec
-from mcp.client.streamable_http import streamable_http_client
-from mcp.shared.message import SessionMessage
-from mcp.types import INTERNAL_ERROR, INVALID_REQUEST, PARSE_ERROR
 
+from shared_libs.atomic.loading import importing
 from shared_libs.tools.mcp_wire import NoMessage, answer_in, is_of_a_session, messages
+
+with importing("mcp", "an MCP server"):
+    import httpx2
+    from mcp.client.streamable_http import streamable_http_client
+    from mcp.shared.message import SessionMessage
+    from mcp.types import INTERNAL_ERROR, INVALID_REQUEST, PARSE_ERROR
 
 MAX_MESSAGE = 16 << 20
 """Bytes of one message of a server; a longer one is an error, and ends a stdio connection."""

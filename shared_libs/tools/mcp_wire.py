@@ -9,8 +9,12 @@ from collections.abc import Iterator
 from typing import Any
 
 import msgspec
-from mcp.types import PARSE_ERROR, JSONRPCError, jsonrpc_message_adapter
 from pydantic import ValidationError
+
+from shared_libs.atomic.loading import importing
+
+with importing("mcp", "an MCP server"):
+    from mcp.types import PARSE_ERROR, JSONRPCError, jsonrpc_message_adapter
 
 BARE = "genai-factory/bare"
 """The key under which a result that is no object is passed on."""

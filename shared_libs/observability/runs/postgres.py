@@ -11,11 +11,10 @@ import re
 import weakref
 from collections.abc import Sequence
 from functools import lru_cache
-from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from shared_libs.atomic.database_url import database_url
-from shared_libs.atomic.errors import MisuseError, RunStoreError, RunStoreUnavailable
+from shared_libs.atomic.errors import RunStoreError, RunStoreUnavailable
 from shared_libs.observability.runs.shelf import newer
 from shared_libs.observability.runs.statements import (
     FORM,
@@ -61,8 +60,6 @@ class PostgresShelf:
 
     def __init__(self, url: str) -> None:
         self._at = database_url(url, "run store")
-        if find_spec("asyncpg") is None:
-            raise MisuseError("a run store on PostgreSQL needs: pip install 'genai-factory[postgres]'")
         self.begin_anew()
 
     @property

@@ -51,7 +51,7 @@ def kglite() -> ModuleType:
         MisuseError: it is not installed, or cannot be loaded here.
 
     """
-    return optional("kglite", "Cypher", "genai-factory[retrieval]")
+    return optional("kglite", "Cypher")
 
 
 def frozen(

@@ -13,12 +13,11 @@ from collections import defaultdict
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
 from hashlib import blake2b
-from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
 from shared_libs.atomic.errors import MisuseError, RetrievalError, RetrievalUnavailable
-from shared_libs.atomic.loading import load
+from shared_libs.atomic.loading import load, needs
 from shared_libs.retrieval.cypher_guard import ReadQuery
 from shared_libs.retrieval.naming import canonical, entity_id, possible_names
 from shared_libs.retrieval.ports import POOL, GraphStore
@@ -93,8 +92,7 @@ class Neo4jGraph(GraphStore):
     apart = True
 
     def __init__(self, url: str) -> None:
-        if find_spec("neo4j") is None:
-            raise MisuseError("a graph in Neo4j needs: pip install 'genai-factory[neo4j]'")
+        needs("neo4j", "a graph in Neo4j")
         parts = urlsplit(url)
         if not parts.hostname:
             raise MisuseError("the URL of a graph is bolt://user:password@host:7687/database")

@@ -5,11 +5,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
-from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from shared_libs.atomic.errors import MisuseError, RetrievalError, RetrievalUnavailable
-from shared_libs.atomic.loading import load
+from shared_libs.atomic.loading import load, needs
 from shared_libs.retrieval.filters import Where
 from shared_libs.retrieval.types import Space
 
@@ -95,8 +94,7 @@ class PostgresDatabase:
         scheme, _, place = url.partition("://")
         if scheme not in ("postgresql", "postgres", "postgresql+asyncpg") or not place:
             raise MisuseError("the URL of a database is postgresql://user:password@host/database")
-        if find_spec("asyncpg") is None:
-            raise MisuseError("collections on PostgreSQL need: pip install 'genai-factory[postgres]'")
+        needs("asyncpg", "collections on PostgreSQL")
         self._dsn = f"postgresql://{place}"
         self.place = place.rpartition("@")[2].partition("?")[0] or "PostgreSQL"
         self._pools: dict[asyncio.AbstractEventLoop, tuple[asyncpg.Pool[Any], AsyncGenerator[None, None]]] = {}
@@ -221,6 +219,13 @@ async def collection_key(connection: asyncpg.Connection[Any], space: Space) -> i
     return key
 
 
+async def merge_put_off(connection: asyncpg.Connection[Any], index: str) -> None:
+    """Have an index of words or metadata take up what its writes have put off: until then every search reads that."""
+    owned = "SELECT pg_has_role(relowner, 'USAGE') FROM pg_class WHERE oid = to_regclass($1)"
+    if await connection.fetchval(owned, index):  # who may not leaves it to the server's own cleaning
+        await connection.execute("SELECT gin_clean_pending_list($1::text::regclass)", index)
+
+
 def once(parameter: str) -> str:
     """
     Return what a text of a statement stands for, such as `$1::text::vector`, so that it is read once.
@@ -231,11 +236,22 @@ def once(parameter: str) -> str:
     return f"(SELECT {parameter})"
 
 
-def compiled(where: Where, values: list[Any]) -> str:
+MOST_CONTAINED = 20
+"""Of how many values a list may be to be looked up value by value."""
+
+
+def compiled(where: Where, values: list[Any], *, by_index: bool = False) -> str:
     """
     Return the conditions of a filter on `metadata`, and append their parameters to `values`.
 
     Keys and values are parameters too; JSON compares as `Condition.holds` does: a number is no boolean and no text.
+
+    Args:
+        where: the filter.
+        values: the parameters of the statement so far.
+        by_index: say what is equal so that an index of the metadata finds it. Not where the nearest are looked for: a
+            server takes every such condition for a rare one, and would rather compare half a table than walk a graph.
+
     """
     import json
 
@@ -245,6 +261,11 @@ def compiled(where: Where, values: list[Any]) -> str:
 
     text = ""
     for condition in where:
+        if by_index and condition.kind == "in" and not condition.negated and len(condition.values) <= MOST_CONTAINED:
+            same = (json.dumps({condition.key: value}) for value in condition.values)
+            test = " OR ".join(f"metadata @> {once(f'{given(one)}::text::jsonb')}" for one in same) or "FALSE"
+            text += f" AND ({test})"
+            continue
         key = given(condition.key)
         found = f"(metadata -> {key}::text)"
         if condition.kind == "in":

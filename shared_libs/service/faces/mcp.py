@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from shared_libs.atomic.errors import RetrievalError, ToolError
+from shared_libs.atomic.errors import MisuseError, RetrievalError, ToolError
 from shared_libs.atomic.events import AgentEvent, RunStarted, Thought, ToolFinished, ToolStarted
-from shared_libs.atomic.loading import load
+from shared_libs.atomic.loading import importing, load
 from shared_libs.atomic.results import AgentResult
 from shared_libs.atomic.types import Usage
 from shared_libs.service.catalogue import Entry
@@ -86,7 +86,7 @@ class McpFace:
         Answer a request.
 
         Raises:
-            Problem: the MCP package is not installed.
+            Problem: the MCP package is not installed, or does not fit.
 
         """
         call.scope[CALL] = call
@@ -103,10 +103,10 @@ class McpFace:
         async with self._lock:
             if self._manager is None:
                 try:
-                    await load("mcp.server.streamable_http_manager")
-                except ImportError:
-                    told = "the MCP face needs the extra `mcp`: pip install 'genai-factory[mcp]'"
-                    raise Problem("not_found", told) from None
+                    with importing("mcp", "the MCP face"):
+                        await load("mcp.server.streamable_http_manager")
+                except MisuseError as error:
+                    raise Problem("not_found", str(error)) from None
                 manager, ready = _manager(), asyncio.Event()
                 self._living = asyncio.get_running_loop().create_task(self._live(manager, ready))
                 await ready.wait()

@@ -1,1 +1,5 @@
 """The service's own routes."""
+
+from shared_libs.atomic.loading import needs
+
+needs("fastapi", "the service")

@@ -18,6 +18,7 @@ from typing import Any, Self
 import msgspec
 
 from shared_libs.atomic.errors import FactoryError, MisuseError
+from shared_libs.atomic.loading import importing
 from shared_libs.testing.faults.catalogue import (
     AddressFault,
     ConnectionRefused,
@@ -340,10 +341,8 @@ def unknown_certificate() -> ssl.SSLContext:
         MisuseError: the library that makes it is missing.
 
     """
-    try:
+    with importing("trustme", "untrusted_certificate"):
         import trustme
-    except ImportError:
-        raise MisuseError("untrusted_certificate needs `pip install 'genai-factory[testing]'`") from None
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     trustme.CA().issue_cert("127.0.0.1", "localhost", "::1").configure_cert(context)
     return context

@@ -11,7 +11,7 @@ from shared_libs.atomic import events as e
 from shared_libs.atomic.errors import MisuseError
 from shared_libs.atomic.events import AgentEvent, ModelAsked
 from shared_libs.atomic.types import Message
-from shared_libs.observability.record import valid_text
+from shared_libs.observability.encoding import valid_text
 from shared_libs.observability.runs.requests import whole_requests
 from shared_libs.testing.saved.own import Try, tries
 

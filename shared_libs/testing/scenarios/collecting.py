@@ -13,15 +13,17 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 from shared_libs.agents import ReActAgent
 from shared_libs.atomic.errors import ConfigError, FactoryError
+from shared_libs.atomic.loading import importing
 from shared_libs.testing.evaluation.suite import is_live, judged, without_judge
 from shared_libs.testing.scenarios.play import Played, build, play, player_of, stage_of
 from shared_libs.testing.scenarios.report import report
 from shared_libs.testing.scenarios.scenario import Scenario, load_scenarios, scenarios_of
 from shared_libs.testing.scenarios.stage import Stage
+
+with importing("pytest", "a scenario in pytest"):
+    import pytest
 
 _SEED = "--scenario-seed"
 _RECORD = "--scenario-record"

@@ -10,8 +10,9 @@ import yaml
 from shared_libs.agents import prompts
 from shared_libs.agents.protocol import NativeProtocol, TextProtocol
 from shared_libs.agents.reasoning import MARKS, Opening, part
-from shared_libs.agents.written_calls import MAX_CHARS, may_be_calls, tool_named, written_calls
-from shared_libs.atomic.types import LLMResponse, ToolSpec
+from shared_libs.agents.speech import Speech
+from shared_libs.agents.written_calls import MAX_CHARS, calls_behind, may_be_calls, tool_named, written_calls
+from shared_libs.atomic.types import LLMResponse, Thinking, ToolSpec
 
 TOOLS = [
     ToolSpec(
@@ -31,7 +32,7 @@ def test_reasoning_is_parted_however_it_is_cut(marks):
         opening = Opening()
         pieces = [opening.hear(text[start : start + size]) for start in range(0, len(text), size)]
         assert "".join(thinking for thinking, _ in pieces) == "because"
-        assert "".join(said for _, said in pieces) + opening.end() == "Paris < Rome"
+        assert "".join(said for _, said in pieces) + opening.end()[1] == "Paris < Rome"
 
 
 @pytest.mark.promise("written-read")
@@ -96,6 +97,36 @@ def test_turns_are_read_as_what_they_are(row):
 
 
 @pytest.mark.promise("written-read")
+@pytest.mark.parametrize("size", [1, 3, 1000])
+def test_calls_written_between_marks_are_never_told_as_the_answer(size):
+    told = []
+    for row in (param.values[0] for param in written()):
+        for text in row["texts"] if row.get("calls") and "protocol" not in row else ():
+            speech = Speech(PROTOCOLS["native"].answer_start)
+            said = "".join(speech.hear(text[start : start + size])[1] for start in range(0, len(text), size))
+            if may_be_calls(text) and said and not said.startswith(("get_weather", "<tool_calls>")):
+                told.append((text, said))
+    assert told == []
+
+
+@pytest.mark.promise("written-read")
+@pytest.mark.parametrize("protocol", PROTOCOLS.values(), ids=PROTOCOLS)
+def test_a_call_within_reasoning_that_nothing_follows_is_made(protocol):
+    called = '<tool_call>\n{"name": "get_weather", "arguments": {"city": "Paris"}}\n</tool_call>'
+    beside = (Thinking(f"I could write <tool_call>. So:\n{called}"),)
+    for response in (
+        LLMResponse(text=f"<think>I need it. {called}"),
+        LLMResponse(text=f"<think>I need it. {called}</think>"),
+        LLMResponse(text="", thinking=beside),
+    ):
+        (call,) = protocol.read(response, OFFERED).calls
+        assert (call.name, call.arguments) == ("get_weather", {"city": "Paris"})
+    assert protocol.read(LLMResponse(text="Final Answer: 42", thinking=beside), OFFERED).calls == ()
+    assert protocol.read(LLMResponse(text="", thinking=(Thinking(f"{called} is the form."),)), OFFERED).calls == ()
+    assert part("<think>Not closed.") == ("Not closed.", "")
+
+
+@pytest.mark.promise("written-read")
 @pytest.mark.parametrize("protocol", PROTOCOLS.values(), ids=PROTOCOLS)
 def test_a_call_that_breaks_off_is_no_answer_and_the_model_is_told(protocol):
     for text in (
@@ -150,6 +181,15 @@ def test_what_stands_below_an_action_and_is_no_input_is_told_and_not_dropped():
             "<|tool_call>call:get_weather{city:",
             '<tool_call>{"name": "get_weather", "arguments": {}',
             "<tool_call>get_time(",
+            '<|tool_call>call:get_weather{city:<|"|>',
+            "<function=get_weather><parameter=x>",
+            "<function=get_weather><parameter=city></function>",
+            '<|open|>call tool="get_weather"<|sep|><|open|>argument key="city"<|sep|>',
+            '<function=get_weather><param name="city"><![CDATA[',
+            "<|DSML| invoke name=",
+            "]<]minimax[>[<invoke",
+            "to=get.weather<|message|><",
+            '<function=get_weather>{"name": "get_weather", "arguments": {"city":',
         ),
     ],
 )
@@ -157,6 +197,7 @@ def test_hostile_turns_are_read_in_linear_time(piece):
     text = piece * (MAX_CHARS // len(piece))
     assert written_calls(text, TOOLS) == ()
     part(text)
+    calls_behind(text, TOOLS)
     may_be_calls(text)
     opening = Opening()
     for start in range(0, len(text), 64):

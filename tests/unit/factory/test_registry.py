@@ -94,7 +94,7 @@ def test_a_name_of_two_packages_is_refused(plugin):
 
 
 def test_a_missing_library_names_its_extra():
-    registry = Registry("llm", {"far": Builtin("far.away", "FarLLM", needs="far_sdk", extra="far")})
+    registry = Registry("llm", {"far": Builtin("far.away", "FarLLM", needs="far_sdk")})
     with pytest.raises(MisuseError) as caught:
         registry.load("far")
-    assert str(caught.value) == "llm 'far' needs the package far_sdk: pip install 'genai-factory[far]'"
+    assert str(caught.value) == "llm 'far' needs the package far_sdk: pip install 'far_sdk'"

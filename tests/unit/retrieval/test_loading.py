@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from shared_libs.atomic.errors import MisuseError, NotInstalled
-from shared_libs.atomic.loading import ROOM, load, optional
+from shared_libs.atomic.loading import ROOM, is_there, load, needs, optional
 from shared_libs.retrieval import Collection
 from shared_libs.retrieval.files import File
 from tests.unit.retrieval.conftest import document, indexed
@@ -51,7 +51,7 @@ def stand_in(tmp_path, monkeypatch):
 def test_what_the_loader_said_and_what_to_do(stand_in, raises, cure):
     stand_in("stand_in", raises)
     with pytest.raises(MisuseError, match=r"^stand_in is installed and cannot be loaded: ") as first:
-        optional("stand_in", "a test", "genai-factory[x]")
+        optional("stand_in", "a test")
     with pytest.raises(MisuseError) as second:
         run(load("stand_in"))
     assert cure in str(first.value)
@@ -61,13 +61,36 @@ def test_what_the_loader_said_and_what_to_do(stand_in, raises, cure):
 
 @pytest.mark.promise("library-does-not-load")
 def test_what_is_missing_is_no_failure_to_load(stand_in):
-    with pytest.raises(NotInstalled, match="a test needs the package nowhere: pip install 'genai-factory"):
-        optional("nowhere", "a test", "genai-factory[x]")
+    with pytest.raises(NotInstalled, match=r"^a test needs the package nowhere: pip install 'nowhere'$"):
+        optional("nowhere", "a test")
     with pytest.raises(ModuleNotFoundError):
         run(load("nowhere"))
     stand_in("stand_in", "ModuleNotFoundError(\"No module named 'its_own_need'\", name='its_own_need')")
-    with pytest.raises(ModuleNotFoundError, match="its_own_need"):
-        optional("stand_in", "a test", "genai-factory[x]")
+    with pytest.raises(NotInstalled, match="a test needs the package its_own_need: pip install 'its_own_need'"):
+        optional("stand_in", "a test")
+
+
+@pytest.mark.promise("library-does-not-load")
+def test_what_comes_with_a_package_of_an_extra_is_named_with_that_extra(stand_in):
+    stand_in("kreuzberg", "ModuleNotFoundError(\"No module named 'its_own_need'\", name='its_own_need')")
+    with pytest.raises(NotInstalled, match=r"needs the package its_own_need: pip install 'genai-factory\[office\]'"):
+        optional("kreuzberg", "a test")
+
+
+@pytest.mark.promise("library-does-not-load")
+def test_a_version_that_does_not_fit_is_no_missing_library(stand_in):
+    stand_in("kreuzberg", "ImportError(\"cannot import name 'x' from 'kreuzberg'\", name='kreuzberg')")
+    with pytest.raises(MisuseError, match=r"pip install --upgrade 'genai-factory\[office\]'$") as caught:
+        optional("kreuzberg", "a test")
+    assert not isinstance(caught.value, NotInstalled)
+
+
+def test_a_folder_that_is_called_like_a_library_is_none(tmp_path, monkeypatch):
+    (tmp_path / "neo4j_data_of_mine" / "conf").mkdir(parents=True)
+    monkeypatch.syspath_prepend(tmp_path)
+    assert not is_there("neo4j_data_of_mine")
+    with pytest.raises(NotInstalled):
+        needs("neo4j_data_of_mine", "a test")
 
 
 @pytest.mark.promise("library-does-not-load")

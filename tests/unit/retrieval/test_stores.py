@@ -17,6 +17,8 @@ from shared_libs.atomic.errors import RetrievalError, RetrievalUnavailable
 from shared_libs.retrieval import LexicalIndex, VectorStore
 from shared_libs.retrieval.filters import read_filter
 from shared_libs.retrieval.stores import open_stores
+from shared_libs.retrieval.stores.postgres_database import PostgresDatabase
+from shared_libs.retrieval.stores.postgres_documents import PostgresDocuments
 from shared_libs.retrieval.stores.postgres_vectors import PostgresVectors
 from shared_libs.retrieval.stores.qdrant_vectors import LocalQdrantVectors, QdrantVectors
 from shared_libs.retrieval.stores.sqlite_database import Database
@@ -77,7 +79,10 @@ def qdrant():
     thread.join(30)
 
 
-@pytest.fixture(params=["coarse", "exact", ON_POSTGRES, "qdrant", "qdrant folder"])
+BY_INDEX = pytest.param("postgres by index", marks=pytest.mark.xdist_group("postgres-retrieval"))
+
+
+@pytest.fixture(params=["coarse", "exact", ON_POSTGRES, BY_INDEX, "qdrant", "qdrant folder"])
 def vectors(request, tmp_path):
     if request.param == "qdrant folder":
         yield (vectors := open_stores(vectors=f"qdrant://{tmp_path}/qdrant").vectors)
@@ -88,6 +93,10 @@ def vectors(request, tmp_path):
         stores = on_postgres(request)
         run(both_made(stores.documents))
         yield stores.vectors
+    elif request.param == "postgres by index":
+        server = PostgresDatabase(request.getfixturevalue("postgres_url"))
+        run(both_made(PostgresDocuments(server)))
+        yield PostgresVectors(server, few=0, indexed_from=1)
     else:
         database = Database(tmp_path / "c.db")
         run(both_made(SqliteDocuments(database)))
@@ -131,6 +140,23 @@ def test_vectors_are_found_by_their_angle(vectors):
     run(main())
 
 
+def test_how_long_a_vector_is_does_not_matter(vectors):
+    rows = unit(20)
+
+    async def main():
+        lengths = [1e-30, 1e30, 1.0]
+        await vectors.async_upsert(OURS, points([row * lengths[at % 3] for at, row in enumerate(rows)]))
+        for length in lengths:
+            found = await vectors.async_search(OURS, rows[7] * length, 5)
+            assert [row.id for row in found] == exact(rows, rows[7], 5)
+        with pytest.raises(MisuseError, match="no finite number"):
+            await vectors.async_upsert(OURS, points([np.full(16, 1e300)]))
+        with pytest.raises(MisuseError, match="list of numbers"):
+            await vectors.async_upsert(OURS, points([["a"] * 16]))
+
+    run(main())
+
+
 @pytest.mark.promise("index-once")
 def test_a_write_may_be_repeated_and_the_last_one_holds(vectors):
     rows = unit(20)
@@ -155,6 +181,7 @@ def test_a_filter_loses_no_hit(vectors, share):
 
     async def main():
         await vectors.async_upsert(OURS, points(rows, kind="x"))
+        await vectors.async_tidy()
         where = read_filter({"n": {"to": len(fits) - 1}, "kind": "x"})
         for wanted in unit(5, seed=2):
             for _ in range(2):

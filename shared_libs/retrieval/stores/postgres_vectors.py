@@ -211,7 +211,7 @@ class PostgresVectors(VectorStore):
         found = await connection.fetchrow(state, table, index)
         if found is None or found["valid"] or not found["ours"]:
             return
-        large = f"SELECT count(*) FROM (SELECT 1 FROM {table} LIMIT $1) AS some"
+        large = f"SELECT count(*) FROM (SELECT 1 FROM {table} LIMIT $1) AS counted"
         if await connection.fetchval(large, self._indexed_from) < self._indexed_from:
             return
         if not await connection.fetchval("SELECT pg_try_advisory_lock($1)", BUILDING):

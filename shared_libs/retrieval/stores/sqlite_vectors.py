@@ -80,7 +80,6 @@ class SqliteVectors(VectorStore):
             )
 
     def _search(self, space: Space, vector: np.ndarray, k: int, where: Where) -> list[Found]:
-
         with self._database.reading() as connection:
             key = collection_key(connection, space)
             if key is None:

@@ -20,6 +20,7 @@ from shared_libs.retrieval.stores import open_stores
 from shared_libs.retrieval.stores.postgres_database import PostgresDatabase
 from shared_libs.retrieval.stores.postgres_documents import PostgresDocuments
 from shared_libs.retrieval.stores.postgres_vectors import PostgresVectors
+from shared_libs.retrieval.stores.postgres_words import PostgresWords
 from shared_libs.retrieval.stores.qdrant_vectors import LocalQdrantVectors, QdrantVectors
 from shared_libs.retrieval.stores.sqlite_database import Database
 from shared_libs.retrieval.stores.sqlite_documents import SqliteDocuments
@@ -502,16 +503,17 @@ def test_what_a_parameter_stands_for_is_read_once_and_not_for_each_row(request):
 
     async def main(stores):
         await both_made(stores.documents)
-        await stores.vectors.async_upsert(OURS, points(unit(3)))
+        await stores.vectors.async_upsert(OURS, points(unit(3), kind="b", lang="en"))
         await stores.words.async_upsert(OURS, [Words("w", "red lamp", {"n": 1})])
         database = stores.vectors._database
         async with database.connection() as connection:  # the only one so far, so the one that is lent again
             connection.add_query_logger(lambda told: asked.append((told.query, told.args)))
-        where = read_filter({"n": {"from": 0, "to": 5}, "kind": {"not": "a"}})
-        await stores.vectors.async_search(OURS, unit(1)[0], 1, where)
+        where = read_filter({"n": {"from": 0, "to": 5}, "kind": {"not": "a"}, "lang": ["en", "pt"]})
+        for vectors in (stores.vectors, PostgresVectors(database, few=0)):
+            assert await vectors.async_search(OURS, unit(1)[0], 1, where)
         await stores.words.async_search(OURS, "red lamp", 1, where)
-        searches = [row for row in asked if row[0].startswith("SELECT id,")]
-        assert {"vector" in query for query, _ in searches} == {True, False}
+        searches = [row for row in asked if row[0].startswith(("SELECT id,", "WITH few"))]
+        assert len(searches) == 4
         async with database.connection() as connection:
             for query, values in searches:
                 rows = await connection.fetch(f"EXPLAIN (VERBOSE, GENERIC_PLAN) {query}", *values)
@@ -523,6 +525,45 @@ def test_what_a_parameter_stands_for_is_read_once_and_not_for_each_row(request):
                 assert all(line.startswith("->  Result") for line in read), plan
 
     run(main(on_postgres(request)))
+
+
+@pytest.mark.promise("retrieval-plans")
+@pytest.mark.xdist_group("postgres-retrieval")
+def test_an_index_is_built_when_a_table_has_grown_and_what_was_put_off_is_taken_up(postgres_url):
+    async def main():
+        server = PostgresDatabase(postgres_url)
+        documents, vectors = PostgresDocuments(server), PostgresVectors(server, few=5, indexed_from=30)
+        words = PostgresWords(server)
+        await both_made(documents)
+        rows = unit(40, width=24)
+
+        async def told(query):
+            async with server.reading() as connection:
+                return await connection.fetchval(query)
+
+        built = "SELECT indisvalid FROM pg_index WHERE indexrelid = to_regclass('factory_vectors_24_near')"
+        await vectors.async_upsert(OURS, points(rows[:29]))
+        await vectors.async_tidy()
+        assert await told(built) is None
+        await vectors.async_upsert(OURS, points(rows))
+        other = PostgresVectors(server, indexed_from=30)
+        await other.async_upsert(OURS, points(rows[:1]))
+        await asyncio.gather(vectors.async_tidy(), other.async_tidy())
+        assert await told(built) is True
+        for wanted in rows[:5]:
+            assert [row.id for row in await vectors.async_search(OURS, wanted, 3)] == exact(rows, wanted, 3)
+        async with server.reading() as connection:  # as a process leaves it that ended while it built
+            await connection.execute(
+                "UPDATE pg_index SET indisvalid = false WHERE indexrelid = to_regclass('factory_vectors_24_near')"
+            )
+        await vectors.async_tidy()
+        assert await told(built) is True
+        await words.async_upsert(OURS, [Words("w", "red lamp", {})])
+        await words.async_tidy()
+        assert await told("SELECT gin_clean_pending_list('factory_texts_by_word')") == 0
+        assert [row.id for row in await words.async_search(OURS, "lamp", 3)] == ["w"]
+
+    run(main())
 
 
 @pytest.mark.promise("qdrant-apart")

@@ -59,9 +59,7 @@ class Port:
     write_timeout_s: float = 120.0
     """Seconds of a write: nobody is kept waiting, and a server that builds an index at every write takes its time."""
 
-    tidy_timeout_s: float = 3_600.0
-    """Seconds of putting indexes in order: a million vectors take a quarter of an hour."""
-
+    tidy_timeout_s: float = 3_600.0  # a million vectors take a quarter of an hour
     _left_running: LeftRunning | None = None
 
     def __init_subclass__(cls, **options: Any) -> None:
@@ -86,7 +84,7 @@ class Port:
         await self._ask("put its indexes in order", self._tidy, timeout_s=self.tidy_timeout_s)
 
     async def _tidy(self) -> None:
-        """Put in order what writes have put off; who puts nothing off leaves it at this."""
+        """Put in order what writes have put off, where anything is."""
 
     async def _keep(self, verb: str, method: Callable[..., Given[T]], *arguments: Any) -> T:
         """Await a method that writes."""
@@ -489,8 +487,7 @@ def of_length_one(vector: Any) -> np.ndarray:
     import numpy as np
 
     row = np.asarray(vector, dtype=np.float64)  # squares of what float32 holds are beyond it
-    length = float(np.linalg.norm(row))
-    return (row / length if length > 0 else row).astype("<f4")
+    return (row / (float(np.linalg.norm(row)) or 1.0)).astype("<f4")
 
 
 def _checked(name: str, found: Any, k: int) -> list[Found]:

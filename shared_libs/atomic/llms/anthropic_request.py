@@ -8,7 +8,8 @@ from typing import Any
 import msgspec
 
 from shared_libs.atomic.llms.given import is_foreign, wire_ids
-from shared_libs.atomic.llms.payload import inline_image, portable_id, portable_name, portable_parameters
+from shared_libs.atomic.llms.payload import inline_image, portable_id, portable_name
+from shared_libs.atomic.llms.tool_schema import portable_parameters
 from shared_libs.atomic.types import Message, TextPart, ToolCall, ToolSpec
 
 PROVIDER = "anthropic"

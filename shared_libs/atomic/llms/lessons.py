@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 from shared_libs.atomic.errors import BadRequest, ContextOverflow, LLMError, ModelNotFound, ProviderUnavailable
 from shared_libs.atomic.llms.chat_rules import has_images
 from shared_libs.atomic.llms.dialect import Dialect, Trait
+from shared_libs.atomic.llms.tool_schema import plain_parameters, told_parameters
 
 Request = dict[str, Any]
 
@@ -84,6 +85,13 @@ _OF_BOTH = re.compile(
     r"mime type|with tools|function calling|tool (use|calling)|json_object|must be .?json_schema", re.IGNORECASE
 )
 """That the mode itself is refused, not only its schema."""
+
+
+_OF_TOOLS = re.compile(
+    r"(?=.*(tool|function|input_?schema|grammar))(?=.*(schema|grammar|function_?declarations?|\$ref|\$defs|parameters.{0,60}(valid|type)))",
+    re.IGNORECASE | re.DOTALL,
+)
+"""That the parameters of a tool are not taken."""
 
 
 class _Rule(NamedTuple):
@@ -242,6 +250,8 @@ def _lesson(dialect: Dialect, request: Request, error: LLMError, *, chat: bool, 
     if isinstance(error, BadRequest):
         if schema and (lesson := _of_schema(dialect, request, error, text)):
             return lesson
+        if lesson := _of_tools(dialect, request, text):
+            return lesson
         if lesson := _of_length(dialect, request, error, text) or _of_field(dialect, request, error, text):
             return lesson
     for rule in _RULES if chat else ():
@@ -268,6 +278,15 @@ def _of_schema(dialect: Dialect, request: Request, error: BadRequest, text: str)
         return ""
     dialect.traits.add("schema-words")
     return "structured output is told in words"
+
+
+def _of_tools(dialect: Dialect, request: Request, text: str) -> str:
+    """Parameters of tools that say more than the server understands, or otherwise."""
+    told = list(told_parameters(request)) if _OF_TOOLS.search(text) else []
+    if "plain-schemas" in dialect.traits or all(plain_parameters(schema) == schema for schema in told):
+        return ""
+    dialect.traits.add("plain-schemas")
+    return "parameters of tools are told in plain types, the rest in words"
 
 
 def _has_schema(value: Any) -> bool:

@@ -11,8 +11,9 @@ from shared_libs.atomic.errors import BadRequest, MalformedResponse
 from shared_libs.atomic.llms.faults import error_event, refused, says_error
 from shared_libs.atomic.llms.finish import finish_of, told
 from shared_libs.atomic.llms.lenient import words_in
-from shared_libs.atomic.llms.payload import decode, inline_image, portable_name, portable_parameters
+from shared_libs.atomic.llms.payload import decode, inline_image, portable_name
 from shared_libs.atomic.llms.pieces import Calls, SaidCall, Text
+from shared_libs.atomic.llms.tool_schema import portable_parameters
 from shared_libs.atomic.types import (
     ImagePart,
     LLMChunk,

@@ -14,9 +14,10 @@ from shared_libs.atomic.llms.faults import error_event, no_answer, refused, says
 from shared_libs.atomic.llms.finish import finish_of, told
 from shared_libs.atomic.llms.given import Returned, beside, keep, merged, needs_keeping, returned, wire_ids
 from shared_libs.atomic.llms.lenient import fitted, objects_in, parsed, words_in
-from shared_libs.atomic.llms.payload import decode, portable_id, portable_parameters
+from shared_libs.atomic.llms.payload import decode, portable_id
 from shared_libs.atomic.llms.pieces import CALL_FIELDS, CALL_TYPES, Calls, SaidCall, Text
 from shared_libs.atomic.llms.said_usage import SaidUsage
+from shared_libs.atomic.llms.tool_schema import portable_parameters
 from shared_libs.atomic.types import (
     ImagePart,
     LLMChunk,

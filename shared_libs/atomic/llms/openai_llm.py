@@ -25,6 +25,7 @@ from shared_libs.atomic.llms.openai_responses import (
 from shared_libs.atomic.llms.openai_responses import request_tool as responses_tool
 from shared_libs.atomic.llms.payload import encode
 from shared_libs.atomic.llms.strict_schema import strict_schema
+from shared_libs.atomic.llms.tool_schema import plain_tools
 from shared_libs.atomic.resilience.policy import Resilience
 from shared_libs.atomic.types import LLMChunk, LLMResponse, Message, Price, ToolSpec
 
@@ -151,6 +152,8 @@ class OpenAILLM(VendorLLM):
         form = None if output is None else self._form(output, beside_tools=bool(tools))
         if output is not None and (form is None or form["type"] == "json_object"):
             messages = output.instruct(messages, beside_tools=bool(tools))
+        if "plain-schemas" in self._dialect.traits:
+            tools = plain_tools(tools)
         write = self._responses_request if self._api == "responses" else self._chat_request
         request = write(messages, tools, {name: value for name, value in options.items() if name != "output_schema"})
         if form is not None and self._api == "responses":

@@ -16,8 +16,9 @@ import msgspec
 
 from shared_libs.atomic.errors import ContentFiltered, MalformedResponse, StreamInterrupted
 from shared_libs.atomic.llms.faults import error_event, refused, says_error
-from shared_libs.atomic.llms.payload import decode, portable_id, portable_name, portable_parameters
+from shared_libs.atomic.llms.payload import decode, portable_id, portable_name
 from shared_libs.atomic.llms.pieces import CALL_TYPES, SaidCall, Text
+from shared_libs.atomic.llms.tool_schema import portable_parameters
 from shared_libs.atomic.types import (
     FinishReason,
     ImagePart,

@@ -116,13 +116,6 @@ def portable_name(name: str) -> str:
     return _NOT_PORTABLE.sub("_", name)[:_MAX_NAME_CHARS] or "unnamed"
 
 
-def portable_parameters(schema: dict[str, Any]) -> dict[str, Any]:
-    """A tool's parameters as every provider takes them: a schema of an object that says which properties it has."""
-    if "properties" in schema and "type" in schema:
-        return schema
-    return {"type": "object", "properties": {}, **schema}
-
-
 def id_of_nine(id: str) -> str:
     """A tool call's id as Mistral takes it: nine letters and digits; derived from one that is not."""
     if len(id) == _NINE and id.isascii() and id.isalnum():

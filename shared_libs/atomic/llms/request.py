@@ -10,6 +10,7 @@ from shared_libs.atomic.llms.structured import OutputSchema
 from shared_libs.atomic.types import FinishReason, LLMResponse, Message, Thinking, ToolCall, ToolSpec, Usage
 
 _FINISH_REASONS = frozenset(get_args(FinishReason))
+_COSTS = frozenset({float, int, type(None)})
 _FIELDS: tuple[tuple[str, type], ...] = (
     ("text", str),
     ("tool_calls", tuple),
@@ -67,6 +68,11 @@ def checked_response(response: LLMResponse) -> LLMResponse:
             f"the adapter gave {response.finish_reason!r:.50} as `finish_reason`; it is one of "
             f"{', '.join(sorted(_FINISH_REASONS))}"
         )
+    for name in Usage.__struct_fields__:
+        if type(count := getattr(response.usage, name)) is not int:
+            raise MalformedResponse(f"the adapter gave {_kind(count)} as `usage.{name}`; it is an int")
+    if type(response.cost_usd) not in _COSTS:
+        raise MalformedResponse(f"the adapter gave {_kind(response.cost_usd)} as `cost_usd`; it is a float or None")
     for call in response.tool_calls:
         _check_call(call)
     for block in response.thinking:
@@ -82,6 +88,8 @@ def _is_plain(response: LLMResponse) -> bool:
         and type(response.tool_calls) is tuple
         and type(response.thinking) is tuple
         and type(response.usage) is Usage
+        and type(response.usage.total_tokens) is int
+        and type(response.cost_usd) in _COSTS
         and type(response.model) is str
         and response.finish_reason in _FINISH_REASONS
     ):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections import OrderedDict
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
@@ -165,7 +166,7 @@ class Desk:
 
     def prune_some(self) -> int:
         """
-        Forget some of the runs that are older than they may be; return how many.
+        Forget some of the runs that are older than they may be and not under way; return how many.
 
         Raises:
             RunStoreError: they are not forgotten.
@@ -174,7 +175,7 @@ class Desk:
         if self._retention_days is None:
             return 0
         before = first_id(datetime.now(UTC) - timedelta(days=self._retention_days))
-        found = self.shelf.select(OLD_RUNS, {"before": before, "limit": PRUNED_AT_ONCE})
+        found = self.shelf.select(OLD_RUNS, {"before": before, "now": time.time(), "limit": PRUNED_AT_ONCE})
         drops = (DROP_EVENTS, DROP_REQUESTS, DROP_RUN, *self.shelf.dialect.dropped)
         self.write([Change(statement, {"id": row[0]}) for row in found for statement in drops])
         return len(found)

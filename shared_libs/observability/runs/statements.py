@@ -159,7 +159,9 @@ INSERT INTO factory_run_requests (run, seq, request) VALUES (:id, :seq, :request
 DROP_REQUESTS = "DELETE FROM factory_run_requests WHERE run = :id"
 DROP_EVENTS = "DELETE FROM factory_run_events WHERE run = :id"
 DROP_RUN = "DELETE FROM factory_runs WHERE id = :id"
-OLD_RUNS = "SELECT id FROM factory_runs WHERE id < :before ORDER BY id LIMIT :limit"
+OLD_RUNS = """
+SELECT id FROM factory_runs WHERE id < :before AND (status <> 'running' OR ends_by < :now) ORDER BY id LIMIT :limit
+"""
 EVENTS = "SELECT seq, event FROM factory_run_events WHERE run = :id AND seq > :after ORDER BY seq LIMIT :limit"
 REQUESTS = "SELECT seq, request FROM factory_run_requests WHERE run = :id AND seq > :after ORDER BY seq LIMIT :limit"
 LIKE_IT = """

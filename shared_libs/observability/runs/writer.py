@@ -40,6 +40,9 @@ FIRST_WAIT_S = 0.5
 LONGEST_WAIT_S = 5.0
 """The waits between two tries while the database is away; each is twice the one before."""
 
+TOLD_AGAIN_S = 60.0
+"""Seconds until it is told again that events are refused, for the same reason."""
+
 TIDY_S = 3_600.0
 """Seconds between two times that old runs are looked for."""
 
@@ -59,6 +62,7 @@ class Writer:
     def __init__(self, desk: Desk) -> None:
         self.lost = 0
         self._desk = desk
+        self._refused, self._told_again_at = "", 0.0
         self.begin_anew()
         outside_the_loop(self)
 
@@ -198,7 +202,10 @@ class Writer:
             raise
         except Exception as error:  # noqa: BLE001 - no event is worth the others
             self.lost += 1
-            _log.warning("an event is not recorded: %s", error)
+            words, now = str(error), time.monotonic()
+            if words != self._refused or now >= self._told_again_at:  # a store that refuses all is no flood of lines
+                self._refused, self._told_again_at = words, now + TOLD_AGAIN_S
+                _log.warning("an event is not recorded (%d are lost so far): %s", self.lost, words)
 
     def _patiently(self, do: Callable[[], T]) -> T:
         """
@@ -222,7 +229,11 @@ class Writer:
                 wait_s = min(2 * wait_s, LONGEST_WAIT_S)
             else:
                 if wait_s > FIRST_WAIT_S:
-                    _log.warning("%s takes events again; %d were lost meanwhile", self._desk, self.lost - lost)
+                    _log.warning(
+                        "run store %s takes events again; %d were lost meanwhile",
+                        self._desk.shelf.place,
+                        self.lost - lost,
+                    )
                 return done
 
     def _tidy(self) -> None:

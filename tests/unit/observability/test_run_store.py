@@ -302,3 +302,33 @@ def test_reading_makes_no_file(tmp_path):
     with pytest.raises(RunStoreError, match="there is no such file"):
         run(RunStore(f"sqlite:///{tmp_path}/none.db").async_list())
     assert [*tmp_path.iterdir()] == []
+
+
+def test_a_run_that_is_under_way_is_not_forgotten_however_long_ago_it_began(any_url):
+    begun, ended = told("long", at=datetime.now(UTC) - timedelta(days=40), timeout_s=100 * 86_400.0)
+
+    async def use(store):
+        record(store, begun)
+        await store.flush()
+        assert await store.prune() == 0
+        record(store, ended)
+        await store.flush()
+        assert [row.status for row in (await store.async_list()).rows] == ["answered"]
+        assert len(await store.async_events("long")) == 2
+        assert await store.prune() == 1
+
+    in_store(any_url, use, retention_days=30)
+
+
+def test_a_store_that_refuses_everything_says_so_once(url, tmp_path, caplog):
+    in_store(url, lambda store: store.flush())
+    with closing(sqlite3.connect(tmp_path / "kept" / "runs.db")) as db:
+        db.execute("UPDATE factory_runs_form SET form = 99")
+        db.commit()
+    store = RunStore(url)
+    record(store, *(event for number in range(20) for event in told(str(number))))
+    assert store.close()
+    lines = [record.getMessage() for record in caplog.records if "is not recorded" in record.getMessage()]
+    assert len(lines) == 1
+    assert "of a newer version of genai-factory" in lines[0]
+    assert store.lost == 40

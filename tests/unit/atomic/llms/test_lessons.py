@@ -12,7 +12,8 @@ from shared_libs.atomic.llms.anthropic_llm import AnthropicLLM
 from shared_libs.atomic.llms.dialect import MAX_KNOWN, Dialect, dialect_of, forget, lessons
 from shared_libs.atomic.llms.lessons import learn
 from shared_libs.atomic.llms.openai_llm import OpenAILLM
-from shared_libs.atomic.llms.payload import id_of_nine, portable_name, portable_parameters
+from shared_libs.atomic.llms.payload import id_of_nine, portable_name
+from shared_libs.atomic.llms.tool_schema import plain_parameters, portable_parameters
 from shared_libs.atomic.resilience.route import MAX_LESSONS
 from tests.support import run
 from tests.wire_server import WireServer, reply, sse, stream
@@ -152,6 +153,48 @@ def test_ids_fit_mistral():
 @pytest.mark.parametrize("given", [{}, {"type": "object"}, {"properties": {}}, {"type": "object", "properties": {}}])
 def test_parameters_always_say_what_they_are(given):
     assert portable_parameters(given) == {"type": "object", "properties": {}}
+
+
+TEXT = {"type": "string"}
+
+
+@pytest.mark.parametrize(
+    ("given", "sent"),
+    [
+        ({"type": ["object", "null"], "properties": None}, {"properties": {}}),
+        ({"type": "string"}, {"properties": {}}),
+        (
+            {"allOf": [{"properties": {"a": TEXT}}, {"properties": {"b": TEXT}, "required": ["b"]}]},
+            {"properties": {"a": TEXT, "b": TEXT}, "required": ["b"]},
+        ),
+        ({"$ref": "#/$defs/A", "$defs": {"A": {"properties": {"x": TEXT}}}}, {"properties": {"x": TEXT}}),
+        (
+            {"type": "object", "properties": {"a": TEXT}, "oneOf": [{"required": ["a"]}, {"required": ["b"]}]},
+            {"properties": {"a": TEXT}, "description": '{"oneOf": [{"required": ["a"]}, {"required": ["b"]}]}'},
+        ),
+        (
+            {"anyOf": [{"properties": {"k": {"const": "a"}}, "required": ["k"]}, {"properties": {"k": TEXT}}]},
+            {"properties": {"k": {"anyOf": [{"const": "a"}, TEXT]}}},
+        ),
+        ({"$ref": "#"}, {"properties": {}}),
+        (
+            {"type": "object", "properties": {"t": {"type": "array"}, "u": {"anyOf": [{"type": ["array"]}]}}},
+            {"properties": {"t": {"type": "array", "items": {}}, "u": {"anyOf": [{"type": ["array"], "items": {}}]}}},
+        ),
+    ],
+)
+def test_parameters_keep_what_openai_and_anthropic_refuse_requests_for(given, sent):
+    """At the top an object, and nothing that puts it together; a list says of what."""
+    made = portable_parameters(given)
+    assert {key: made[key] for key in ("type", *sent)} == {"type": "object", **sent}
+    assert not made.keys() & {"anyOf", "oneOf", "allOf", "$ref", "not", "enum"}
+
+
+@pytest.mark.promise("work-bounded")
+def test_a_schema_that_refers_to_itself_is_written_out_to_an_end():
+    itself = {"type": "object", "properties": {f"p{number}": {"$ref": "#"} for number in range(30)}}
+    assert len(str(plain_parameters(itself))) < 300_000
+    assert portable_parameters({"anyOf": [{"$ref": "#"}] * 30})["properties"] == {}
 
 
 def test_anthropics_schema_mode_is_learnt_for_all_wrappers():

@@ -18,11 +18,13 @@ from shared_libs.atomic.errors import (
     ProviderUnavailable,
     RateLimited,
 )
+from shared_libs.atomic.llms.anthropic_llm import AnthropicLLM
 from shared_libs.atomic.llms.dialect import Dialect, forget
 from shared_libs.atomic.llms.faults import error_event, refusal
 from shared_libs.atomic.llms.lessons import learn_how_many
 from shared_libs.atomic.llms.openai_llm import OpenAILLM
 from shared_libs.atomic.llms.structured import OutputSchema
+from shared_libs.atomic.llms.tool_schema import told_parameters
 from shared_libs.atomic.types import ImagePart, Message, TextPart, ToolCall, ToolSpec
 
 FOLDER = Path(__file__).parents[3] / "wire_words"
@@ -112,18 +114,25 @@ def test_what_a_refusal_teaches(row):
 def taught(row, words):
     """What is not as the row says, or None."""
     forget()
-    llm = OpenAILLM("m", base_url="http://127.0.0.1:1/v1", api_key="none", api=row.get("api", "chat"))
+    api, made = row.get("api", "chat"), {"base_url": "http://127.0.0.1:1/v1", "api_key": "none"}
+    llm = AnthropicLLM("m", **made) if api == "anthropic" else OpenAILLM("m", api=api, **made)
     options = dict(row.get("options", {})) | ({"output_schema": OutputSchema(SCHEMA)} if row.get("schema") else {})
     messages = CONVERSATIONS[row.get("messages", "hi")]
     tools = (WEATHER,) if row.get("tools") else ()
+    if "parameters" in row:
+        tools = (ToolSpec("t", "d", row["parameters"]),)
+    streamed = {} if api == "anthropic" else {"stream": row.get("stream", False)}
 
     def asked():
-        request = llm._request(list(messages), tools, dict(options), stream=row.get("stream", False))
+        request = llm._request(list(messages), tools, dict(options), **streamed)
         return json.loads(json.dumps(request))
 
     before, error = asked(), refused(words)
     llm._learn_from(error, before, messages, options)
     now = asked()
+    if "told" in row:
+        told = list(told_parameters(now))
+        return None if told == [row["told"]] and error.learnt else (told, repr(error))
     then, gone = row.get("then", {}), set(row.get("gone", ()))
     if not then and not gone:
         return None if now == before and not error.learnt else (now, repr(error))

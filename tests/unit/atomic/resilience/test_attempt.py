@@ -155,6 +155,9 @@ WRONG = {
     "a reason nobody knows": lambda: LLMResponse(text="x", finish_reason="because"),
     "thinking as text": lambda: LLMResponse(text="x", thinking=("hm",)),
     "no model": lambda: LLMResponse(text="x", model=None),
+    "half a token": lambda: LLMResponse(text="x", usage=Usage(1.5, 2)),
+    "a part of a token": lambda: LLMResponse(text="x", usage=Usage(3, 2, cached_input_tokens=0.5, total_tokens=5.5)),
+    "a price as text": lambda: LLMResponse(text="x", cost_usd="1"),
 }
 
 

@@ -14,6 +14,7 @@ import _signal  # type: ignore[import-not-found]  # what `signal` wraps: its enu
 import asyncio
 import ctypes
 import dis
+import math
 import os
 import signal
 import threading
@@ -43,9 +44,12 @@ _UNTOUCHED = frozenset(
     }
 )
 """
-Code that holds locks of the whole process: an import that is broken off cannot always be made again. And what runs when
-an object goes, wherever that is: an error there is only printed, and the books it keeps, such as asyncio's, are wrong.
+Code that holds locks of the whole process: an import that is broken off cannot always be made again. And what is told
+when an object goes: an error there is only printed, and the books it keeps, such as asyncio's, are wrong.
 """
+
+_GOING = "__del__"
+"""What runs when an object goes: an error in it is printed, wherever that is, and harms nobody."""
 
 _DEBUGGERS = frozenset({"bdb", "pdb", "pudb", "pydevd", "_pydevd_bundle", "debugpy", "ipdb"})
 
@@ -70,6 +74,15 @@ class Call:
     def at(self) -> float:
         """The moment its time is over, in loop seconds."""
         raise NotImplementedError
+
+
+class Lent(Call):
+    """The call that waits for work in a thread: what the thread has called on the event loop belongs to it."""
+
+    __slots__ = ("lender",)
+
+    def __init__(self, lender: Call | None) -> None:
+        self.lender = lender
 
 
 Verdict = Callable[[Call], Why | None]
@@ -107,6 +120,8 @@ def may_be_interrupted(frame: FrameType | None, task: asyncio.Task[Any] | None) 
             return False
         if package not in _LOOPS:
             foreign = True
+            if frame.f_code.co_name == _GOING:
+                return True
         elif not foreign:
             return False
         elif frame.f_code.co_qualname == "Handle._run":  # a callback: the loop reports what it raises
@@ -124,6 +139,36 @@ def call_in(frame: FrameType | None) -> Call | None:
             return call
         frame = frame.f_back
     return None
+
+
+def call_of(held: Call | None) -> Call | None:
+    """The call that `in_progress` means."""
+    return held.lender if isinstance(held, Lent) else held
+
+
+class _OfNobody(Call):
+    """Stands for the call of an object that goes in our own code or in the loop's: a run has let go of it."""
+
+    __slots__ = ()
+
+    def __init__(self) -> None:
+        self.interrupted = self.in_thread = None
+
+    @property
+    def at(self) -> float:
+        return math.inf
+
+
+def _is_let_go(frame: FrameType | None) -> bool:
+    """Whether an object goes in a stack that our code, the loop or the log has let go of."""
+    going = False
+    while frame is not None:
+        package = str(frame.f_globals.get("__name__", "")).partition(".")[0]
+        if going and (package in _OURS or package in _LOOPS or package in _UNTOUCHED):
+            return True
+        going = frame.f_code.co_name == _GOING
+        frame = frame.f_back
+    return False
 
 
 class Signal:
@@ -157,8 +202,10 @@ class Signal:
 
     def _handle(self, _number: int, frame: FrameType | None) -> None:
         verdict, self._verdict = self._verdict, None
-        call = in_progress.get()
-        if verdict is None or call is None or asyncio._get_running_loop() is None:  # noqa: SLF001 - cheap, never raises
+        if verdict is None or asyncio._get_running_loop() is None:  # noqa: SLF001 - cheap, never raises
+            return
+        call = call_of(in_progress.get()) or (_OfNobody() if _is_let_go(frame) else None)
+        if call is None:
             return
         if may_be_interrupted(frame, asyncio.current_task()) and (why := verdict(call)) is not None:
             call.interrupted = why

@@ -52,6 +52,9 @@ class Elsewhere(Protocol):
     def when_over(self, then: Callable[[], None]) -> None:
         """Have `then` called by the loop when it has ended."""
 
+    def belong_to(self, call: Call) -> None:
+        """Have what it calls on this loop be a part of `call`."""
+
 
 class LeftRunning:
     """What the calls of one owner have left running; when that is too much, it takes no further calls."""
@@ -125,6 +128,8 @@ async def supervise(
     bell = _Bell(loop, expiry, name)
     calls = WATCHDOG.calls_on(loop)
     calls.add(bell)
+    if elsewhere is not None:
+        elsewhere.belong_to(bell)
     task = _begun(bell.ring_after(body), loop)
     cancelled: asyncio.CancelledError | None = None
     expired = False

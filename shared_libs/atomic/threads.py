@@ -13,6 +13,7 @@ from typing import Any
 
 from shared_libs.atomic.errors import RunInterrupted, ToolError, in_words
 from shared_libs.atomic.forks import outside_the_loop
+from shared_libs.atomic.rescue import Call, Lent, call_of, in_progress
 
 MAX_THREADS = 32
 """Threads one owner (a tool, an evaluator) may hold, stuck ones included: a bulkhead, so that none starves another."""
@@ -25,14 +26,15 @@ IDLE_S = 10.0
 class Job:
     """One call in a thread. `running` turns false when the thread is through with it, whoever still waits."""
 
-    __slots__ = ("_call", "_crew", "_done", "_loop", "_then", "running")
+    __slots__ = ("_call", "_crew", "_done", "_lent", "_loop", "_then", "running")
 
-    def __init__(self, crew: _Crew, call: Callable[[], Any]) -> None:
+    def __init__(self, crew: _Crew, call: Callable[[], Any], lent: Lent) -> None:
         self._crew = crew
         self._then: Callable[[], None] | None = None
         self._loop = asyncio.get_running_loop()
         self._done: asyncio.Future[Any] = self._loop.create_future()
         self._call = call
+        self._lent = lent
         self.running = True
 
     async def result(self) -> Any:
@@ -50,6 +52,10 @@ class Job:
     def when_over(self, then: Callable[[], None]) -> None:
         """Have `then` called by the loop when the thread is through."""
         self._then = then
+
+    def belong_to(self, call: Call) -> None:
+        """Have what the thread calls on the event loop be a part of `call`, which may be interrupted there."""
+        self._lent.lender = call
 
     def run(self) -> None:
         """Run the call in the current thread and hand the outcome to the loop."""
@@ -109,8 +115,9 @@ class Threads:
             ToolError: a thread was needed and the system gave none; the call is not made, now or later.
 
         """
-        context = contextvars.copy_context()
-        job = Job(self._crew, lambda: context.run(function, **arguments))
+        context, lent = contextvars.copy_context(), Lent(call_of(in_progress.get()))
+        context.run(in_progress.set, lent)
+        job = Job(self._crew, lambda: context.run(function, **arguments), lent)
         self._crew.add(job)
         return job
 

@@ -30,6 +30,7 @@ from shared_libs.atomic.rescue import (
     Verdict,
     Why,
     call_in,
+    call_of,
     in_progress,
     is_door,
     is_on,
@@ -339,7 +340,7 @@ def _scope_in(frame: FrameType | None) -> Scope | None:
 def _call_of(task: asyncio.Task[Any] | None) -> Call | None:
     """The call another thread's task belongs to; None where Python does not tell (before 3.12)."""
     get_context = getattr(task, "get_context", None)
-    return None if get_context is None else get_context().get(in_progress)
+    return None if get_context is None else call_of(get_context().get(in_progress))
 
 
 WATCHDOG = Watchdog()

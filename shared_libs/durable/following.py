@@ -33,6 +33,8 @@ _LOOK_S = {"postgresql": 1.0, "sqlite": 0.1}
 
 Piece = TextDelta | ThinkingDelta
 _PIECES = ("text_delta", "thinking_delta")
+_AFTER = "after"
+"""With a piece as it is called out: the event it comes behind, which may be stored later than the call is heard."""
 
 
 class Outlet:
@@ -41,16 +43,17 @@ class Outlet:
     def __init__(self, store: JobStore) -> None:
         self._store = store
         self._loop = asyncio.get_running_loop()
-        self._pieces: list[Piece] = []
+        self._pieces: list[tuple[Piece, int]] = []
         self._calling: asyncio.Task[None] | None = None
 
-    def put(self, piece: Piece) -> None:
-        """Take a piece; those of one run and kind that come soon after each other are one."""
-        last = self._pieces[-1] if self._pieces else None
-        if last is not None and type(last) is type(piece) and last.run_id == piece.run_id and len(last.text) < _MOST:
-            self._pieces[-1] = msgspec.structs.replace(piece, text=last.text + piece.text)
+    def put(self, piece: Piece, after: int) -> None:
+        """Take a piece that comes behind event `after`; those of one run and kind, with no event between, are one."""
+        last, behind = self._pieces[-1] if self._pieces else (None, 0)
+        one = last is not None and behind == after and type(last) is type(piece) and last.run_id == piece.run_id
+        if last is not None and one and len(last.text) < _MOST:
+            self._pieces[-1] = msgspec.structs.replace(piece, text=last.text + piece.text), after
         else:
-            self._pieces.append(piece)
+            self._pieces.append((piece, after))
         if self._calling is None:
             self._calling = self._loop.create_task(self._call())
 
@@ -59,10 +62,11 @@ class Outlet:
         pieces, self._pieces = self._pieces, []
         self._calling = None
         with suppress(StoreUnavailable):  # what is live only may be missed
-            for piece in pieces:
+            for piece, after in pieces:
                 for begin in range(0, len(piece.text), _MOST // 4):
                     part = msgspec.structs.replace(piece, text=piece.text[begin : begin + _MOST // 4])
-                    await self._store.call(LIVE_CHANNEL, msgspec.json.encode(part).decode())
+                    told = msgspec.to_builtins(part) | {_AFTER: after}
+                    await self._store.call(LIVE_CHANNEL, msgspec.json.encode(told).decode())
 
 
 async def follow(url: str, run_id: str, *, after: int = 0, team: str | None = None) -> AsyncIterator[dict[str, Any]]:
@@ -154,8 +158,9 @@ class Following:
         readers = self._readers.get(msgspec.json.decode(found[1])) if found is not None else None
         if readers:
             piece = msgspec.json.decode(text)
+            after = piece.pop(_AFTER, 0)
             for reader in readers:
-                reader.hear(piece)
+                reader.hear(piece, after)
 
 
 _WHOSE = re.compile(r'"run_id":("(?:[^"\\]|\\.)*")')
@@ -165,6 +170,7 @@ class _Reader:
     def __init__(self, store: JobStore, run_id: str, after: int) -> None:
         self.ready: list[dict[str, Any]] = []
         self.news = asyncio.Event()
+        self._early: list[tuple[int, dict[str, Any]]] = []  # pieces, each with the event it waits for
         self._store = store
         self._run_id, self._after = run_id, after
         self._heard = False  # pieces since the last answer of the model
@@ -177,6 +183,8 @@ class _Reader:
         while events := await self._store.events(self._run_id, self._after):
             for event in events:
                 self._take(event)
+        self.ready += [piece for after, piece in self._early if after <= self._after]
+        self._early = [(after, piece) for after, piece in self._early if after > self._after]
         self.ready.sort(key=lambda event: int(event["seq"]))
         return ended
 
@@ -201,14 +209,18 @@ class _Reader:
             self._followed_at = now
             await self._store.follow(self._run_id)
 
-    def hear(self, piece: dict[str, Any]) -> None:
-        """Take a piece of text that was called out."""
-        if piece["seq"] > self._after:
+    def hear(self, piece: dict[str, Any], after: int) -> None:
+        """Take a piece of text that was called out; it waits for event `after`, which may not be stored yet."""
+        if after > self._after:
+            self._early.append((after, piece))
+        elif piece["seq"] > self._after:
             self.ready.append(piece)
             self.news.set()
 
     def _take(self, event: dict[str, Any]) -> None:
         self._after = event["seq"]
+        if event["type"] == "run_started":
+            self._early.clear()  # of an execution that has ended
         if event["type"] == "run_started" and self._heard:
             void = {"type": "stream_restarted", "run_id": self._run_id, "seq": event["seq"], "at_s": event["at_s"]}
             self.ready.append(void | {"reason": "another process goes on with the run"})

@@ -35,7 +35,8 @@ TELL_S = 0.25
 TELL_FOLLOWED_S = 0.05
 
 
-OnPiece = Callable[[TextDelta | ThinkingDelta], None]
+OnPiece = Callable[[TextDelta | ThinkingDelta, int], None]
+"""Takes a piece of text, and the number of the event it comes behind."""
 
 
 class Pulse(Protocol):
@@ -63,7 +64,7 @@ class FactJournal:
         holder: Holder,
         pulse: Pulse,
         *,
-        on_piece: Callable[[TextDelta | ThinkingDelta], None] | None = None,
+        on_piece: OnPiece | None = None,
     ) -> None:
         self.claim = claim
         self.lost = self.draining = False
@@ -88,7 +89,7 @@ class FactJournal:
         self._made = 0
         self._doing: set[asyncio.Task[Any] | None] = set()
         self._settled = asyncio.Event()
-        self.events = self.heard = claim.last_event
+        self.events = self.heard = self._last_event = claim.last_event
         self._started = self._loop.time() - claim.elapsed_s
 
     # the core's protocol
@@ -269,7 +270,7 @@ class FactJournal:
         self.heard = max(self.heard, event.seq)
         if isinstance(event, TextDelta | ThinkingDelta):
             if self.followed and self._on_piece is not None:
-                self._on_piece(event)
+                self._on_piece(event, self._last_event)
             return True
         if isinstance(event, RunFinished):
             if event.result.stop_reason == "handed_over" or (event.result.status == "cancelled" and not self.cancelled):
@@ -277,6 +278,7 @@ class FactJournal:
             if event.result.status == "paused" and self.cancelled:
                 return False  # nobody is waited for any more
             self.result = event.result
+        self._last_event = event.seq
         written = event.seq, to_json(folded(event, self.contents, self._answers))
         if isinstance(event, RunFinished):
             self._end = [written]  # it is told in the transaction that ends the run, and not before its result is there

@@ -54,7 +54,13 @@ def text_of_bytes(value: Any) -> str:
 
 
 def whole_text(text: str) -> str:
-    """Return a text as it can be sent: half characters, as in file names, are question marks."""
+    """
+    Return a text as it can be sent: half characters, as in file names, are question marks.
+
+    One of somebody's own kind becomes Python's: whoever reads on is in no place where its methods could be interrupted.
+    """
+    if type(text) is not str:
+        text = str.__str__(text)
     return text if text.isascii() else text.encode("utf-8", "replace").decode()
 
 

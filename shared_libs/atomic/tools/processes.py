@@ -20,6 +20,7 @@ import msgspec
 
 from shared_libs.atomic.errors import MisuseError, ToolError
 from shared_libs.atomic.forks import outside_the_loop
+from shared_libs.atomic.rescue import Call as CallOnLoop
 from shared_libs.atomic.threads import Threads
 from shared_libs.atomic.tools.exchange import Answer, Call, receive, send
 from shared_libs.atomic.tools.plan import WORKER_MAIN, Plan
@@ -156,6 +157,10 @@ class ProcessCall:
     def when_over(self, then: Callable[[], None]) -> None:
         """Have `then` called by the loop when nothing of the call is left."""
         self._job.when_over(then)
+
+    def belong_to(self, call: CallOnLoop) -> None:
+        """Be a part of `call`, as whatever is called here."""
+        self._job.belong_to(call)
 
     def _give_up(self) -> None:
         with self._lock:

@@ -31,6 +31,9 @@ class Elsewhere:
     def when_over(self, then):
         self.tell = then
 
+    def belong_to(self, call):
+        pass
+
 
 @pytest.mark.promise("time-orphans")
 def test_work_that_goes_on_outside_the_task_is_booked():

@@ -10,7 +10,8 @@ import pytest
 from pydantic import BaseModel, field_validator
 
 from shared_libs.agents import ReActAgent
-from shared_libs.atomic import BaseLLMWrapper, BaseMemory, LLMResponse, ToolCall, tool
+from shared_libs.atomic import BaseLLMWrapper, BaseMemory, BaseTool, LLMResponse, ToolCall, tool
+from shared_libs.atomic.errors import BadRequest
 from shared_libs.atomic.events import RunFinished
 from shared_libs.atomic.llms import ScriptedLLM
 from shared_libs.atomic.rescue import SIGNAL
@@ -105,6 +106,72 @@ def holds(event):
         holds_on()
 
 
+class Going:
+    def __del__(self):
+        holds_on()
+
+
+@tool
+async def fails_with_what_goes_late(given: dict) -> str:
+    going = Going()
+    raise ValueError(f"held: {type(going).__name__}")
+
+
+@tool
+async def is_cut_off_with_what_goes_late(given: dict) -> str:
+    going = Going()
+    await asyncio.sleep(WAIT_S)
+    return type(going).__name__
+
+
+class Refuses(Answers):
+    async def _chat(self, messages, tools, **options):
+        going = Going()
+        raise BadRequest(f"held: {type(going).__name__}")
+
+
+class Text(str):
+    __slots__ = ()
+
+    def isascii(self):
+        holds_on()
+        return super().isascii()
+
+    def __len__(self):
+        holds_on()
+        return super().__len__()
+
+
+@tool
+async def says(given: dict) -> str:
+    return Text("said")
+
+
+class CallsOnTheLoop(BaseTool):
+    """A sync tool over an async client of the loop, as many are."""
+
+    name, description = "calls_on_the_loop", "Call."
+
+    def __init__(self, calls):
+        self.loop, self.calls = asyncio.get_running_loop(), calls
+
+    def execute(self, given: dict) -> str:
+        return self.calls(self.loop)
+
+
+async def held_on():
+    holds_on()
+
+
+def awaits_there(loop):
+    return asyncio.run_coroutine_threadsafe(held_on(), loop).result(WAIT_S)
+
+
+def leaves_there(loop):
+    loop.call_soon_threadsafe(holds_on)
+    return "left"
+
+
 PLACES = {
     "a model": lambda: {"llm": Answers(holds_on)},
     "a model that streams": lambda: {"llm": Streams()},
@@ -117,10 +184,17 @@ PLACES = {
     "a validator of arguments": lambda: {"tools": [takes]},
     "a validator before an approval": lambda: {"tools": [tool(takes.function, name="pay", needs_approval=True)]},
     "an observer": lambda: {"observers": [holds]},
+    "a text of somebody's own kind": lambda: {"tools": [says]},
+    "what goes as a tool fails": lambda: {"tools": [fails_with_what_goes_late]},
+    "what goes as a tool is cut off": lambda: {"tools": [is_cut_off_with_what_goes_late]},
+    "what goes as a model refuses": lambda: {"llm": Refuses()},
+    "what a thread awaits on the loop": lambda: {"tools": [CallsOnTheLoop(awaits_there)]},
+    "what a thread has left to the loop": lambda: {"tools": [CallsOnTheLoop(leaves_there)]},
 }
 
 
 @pytest.mark.promise("loop-rescued")
+@pytest.mark.filterwarnings("ignore:Exception ignored in")  # so Python tells what is raised as an object goes
 @pytest.mark.parametrize("place", PLACES)
 def test_what_blocks_where_any_foreign_code_is_called_is_interrupted_before_the_deadline_of_the_run(place):
     async def main():

@@ -10,6 +10,9 @@ from shared_libs.atomic import MisuseError, tool
 from shared_libs.atomic.llms import ScriptedLLM, Turn
 from shared_libs.durable import follow
 from shared_libs.durable.database import ask
+from shared_libs.durable.following import LIVE_CHANNEL
+from shared_libs.durable.holding import NOW, Holder
+from shared_libs.durable.store import to_json
 from tests.unit.durable.cast import agent, answers, by_length, ended, looks_twice, opened, submit, turn, until, working
 
 
@@ -89,6 +92,45 @@ def test_pieces_of_text_come_while_the_model_speaks_and_a_lost_line_costs_no_eve
     assert seen[-1]["type"] == "run_finished"
     assert seen[-1]["result"]["answer"] == "one two three four"
     assert [event["type"] for event in seen].count("model_finished") == 2
+
+
+@pytest.mark.promise("durable-followed")
+def test_a_piece_that_is_heard_before_the_event_it_comes_behind_is_stored_waits_for_it(new_postgres):
+    def event(kind, seq, **more):
+        return seq, to_json({"type": kind, "run_id": "r", "seq": seq, "at_s": 0.0} | more)
+
+    def piece(seq, after):
+        return event("text_delta", seq, text=str(seq), after=after)[1]
+
+    async def main():
+        async with opened(new_postgres) as store:
+            await submit(store, "r")
+            holder, seen = Holder(store.database, "w"), []
+            await holder.beat("w", 60, 1, draining=False)
+            (claim,) = await holder.claim(1)
+            following = asyncio.create_task(gathered(follow(new_postgres, "r"), seen))
+            # who hears the last of them has heard all: calls come in the order they were made
+            for told in (piece(3, 2), piece(5, 4), piece(1, 0)):
+                await until(listens, store)
+                await store.call(LIVE_CHANNEL, told)
+            await until(lambda: asyncio.sleep(0, seen))
+            await holder.keep(claim, [], [event("thought", 2, step=1, text="well")])
+            await until(lambda: asyncio.sleep(0, seen), wanted=lambda seen: len(seen) == 3)
+            await holder.keep(claim, [], [event("run_started", 4)])
+            ends = {"status": "answered", "executor": None, "ended_at": NOW}
+            await holder.move(claim, ends, [event("run_finished", 6, result={})])
+            async with asyncio.timeout(20):
+                return await following
+
+    told = [(event["seq"], event["type"]) for event in asyncio.run(main())]
+    assert told[:3] == [(1, "text_delta"), (2, "thought"), (3, "text_delta")]
+    # the fifth was of an execution that has ended
+    assert told[3:] == [(4, "stream_restarted"), (4, "run_started"), (6, "run_finished")]
+
+
+async def listens(store):
+    row = "SELECT 1 FROM pg_stat_activity WHERE datname = current_database() AND query ILIKE $1"
+    return bool(await store.database.one(ask(row, f"LISTEN%{LIVE_CHANNEL}%")))
 
 
 async def followed(store, run_id):

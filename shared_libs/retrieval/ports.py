@@ -83,7 +83,7 @@ class Port:
         """Hear that an indexing has ended: what makes searching faster and may wait is done now, and once."""
         await self._ask("put its indexes in order", self._tidy, timeout_s=self.tidy_timeout_s)
 
-    async def _tidy(self) -> None:
+    def _tidy(self) -> Given[None]:
         """Put in order what writes have put off, where anything is."""
 
     async def _keep(self, verb: str, method: Callable[..., Given[T]], *arguments: Any) -> T:

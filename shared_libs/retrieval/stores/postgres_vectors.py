@@ -1,10 +1,11 @@
 """
 Vectors in PostgreSQL by the extension pgvector: an HNSW index, and nothing a filter would lose.
 
-An index that filters behind its search finds 2 of 10 (pgvector#751). So where few fit the filter (or the collection is
-small), all of those are compared exactly; where many do, the index goes on until enough fit (`iterative_scan`, pgvector
-0.8), and where it gives up before, the rest is compared exactly. The index is built when the indexing of the first ten
-thousand has ended: to build it at once takes a fraction of what writing into it takes, and until then it saves little.
+An index that filters behind its search finds 2 of 10 (pgvector#751). So where few fit the filter (which an index of the
+metadata tells; or the collection is small), all of those are compared exactly; where many do, the index goes on until
+enough fit (`iterative_scan`, pgvector 0.8), and where it gives up before, what fits is compared exactly. It is built
+when the indexing of the first ten thousand has ended: to build it at once takes a fraction of what writing into it
+takes, and until then it saves little.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from shared_libs.retrieval.stores.postgres_database import (
     PostgresDatabase,
     collection_key,
     compiled,
+    has_index,
     merge_put_off,
     once,
 )
@@ -105,32 +107,32 @@ class PostgresVectors(VectorStore):
                     f"collection {space.collection!r} holds vectors of {width} numbers, not {len(vector)}"
                 )
             values: list[Any] = [_written(vector), key, space.generation, k]
-            rows = None
-            if (key, space.generation, where) not in self._many:
-                rows = await self._of_few(connection, width, where, values)
-                if rows is None:
-                    self._remember((key, space.generation, where))
-            if rows is None:
-                rows = await self._of_many(connection, width, where, values)
-                if len(rows) < k:  # they may be few by now
-                    self._many.pop((key, space.generation, where), None)
-            found = [Found(row["id"], float(row["score"])) for row in rows]
-            return sorted(found, key=lambda row: (-row.score, row.id))
+            known = (key, space.generation, where)
+            by_index = not where or any(map(has_index, where))  # else to count them is to look at every row
+            if by_index and known not in self._many:
+                rows = await self._exactly(connection, width, where, [*values, self._few + 1])
+                if not rows or rows[0]["fit"] <= self._few:
+                    return _found(rows)
+                self._remember(known)
+            rows = await self._by_index(connection, width, where, values)
+            if len(rows) < k:  # it has given up before all that fit were seen: they are few, by now at least
+                self._many.pop(known, None)
+                rows = await self._exactly(connection, width, where, [*values, None])
+            return _found(rows)
 
-    async def _of_few(
+    async def _exactly(
         self, connection: asyncpg.Connection[Any], width: int, where: Where, values: list[Any]
-    ) -> list[Any] | None:
-        """Compare all that fit; None where they are not few."""
-        values = [*values, self._few + 1]
+    ) -> list[Any]:
+        """Compare what fits, up to a number, and tell how many those are; never by the index of vectors."""
         query = (
-            f"WITH few AS MATERIALIZED (SELECT id, -(vector <#> {once('$1::text::vector')}) AS score "
+            f"WITH fits AS MATERIALIZED (SELECT id, -(vector <#> {once('$1::text::vector')}) AS score "
             f"FROM {_table(width)} WHERE collection = $2 AND generation = $3{compiled(where, values, by_index=True)} "
-            "LIMIT $5) SELECT id, score, (SELECT count(*) FROM few) AS fit FROM few ORDER BY score DESC, id LIMIT $4"
+            "LIMIT $5) SELECT id, score, (SELECT count(*) FROM fits) AS fit FROM fits ORDER BY score DESC, id LIMIT $4"
         )
         rows: list[Any] = await connection.fetch(query, *values)
-        return None if rows and rows[0]["fit"] > self._few else rows
+        return rows
 
-    async def _of_many(
+    async def _by_index(
         self, connection: asyncpg.Connection[Any], width: int, where: Where, values: list[Any]
     ) -> list[Any]:
         values = list(values)
@@ -141,10 +143,6 @@ class PostgresVectors(VectorStore):
             f"ORDER BY vector <#> {asked} LIMIT $4"
         )
         rows: list[Any] = await connection.fetch(query, *values)
-        if len(rows) < values[3]:  # the index may have given up before all that fit were seen
-            async with connection.transaction():
-                await connection.execute("SET LOCAL enable_indexscan = off")
-                rows = await connection.fetch(query, *values)
         return rows
 
     def _remember(self, many: tuple[int, int, Where]) -> None:
@@ -282,6 +280,11 @@ async def _take_width(connection: asyncpg.Connection[Any], key: int, space: Spac
             f"collection {space.collection!r} holds vectors of {known} numbers, not {width}; another embedding model "
             "needs a rebuild"
         )
+
+
+def _found(rows: list[Any]) -> list[Found]:
+    found = [Found(row["id"], float(row["score"])) for row in rows]
+    return sorted(found, key=lambda row: (-row.score, row.id))
 
 
 def _table(width: int) -> str:

@@ -512,7 +512,7 @@ def test_what_a_parameter_stands_for_is_read_once_and_not_for_each_row(request):
         for vectors in (stores.vectors, PostgresVectors(database, few=0)):
             assert await vectors.async_search(OURS, unit(1)[0], 1, where)
         await stores.words.async_search(OURS, "red lamp", 1, where)
-        searches = [row for row in asked if row[0].startswith(("SELECT id,", "WITH few"))]
+        searches = [row for row in asked if row[0].startswith(("SELECT id,", "WITH fits"))]
         assert len(searches) == 4
         async with database.connection() as connection:
             for query, values in searches:
@@ -525,6 +525,27 @@ def test_what_a_parameter_stands_for_is_read_once_and_not_for_each_row(request):
                 assert all(line.startswith("->  Result") for line in read), plan
 
     run(main(on_postgres(request)))
+
+
+@pytest.mark.promise("retrieval-plans")
+@pytest.mark.xdist_group("postgres-retrieval")
+def test_where_the_index_gives_up_what_fits_is_compared_exactly_also_the_tenth_time(postgres_url):
+    """A server keeps the plan of a statement that it has run five times, whatever is set afterwards."""
+    rows = unit(6_000, width=12)
+
+    async def main():
+        server = PostgresDatabase(postgres_url)
+        await both_made(PostgresDocuments(server))
+        vectors = PostgresVectors(server, few=0, indexed_from=1)
+        for start in range(0, len(rows), 1_000):
+            part = [Point(f"p{at:04}", rows[at], {"n": at}) for at in range(start, start + 1_000)]
+            await vectors.async_upsert(OURS, part)
+        await vectors.async_tidy()
+        for wanted in unit(10, width=12, seed=2):
+            found = await vectors.async_search(OURS, wanted, 10, read_filter({"n": {"to": 11}}))
+            assert [row.id for row in found] == exact(rows, wanted, 10, range(12))
+
+    run(main())
 
 
 @pytest.mark.promise("retrieval-plans")

@@ -1,5 +1,6 @@
 """GenAI Factory: ReAct agents from YAML that always come back in time."""
 
+import os
 import sys
 from pathlib import Path
 
@@ -10,13 +11,23 @@ def _of_others(own: Path) -> list[Path]:
 
     They would lose the name to us only because we have one; with an `__init__.py` they are the package by themselves.
     """
-    folders = [Path(place or ".").resolve() / own.name for place in sys.path]
+    folders = [Path(os.path.realpath(place)) / own.name for place in map(_absolute, sys.path) if place]
     before = folders[: folders.index(own)] if own in folders else folders
     return [
         folder
         for folder in before
-        if folder.is_dir() and not (folder / "__init__.py").exists() and any(folder.rglob("*.py"))
+        if os.path.isdir(folder)  # noqa: PTH112 - which may be where nobody may look
+        and not (folder / "__init__.py").exists()
+        and any(folder.rglob("*.py"))
     ]
+
+
+def _absolute(place: str) -> str:
+    """Return a place of the path in full; "" where the working directory is gone, and nothing is found in it."""
+    try:
+        return os.path.abspath(place)  # noqa: PTH100 - this is imported by everything
+    except FileNotFoundError:
+        return ""
 
 
 def _path_beside(others: list[Path], own: Path) -> list[str]:

@@ -46,6 +46,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except Exception as error:
         if os.environ.get("FACTORY_DEBUG"):
             raise
+        if isinstance(error, OSError) and error.filename is not None and error.strerror:
+            print(f"factory: {error.filename}: {error.strerror}", file=sys.stderr)
+            return ExitCode.FAILED
         print(f"factory: {type(error).__name__}: {error} (FACTORY_DEBUG=1 shows where)", file=sys.stderr)
         return ExitCode.FAILED
 

@@ -23,7 +23,8 @@ def read_env_files(config: str | None) -> None:
     """
     places = [Path(), *([Path(config).parent] if config else [])]
     for file in dict.fromkeys(place / NAME for place in places):
-        if not file.is_file():  # a folder of the name is somebody's virtual environment
+        # a folder of the name is somebody's virtual environment; in a folder that nobody may look into there is none
+        if not os.path.isfile(file):  # noqa: PTH113
             continue
         from dotenv import dotenv_values
         from dotenv.parser import parse_stream
@@ -38,5 +39,8 @@ def read_env_files(config: str | None) -> None:
             print(f"note: {file}:{line}: is left out; a line is NAME=value", file=sys.stderr)
         logging.getLogger("dotenv").setLevel(logging.ERROR)  # which would say it without the file
         for name, value in dotenv_values(stream=io.StringIO(text)).items():
-            if value is not None:
-                os.environ.setdefault(name, value)
+            if value is None:
+                continue
+            if "\0" in name + value:
+                raise MisuseError(f"{file} cannot be read: it holds NUL, as text in UTF-16 does; save it as UTF-8")
+            os.environ.setdefault(name, value)

@@ -12,7 +12,6 @@ import sys
 from collections.abc import Awaitable, Iterator, Sequence
 from importlib.metadata import PackageNotFoundError, requires
 from importlib.metadata import version as version_of
-from pathlib import Path
 from typing import NamedTuple
 
 from shared_libs.atomic import Resilience, Retry
@@ -188,22 +187,30 @@ def _is_installed(name: str) -> bool:
 
 
 def _stores() -> list[Row]:
-    folder = cache_dir()
+    here = os.access(".", os.W_OK)
+    memory = Row(here, "memory in SQLite", "this folder can be written" if here else "this folder cannot be written")
+    try:
+        folder = cache_dir()
+    except MisuseError as error:
+        return [_bad("cache", str(error)), memory]
     nearest = next(parent for parent in (folder, *folder.parents) if parent.exists())
     writable = os.access(nearest, os.W_OK)
     cached = (folder / "nycflights13-v1.db").is_file()
-    here = os.access(Path.cwd(), os.W_OK)
     cache = f"{folder}{'' if writable else ' cannot be written'}"
     return [
         Row(writable, "cache", cache, "" if writable else "set FACTORY_CACHE_DIR to another folder"),
         Row(cached, "data flights", "loaded" if cached else "not loaded yet; the first run loads it"),
-        Row(here, "memory in SQLite", "this folder can be written" if here else "this folder cannot be written"),
+        memory,
     ]
 
 
 def _queue() -> Iterator[Row]:
     """Where runs are kept there may be a queue of durable ones: who holds what, and how much there is."""
-    url = default_url()
+    try:
+        url = default_url()
+    except MisuseError as error:
+        yield _bad("runs", str(error))
+        return
     if url != OFF:
         for good, what, state in examined(url):
             yield Row(good, what, state)

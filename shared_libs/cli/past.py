@@ -34,10 +34,14 @@ CLOSE_S = 0.5
 
 def keeping(url: str | None, note: Callable[[str], None]) -> RunStore | None:
     """Open the store that runs are kept in; None, told to `note`, where there is none."""
-    from shared_libs.atomic.errors import RunStoreError
+    from shared_libs.atomic.errors import MisuseError, RunStoreError
     from shared_libs.observability.run_store import RunStore
 
-    place = default_url() if url is None else url
+    try:
+        place = default_url() if url is None else url
+    except MisuseError as error:
+        note(f"this run is not kept: {error}")
+        return None
     if place == OFF:
         return None
     store = RunStore(place, contents=os.environ.get("FACTORY_RUNS_CONTENTS") != "0")

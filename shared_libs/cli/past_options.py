@@ -75,11 +75,11 @@ def moment(text: str) -> datetime:
     named = {"now": now, "today": midnight, "yesterday": midnight - timedelta(days=1)}
     if text in named:
         return named[text]
-    if text[-1:] in _UNITS and text[:-1].isdecimal():
-        return now - timedelta(**{_UNITS[text[-1]]: int(text[:-1])})
     try:
+        if text[-1:] in _UNITS and text[:-1].isdecimal():
+            return now - timedelta(**{_UNITS[text[-1]]: int(text[:-1])})
         return datetime.fromisoformat(text).astimezone()
-    except ValueError:
+    except (ValueError, OverflowError):
         raise argparse.ArgumentTypeError(
             f"a moment is 30m, 2h, 7d, today, yesterday, or a date such as 2026-11-26 or 2026-11-26T14:00, not {text!r}"
         ) from None

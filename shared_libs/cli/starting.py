@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import shlex
 from importlib.resources import files
 from pathlib import Path
@@ -18,14 +19,10 @@ FILES = {"agent.yaml": "agent.yaml", "agent.scenario.yaml": "agent.scenario.yaml
 def init(arguments: argparse.Namespace) -> int:
     """Write the files, or none where an agent is there already, and say what to do with them."""
     folder: Path = arguments.folder
-    there = [str(folder / name) for name in FILES if (folder / name).exists() or (folder / name).is_symlink()]
-    own_env = str(folder / ".env") in there
-    if there != [str(folder / ".env")] * own_env:
-        verb = "is" if len(there) == 1 else "are"
-        raise MisuseError(f"{', '.join(there)} {verb} there already, and nothing is overwritten; name another folder")
     templates = files("shared_libs.cli") / "templates"
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        own_env = _nothing_but_env(folder)
         for name, template in FILES.items():
             if name == ".env" and own_env:
                 continue
@@ -33,9 +30,28 @@ def init(arguments: argparse.Namespace) -> int:
             with open(folder / name, "x", encoding="utf-8", opener=private if name == ".env" else None) as file:
                 file.write(text)
             print(folder / name)
+    except FileExistsError as error:
+        raise MisuseError(f"{error.filename} is no folder; name one, which is made if need be") from error
     except OSError as error:
         raise MisuseError(f"{error.filename} cannot be written: {error.strerror}") from error
-    agent, test = (shlex.quote(str(folder / name)) for name in ("agent.yaml", "agent.scenario.yaml"))
+    here = "./" if str(folder).startswith("-") else ""  # which would be read as an option
+    agent, test = (shlex.quote(f"{here}{folder / name}") for name in ("agent.yaml", "agent.scenario.yaml"))
     print(f'\nNext:\n  factory run {agent} "What is 17 * 23?"\n  factory scenario {test}')
     print(f"With a key in {folder / '.env'} a model is asked; without one it is a rehearsal, and says so.")
     return ExitCode.ANSWERED
+
+
+def _nothing_but_env(folder: Path) -> bool:
+    """
+    Refuse a folder where something of ours is; return whether it has an `.env`, which stays as it is.
+
+    Raises:
+        MisuseError: there is an agent already.
+
+    """
+    there = [name for name in FILES if os.path.lexists(folder / name)]
+    if there not in ([], [".env"]):
+        verb = "is" if len(there) == 1 else "are"
+        told = ", ".join(str(folder / name) for name in there)
+        raise MisuseError(f"{told} {verb} there already, and nothing is overwritten; name another folder")
+    return bool(there)

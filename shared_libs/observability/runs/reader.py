@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from pathlib import Path
 from statistics import median
 from typing import Any, Unpack
 
 import msgspec
 
 from shared_libs.atomic.errors import MisuseError
+from shared_libs.atomic.places import data_folder
 from shared_libs.observability.runs.rows import Order, RunPage, RunRow, UsualRun
 from shared_libs.observability.runs.shelf import Shelf
 from shared_libs.observability.runs.statements import (
@@ -23,6 +23,7 @@ from shared_libs.observability.runs.statements import (
     Wanted,
     WantedRuns,
     cursor_behind,
+    decoded,
     row_of,
     select_page,
     select_run,
@@ -36,12 +37,15 @@ LOOK_S = 0.25
 
 
 def default_url() -> str:
-    """Where runs are kept when nobody says: `FACTORY_RUNS`, else a file in the user's data folder."""
+    """
+    Where runs are kept when nobody says: `FACTORY_RUNS`, else a file in the user's data folder.
+
+    Raises:
+        MisuseError: there is no such folder.
+
+    """
     told = os.environ.get("FACTORY_RUNS")
-    if told:
-        return told
-    folder = Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share")
-    return f"sqlite:///{folder / 'genai-factory' / 'runs.db'}"
+    return told or f"sqlite:///{data_folder(f'FACTORY_RUNS to an address (or to {OFF})') / 'runs.db'}"
 
 
 async def whole(
@@ -180,7 +184,7 @@ class RunReader:
 
         """
         async for events in self.follow_pages(run_id, after, team=team):
-            for event in map(msgspec.json.decode, events):
+            for event in map(decoded, events):
                 yield event
 
     async def follow_pages(self, run_id: str, after: int = -1, *, team: str | None = None) -> AsyncIterator[list[str]]:
@@ -210,9 +214,7 @@ class RunReader:
         found = await self._shelf.read(LIKE_IT, values)
         if not found:
             return None
-        runs = [
-            {(part["kind"], part["name"]): part["seconds"] for part in msgspec.json.decode(each[1])} for each in found
-        ]
+        runs = [{(part["kind"], part["name"]): part["seconds"] for part in decoded(each[1])} for each in found]
         names = {name for parts in runs for name in parts}
         usual = {name: median(parts.get(name, 0.0) for parts in runs) for name in names}
         parts = [
@@ -245,7 +247,7 @@ class RunReader:
         return found[0] if found else None
 
     async def _numbered(self, statement: str, id: int, after: int, limit: int) -> list[dict[str, Any]]:
-        return [msgspec.json.decode(told) for _, told in await self._rows(statement, id, after, limit)]
+        return [decoded(told) for _, told in await self._rows(statement, id, after, limit)]
 
     async def _rows(self, statement: str, id: int, after: int, limit: int) -> list[Sequence[Any]]:
         values: Params = {"id": id, "after": after, "limit": limit}
@@ -258,7 +260,7 @@ _fields = msgspec.json.Decoder(dict[str, msgspec.Raw])
 def _result_in(event: str, *, brief: bool) -> dict[str, Any] | None:
     """Read the result of a run in its last event; of 100,000 steps nothing is made where they are not wanted."""
     if not brief:
-        whole: dict[str, Any] | None = msgspec.json.decode(event).get("result")
+        whole: dict[str, Any] | None = decoded(event).get("result")
         return whole
     result = _fields.decode(event).get("result")
     told = {} if result is None else brief_result(_fields.decode(result))

@@ -7,14 +7,14 @@ Where the two differ a statement stands in the `Dialect`. Values are bound by na
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
 from itertools import groupby
 from typing import Any, TypedDict
 
 import msgspec
 
-from shared_libs.atomic.errors import MisuseError
+from shared_libs.atomic.errors import MisuseError, RunStoreError
 from shared_libs.atomic.types import Usage
 from shared_libs.observability.runs.rows import STATUSES, Order, RunRow, cursor, first_id, read_cursor
 from shared_libs.observability.runs.words import phrases_of
@@ -283,6 +283,23 @@ def select_run(run_id: str, team: str | None) -> tuple[str, Params]:
     return f"SELECT {_WHOLE} FROM factory_runs WHERE {its} ORDER BY id DESC LIMIT 1", values  # noqa: S608
 
 
+_usage = msgspec.json.Decoder(Usage)
+
+
+def decoded(kept: str, read: Callable[[str], Any] = msgspec.json.decode) -> Any:
+    """
+    Read the JSON that a column holds.
+
+    Raises:
+        RunStoreError: it is damaged.
+
+    """
+    try:
+        return read(kept)
+    except msgspec.DecodeError as error:
+        raise RunStoreError(f"what the store of runs holds is damaged: {error}; name another store") from error
+
+
 def row_of(found: Sequence[Any]) -> RunRow:
     """Make a row of what a statement gave."""
     values = dict(zip(_SHORT, found, strict=False))
@@ -294,8 +311,8 @@ def row_of(found: Sequence[Any]) -> RunRow:
     values["rehearsal"] = bool(values["rehearsal"])
     return RunRow(
         **values,
-        usage=Usage() if usage is None else msgspec.json.decode(usage, type=Usage),
-        parts=msgspec.json.decode(parts),
+        usage=Usage() if usage is None else decoded(usage, _usage.decode),
+        parts=decoded(parts),
         question=question,
         answer=answer,
         error=error,

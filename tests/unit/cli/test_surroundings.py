@@ -1,0 +1,133 @@
+"""Where `factory` is started, and what lies about there: folders, homes, `.env` files and stores as users have them."""
+
+from __future__ import annotations
+
+import sqlite3
+import subprocess
+import sys
+
+import pytest
+
+from shared_libs.atomic.errors import MisuseError
+from shared_libs.atomic.places import cache_folder, data_folder
+from shared_libs.cli import main
+
+QUESTION = "What is 17 * 23?"
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    """Begin in a folder with the agent of `factory init`, without a key."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    assert main(["init"]) == 0
+    return tmp_path
+
+
+def in_a_process(script, *, cwd):
+    """Play it where the working directory is another's to take away."""
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=cwd, capture_output=True, text=True, timeout=60, check=False
+    )
+    return done.returncode, done.stdout, done.stderr
+
+
+GONE = """
+import os, sys
+os.rmdir(os.getcwd())
+from genai_factory.cli import main
+sys.exit(main(sys.argv[1:] or {words!r}))
+"""
+
+
+@pytest.mark.parametrize(
+    ("words", "code"), [(["doctor"], 0), (["check", "."], 2), (["init"], 2), (["init", "x"], 2), (["scenario", "."], 2)]
+)
+def test_a_working_directory_that_is_gone_is_no_traceback(tmp_path, words, code):
+    (tmp_path / "gone").mkdir()
+    told, _, err = in_a_process(GONE.format(words=words), cwd=tmp_path / "gone")
+    assert (told, "Traceback" in err) == (code, False), err
+
+
+@pytest.mark.parametrize("home", ["", "relative", "~nobody"])
+def test_who_has_no_home_is_answered_and_told_that_the_run_is_not_kept(here, monkeypatch, capsys, home):
+    """A user of a container often has neither; an empty one is none, and not the working directory."""
+    monkeypatch.delenv("FACTORY_RUNS", raising=False)
+    monkeypatch.setenv("HOME", home)
+    monkeypatch.setenv("XDG_DATA_HOME", "relative too")  # which the specification says to ignore
+    assert main(["run", "agent.yaml", QUESTION]) == 0
+    out, err = capsys.readouterr()
+    assert "391" in out
+    assert "this run is not kept: this user has no home folder; set FACTORY_RUNS to an address (or to off)" in err
+    assert sorted(path.name for path in here.iterdir()) == [".env", "agent.scenario.yaml", "agent.yaml"]
+    for words in (["runs"], ["submit", "agent.yaml", "Hi."], ["tables"]):
+        assert main(words) == 2
+        assert "this user has no home folder; set FACTORY_RUNS" in capsys.readouterr().err
+
+
+def test_doctor_says_what_a_user_without_a_home_can_set(here, monkeypatch, capsys):
+    for name in ("FACTORY_RUNS", "FACTORY_CACHE_DIR", "XDG_CACHE_HOME", "XDG_DATA_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", "")
+    assert main(["doctor"]) == 0
+    out = capsys.readouterr().out
+    assert "--  cache " in out
+    assert "set FACTORY_CACHE_DIR to a folder, or HOME" in out
+    assert "set FACTORY_RUNS to an address (or to off), or HOME" in out
+
+
+def test_the_folders_of_the_user(monkeypatch):
+    monkeypatch.setenv("HOME", "/somebody")
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setenv("XDG_DATA_HOME", "/data")
+    assert str(data_folder("X")) == "/data/genai-factory"
+    assert str(cache_folder("X")) == "/somebody/.cache/genai-factory"
+    monkeypatch.setenv("HOME", "here")
+    with pytest.raises(MisuseError, match="set X, or HOME"):
+        cache_folder("X")
+
+
+@pytest.mark.parametrize("text", ["FACTORY_RUNS=off\n".encode("utf-16-le"), b"A=x\0y\n", b"A\0B=1\n"])
+def test_an_env_file_with_nul_is_told_by_its_name(here, capsys, text):
+    (here / ".env").write_bytes(text)
+    assert main(["run", "agent.yaml", QUESTION]) == 2
+    err = capsys.readouterr().err
+    assert err == ".env cannot be read: it holds NUL, as text in UTF-16 does; save it as UTF-8\n"
+
+
+@pytest.mark.parametrize("folder", ["agent.yaml", "dangling"])
+def test_init_into_what_is_no_folder(here, capsys, folder):
+    (here / "dangling").symlink_to("nowhere")
+    assert main(["init", folder]) == 2
+    assert capsys.readouterr().err == f"{folder} is no folder; name one, which is made if need be\n"
+
+
+def test_init_with_a_name_that_no_folder_can_have(here, capsys):
+    assert main(["init", "a" * 300]) == 2
+    assert "cannot be written: File name too long" in capsys.readouterr().err
+
+
+def test_the_command_that_init_shows_is_right_for_a_folder_that_looks_like_an_option(here, capsys):
+    capsys.readouterr()
+    assert main(["init", "--", "-x"]) == 0
+    assert 'factory run ./-x/agent.yaml "What' in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("when", ["99999999999d", "9" * 5000 + "d", "0000-01-01"])
+def test_a_moment_that_no_calendar_has_is_told(here, capsys, when):
+    with pytest.raises(SystemExit) as caught:
+        main(["runs", "--since", when])
+    assert caught.value.code == 2
+    assert "a moment is 30m, 2h, 7d" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", [["runs"], ["runs", "last"], ["trace", "last"]])
+def test_a_store_whose_rows_are_damaged_is_told(here, monkeypatch, capsys, command):
+    monkeypatch.setenv("FACTORY_RUNS", "sqlite:///runs.db")
+    assert main(["run", "agent.yaml", QUESTION]) == 0
+    with sqlite3.connect("runs.db") as connection:
+        connection.execute("UPDATE factory_runs SET parts = '[{'")
+        connection.execute("UPDATE factory_run_events SET event = '{x'")
+    capsys.readouterr()
+    assert main(command) == 1
+    assert "factory: what the store of runs holds is damaged: " in capsys.readouterr().err

@@ -81,9 +81,9 @@ class Reverse(BaseLLMWrapper):
         return [float(at) for at in range(len(texts))] if self.scores is None else self.scores
 
 
-def made(dense=None, lexical=None, reranker=None):
+def made(dense=None, lexical=None, reranker=None, embedder=None):
     stores = Stores(Documents(), Vectors(dense or Branch()), Lexical(lexical or Branch()))
-    return Collection("c", tenant="t", stores=stores, embedder=CountingEmbedder(), reranker=reranker)
+    return Collection("c", tenant="t", stores=stores, embedder=embedder or CountingEmbedder(), reranker=reranker)
 
 
 def states(answer):
@@ -160,11 +160,8 @@ def test_a_reranker_that_fails_costs_no_answer(reranker):
 @pytest.mark.promise("retrieval-stages")
 @pytest.mark.parametrize("how", WRONG)
 def test_an_embedder_that_talks_nonsense_leaves_the_words_answer(how):
-    collection = made()
-    collection.embedder = BadEmbedder(how)
-
     async def main():
-        answer = await collection.async_search("x")
+        answer = await made(embedder=BadEmbedder(how)).async_search("x")
         assert answer.hits
         assert states(answer)["embed"] == "failed"
 

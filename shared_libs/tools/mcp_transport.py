@@ -254,7 +254,8 @@ class HTTPTransport:
                 auth=None if self._auth is None else self._auth(self._url),
             )
             if self._by_events:
-                opened: Any = sse_client(self._url, httpx_client_factory=lambda **_: client)  # it opens the client
+                given: Any = lambda **_: client  # noqa: E731 - it opens the client itself
+                opened: Any = sse_client(self._url, httpx_client_factory=given)
             else:
                 await stack.enter_async_context(client)
                 opened = streamable_http_client(self._url, http_client=client, max_sse_event_size=MAX_MESSAGE)

@@ -25,7 +25,7 @@ from shared_libs.atomic.resilience.health import ModelHealth
 from shared_libs.atomic.resilience.policy import Resilience
 from shared_libs.atomic.resilience.shared_limiter import close_store
 from shared_libs.atomic.scope import current_deadline, tell_outside
-from shared_libs.atomic.supervise import GRACE_S
+from shared_libs.atomic.supervise import GRACE_S, settle
 from shared_libs.atomic.types import (
     HasSpec,
     LLMChunk,
@@ -231,11 +231,12 @@ class BaseLLMWrapper:
                 yield chunk
             yield LLMChunk("finished", response=answer.result())
         finally:
-            if not answer.done():
-                answer.cancel()
-                await asyncio.wait([answer], timeout=2 * GRACE_S)
             # nobody listens any more: an error is not "never retrieved"
             answer.add_done_callback(lambda done: done.cancelled() or done.exception())
+            if not answer.done():
+                answer.cancel()
+                if (cancelled := await settle([answer], 2 * GRACE_S)) is not None:
+                    raise cancelled
 
     @final
     @door

@@ -149,7 +149,7 @@ def test_a_run_stores_its_whole_exchange(url):
 
 def test_a_folder_that_is_not_there_is_told(tmp_path):
     memory = SQLMemory(f"sqlite+aiosqlite:///{tmp_path}/nope/sessions.db")
-    with pytest.raises(MemoryStoreError, match="the folder does not exist"):
+    with pytest.raises(MemoryStoreError, match=r"the folder .* does not exist; make it"):
         run(memory.async_load("s"))
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar, TypeVarTuple
 
 import msgspec
 
@@ -13,7 +14,10 @@ MAX_VALUES = 500_000
 """Commas and opening brackets of a body: a bound on how many objects its JSON becomes, and so on the time it takes."""
 
 OFF_LOOP_BYTES = 256 * 1024
-"""Larger bodies are decoded in a thread."""
+"""Larger bodies are decoded and read in a thread."""
+
+_Read = TypeVar("_Read")
+_Given = TypeVarTuple("_Given")
 
 
 class Bodies:
@@ -35,10 +39,14 @@ class Bodies:
             Problem: it is empty, no JSON, nested too deeply, or has too many values.
 
         """
-        if len(body) <= OFF_LOOP_BYTES:
-            return _decode(body)
+        return await self.apart(len(body), _decode, body)
+
+    async def apart(self, size: int, read: Callable[[*_Given], _Read], *given: *_Given) -> _Read:
+        """Do what takes time in proportion to a body of that size, off the loop where it is a large one."""
+        if size <= OFF_LOOP_BYTES:
+            return read(*given)
         async with self._large:
-            return await asyncio.to_thread(_decode, body)
+            return await asyncio.to_thread(read, *given)
 
 
 def _decode(body: bytes) -> Any:

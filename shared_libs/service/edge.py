@@ -24,19 +24,24 @@ ASGIApp = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 _SANE_ID = re.compile(rb"[A-Za-z0-9._:-]{1,128}")
 
+MAX_HEAD = 64 * 1024
+"""Bytes of a request's headers."""
+
 
 class Exchange:
     """
     One request and its answer, as all layers see it.
 
     `began_at` is the loop's time at which it came; `waited_s` what of it was spent waiting for a turn, a model or a
-    tool. `out` are headers of the answer, whoever makes it.
+    tool. `out` are headers of the answer, whoever makes it. `refused` is why the headers alone refuse the request; it
+    is raised where the request is let in (`check`), and so told in its client's dialect.
     """
 
-    __slots__ = ("_began", "began_at", "out", "request_id", "waited_s")
+    __slots__ = ("_began", "began_at", "out", "refused", "request_id", "waited_s")
 
-    def __init__(self, request_id: str, began_at: float) -> None:
-        self.request_id = request_id
+    def __init__(self, began_at: float) -> None:
+        self.request_id = ""
+        self.refused: Problem | None = None
         self.began_at = began_at
         self._began = perf_counter()  # some loops' clocks count whole milliseconds
         self.waited_s = 0.0
@@ -45,6 +50,11 @@ class Exchange:
     def tell(self, name: str, value: str) -> None:
         """Put a header on the answer."""
         self.out.append((name.encode("latin-1"), value.encode("latin-1", "replace")))
+
+    def check(self) -> None:
+        """Refuse what the headers alone refuse; raises the `Problem`."""
+        if self.refused is not None:
+            raise self.refused
 
     def overhead_ms(self) -> float:
         """Return what of the time so far was ours, in milliseconds."""
@@ -79,7 +89,8 @@ class Edge:
     async def serve(self, app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve a request by an application that stands behind this edge."""
         loop = asyncio.get_running_loop()
-        exchange = Exchange(_request_id(scope), loop.time())
+        exchange = Exchange(loop.time())
+        self._read_head(exchange, scope)
         scope["factory.exchange"] = exchange
 
         async def send_with_headers(message: Message) -> None:
@@ -101,6 +112,24 @@ class Edge:
         if not self._traced:
             return nullcontext()
         return continued_from({str(name, "latin-1"): str(value, "latin-1") for name, value in scope["headers"]})
+
+    def _read_head(self, exchange: Exchange, scope: Scope) -> None:
+        """Take the caller's id where it is one, so that it is found in both logs; refuse what no body can mend."""
+        size = 0
+        for name, value in scope["headers"]:
+            size += len(name) + len(value)
+            if name == b"x-request-id":
+                if not exchange.request_id and _SANE_ID.fullmatch(value):
+                    exchange.request_id = str(value, "ascii")
+            elif name == b"content-length":  # who says that it is too large need not send it first
+                if value.isdigit() and int(value[:20]) > self._max_body:
+                    exchange.refused = too_large(self._max_body)
+            elif name == b"content-encoding" and value.strip().lower() not in (b"", b"identity"):
+                told = str(value[:40], "latin-1")
+                exchange.refused = Problem("unsupported_media_type", f"a body is sent as it is, not as {told!r}")
+        if size > MAX_HEAD:
+            exchange.refused = Problem("headers_too_large", f"headers have at most {MAX_HEAD:,} bytes")
+        exchange.request_id = exchange.request_id or f"req_{fresh_id()}"
 
     def _bounded(self, receive: Receive, loop: asyncio.AbstractEventLoop) -> Receive:
         give_up_at = loop.time() + self._body_timeout_s
@@ -138,14 +167,6 @@ def is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return False
-
-
-def _request_id(scope: Scope) -> str:
-    """Take the caller's id where it is one, so that it is found in both logs; else make one."""
-    for name, value in scope["headers"]:
-        if name == b"x-request-id" and _SANE_ID.fullmatch(value):
-            return str(value, "ascii")
-    return f"req_{fresh_id()}"
 
 
 def fresh_id() -> str:

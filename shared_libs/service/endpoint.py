@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 from urllib.parse import parse_qsl
 
 from shared_libs.atomic.deadline import Deadline
@@ -26,6 +26,11 @@ if TYPE_CHECKING:
     from shared_libs.service.state import Service
 
 Handler = Callable[["Call"], Awaitable[None]]
+
+_Read = TypeVar("_Read")
+
+MAX_PARAMETERS = 100
+"""Of a query."""
 
 ABORT = "factory.abort"
 """The extension of a scope by which a server lets a connection be broken off."""
@@ -68,8 +73,18 @@ class Call:
 
     @cached_property
     def query(self) -> Mapping[str, str]:
-        """The parameters of the query."""
-        return dict(parse_qsl(str(self.scope["query_string"], "latin-1"), keep_blank_values=True, max_num_fields=100))
+        """
+        The parameters of the query.
+
+        Raises:
+            Problem: there are too many.
+
+        """
+        text = str(self.scope["query_string"], "latin-1")
+        try:
+            return dict(parse_qsl(text, keep_blank_values=True, max_num_fields=MAX_PARAMETERS))
+        except ValueError:
+            raise Problem("invalid_request", f"a query has at most {MAX_PARAMETERS} parameters") from None
 
     @property
     def path(self) -> Mapping[str, str]:
@@ -144,6 +159,10 @@ class Call:
         if not isinstance(data, dict):
             raise Problem("invalid_request", "the body is a JSON object")
         return data
+
+    async def apart(self, raw: bytes, read: Callable[[dict[str, Any]], _Read], data: dict[str, Any]) -> _Read:
+        """Read what was decoded of a body, off the loop where that takes long."""
+        return await self.service.bodies.apart(len(raw), read, data)
 
     def deadline(self, longest_s: float, *, streams: bool) -> Deadline:
         """
@@ -290,6 +309,7 @@ class Endpoint:
         call = Call(scope, receive, send)
         call.dialect = self.dialect
         try:
+            call.exchange.check()
             call.caller = await call.service.door.admit(scope, self.needs)
             await self._handler(call)
         except ClientGone:
@@ -309,8 +329,8 @@ class Endpoint:
         for name, value in problem.headers():
             call.exchange.tell(name, value)
         call.tell_rates(problem.rates)
-        if problem.kind.status in (408, 413):
-            call.exchange.tell("connection", "close")  # the rest of the body is not read
+        if problem.kind.status == 408:
+            call.exchange.tell("connection", "close")  # what else of the body comes is not waited for
         dialect = self.dialect
         body = dialect.body(problem, call.exchange.request_id)
         await call.reply(body, status=dialect.status(problem), kind=dialect.media_type)

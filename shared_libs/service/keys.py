@@ -255,6 +255,7 @@ class RequireKey:
 
     async def __call__(self, request: Request) -> Caller:
         """Say who asks."""
+        request.scope["factory.exchange"].check()
         door: Door = request.app.state.service.door
         return await door.admit(request.scope, self.needs)
 

@@ -59,6 +59,7 @@ KINDS: dict[str, Kind] = {
     "conflict": Kind(409, "The state does not allow this"),
     "body_too_large": Kind(413, "The body is too large"),
     "unsupported_media_type": Kind(415, "The body is not JSON"),
+    "headers_too_large": Kind(431, "The headers are too large"),
     "idempotency_mismatch": Kind(422, "The idempotency key belongs to another request"),
     "rate_limited": Kind(429, "The limit of the key is reached", retry=True),
     "budget_exhausted": Kind(429, "The budget is spent"),

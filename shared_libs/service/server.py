@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 import signal
 import socket
 from collections.abc import Callable
@@ -14,7 +15,7 @@ from shared_libs.atomic.deadline import Deadline
 from shared_libs.atomic.errors import MisuseError
 from shared_libs.atomic.loading import importing
 from shared_libs.service.app import create_app
-from shared_libs.service.edge import is_loopback
+from shared_libs.service.edge import MAX_HEAD, is_loopback
 from shared_libs.service.endpoint import ABORT, GONE
 from shared_libs.service.settings import Settings
 
@@ -30,11 +31,21 @@ LAST_SHARE = 0.1
 """The share of the time to drain in which what has not ended is answered with what there is."""
 
 
+_UPGRADE = re.compile(rb"\r\nupgrade(?=:)", re.IGNORECASE)
+
+_MOST_OF_HEAD = 4 * MAX_HEAD
+"""Bytes of headers that have no end yet; of fewer the end is waited for, so that the refusal is one of its route."""
+
+_TOO_LARGE = b"HTTP/1.1 431 Request Header Fields Too Large\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
+
+
 class Protocol(HttpToolsProtocol):
     """
-    HTTP/1.1 with a bound on how long headers may take, and a way to break a connection off.
+    HTTP/1.1 with bounds on how long headers may take and be, and a way to break a connection off.
 
-    One timer a connection: it runs while headers are due, and not during a request.
+    One timer a connection: it runs while headers are due, or the rest of a body that nobody wants any more, and not
+    during a request. An offer to speak another protocol is passed over: Java's client, among others, makes one with
+    every request, and a parser that sees it takes the body for that protocol.
     """
 
     header_timeout_s = 10.0
@@ -44,19 +55,38 @@ class Protocol(HttpToolsProtocol):
         super().connection_made(transport)
         self._headers_due: asyncio.TimerHandle | None = None
         self._on_gone: Callable[[], None] | None = None
+        self._body_due = False
         self._expect_headers()
 
     def data_received(self, data: bytes) -> None:
         """Take bytes; the first of a further request begin to be waited for."""
         if self._headers_due is None and self._is_idle():
             self._expect_headers()
+        if self._headers_due is None or self._body_due:
+            super().data_received(data)
+            return
+        self._head_bytes += len(data)
+        if b"pgrade" in data or b"PGRADE" in data:
+            head, end, rest = data.partition(b"\r\n\r\n")
+            data = _UPGRADE.sub(b"\r\nx-upgrade", head) + end + rest
         super().data_received(data)
+        if self._head_bytes > _MOST_OF_HEAD:
+            self.transport.write(_TOO_LARGE)
+            self.transport.close()
 
     def on_headers_complete(self) -> None:
         """Take a request."""
         self._stop_waiting()
+        self._body_due, self._head_bytes = True, 0
         self.scope["extensions"] = {ABORT: {"abort": self.transport.abort}, GONE: {"tell": self._tell_when_gone}}
         super().on_headers_complete()
+
+    def on_message_complete(self) -> None:
+        """Take the end of a request."""
+        self._body_due = False
+        if self._is_idle():
+            self._stop_waiting()
+        super().on_message_complete()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Forget a connection."""
@@ -78,6 +108,7 @@ class Protocol(HttpToolsProtocol):
         return cycle is None or cycle.response_complete
 
     def _expect_headers(self) -> None:
+        self._head_bytes = 0
         self._headers_due = self.loop.call_later(self.header_timeout_s, self.transport.abort)
 
     def _stop_waiting(self) -> None:

@@ -10,11 +10,13 @@ import msgspec
 from shared_libs.atomic.llms.given import is_foreign, wire_ids
 from shared_libs.atomic.llms.payload import inline_image, portable_id, portable_name
 from shared_libs.atomic.llms.tool_schema import portable_parameters
-from shared_libs.atomic.types import Message, TextPart, ToolCall, ToolSpec
+from shared_libs.atomic.types import ImagePart, Message, TextPart, ToolCall, ToolSpec
 
 PROVIDER = "anthropic"
 
 _MAX_ID_CHARS = 64
+_NO_REASON = "The tool failed without a reason."
+"""The API refuses a failure that says nothing."""
 
 _SAYS_WHAT_IT_IS = frozenset({"type", "enum", "const", "anyOf", "oneOf", "allOf", "$ref"})
 _BOUNDS = frozenset(
@@ -42,6 +44,7 @@ def request_messages(
 
     """
     ids = wire_ids(messages, made_by, _MAX_ID_CHARS)
+    used: set[str] = set()
     system: list[str] = []
     turns: list[dict[str, Any]] = []
     for message in messages:
@@ -49,6 +52,11 @@ def request_messages(
             system.append(message.text)
             continue
         role = "assistant" if message.role == "assistant" else "user"
+        for call in message.tool_calls:
+            # some servers give each turn the same ids, which the API refuses
+            if ids[call.id] in used:
+                ids[call.id] = portable_id(f"{call.id} {len(used)}", _MAX_ID_CHARS)
+            used.add(ids[call.id])
         blocks = _assistant_blocks(message, ids, made_by, stale) if role == "assistant" else _user_blocks(message, ids)
         if not blocks:
             continue
@@ -56,7 +64,12 @@ def request_messages(
             turns[-1]["content"] += blocks
         else:
             turns.append({"role": role, "content": blocks})
-    return "\n\n".join(system), turns
+    instructions = "\n\n".join(system)
+    if not turns and instructions.strip():
+        return "", [{"role": "user", "content": _text_blocks(instructions)}]  # it wants a turn, and others do not
+    if turns and turns[-1]["role"] == "assistant" and (last := turns[-1]["content"][-1])["type"] == "text":
+        turns[-1]["content"][-1] = last | {"text": last["text"].rstrip()}  # the API refuses blanks at the end
+    return instructions, turns
 
 
 def request_tool(tool: ToolSpec) -> dict[str, Any]:
@@ -128,17 +141,25 @@ def thinks_on(turns: Sequence[dict[str, Any]]) -> bool:
 
 def _user_blocks(message: Message, ids: Mapping[str, str]) -> list[dict[str, Any]]:
     if message.role == "tool":
-        result = {
+        result: dict[str, Any] = {
             "type": "tool_result",
             "tool_use_id": ids.get(message.tool_call_id or "")
             or portable_id(message.tool_call_id or "", _MAX_ID_CHARS),
             "content": message.text,
         }
-        return [result | {"is_error": True}] if message.is_error else [result]
-    if isinstance(message.content, str):
-        return _text_blocks(message.content)
-    blocks = []
-    for part in message.content:
+        if not isinstance(message.content, str) and any(isinstance(part, ImagePart) for part in message.content):
+            result["content"] = _parts(message.content)
+        if message.is_error:
+            result |= {"is_error": True, "content": result["content"] or _NO_REASON}
+        return [result]
+    return _parts(message.content)
+
+
+def _parts(content: str | Sequence[TextPart | ImagePart]) -> list[dict[str, Any]]:
+    if isinstance(content, str):
+        return _text_blocks(content)
+    blocks: list[dict[str, Any]] = []
+    for part in content:
         if isinstance(part, TextPart):
             blocks += _text_blocks(part.text)
             continue

@@ -2,7 +2,8 @@
 The messages of chat completions, brought to the strictest rules that servers were seen to have.
 
 Always: neighbours of one role are one message, because chat templates of Mistral, Gemma and others insist on turns that
-alternate; an assistant that said nothing is left out; every name fits `^[a-zA-Z0-9_-]{1,64}$`. By dialect: the rest.
+alternate; an assistant that said nothing is left out, and so are empty instructions and parts without a word; every
+name fits `^[a-zA-Z0-9_-]{1,64}$`. By dialect: the rest.
 """
 
 from __future__ import annotations
@@ -39,6 +40,10 @@ def conform(messages: list[ChatMessage], dialect: Dialect) -> list[ChatMessage]:
             for call in message["tool_calls"]:
                 call["function"]["name"] = portable_name(call["function"]["name"])
         elif now == "assistant" and not message.get("content") and message.keys() <= _PLAIN:
+            continue
+        elif isinstance(message["content"], list):
+            message["content"] = [part for part in message["content"] if part.get("text", True)] or ""
+        if now == "system" and not message["content"] and len(messages) > 1:
             continue
         if traits:
             _fit(message, dialect, first=not kept)

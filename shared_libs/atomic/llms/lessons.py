@@ -92,6 +92,7 @@ _OF_TOOLS = re.compile(
     re.IGNORECASE | re.DOTALL,
 )
 """That the parameters of a tool are not taken."""
+_WORD_STRICT = re.compile(r"(?<![\w-])strict(?![\w-])", re.IGNORECASE)
 
 
 class _Rule(NamedTuple):
@@ -250,7 +251,7 @@ def _lesson(dialect: Dialect, request: Request, error: LLMError, *, chat: bool, 
     if isinstance(error, BadRequest):
         if schema and (lesson := _of_schema(dialect, request, error, text)):
             return lesson
-        if lesson := _of_tools(dialect, request, text):
+        if lesson := _of_strict_tools(dialect, request, text):
             return lesson
         if lesson := _of_length(dialect, request, error, text) or _of_field(dialect, request, error, text):
             return lesson
@@ -258,7 +259,7 @@ def _lesson(dialect: Dialect, request: Request, error: LLMError, *, chat: bool, 
         if rule.trait not in dialect.traits and rule.words.search(text) and rule.breaks(request):
             dialect.traits.add(rule.trait)
             return rule.lesson
-    return ""
+    return _of_tools(dialect, request, text)
 
 
 def _of_schema(dialect: Dialect, request: Request, error: BadRequest, text: str) -> str:
@@ -278,6 +279,15 @@ def _of_schema(dialect: Dialect, request: Request, error: BadRequest, text: str)
         return ""
     dialect.traits.add("schema-words")
     return "structured output is told in words"
+
+
+def _of_strict_tools(dialect: Dialect, request: Request, text: str) -> str:
+    """A word beside the parameters of tools that some servers do not know."""
+    said = _WORD_STRICT.search(text) is not None and _UNKNOWN.search(text) is not None
+    if not said or not any("strict" in tool for tool in request.get("tools", ())):
+        return ""
+    dialect.traits.add("no-strict-tools")
+    return "strict is left out of tools"
 
 
 def _of_tools(dialect: Dialect, request: Request, text: str) -> str:

@@ -16,14 +16,10 @@ from shared_libs.atomic.llms.given import missed_in
 from shared_libs.atomic.llms.http_llm import VendorLLM
 from shared_libs.atomic.llms.lessons import learn, learn_how_many, worth_again
 from shared_libs.atomic.llms.openai_format import OpenAIAnswer, given_fields, request_messages, request_tool
-from shared_libs.atomic.llms.openai_responses import (
-    ENCRYPTED_REASONING,
-    ResponsesAnswer,
-    reasoning_ids,
-    request_items,
-)
-from shared_libs.atomic.llms.openai_responses import request_tool as responses_tool
+from shared_libs.atomic.llms.openai_responses import ENCRYPTED_REASONING, ResponsesAnswer
 from shared_libs.atomic.llms.payload import encode
+from shared_libs.atomic.llms.responses_request import reasoning_ids, request_items
+from shared_libs.atomic.llms.responses_request import request_tool as responses_tool
 from shared_libs.atomic.llms.strict_schema import strict_schema
 from shared_libs.atomic.llms.tool_schema import plain_tools
 from shared_libs.atomic.resilience.policy import Resilience
@@ -198,7 +194,8 @@ class OpenAILLM(VendorLLM):
         items = request_items(messages, self._made_by, self._stale)
         request: dict[str, Any] = {"model": self.model, "input": items, "store": False, **options}
         if tools:
-            request["tools"] = [responses_tool(tool) for tool in tools]
+            says_strict = "no-strict-tools" not in self._dialect.traits
+            request["tools"] = [responses_tool(tool, says_strict=says_strict) for tool in tools]
         else:
             _leave_out_tools(request)
         if "max_tokens" in request:

@@ -1,5 +1,5 @@
 """
-OpenAI's Responses API as data: our messages to its requests, its answers and stream events to ours.
+Answers of OpenAI's Responses API as data: a whole one, or the events of a stream, to ours.
 
 The conversation is sent whole with every request, and the server is asked to keep nothing. What a model reasoned comes
 back as items that only it can read; they travel as `Thinking` of the assistant's message and go back to the model that
@@ -9,31 +9,25 @@ made them, each in front of the text or the call it led to.
 from __future__ import annotations
 
 import uuid
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Iterable
 from typing import Any
 
 import msgspec
 
 from shared_libs.atomic.errors import ContentFiltered, MalformedResponse, StreamInterrupted
 from shared_libs.atomic.llms.faults import error_event, refused, says_error
-from shared_libs.atomic.llms.payload import decode, portable_id, portable_name
+from shared_libs.atomic.llms.lenient import objects_in, parsed
+from shared_libs.atomic.llms.payload import decode
 from shared_libs.atomic.llms.pieces import CALL_TYPES, SaidCall, Text
-from shared_libs.atomic.llms.tool_schema import portable_parameters
+from shared_libs.atomic.llms.responses_request import PROVIDER
 from shared_libs.atomic.types import (
     FinishReason,
-    ImagePart,
     LLMChunk,
     LLMResponse,
-    Message,
     Thinking,
     ToolCall,
-    ToolSpec,
     Usage,
 )
-
-PROVIDER = "openai"
-MAX_ID_CHARS = 64
-"""The API refuses a longer id of a tool call."""
 
 MAX_ITEMS = 10_000
 """The most items of one answer; a server that sends more is at fault."""
@@ -41,6 +35,10 @@ MAX_ITEMS = 10_000
 ENCRYPTED_REASONING = "reasoning.encrypted_content"
 """What a request includes to get reasoning it can hand back to a server that keeps nothing."""
 
+_READ = frozenset({"message", "reasoning", "function_call"})
+"""The items that mean something here; others, of tools that the server runs itself, are handed back to it."""
+_GOES_BACK = (b"signature", b"opaque", b"extra_content", b"provider_specific")
+"""What is in the names of fields that only their server knows, and wants to see again."""
 _END = b"[DONE]"
 _PARAGRAPH = "\n\n"
 _TEXT = frozenset({"response.output_text.delta", "response.refusal.delta"})
@@ -132,101 +130,6 @@ _response_decoder = msgspec.json.Decoder(_Response)
 _event_decoder = msgspec.json.Decoder(_Event)
 
 
-def request_items(messages: Sequence[Message], made_by: list[str], stale: Collection[str]) -> list[dict[str, Any]]:
-    """
-    The conversation as the API takes it.
-
-    Args:
-        messages: the conversation.
-        made_by: whose reasoning goes back; that of others is left out.
-        stale: ids of reasoning items that the server cannot read any more.
-
-    """
-    items: list[dict[str, Any]] = []
-    for message in messages:
-        if message.role == "tool":
-            call_id = portable_id(message.tool_call_id or "", MAX_ID_CHARS)
-            items.append({"type": "function_call_output", "call_id": call_id, "output": _content(message)})
-        elif message.role == "assistant":
-            own = [data for data in _own(message, made_by) if data.get("id") not in stale]
-            items += _assistant_items(message, own, f"msg_{len(items)}")
-        else:
-            items.append({"type": "message", "role": message.role, "content": _content(message)})
-    return items
-
-
-def reasoning_ids(messages: Sequence[Message], made_by: list[str]) -> list[str]:
-    """The ids of the reasoning items that a request hands back."""
-    return [data["id"] for message in messages for data in _own(message, made_by) if data.get("id")]
-
-
-def request_tool(tool: ToolSpec) -> dict[str, Any]:
-    """
-    A tool as the API takes it.
-
-    Here it makes tools strict unless it is told not to, which would demand every optional argument.
-    """
-    return {
-        "type": "function",
-        "name": tool.name,
-        "description": tool.description,
-        "parameters": portable_parameters(tool.parameters),
-        "strict": False,
-    }
-
-
-def _own(message: Message, made_by: list[str]) -> list[dict[str, Any]]:
-    blocks = (block.data for block in message.thinking if block.provider == PROVIDER)
-    return [data for data in blocks if data and data.get("made_by") == made_by]
-
-
-def _content(message: Message) -> str | list[dict[str, Any]]:
-    if isinstance(message.content, str):
-        return message.content
-    return [
-        {"type": "input_image", "image_url": part.url, "detail": "auto"}
-        if isinstance(part, ImagePart)
-        else {"type": "input_text", "text": part.text}
-        for part in message.content
-    ]
-
-
-def _assistant_items(message: Message, own: list[dict[str, Any]], id: str) -> list[dict[str, Any]]:
-    items: list[dict[str, Any]] = []
-    if message.text:
-        # as the API itself would have said it: llama.cpp takes no bare text, vLLM misses every field that is left out
-        text = {"type": "output_text", "text": message.text, "annotations": []}
-        said: dict[str, Any] = {"type": "message", "id": id, "role": "assistant", "status": "completed"}
-        said["content"] = [text]
-        for data in own:
-            said |= {"phase": data["phase"]} if "phase" in data else {}
-        items += [*_reasoning_before("", own), said]
-    for call in message.tool_calls:
-        items += [*_reasoning_before(call.id, own), _request_call(call)]
-    return items
-
-
-def _reasoning_before(id: str, own: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """What led to a call, or to the text; the API refuses reasoning without what it led to."""
-    kept = ("id", "summary", "encrypted_content", "content")
-    return [
-        {"type": "reasoning"} | {key: data[key] for key in kept if key in data}
-        for data in own
-        if "id" in data and data.get("before") == id
-    ]
-
-
-def _request_call(call: ToolCall) -> dict[str, Any]:
-    # servers parse the arguments of past calls; what never was JSON is handed back as a JSON object that quotes it
-    arguments = call.arguments if call.malformed is None else {"not_json": call.malformed}
-    return {
-        "type": "function_call",
-        "call_id": portable_id(call.id, MAX_ID_CHARS),
-        "name": portable_name(call.name),
-        "arguments": msgspec.json.encode(arguments).decode(),
-    }
-
-
 def _bounded(items: int) -> None:
     if items > MAX_ITEMS:
         raise MalformedResponse(f"the answer has more than {MAX_ITEMS} items")
@@ -259,6 +162,7 @@ class ResponsesAnswer:
         self._arguments: dict[int, list[str]] = {}
         self._items: list[_Item] = []
         self._last = _Response()
+        self._verbatim: list[dict[str, Any]] = []
         self.started = False
         self.complete = False
         self.ended = False
@@ -274,6 +178,7 @@ class ResponsesAnswer:
             raise failed
         if event.type in _LAST and event.response is not None:
             told = event.response.status or ""
+            self._keep(event.response, payload, "response")
             return self._finish(event.response, told if told in _LAST.values() else _LAST[event.type])
         if event.item is not None:
             return self._take_item(event, event.item)
@@ -301,7 +206,22 @@ class ResponsesAnswer:
             raise error_event(body, self._secrets)
         if response.output is None:
             raise MalformedResponse("the answer has no output")
+        self._keep(response, body)
         return self._finish(response, response.status or "completed")
+
+    def _keep(self, response: _Response, payload: bytes, *path: str) -> None:
+        """Keep the output as it stands, where it has what only its server knows, or an order that means something."""
+        items = response.output or []
+        phases = sum(item.phase is not None for item in items)
+        if (
+            phases > 1
+            or any(item.type not in _READ | CALL_TYPES for item in items)
+            or any(map(payload.__contains__, _GOES_BACK))
+        ):
+            raw = parsed(payload)
+            for step in path:
+                raw = raw[step]
+            self._verbatim = [item for item in objects_in(raw.get("output") or []) if item.get("type")]
 
     def _take_item(self, event: _Event, item: _Item) -> list[LLMChunk]:
         self.started = True
@@ -426,6 +346,8 @@ class ResponsesAnswer:
             if before is not None:
                 thinking += [self._thinking(reasoning, before) for reasoning in waiting]
                 waiting = []
+        if self._verbatim:
+            thinking.append(self._kept("", {"items": self._verbatim}))
         # reasoning that led to nothing can be read, but not handed back
         thinking += [Thinking(item.thought, PROVIDER) for item in waiting]
         finish: FinishReason = "length" if cut_short else "tool_calls" if calls else "stop"

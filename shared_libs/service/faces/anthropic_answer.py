@@ -35,8 +35,9 @@ def anthropic_status(problem: Problem) -> int:
 
 def anthropic_error(problem: Problem, request_id: str = "") -> dict[str, Any]:
     """A refusal, as the vendor's SDKs read it."""
+    status = anthropic_status(problem)
     error: dict[str, Any] = {
-        "type": _TYPES.get(anthropic_status(problem), "api_error"),
+        "type": _TYPES.get(status, "api_error" if status >= 500 else "invalid_request_error"),
         "message": problem.detail,
         "factory": {"code": problem.code, "param": problem.param} | problem.facts,
     }

@@ -8,7 +8,7 @@ import msgspec
 
 from shared_libs.atomic.types import ImagePart, Message, TextPart, Thinking, ToolCall, ToolSpec
 from shared_libs.service.faces.openai_chat import image
-from shared_libs.service.faces.wanted import Body, Wanted, tool_spec
+from shared_libs.service.faces.wanted import Body, Wanted, tool_spec, tools_of
 
 PROVIDER = "anthropic"
 
@@ -46,10 +46,10 @@ def read_request(data: Any, *, counting: bool = False) -> Wanted:
     model = body.text("model")
     if not counting and body.data.get("max_tokens") is None:
         raise body.wrong("max_tokens", "a number, which must be there")
-    body.number_or_none("max_tokens", 1, 2**31)
+    body.number_or_none("max_tokens", 1, 2**31, whole=True)
     body.number_or_none("temperature", 0, 1)
     body.number_or_none("top_p", 0, 1)
-    tools, ignored = _tools(body)
+    tools, ignored = tools_of(body, "custom", _tool)
     ignored += [name for name, value in body.data.items() if name not in _KNOWN and value not in (None, [], {})]
     messages = [Message("system", text)] if (text := _system(body)) else []
     for one in body.objects("messages"):
@@ -67,6 +67,11 @@ def read_request(data: Any, *, counting: bool = False) -> Wanted:
         schema=schema if isinstance(schema, dict) else None,
         ignored=ignored,
     )
+
+
+def counted(data: Any) -> Wanted:
+    """Read a request that is only counted, and needs no `max_tokens`; raises as `read_request` does."""
+    return read_request(data, counting=True)
 
 
 def wants_thinking(data: Any) -> bool:
@@ -111,15 +116,8 @@ def _system(body: Body) -> str:
     return "\n\n".join(one.text_or("text") for one in body.objects("system"))
 
 
-def _tools(body: Body) -> tuple[tuple[ToolSpec, ...], list[str]]:
-    specs, ignored = [], []
-    for one in body.objects("tools"):
-        kind = one.text_or("type", "custom")
-        if kind == "custom":
-            specs.append(tool_spec(one, "input_schema"))
-        else:
-            ignored.append(f"tools:{kind}")
-    return tuple(specs), ignored
+def _tool(tool: Body) -> ToolSpec:
+    return tool_spec(tool, "input_schema")
 
 
 def _messages(body: Body) -> list[Message]:
@@ -142,7 +140,7 @@ def _messages(body: Body) -> list[Message]:
         if block.text("type") == "tool_result":
             results.append(_result(block, parts))
         else:
-            parts.append(_part(block))
+            parts += _parts(block)
     plain = all(isinstance(part, TextPart) for part in parts)
     said = "\n\n".join(part.text for part in parts if isinstance(part, TextPart)) if plain else tuple(parts)
     return [*results, *([Message("user", said)] if said else [])]
@@ -153,27 +151,53 @@ def _result(block: Body, parts: list[TextPart | ImagePart]) -> Message:
     content = block.data.get("content")
     text = content if isinstance(content, str) else ""
     if isinstance(content, list):
-        inner = [_part(one) for one in block.objects("content")]
+        inner = [part for one in block.objects("content") for part in _parts(one)]
         text = "\n".join(part.text for part in inner if isinstance(part, TextPart))
         parts += [part for part in inner if isinstance(part, ImagePart)]
     return Message("tool", text, tool_call_id=block.text("tool_use_id"), is_error=block.flag("is_error"))
 
 
-def _part(block: Body) -> TextPart | ImagePart:
+def _parts(block: Body) -> list[TextPart | ImagePart]:
+    """What a block shows: documents and what a search found are texts under their titles."""
     kind = block.text("type")
     if kind == "text":
-        return TextPart(block.text_or("text"))
-    source = Body(block.data.get("source"), block.at("source")) if kind in ("image", "document") else None
-    if kind == "image" and source is not None:
+        return [TextPart(block.text_or("text"))]
+    if kind == "image":
+        source = Body(block.data.get("source"), block.at("source"))
         if source.text("type") == "url":
-            return image(source.text("url"), source.at("url"))
+            return [image(source.text("url"), source.at("url"))]
         media_type = source.text("media_type")
-        return image(f"data:{media_type};base64,{source.text('data')}", source.at("media_type"))
-    if source is not None and source.text("type") == "text":
-        return TextPart(source.text("data"))
+        return [image(f"data:{media_type};base64,{source.text('data')}", source.at("media_type"))]
+    if kind == "document":
+        return [*_title(block, "title", "context"), *_document(Body(block.data.get("source"), block.at("source")))]
+    if kind == "search_result":
+        return [*_title(block, "title", "source"), *_inside(block)]
+    if kind == "tool_reference":  # what a search for tools found
+        return [TextPart(block.text("tool_name"))]
     if kind in _HANDED_BACK:
-        return TextPart("")
-    raise block.wrong("type", f"'text', 'image' or 'tool_result'; {kind!r:.40} is not supported")
+        return []
+    raise block.wrong("type", f"'text', 'image', 'document' or 'tool_result'; {kind!r:.40} is not supported")
+
+
+def _document(source: Body) -> list[TextPart | ImagePart]:
+    kind = source.text("type")
+    if kind == "text":
+        return [TextPart(source.text_or("data"))]
+    if kind == "content":
+        return _inside(source)
+    raise source.wrong("type", f"'text' or 'content'; documents of {kind!r:.40} are not read")
+
+
+def _inside(block: Body) -> list[TextPart | ImagePart]:
+    content = block.data.get("content")
+    if isinstance(content, str):
+        return [TextPart(content)]
+    return [part for one in block.objects("content") for part in _parts(one)]
+
+
+def _title(block: Body, *names: str) -> list[TextPart | ImagePart]:
+    told = [text for name in names if (text := block.text_or(name))]
+    return [TextPart("\n".join(told))] if told else []
 
 
 def _assistant(blocks: list[Body]) -> Message:

@@ -18,7 +18,7 @@ async def chat(call: Call) -> None:
     """Answer a request for a chat completion."""
     raw = await call.body()
     data = await call.decoded(raw)
-    wanted = read_chat(data)
+    wanted = await call.apart(raw, read_chat, data)
     entry = errand_of(call, call.service.catalogue.find(call.caller, wanted.model), wanted)
     if session := call.headers.get("x-session-id"):
         wanted.session_id = session

@@ -11,7 +11,7 @@ from shared_libs.service.catalogue import Entry
 from shared_libs.service.edge import fresh_id
 from shared_libs.service.endpoint import Call
 from shared_libs.service.faces.anthropic_answer import MessageAnswer
-from shared_libs.service.faces.anthropic_messages import read_request, wants_thinking
+from shared_libs.service.faces.anthropic_messages import counted, read_request, wants_thinking
 from shared_libs.service.faces.converse import converse
 from shared_libs.service.faces.openai_chat import for_agent
 from shared_libs.service.faces.wanted import Wanted
@@ -23,7 +23,7 @@ async def messages(call: Call) -> None:
     call.exchange.tell("request-id", call.exchange.request_id)
     raw = await call.body()
     data = await call.decoded(raw)
-    wanted = read_request(data)
+    wanted = await call.apart(raw, read_request, data)
     entry = call.service.catalogue.find(call.caller, wanted.model)
     wanted.session_id = call.headers.get("x-session-id") or None
     wanted.schema = schema_of(wanted.fields)
@@ -40,7 +40,8 @@ async def count_tokens(call: Call) -> None:
     An estimate by its length: no model of a chain has the same tokens as another, and none is asked.
     """
     call.exchange.tell("request-id", call.exchange.request_id)
-    wanted = read_request(await call.json(), counting=True)
+    raw = await call.body()
+    wanted = await call.apart(raw, counted, await call.decoded(raw))
     call.service.catalogue.find(call.caller, wanted.model)
     await call.reply({"input_tokens": tokens_of(wanted)})
 

@@ -46,7 +46,7 @@ def openai_error(problem: Problem, request_id: str = "") -> dict[str, Any]:
     status = openai_status(problem)
     told: dict[str, Any] = {
         "message": problem.detail,
-        "type": _TYPES.get(status, "server_error"),
+        "type": _TYPES.get(status, "server_error" if status >= 500 else "invalid_request_error"),
         "param": problem.param,
         "code": _CODES.get(problem.code, problem.code),
     }

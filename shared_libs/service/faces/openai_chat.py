@@ -6,7 +6,7 @@ from typing import Any
 
 from shared_libs.atomic.llms.chat_fields import schema_of
 from shared_libs.atomic.types import ImagePart, Message, TextPart, ToolCall, ToolSpec
-from shared_libs.service.faces.wanted import CHAT_FIELDS_OF_AGENTS, Body, Wanted, tool_spec
+from shared_libs.service.faces.wanted import CHAT_FIELDS_OF_AGENTS, Body, Turns, Wanted, chosen, tool_spec, tools_of
 from shared_libs.service.problems import Problem
 
 _OURS = frozenset({"model", "messages", "tools", "stream", "stream_options", "n"})
@@ -49,9 +49,11 @@ def read_chat(data: Any) -> Wanted:
     for name, (least, most) in _BOUNDS.items():
         body.number_or_none(name, least, most)
     for name in ("max_tokens", "max_completion_tokens"):
-        body.number_or_none(name, 1, 2**31)
+        body.number_or_none(name, 1, 2**31, whole=True)
     fields = {name: value for name, value in body.data.items() if name not in _OURS and value is not None}
-    tools, ignored = _tools(body)
+    tools, ignored = tools_of(body, "function", _function)
+    tools, fields, unchosen = chosen(tools, fields, body.data.get("tool_choice"))
+    ignored += unchosen
     return Wanted(
         model=model,
         messages=read_messages(body),
@@ -89,10 +91,12 @@ def read_messages(body: Body) -> list[Message]:
         Problem: it is empty, or a message is not valid.
 
     """
-    messages = [_message(one) for one in body.objects("messages")]
-    if not messages:
+    messages = Turns()
+    for one in body.objects("messages"):
+        _add_message(one, messages)
+    if messages.last_role is None:
         raise body.wrong("messages", "a list of at least one message")
-    return messages
+    return messages.all()
 
 
 def _refuse_unsupported(body: Body) -> None:
@@ -112,7 +116,7 @@ def _unsupported(name: str, why: str) -> Problem:
     return Problem("unsupported_parameter", f"{name} is not supported: {why}", param=name)
 
 
-def _message(body: Body) -> Message:
+def _add_message(body: Body, messages: Turns) -> None:
     role = _ROLES.get(body.text("role"))
     if role is None:
         raise body.wrong("role", f"one of {', '.join(_ROLES)}")
@@ -121,12 +125,15 @@ def _message(body: Body) -> Message:
         calls = tuple([_call(one) for one in body.objects("tool_calls")])
         if not calls and body.data.get("content") is None and body.data.get("refusal") is None:
             raise body.wrong("content", "a text or a list of parts, where there are no tool_calls")
-        return Message("assistant", content or body.text_or("refusal"), tool_calls=calls)
+        messages.add(Message("assistant", content or body.text_or("refusal"), tool_calls=calls))
+        return
     if body.data.get("content") is None:
         raise body.wrong("content", "a text or a list of parts")
     if role == "tool":
-        return Message("tool", content, tool_call_id=body.text("tool_call_id"))
-    return Message("system" if role == "system" else "user", content, name=body.text_or("name") or None)
+        parts = (TextPart(content),) if isinstance(content, str) else content
+        messages.add_result(Message("tool", tool_call_id=body.text("tool_call_id")), parts)
+        return
+    messages.add(Message("system" if role == "system" else "user", content, name=body.text_or("name") or None))
 
 
 def _content(body: Body, role: str) -> str | tuple[TextPart | ImagePart, ...]:
@@ -134,7 +141,7 @@ def _content(body: Body, role: str) -> str | tuple[TextPart | ImagePart, ...]:
     if content is None or isinstance(content, str):
         return content or ""
     parts = [_part(one) for one in body.objects("content")]
-    if role == "user" and any(isinstance(part, ImagePart) for part in parts):
+    if role in ("user", "tool") and any(isinstance(part, ImagePart) for part in parts):
         return tuple(parts)
     return "".join(part.text for part in parts if isinstance(part, TextPart))
 
@@ -144,7 +151,9 @@ def _part(body: Body) -> TextPart | ImagePart:
     if kind in ("text", "refusal"):
         return TextPart(body.text_or(kind))
     if kind == "image_url":
-        return image(Body(body.data.get("image_url"), body.at("image_url")).text("url"), body.at("image_url.url"))
+        if isinstance(told := body.data.get("image_url"), str):  # as Mistral has it
+            return image(told, body.at("image_url"))
+        return image(Body(told, body.at("image_url")).text("url"), body.at("image_url.url"))
     raise body.wrong("type", f"'text' or 'image_url'; {kind!r:.40} is not supported")
 
 
@@ -168,20 +177,8 @@ def _call(body: Body) -> ToolCall:
     return ToolCall.from_json(body.text("id"), function.text("name"), function.text_or("arguments"))
 
 
-def _tools(body: Body) -> tuple[tuple[ToolSpec, ...], list[str]]:
-    """The function tools; those of kinds that run elsewhere are left out, and named."""
-    specs, ignored = [], []
-    for one in body.objects("tools"):
-        kind = one.text_or("type", "function")
-        if kind == "function":
-            specs.append(tool_spec(Body(one.data.get("function"), one.at("function")), "parameters"))
-        else:
-            ignored.append(f"tools:{kind}")
-    names = [spec.name for spec in specs]
-    for name in names:
-        if names.count(name) > 1:
-            raise Problem("invalid_request", f"two tools are called {name!r:.80}", param="tools")
-    return tuple(specs), ignored
+def _function(tool: Body) -> ToolSpec:
+    return tool_spec(Body(tool.data.get("function"), tool.at("function")), "parameters")
 
 
 def _session(body: Body) -> str | None:

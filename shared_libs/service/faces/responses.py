@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import uuid
 from contextlib import aclosing, nullcontext
+from functools import partial
 from typing import Any, Literal
 
 from shared_libs.atomic.types import Message
@@ -12,7 +13,7 @@ from shared_libs.service.endpoint import Call
 from shared_libs.service.faces.converse import held, tell_ignored
 from shared_libs.service.faces.messages import tokens_of
 from shared_libs.service.faces.openai_chat import for_agent
-from shared_libs.service.faces.responses_events import Event, ResponseEvents
+from shared_libs.service.faces.responses_events import Event, ResponseEvents, response_of_item
 from shared_libs.service.faces.responses_kept import KeptResponse
 from shared_libs.service.faces.responses_request import ResponseWanted, read_response
 from shared_libs.service.faces.wanted import Outcome
@@ -39,7 +40,8 @@ async def create(call: Call) -> None:
     kept = repeats.find(repeated)
     joins = kept is not None
     if kept is None:
-        kept = await _asked(call, read_response(await call.decoded(raw)), repeated)
+        called = f"resp_{uuid.uuid4().hex}"
+        kept = await _asked(call, called, await _read(call, raw, called), repeated)
     default: Literal["cancel", "continue"] = "cancel" if kept.run_id is None else "continue"
     stays = kept.made.response["background"] or call.stays_when_gone(default)
     kept.waiting += 1
@@ -61,7 +63,7 @@ async def create(call: Call) -> None:
             await kept.cancel()
 
 
-async def _asked(call: Call, asked: ResponseWanted, repeated: Asked) -> KeptResponse:
+async def _asked(call: Call, id: str, asked: ResponseWanted, repeated: Asked) -> KeptResponse:
     """Begin what is asked for, unless a request like it began it in the meantime."""
     wanted = asked.wanted
     entry = call.service.catalogue.find(call.caller, wanted.model)
@@ -80,7 +82,7 @@ async def _asked(call: Call, asked: ResponseWanted, repeated: Asked) -> KeptResp
         return begun
     work = begin_work(call, entry, wanted, going_on, repeated.run_id if repeated.has_key else "")
     tell_ignored(call, work.ignored)
-    made = ResponseEvents(f"resp_{uuid.uuid4().hex}", wanted.model, asked.echo)
+    made = ResponseEvents(id, wanted.model, asked.echo)
     kept = KeptResponse(made, asked.items, conversation)
     kept.streamed = wanted.stream
     kept.run_id = work.live.id if isinstance(work, RunWork) and work.durable else None
@@ -97,6 +99,42 @@ async def _asked(call: Call, asked: ResponseWanted, repeated: Asked) -> KeptResp
     return kept
 
 
+async def _read(call: Call, raw: bytes, id: str) -> ResponseWanted:
+    """Read the request for a response that is going to be called so."""
+    data = await _with_items(call, await call.decoded(raw))
+    return await call.apart(raw, partial(read_response, id=id), data)
+
+
+async def _with_items(call: Call, data: dict[str, Any]) -> dict[str, Any]:
+    """
+    Put items in the place of those that an input only names, as clients do with what a response said before.
+
+    A reasoning that is not kept here may be left out; a word or a call may not.
+    """
+    given = data.get("input")
+    if not isinstance(given, list) or not any(map(_names_an_item, given)):
+        return data
+    known: dict[str, dict[str, Any]] = {}
+    items = []
+    for index, one in enumerate(given):
+        name = one["id"] if _names_an_item(one) else None
+        if name is not None and name not in known and (response := response_of_item(name)) is not None:
+            found = await call.service.responses.find(call.caller.team, response)
+            known |= {} if found is None else {item["id"]: item for item in found.every_item()}
+        if name is None or name in known:
+            items.append(one if name is None else known[name])
+        elif not name.startswith("rs_"):
+            told = f"there is no item {name[:80]!r}, or it is kept no longer; send the item itself"
+            raise Problem("not_found", told, param=f"input[{index}]")
+    return data | {"input": items}
+
+
+def _names_an_item(one: Any) -> bool:
+    if not isinstance(one, dict) or not isinstance(one.get("id"), str):
+        return False
+    return one.get("type") == "item_reference" or (one.keys() <= {"id", "type"} and one.get("type") is None)
+
+
 async def _conversation(call: Call, id: str) -> list[Message]:
     """The conversation that a response ends."""
     before = await _find(call, id, param="previous_response_id")
@@ -108,7 +146,7 @@ async def _conversation(call: Call, id: str) -> list[Message]:
 
 async def count_tokens(call: Call) -> None:
     """Tell about how many tokens a request has: an estimate by its length, as no model is asked."""
-    wanted = read_response(await call.json()).wanted
+    wanted = (await _read(call, await call.body(), "resp_0")).wanted
     call.service.catalogue.find(call.caller, wanted.model)
     await call.reply({"object": "response.input_tokens", "input_tokens": tokens_of(wanted)})
 

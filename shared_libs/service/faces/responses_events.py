@@ -15,8 +15,8 @@ Events are numbered from 0 without a gap. Whoever comes back finds all of them, 
 
 from __future__ import annotations
 
+import re
 import time
-import uuid
 from typing import Any
 
 import msgspec
@@ -39,6 +39,8 @@ _CODES = {
 """What OpenAI calls a failure; anything else is a `server_error`, and the message says which."""
 
 _UNDER_WAY = ("queued", "in_progress")
+
+_ITEM_ID = re.compile(r"[a-z]+_([0-9a-f]{32})[io][0-9a-f]{1,6}")
 
 Event = dict[str, Any]
 Item = dict[str, Any]
@@ -140,6 +142,9 @@ class ResponseEvents:
     def _emit(self, kind: str, **fields: Any) -> None:
         self.events.append({"type": kind, "sequence_number": len(self.events), **fields})
 
+    def _new_id(self, kind: str) -> str:
+        return item_id(kind, self.id, f"o{len(self._output):x}")
+
     def _open(self, item: dict[str, Any]) -> None:
         self._close()
         self._item = item
@@ -153,7 +158,13 @@ class ResponseEvents:
     def _say(self, text: str) -> None:
         item = self._item
         if item is None or item["type"] != "message":
-            item = {"id": _id("msg"), "type": "message", "status": "in_progress", "role": "assistant", "content": []}
+            item = {
+                "id": self._new_id("msg"),
+                "type": "message",
+                "status": "in_progress",
+                "role": "assistant",
+                "content": [],
+            }
             self._open(item)
             item["content"].append({"type": "output_text", "text": "", "annotations": [], "logprobs": []})
             self._part(item, "response.content_part.added", content_index=0, part=_copy(item["content"][0]))
@@ -163,7 +174,7 @@ class ResponseEvents:
     def _think(self, text: str) -> None:
         item = self._item
         if item is None or item["type"] != "reasoning":
-            item = {"id": _id("rs"), "type": "reasoning", "status": "in_progress", "summary": []}
+            item = {"id": self._new_id("rs"), "type": "reasoning", "status": "in_progress", "summary": []}
             self._open(item)
             item["summary"].append({"type": "summary_text", "text": ""})
             part = _copy(item["summary"][0])
@@ -173,7 +184,7 @@ class ResponseEvents:
 
     def _call(self, call: ToolCall) -> None:
         item = {
-            "id": _id("fc"),
+            "id": self._new_id("fc"),
             "type": "function_call",
             "status": "in_progress",
             "call_id": call.id,
@@ -187,7 +198,7 @@ class ResponseEvents:
 
     def _open_tool(self, began: Began) -> None:
         item = {
-            "id": _id("mcp"),
+            "id": self._new_id("mcp"),
             "type": "mcp_call",
             "status": "in_progress",
             "server_label": LABEL,
@@ -298,6 +309,17 @@ class ResponseEvents:
         self._emit(f"response.{kind}", response=self.response)
 
 
+def item_id(kind: str, response_id: str, place: str) -> str:
+    """Name an item, so that its name tells the response in which it stands (`response_of_item`)."""
+    return f"{kind}_{response_id.removeprefix('resp_')}{place}"
+
+
+def response_of_item(id: str) -> str | None:
+    """The response in which an item of that name stands; None: it is no name of ours."""
+    found = _ITEM_ID.fullmatch(id)
+    return f"resp_{found[1]}" if found else None
+
+
 def usage_of(usage: Usage) -> dict[str, Any]:
     """Tokens, as the Responses API names them."""
     return {
@@ -310,10 +332,6 @@ def usage_of(usage: Usage) -> dict[str, Any]:
         "output_tokens_details": {"reasoning_tokens": 0},
         "total_tokens": usage.total_tokens,
     }
-
-
-def _id(kind: str) -> str:
-    return f"{kind}_{uuid.uuid4().hex}"
 
 
 def _copy(item: dict[str, Any]) -> dict[str, Any]:

@@ -63,6 +63,10 @@ class KeptResponse:
         kept.elsewhere = not made.ended
         return kept
 
+    def every_item(self) -> list[Item]:
+        """Its input and its output."""
+        return [*self.items, *self.made.response["output"]]
+
     def wake(self) -> None:
         """Tell the followers that there is more."""
         if not self._changed.done():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import uuid
 from typing import Any
 
 import msgspec
@@ -10,7 +9,8 @@ import msgspec
 from shared_libs.atomic.llms.chat_fields import schema_of
 from shared_libs.atomic.types import ImagePart, Message, TextPart, ToolCall, ToolSpec
 from shared_libs.service.faces.openai_chat import image
-from shared_libs.service.faces.wanted import Body, Wanted, tool_spec
+from shared_libs.service.faces.responses_events import item_id
+from shared_libs.service.faces.wanted import Body, Turns, Wanted, chosen, tool_spec, tools_of
 from shared_libs.service.problems import Problem
 
 _SAME = ("temperature", "top_p", "parallel_tool_calls", "user", "service_tier", "prompt_cache_key", "safety_identifier")
@@ -54,9 +54,13 @@ class ResponseWanted(msgspec.Struct, kw_only=True):
     echo: dict[str, Any]
 
 
-def read_response(data: Any) -> ResponseWanted:
+def read_response(data: Any, id: str) -> ResponseWanted:
     """
     Read a request.
+
+    Args:
+        data: the body.
+        id: what the response is going to be called.
 
     Raises:
         Problem: it is not valid, or wants what nobody here can do; names the field.
@@ -68,18 +72,20 @@ def read_response(data: Any) -> ResponseWanted:
             raise Problem("unsupported_parameter", f"{name} is not supported: {why}", param=name)
     body.number_or_none("temperature", 0, 2)
     body.number_or_none("top_p", 0, 1)
-    body.number_or_none("max_output_tokens", 1, 2**31)
-    tools, ignored = _tools(body)
+    body.number_or_none("max_output_tokens", 1, 2**31, whole=True)
+    tools, ignored = tools_of(body, "function", _function, named=True)
     store, background = body.data.get("store") is not False, body.flag("background")
     if background and not store:
         raise body.wrong("background", "for responses that are stored")
-    items = _items(body)
+    items = _items(body, id)
     messages, left_out = read_items([Body(item, f"input[{index}]") for index, item in enumerate(items)])
     if instructions := body.text_or("instructions"):
         messages.insert(0, Message("system", instructions))
     ignored += left_out
     ignored += [name for name, value in body.data.items() if name not in _KNOWN and value not in (None, [], {})]
     fields = _fields(body)
+    tools, fields, unchosen = chosen(tools, fields, body.data.get("tool_choice"))
+    ignored += unchosen
     session = body.object_or("metadata").get("session_id")
     wanted = Wanted(
         model=body.text("model"),
@@ -106,29 +112,29 @@ def read_items(items: list[Body]) -> tuple[list[Message], list[str]]:
         Problem: an item is not valid.
 
     """
-    messages: list[Message] = []
+    messages = Turns()
     ignored: list[str] = []
     for item in items:
         kind = item.text_or("type", "message")
         if kind == "message":
-            messages.append(_message(item))
+            messages.add(_message(item))
         elif kind == "function_call":
             call = ToolCall.from_json(item.text("call_id"), item.text("name"), item.text_or("arguments"))
-            if messages and messages[-1].role == "assistant":
-                last = messages[-1]
-                messages[-1] = msgspec.structs.replace(last, tool_calls=(*last.tool_calls, call))
+            if messages.last_role == "assistant":
+                last = messages.take_back()
+                messages.add(msgspec.structs.replace(last, tool_calls=(*last.tool_calls, call)))
             else:
-                messages.append(Message("assistant", tool_calls=(call,)))
+                messages.add(Message("assistant", tool_calls=(call,)))
         elif kind == "function_call_output":
             output = item.data.get("output")
-            text = output if isinstance(output, str) else _plain(item.objects("output"))
-            messages.append(Message("tool", text, tool_call_id=item.text("call_id")))
+            parts = [TextPart(output)] if isinstance(output, str) else list(map(_part, item.objects("output")))
+            messages.add_result(Message("tool", tool_call_id=item.text("call_id")), parts)
         elif kind not in ("reasoning", "mcp_call", "mcp_list_tools"):  # those of the answers here
             ignored.append(f"input:{kind}")
-    return messages, ignored
+    return messages.all(), ignored
 
 
-def _items(body: Body) -> list[dict[str, Any]]:
+def _items(body: Body, response_id: str) -> list[dict[str, Any]]:
     given = body.data.get("input")
     if isinstance(given, str) and given:
         given = [{"role": "user", "content": given}]
@@ -142,7 +148,8 @@ def _items(body: Body) -> list[dict[str, Any]]:
         if item["type"] == "message" and isinstance(item.get("content"), str):
             part = "output_text" if item.get("role") == "assistant" else "input_text"
             item["content"] = [{"type": part, "text": item["content"]}]
-        items.append({"id": f"{'msg' if item['type'] == 'message' else 'item'}_{uuid.uuid4().hex}", **item})
+        kind = "msg" if item["type"] == "message" else "item"
+        items.append({"id": item_id(kind, response_id, f"i{index:x}"), **item})
     return items
 
 
@@ -150,37 +157,26 @@ def _message(item: Body) -> Message:
     role = _ROLES.get(item.text("role"))
     if role is None:
         raise item.wrong("role", f"one of {', '.join(_ROLES)}")
-    parts: list[TextPart | ImagePart] = []
-    for part in item.objects("content"):
-        kind = part.text("type")
-        if kind in _TEXTS:
-            parts.append(TextPart(part.text_or("text")))
-        elif kind == "refusal":
-            parts.append(TextPart(part.text_or("refusal")))
-        elif kind == "input_image":
-            parts.append(image(part.text("image_url"), part.at("image_url")))
-        else:
-            raise part.wrong("type", f"'input_text' or 'input_image'; {kind!r:.40} is not supported")
+    parts = list(map(_part, item.objects("content")))
     if role == "user" and any(isinstance(part, ImagePart) for part in parts):
         return Message("user", tuple(parts))
     text = "".join(part.text for part in parts if isinstance(part, TextPart))
     return Message("system" if role == "system" else "user" if role == "user" else "assistant", text)
 
 
-def _plain(parts: list[Body]) -> str:
-    return "".join(part.text_or("text") for part in parts)
+def _part(part: Body) -> TextPart | ImagePart:
+    kind = part.text("type")
+    if kind in _TEXTS:
+        return TextPart(part.text_or("text"))
+    if kind == "refusal":
+        return TextPart(part.text_or("refusal"))
+    if kind == "input_image":
+        return image(part.text("image_url"), part.at("image_url"))
+    raise part.wrong("type", f"'input_text' or 'input_image'; {kind!r:.40} is not supported")
 
 
-def _tools(body: Body) -> tuple[tuple[ToolSpec, ...], list[str]]:
-    """The function tools; those that the vendor runs, and kinds that nobody here knows, are left out and named."""
-    specs, ignored = [], []
-    for one in body.objects("tools"):
-        kind = one.text("type")
-        if kind == "function":
-            specs.append(tool_spec(one, "parameters"))
-        else:
-            ignored.append(f"tools:{kind}")
-    return tuple(specs), ignored
+def _function(tool: Body) -> ToolSpec:
+    return tool_spec(tool, "parameters")
 
 
 def _fields(body: Body) -> dict[str, Any]:
@@ -189,11 +185,6 @@ def _fields(body: Body) -> dict[str, Any]:
     fields = {name: data[name] for name in _SAME if data.get(name) is not None}
     if data.get("max_output_tokens") is not None:
         fields["max_completion_tokens"] = data["max_output_tokens"]
-    choice = data.get("tool_choice")
-    if isinstance(choice, dict) and choice.get("type") == "function":
-        fields["tool_choice"] = {"type": "function", "function": {"name": str(choice.get("name", ""))}}
-    elif choice in ("auto", "none", "required"):
-        fields["tool_choice"] = choice
     effort = body.object_or("reasoning").get("effort")
     if isinstance(effort, str) and effort != "none":
         fields["reasoning_effort"] = effort

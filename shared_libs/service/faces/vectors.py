@@ -34,7 +34,7 @@ async def embeddings(call: Call) -> None:
     form = body.text_or("encoding_format", "float")
     if form not in ("float", "base64"):
         raise body.wrong("encoding_format", "'float' or 'base64'")
-    body.number_or_none("dimensions", 1, 65536)
+    body.number_or_none("dimensions", 1, 65536, whole=True)
     texts = _inputs(body, entry.llm)
     if not entry.llm.embeds:
         raise Problem("unsupported_parameter", f"{entry.name} has no embeddings", param="model")
@@ -68,7 +68,7 @@ async def rerank(call: Call) -> None:
         raise Problem("invalid_request", "send `documents` or `texts`, not both", param="texts")
     query, texts = body.text("query"), _documents(body, field)
     for name in ("top_n", "top_k"):
-        body.number_or_none(name, 1, 2**31)
+        body.number_or_none(name, 1, 2**31, whole=True)
     if not entry.llm.reranks:
         raise Problem("unsupported_parameter", f"{entry.name} is no reranker", param="model")
     tokens = _tokens([query, *texts])

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
 import msgspec
 
 from shared_libs.atomic.json_schema import portable
-from shared_libs.atomic.types import Message, Thinking, ToolCall, ToolSpec, Usage
+from shared_libs.atomic.types import ImagePart, Message, Role, TextPart, Thinking, ToolCall, ToolSpec, Usage
 from shared_libs.service.problems import Problem
 
 Finish = Literal["stop", "length", "tool_calls", "content_filter"]
@@ -113,6 +113,13 @@ def pieces_of(outcome: Outcome) -> list[Piece]:
     return [*thoughts, Said(outcome.text), *map(Called, outcome.calls), outcome]
 
 
+MOST_ITEMS = 10_000
+"""Messages of a request, or parts of a message."""
+
+MOST_TOOLS = 2_000
+"""Tools of a request; the vendors' own servers take some hundred."""
+
+
 class Body:
     """A JSON object of a request, read field by field; what is wrong is refused with the path of the field."""
 
@@ -155,13 +162,15 @@ class Body:
             raise self.wrong(name, "true or false")
         return bool(value)
 
-    def objects(self, name: str) -> list[Body]:
-        """A list of objects; null and nothing are an empty one."""
+    def objects(self, name: str, most: int = MOST_ITEMS) -> list[Body]:
+        """A list of at most so many objects; null and nothing are an empty one."""
         value = self.data.get(name)
         if value is None:
             return []
         if not isinstance(value, list):
             raise self.wrong(name, "a list")
+        if len(value) > most:
+            raise self.wrong(name, f"a list of at most {most:,}, not {len(value):,}")
         return [Body(item, f"{self.at(name)}[{index}]") for index, item in enumerate(value)]
 
     def object_or(self, name: str) -> Mapping[str, Any]:
@@ -173,13 +182,15 @@ class Body:
             raise self.wrong(name, "an object")
         return value
 
-    def number_or_none(self, name: str, least: float, most: float) -> None:
-        """Refuse a field that is no number within bounds; null and nothing are none."""
+    def number_or_none(self, name: str, least: float, most: float, *, whole: bool = False) -> None:
+        """Refuse a field that is no number, or no whole one, within bounds; null and nothing are none."""
         value = self.data.get(name)
         if value is None:
             return
         if isinstance(value, bool) or not isinstance(value, int | float) or not least <= value <= most:
             raise self.wrong(name, f"a number from {least:g} to {most:g}")
+        if whole and value != int(value):
+            raise self.wrong(name, "a whole number")
 
 
 NO_PARAMETERS: dict[str, Any] = {"type": "object", "properties": {}}
@@ -191,3 +202,126 @@ def tool_spec(body: Body, schema_field: str) -> ToolSpec:
     if parameters is not None and not isinstance(parameters, dict):
         raise body.wrong(schema_field, "a JSON Schema")
     return ToolSpec(body.text("name"), body.text_or("description"), portable(parameters or NO_PARAMETERS))
+
+
+def tools_of(
+    body: Body, mine: str, spec_of: Callable[[Body], ToolSpec], *, named: bool = False
+) -> tuple[tuple[ToolSpec, ...], list[str]]:
+    """
+    Read the tools that a client can run itself; those of kinds that run elsewhere are left out, and named.
+
+    Args:
+        body: the request.
+        mine: the `type` of the client's own.
+        spec_of: reads one of them.
+        named: whether each says its type; else one without is the client's own.
+
+    Raises:
+        Problem: one is not valid, or two have the same name.
+
+    """
+    specs: dict[str, ToolSpec] = {}
+    ignored = []
+    for one in body.objects("tools", MOST_TOOLS):
+        kind = one.text("type") if named else one.text_or("type", mine)
+        if kind != mine:
+            ignored.append(f"tools:{kind}")
+            continue
+        spec = spec_of(one)
+        if spec.name in specs:
+            raise Problem("invalid_request", f"two tools are called {spec.name!r:.80}", param="tools")
+        specs[spec.name] = spec
+    return tuple(specs.values()), ignored
+
+
+_CHOICES = {"auto": "auto", "none": "none", "required": "required", "any": "required"}
+
+
+def chosen(
+    tools: tuple[ToolSpec, ...], fields: Mapping[str, Any], choice: Any
+) -> tuple[tuple[ToolSpec, ...], dict[str, Any], list[str]]:
+    """
+    Read which of its tools a client lets the model call: a word, one of them, or some of them.
+
+    A choice of some is those tools alone: no provider but one has a word for it.
+
+    Args:
+        tools: what the client can do itself.
+        fields: the request's, as chat completions name them.
+        choice: its `tool_choice`, as chat completions or Responses have it.
+
+    Returns:
+        The tools that are left, the fields with the choice, and what of it means nothing here.
+
+    Raises:
+        Problem: it is none.
+
+    """
+    made = {name: value for name, value in fields.items() if name != "tool_choice"}
+    ignored: list[str] = []
+    kind = choice.get("type") if isinstance(choice, dict) else None
+    if isinstance(choice, dict) and kind == "allowed_tools":
+        told = choice.get("allowed_tools", choice)
+        body = Body(told, "tool_choice")
+        names = {_named(one.data) for one in body.objects("tools", MOST_TOOLS)}
+        tools = tuple([spec for spec in tools if spec.name in names])
+        choice = body.text_or("mode", "auto")
+    if isinstance(choice, dict) and kind == "function":
+        made["tool_choice"] = {"type": "function", "function": {"name": _named(choice)}}
+    elif isinstance(choice, dict) and isinstance(kind, str):
+        ignored.append(f"tool_choice:{kind}")
+    elif choice is not None and not (isinstance(choice, str) and choice in _CHOICES):
+        told = "auto, none, required, or an object with a type"
+        raise Problem("invalid_request", f"tool_choice is {told}", param="tool_choice")
+    elif choice is not None:
+        made["tool_choice"] = _CHOICES[choice]
+    return tools, made, ignored
+
+
+def _named(tool: Mapping[str, Any]) -> str:
+    function = tool.get("function")
+    return str((function if isinstance(function, dict) else tool).get("name", ""))
+
+
+class Turns:
+    """
+    A conversation as it is read, message by message.
+
+    Only texts are a tool's results everywhere; the images of some stand behind them, as what the user shows.
+    """
+
+    __slots__ = ("_images", "_messages")
+
+    def __init__(self) -> None:
+        self._messages: list[Message] = []
+        self._images: list[TextPart | ImagePart] = []
+
+    @property
+    def last_role(self) -> Role | None:
+        """Who said the last; None: nobody said anything."""
+        return self._messages[-1].role if self._messages else None
+
+    def add(self, message: Message) -> None:
+        """Add what anybody but a tool says."""
+        self._show()
+        self._messages.append(message)
+
+    def add_result(self, result: Message, parts: Sequence[TextPart | ImagePart]) -> None:
+        """Add the result of a tool that has these parts."""
+        text = "".join([part.text for part in parts if isinstance(part, TextPart)])
+        self._messages.append(msgspec.structs.replace(result, content=text))
+        self._images += [part for part in parts if isinstance(part, ImagePart)]
+
+    def take_back(self) -> Message:
+        """Take the last message away, which is no result."""
+        return self._messages.pop()
+
+    def all(self) -> list[Message]:
+        """The conversation."""
+        self._show()
+        return self._messages
+
+    def _show(self) -> None:
+        if self._images:
+            self._messages.append(Message("user", tuple(self._images)))
+            self._images = []

@@ -12,6 +12,7 @@ import pytest
 from starlette.routing import Route
 
 from shared_libs.atomic.errors import ConfigError, MisuseError
+from shared_libs.service.edge import MAX_HEAD
 from shared_libs.service.endpoint import Endpoint
 from shared_libs.service.keys import RequireKey
 from shared_libs.service.openapi import OPEN_PATHS
@@ -334,6 +335,105 @@ def test_headers_and_bodies_that_do_not_come_end_the_connection(folder):
     ended, answer = run(main())
     assert ended == 3
     assert answer.startswith(b"HTTP/1.1 408")
+
+
+async def said_back(served, *pieces):
+    """Say pieces of bytes to the server, one behind the other, and return what it says until it closes."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", served.port)
+    try:
+        for piece in pieces:
+            writer.write(piece)
+            await writer.drain()
+        async with asyncio.timeout(10):
+            return await reader.read()
+    finally:
+        writer.close()
+
+
+def request_head(path, *more, length=0, method="POST"):
+    told = [f"{method} {path} HTTP/1.1", "host: localhost", "content-type: application/json"]
+    return "\r\n".join([*told, f"content-length: {length}", *more, "", ""]).encode()
+
+
+@pytest.mark.promise("serve-bounded")
+@pytest.mark.parametrize(
+    ("path", "says"),
+    [
+        ("/v1/agents/hello/runs", b'"code":"%s"'),
+        ("/v1/chat/completions", b'"type":"invalid_request_error"'),
+        ("/v1/messages", b'"type":"error"'),
+        ("/v1/runs", b'"code":"%s"'),
+    ],
+)
+def test_what_headers_say_already_is_refused_in_the_clients_dialect_before_a_body_comes(folder, path, says):
+    """A body of gigabytes, one that is packed, headers without a bound: no byte of a body is waited for."""
+    refused = (
+        (413, "body_too_large", request_head(path, "expect: 100-continue", length=9_999_999_999)),
+        (415, "unsupported_media_type", request_head(path, "content-encoding: gzip", length=20)),
+        (431, "headers_too_large", request_head(path, "x-large: " + "a" * 70_000)),
+        (431, "headers_too_large", request_head(path, *(f"x-{number}: b" for number in range(12_000)))),
+    )
+    if path == "/v1/runs":
+        refused = tuple((status, code, head.replace(b"POST", b"GET", 1)) for status, code, head in refused)
+
+    async def main():
+        async with serving(folder, drain_s=1.0) as served:
+            for status, code, head in refused:
+                reader, writer = await asyncio.open_connection("127.0.0.1", served.port)
+                writer.write(head)
+                async with asyncio.timeout(5):
+                    answer = await reader.readuntil(b"\r\n\r\n")
+                    told = await reader.readexactly(int(re.search(rb"content-length: (\d+)", answer)[1]))
+                writer.close()
+                assert answer.startswith(b"HTTP/1.1 %d " % status), (code, answer)
+                assert says.replace(b"%s", code.encode()) in told
+
+    run(main())
+
+
+@pytest.mark.promise("serve-bounded")
+def test_headers_without_an_end_are_cut_off_at_a_size_and_the_rest_of_an_unwanted_body_is_none(folder):
+    async def main():
+        async with serving(folder) as served:
+            begun = b"GET /healthz HTTP/1.1\r\nhost: localhost\r\nx-a: "
+            endless = await said_back(served, begun + b"a" * 4 * MAX_HEAD)
+            assert endless.startswith(b"HTTP/1.1 431 ")
+            last = request_head("/healthz", "connection: close", method="GET")
+            large = 12_000_000
+            answers = await said_back(served, request_head("/v1/chat/completions", length=large), b" " * large, last)
+            assert re.findall(rb"HTTP/1.1 (\d+)", answers) == [b"413", b"200"]
+
+    run(main())
+
+
+@pytest.mark.promise("serve-answers")
+@pytest.mark.parametrize("upgrade", ["Upgrade: h2c", "upgrade:h2c", "UPGRADE: websocket", "Upgrade: TLS/1.0"])
+def test_who_offers_another_protocol_beside_its_request_is_answered(folder, upgrade):
+    """As Java's own client does with every request that is not encrypted."""
+    body = json.dumps(ASKED).encode()
+    offers = ("Connection: Upgrade, HTTP2-Settings", upgrade, "HTTP2-Settings: AAEAAEAAAAIAAAAAAAMAAAAAAAQBAAAA")
+
+    async def main():
+        async with serving(folder) as served:
+            head = request_head("/v1/agents/hello/runs", *offers, length=len(body))
+            last = request_head("/healthz", "connection: close", method="GET")
+            return await said_back(served, head, body, last)
+
+    answers = run(main())
+    assert re.findall(rb"HTTP/1.1 (\d+)", answers) == [b"200", b"200"]
+    assert b"391" in answers
+
+
+@pytest.mark.promise("serve-refuses")
+@pytest.mark.parametrize("path", ["/v1/responses/resp_1", "/v1/runs/x/events"])
+def test_a_query_of_too_many_parameters_is_refused(folder, path):
+    async def main():
+        async with serving(folder) as served:
+            query = "&".join(f"a{number}=1" for number in range(200))
+            async with served.http.get(f"{path}?{query}") as answer:
+                assert answer.status == 400
+
+    run(main())
 
 
 @pytest.mark.promise("serve-refuses")

@@ -137,6 +137,38 @@ def test_fields_reach_a_chain_and_an_agent_names_what_it_ignores(tmp_path):
     run(main())
 
 
+def tool(name):
+    return {"type": "function", "function": {"name": name}}
+
+
+@pytest.mark.promise("face-chat")
+@pytest.mark.parametrize("model", ["bot", "bot/chain"])
+def test_the_images_of_results_are_shown_and_a_choice_of_some_tools_is_those(tmp_path, model):
+    pixel = "data:image/png;base64,iVBORw0KGgo="
+    shown = [{"type": "text", "text": "here"}, {"type": "image_url", "image_url": pixel}]
+    calls = [{"id": name, "type": "function", "function": {"name": "look", "arguments": "{}"}} for name in "ab"]
+    messages = [
+        *ASK,
+        {"role": "assistant", "content": None, "tool_calls": calls},
+        {"role": "tool", "tool_call_id": "a", "content": shown},
+        {"role": "tool", "tool_call_id": "b", "content": "b"},
+    ]
+    some = {"mode": "auto", "tools": [{"type": "function", "function": {"name": "get_weather"}}]}
+    asked = {"tools": [TOOL, tool("look")], "tool_choice": {"type": "allowed_tools", "allowed_tools": some}}
+
+    async def main():
+        async with ground(tmp_path, {"m": Healthy("Seen.")}, bot={}) as at:
+            body = {"model": model, "messages": messages, **asked}
+            assert await at.status("/v1/chat/completions", body) == 200
+            sent = at.upstream.requests[-1].body
+            assert [one["role"] for one in sent["messages"]][-5:] == ["user", "assistant", "tool", "tool", "user"]
+            assert [one["content"] for one in sent["messages"]][-3:-1] == ["here", "b"]
+            assert sent["messages"][-1]["content"] == [{"type": "image_url", "image_url": {"url": pixel}}]
+            assert [one["function"]["name"] for one in sent["tools"]] == ["get_weather"]
+
+    run(main())
+
+
 @pytest.mark.promise("face-errors")
 def test_what_is_refused_is_an_error_of_the_sdk(tmp_path):
     async def main():
@@ -150,6 +182,11 @@ def test_what_is_refused_is_an_error_of_the_sdk(tmp_path):
                 ({"messages": []}, "messages"),
                 ({"messages": [{"role": "king", "content": "x"}]}, "messages[0].role"),
                 ({"temperature": 9}, "temperature"),
+                ({"max_tokens": 5.5}, "max_tokens"),
+                ({"tool_choice": "get_weather"}, "tool_choice"),
+                ({"messages": ASK * 10_001}, "messages"),
+                ({"tools": [tool(f"f{number}") for number in range(2_001)]}, "tools"),
+                ({"tools": [tool("f"), tool("g"), tool("f")]}, "tools"),
             ):
                 with pytest.raises(BadRequestError) as refused:
                     await create(**({"model": "bot", "messages": ASK} | wrong))

@@ -97,6 +97,42 @@ def test_an_image_and_the_fields_reach_the_model(tmp_path):
     run(main())
 
 
+@pytest.mark.promise("face-messages")
+def test_documents_and_what_a_search_found_reach_the_model_as_texts_under_their_titles(tmp_path):
+    text = [{"type": "text", "text": "Inside."}]
+    found = {"type": "search_result", "title": "Found", "source": "https://a.b", "content": text}
+    written = {
+        "type": "document",
+        "title": "Plain",
+        "source": {"type": "text", "media_type": "text/plain", "data": "W."},
+    }
+    made = {"type": "document", "context": "Old", "source": {"type": "content", "content": text}}
+    use = {"type": "tool_use", "id": "t", "name": "find", "input": {}}
+    result = {
+        "type": "tool_result",
+        "tool_use_id": "t",
+        "content": [found, {"type": "tool_reference", "tool_name": "x"}],
+    }
+
+    async def main():
+        async with ground(tmp_path, {"m": Healthy("Read.")}, bot={}) as at:
+            said = [
+                {"role": "user", "content": [written, made, found]},
+                {"role": "assistant", "content": [use]},
+                {"role": "user", "content": [result]},
+            ]
+            body = {"model": "bot/chain", "max_tokens": 9, "messages": said}
+            assert await at.status("/v1/messages", body) == 200
+            first, _, last = at.upstream.requests[-1].body["messages"]
+            assert first["content"] == "Plain\n\nW.\n\nOld\n\nInside.\n\nFound\nhttps://a.b\n\nInside."
+            assert last["content"] == "Found\nhttps://a.b\nInside.\nx"
+            pdf = {"type": "document", "source": {"type": "base64", "media_type": "application/pdf", "data": "AA"}}
+            status, _, told = await at.post("/v1/messages", body | {"messages": [{"role": "user", "content": [pdf]}]})
+            assert (status, told["error"]["factory"]["param"]) == (400, "messages[0].content[0].source.type")
+
+    run(main())
+
+
 @pytest.mark.promise("face-errors")
 def test_what_is_refused_is_an_error_of_the_anthropic_sdk(tmp_path):
     async def main():

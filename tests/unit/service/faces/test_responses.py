@@ -22,6 +22,7 @@ TOOL = {
     "description": "The weather of a city.",
     "parameters": {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]},
 }
+PIXEL = "data:image/png;base64,iVBORw0KGgo="
 ECHO = {"metadata": {}, "background": False}
 ENDS = {"response.completed", "response.incomplete", "response.failed"}
 PARTS = {
@@ -224,6 +225,74 @@ def test_a_conversation_goes_on_by_the_previous_response(tmp_path):
                 with pytest.raises(NotFoundError):
                     await missing
             assert await client.responses.create(model="bot", input="x", store=False)
+
+    run(main())
+
+
+@pytest.mark.promise("face-responses")
+def test_an_input_may_name_what_a_response_said_before(tmp_path):
+    """As the AI SDK does with each turn by default: without its calls, their outputs are refused by every server."""
+    call = ToolCall("up_1", "get_weather", {"city": "Rome"})
+
+    async def main():
+        scripts = {"m": [Healthy("I look.", (call,)), Healthy("Sunny.")]}
+        async with ground(tmp_path, scripts, bot={}) as at, at.openai() as client:
+            given = {"model": "bot/chain", "tools": [TOOL]}
+            first = await client.responses.create(input="How is it?", **given)
+            asked = (await client.responses.input_items.list(first.id)).data[0]
+            said, called = first.output
+            output = {"type": "function_call_output", "call_id": called.call_id, "output": "sun"}
+            named = [{"id": asked.id}, {"type": "item_reference", "id": said.id}, {"id": called.id, "type": None}]
+            lost = {"type": "item_reference", "id": "rs_of_another_server"}
+            await client.responses.create(input=[*named, lost, output], **given)
+            told = at.upstream.requests[-1].body["messages"]
+            assert [(one["role"], one["content"]) for one in told] == [
+                ("user", "How is it?"),
+                ("assistant", "I look."),
+                ("tool", "sun"),
+            ]
+            assert told[1]["tool_calls"][0]["function"]["arguments"] == '{"city":"Rome"}'
+            for name in ("msg_of_another_server", f"fc_{'0' * 32}o0", said.id + "0"):
+                body = {"model": "bot/chain", "input": [{"role": "user", "content": "x"}, {"id": name}]}
+                status, _, told = await at.post("/v1/responses", body)
+                assert (status, told["error"]["param"]) == (404, "input[1]")
+
+    run(main())
+
+
+@pytest.mark.promise("face-responses")
+def test_a_choice_of_tools_reaches_the_model_and_a_result_s_image_stands_behind_the_results(tmp_path):
+    shown = {"type": "input_image", "image_url": PIXEL}
+
+    async def main():
+        async with ground(tmp_path, {"m": Healthy("Hi.")}, bot={}) as at:
+
+            async def sent(**more):
+                status, headers, told = await at.post("/v1/responses", {"model": "bot/chain", "input": "x"} | more)
+                return (at.upstream.requests[-1].body, headers) if status == 200 else (status, told["error"]["param"])
+
+            two = [TOOL, TOOL | {"name": "other"}]
+            some = {"type": "allowed_tools", "mode": "required", "tools": [{"type": "function", "name": "other"}]}
+            body, _ = await sent(tools=two, tool_choice=some)
+            assert ([one["function"]["name"] for one in body["tools"]], body["tool_choice"]) == (["other"], "required")
+            body, headers = await sent(tools=two, tool_choice={"type": "web_search"})
+            assert "tool_choice" not in body
+            assert headers["x-factory-ignored"] == "tool_choice:web_search"
+            assert await sent(tools=two, tool_choice="get_weather") == (400, "tool_choice")
+            assert await sent(tools=[TOOL, TOOL]) == (400, "tools")
+            calls = [{"type": "function_call", "call_id": one, "name": "f", "arguments": "{}"} for one in "ab"]
+            seen = {"type": "function_call_output", "call_id": "a", "output": [shown]}
+            plain = {"type": "function_call_output", "call_id": "b", "output": "b"}
+            body, _ = await sent(input=[{"role": "user", "content": "x"}, *calls, seen, plain])
+            assert [one["role"] for one in body["messages"]] == ["user", "assistant", "tool", "tool", "user"]
+            assert body["messages"][-1]["content"] == [{"type": "image_url", "image_url": {"url": PIXEL}}]
+            file = {
+                "type": "function_call_output",
+                "call_id": "a",
+                "output": [{"type": "input_file", "file_data": "x"}],
+            }
+            wrong = await sent(input=[{"role": "user", "content": "x"}, *calls[:1], file])
+            assert wrong == (400, "input[2].output[0].type")
 
     run(main())
 

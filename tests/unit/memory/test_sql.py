@@ -155,7 +155,7 @@ def test_a_folder_that_is_not_there_is_told(tmp_path):
 
 def test_a_file_that_cannot_be_opened_is_named(tmp_path):
     memory = SQLMemory(f"sqlite+aiosqlite:///{tmp_path}")
-    with pytest.raises(MemoryStoreError, match="cannot be opened for writing"):
+    with pytest.raises(MemoryStoreError, match="is a folder; name a file in it, or set another memory url"):
         run(memory.async_load("s"))
 
 

@@ -91,16 +91,8 @@ async def _called(run: Run, call: ToolCall, tools: Mapping[str, BaseTool], *, al
     if not allowed:
         return ToolResult(prompts.UNOBSERVED.format(why=run.budget.exhausted()), is_error=True)
     tool = tools.get(call.name)
-    if tool is None and run.knows(_fact(call)):  # it was called; the tool has gone since
-        return await run.once(_fact(call), ToolResult, _unknown)
-    if tool is None and run.knows(f"begin.{call.id}"):
-        return ToolResult(prompts.MAY_HAVE_HAPPENED.format(tool=call.name), is_error=True)
     if tool is None:
-        near = names_like(call.name, tools)
-        hint = f" Did you mean {near[0]}?" if near else ""
-        known = ", ".join(itertools.islice(tools, MAX_NAMES)) or "none"
-        more = f" and {len(tools) - MAX_NAMES} more" if len(tools) > MAX_NAMES else ""
-        return ToolResult(f"There is no tool {call.name!r:.200}. The tools are: {known}{more}.{hint}", is_error=True)
+        return await _of_no_tool(run, call, tools)
     if call.malformed is not None:
         said = f"{call.malformed:.500}"
         return ToolResult(f"The arguments of {call.name} are not a JSON object: {said}", is_error=True)
@@ -109,6 +101,19 @@ async def _called(run: Run, call: ToolCall, tools: Mapping[str, BaseTool], *, al
     else:
         result = await _once(run, call, tool)
     return within_reach(run, call.id, result, tool.max_observation_chars) if result.whole else result
+
+
+async def _of_no_tool(run: Run, call: ToolCall, tools: Mapping[str, BaseTool]) -> ToolResult:
+    """What a call comes to whose tool is not there: it may have been called before, and have gone since."""
+    if run.knows(_fact(call)):
+        return await run.once(_fact(call), ToolResult, _unknown)
+    if run.knows(f"begin.{call.id}"):
+        return ToolResult(prompts.MAY_HAVE_HAPPENED.format(tool=call.name), is_error=True)
+    near = names_like(call.name, tools)
+    hint = f" Did you mean {near[0]}?" if near else ""
+    known = ", ".join(itertools.islice(tools, MAX_NAMES)) or "none"
+    more = f" and {len(tools) - MAX_NAMES} more" if len(tools) > MAX_NAMES else ""
+    return ToolResult(f"There is no tool {call.name!r:.200}. The tools are: {known}{more}.{hint}", is_error=True)
 
 
 async def _once(run: Run, call: ToolCall, tool: BaseTool) -> ToolResult:

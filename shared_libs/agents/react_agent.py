@@ -220,9 +220,9 @@ class ReActAgent(parts.Parts, Generic[T]):
         try:
             with edge:
                 return await self._drive(run, asked, stream=stream)
-        except (asyncio.CancelledError, BodyCancelled):
+        except (asyncio.CancelledError, BodyCancelled) as cancel:
             run.finish(Ending("cancelled", "cancelled", run.best_answer, "cancelled from outside"))
-            raise asyncio.CancelledError from None
+            raise asyncio.CancelledError(*cancel.args) from None
         except (RunInterrupted, KeyboardInterrupt, GeneratorExit):
             run.leave()
             raise

@@ -36,10 +36,11 @@ from shared_libs.atomic.events import (
 )
 from shared_libs.atomic.journal import REPLAY_S, Journal, Within
 from shared_libs.atomic.llms.structured import OutputSchema, Wanted
+from shared_libs.atomic.rescue import call_here, noted
 from shared_libs.atomic.resilience.attempt import ChunkSink
 from shared_libs.atomic.results import AgentResult, StillRunning
 from shared_libs.atomic.scope import Scope, current_scope
-from shared_libs.atomic.supervise import GRACE_S, call_here
+from shared_libs.atomic.supervise import GRACE_S
 from shared_libs.atomic.tools.base import BaseTool
 from shared_libs.atomic.types import Attempt, LLMChunk, LLMResponse, ToolSpec
 from shared_libs.atomic.watchdog import WATCHDOG
@@ -273,7 +274,7 @@ class Run:
                 raise
             except BaseException:  # noqa: BLE001 - a listener is foreign code: it must not end the run
                 self._sinks = tuple(other for other in self._sinks if other is not sink)
-                _log.exception("an event sink failed and is left out for the rest of run %s", self.id)
+                noted(_log.exception, "an event sink failed and is left out for the rest of run %s", self.id)
 
     def listen(self, answer_start: AnswerStart) -> None:
         """Begin to hear a turn of the model; `answer_start` tells where in its text the answer begins."""

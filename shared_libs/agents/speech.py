@@ -54,7 +54,8 @@ class Speech:
             return thinking, ""
         if self._start is None or self._start == NO_ANSWER:
             return thinking + said, ""
-        return thinking, said[max(0, self._start - self._size + len(said)) :]
+        before = self._start - self._size + len(said)
+        return thinking, said[before:] if before > 0 else said
 
     @property
     def text(self) -> str:

@@ -147,7 +147,8 @@ def count_repeats(marks: Sequence[Mark]) -> int:
         same = 0
         while same + length < len(marks) and marks[-1 - same] == marks[-1 - same - length]:
             same += 1
-        best = max(best, 1 + same // length)
+        if same:
+            best = max(best, 1 + same // length)
     return best
 
 

@@ -29,8 +29,8 @@ class Expiry:
 
     def move(self, at: float) -> None:
         """Move it: later costs nothing, earlier sets whoever waits for it anew."""
-        self.at = at
-        if self.waiter is not None:
+        sooner, self.at = at < self.at, at
+        if sooner and self.waiter is not None:
             self.waiter.look_by(at)
 
 

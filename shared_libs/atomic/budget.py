@@ -115,9 +115,9 @@ class Budget:
         """Count up to `wanted` tool calls and return how many of them may run."""
         granted = wanted
         for budget in self._line():
-            if budget.max_tool_calls is not None:
+            if budget.max_tool_calls is not None and budget.max_tool_calls - budget.tool_calls < wanted:
                 left = max(0, budget.max_tool_calls - budget.tool_calls)
-                budget.refused += max(0, wanted - left)
+                budget.refused += wanted - left
                 granted = min(granted, left)
         for budget in self._line():
             budget.tool_calls += granted

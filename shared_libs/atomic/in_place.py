@@ -48,6 +48,7 @@ class within(Alarm):  # noqa: N801 - used like a function, a class because it is
             if error is not None:
                 raise DeadlineExceeded(self.expiry.why) from None
         elif task.cancelling() > cancels:  # from outside, which always wins: also over what the body made of it
-            raise asyncio.CancelledError from error
+            if not isinstance(error, asyncio.CancelledError):
+                raise asyncio.CancelledError from error
         elif isinstance(error, asyncio.CancelledError):
             raise BodyCancelled from None

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import _signal  # type: ignore[import-not-found]  # what `signal` wraps: its enumerations cost a run more than its watch
 import asyncio
+import contextlib
 import ctypes
 import dis
 import math
@@ -20,11 +21,16 @@ import signal
 import threading
 from collections.abc import Callable
 from contextvars import ContextVar
+from functools import partial
 from types import FrameType
 from typing import Any, Literal, TypeVar
 
+from shared_libs.atomic.errors import DeadlineExceeded
+
 SIGNAL = getattr(signal, "SIGURG", None)
 """Ignored where nobody handles it, so that one that comes too late is harmless; hardly a program uses it."""
+
+BLOCKED = "it blocked the event loop, and the time of a run there was nearly over"
 
 SWITCH = "FACTORY_RESCUE"
 """The environment variable that switches all this off (`off`)."""
@@ -39,7 +45,7 @@ _READERS = frozenset(f"shared_libs.atomic.{module}" for module in ("errors", "to
 _LOOPS = frozenset({"asyncio", "uvloop"})
 _UNTOUCHED = frozenset(
     {
-        *("importlib", "_frozen_importlib", "_frozen_importlib_external", "logging"),
+        *("importlib", "_frozen_importlib", "_frozen_importlib_external"),
         *("weakref", "_weakrefset"),
     }
 )
@@ -47,6 +53,9 @@ _UNTOUCHED = frozenset(
 Code that holds locks of the whole process: an import that is broken off cannot always be made again. And what is told
 when an object goes: an error there is only printed, and the books it keeps, such as asyncio's, are wrong.
 """
+
+_LOG = "logging"
+"""Holds a lock while it calls a handler, and gives it back however that ends; in frames of its own it may not have."""
 
 _GOING = "__del__"
 """What runs when an object goes: an error in it is printed, wherever that is, and harms nobody."""
@@ -89,6 +98,7 @@ Verdict = Callable[[Call], Why | None]
 """Asked at the moment of the interrupt, with the call that is on then; None where it is to be left alone."""
 
 F = TypeVar("F", bound=Callable[..., Any])
+T = TypeVar("T")
 
 
 def door(function: F) -> F:
@@ -116,7 +126,7 @@ def may_be_interrupted(frame: FrameType | None, task: asyncio.Task[Any] | None) 
         package = module.partition(".")[0]
         if package in _OURS:
             return foreign and (module in _READERS or is_door(frame))
-        if package in _UNTOUCHED or package in _DEBUGGERS:
+        if package in _UNTOUCHED or package in _DEBUGGERS or (package == _LOG and not foreign):
             return False
         if package not in _LOOPS:
             foreign = True
@@ -146,6 +156,52 @@ def call_of(held: Call | None) -> Call | None:
     return held.lender if isinstance(held, Lent) else held
 
 
+class _Here(Call):
+    """A call of foreign code that is not awaited; it may take as long as every run of the loop has time."""
+
+    __slots__ = ()
+
+    def __init__(self) -> None:
+        self.interrupted = self.in_thread = None
+
+    @property
+    def at(self) -> float:
+        return math.inf
+
+    @door
+    def call(self, function: Callable[..., T], arguments: tuple[Any, ...]) -> T:
+        token = in_progress.set(self)
+        try:
+            return function(*arguments)
+        except BaseException:
+            if self.interrupted is not None:  # whatever foreign code has made of the interrupt
+                raise DeadlineExceeded(BLOCKED) from None
+            raise
+        finally:
+            in_progress.reset(token)
+            if self.in_thread is not None:
+                forget_in_thread(self)
+
+
+def call_here(function: Callable[..., T], *arguments: Any) -> T:
+    """
+    Call foreign code that is not awaited: a listener, a validator, what an error says of itself.
+
+    It has no limit of its own, and the deadlines of the runs on its loop hold all the same.
+
+    Raises:
+        DeadlineExceeded: it blocked the event loop, and was interrupted.
+
+    """
+    return _Here().call(function, arguments)
+
+
+def noted(log: Callable[..., None], *words: Any) -> None:
+    """Log where a run goes on: handlers and filters are foreign code, and what they block or raise is nobody's end."""
+    with contextlib.suppress(Exception, Interrupted):
+        call_here(partial(log, *words, stacklevel=4))
+
+
 class _OfNobody(Call):
     """Stands for the call of an object that goes in our own code or in the loop's: a run has let go of it."""
 
@@ -164,7 +220,7 @@ def _is_let_go(frame: FrameType | None) -> bool:
     going = False
     while frame is not None:
         package = str(frame.f_globals.get("__name__", "")).partition(".")[0]
-        if going and (package in _OURS or package in _LOOPS or package in _UNTOUCHED):
+        if going and (package in _OURS or package in _LOOPS or package in _UNTOUCHED or package == _LOG):
             return True
         going = frame.f_code.co_name == _GOING
         frame = frame.f_back
@@ -183,15 +239,16 @@ class Signal:
             return False
         if _signal.getsignal(SIGNAL) is _signal.SIG_DFL:
             _signal.signal(SIGNAL, self._handle)
-        return bool(_signal.getsignal(SIGNAL) == self._handle)
+        return self.is_held
+
+    @property
+    def is_held(self) -> bool:
+        """Whether the signal is still ours: foreign code may have taken it since."""
+        return SIGNAL is not None and bool(_signal.getsignal(SIGNAL) == self._handle)
 
     def disarm(self) -> None:
         """Give the signal back, on the main thread."""
-        if (
-            SIGNAL is not None
-            and threading.get_ident() == threading.main_thread().ident
-            and _signal.getsignal(SIGNAL) == self._handle
-        ):
+        if threading.get_ident() == threading.main_thread().ident and self.is_held:
             _signal.signal(SIGNAL, _signal.SIG_DFL)
 
     def send(self, verdict: Verdict) -> None:

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import math
 import sys
 from collections.abc import Callable, Collection, Coroutine, Sequence
 from typing import Any, Protocol, TypeVar
@@ -19,7 +18,7 @@ from typing import Any, Protocol, TypeVar
 from shared_libs.atomic.alarm import Alarm, Expiry
 from shared_libs.atomic.errors import DeadlineExceeded, RunInterrupted, in_words
 from shared_libs.atomic.events import Abandoned, AbandonedEnded
-from shared_libs.atomic.rescue import Call, door, forget_in_thread, in_progress
+from shared_libs.atomic.rescue import BLOCKED, Call, call_here, door, forget_in_thread, in_progress, noted
 from shared_libs.atomic.scope import current_scope
 from shared_libs.atomic.watchdog import WATCHDOG
 
@@ -32,8 +31,6 @@ MAX_LEFT_RUNNING = 16
 
 GRACE_S = 0.02
 """How long a cancelled task may take to clean up, in seconds; a part of the 50 ms a run may overrun."""
-
-_BLOCKED = "it blocked the event loop, and the time of a run there was nearly over"
 
 NO_FAILURES = (asyncio.CancelledError, KeyboardInterrupt, GeneratorExit, RunInterrupted)
 """What ends the caller, not only the call: whoever makes a failure of whatever foreign code raises lets these pass."""
@@ -165,19 +162,6 @@ async def supervise(
         del task  # an error holds this frame, and the task the error: a cycle that only the collector would free
 
 
-def call_here(function: Callable[..., T], *arguments: Any) -> T:
-    """
-    Call foreign code that is not awaited: a listener, a validator, what an error says of itself.
-
-    It has no limit of its own, and the deadlines of the runs on its loop hold all the same.
-
-    Raises:
-        DeadlineExceeded: it blocked the event loop, and was interrupted.
-
-    """
-    return _Here().call(function, arguments)
-
-
 def said_by(error: BaseException) -> str:
     """Say a foreign error's kind and text; its kind alone where the text takes too long."""
     try:
@@ -288,7 +272,7 @@ class _Bell(Call):
     def _told(self) -> str:
         if self.interrupted == "own":
             return f"{self._expiry.why}: it blocked the event loop, and was interrupted"
-        return f"{self._name} was interrupted: {_BLOCKED}"
+        return f"{self._name} was interrupted: {BLOCKED}"
 
     async def wait(self) -> None:
         """Wait until it rings."""
@@ -302,33 +286,6 @@ class _Bell(Call):
     def ring(self) -> None:
         if self._rung is not None and not self._rung.done() and not self._loop.is_closed():
             self._rung.set_result(None)
-
-
-class _Here(Call):
-    """A call of foreign code that is not awaited; it may take as long as every run of the loop has time."""
-
-    __slots__ = ()
-
-    def __init__(self) -> None:
-        self.interrupted = self.in_thread = None
-
-    @property
-    def at(self) -> float:
-        return math.inf
-
-    @door
-    def call(self, function: Callable[..., T], arguments: tuple[Any, ...]) -> T:
-        token = in_progress.set(self)
-        try:
-            return function(*arguments)
-        except BaseException:
-            if self.interrupted is not None:  # whatever foreign code has made of the interrupt
-                raise DeadlineExceeded(_BLOCKED) from None
-            raise
-        finally:
-            in_progress.reset(token)
-            if self.in_thread is not None:
-                forget_in_thread(self)
 
 
 def _goes_on(task: asyncio.Task[Any], elsewhere: Elsewhere | None) -> bool:
@@ -367,7 +324,7 @@ class _Straggler:
         self._scope.abandon(self._what.name, self._what.call_id, began_at, self.is_running)
         self._scope.emit(self._what)
         if not self._scope.run_id:  # nobody hears the event
-            _log.warning("%s %s ignored its cancellation and was left running", self._what.what, self._what.name)
+            noted(_log.warning, "%s %s ignored its cancellation and was left running", self._what.what, self._what.name)
         self._task.add_done_callback(lambda _: self._look())
         if self._elsewhere is not None:
             self._elsewhere.when_over(self._look)
@@ -387,4 +344,4 @@ class _Straggler:
         late_s = self._task.get_loop().time() - self._at
         what, name = self._what.what, self._what.name
         self._scope.emit(AbandonedEnded(what=what, name=name, call_id=self._what.call_id, late_s=late_s))
-        _log.info("%s %s ended %.3g s after it was left running", what, name, late_s)
+        noted(_log.info, "%s %s ended %.3g s after it was left running", what, name, late_s)

@@ -9,6 +9,7 @@ the loop is about to be, it has the call interrupted where it stands (`rescue`).
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import logging
 import math
@@ -35,6 +36,7 @@ from shared_libs.atomic.rescue import (
     is_door,
     is_on,
     may_be_interrupted,
+    noted,
     raise_in_thread,
 )
 from shared_libs.atomic.scope import Scope, current_scope, scope_of
@@ -155,8 +157,8 @@ class Watchdog:
                     self._loops.pop(loop, None)
                 else:
                     until = min(until, watched.look(now, blind=blind))
-            except Exception:  # noqa: BLE001 - the next look may be better; nobody else would watch
-                _log.exception("the watchdog failed at one look; it goes on")
+            except Exception as error:  # noqa: BLE001 - the next look may be better; nobody else would watch
+                _aside(_log.error, "the watchdog failed at one look; it goes on", exc_info=error)
         return max(until - now, SOON_S)
 
 
@@ -242,7 +244,8 @@ class _Watched:
             emit(event)
         if self._interrupts:
             self._interrupts = 0
-            _log.warning("%s was interrupted after %.2f s; give it isolation 'thread' or 'process'", self._who, held_s)
+            text = "%s was interrupted after %.2f s; give it isolation 'thread' or 'process'"
+            noted(_log.warning, text, self._who, held_s)
 
     def _due(self, call: Call | None) -> float:
         """When `call`, or whichever call it is, is to be interrupted: at its own time, or before that of any run."""
@@ -259,13 +262,14 @@ class _Watched:
         if not may_be_interrupted(frame, task):
             return 0
         if self._interrupts == MAX_INTERRUPTS:
-            _log.error("%s goes on after %d interrupts; isolation 'process' can end it", self._who, MAX_INTERRUPTS)
+            text = "%s goes on after %d interrupts; isolation 'process' can end it"
+            _aside(_log.error, text, self._who, MAX_INTERRUPTS)
             self._interrupts += 1
             return math.inf
         if not self._found:
             self._tell(frame, task, time.monotonic() - self._since)
         verdict = self._verdict(self._asked, task)
-        if self._signal is not None:
+        if self._signal is not None and self._signal.is_held:
             self._signal.send(verdict)
         elif call is not None:
             time.sleep(0)  # a fresh turn of this thread: the other does not move between the look and the error
@@ -302,14 +306,25 @@ class _Watched:
         scope = _scope_in(frame) or scope_of(task)
         tool, call_id = (scope.tool, scope.call_id) if scope is not None else ("", "")
         self._who = f"tool {tool}" if tool else "something"
-        _log.warning(
-            "%s has blocked the event loop for %.2f s and still does; it stands at\n%s", self._who, blocked_s, stack
-        )
+        text = "%s has blocked the event loop for %.2f s and still does; it stands at\n%s"
+        _aside(_log.warning, text, self._who, blocked_s, stack)
         runs = [owner for ref in [*self.owners.values()] if (owner := ref()) is not None]
         hearers = [scope.emit] if scope is not None and scope.run_id else [owner.emit for owner in runs]
         self._told = [
             (emit, LoopBlocked(tool=tool, call_id=call_id, blocked_s=blocked_s, stack=stack)) for emit in hearers
         ]
+
+
+def _aside(log: Callable[..., None], *words: Any, **more: Any) -> None:
+    """
+    Log from the watchdog's thread, and go on after a moment, whatever becomes of it.
+
+    What blocks the loop may be a handler of the log, whose lock this thread would wait for.
+    """
+    thread = threading.Thread(target=log, args=words, kwargs=more, name="factory-watchdog-log", daemon=True)
+    with contextlib.suppress(RuntimeError):  # the system gives no further thread: to interrupt is worth more
+        thread.start()
+        thread.join(HELD_S)
 
 
 def frame_of(thread_id: int) -> FrameType | None:

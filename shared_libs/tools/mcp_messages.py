@@ -27,6 +27,11 @@ with importing("mcp", "an MCP server"):
     from mcp.types import REQUEST_TIMEOUT, JSONRPCError, JSONRPCResponse
     from mcp_types.version import OLDEST_SUPPORTED_VERSION
 
+MAX_ASKED = 2_000
+"""Characters of a question that a tool asks back."""
+
+LIST_CHANGED = "notifications/tools/list_changed"
+
 PAGE_KEY = "genai-factory/page"
 """The `_meta` key under which a list names the items that are kept for it."""
 
@@ -54,6 +59,7 @@ class Mended:
         self._asked: dict[str, str] = {}
         self._pages: dict[str, list[Any]] = {}
         self._version = ""
+        self._told_of_a_change = False
         self._into: Any = None
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -108,7 +114,10 @@ class Mended:
         async with self._into, heard:
             try:
                 async for item in heard:
-                    await self._into.send(self._mended(item))
+                    changed = getattr(getattr(item, "message", None), "method", "") == LIST_CHANGED
+                    if not (changed and self._told_of_a_change):  # once is enough, until something else is said
+                        await self._into.send(self._mended(item))
+                    self._told_of_a_change = changed
             except (anyio.BrokenResourceError, anyio.ClosedResourceError):
                 pass  # nobody listens any more
 
@@ -125,10 +134,15 @@ class Mended:
         if method == "tools/list" and isinstance(message, JSONRPCResponse):
             message.result = self._page(str(message.id), message.result)
         elif method == "tools/call" and isinstance(message, JSONRPCResponse):
-            message.result = as_text(message.result)
+            message.result = as_text(message.result, asks_back=not self._version)
         elif method in ("initialize", "server/discover") and isinstance(message, JSONRPCResponse):
             message.result = greeting(message.result, self._version)
         return item
+
+    @property
+    def discovering(self) -> bool:
+        """Whether the first question is open, which servers from before 2026-07-28 do not know."""
+        return "server/discover" in self._asked.values()
 
     def _meant(self) -> Any:
         """The request that an error without an `id` is about, where that is no question."""
@@ -180,10 +194,17 @@ class _Saying:
         await self.aclose()
 
 
-def as_text(result: Mapping[str, Any]) -> dict[str, Any]:
-    """Make one text of what a tool returned: its texts, a note for what is none; else its structured content."""
+def as_text(result: Mapping[str, Any], *, asks_back: bool = False) -> dict[str, Any]:
+    """
+    Make one text of what a tool returned: its texts, a note for what is none; else its structured content.
+
+    Where the session may ask back, a question is handed on as it is, for the library to answer.
+    """
     if "content" not in result and isinstance(result.get("inputRequests"), Mapping):
-        return dict(result)  # no result yet: a question back
+        if asks_back:
+            return dict(result)
+        asked = f"it asks back, which this client does not answer: {as_json(result['inputRequests'])}"
+        return {"content": [{"type": "text", "text": asked[:MAX_ASKED]}], "isError": True}
     blocks, structured = result.get("content", result.get(BARE)), result.get("structuredContent")
     parts = [_part(block) for block in _flat(blocks) if block is not None]
     if not any(parts) and structured is not None:
@@ -214,7 +235,8 @@ def _part(block: Any) -> str:
     if isinstance(text, str):
         return text
     if kind == "resource_link":
-        return f"[resource {block.get('uri')}: {block.get('title') or block.get('name') or ''}]"
+        named = [block.get("title") or block.get("name"), block.get("description")]
+        return f"[resource {block.get('uri')}: {', '.join(word for word in named if word and isinstance(word, str))}]"
     inner = block.get("resource")
     if kind == "resource" and isinstance(inner, Mapping):
         if isinstance(inner.get("text"), str):
@@ -235,7 +257,8 @@ def greeting(result: Mapping[str, Any], asked: str) -> dict[str, Any]:
     """
     What a server says of itself at the beginning, as far as it is looked at.
 
-    A version that is none is the one that was asked for, and one from before the first is the first.
+    A version that is none, or from after the one that was asked for, is that one, and one from before the first is the
+    first.
     """
     info, able = result.get("serverInfo"), result.get("capabilities")
     tools = able.get("tools") if isinstance(able, Mapping) else None
@@ -243,7 +266,7 @@ def greeting(result: Mapping[str, Any], asked: str) -> dict[str, Any]:
     if asked and "supportedVersions" not in result:
         said = result.get("protocolVersion")
         dated = isinstance(said, str) and _DATE.fullmatch(said) is not None
-        kept["protocolVersion"] = max(str(said), OLDEST_SUPPORTED_VERSION) if dated else asked
+        kept["protocolVersion"] = max(min(str(said), asked), OLDEST_SUPPORTED_VERSION) if dated else asked
     named = {word: str(info.get(word) or "?") if isinstance(info, Mapping) else "?" for word in ("name", "version")}
     changes = isinstance(tools, Mapping) and tools.get("listChanged") is True
     return {**kept, "serverInfo": named, "capabilities": {"tools": {"listChanged": changes}}}

@@ -14,7 +14,7 @@ import logging
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack
-from typing import Any
+from typing import Any, Literal
 
 from shared_libs.atomic.errors import ToolError
 from shared_libs.atomic.loading import importing
@@ -67,6 +67,7 @@ class Server:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._failures = 0
         self._not_before = 0.0
+        self._older = False
 
     def hide(self, secret: str) -> None:
         """Have a text masked in errors from now on."""
@@ -124,7 +125,7 @@ class Server:
         connection = self._connection
         if connection is None or connection.over:
             self._refuse_too_early()
-            connection = self._connection = _Connection(self._dial(), limit_s)
+            connection = self._connection = _Connection(self._dial(), limit_s, older=self._older)
         elif not connection.ready.done():
             self._refuse_too_early()
         done, _ = await asyncio.wait([connection.ready], timeout=_almost_all())
@@ -134,7 +135,12 @@ class Server:
             return connection
         if connection is self._connection:
             self._connection = None
-            self._failed(at_once=False)
+            # servers from before 2026-07-28 may end at a question that they do not know
+            self._older = not self._older and connection.transport.discovering
+            if not self._older:
+                self._failed(at_once=False)
+        if self._older:
+            return await self._connected(limit_s)
         raise ToolError(
             self._told(f"the MCP server {self.name} cannot be used", connection, connection.ready.exception())
         )
@@ -188,8 +194,9 @@ class Server:
 class _Connection:
     """One connection, owned by one task from its first to its last step."""
 
-    def __init__(self, transport: Transport, limit_s: float) -> None:
+    def __init__(self, transport: Transport, limit_s: float, *, older: bool) -> None:
         loop = asyncio.get_running_loop()
+        self._mode: Literal["legacy", "auto"] = "legacy" if older else "auto"
         self.transport = Mended(transport)
         self.ready: asyncio.Future[None] = loop.create_future()
         self.client: Any = None
@@ -255,7 +262,7 @@ class _Connection:
         try:
             async with AsyncExitStack() as stack:
                 async with asyncio.timeout(self._limit_s):
-                    client = Client(self.transport, message_handler=self._hear, cache=None)
+                    client = Client(self.transport, message_handler=self._hear, cache=None, mode=self._mode)
                     self.client = await stack.enter_async_context(client)
                 self.ready.set_result(None)
                 await self._until_over()

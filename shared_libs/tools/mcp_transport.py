@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import os
 import sys
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
@@ -14,7 +15,7 @@ import anyio
 import msgspec
 
 from shared_libs.atomic.loading import importing
-from shared_libs.tools.mcp_wire import NoMessage, answer_in, is_of_a_session, messages
+from shared_libs.tools.mcp_wire import Events, NoMessage, answer_in, is_of_a_session, messages
 
 with importing("mcp", "an MCP server"):
     import httpx2
@@ -34,6 +35,9 @@ STDERR_KEPT = 2_000
 _MAY_BE_JSON = ("", "text/plain", "application/octet-stream")
 _NO_TOOLS = (INTERNAL_ERROR, PARSE_ERROR, INVALID_REQUEST, -32000)
 """Codes of an error that goes with a status 400 and is not said of a tool's arguments."""
+
+_AT_ONCE = 50
+"""Lines that are read before the loop has its turn: what is buffered is read without a wait."""
 
 _PASSED_ON = ("HOME", "LANG", "LC_ALL", "LC_CTYPE", "LOGNAME", "PATH", "SHELL", "TERM", "TMPDIR", "TZ", "USER")
 _GUARD = Path(__file__).with_name("mcp_guard.py")
@@ -145,7 +149,11 @@ class StdioTransport:
         assert self._process.stdout is not None
         async with into:
             try:
-                while line := await self._line():
+                for number in itertools.count(1):
+                    if not (line := await self._line()):
+                        break
+                    if number % _AT_ONCE == 0:
+                        await asyncio.sleep(0)
                     try:
                         for message in messages(line):
                             await into.send(SessionMessage(message))
@@ -180,7 +188,9 @@ class StdioTransport:
                 try:
                     self._process.stdin.write(text.encode() + b"\n")
                     await self._process.stdin.drain()
-                except (ConnectionError, RuntimeError):  # it has gone, which is seen where it is read
+                except (ConnectionError, RuntimeError):  # it has gone, or goes on without hearing anything
+                    self.ended.set()
+                    self._cut()
                     return
 
     async def _listen(self) -> None:
@@ -203,6 +213,7 @@ class HTTPTransport:
         self._headers = headers
         self._auth = auth
         self._refusal = ""
+        self._noise = ""
         self._in_doubt = False
         self._open = contextlib.AsyncExitStack()
         self.ended = asyncio.Event()
@@ -234,8 +245,13 @@ class HTTPTransport:
         return self._refusal
 
     def said(self, code: int) -> str:
-        """The status, where the library made the error of a status."""
-        return self._refusal if code in (INTERNAL_ERROR, PARSE_ERROR) else ""
+        """The status, where the library made the error of a status; and what was no message."""
+        noise, self._noise = self._noise, ""
+        return "; ".join(filter(None, [self._refusal if code in (INTERNAL_ERROR, PARSE_ERROR) else "", noise]))
+
+    def heard(self, noise: str) -> None:
+        """Keep what a stream said that is no message."""
+        self._noise = f"its stream has what is no message: {noise}"
 
     def forgot(self, code: int, message: str) -> bool:
         """Whether its words say so, or the status where the words are no tool's."""
@@ -245,14 +261,18 @@ class HTTPTransport:
         if response.headers.get("content-encoding", "identity").lower() != "identity":
             self._refusal = "the answer is compressed, which was not asked for"
             raise httpx2.StreamError(self._refusal)
+        kind = response.headers.get("content-type", "").partition(";")[0].strip().lower()
+        if kind == "text/event-stream" and response.status_code == 200:
+            response.stream = _Stream(response.stream, self)
         asks = response.request.headers.get("content-type", "").startswith("application/json")
         if response.request.method != "POST" or not asks:  # a stream of news that is refused is no failure
             return
         self._note(response)
-        kind = response.headers.get("content-type", "").partition(";")[0].strip().lower()
-        if "json" in kind or (kind in _MAY_BE_JSON and response.status_code == 200):
+        refused = response.status_code >= 400
+        if refused or "json" in kind or (kind in _MAY_BE_JSON and response.status_code == 200):
             response.headers["content-type"] = "application/json"
-            response.stream = _Whole(response.stream, response.request, refused=response.status_code >= 400)
+            asked = await response.request.aread()  # of one that was led elsewhere there is a stream alone
+            response.stream = _Whole(response.stream, asked, refused=refused)
 
     def _note(self, response: Any) -> None:
         status = response.status_code
@@ -284,9 +304,9 @@ class _Client(httpx2.AsyncClient):
 class _Whole(httpx2.AsyncByteStream):
     """The body of an answer, up to the limit of a message, as the one message of the protocol that it holds."""
 
-    def __init__(self, stream: Any, request: Any, *, refused: bool) -> None:
+    def __init__(self, stream: Any, asked: bytes, *, refused: bool) -> None:
         self._stream = stream
-        self._request = request
+        self._asked = asked
         self._refused = refused
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
@@ -295,8 +315,32 @@ class _Whole(httpx2.AsyncByteStream):
             body += chunk
             if len(body) > MAX_MESSAGE:
                 raise httpx2.StreamError(f"the answer is longer than {MAX_MESSAGE >> 20} MiB")
-        identity = msgspec.json.decode(self._request.content).get("id")
+        identity = msgspec.json.decode(self._asked).get("id")
         yield bytes(body) if identity is None else answer_in(bytes(body), identity, refused=self._refused)
+
+    async def aclose(self) -> None:
+        await self._stream.aclose()
+
+
+class _Stream(httpx2.AsyncByteStream):
+    """A stream of messages, each as it can be read; of one that ends without an answer it is known what it said."""
+
+    def __init__(self, stream: Any, transport: HTTPTransport) -> None:
+        self._stream = stream
+        self._transport = transport
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        events = Events(MAX_MESSAGE)
+        try:
+            async for chunk in self._stream:
+                if read := events.feed(chunk):
+                    yield read
+        except ValueError as error:
+            raise httpx2.StreamError(str(error)) from error
+        if read := events.end():
+            yield read
+        if events.noise:
+            self._transport.heard(events.noise)
 
     async def aclose(self) -> None:
         await self._stream.aclose()

@@ -11,10 +11,11 @@ from typing import Any
 import msgspec
 from pydantic import ValidationError
 
+from shared_libs.atomic.llms.reasons import MAX_REASON_CHARS, read_reason
 from shared_libs.atomic.loading import importing
 
 with importing("mcp", "an MCP server"):
-    from mcp.types import PARSE_ERROR, JSONRPCError, jsonrpc_message_adapter
+    from mcp.types import INTERNAL_ERROR, PARSE_ERROR, JSONRPCError, JSONRPCResponse, jsonrpc_message_adapter
 
 BARE = "genai-factory/bare"
 """The key under which a result that is no object is passed on."""
@@ -23,8 +24,12 @@ _BEGINS = re.compile(r'\{\s{0,20}"(?:jsonrpc|id|result|error|method)"')
 _TRIES = 3
 """Beginnings of a message in a line that are tried in vain."""
 
+_UNHEARD = re.compile(r"notifications/(?:message|progress|prompts/.{0,40}|resources/.{0,40})")
+"""What a server tells and nobody here asks for; chatty ones send thousands in a call."""
+
 _OF_A_SESSION = re.compile(
-    r"(?:bad request: ?)?(?:no valid session|session (?:id )?(?:not found|expired|invalid|unknown|terminated|is )"
+    r"(?:bad request: ?)?(?:no (?:valid |such |active )?session|session (?:does not|doesn't) exist"
+    r"|session (?:id )?(?:not found|expired|invalid|unknown|terminated|is )"
     r"|(?:invalid|unknown|expired|missing) (?:mcp[ -])?session"
     r"|(?:.{0,60}\b)?(?:not (?:been )?initialized|before initiali[sz])).*",
     re.IGNORECASE | re.DOTALL,
@@ -43,7 +48,7 @@ def messages(line: bytes) -> Iterator[Any]:
     Read the messages of a line: one, or a batch of them.
 
     Encodings other than UTF-8 and lone halves of characters are read as far as they go. What is a message by its words
-    and cannot be read is an error for whoever waits for it.
+    and cannot be read is an error for whoever waits for it. News that nobody here hears are left out.
 
     Raises:
         NoMessage: there is none in it.
@@ -52,7 +57,7 @@ def messages(line: bytes) -> Iterator[Any]:
     try:
         found = _decoded(line)
         batch = found if isinstance(found, list) else [found]
-        read = [_message(one) for one in batch]
+        read = [_message(one) for one in batch if not _is_unheard(one)]
     except (ValueError, RecursionError) as error:
         if several := [*_among(line)]:
             yield from several
@@ -66,16 +71,75 @@ def messages(line: bytes) -> Iterator[Any]:
 
 
 def answer_in(body: bytes, identity: Any, *, refused: bool) -> bytes:
-    """Return the one answer in the body of an answer over HTTP; of a refusal that has none, the body as it is."""
+    """Return the one answer in the body of an answer over HTTP; of a refusal that has none, an error in its words."""
     try:
         found = next((one for one in messages(body) if not hasattr(one, "method")), None)
     except NoMessage:
         found = None
     if found is None and refused:
-        return body
+        said = read_reason(body[: 8 * MAX_REASON_CHARS]).text[:MAX_REASON_CHARS]
+        if not said:
+            return body
+        found = error_of(identity, {"code": INTERNAL_ERROR, "message": said})
     answer = unreadable(identity, body[:_END].decode(errors="replace")) if found is None else found
     answer.id = identity  # there is one request in a POST
     return answer.model_dump_json(by_alias=True, exclude_unset=True).encode()
+
+
+class Events:
+    """
+    The events of a stream (WHATWG HTML, section 9.2), each handed on as one message that can be read.
+
+    What is no message is left out; the end of the stream ends an event too. Names, ids and waits stay as they are.
+    """
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._rest = bytearray()
+        self._event: list[bytes] = []
+        self._size = 0
+        self.noise = ""
+
+    def feed(self, data: bytes) -> bytes:
+        """Take the next bytes, and return those of the events that are complete."""
+        self._rest += data
+        if len(self._rest) + self._size > self._most:
+            raise ValueError(f"an event is longer than {self._most >> 20} MiB")
+        if b"\n" not in data and b"\r" not in data:
+            return b""
+        lines = bytes(self._rest).splitlines(keepends=True)
+        # an LF that belongs to a CR may be still to come
+        self._rest = bytearray(lines.pop() if lines[-1][-1:] != b"\n" else b"")
+        return b"".join(map(self._line, lines))
+
+    def end(self) -> bytes:
+        """Take the end of the stream."""
+        lines = bytes(self._rest).splitlines()
+        self._rest = bytearray()
+        return b"".join(map(self._line, [*lines, b""]))
+
+    def _line(self, line: bytes) -> bytes:
+        line = line.rstrip(b"\r\n")
+        if line:
+            self._event.append(line)
+            self._size += len(line)
+            return b""
+        event, self._event, self._size = self._event, [], 0
+        said = b"\n".join(part[5:].removeprefix(b" ") for part in event if part.startswith(b"data:"))
+        kept = [part for part in event if not part.startswith(b"data:")]
+        named = any(part.startswith(b"event:") and part[6:].strip() not in (b"", b"message") for part in kept)
+        if named or not said.strip():
+            return b"\n".join([*event, b"", b""]) if event else b""
+        return b"".join(b"\n".join([*kept, b"data: " + one, b"", b""]) for one in self._read(said))
+
+    def _read(self, said: bytes) -> list[bytes]:
+        if said == b"[DONE]":  # as model servers end theirs
+            return []
+        try:
+            return [one.model_dump_json(by_alias=True, exclude_unset=True).encode() for one in messages(said)]
+        except NoMessage:
+            self.noise = self.noise or repr(said.decode(errors="replace").strip()[:200])
+            return []
 
 
 def is_of_a_session(message: str) -> bool:
@@ -130,6 +194,11 @@ def _whole(value: Any) -> Any:
     return [_whole(item) for item in value] if isinstance(value, list) else value
 
 
+def _is_unheard(found: Any) -> bool:
+    method = found.get("method") if isinstance(found, dict) and "id" not in found else None
+    return isinstance(method, str) and _UNHEARD.fullmatch(method) is not None
+
+
 def _message(found: Any) -> Any:
     if isinstance(found, dict):
         identity = found.get("id")
@@ -139,6 +208,10 @@ def _message(found: Any) -> Any:
             return error_of(found.get("id"), found["error"])
         if "result" in found and not isinstance(found["result"], dict):
             found = {**found, "result": {BARE: found["result"]}}
+        identity = found.get("id")
+        if "method" not in found and "result" in found and type(identity) in (int, str):
+            # its result is looked at by who asked for it: a list of thousands is not walked through here too
+            return JSONRPCResponse.model_construct(jsonrpc="2.0", id=identity, result=found["result"])
     try:
         return jsonrpc_message_adapter.validate_python({**found, "jsonrpc": "2.0"}, by_name=False)
     except (TypeError, ValidationError) as error:

@@ -244,7 +244,7 @@ class Calls:
     @property
     def _in_order(self) -> list[_OpenCall]:
         """By index where each has one of its own, else as they began."""
-        if len(self._by_index) == len(self._calls):
+        if 1 < len(self._calls) == len(self._by_index):
             return [self._by_index[index] for index in sorted(self._by_index)]
         return self._calls
 

@@ -23,7 +23,8 @@ from typing_extensions import TypeVar, is_typeddict
 
 from shared_libs.atomic.errors import DeadlineExceeded, MisuseError
 from shared_libs.atomic.json_schema import MAX_PROBLEMS, SchemaCheck, placed, unfenced
-from shared_libs.atomic.supervise import call_here, said_by
+from shared_libs.atomic.rescue import call_here
+from shared_libs.atomic.supervise import said_by
 from shared_libs.atomic.types import Message
 
 INSTRUCTION = "Answer with one JSON value and nothing else. It must be valid against this JSON Schema:\n{schema}"

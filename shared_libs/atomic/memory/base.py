@@ -20,9 +20,9 @@ from shared_libs.atomic.errors import (
 )
 from shared_libs.atomic.memory.compaction import Compaction
 from shared_libs.atomic.memory.history import last_messages, valid_history
-from shared_libs.atomic.rescue import door
+from shared_libs.atomic.rescue import call_here, door
 from shared_libs.atomic.scope import current_deadline, current_scope
-from shared_libs.atomic.supervise import NO_FAILURES, BodyCancelled, LeftRunning, call_here, said_by, supervise
+from shared_libs.atomic.supervise import NO_FAILURES, BodyCancelled, LeftRunning, said_by, supervise
 from shared_libs.atomic.types import Message, as_messages
 
 RECALLED = 2_000

@@ -53,6 +53,8 @@ class Digest(msgspec.Struct, frozen=True, omit_defaults=True):
 
     def shown(self, conversation: Sequence[Message], question: int) -> list[Message]:
         """Return what a model is to see: what stands in, the question (at its index), and the messages after."""
+        if not (self.text or self.messages or self.lost):
+            return list(conversation)
         note = [f"{SUMMED_UP}\n{self.text}"] if self.text else []
         note += [LEFT_OUT.format(count=self.lost)] if self.lost else []
         said = [Message("user", "\n\n".join(note))] if note else []

@@ -175,7 +175,8 @@ class Watch(Expiry):
         now = self._loop.time()
         if self.first_token_at is None:
             self.first_token_at = now
-        self.move(min(now + self._idle_s, self._total_at))
+        next_at = now + self._idle_s
+        self.move(next_at if next_at < self._total_at else self._total_at)  # noqa: FURB136 - a call for every chunk
         self._listener.hear(chunk)
 
     def whole(self, text: str) -> None:

@@ -135,7 +135,8 @@ class RetryBudget:
 
     def earn(self) -> None:
         """Book a first attempt."""
-        self._balance = min(self._balance + RETRY_SHARE, 10 * RETRY_RESERVE)
+        if self._balance < 10 * RETRY_RESERVE:
+            self._balance += RETRY_SHARE
 
     def spend(self, now: float) -> bool:
         """Pay for one retry, if there is enough."""

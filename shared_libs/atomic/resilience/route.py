@@ -11,8 +11,18 @@ from collections.abc import Callable, Iterator
 from itertools import count
 from typing import TYPE_CHECKING, TypeVar
 
-from shared_libs.atomic.errors import CircuitOpen, LLMError, LLMTimeout, ProviderUnavailable, RateLimited
+from shared_libs.atomic.alarm import Expiry
+from shared_libs.atomic.errors import (
+    CircuitOpen,
+    DeadlineExceeded,
+    LLMError,
+    LLMTimeout,
+    ProviderUnavailable,
+    RateLimited,
+)
 from shared_libs.atomic.events import BreakerChanged, LimitWaited, RetryScheduled
+from shared_libs.atomic.in_place import within
+from shared_libs.atomic.loading import load
 from shared_libs.atomic.resilience.attempt import Model, ModelCall, run_attempt
 from shared_libs.atomic.resilience.health import BreakerState
 from shared_libs.atomic.resilience.limiter import Place
@@ -71,6 +81,11 @@ async def _retried(
     others: int,
 ) -> T:
     """Go on after the first failure. Apart from `run_route`: what the retries share would cost every call its cells."""
+    try:
+        with within(call.loop, Expiry(call.deadline.at, "")):
+            await load("tenacity")  # the first attempt may have ended before that did; an import here would wait for it
+    except DeadlineExceeded:
+        raise first from None
     import tenacity
 
     waited, tries = 0.0, 0

@@ -19,7 +19,8 @@ from typing import Annotated, Any, NamedTuple, Protocol
 
 from shared_libs.atomic.errors import DeadlineExceeded, MisuseError
 from shared_libs.atomic.json_schema import MAX_PROBLEMS, SchemaCheck, portable, portable_names, shown
-from shared_libs.atomic.supervise import call_here, said_by
+from shared_libs.atomic.rescue import call_here
+from shared_libs.atomic.supervise import said_by
 from shared_libs.atomic.tools.annotations import called
 from shared_libs.atomic.tools.dependencies import Dependency, dependencies_in
 from shared_libs.atomic.tools.signature import UNKNOWN, bound_by, parameters_of, typed_where_read, words_of

@@ -22,14 +22,12 @@ from shared_libs.atomic.threads import Job, Threads
 from shared_libs.atomic.tools.blocking import suspicious, warn_of_blocking
 from shared_libs.atomic.tools.exchange import Call
 from shared_libs.atomic.tools.outcome import as_text, words_of
-from shared_libs.atomic.tools.plain import read_here
+from shared_libs.atomic.tools.plain import AT_HAND, read_here
 from shared_libs.atomic.tools.plan import Plan
 from shared_libs.atomic.tools.processes import ProcessCall, Workers
 
 MAX_WAITS = 10
 """How often what a tool returned may have to be waited for, and what comes of that again."""
-
-_AT_HAND = (str, int, float, bool, type(None))
 
 Isolation = Literal["loop", "thread", "process"]
 
@@ -220,7 +218,7 @@ async def _told(tool: Placed, begin: Callable[[], Any], scope: Scope) -> str:
 @door
 async def _outcome(tool: Placed, outcome: Any) -> Any:
     """Wait for what a tool returned, for what comes of that, and for all it yields."""
-    if type(outcome) in _AT_HAND:
+    if type(outcome) in AT_HAND:
         return outcome
     for _ in range(MAX_WAITS):
         if isinstance(outcome, Future):
@@ -241,7 +239,9 @@ async def _outcome(tool: Placed, outcome: Any) -> Any:
 
 def _is_awaited(outcome: Any) -> bool:
     """Whether a result has to be waited for on the loop."""
-    return isinstance(outcome, Future | AsyncIterable) or any(map(inspect.isawaitable, (outcome, _first(outcome))))
+    return type(outcome) not in AT_HAND and (
+        isinstance(outcome, Future | AsyncIterable) or any(map(inspect.isawaitable, (outcome, _first(outcome))))
+    )
 
 
 @door

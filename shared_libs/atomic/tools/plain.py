@@ -28,6 +28,9 @@ import msgspec
 from shared_libs.atomic.errors import in_words
 from shared_libs.atomic.secrets import names_a_secret
 
+AT_HAND = frozenset((str, int, float, bool, type(None)))
+"""What a result is as it stands: nothing of it has to be waited for, read or made into something else."""
+
 MAX_VALUES = 20_000
 """Values of one result, those inside others counted with them; more are left out, with a note."""
 
@@ -71,6 +74,8 @@ def read_here(value: Any, most: int = MAX_VALUES) -> Any:
     To be called where it was made: SQLite's cursors belong to their thread, a query of Django or peewee is made by
     being read, and a record of SQLAlchemy reads again what a commit let go. What a dict holds is read too.
     """
+    if type(value) in AT_HAND:
+        return value
     if type(value) is dict and len(value) <= _FEW:
         return {key: read_here(item, most) for key, item in value.items() if item is not value}
     if any(all(hasattr(type(value), name) for name in names) for names in _QUERIES):

@@ -241,6 +241,29 @@ def test_a_cancellation_in_the_turn_in_which_the_run_ends_is_not_lost():
     assert run_virtual(main()) == {asyncio.CancelledError}
 
 
+@pytest.mark.promise("cancel-wins")
+@pytest.mark.parametrize("calls", [0, 1, 2])
+def test_what_a_cancellation_says_arrives(calls):
+    """Who cancels may say why, and anyio knows its own cancellations by what they say."""
+
+    @tool
+    async def look() -> str:
+        await asyncio.sleep(1000)
+        return "x"
+
+    slow = Turn(delay_s=1000) if not calls else Turn(calls=[("look", {})] * calls)
+
+    async def main():
+        task = asyncio.create_task(ReActAgent(llm=ScriptedLLM([slow]), tools=[look]).async_run("go"))
+        await asyncio.sleep(1)
+        task.cancel("the pod is going")
+        with pytest.raises(asyncio.CancelledError) as cancelled:
+            await task
+        return cancelled.value.args
+
+    assert run_virtual(main()) == ("the pod is going",)
+
+
 @pytest.mark.promise("budget-shared")
 def test_parallel_sub_agents_pass_a_limit_of_tokens_by_less_than_what_is_under_way():
     def answer():

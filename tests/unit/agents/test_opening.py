@@ -204,3 +204,41 @@ def test_an_opened_memory_has_its_tables(tmp_path):
     with sqlite3.connect(tmp_path / "file.db") as database:
         assert database.execute("SELECT count(*) FROM factory_messages").fetchone() == (0,)
     database.close()
+
+
+LATE = """
+import asyncio, sys, threading
+from shared_libs.agents import ReActAgent
+from shared_libs.atomic import BaseLLMWrapper
+
+released, loaded = threading.Event(), []
+
+
+class Late:
+    def find_spec(self, name, path=None, target=None):
+        if name == "tenacity":
+            loaded.append(released.wait(20))
+
+
+sys.meta_path.insert(0, Late())
+
+
+class Model(BaseLLMWrapper):
+    async def _chat(self, messages, tools, **options):
+        raise AssertionError("its libraries are not loaded yet")
+
+
+async def main():
+    result = await ReActAgent(llm=Model("m")).async_run("go", timeout=0.3)
+    print(result.status, result.stop_reason, loaded)
+    released.set()
+
+
+asyncio.run(main())
+"""
+
+
+@pytest.mark.promise("time-total")
+def test_a_first_run_whose_time_is_over_while_a_library_still_loads_does_not_wait_for_that():
+    done = subprocess.run([sys.executable, "-c", LATE], capture_output=True, text=True, timeout=60, check=False)
+    assert (done.stdout, done.stderr) == ("partial deadline []\n", "")

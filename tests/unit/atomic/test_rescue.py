@@ -371,7 +371,7 @@ class Nested(Call):
     [
         ("their_library", True),
         ("importlib._bootstrap", False),
-        ("logging", False),
+        ("logging", True),  # below it is a handler
         ("_weakrefset", False),
         ("pdb", False),
         ("shared_libs.agents.run", False),
@@ -385,6 +385,16 @@ def test_where_an_interrupt_may_be_raised(name, may):
         return await asyncio.create_task(theirs())
 
     assert asyncio.run(main()) is may
+
+
+def test_the_log_itself_which_may_have_a_lock_is_not_interrupted():
+    async def main():
+        async def theirs():
+            return framed("logging", lambda: may_be_interrupted(sys._getframe(1), asyncio.current_task()))()
+
+        return await asyncio.create_task(theirs())
+
+    assert asyncio.run(main()) is False
 
 
 def test_code_of_the_application_itself_is_never_interrupted():

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import logging
+import signal
 import threading
 from dataclasses import dataclass
 
@@ -172,6 +174,24 @@ def leaves_there(loop):
     return "left"
 
 
+class HoldsOn(logging.Handler):
+    """A handler whose other end takes nothing any more, as one over a socket does."""
+
+    def emit(self, record):
+        holds_on()
+
+
+SLOW_LOG = logging.getLogger("tests.slow")
+SLOW_LOG.addHandler(HoldsOn())
+SLOW_LOG.propagate = False
+
+
+@tool
+async def logs(given: dict) -> str:
+    SLOW_LOG.error("said")
+    return "logged"
+
+
 PLACES = {
     "a model": lambda: {"llm": Answers(holds_on)},
     "a model that streams": lambda: {"llm": Streams()},
@@ -188,6 +208,7 @@ PLACES = {
     "what goes as a tool fails": lambda: {"tools": [fails_with_what_goes_late]},
     "what goes as a tool is cut off": lambda: {"tools": [is_cut_off_with_what_goes_late]},
     "what goes as a model refuses": lambda: {"llm": Refuses()},
+    "a handler of the log": lambda: {"tools": [logs]},
     "what a thread awaits on the loop": lambda: {"tools": [CallsOnTheLoop(awaits_there)]},
     "what a thread has left to the loop": lambda: {"tools": [CallsOnTheLoop(leaves_there)]},
 }
@@ -227,3 +248,58 @@ def test_an_observer_that_was_interrupted_hears_no_more_of_its_run():
     agent = ReActAgent(llm=ScriptedLLM(["done"]), observers=[hold])
     asyncio.run(agent.async_run("go", timeout=LIMIT_S))
     assert heard == [1]
+
+
+class Raises(logging.Handler):
+    def emit(self, record):
+        raise ConnectionError("the server of the logs is away")
+
+
+@pytest.fixture
+def log_of_runs():
+    log, added = logging.getLogger("shared_libs.agents.run"), []
+
+    def add(handler):
+        log.addHandler(handler)
+        added.append(handler)
+
+    yield add
+    for handler in added:
+        log.removeHandler(handler)
+
+
+def breaks(event):
+    raise ValueError("an observer fails, and so there is something to log")
+
+
+@pytest.mark.promise("loop-rescued")
+def test_a_handler_of_our_own_log_that_blocks_is_interrupted_though_the_watchdog_would_log_too(log_of_runs):
+    log_of_runs(HoldsOn())
+    ENDED.clear()
+    agent = ReActAgent(llm=Answers(), observers=[breaks])
+    assert (asyncio.run(agent.async_run("go", timeout=1.5 * LIMIT_S)).stop_reason, ENDED) == ("deadline", [])
+
+
+def test_a_handler_of_our_own_log_that_fails_ends_no_run(log_of_runs):
+    log_of_runs(Raises())
+    agent = ReActAgent(llm=Answers(), observers=[breaks])
+    assert asyncio.run(agent.async_run("go")).answer == "done"
+
+
+@pytest.mark.promise("loop-rescued")
+def test_python_code_is_interrupted_though_it_has_taken_the_signal_for_itself():
+    @tool
+    async def takes_the_signal(given: dict) -> str:
+        signal.signal(SIGNAL, signal.SIG_IGN)
+        until = asyncio.get_running_loop().time() + WAIT_S
+        while asyncio.get_running_loop().time() < until:
+            sum(range(100))
+        ENDED.append("spun")
+        return "spun"
+
+    ENDED.clear()
+    agent = ReActAgent(llm=Answers(), tools=[takes_the_signal])
+    try:
+        assert (asyncio.run(agent.async_run("go", timeout=1.5 * LIMIT_S)).stop_reason, ENDED) == ("deadline", [])
+    finally:
+        signal.signal(SIGNAL, signal.SIG_DFL)

@@ -429,7 +429,7 @@ def test_a_server_that_says_little_of_itself_is_used(given):
 
 def test_a_version_before_the_first_is_the_first():
     assert greeting({"protocolVersion": "2024-10-07"}, "2025-06-18")["protocolVersion"] == "2024-11-05"
-    assert greeting({"protocolVersion": "2099-01-01"}, "2025-06-18")["protocolVersion"] == "2099-01-01"
+    assert greeting({"protocolVersion": "2025-03-26"}, "2025-06-18")["protocolVersion"] == "2025-03-26"
 
 
 def test_an_answer_in_latin_1_is_read():

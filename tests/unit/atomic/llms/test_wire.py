@@ -141,12 +141,12 @@ def test_a_connection_whose_answer_was_read_is_used_again(streamed):
 
 def test_a_connection_that_was_given_up_is_not_used_again():
     """What comes late on it would be taken for the answer to the next request."""
-    late = Play([0.2, *reply({"choices": [{"message": {"content": "Too late."}}]}).pieces])
+    late = Play([1.0, *reply({"choices": [{"message": {"content": "Too late."}}]}).pieces])
 
     async def main():
         async with WireServer([late, reply(HELLO)]) as server, OpenAILLM("m", base_url=server.url) as llm:
             with pytest.raises(LLMTimeout):
-                await llm.async_generate("Hi", timeout=0.05)
+                await llm.async_generate("Hi", timeout=0.4)
             response = await llm.async_generate("Hi")
             return response.text, server.connections
 

@@ -112,8 +112,9 @@ def test_init_with_a_name_that_no_folder_can_have(here, capsys):
 
 FULL = """
 import os, resource, sys
+sys.dont_write_bytecode = True  # which would be cut off, too, and stay so
+from genai_factory.cli import main, starting
 resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100))
-from genai_factory.cli import main
 code = main(["init"])
 print(os.listdir())
 sys.exit(code)

@@ -3,9 +3,9 @@ Several workers on one PostgreSQL: one is killed, one is stopped and comes back,
 
 `python -m bench.durable_fleet fleet` kills one of three workers under 300 runs and stops another for a minute.
 `… rollout` replaces two workers by two of another version, of the code and of the definition, while 50 runs are under
-way: each is told to drain once its successor is ready. `… queue` lets 10,000 runs wait, and says what that costs who
-submits, looks and works. `… follow` says how old pieces of text are that another process hears. Tools write
-down what they begin and end in a file outside.
+way: each is told to drain once its successor is ready. Effects that were begun once more are divided by why. `… queue`
+lets 10,000 runs wait, and says what that costs who submits, looks and works. `… follow` says how old pieces of text are
+that another process hears. Tools write down what they begin and end in a file outside.
 """
 
 from __future__ import annotations
@@ -119,7 +119,15 @@ async def work(url: str, notes: Notes, version: int, pace_s: float, lease_s: flo
             notes.write("claimed", run=one.run_id, epoch=one.epoch)
         return claims
 
-    Holder.claim = noted  # type: ignore[method-assign]
+    keep = Holder.keep
+
+    async def kept(self: Holder, claim: Claim, facts: Any, events: Any) -> bool:
+        done = await keep(self, claim, facts, events)
+        for fact in facts if done else ():
+            notes.write("recorded", run=claim.run_id, name=fact.name)
+        return done
+
+    Holder.claim, Holder.keep = noted, kept  # type: ignore[method-assign]
     worker = Worker(url, build, policy=WorkerPolicy(concurrency=AT_ONCE, lease_s=lease_s))
     working = asyncio.create_task(worker.run())
     await worker.started.wait()
@@ -180,8 +188,42 @@ async def ended(store: JobStore, run_ids: Sequence[str], patience_s: float = 600
     return [job for job in jobs if job is not None]
 
 
-async def judged(store: JobStore, jobs: Sequence[Job], run_ids: Sequence[str], notes: Notes) -> str:
-    """Say what became of the runs, and of every effect; end the program where it is not as it should be."""
+def causes(rows: Sequence[dict[str, Any]], became: Mapping[int, str]) -> collections.Counter[str]:
+    """
+    Count the effects that were begun once more, by why: what became of the worker that had begun them before.
+
+    `became` says so of those that something became of; what was recorded, or was another's, must not be among them.
+    """
+    before: dict[str, dict[str, Any]] = {}
+    ended, recorded = set(), set()
+    found: collections.Counter[str] = collections.Counter()
+    for row in rows:
+        if row["what"] == "ended":
+            ended.add((row["key"], row["pid"]))
+        elif row["what"] == "recorded":
+            recorded.add((row["run"], row["name"]))
+        elif row["what"] == "begun":
+            run, *_, call = (key := row["key"]).split("/")
+            if key in before:
+                pid = before[key]["pid"]
+                why = became.get(pid, "nothing was wrong with it")
+                stage = "had ended, not recorded" if (key, pid) in ended else "in flight"
+                found["recorded before" if (run, f"tool.{call}") in recorded else f"{why}, {stage}"] += 1
+            before[key] = row
+    return found
+
+
+MUST_NOT_BE = ("recorded before", "nothing was wrong with it")
+
+
+async def judged(
+    store: JobStore, jobs: Sequence[Job], run_ids: Sequence[str], notes: Notes, became: Mapping[int, str] = {}
+) -> str:
+    """
+    Say what became of the runs, and of every effect; end the program where it is not as it should be.
+
+    `became` says what became of a worker.
+    """
     rows = notes.read()
     wrong = [job.run_id for job in jobs if job.status != "answered" or job.result["answer"] != expected(job.run_id)]
     ends = [
@@ -196,13 +238,15 @@ async def judged(store: JobStore, jobs: Sequence[Job], run_ids: Sequence[str], n
             holder[row["run"]] = row["pid"]
         elif row["what"] == "begun":
             zombies += holder[row["key"].split("/")[0]] != row["pid"]
-    lost, twice = len(run_ids) - len(jobs), sum(count > 1 for count in begun.values())
+    lost, twice = len(run_ids) - len(jobs), causes(rows, became)
+    unfounded = sum(count for why, count in twice.items() if why.startswith(MUST_NOT_BE))
+    divided = "; ".join(f"{why}: {count}" for why, count in sorted(twice.items())) or "none"
     told = (
         f"{len(jobs)} of {len(run_ids)} runs ended, lost {lost}, wrong {len(wrong)}, ended more than once "
-        f"{sum(count > 1 for count in ends)}, effects {len(begun)} of {len(run_ids) * 2 * TURNS}, begun twice {twice}, "
-        f"begun by who had lost the run {zombies}"
+        f"{sum(count > 1 for count in ends)}, effects {len(begun)} of {len(run_ids) * 2 * TURNS}, begun by who "
+        f"had lost the run {zombies}, begun once more {sum(twice.values())} ({divided})"
     )
-    if lost or wrong or zombies or set(ends) != {1} or len(begun) != len(run_ids) * 2 * TURNS:
+    if lost or wrong or zombies or unfounded or set(ends) != {1} or len(begun) != len(run_ids) * 2 * TURNS:
         print(told, wrong[:3])
         sys.exit("not as it should be")
     return told
@@ -221,7 +265,8 @@ async def killed_and_stopped(url: str, folder: Path, runs: int, stopped_s: float
         await asyncio.sleep(stopped_s)
         second.send_signal(signal.SIGCONT)
         jobs = await ended(store, run_ids)
-        print(await judged(store, jobs, run_ids, fleet.notes))
+        became = {first.pid: "its worker was killed", second.pid: "its worker was stopped"}
+        print(await judged(store, jobs, run_ids, fleet.notes, became))
         rows = fleet.notes.read()
         for what, pid, at in (("killed", first.pid, killed_at), ("stopped", second.pid, stopped_at)):
             waits = takeovers(rows, pid, at)

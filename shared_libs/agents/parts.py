@@ -15,7 +15,7 @@ from shared_libs.atomic.alarm import Expiry
 from shared_libs.atomic.amounts import is_amount
 from shared_libs.atomic.deadline import Deadline
 from shared_libs.atomic.errors import DeadlineExceeded, MisuseError, ToolError
-from shared_libs.atomic.events import EventSink
+from shared_libs.atomic.events import EventSink, listens
 from shared_libs.atomic.llms.base import CALL_TIMEOUT_S, BaseLLMWrapper
 from shared_libs.atomic.llms.names import model_named
 from shared_libs.atomic.llms.structured import OutputSchema
@@ -119,7 +119,7 @@ class Parts:
             one.check_deps(deps)
         shape = self.shape if wanted is None else wanted
         left_s, stores = min(seconds, current_deadline().remaining()), session_id is not None
-        listeners = [*self.observers, *sinks]
+        listeners = [sink for sink in (*self.observers, *sinks) if listens(sink)]
         run = Run(self.name, left_s, self.limits, listeners, run_id=run_id, session_id=session_id, stores=stores)
         run.shape, run.own_shape = None if shape is None else OutputSchema.of(shape), wanted is not None
         run.deps, run.listener = deps, sinks[0] if sinks else None

@@ -61,11 +61,14 @@ _OF_THE_DRIVER = frozenset({"timeout", "check_same_thread", "isolation_level", "
 
 _ADDRESS = re.compile(
     r"(?P<scheme>[\w+]+)://"
-    r"(?:(?P<username>[^:/]*)(?::(?P<password>[^@]*))?@)?"
-    r"(?:\[(?P<ipv6>[^/?\]]+)\]|(?P<host>[^/:?]*))(?::(?P<port>\d*))?"
-    r"(?:/(?P<database>[^?]*))?(?:\?(?P<query>.*))?"
+    r"(?:(?P<username>[^:/]*)(?::(?P<password>.*?))?@)?"
+    r"(?:(?P<hosts>[^/?@]*,[^/?@]*)|(?:\[(?P<ipv6>[^/?\]]+)\]|(?P<host>[^/:?@]*))(?::(?P<port>\d*))?)"
+    r"(?:/(?P<database>[^?]*))?(?:\?(?P<query>.*))?",
+    re.DOTALL,
 )
-"""A password may hold anything but `@`, as SQLAlchemy has it."""
+"""A password ends at the last `@` before a host: nothing of it may be taken for one, and be shown."""
+
+_PORT = 5432
 
 
 class DatabaseURL(msgspec.Struct, frozen=True, kw_only=True):
@@ -73,7 +76,7 @@ class DatabaseURL(msgspec.Struct, frozen=True, kw_only=True):
     An address that was read.
 
     `query` holds what stands behind `?`, `libpq` those of it that asyncpg reads in a libpq address alone, and `options`
-    what its `connect` is given as arguments.
+    what its `connect` is given as arguments. `hosts` are several servers, each with its port, of which one writes.
     """
 
     driver: str
@@ -81,6 +84,7 @@ class DatabaseURL(msgspec.Struct, frozen=True, kw_only=True):
     password: str | None = None
     host: str | None = None
     port: int | None = None
+    hosts: tuple[str, ...] = ()
     database: str | None = None
     query: dict[str, str | tuple[str, ...]] = {}
     libpq: dict[str, str] = {}
@@ -110,6 +114,7 @@ class DatabaseURL(msgspec.Struct, frozen=True, kw_only=True):
         from sqlalchemy.engine import URL
 
         query = self.query | ({"prepared_statement_cache_size": "0"} if "statement_cache_size" in self.options else {})
+        query |= {"host": self.hosts} if self.hosts else {}
         return URL.create(self.driver, self.username, self.password, self.host, self.port, self.database, query=query)
 
     @property
@@ -117,6 +122,16 @@ class DatabaseURL(msgspec.Struct, frozen=True, kw_only=True):
         """The arguments for the driver, where SQLAlchemy calls it."""
         told = {"dsn": f"postgresql://?{urlencode(self.libpq)}"} if self.libpq else {}
         return self.options | told
+
+    @property
+    def each(self) -> list[DatabaseURL]:
+        """The address of each of several hosts, or this one."""
+        alone = [msgspec.structs.replace(self, hosts=(), host=h.strip("[]"), port=int(p)) for h, _, p in self._parted]
+        return alone or [self]
+
+    @property
+    def _parted(self) -> list[tuple[str, str, str]]:
+        return [host.rpartition(":") for host in self.hosts]
 
     @property
     def dsn(self) -> str:
@@ -132,7 +147,7 @@ class DatabaseURL(msgspec.Struct, frozen=True, kw_only=True):
     def _written(self, scheme: str, password: str | None) -> str:
         who = "" if self.username is None else quote(self.username, safe="")
         who += f":{password}" if self.password is not None else ""
-        host = f"[{self.host}]" if self.host and ":" in self.host else self.host or ""
+        host = f"[{self.host}]" if self.host and ":" in self.host else self.host or ",".join(self.hosts)
         at = f"{who}@" if who else ""
         port = "" if self.port is None else f":{self.port}"
         return f"{scheme}://{at}{host}{port}" + (
@@ -147,6 +162,8 @@ def database_url(url: str, what: str) -> DatabaseURL:
     Args:
         url: the address. Of libpq's parameters those that asyncpg knows hold (`sslmode`, `sslrootcert`,
             `application_name`, …), `connect_timeout` is in seconds, and `pgbouncer=true` prepares no statements.
+            Of several hosts (`host1:5432,host2:5432`) the one is used that writes, if `target_session_attrs` says
+            nothing else.
         what: whose it is, for the error.
 
     Raises:
@@ -164,12 +181,15 @@ def database_url(url: str, what: str) -> DatabaseURL:
     username, password, database = (
         None if found[part] is None else unquote(found[part]) for part in ("username", "password", "database")
     )
+    alone = found["ipv6"] or found["host"] or None
+    hosts = () if alone else _several(found["hosts"].split(",") if found["hosts"] else [], query, what)
     read = DatabaseURL(
         driver=DRIVERS[found["scheme"]],
         username=username,
         password=password,
-        host=found["ipv6"] or found["host"] or None,
+        host=alone,
         port=int(found["port"]) if found["port"] else None,
+        hosts=hosts,
         database=database,
         query={name: values[0] if len(values) == 1 else values for name, values in query.items()},
     )
@@ -177,6 +197,33 @@ def database_url(url: str, what: str) -> DatabaseURL:
         return _for_sqlite(read, what)
     needs("asyncpg", f"{what}: PostgreSQL")
     return _for_asyncpg(read, what)
+
+
+def _several(hosts: list[str], query: dict[str, tuple[str, ...]], what: str) -> tuple[str, ...]:
+    """
+    Return several hosts, each with its port; none where there is one alone.
+
+    They stand in their place, or behind `?` as libpq and SQLAlchemy have it.
+    """
+    named = hosts or [host for value in query.get("host", ()) for host in value.split(",")]
+    if len(named) < 2 or any(host.startswith("/") for host in named):  # sockets are one machine's
+        return ()
+    query.pop("host", None)
+    ports = [port for value in query.pop("port", ()) for port in value.split(",")] or [""]
+    ports = ports * len(named) if len(ports) == 1 else ports
+    if len(ports) != len(named) or any(port and not port.isdecimal() for port in ports):
+        raise MisuseError(f"{what}: {len(named)} hosts, and {len(ports)} ports: name none, one, or one for each")
+    found = [_HOST.fullmatch(host) for host in named]
+    if bad := [host for host, one in zip(named, found, strict=True) if one is None]:
+        raise MisuseError(f"{what}: {bad[0][:60]!r} is no host; several are written as host1:5432,host2:5432")
+    return tuple(
+        f"{one['host']}:{one['port'] or port or _PORT}"
+        for one, port in zip(found, ports, strict=True)
+        if one is not None
+    )
+
+
+_HOST = re.compile(r"(?P<host>\[[^]]+\]|[^:@/]+)(?::(?P<port>\d+))?")
 
 
 def _for_sqlite(read: DatabaseURL, what: str) -> DatabaseURL:
@@ -198,6 +245,8 @@ def _for_asyncpg(read: DatabaseURL, what: str) -> DatabaseURL:
             raise MisuseError(f"{what}: connect_timeout is a number of seconds, not {wait!r}") from None
     if str(query.pop("pgbouncer", "")).lower() in ("true", "1"):
         options["statement_cache_size"] = 0
+    if read.hosts:
+        query.setdefault("target_session_attrs", "read-write")
     told = {name: query.pop(name) for name in sorted(query.keys() & _FOR_LIBPQ)}
     libpq = {name: value if isinstance(value, str) else value[-1] for name, value in told.items()}
     return msgspec.structs.replace(read, query=query, libpq=libpq, options=options)

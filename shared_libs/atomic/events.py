@@ -352,6 +352,11 @@ def wants_requests(sink: EventSink) -> bool:
     return bool(getattr(sink, "wants_requests", False))
 
 
+def listens(sink: EventSink) -> bool:
+    """Whether a listener hears of a run that begins: one that could tell nobody says so in `listens`."""
+    return bool(getattr(sink, "listens", True))
+
+
 class WithRequests:
     """A listener that is told what models are asked, too."""
 

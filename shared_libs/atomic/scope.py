@@ -17,8 +17,9 @@ import msgspec
 from shared_libs.atomic.asking import Asking
 from shared_libs.atomic.budget import Budget
 from shared_libs.atomic.deadline import NEVER, Deadline
-from shared_libs.atomic.events import AgentEvent, EventSink
+from shared_libs.atomic.events import AgentEvent, EventSink, ModelFinished
 from shared_libs.atomic.journal import Journal, Within
+from shared_libs.atomic.types import LLMResponse
 
 
 def _nowhere(event: AgentEvent) -> None:
@@ -138,6 +139,13 @@ _current: ContextVar[Scope] = ContextVar("scope", default=_OUTSIDE)
 def current_scope() -> Scope:
     """The scope of the running call; an empty one outside a run."""
     return _current.get()
+
+
+def tell_outside(response: LLMResponse) -> None:
+    """Tell who hears of calls outside any run what a model answered; a run tells it itself, with its step."""
+    scope = _current.get()
+    if not scope.run_id and scope.emit is not _nowhere:
+        scope.emit(ModelFinished(step=0, response=response))
 
 
 def scope_of(task: asyncio.Task[Any] | None) -> Scope | None:

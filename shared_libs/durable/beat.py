@@ -18,6 +18,17 @@ _log = logging.getLogger("shared_libs.durable")
 FRESH = 0.6
 """The share of the lease after which a worker that could not beat begins no new effect."""
 
+PATIENCE_S = 1.0
+"""
+Seconds for one beat, or a quarter of a lease; after one that did not get through twice as many, up to a lease.
+
+Where the line was cut, a new one is heard at once, while the old one repeats what was lost after ever longer waits: an
+interruption shorter than a lease would cost the lease. A server that is slow is given the time.
+"""
+
+SAID_EVERY_S = 60.0
+"""Seconds after which an outage is told again that goes on for the same reason."""
+
 SILENT_S = 120.0
 """Seconds a loop may be blocked until its worker counts as dead."""
 
@@ -53,7 +64,8 @@ class Beat:
         self._loop = asyncio.get_running_loop()
         self._beaten = asyncio.Event()
         self._sent = self._reaps_from = -math.inf
-        self._away = False
+        self._patience_s = self._least_s = max(PATIENCE_S, self._lease_s / 4)
+        self._why, self._said_at = "", 0.0
         self._answered = clock()
         self._pending_answer = False
         self._stop = threading.Event()
@@ -107,22 +119,30 @@ class Beat:
     async def _once(self, holder: Holder) -> None:
         sent = clock()
         try:
-            async with asyncio.timeout(self._lease_s):
+            async with asyncio.timeout(self._patience_s):
                 held = await holder.beat(self._name, self._lease_s, self._concurrency, draining=self.draining)
             self._on_beat(held, sent)  # what is lost is known to be so before the beat counts
-            self._sent = sent
+            if self._why:
+                _log.warning("worker %s beats again, after %.0f s", self._name, self.age_s)
+                self._why = ""
+            last, self._sent, self._patience_s = self._sent, sent, self._least_s
             self._loop.call_soon_threadsafe(self._beaten.set)
-            if self._away:
+            if math.isfinite(last) and sent - last > FRESH * self._lease_s:
                 # after an outage everybody's last beat is old: nobody is dead before all had the time to beat again
-                self._away, self._reaps_from = False, sent + self._lease_s
+                self._reaps_from = sent + self._lease_s
             if sent >= self._reaps_from and (reaped := await holder.reap()):
                 _log.warning("worker %s queued %d runs of workers that are silent", self._name, reaped)
         except (StoreUnavailable, TimeoutError) as error:
-            self._away = True
-            _log.warning("worker %s could not beat: %s", self._name, str(error) or "no answer")
+            self._patience_s = max(self._least_s, min(2 * self._patience_s, self._lease_s))
+            self._say(str(error) or "no answer")
         except Exception:  # noqa: BLE001 - whatever it is: a worker that beats no more holds its slots for nothing
-            self._away = True
             _log.exception("worker %s could not beat", self._name)
+
+    def _say(self, why: str) -> None:
+        """Tell that a beat did not get through: at once where the reason is a new one, else now and then."""
+        if why != self._why or clock() - self._said_at >= SAID_EVERY_S:
+            self._why, self._said_at = why, clock()
+            _log.warning("worker %s could not beat: %s", self._name, why)
 
     def _loop_lives(self) -> bool:
         """Whether the worker's loop has done anything lately."""

@@ -12,10 +12,11 @@ import contextlib
 import sqlite3
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, TypeVar
 
+from shared_libs.atomic import postgres
 from shared_libs.atomic.database_url import ALLOWED, DatabaseURL, database_url
 from shared_libs.atomic.errors import FactoryError, MisuseError
 from shared_libs.atomic.places import why_unopened
@@ -46,9 +47,10 @@ _SETTINGS = {
 _WAITS_S = (0.05, 0.1, 0.2, 0.5, 1.0)
 _SQLITE_AWAY = (5, 6, 8, 10, 11, 13, 14, 26)  # busy, locked, read-only, I/O, corrupt, full, not opened, no database
 _POSTGRES_AWAY = frozenset(
-    # connection, a plan of before a migration, login, transaction ended or undone, no such database, table or right,
-    # resources, not now, operator, I/O, internal: another server, another login or a moment later it may be otherwise
-    ("08", "0A", "28", "25", "40", "3D", "42", "53", "55", "57", "58", "XX")
+    # connection, a plan of before a migration, login, transaction ended or undone, a pooler's statements, no such
+    # database, table or right, resources, not now, operator, I/O, internal: another server, another login or a moment
+    # later it may be otherwise
+    ("08", "0A", "28", "25", "26", "40", "3D", "42", "53", "55", "57", "58", "XX")
 )
 
 
@@ -154,7 +156,7 @@ class _Postgres:
 
     def __init__(self, at: DatabaseURL, connections: int) -> None:
         self.place = at.shown
-        self._dsn, self._options = at.dsn, dict(at.options)
+        self._at, self._options = at, dict(at.options)
         if "statement_cache_size" not in self._options:  # PgBouncer refuses settings
             self._options["server_settings"] = _SETTINGS
         self._options.setdefault("timeout", BUSY_S)
@@ -167,13 +169,16 @@ class _Postgres:
         return True
 
     async def run(self, script: Callable[[], Script[T]]) -> T:
+        import asyncpg
+
         async with self._connection() as connection:
             transaction = connection.transaction()
             await transaction.start()
             try:
                 value = await self._played(connection, script())
             except Exception:  # who is cancelled says nothing more: the connection goes, and with it what was begun
-                await transaction.rollback()
+                with contextlib.suppress(asyncpg.InterfaceError):  # the server has ended it, and said why
+                    await transaction.rollback()
                 raise
             await transaction.commit()
             return value
@@ -195,7 +200,7 @@ class _Postgres:
 
         try:
             if self._listener is None or self._listener.is_closed():
-                self._listener = await asyncpg.connect(self._dsn, **self._options)
+                self._listener = await postgres.connect(self._at, **self._options)
             listener = self._listener
             await listener.add_listener(channel, lambda *told: heard(told[3]))
         except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
@@ -226,8 +231,11 @@ class _Postgres:
             connection = await pool.acquire()
             try:
                 yield connection
-            except asyncpg.PostgresError:
-                raise  # an answer
+            except asyncpg.ReadOnlySQLTransactionError:
+                connection.terminate()  # it has become a standby: another one writes now, and is found anew
+                raise
+            except (asyncpg.PostgresError, FactoryError):
+                raise  # an answer, or a script's own no: it was rolled back
             except BaseException:
                 with contextlib.suppress(asyncpg.InterfaceError):  # unless it is gone already
                     connection.terminate()  # it was cut off in the middle of a word
@@ -247,7 +255,7 @@ class _Postgres:
         async with self._opening:
             if self._pool is None:
                 self._pool = await asyncpg.create_pool(
-                    self._dsn,
+                    connect=partial(postgres.connect, self._at),
                     min_size=0,
                     max_size=self._most,
                     command_timeout=30.0,
@@ -257,8 +265,7 @@ class _Postgres:
             return self._pool
 
     def _unavailable(self, error: BaseException) -> StoreUnavailable:
-        said = str(error).splitlines()[0] if str(error) else type(error).__name__
-        return StoreUnavailable(f"{_WHAT} {self.place}: {said}")
+        return StoreUnavailable(f"{_WHAT} {self.place}: {postgres.in_words(error)}")
 
 
 async def _nothing_to_reset(_: Any) -> None:

@@ -45,6 +45,9 @@ class Outlet:
         self._loop = asyncio.get_running_loop()
         self._pieces: list[tuple[Piece, int]] = []
         self._calling: asyncio.Task[None] | None = None
+        self._now = asyncio.Event()
+        self._taken = self._called = 0
+        self._progress = asyncio.Event()
 
     def put(self, piece: Piece, after: int) -> None:
         """Take a piece that comes behind event `after`; those of one run and kind, with no event between, are one."""
@@ -54,13 +57,34 @@ class Outlet:
             self._pieces[-1] = msgspec.structs.replace(piece, text=last.text + piece.text), after
         else:
             self._pieces.append((piece, after))
+        self._taken += 1
         if self._calling is None:
             self._calling = self._loop.create_task(self._call())
 
+    async def flush(self) -> None:
+        """Call out what was taken until now: behind the event that ends a turn its words would come too late."""
+        until = self._taken
+        while self._called < until:
+            self._now.set()
+            await self._progress.wait()
+
     async def _call(self) -> None:
-        await asyncio.sleep(CALL_S)
-        pieces, self._pieces = self._pieces, []
+        while self._pieces:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(CALL_S):
+                    await self._now.wait()
+            self._now.clear()
+            pieces, self._pieces = self._pieces, []
+            taken = self._taken
+            try:
+                await self._call_out(pieces)
+            finally:
+                self._called = taken
+                progress, self._progress = self._progress, asyncio.Event()
+                progress.set()
         self._calling = None
+
+    async def _call_out(self, pieces: list[tuple[Piece, int]]) -> None:
         with suppress(StoreUnavailable):  # what is live only may be missed
             for piece, after in pieces:
                 for begin in range(0, len(piece.text), _MOST // 4):

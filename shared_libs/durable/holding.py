@@ -12,7 +12,7 @@ from typing import Any
 
 from shared_libs.durable.database import CLOCK, Database, Script, ask
 from shared_libs.durable.folding import kept_name
-from shared_libs.durable.jobs import Claim, Held, WorkerCounts
+from shared_libs.durable.jobs import Claim, Held, Unreadable, WorkerCounts
 from shared_libs.durable.keeping import ASKED, HELD, Entry, Events, Fact, Keeper, told
 from shared_libs.durable.store import DECIDED, RUN_CHANNEL, WORKER_CHANNEL, called, plain_text, read_json
 
@@ -91,6 +91,9 @@ class Holder:
             only: one run alone, if it is due.
             begun: only those that have been begun.
 
+        Raises:
+            Unreadable: there is one among them that cannot be read here; none is taken.
+
         """
         return await self.database.run(lambda: self._claim(most, refused, only, begun))
 
@@ -113,12 +116,16 @@ class Holder:
                 continue
             for lane in lanes:
                 going[lane] += 1
-            taken.append((yield from self._taken(row["run_id"])))
+            try:
+                taken.append((yield from self._taken(row["run_id"])))
+            except (ValueError, TypeError, KeyError) as error:
+                raise Unreadable(row["run_id"], str(error)) from error
         return taken
 
     def _taken(self, run_id: str) -> Script[Claim]:
         (row,) = yield ask(_TAKE, run_id, self.executor)
-        (text,) = yield ask("SELECT definition, file FROM factory_definitions WHERE hash = $1", row["definition"])
+        texts = yield ask("SELECT definition, file FROM factory_definitions WHERE hash = $1", row["definition"])
+        text = texts[0] if texts else {"definition": "{}", "file": None}
         state = read_json(row["state"])
         before = 0 if state is None else int(state["events"])  # what was told before this part is not told again
         facts: Any = ()
@@ -161,6 +168,13 @@ class Holder:
             followed=bool(row["followed"]),
             deaths=deaths,
             extras=read_json(row["extras"]) or {},
+            lost=None if texts else "its definition is not kept any more",
+        )
+
+    async def leave_to_others(self, unread: Unreadable, why: str) -> None:
+        """Say of a run in the queue why this worker does not take it."""
+        await self.database.one(
+            ask("UPDATE factory_jobs SET why = $2 WHERE run_id = $1 AND status = 'queued'", unread.run_id, why)
         )
 
     async def keep(self, claim: Claim, facts: Sequence[Fact], events: Events) -> bool:
@@ -207,18 +221,19 @@ class Holder:
         if cancel_at is not None or decided & {kept_name(call["call_id"]) for call in read_json(pending)}:
             yield ask("UPDATE factory_jobs SET status = 'queued' WHERE run_id = $1", run_id)
 
-    async def give_back(self, run_id: str, epoch: int) -> None:
-        """Queue again a run that the database believes this worker to hold."""
+    async def give_back(self, run_id: str, epoch: int) -> bool:
+        """Queue again a run that the database believes this worker to hold; False where it does not any more."""
 
-        def script() -> Script[None]:
+        def script() -> Script[bool]:
             rows = yield ask(
                 f"UPDATE factory_jobs SET status = 'queued', executor = NULL WHERE {HELD} RETURNING 1",
                 *(run_id, epoch, self.executor),
             )
             if rows:
                 yield from called(self.database.dialect, WORKER_CHANNEL, "queued")
+            return bool(rows)
 
-        await self.database.run(script)
+        return await self.database.run(script)
 
     async def beat(self, name: str, lease_s: float, concurrency: int, *, draining: bool) -> list[Held]:
         """Say that this worker lives; return what the database believes it to hold."""

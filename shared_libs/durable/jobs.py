@@ -6,6 +6,8 @@ from typing import Any, Literal
 
 import msgspec
 
+from shared_libs.atomic.errors import FactoryError
+
 Status = Literal["queued", "running", "waiting", "answered", "partial", "failed", "cancelled"]
 
 ENDED: tuple[Status, ...] = ("answered", "partial", "failed", "cancelled")
@@ -50,13 +52,28 @@ class Submission(msgspec.Struct, frozen=True, kw_only=True):
     followed: bool = False
 
 
+class Unreadable(FactoryError):
+    """
+    A run that this version of the code cannot read, such as one that a later version wrote.
+
+    Args:
+        run_id: the run.
+        why: what is wrong with it.
+
+    """
+
+    def __init__(self, run_id: str, why: str) -> None:
+        super().__init__(f"it cannot be read here: {why}")
+        self.run_id = run_id
+
+
 class Claim(msgspec.Struct, frozen=True, kw_only=True):
     """
     A run that this worker holds, until its lease is over: `epoch` is the number of this execution.
 
     `elapsed_s` is the time since this part of the run began first, by the database's clock. `state` is what an earlier
     part left to go on from, and `decisions` what has been decided of its calls. `followed` is whether somebody does.
-    `asked` are notes of questions to a model (`ASKED`).
+    `asked` are notes of questions to a model (`ASKED`). `lost` says why nobody can do it any more.
     """
 
     run_id: str
@@ -81,6 +98,7 @@ class Claim(msgspec.Struct, frozen=True, kw_only=True):
     followed: bool
     deaths: int
     extras: dict[str, Any] = {}
+    lost: str | None = None
 
 
 class Job(msgspec.Struct, frozen=True, kw_only=True):

@@ -35,8 +35,14 @@ TELL_S = 0.25
 TELL_FOLLOWED_S = 0.05
 
 
-OnPiece = Callable[[TextDelta | ThinkingDelta, int], None]
-"""Takes a piece of text, and the number of the event it comes behind."""
+class Outlet(Protocol):
+    """Where pieces of text go while somebody follows."""
+
+    def put(self, piece: TextDelta | ThinkingDelta, after: int) -> None:
+        """Take a piece of text, and the number of the event it comes behind."""
+
+    async def flush(self) -> None:
+        """Return when those are on their way that were taken until now."""
 
 
 class Pulse(Protocol):
@@ -54,7 +60,7 @@ class FactJournal:
     """
     Keeps the facts of a run this worker holds (`Journal` of the core).
 
-    `on_piece` gets pieces of text while somebody follows. The worker sets `lost` when the run is another's, `draining`
+    `outlet` gets pieces of text while somebody follows. The worker sets `lost` when the run is another's, `draining`
     when it is to be handed over, `cancelled` when it is to end, and `followed`.
     """
 
@@ -64,7 +70,7 @@ class FactJournal:
         holder: Holder,
         pulse: Pulse,
         *,
-        on_piece: OnPiece | None = None,
+        outlet: Outlet | None = None,
     ) -> None:
         self.claim = claim
         self.lost = self.draining = False
@@ -74,7 +80,7 @@ class FactJournal:
         self.result: AgentResult | None = None
         self.contents: dict[str, str] = {}
         self._holder, self._pulse = holder, pulse
-        self._on_piece = on_piece
+        self._outlet = outlet
         self._facts = dict(claim.facts)
         self._answers: dict[int, str] = {}
         self._loop = asyncio.get_running_loop()
@@ -203,6 +209,12 @@ class FactJournal:
         assert self._main is not None
         self._main.cancel()
 
+    def leave(self) -> None:
+        """Write nothing more, and wait for no write: this process ends, and the run is another's."""
+        self.lost = True
+        for writing in self._writes:
+            writing.cancel()
+
     # the gate
 
     async def _may_begin(self, *, inside: bool = False) -> None:
@@ -239,6 +251,8 @@ class FactJournal:
         self._facts[fact.name] = fact.value
 
     async def _write(self, fact: Fact | None) -> bool:
+        if self.followed and self._outlet is not None:
+            await self._outlet.flush()
         async with self._write_turn:  # events are written in their order
             events, self._untold = self._untold, []
             facts = [*self._asking.values(), *([] if fact is None else [fact])]
@@ -269,8 +283,8 @@ class FactJournal:
         """Take an event of this run; it is written with the next fact, or soon. False where it is nobody's business."""
         self.heard = max(self.heard, event.seq)
         if isinstance(event, TextDelta | ThinkingDelta):
-            if self.followed and self._on_piece is not None:
-                self._on_piece(event, self._last_event)
+            if self.followed and self._outlet is not None:
+                self._outlet.put(event, self._last_event)
             return True
         if isinstance(event, RunFinished):
             if event.result.stop_reason == "handed_over" or (event.result.status == "cancelled" and not self.cancelled):

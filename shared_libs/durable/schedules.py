@@ -120,6 +120,9 @@ def _submit_due(store: JobStore) -> Script[list[str]]:
     return made
 
 
+_FIELDS = "five fields say when (minute hour day month weekday), such as '0 7 * * 1-5'"
+
+
 def next_at(cron: str, zone: str, now: float) -> float:
     """
     Return when it is due next, in seconds since 1970; infinity where it never is again.
@@ -147,10 +150,9 @@ def _moments(cron: str, zone: str, now: float, *, reverse: bool = False) -> Cron
         place = ZoneInfo(zone)
     except (KeyError, ValueError, OSError):
         raise MisuseError(f"{zone[:60]!r} is no time zone; allowed are names such as UTC or Europe/Berlin") from None
+    if len(cron.split()) != 5:  # with six the first one counts seconds, and a run is called by its minute
+        raise MisuseError(f"{cron[:60]!r} is no schedule: {_FIELDS}")
     try:
         return CronSim(cron, datetime.fromtimestamp(now, place), reverse=reverse)
     except CronSimError as error:
-        raise MisuseError(
-            f"{cron[:60]!r} is no schedule: {error}; five fields say when (minute hour day month weekday), such as "
-            "'0 7 * * 1-5'"
-        ) from None
+        raise MisuseError(f"{cron[:60]!r} is no schedule: {error}; {_FIELDS}") from None

@@ -394,6 +394,14 @@ def read_json(text: str | None) -> Any:
     return None if text is None else msgspec.json.decode(text)
 
 
+def _read_or_raw(text: str | None) -> Any:
+    """Read what is only shown: what cannot be read is shown as it stands, and hides no other run."""
+    try:
+        return read_json(text)
+    except msgspec.DecodeError:
+        return text
+
+
 MOST_PRIORITY = MOST_AT_ONCE = 1_000_000
 
 
@@ -415,6 +423,9 @@ def _check(job: Submission) -> None:
     for name in ("agent", "session_id", "team", "asked_by", "file"):
         if not (getattr(job, name) or "").isprintable():
             raise MisuseError(f"{name} is printable text, not {getattr(job, name)[:40]!r}")
+    for name in ("priority", "agent_limit", "team_limit", "key_limit"):
+        if type(value := getattr(job, name)) not in (int, type(None)):
+            raise MisuseError(f"{name} is a whole number, not {value!r:.40}")
     if not -MOST_PRIORITY <= job.priority <= MOST_PRIORITY:
         raise MisuseError(f"priority is a number from -{MOST_PRIORITY:,} to {MOST_PRIORITY:,}, not {job.priority}")
     if not 0 <= job.delay_s < math.inf:
@@ -444,14 +455,15 @@ _JOBS = """SELECT j.*, w.name AS worker, CLOCK - w.beat_at AS beat_age_s
 
 
 def _job(row: Any) -> Job:
+    extras = _read_or_raw(row["extras"])
     same = set(Job.__struct_fields__) - {"question", "cancelling", "pending", "result", "extras"}
     return Job(
         **{name: row[name] for name in same},
-        question=read_json(row["question"]),
+        question=_read_or_raw(row["question"]),
         cancelling=row["cancel_at"] is not None and row["ended_at"] is None,
         pending=read_json(row["pending"]) or [],
         result=read_json(row["result"]),
-        extras=read_json(row["extras"]) or {},
+        extras=extras if isinstance(extras, dict) else {},
     )
 
 

@@ -22,7 +22,7 @@ from shared_libs.durable.database import StoreUnavailable, persistently
 from shared_libs.durable.folding import folded, folded_result, kept_name
 from shared_libs.durable.following import Outlet
 from shared_libs.durable.holding import NOW, Holder
-from shared_libs.durable.jobs import Claim, Held, WorkerPolicy
+from shared_libs.durable.jobs import Claim, Held, Unreadable, WorkerPolicy
 from shared_libs.durable.journal import FactJournal
 from shared_libs.durable.keeping import Events
 from shared_libs.durable.schedules import submit_due
@@ -50,7 +50,7 @@ GIVE_BACK_S = 5.0
 """Seconds after which a run that the database believes to be ours and is not is a stray, and not just being claimed."""
 
 HAND_OVER_S = 5.0
-"""Seconds that handing over what was cut off may take."""
+"""Seconds that handing over what was cut off may take; without a database it takes for ever."""
 
 
 class Agent(Protocol):
@@ -128,6 +128,7 @@ class Worker:
         self._refused: dict[str, float] = {}
         self._awake = asyncio.Event()
         self._draining = False
+        self._cut_off = asyncio.Event()
         self.started = asyncio.Event()
 
     async def run(self) -> None:
@@ -159,8 +160,10 @@ class Worker:
                         await self._awake.wait()
                 if self._only is not None and await self._is_done(self._only):
                     break
-            while self._tasks:
-                await asyncio.wait(self._tasks.values())
+            cut_off = self._loop.create_task(self._cut_off.wait())
+            stack.callback(cut_off.cancel)
+            while self._tasks and not cut_off.done():
+                await asyncio.wait([cut_off, *self._tasks.values()], return_when=asyncio.FIRST_COMPLETED)
 
     def drain(self) -> None:
         """Claim nothing more, begin no new effect, and hand over what is under way at its next boundary."""
@@ -173,12 +176,21 @@ class Worker:
         """Hand over at once what has not been handed over yet; what is in flight is done once more elsewhere."""
         for journal in self._journals.values():
             journal.stop()
+        self._cut_off.set()
 
     async def _hand_over_all(self) -> None:
-        """Leave nothing behind, also where this is cancelled."""
-        self.cut_off()
+        """Leave nothing behind, also where this is cancelled; what the database hears nothing of, others take over."""
+        if not self._cut_off.is_set():
+            self.cut_off()
         if self._tasks:
-            await asyncio.wait(self._tasks.values(), timeout=HAND_OVER_S)
+            _, left = await asyncio.wait(self._tasks.values(), timeout=HAND_OVER_S)
+            if left:
+                _log.warning("worker %s leaves %d runs behind, which others take over", self.name, len(left))
+                for journal in self._journals.values():
+                    journal.leave()
+                for task in left:
+                    task.cancel()
+                await asyncio.wait(left, timeout=1.0)
 
     async def _is_done(self, run_id: str) -> bool:
         job = await self.store.get(run_id)
@@ -223,6 +235,12 @@ class Worker:
             claims = await self._holder.claim(most, list(self._refused), self._only, begun=full)
         except StoreUnavailable as error:
             _log.warning("worker %s cannot claim: %s", self.name, error)
+            return
+        except Unreadable as error:  # the others are taken without it
+            self._refused[error.run_id] = now + REFUSED_S
+            with suppress(StoreUnavailable):
+                await self._holder.leave_to_others(error, self._cannot(error.run_id, str(error)))
+            self._awake.set()
             return
         except Exception:  # noqa: BLE001 - as the beat: it may be another's doing, and pass; what it holds goes on
             _log.exception("worker %s cannot claim", self.name)
@@ -284,9 +302,9 @@ class Worker:
                 asyncio.run_coroutine_threadsafe(self._give_back(stray), self._loop)
 
     async def _give_back(self, stray: Held) -> None:
-        _log.warning("worker %s gives back run %s, which it does not run", self.name, stray.run_id)
         with suppress(StoreUnavailable):  # the next beat brings it back again
-            await self._holder.give_back(stray.run_id, stray.epoch)
+            if await self._holder.give_back(stray.run_id, stray.epoch):  # and else it has just ended here
+                _log.warning("worker %s gives back run %s, which it does not run", self.name, stray.run_id)
 
     @staticmethod
     def _cancel(journal: FactJournal) -> None:
@@ -317,6 +335,9 @@ class Worker:
             why = f"dead letter: {claim.deaths} executions died one after the other behind {last[0]}"
             await self._end(claim, None, _failed(claim, why))
             return
+        if claim.lost is not None:
+            await self._end(claim, None, _failed(claim, claim.lost))
+            return
         refused = claim.definition_hash  # with it all runs of the definition
         try:
             agent = await self._agent(claim)
@@ -324,7 +345,7 @@ class Worker:
             agent = self._extend(agent, claim)
         except Exception as error:  # noqa: BLE001 - whatever keeps it from being built here
             why = in_words(error) if not isinstance(error, FactoryError) else str(error)
-            await self._refuse(claim, refused, plain_text(why))
+            await self._refuse(claim, refused, why)
             return
         part: Claim | None = claim
         while part is not None:
@@ -332,7 +353,7 @@ class Worker:
 
     async def _part(self, claim: Claim, agent: Agent) -> Claim | None:
         """Do a run until it ends, pauses or is handed over; return the next part of it where a segment is full."""
-        journal = FactJournal(claim, self._holder, self._beat, on_piece=self._outlet.put)
+        journal = FactJournal(claim, self._holder, self._beat, outlet=self._outlet)
         self._journals[claim.run_id] = journal
         journal.draining = self._draining
         try:
@@ -402,12 +423,15 @@ class Worker:
     async def _refuse(self, claim: Claim, refused: str, why: str) -> None:
         """Leave a run, or all of its definition, to workers that have what it needs."""
         self._refused[refused] = self._loop.time() + REFUSED_S
-        why = f"worker {self.name} cannot do it: {why}"
-        _log.warning("run %s: %s", claim.run_id, why)
-        changes = _QUEUED | {"why": why}
+        changes = _QUEUED | {"why": self._cannot(claim.run_id, why)}
         if not claim.last_event and claim.state is None:  # it has not begun, and its time does not count yet
             changes |= {"first_at": None, "began_at": None}
         await self._move(claim, None, changes)
+
+    def _cannot(self, run_id: str, why: str) -> str:
+        why = plain_text(f"worker {self.name} cannot do it: {why}")
+        _log.warning("run %s: %s", run_id, why)
+        return why
 
     async def _move(
         self, claim: Claim, journal: FactJournal | None, changes: Mapping[str, Any], events: Events = ()

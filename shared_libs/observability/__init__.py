@@ -6,6 +6,7 @@ from shared_libs.lazy import lazy
 
 if TYPE_CHECKING:
     from shared_libs.observability.attribution import Attribution, Part, attribute
+    from shared_libs.observability.calls import observed
     from shared_libs.observability.html import timeline_page
     from shared_libs.observability.log import configure_logging, log_events
     from shared_libs.observability.otel import OpenTelemetry
@@ -35,6 +36,7 @@ _HOMES = {
     "continued_from": "otel_export",
     "draw_timeline": "terminal",
     "log_events": "log",
+    "observed": "calls",
     "presentable": "printable",
     "read_record": "record",
     "redact_data": "redact",
@@ -60,6 +62,7 @@ __all__ = [
     "continued_from",
     "draw_timeline",
     "log_events",
+    "observed",
     "presentable",
     "read_record",
     "redact_data",

@@ -15,7 +15,8 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -72,7 +73,8 @@ class _Open:
 @dataclass(slots=True)
 class _Run:
     began_ns: int
-    agent: str
+    agent: str | None
+    """None: it is no run, but calls outside any."""
     run: _Open
     within: Context
     provider: str = ""
@@ -81,6 +83,11 @@ class _Run:
     answered: _Open | None = None
     tools: dict[str, _Open] = field(default_factory=dict)
     retrievals: dict[int, _Open] = field(default_factory=dict)
+
+    @property
+    def told(self) -> dict[str, Any]:
+        """What each of its spans says of it."""
+        return {} if self.agent is None else {"gen_ai.agent.name": self.agent}
 
     def at(self, seconds: float) -> int:
         return self.began_ns + int(seconds * 1e9)
@@ -153,6 +160,27 @@ class OpenTelemetry:
             events.MemoryCompacted: self._memory,
             events.RunFinished: self._run_finished,
         }
+
+    @property
+    def listens(self) -> bool:
+        """Whether there is a provider for spans or figures: a run that begins without one does not tell its events."""
+        return _records(self._spans.provider) or _records(self._meters())
+
+    @contextmanager
+    def outside(self, call_id: str) -> Iterator[None]:
+        """Take what is told inside under this id for calls that belong to no run: see `observed`."""
+        if not self.listens:
+            yield
+            return
+        self._spans.look()
+        before = self._context.get_current()
+        around = _Open(self._trace.get_current_span(), before, before)
+        run = self._runs[call_id] = _Run(time.time_ns(), None, around, before, SCOPE)
+        try:
+            yield
+        finally:
+            self._runs.pop(call_id, None)
+            self._end_parts(run, time.time_ns())
 
     def __call__(self, event: AgentEvent) -> None:
         """Take an event of a run, in the context in which it happens."""
@@ -237,11 +265,10 @@ class OpenTelemetry:
 
     def _attempt_started(self, run: _Run, event: events.AttemptStarted) -> None:
         operation, provider, model = named(event.operation), named(event.provider), named(event.model)
-        attributes = {
+        attributes = run.told | {
             "gen_ai.operation.name": operation,
             "gen_ai.provider.name": provider,
             "gen_ai.request.model": model,
-            "gen_ai.agent.name": run.agent,
             "factory.attempt": event.number,
         }
         if not run.provider:
@@ -322,7 +349,7 @@ class OpenTelemetry:
             "gen_ai.tool.name": name,
             "gen_ai.tool.call.id": named(event.call_id),
             "gen_ai.tool.type": "function",
-            "gen_ai.agent.name": run.agent,
+            **run.told,
         }
         opened = self._open(run, f"execute_tool {name}", event.at_s, attributes)
         if self._contents and opened.span.is_recording():
@@ -347,7 +374,7 @@ class OpenTelemetry:
             "gen_ai.operation.name": "retrieval",
             "gen_ai.data_source.id": collection,
             "gen_ai.retrieval.top_k": event.k,
-            "gen_ai.agent.name": run.agent,
+            **run.told,
             "factory.retrieval.operation": named(event.operation),
         }
         opened = self._open(run, f"retrieval {collection}", event.at_s, attributes)
@@ -409,23 +436,27 @@ class OpenTelemetry:
         about = {
             "gen_ai.operation.name": "invoke_agent",
             "gen_ai.provider.name": run.provider or SCOPE,
-            "gen_ai.agent.name": run.agent,
+            **run.told,
         }
         self._points.record(self._duration, result.elapsed_s, about | failed, run.within)
         # whichever span of this run was the current one, what was before it is again
         if self._context.get_value(_RUN) == event.run_id:
             self._context.attach(run.run.before)
 
-    def _close(self, run: _Run, last: events.RunFinished | None) -> None:
-        """End what is still open of a run, and the run."""
-        now = time.time_ns() if last is None else run.at(last.at_s)
+    def _end_parts(self, run: _Run, now_ns: int) -> None:
+        """End what is still open of a run."""
         self._settle(run)
         left = [opened for waiting in run.attempts.values() for opened in waiting]
         left += [*run.retrievals.values(), *run.tools.values()]
         for opened in left:
-            self._end(opened, now, "cancelled")
+            self._end(opened, now_ns, "cancelled")
         if run.step is not None:
-            self._end(run.step, now)
+            self._end(run.step, now_ns)
+
+    def _close(self, run: _Run, last: events.RunFinished | None) -> None:
+        """End what is still open of a run, and the run."""
+        now = time.time_ns() if last is None else run.at(last.at_s)
+        self._end_parts(run, now)
         failed = last is not None and last.result.status == "failed"
         why = (last.result.error or "") if last is not None and failed else ""
         self._end(run.run, now, last.result.stop_reason if last is not None and failed else "", why)
@@ -454,6 +485,6 @@ _NOTED: dict[type[AgentEvent], tuple[str, ...]] = {
 """What is told as an event of the run's span, and which of its fields."""
 
 
-def _records(meters: MeterProvider) -> bool:
-    """Whether figures go anywhere: the API's own providers, in place until there is a real one, throw them away."""
-    return not type(meters).__module__.startswith("opentelemetry.metrics")
+def _records(provider: TracerProvider | MeterProvider) -> bool:
+    """Whether anything goes anywhere: the API's own providers, in place until there is a real one, throw it away."""
+    return not type(provider).__module__.startswith(("opentelemetry.metrics", "opentelemetry.trace"))

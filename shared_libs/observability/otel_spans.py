@@ -52,12 +52,21 @@ class Spans:
         self._tracer: trace.Tracer
         self._quick: Callable[..., trace.Span] | None = None
 
-    def first(self, name: str, before: Context, attributes: Mapping[str, Any], start_ns: int) -> trace.Span:
-        """Start the span of a run, by its provider's own means."""
-        provider = trace.get_tracer_provider() if self._given is None else self._given
+    @property
+    def provider(self) -> TracerProvider:
+        """Whose spans they are now."""
+        return trace.get_tracer_provider() if self._given is None else self._given
+
+    def look(self) -> None:
+        """Take the provider that there is now."""
+        provider = self.provider
         if provider is not self._provider:
             self._provider, self._tracer = provider, provider.get_tracer(self._scope)
             self._quick = _quick(self._tracer)
+
+    def first(self, name: str, before: Context, attributes: Mapping[str, Any], start_ns: int) -> trace.Span:
+        """Start the span of a run, by its provider's own means."""
+        self.look()
         return self._tracer.start_span(name, before, attributes=attributes, start_time=start_ns)
 
     def start(

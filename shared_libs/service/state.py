@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
-from contextlib import AsyncExitStack
+from collections.abc import Callable, Iterator
+from contextlib import AsyncExitStack, contextmanager
 
 from shared_libs.atomic.deadline import Deadline
 from shared_libs.atomic.errors import ConfigError, RunStoreError
 from shared_libs.atomic.events import EventSink, WithRequests
+from shared_libs.atomic.scope import use_deadline
+from shared_libs.observability.calls import observed
 from shared_libs.observability.otel_export import telemetry_from_environment
 from shared_libs.observability.prometheus import PrometheusMetrics
 from shared_libs.observability.run_store import RunStore
@@ -69,8 +71,9 @@ class Service:
         self.door = Door(_keys_of(settings), pepper=settings.pepper, tokens=tokens, on_denial=self.audit.note_denial)
         self.metrics = PrometheusMetrics()
         self.telemetry = telemetry_from_environment()
-        observers: list[EventSink] = [WithRequests(hear) if settings.contents else hear, self.metrics]
-        observers += [] if self.telemetry is None else [self.telemetry]
+        measuring: list[EventSink] = [self.metrics] if self.telemetry is None else [self.metrics, self.telemetry]
+        self._measuring = measuring
+        observers = [WithRequests(hear) if settings.contents else hear, *measuring]
         self.catalogue = Catalogue(settings.configs, observers, apart=(FILE_NAME, KEYS_NAME, settings.keys))
         self.library = Library(self.catalogue, settings.collections)
         self.limits = CallerLimits(LeasedLedger(SQLLedger(self._database)), settings.teams)
@@ -92,6 +95,12 @@ class Service:
         self._seen: dict[str, str] = {}
         self._on_note = on_note
         self._stack = AsyncExitStack()
+
+    @contextmanager
+    def calling(self, deadline: Deadline) -> Iterator[None]:
+        """Ask models and collections inside, for no run, within a deadline: figures and spans are made of it."""
+        with observed(*self._measuring), use_deadline(deadline):
+            yield
 
     async def aopen(self) -> None:
         """

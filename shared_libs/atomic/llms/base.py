@@ -24,7 +24,7 @@ from shared_libs.atomic.resilience.chain import run_chain
 from shared_libs.atomic.resilience.health import ModelHealth
 from shared_libs.atomic.resilience.policy import Resilience
 from shared_libs.atomic.resilience.shared_limiter import close_store
-from shared_libs.atomic.scope import current_deadline
+from shared_libs.atomic.scope import current_deadline, tell_outside
 from shared_libs.atomic.supervise import GRACE_S
 from shared_libs.atomic.types import (
     HasSpec,
@@ -197,7 +197,7 @@ class BaseLLMWrapper:
             response, model = await fitted(routes, request, output, call, (response, model))
             wrong_usd = 0.0 if request.messages is asked else first_usd
         cost_usd = _cost_usd(model, response.usage)
-        return msgspec.structs.replace(
+        answer = msgspec.structs.replace(
             response,
             attempts=tuple(call.attempts),
             provider=model.provider,
@@ -205,6 +205,8 @@ class BaseLLMWrapper:
             model=response.model or model.model,
             cost_usd=None if cost_usd is None or wrong_usd is None else wrong_usd + cost_usd,
         )
+        tell_outside(answer)
+        return answer
 
     @final
     async def async_stream(

@@ -10,9 +10,10 @@ import asyncio
 import re
 import weakref
 from collections.abc import Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any
 
+from shared_libs.atomic import postgres
 from shared_libs.atomic.database_url import database_url
 from shared_libs.atomic.errors import RunStoreError, RunStoreUnavailable
 from shared_libs.observability.runs.shelf import newer
@@ -125,11 +126,13 @@ class PostgresShelf:
         loop = asyncio.get_running_loop()
         if loop not in self._readers:  # which opens none yet, and waits for nothing
             told = {"min_size": 0, "max_size": _READERS, "reset": _nothing_to_reset}
-            self._readers[loop] = await asyncpg.create_pool(**told, **self._where())
+            self._readers[loop] = await asyncpg.create_pool(
+                connect=partial(postgres.connect, self._at), **told, **self._where()
+            )
         return self._readers[loop]
 
     def _where(self) -> dict[str, Any]:
-        return {"dsn": self._at.dsn, "timeout": CONNECT_S, "command_timeout": ANSWER_S} | self._at.options
+        return {"timeout": CONNECT_S, "command_timeout": ANSWER_S} | self._at.options
 
     def _run(self, use: Any) -> Any:
         """Use the writer's connection in a transaction, on the event loop of the writer's thread."""
@@ -153,8 +156,6 @@ class PostgresShelf:
 
     async def _begun(self) -> asyncpg.Connection:
         """Return the connection, in a transaction: a new one where the server has closed it meanwhile."""
-        import asyncpg
-
         if self._writer is not None:
             try:
                 await self._writer.execute("BEGIN")
@@ -163,7 +164,7 @@ class PostgresShelf:
             else:
                 return self._writer
         self._writer = None
-        connection = await asyncpg.connect(**self._where())
+        connection = await postgres.connect(self._at, **self._where())
         await connection.execute("BEGIN")
         self._writer = connection
         return connection
@@ -182,7 +183,7 @@ class PostgresShelf:
         await _write(connection, [Change(SET_FORM, {"form": known})])
 
     def _failure(self, error: Exception) -> RunStoreError:
-        said = str(error).splitlines()[0] if str(error) else type(error).__name__
+        said = postgres.in_words(error)
         if "factory_runs" in said and "does not exist" in said:
             said = "it holds no runs yet; the first that is kept makes the tables"
         # a value, what has to be unique, a statement: by the class of its SQLSTATE, or before it was sent

@@ -9,7 +9,6 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 from shared_libs.atomic.llms.base import BaseLLMWrapper
-from shared_libs.atomic.scope import use_deadline
 from shared_libs.atomic.types import BYTES_PER_TOKEN, Usage
 from shared_libs.service.admission import Demand
 from shared_libs.service.catalogue import Entry
@@ -122,7 +121,7 @@ async def _asking(call: Call, entry: Entry, tokens: int) -> AsyncIterator[None]:
     loop = asyncio.get_running_loop()
     async with entry.used(), call.service.admission.enter(demand) as grant:
         began_at = loop.time()
-        with use_deadline(deadline):
+        with call.service.calling(deadline):
             yield
         call.exchange.waited_s += loop.time() - began_at + grant.queued_s
         grant.settle(Usage(tokens), None)

@@ -12,7 +12,6 @@ from collections.abc import AsyncGenerator, Callable, Sequence
 import msgspec
 
 from shared_libs.agents.variant import Extras, extended
-from shared_libs.atomic.scope import use_deadline
 from shared_libs.atomic.types import LLMResponse, estimate_tokens
 from shared_libs.durable import Job
 from shared_libs.service.admission import Demand
@@ -107,7 +106,7 @@ class ChainWork:
         async with self._entry.used(), self._call.service.admission.enter(self._demand) as grant:
             began_at = loop.time()
             try:
-                with use_deadline(self._demand.deadline):
+                with self._call.service.calling(self._demand.deadline):
                     response = await ask_chain(self._entry.llm, self._wanted, tell)
             finally:
                 exchange.waited_s += loop.time() - began_at + grant.queued_s

@@ -9,7 +9,6 @@ from typing import Any
 
 from shared_libs.atomic.deadline import Deadline
 from shared_libs.atomic.errors import MisuseError
-from shared_libs.atomic.scope import use_deadline
 from shared_libs.atomic.types import BYTES_PER_TOKEN, Price, Usage
 from shared_libs.retrieval import Collection
 from shared_libs.service.admission import Demand, Grant
@@ -60,7 +59,7 @@ async def asking(call: Call, what: str, deadline: Deadline, tokens: int, price: 
     async with call.service.admission.enter(demand) as grant:
         began_at = loop.time()
         try:
-            with use_deadline(deadline):
+            with call.service.calling(deadline):
                 yield grant
         except Exception:
             if grant.usage is None:

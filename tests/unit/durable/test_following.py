@@ -208,6 +208,8 @@ def test_who_submits_and_follows_hears_the_first_word(new_postgres):
             async for event in follow(url, "r"):
                 heard.set()
                 pieces += [event["text"]] if event["type"] == "text_delta" else []
-            return pieces
+            return "".join(pieces)
 
-    assert asyncio.run(main()) != []  # though nobody had followed when the model was asked
+    words = asyncio.run(main())
+    assert words != ""  # though nobody had followed when the model was asked
+    assert said.text.endswith(words)  # and none is too late for the event that ends the turn

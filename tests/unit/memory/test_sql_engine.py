@@ -101,6 +101,11 @@ def test_what_is_no_engine_is_refused():
             "postgresql+asyncpg://u@h/d?prepared_statement_cache_size=0",
             {"statement_cache_size": 0},
         ),
+        (
+            "postgres://u:p@h1,h2:6/d",
+            "postgresql+asyncpg://u:p@/d?host=h1%3A5432&host=h2%3A6",
+            {"dsn": "postgresql://?target_session_attrs=read-write"},
+        ),
         ("sqlite:///a.db", "sqlite+aiosqlite:///a.db", {}),
     ],
 )
@@ -119,12 +124,28 @@ def test_an_address_is_read_as_platforms_give_it(url, address, arguments):
         ("postgresql://u@h/d?host=a:1&host=b:2", "postgresql://u@h/d?host=a%3A1%2Cb%3A2"),
         ("postgres://u@h/d?pgbouncer=true&sslmode=prefer", "postgresql://u@h/d?sslmode=prefer"),
         ("postgresql://u@h:/d", "postgresql://u@h/d"),
+        ("postgres://u:p/a#@b@h/d", "postgresql://u:p%2Fa%23%40b@h/d"),
+        ("postgres://u@h1,h2:6/d", "postgresql://u@h1:5432,h2:6/d?target_session_attrs=read-write"),
+        ("postgres://u@[::1],h2/d?port=7", "postgresql://u@[::1]:7,h2:7/d?target_session_attrs=read-write"),
+        (
+            "postgres://u@/d?host=h1,h2&port=6,7&target_session_attrs=any",
+            "postgresql://u@h1:6,h2:7/d?target_session_attrs=any",
+        ),
+        ("postgres://u@/d?host=/tmp/x,/tmp/y", "postgresql://u@/d?host=%2Ftmp%2Fx%2C%2Ftmp%2Fy"),
     ],
 )
 def test_what_uses_asyncpg_alone_reads_the_same_address(url, dsn):
     read = database_url(url, "run store")
     assert read.dsn == dsn
     assert "p/a#" not in repr(read)
+    assert "b@" not in repr(read)
+
+
+@pytest.mark.promise("database-urls")
+@pytest.mark.parametrize("hosts", ["h1,h2/d?port=1,2,3", "h1:x,h2/d", ",h2/d", "h1,h2/d?port=one"])
+def test_hosts_that_cannot_be_told_apart_are_refused(hosts):
+    with pytest.raises(MisuseError, match=r"hosts?, and|is no host"):
+        database_url(f"postgresql://u:hunter2@{hosts}", "run store")
 
 
 @pytest.mark.promise("database-urls")

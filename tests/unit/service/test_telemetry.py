@@ -29,6 +29,33 @@ def test_the_figures_of_the_runs_it_did(tmp_path):
     assert (runs.labels["agent"], runs.labels["status"], runs.value) == ("hello", "answered", 1)
 
 
+@pytest.mark.promise("metrics")
+def test_the_figures_of_what_is_asked_outside_runs(tmp_path):
+    shelf = f'collections:\n  manual: {{url: "sqlite:///{tmp_path}/manual.db", embedder: null}}\n'
+    chat = {"model": "hello/chain", "messages": [{"role": "user", "content": "What is 17 * 23?"}]}
+
+    async def main():
+        async with serving(write(tmp_path, hello=HELLO, collections=shelf)) as served:
+            for path, body in (
+                ("/v1/collections/manual/index", {"documents": [{"source": "a", "text": "Leave is 25 days."}]}),
+                ("/v1/collections/manual/search", {"query": "leave"}),
+                ("/v1/chat/completions", chat),
+                ("/v1/chat/completions", chat | {"stream": True}),
+                ("/v1/embeddings", {"model": "hello/chain", "input": ["a"]}),
+            ):
+                async with served.http.post(path, json=body) as answer:
+                    assert answer.status == 200, await answer.text()
+                    await answer.read()
+            return served.service.metrics
+
+    metrics = run(main())
+    value = metrics.registry.get_sample_value
+    model = {"provider": "rehearsal", "model": "rehearsal"}
+    assert value("factory_retrieval_seconds_count", {"operation": "search", "outcome": "ok"}) == 1
+    assert value("factory_model_attempts_total", model | {"outcome": "ok"}) == 3
+    assert value("factory_runs_total") is None
+
+
 PROGRAM = """
 import asyncio, json, pathlib, sys
 from opentelemetry import trace

@@ -167,6 +167,70 @@ for model, base in (("openai/world", URL + "/v1"), ("anthropic/world", URL)):
     done = litellm.completion(messages=asked + [message.model_dump()] + results, **given)
     told.append((model + ", tools", done.choices[0].message.content))
 """,
+    "agents": """
+import asyncio, pydantic
+from agents import Agent, OpenAIChatCompletionsModel, OpenAIResponsesModel, Runner, function_tool, set_tracing_disabled
+from openai import AsyncOpenAI
+set_tracing_disabled(True)
+class Number(pydantic.BaseModel):
+    number: int
+@function_tool
+def get_weather(city: str) -> str:
+    return "391"
+client, told = AsyncOpenAI(base_url=URL + "/v1", api_key="none"), []
+async def main():
+    for kind in (OpenAIChatCompletionsModel, OpenAIResponsesModel):
+        name, hello, world = kind.__name__, kind("hello", client), kind("world", client)
+        tooled = Agent(name="tooled", model=world, tools=[get_weather])
+        first = await Runner.run(tooled, "How is it?")
+        told.append((name + ", tools", first.final_output))
+        streamed = Runner.run_streamed(tooled, "How is it?")
+        async for _ in streamed.stream_events():
+            pass
+        told.append((name + ", tools, streamed", streamed.final_output))
+        behind = [*first.to_input_list(), {"role": "user", "content": ASK}]
+        told.append((name + ", history", (await Runner.run(Agent(name="h", model=hello), behind)).final_output))
+        typed = Agent(name="typed", model=world, output_type=Number)
+        told.append((name + ", typed", str((await Runner.run(typed, "Which?")).final_output)))
+asyncio.run(main())
+""",
+    "instructor": """
+import anthropic, instructor, openai, pydantic
+class Number(pydantic.BaseModel):
+    number: int
+told = []
+client, modes = openai.OpenAI(base_url=URL + "/v1", api_key="none"), ("TOOLS", "JSON", "JSON_SCHEMA", "RESPONSES_TOOLS")
+made = [(client, instructor.from_openai, mode, {}) for mode in modes]
+other = anthropic.Anthropic(base_url=URL, api_key="none")
+made.append((other, instructor.from_anthropic, "ANTHROPIC_TOOLS", {"max_tokens": 99}))
+for client, wrap, mode, more in made:
+    asked = dict(model="world", messages=[{"role": "user", "content": "Which? In JSON."}], max_retries=0)
+    create = wrap(client, mode=getattr(instructor.Mode, mode)).chat.completions.create
+    told.append((mode, str(create(response_model=Number, **asked, **more))))
+""",
+    "autogen_ext": """
+import asyncio, pydantic
+from autogen_agentchat.agents import AssistantAgent
+from autogen_core.models import UserMessage
+from autogen_ext.models.openai import OpenAIChatCompletionClient
+class Number(pydantic.BaseModel):
+    number: int
+can = ("vision", "function_calling", "json_output", "structured_output", "multiple_system_messages")
+info = dict.fromkeys(can, True) | {"family": "unknown"}
+client = OpenAIChatCompletionClient(model="world", base_url=URL + "/v1", api_key="none", model_info=info)
+async def get_weather(city: str) -> str:
+    "The weather of a city."
+    return "391"
+told = []
+async def main():
+    for stream in (False, True):
+        given = dict(tools=[get_weather], reflect_on_tool_use=True, model_client_stream=stream)
+        agent = AssistantAgent("a", model_client=client, **given)
+        told.append((f"agent, stream={stream}", (await agent.run(task="How is it?")).messages[-1].content))
+    asked = [UserMessage(content="Which? In JSON.", source="user")]
+    told.append(("typed", (await client.create(asked, json_output=Number)).content))
+asyncio.run(main())
+""",
     "patience": """
 import json, time, urllib.request
 from openai import OpenAI

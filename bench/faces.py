@@ -4,7 +4,8 @@ Clients that nobody here wrote, unmodified, against a service with scripted mode
     python -m bench.faces [--python PYTHON] [--openai DIR] [--anthropic DIR] [--codex FILE] [--conformance FILE]
 
 `PYTHON` is an interpreter that has the clients (`llm`, `pydantic-ai-slim[openai]`, `langchain-openai`, `litellm`,
-`mcp`; those it lacks are left out). `DIR` is the unpacked source of a vendor's SDK, whose own tests are run with that
+`mcp`, `openai-agents`, `instructor`, `autogen-ext[openai]`, `autogen-agentchat`; those it lacks are left out). `DIR` is
+the unpacked source of a vendor's SDK, whose own tests are run with that
 interpreter (they need pytest-asyncio, respx, dirty-equals, inline-snapshot, http-snapshot, time-machine). `FILE` is the
 command of codex, or of the MCP conformance suite, as npm installs them.
 

@@ -13,6 +13,9 @@ from shared_libs.service.problems import Problem
 MAX_VALUES = 500_000
 """Commas and opening brackets of a body: a bound on how many objects its JSON becomes, and so on the time it takes."""
 
+MAX_DEPTH = 200
+"""Lists and objects inside each other: what is told and recorded of a request is gone through level by level."""
+
 OFF_LOOP_BYTES = 256 * 1024
 """Larger bodies are decoded and read in a thread."""
 
@@ -55,8 +58,22 @@ def _decode(body: bytes) -> Any:
     if len(body) > MAX_VALUES and sum(map(body.count, (b",", b"[", b"{"))) > MAX_VALUES:
         raise Problem("body_too_large", f"the JSON has more than {MAX_VALUES:,} values")
     try:
-        return msgspec.json.decode(body)
+        data = msgspec.json.decode(body)
+        deep = body.count(b"[") + body.count(b"{") > MAX_DEPTH and _is_deeper(data, MAX_DEPTH)
     except RecursionError:
-        raise Problem("invalid_request", "the JSON is nested too deeply") from None
+        deep = True
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise Problem("invalid_request", f"the body is not valid JSON: {error}") from None
+    if deep:
+        raise Problem("invalid_request", "the JSON is nested too deeply")
+    return data
+
+
+def _is_deeper(data: Any, most: int) -> bool:
+    level = [data]
+    for _ in range(most):
+        inside = [one.values() if type(one) is dict else one for one in level if type(one) in (dict, list)]
+        level = [one for each in inside for one in each]
+        if not level:
+            return False
+    return True

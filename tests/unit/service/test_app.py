@@ -78,6 +78,8 @@ BODIES = [
     (b"[]", "invalid_request", "a JSON object"),
     (b"\xff", "invalid_request", "not valid JSON"),
     (b"[" * 100_000, "invalid_request", "nested too deeply"),
+    (b'{"question": ' + b"[" * 200 + b"]" * 200 + b"}", "invalid_request", "nested too deeply"),
+    (b'{"question": ' + b"[" * 199 + b"]" * 199 + b"}", "invalid_request", "message 0"),
     (b"[" + b"1," * 600_000 + b"1]", "body_too_large", "500,000 values"),
     (b'{"question": "x", "pad": "' + b"x" * 2**21 + b'"}', "body_too_large", "2,097,152 bytes"),
     (b"{}", "invalid_request", "`question` is missing"),

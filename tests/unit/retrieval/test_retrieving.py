@@ -23,7 +23,7 @@ from shared_libs.retrieval import (
 from shared_libs.retrieval.planning import FIRST_GUESS, Usual, plan
 from shared_libs.retrieval.types import Chunk, CollectionRow, EmbedderIdentity, Found, Hit, StoredChunk
 from tests.support import run, run_virtual
-from tests.unit.retrieval.conftest import CountingEmbedder, document, filler, indexed
+from tests.unit.retrieval.conftest import WRONG, BadEmbedder, CountingEmbedder, document, filler, indexed
 
 
 class Branch:
@@ -81,9 +81,9 @@ class Reverse(BaseLLMWrapper):
         return [float(at) for at in range(len(texts))] if self.scores is None else self.scores
 
 
-def made(dense=None, lexical=None, reranker=None):
+def made(dense=None, lexical=None, reranker=None, embedder=None):
     stores = Stores(Documents(), Vectors(dense or Branch()), Lexical(lexical or Branch()))
-    return Collection("c", tenant="t", stores=stores, embedder=CountingEmbedder(), reranker=reranker)
+    return Collection("c", tenant="t", stores=stores, embedder=embedder or CountingEmbedder(), reranker=reranker)
 
 
 def states(answer):
@@ -142,14 +142,39 @@ def test_a_reranker_orders_the_best_anew():
         Reverse(scores=[1.0]),
         Reverse(scores=[1.0, float("nan")]),
         Reverse(scores=[1.0, 2.0, 3.0]),
+        Reverse(scores="ab"),
+        Reverse(scores=[{"index": 0}, {"index": 1}]),
+        Reverse(scores=7),
     ],
-    ids=["error", "hangs", "too few", "no number", "too many"],
+    ids=["error", "hangs", "too few", "no number", "too many", "a text", "rows", "one"],
 )
 def test_a_reranker_that_fails_costs_no_answer(reranker):
     async def main():
         answer = await made(reranker=reranker).async_retrieve("x")
         assert [hit.id for hit in answer.hits] == ["a", "b"]
         assert states(answer)["rerank"] in ("failed", "late")
+
+    run_virtual(main())
+
+
+@pytest.mark.promise("retrieval-stages")
+@pytest.mark.parametrize("how", WRONG)
+def test_an_embedder_that_talks_nonsense_leaves_the_words_answer(how):
+    async def main():
+        answer = await made(embedder=BadEmbedder(how)).async_search("x")
+        assert answer.hits
+        assert states(answer)["embed"] == "failed"
+
+    run_virtual(main())
+
+
+def test_what_a_store_gives_twice_is_one_hit():
+    twice = Branch(found=("a", "b", "a"))
+
+    async def main():
+        answer = await made(dense=twice, lexical=twice).async_search("x")
+        assert [hit.id for hit in answer.hits] == ["a", "b"]
+        assert answer.hits[0].score == 1.0
 
     run_virtual(main())
 

@@ -101,7 +101,7 @@ class PostgresDatabase:
         scheme, _, place = url.partition("://")
         if scheme not in ("postgresql", "postgres", "postgresql+asyncpg") or not place:
             raise MisuseError("the URL of a database is postgresql://user:password@host/database")
-        needs("asyncpg", "collections on PostgreSQL")
+        needs("asyncpg", "a collection on PostgreSQL")
         self._dsn = f"postgresql://{place}"
         self.place = place.rpartition("@")[2].partition("?")[0] or "PostgreSQL"
         self._pools: dict[asyncio.AbstractEventLoop, tuple[asyncpg.Pool[Any], AsyncGenerator[None, None]]] = {}

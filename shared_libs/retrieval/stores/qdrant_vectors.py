@@ -39,7 +39,7 @@ class _Server:
     """What is asked of a server, by a client for each event loop."""
 
     def __init__(self, url: str) -> None:
-        needs("qdrant_client", "vectors in Qdrant")
+        needs("qdrant_client", "a store of vectors in Qdrant")
         parts = urlsplit(url)
         if parts.scheme not in ("qdrant", "qdrants") or not (parts.hostname or parts.path.strip("/")):
             raise MisuseError("the URL of a Qdrant is qdrant://host:6333, qdrants://KEY@host:6333 or qdrant:///folder")

@@ -282,6 +282,41 @@ def test_a_quote_stands_where_it_is_said_to_stand(collection):
     run(main())
 
 
+WRITTEN = {
+    "[0A1B2C3D]": "[0a1b2c3d]",
+    "\u30100a1b2c3d\u3011": "[0a1b2c3d]",
+    "\u30100a1b2c3d\u2020source\u3011": "[0a1b2c3d]",
+    "[^0a1b2c3d]": "[0a1b2c3d]",
+    "[cite: 0a1b2c3d]": "[0a1b2c3d]",
+    "[source=0a1b2c3d]": "[0a1b2c3d]",
+    "[Passage 0a1b2c3d, page 3]": "[0a1b2c3d]",
+    "[`0a1b2c3d`]": "[0a1b2c3d]",
+    "[cite:0a1b2c3d, cite:ffffffff]": "[0a1b2c3d, ffffffff]",
+    "[0a1b2c3d and ffffffff]": "[0a1b2c3d, ffffffff]",
+    "[0a1b2c3d][ffffffff]": "[0a1b2c3d][ffffffff]",
+    "[ref 0a1b2c3d; 00000000]": "[0a1b2c3d]",
+    "[cite: 00000000]": "",
+    "[commit 0a1b2c3d of main]": None,
+    "[0a1b2c3d5]": None,
+    "[0a1b2c3d-ffffffff]": None,
+    "(0a1b2c3d)": None,
+}
+"""How models write citations: what becomes of it, or None where it is none."""
+
+
+@pytest.mark.promise("citations-checked")
+@pytest.mark.parametrize("written", WRITTEN)
+def test_a_citation_is_read_however_it_is_written(written):
+    hit = Hit(id="0a1b2c3d" * 4, document="d", source="s", title="t", start=3, end=8, text="quote")
+    other = msgspec.structs.replace(hit, id="ffffffff" * 4)
+    cited = check_citations(f"25 days{written}.", [hit, other])
+    wanted = WRITTEN[written]
+    assert cited.text == f"25 days{written if wanted is None else wanted}."
+    assert [one.key for one in cited.citations] == [
+        key for key in ("0a1b2c3d", "ffffffff") if wanted is not None and key in wanted
+    ]
+
+
 @pytest.mark.promise("citations-checked")
 def test_citations_of_nothing_that_was_seen_are_taken_out():
     hit = Hit(id="0a1b2c3d" * 4, document="d", source="s", title="t", start=3, end=8, text="quote")

@@ -10,8 +10,15 @@ from __future__ import annotations
 import asyncio
 import sys
 import tempfile
+from contextlib import AsyncExitStack
 from pathlib import Path
 
+from shared_libs.atomic import Breaker, Deadline
+from shared_libs.service.admission import Demand
+from shared_libs.service.callers import ANYONE
+from shared_libs.service.key_format import Key
+from shared_libs.service.key_rows import KeyRow
+from shared_libs.service.key_store import key_store
 from tests.browser import DESKTOP, PHONE, looking, violations, visit
 from tests.console_states import STATES
 from tests.service import HELLO, serving, write
@@ -40,6 +47,10 @@ PLACES = {
     "service": "service",
     "nowhere": "nowhere",
 }
+REFUSED = ("no such run", "sign in", "signed in wrongly")
+"""Of these the browser itself notes that they were refused."""
+
+SCREENS = {"desktop": DESKTOP, "phone": PHONE}
 
 
 async def main(folder: Path) -> int:
@@ -55,17 +66,52 @@ async def main(folder: Path) -> int:
                     served.service.store.record(event, source="service")
             await served.run()
             await served.service.store.flush()
-            for screen, size in (("desktop", DESKTOP), ("phone", PHONE)):
+            for screen, size in SCREENS.items():
                 async with looking(served.url, viewport=size) as page:
                     for name, place in PLACES.items():
                         wrong += await picture(page, name, place, screen, folder)
-    return 1 if wrong else 0
+    return 1 if wrong + await guarded(folder) else 0
+
+
+async def guarded(folder: Path) -> int:
+    """Take those of a service with keys, one slot that is taken, a queue, and a breaker that is open."""
+    wrong = 0
+    with tempfile.TemporaryDirectory() as configs:
+        definitions = write(Path(configs), hello=HELLO, service="slots: 1\n")
+        keys = {team: Key.new() for team in ("ops", "lab")}
+        for team, key in keys.items():
+            row = KeyRow(id=key.id, hash=key.hash(""), team=team, budget_usd=2.0, requests_per_minute=60)
+            await key_store("keys.yaml", definitions).keep(row)
+        async with serving(definitions, key=str(keys["ops"])) as served, AsyncExitStack() as stack:
+            service, loop = served.service, asyncio.get_running_loop()
+            llm = service.catalogue.find(ANYONE, "hello").agent.llm
+            for _ in range(5):
+                llm.health.breaker.failed(Breaker(), loop.time())
+            until = Deadline.after(600)
+            demand = Demand(caller=ANYONE, target="hello", deadline=until)
+            await stack.enter_async_context(service.admission.enter(demand))
+            waiting = [asyncio.create_task(served.run(x_request_timeout="600")) for _ in range(3)]
+            for screen, size in SCREENS.items():
+                async with looking(served.url, viewport=size) as page:
+                    wrong += await picture(page, "sign in", "service", screen, folder)
+                    await page.get_by_label("Key").fill("gf_wrong")
+                    await page.keyboard.press("Enter")
+                    await page.get_by_role("alert").wait_for()
+                    wrong += await picture(page, "signed in wrongly", "", screen, folder)
+                    await page.get_by_label("Key").fill(str(keys["ops"]))
+                    await page.keyboard.press("Enter")
+                    await page.locator("nav").wait_for()
+                    wrong += await picture(page, "busy service", "service", screen, folder)
+            for task in waiting:
+                task.cancel()
+    return wrong
 
 
 async def picture(page, name: str, place: str, screen: str, folder: Path) -> int:
     """Take the pictures of one place, and print what is wrong with it."""
     page.told.clear()
-    await visit(page, place)
+    if place:
+        await visit(page, place)
     await page.locator("main h1, main [role=alert]").first.wait_for()
     await page.wait_for_timeout(500)
     if name == "run with everything":
@@ -83,7 +129,7 @@ async def picture(page, name: str, place: str, screen: str, folder: Path) -> int
         await page.keyboard.press("Enter")
         await page.get_by_role("button", name="Leave").click()
         await page.locator("mark").wait_for()
-    found = list(page.told) if name != "no such run" else []
+    found = list(page.told) if name not in REFUSED else []
     if await page.evaluate("document.documentElement.scrollWidth > innerWidth"):
         found.append("wider than the screen")
     for scheme in ("light", "dark"):

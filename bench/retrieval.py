@@ -25,12 +25,14 @@ import aiohttp
 import numpy as np
 from aiohttp import web
 
-from bench.retrieval_quality import quality
+from bench.retrieval_quality import Kept, embedded, quality
+from bench.retrieval_sets import sentences
 from shared_libs.atomic import BaseLLMWrapper
 from shared_libs.atomic.errors import BadRequest
 from shared_libs.atomic.types import LLMResponse, Price, Usage
 from shared_libs.retrieval import Collection, Document, GraphStore, LexicalIndex, Stores, VectorStore, open_stores
 from shared_libs.retrieval.extraction import Extractor
+from shared_libs.retrieval.filters import read_filter
 from shared_libs.retrieval.ports import DocumentStore
 from shared_libs.retrieval.types import (
     Chunk,
@@ -275,28 +277,41 @@ async def sizes(url: str, count: int, asked: int) -> None:
     await collection.aclose()
 
 
-async def filters(url: str, count: int) -> None:
-    """Recall against exact under filters of 5 % and 0.1 %, on vectors alone."""
-    rows = np.random.default_rng(3).normal(size=(count, 384)).astype("f4")
-    rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+async def filters(url: str, count: int, folder: Path) -> None:
+    """Recall against exact under filters, on vectors alone: of sentences, by a number and by their chapter."""
+    told = sentences(folder, count)
+    count = len(told)
+    rows = np.array(await embedded(Kept(folder / "vectors.db"), [text for _, text in told]), "f4")
     stores, space = open_stores(url), Space(tenant="t", collection="f")
     await stores.documents.async_create(space, None)
     for start in range(0, count, 500):
-        points = [Point(f"p{at:06}", rows[at], {"n": at}) for at in range(start, min(count, start + 500))]
+        points = [
+            Point(f"p{at:06}", rows[at], {"n": at, "chapter": told[at][0]})
+            for at in range(start, min(count, start + 500))
+        ]
         await stores.vectors.async_upsert(space, points)
-    from shared_libs.retrieval.filters import read_filter
-
-    for part in (0.05, 0.001):
+    await stores.vectors.async_tidy()
+    chance = np.random.default_rng(4)
+    asked = rows[chance.integers(0, count, 30)] + chance.normal(size=(30, rows.shape[1])).astype("f4") * 0.02
+    chapters: dict[str, list[int]] = {}
+    for at, (chapter, _) in enumerate(told):
+        chapters.setdefault(chapter, []).append(at)
+    ways: list[tuple[str, dict[str, Any] | None, Any]] = [("none", None, range(count))]
+    for part in (0.2, 0.05, 0.01, 0.001):
         fits = max(10, int(count * part))
-        where, right, took = read_filter({"n": {"to": fits - 1}}), [], []
-        for query in np.random.default_rng(4).normal(size=(30, 384)).astype("f4"):
+        ways.append((f"number, {part:.1%}", {"n": {"to": fits - 1}}, range(fits)))
+        near = min(chapters, key=lambda name: abs(len(chapters[name]) - fits))
+        ways.append((f"chapter, {len(chapters[near]) / count:.1%}", {"chapter": near}, chapters[near]))
+    for name, where, among in ways:
+        chosen, right, took = np.array(among), [], []
+        for query in asked:
             began = time.perf_counter()
-            found = await stores.vectors.async_search(space, query, 10, where)
+            found = await stores.vectors.async_search(space, query, 10, read_filter(where))
             took.append(1e3 * (time.perf_counter() - began))
-            best = {f"p{at:06}" for at in np.argsort(-(rows[:fits] @ query))[:10]}
-            right.append(len(best & {one.id for one in found}) / 10)
+            best = {f"p{at:06}" for at in chosen[np.argsort(-(rows[chosen] @ query))[:10]]}
+            right.append(len(best & {one.id for one in found}) / len(best))
         print(
-            f"{url.partition(':')[0]}: filter {part:.1%} of {count}: recall {statistics.mean(right):.3f}, "
+            f"{url.partition(':')[0]}: {count} sentences, filter {name}: recall {statistics.mean(right):.3f}, "
             f"p50 {share(took, 0.5):.1f} p95 {share(took, 0.95):.1f} ms"
         )
     await stores.aclose()
@@ -372,7 +387,8 @@ async def main() -> None:
             case "sizes":
                 await sizes(url, given.chunks, given.runs)
             case "filters":
-                await filters(url, given.chunks)
+                given.folder.mkdir(parents=True, exist_ok=True)
+                await filters(url, given.chunks, given.folder)
             case "quality":
                 given.folder.mkdir(parents=True, exist_ok=True)
                 await quality(given.folder, given.set, others=not given.alone)

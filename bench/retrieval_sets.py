@@ -7,6 +7,8 @@ Debian's packages are fetched by `apt-get download` and unpacked into a folder; 
 from __future__ import annotations
 
 import json
+import random
+import re
 import subprocess
 from collections.abc import Iterable, Mapping
 from importlib.util import find_spec
@@ -112,6 +114,19 @@ def faq(folder: Path, chapters: Iterable[str] = MANUAL) -> Questions:
     pages = [path for chapter in chapters for path in sorted((html / chapter).glob("**/*.html"))]
     documents += _pages(html, pages)
     return Questions(f"Python's FAQ beside {', '.join(chapters)}", documents, asked)
+
+
+def sentences(folder: Path, count: int) -> list[tuple[str, str]]:
+    """Sentences of Python's manual, each with its chapter: as many different texts of real life as are asked for."""
+    html = _package(folder, "python3.11-doc") / "usr/share/doc/python3.11/html"
+    found: dict[str, str] = {}
+    for path in sorted(html.rglob("*.html")):
+        for part in re.split(r"(?<=[.!?:])\s+|\n{2,}", readable(path.read_text(), "")):
+            text = " ".join(part.split())
+            if 30 <= len(text) <= 140:
+                found.setdefault(text, path.parent.name)
+    chosen = random.Random(1).sample(sorted(found.items()), min(count, len(found)))
+    return [(chapter, text) for text, chapter in chosen]
 
 
 def helped(folder: Path, language: str) -> Questions:

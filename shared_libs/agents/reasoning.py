@@ -91,8 +91,8 @@ _OPENINGS = (
 )
 _ANSWERS = tuple(mark.lower() for mark in ANSWER_MARKS)
 _BEGINNINGS = (*(opening for opening, _ in _OPENINGS), *_ANSWERS)
-_FIRST = frozenset(mark[0] for mark in _BEGINNINGS)
-"""What a turn begins with that begins with a mark."""
+_FIRST = frozenset(mark[:2] for mark in _BEGINNINGS)
+"""What a turn begins with that begins with a mark; two characters, for one is that of too many words."""
 _HAS_MARK = re.compile(
     "|".join(re.escape(mark[:4] if mark[0].isalpha() else mark[0]) for mark in _BEGINNINGS)
     + "|assistantfinal|assistantcommentary",
@@ -158,7 +158,7 @@ class Opening:
                 thinking.append(thought)
                 continue
             start = text.lstrip()
-            if start and start[0].lower() not in _FIRST:
+            if len(start) > 1 and start[:2].lower() not in _FIRST:
                 self._said = True
                 return "".join(thinking), start if self._parted else text
             lower = start[:_LONGEST].lower()

@@ -67,7 +67,8 @@ class Reply:
     async def aclose(self) -> None:
         """Cancel the run, if it still goes on."""
         self._task.cancel()
-        await asyncio.wait([self._task])
+        if (cancelled := await settle([self._task], 4 * GRACE_S)) is not None:
+            raise cancelled
 
     def __await__(self) -> Generator[object, None, str]:
         return self._whole().__await__()

@@ -157,25 +157,18 @@ MAY_BE_CALLS = re.compile(
 
 _UNDECIDED = re.compile(r"[<\[\]{]|```?`?|>{1,3}")
 _WORDS = (
-    *(
-        "action:",
-        "analysis",
-        "assistant",
-        "call:",
-        "commentary",
-        "function call",
-        "function<",
-        "functions.",
-        "functools",
-    ),
-    *("to=", "tool_code"),
+    *("action:", "analysis", "assistant", "call:", "commentary", "function call", "function<", "functions."),
+    *("functools", "to=", "tool_code"),
 )
 _UNDECIDED_CHARS = 48
+_LETTERS = frozenset(word[:2] for word in _WORDS)
 
 
 def may_be_calls(start: str) -> bool | None:
     """Whether a turn that begins so may be nothing but calls; None where that is too early to say."""
     start = start.lstrip().removeprefix(_MINIMAX).lstrip()
+    if _is_prose(start):
+        return False
     if MAY_BE_CALLS.match(start):
         return True
     if len(start) >= _UNDECIDED_CHARS:
@@ -205,7 +198,9 @@ def named_right(calls: Sequence[ToolCall], tools: Sequence[ToolSpec]) -> tuple[T
 def written_calls(text: str, tools: Sequence[ToolSpec]) -> tuple[ToolCall, ...]:
     """The calls that a turn consists of; none where it says anything else, or means a tool that is not there."""
     text = text.replace(_MINIMAX, "").strip()
-    if not tools or len(text) > MAX_CHARS or not (MAY_BE_CALLS.match(text) or _begins_with_a_tool(text, tools)):
+    if not tools or len(text) > MAX_CHARS:
+        return ()
+    if (_is_prose(text) or not MAY_BE_CALLS.match(text)) and not _begins_with_a_tool(text, tools):
         return ()
     found: list[ToolCall] = []
     start, end = 0, _end_of(_BETWEEN, text, 0)
@@ -230,11 +225,19 @@ def calls_behind(thinking: str, tools: Sequence[ToolSpec]) -> tuple[ToolCall, ..
 def broken_call(text: str, tools: Sequence[ToolSpec]) -> bool:
     """Whether a turn begins as the call of a known tool, between marks, and breaks off before its end."""
     text = text.replace(_MINIMAX, "").strip()
+    if _is_prose(text):
+        return False
     end = _end_of(_BETWEEN, text, 0)
     if not _MARK.search(text, 0, end) or _CLOSED.search(text, end):
         return False
     named = _NAMED.match(text, end) or next((found for head in _HEADS if (found := head.match(text, end))), None)
     return named is not None and tool_named(named["name"], tools) is not None
+
+
+def _is_prose(text: str) -> bool:
+    """Whether a text begins with letters, and others than calls do: nearly every answer, known without a pattern."""
+    head = text[:2]
+    return len(head) > 1 and head.isalpha() and head.lower() not in _LETTERS
 
 
 def _begins_with_a_tool(text: str, tools: Sequence[ToolSpec]) -> bool:

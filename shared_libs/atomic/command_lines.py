@@ -24,7 +24,8 @@ PROGRAMS = {
     "mysql mysqldump mysqladmin mysqlimport mysqlcheck mysqlshow mysqlsh mysqlbinlog mariadb mariadb-dump "
     "mariadb-admin 7z 7za 7zz unrar rar": r"-p",
     "sshpass mongo mongosh mongodump mongorestore mongoexport mongoimport mongostat mongotop cqlsh dsbulk twine az "
-    "rabbitmqadmin ncftp ncftpput ncftpget snowsql cf jfrog arangosh taos keycloak kcadm.sh nuget": r"-p(?:\s+|=)?",
+    "rabbitmqadmin ncftp ncftpput ncftpget snowsql cf jfrog arangosh taos keycloak kcadm.sh nuget "
+    "psexec psexec64 PsExec PsExec64 winexe": r"-p(?:\s+|=)?",
     "docker-login podman-login helm-login buildah-login skopeo-login nerdctl-login crane-login oc-login": (
         r"-p(?:\s+|=)?|--password[\s=]+"
     ),
@@ -45,6 +46,11 @@ PROGRAMS = {
     "kubectl": r"--from-literal[\s=]+[\w.-]{1,100}=",
     "aws": r"(?:configure\s+set\s+[\w.-]{0,60}(?:secret|token)\w*|--(?:master-user-password|secret-string))[\s=]+",
     "nmcli wpa_cli": r"(?:password|psk|wifi-sec\.psk)\s+",
+    "vault": r"login\s+(?!-|\w+=)",
+    "snyk": r"auth\s+(?!-)",
+    "doctl": r"(?:-t|--access-token)(?:\s+|=)",
+    "net": rf"use\s+(?:\w:\s+)?\\\\{_WORD}\s+(?![/*])|user\s+{_WORD}\s+(?![/*])",
+    "ConvertTo-SecureString": r"(?:-String\s+)?(?=[\"'])",
     "keytool jarsigner apksigner": r"-(?:src|dest|new)?(?:store|key)pass\s+(?:pass:)?",
     "psql createdb pg_dump pg_restore": r"-W\s*=",
 }
@@ -61,8 +67,18 @@ _OF_PROGRAM = {
 }
 _LOGINS = {name.removesuffix("-login") for name in _OF_PROGRAM if name.endswith("-login")}
 _OPTION = re.compile(r" -[a-zA-Z-]")
-_WITHOUT_OPTION = ("rabbitmqctl ", "freerdp ", "aws configure ", "nmcli ", "wpa_cli ")
-_PROGRAM = re.compile(r"(?<![\w.-])(?:\w[\w.-]{0,20}?)(?=(?:\.exe)?[ \t])")
+_WITHOUT_OPTION = (
+    "rabbitmqctl ",
+    "freerdp ",
+    "aws configure ",
+    "nmcli ",
+    "wpa_cli ",
+    "vault login ",
+    "snyk auth ",
+    "net use ",
+    "net user ",
+)
+_PROGRAM = re.compile(r"(?<![\w.-])(?:\w[\w.-]{0,24}?)(?=(?:\.exe)?[ \t])")
 _REST = re.compile(r"(?:'[^']*'|\"[^\"]*\"|[^|;&])*+")
 _SECRET = re.compile(r"\\?'[^']*'?|\\?\"[^\"\\]*\\?\"?|[^\s\"'\\]+")
 _MOST_WORDS = 3

@@ -8,7 +8,10 @@ import html
 import re
 from urllib.parse import urljoin
 
-_META = re.compile(rb"""<meta[^>]{0,200}?charset\s{0,9}=\s{0,9}["']?\s{0,9}([a-z0-9_:.-]{1,40})""", re.IGNORECASE)
+_META = re.compile(
+    rb"""<(?:meta[^>]{0,200}?charset|\?xml[^>]{0,100}?encoding)\s{0,9}=\s{0,9}["']?\s{0,9}([a-z0-9_:.-]{1,40})""",
+    re.IGNORECASE,
+)
 BYTE_ORDER_MARKS = (
     (codecs.BOM_UTF8, "utf-8"),
     (codecs.BOM_UTF32_LE, "utf-32-le"),  # begins as UTF-16's does
@@ -66,11 +69,17 @@ def decoded(body: bytes, charset: str | None, *, is_html: bool = False) -> str:
         if body.startswith(mark):
             return body[len(mark) :].decode(name, "replace")
     told = _known(charset)
-    if told is None and is_html and (meta := _META.search(body, 0, 4096)):
-        told = _known(meta[1].decode("ascii"))
+    if told is None and is_html:
+        told = declares_charset(body)
     if told is not None:
         return body.decode(told, "replace")
     return body.decode("utf-8" if is_utf8(body) else "cp1252", "replace")  # the second is what browsers fall back to
+
+
+def declares_charset(page: bytes) -> str | None:
+    """Return the charset that HTML or XHTML says it is written in, where it is one."""
+    meta = _META.search(page, 0, 4096)
+    return None if meta is None else _known(meta[1].decode("ascii"))
 
 
 def is_utf8(body: bytes) -> bool:

@@ -1,8 +1,9 @@
-"""The folders of the user: where data and caches are kept when nobody names a place."""
+"""Where things are kept: the folders of the user when nobody names a place, and files of SQLite that do not open."""
 
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from pathlib import Path
 
 from shared_libs.atomic.errors import MisuseError
@@ -12,7 +13,7 @@ NAME = "genai-factory"
 
 def data_folder(instead: str) -> Path:
     """
-    Return the folder for what is kept.
+    Return the folder for what is kept; it is made, where that can be.
 
     Args:
         instead: what else the user can set, for the error.
@@ -21,7 +22,10 @@ def data_folder(instead: str) -> Path:
         MisuseError: there is none; a user of a container often has no home.
 
     """
-    return _folder("XDG_DATA_HOME", ".local/share", instead)
+    folder = _folder("XDG_DATA_HOME", ".local/share", instead)
+    with suppress(OSError):  # whoever opens something in it says what is wrong
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    return folder
 
 
 def cache_folder(instead: str) -> Path:
@@ -36,6 +40,16 @@ def cache_folder(instead: str) -> Path:
 
     """
     return _folder("XDG_CACHE_HOME", ".cache", instead)
+
+
+def why_unopened(file: str | Path) -> str:
+    """Say why SQLite cannot open a file, which it keeps to itself, and what to do."""
+    place = Path(file).absolute()
+    if not place.parent.is_dir():
+        return f"the folder {place.parent} does not exist; make it"
+    if place.is_dir():
+        return f"{place} is a folder; name a file in it"
+    return f"{place} cannot be written; allow it"
 
 
 def _folder(variable: str, below_home: str, instead: str) -> Path:

@@ -43,6 +43,9 @@ _READERS = frozenset(f"shared_libs.atomic.{module}" for module in ("errors", "to
 """Our modules that read what foreign objects say of themselves, and keep nothing: doors as a whole."""
 
 _LOOPS = frozenset({"asyncio", "uvloop"})
+_CALLBACKS = ("Handle._run", "Runner.run")
+"""What a loop calls its callbacks from, and reports what they raise; that of uvloop has no frame but who runs it."""
+
 _UNTOUCHED = frozenset(
     {
         *("importlib", "_frozen_importlib", "_frozen_importlib_external"),
@@ -134,7 +137,7 @@ def may_be_interrupted(frame: FrameType | None, task: asyncio.Task[Any] | None) 
                 return True
         elif not foreign:
             return False
-        elif frame.f_code.co_qualname == "Handle._run":  # a callback: the loop reports what it raises
+        elif frame.f_code.co_qualname in _CALLBACKS and (task is None or frame.f_code.co_qualname == _CALLBACKS[0]):
             return True
         if frame is coroutine_frame:  # a task that the foreign code has made
             return foreign

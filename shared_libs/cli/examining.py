@@ -7,6 +7,7 @@ import asyncio
 import copy
 import os
 import re
+import shutil
 import socket
 import sys
 from collections.abc import Awaitable, Iterator, Sequence
@@ -36,6 +37,9 @@ from shared_libs.tools.datasets import cache_dir
 
 PATIENCE_S = 10.0
 """Seconds a model, a store or a server has for its answer."""
+
+NARROW = 60
+"""Columns below which a table would leave no room for its last column, which says what to do."""
 
 _KNOCK_S = 0.5
 
@@ -100,7 +104,7 @@ def doctor(arguments: argparse.Namespace) -> int:
 
 
 def _show(rows: Sequence[Row]) -> None:
-    if not sys.stdout.isatty():
+    if not sys.stdout.isatty() or shutil.get_terminal_size().columns < NARROW:
         width = max(len(row.what) for row in rows)
         for good, what, state, to_do in rows:
             print(f"{'ok' if good else '--'}  {presentable(what):<{width}}  {presentable(state)}")

@@ -14,7 +14,7 @@ from shared_libs.cli.exits import ExitCode
 from shared_libs.cli.loop import CommandLoop, Terminated
 from shared_libs.factory.problems import choices
 from shared_libs.observability.printable import printable
-from shared_libs.testing.faults.catalogue import CATALOGUE, AddressFault, Fault, Healthy
+from shared_libs.testing.faults.catalogue import CATALOGUE, AddressFault, Fault, Healthy, WireCase
 from shared_libs.testing.faults.formats import FORMATS
 from shared_libs.testing.faults.script import load_fault_script
 from shared_libs.testing.faults.server import ANY, FaultServer, Happening, Script, SeenRequest
@@ -27,7 +27,7 @@ def faults(arguments: argparse.Namespace) -> int:
         for name, kind in CATALOGUE.items():
             show.fault(name, _parameters(kind), (kind.__doc__ or "").strip().splitlines()[0])
         return ExitCode.ANSWERED
-    scripts = load_fault_script(arguments.script) if arguments.script else {ANY: _script(arguments.fault)}
+    scripts = load_fault_script(arguments.script) if arguments.script else {ANY: _script(arguments)}
     seen: asyncio.Queue[Happening] = asyncio.Queue()
     server = FaultServer(scripts, host=arguments.host, port=arguments.port, listener=seen.put_nowait)
     loop = CommandLoop()
@@ -54,9 +54,12 @@ async def _serve(server: FaultServer, scripts: dict[str, Script], seen: asyncio.
                 show.unexpected(str(happened), asyncio.get_running_loop().time() - began)
 
 
-def _script(names: list[str] | None) -> Script:
+def _script(arguments: argparse.Namespace) -> Script:
+    if arguments.case:
+        played = [answer for case in arguments.case for answer in WireCase.answers(case)]
+        return played[0] if len(played) == 1 else played
     found = []
-    for name in names or ["healthy"]:
+    for name in arguments.fault or ["healthy"]:
         if name not in CATALOGUE:
             raise MisuseError(f"--fault: there is no fault {name!r}; {choices(name, CATALOGUE)}")
         found.append(CATALOGUE[name]())

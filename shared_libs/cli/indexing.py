@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from pathlib import Path
 
 import msgspec
@@ -21,18 +22,24 @@ from shared_libs.retrieval.files import File
 
 Show = Callable[[IndexProgress, int], None]
 
+MOST_NOTES = 10
+"""Reasons for leaving files out that are told."""
+
 
 def index(arguments: argparse.Namespace) -> int:
     """Index files and folders: a summary on stdout, the progress and what failed on stderr."""
     if not arguments.paths and not arguments.rebuild:
         raise MisuseError("name the files or folders to index: factory index PATH --collection NAME")
     collection = _collection(arguments)
-    files = list(find_files(arguments.paths))
+    left: list[tuple[Path, str]] = []
+    files = list(find_files(arguments.paths, left_out=lambda path, why: left.append((path, why))))
+    for line in _told(left):
+        _note(line)
     if arguments.paths and not files:
         raise MisuseError(f"{', '.join(map(str, arguments.paths))}: no file of a kind that is read")
     loop = CommandLoop()
     try:
-        last = loop.run(_shown(collection, arguments, files))
+        last = loop.run(_shown(collection, arguments, files, [path for path, _ in left]))
     except KeyboardInterrupt as stop:
         print("interrupted; what was done is kept, and the same command does the rest", file=sys.stderr)
         return ExitCode.TERMINATED if isinstance(stop, Terminated) else ExitCode.INTERRUPTED
@@ -59,7 +66,16 @@ def _collection(arguments: argparse.Namespace) -> Collection:
     return Collection(name, tenant=arguments.tenant, stores=arguments.url, embedder=embedder)
 
 
-async def _shown(collection: Collection, arguments: argparse.Namespace, files: list[File]) -> IndexProgress:
+def _told(left: list[tuple[Path, str]]) -> Iterator[str]:
+    """Say what is left out of the folders, one line for each reason, the commonest first."""
+    for why, count in Counter(why for _, why in left).most_common(MOST_NOTES):
+        first = next(path for path, reason in left if reason == why)
+        yield f"left out: {first}{f' and {count - 1} more' if count > 1 else ''}: {why}"
+
+
+async def _shown(
+    collection: Collection, arguments: argparse.Namespace, files: list[File], left: list[Path]
+) -> IndexProgress:
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -72,7 +88,7 @@ async def _shown(collection: Collection, arguments: argparse.Namespace, files: l
             last = await _followed(collection.async_rebuild(), progress, "embedding anew", None)
         if files:
             last = await _followed(collection.async_index(files, total=len(files)), progress, "indexing", len(files))
-            removed = await _remove_what_has_gone(collection, arguments.paths, files)
+            removed = await _remove_what_has_gone(collection, arguments.paths, files, left)
         if collection.extractor is not None:
             read = await _followed(collection.async_extract(), progress, "reading", None)
             problems = last.problems + read.problems
@@ -101,14 +117,18 @@ async def _followed(
     return last
 
 
-async def _remove_what_has_gone(collection: Collection, paths: Iterable[Path], files: Iterable[File]) -> int:
-    """Remove the documents of files that stood in one of the folders and do no more."""
+async def _remove_what_has_gone(
+    collection: Collection, paths: Iterable[Path], files: Iterable[File], left: Iterable[Path]
+) -> int:
+    """Remove the documents of files that stood in one of the folders and do no more; what was left out has not gone."""
     there = {file.source for file in files}
+    unseen = tuple(f"{File(path).source}{os.sep}" for path in left)
     folders = tuple(f"{path.absolute().as_posix()}{os.sep}" for path in paths if path.is_dir())
     after, gone = "", []
     while rows := await collection.async_documents(after=after):
         after = rows[-1].id
-        gone += [row.source for row in rows if row.source.startswith(folders) and row.source not in there]
+        here = [row.source for row in rows if row.source.startswith(folders) and row.source not in there]
+        gone += [source for source in here if not f"{source}{os.sep}".startswith(unseen)]
     for source in gone:
         await collection.async_remove(source)
     return len(gone)

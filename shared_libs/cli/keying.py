@@ -12,9 +12,11 @@ from datetime import datetime, timedelta
 import msgspec
 
 from shared_libs.atomic.errors import MisuseError
+from shared_libs.atomic.nearest import names_like
 from shared_libs.cli.exits import ExitCode
 from shared_libs.observability.printable import printable
 from shared_libs.service.audit import AuditLog, Entry, digest, user_name
+from shared_libs.service.callers import SCOPES, opens_something
 from shared_libs.service.database import ServiceDatabase
 from shared_libs.service.key_format import Key
 from shared_libs.service.key_rows import KeyRow, now
@@ -96,6 +98,11 @@ async def _new(keeper: Keeper, settings: Settings, arguments: argparse.Namespace
         row = msgspec.convert(kept | given | fresh | expires, KeyRow)
     except msgspec.ValidationError as error:
         raise MisuseError(f"the key cannot be made so: {error}") from None
+    for scope in arguments.scope or ():
+        if not opens_something(scope):
+            meant = names_like(scope, SCOPES)
+            like = f"; did you mean {meant[0]!r}?" if meant else f"; what does: {', '.join(SCOPES)}, or *"
+            print(f"note: the scope {printable(scope)!r} opens nothing of the service{like}", file=sys.stderr)
     await keeper.keep("key.made", row, rotates=old.id if old else "")
     if old is not None:
         ends = moment + timedelta(hours=arguments.overlap)

@@ -25,6 +25,9 @@ TAIL = 400
 _INDENT = 22
 """Where the words of a line begin."""
 
+_NARROW = 2 * _INDENT
+"""Columns below which no words would be left beside the time and the kind: they follow each other then."""
+
 _STYLES = {
     "thought": "italic",
     "action": "bold cyan",
@@ -79,15 +82,19 @@ class LiveView(Viewer):
             # a table is drawn below, and need not be read as JSON before
             text = f"{_counted(drawn[1])}{said[said.rindex('  (') :]}" if drawn else said
             style = _STYLES.get(kind, "")
+            words = Text(text, style=style if kind in ("thought", "error", "rehearsal") else "")
+            if self._console.width < _NARROW:
+                self._console.print(Text.assemble((f"{event.at_s:.2f} s ", "dim"), (f"{kind} ", style), words))
+                continue
             row = Table.grid(padding=(0, 1))
             row.add_column(justify="right", width=9)
             row.add_column(width=11)
             row.add_column(overflow="fold")
-            words = Text(text, style=style if kind in ("thought", "error", "rehearsal") else "")
             row.add_row(Text(f"{event.at_s:.2f} s", style="dim"), Text(kind, style=style), words)
             self._console.print(row)
         if drawn:
-            self._console.print(Padding(drawn[0], (0, 0, 0, _INDENT)))
+            beside = 0 if self._console.width < _NARROW else _INDENT
+            self._console.print(Padding(drawn[0], (0, 0, 0, beside)))
 
     def conclude(self, result: AgentResult) -> None:
         """Print it, less loud than the answer."""

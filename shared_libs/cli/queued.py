@@ -174,6 +174,8 @@ def show_schedules(arguments: argparse.Namespace) -> int:
         if arguments.json:
             print(msgspec.json.encode(found).decode())
             return ExitCode.ANSWERED
+        if not found:
+            _say("there are no schedules; `factory submit CONFIG QUESTION --cron … --id NAME` makes one")
         for one in found:
             when = (
                 "never again"

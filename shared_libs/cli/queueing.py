@@ -104,9 +104,14 @@ async def _work(arguments: argparse.Namespace) -> int:
 
         telling = loop.create_task(told())
         try:
+            await asyncio.wait([working, telling], return_when=asyncio.FIRST_COMPLETED)
+            if telling.done():  # a port that is another's: nobody would learn that it cannot be asked how it is
+                telling.result()
             await working
         finally:
-            telling.cancel()
+            for task in (telling, working):
+                task.cancel()
+            await asyncio.wait([working])
     return 0
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from shared_libs.cli.values import port
+from shared_libs.cli.values import days, hours, port
 
 
 def add_serve(serve: argparse.ArgumentParser) -> None:
@@ -30,7 +30,7 @@ def add_keys(keys: argparse.ArgumentParser) -> None:
     new.add_argument("--name", metavar="WORDS", help="who has it")
     new.add_argument("--team", metavar="NAME", help="whose it is: runs and sessions of a team are its own")
     new.add_argument("--scope", action="append", metavar="SCOPE", help="what it may (default: *); several may be given")
-    new.add_argument("--days", type=float, metavar="N", help="how long it is valid (default: for ever)")
+    new.add_argument("--days", type=days, metavar="N", help="how long it is valid (default: for ever)")
     new.add_argument("--rpm", type=int, metavar="N", help="requests a minute")
     new.add_argument("--tpm", type=int, metavar="N", help="tokens a minute")
     new.add_argument("--concurrency", type=int, metavar="N", help="requests at the same time")
@@ -38,7 +38,7 @@ def add_keys(keys: argparse.ArgumentParser) -> None:
     new.add_argument("--budget", type=float, metavar="USD", help="what it may spend in a window")
     new.add_argument("--window", choices=("day", "month", "total"), help="the window of the budget (default: month)")
     new.add_argument("--rotates", metavar="ID", help="the key that it is to replace; it takes what is not given")
-    new.add_argument("--overlap", type=float, default=24.0, metavar="H", help="hours the old one goes on (default: 24)")
+    new.add_argument("--overlap", type=hours, default=24.0, metavar="H", help="hours the old one goes on (default: 24)")
     told = actions.add_parser("list", help="what is kept of them")
     told.add_argument("--json", action="store_true", help="print JSON")
     revoke = actions.add_parser("revoke", help="let a key open nothing any more")

@@ -17,23 +17,25 @@ FILES = {"agent.yaml": "agent.yaml", "agent.scenario.yaml": "agent.scenario.yaml
 
 
 def init(arguments: argparse.Namespace) -> int:
-    """Write the files, or none where an agent is there already, and say what to do with them."""
+    """Write the files, or none where an agent is there already or one cannot be written; say what to do with them."""
     folder: Path = arguments.folder
-    templates = files("shared_libs.cli") / "templates"
+    made: list[Path] = []
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        own_env = _nothing_but_env(folder)
-        for name, template in FILES.items():
-            if name == ".env" and own_env:
-                continue
-            text = (templates / template).read_text("utf-8")
+        for name in _missing(folder):
+            text = (files("shared_libs.cli") / "templates" / FILES[name]).read_text("utf-8")
             with open(folder / name, "x", encoding="utf-8", opener=private if name == ".env" else None) as file:
+                made.append(folder / name)
                 file.write(text)
-            print(folder / name)
-    except FileExistsError as error:
-        raise MisuseError(f"{error.filename} is no folder; name one, which is made if need be") from error
     except OSError as error:
-        raise MisuseError(f"{error.filename} cannot be written: {error.strerror}") from error
+        for file_of_ours in made:  # half an agent would be in the way of the next try
+            file_of_ours.unlink(missing_ok=True)
+        place = error.filename or made[-1]
+        if isinstance(error, FileExistsError) and not folder.is_dir():
+            raise MisuseError(f"{place} is no folder; name one, which is made if need be") from error
+        raise MisuseError(f"{place} cannot be written: {error.strerror}") from error
+    for path in made:
+        print(path)
     here = "./" if str(folder).startswith("-") else ""  # which would be read as an option
     agent, test = (shlex.quote(f"{here}{folder / name}") for name in ("agent.yaml", "agent.scenario.yaml"))
     print(f'\nNext:\n  factory run {agent} "What is 17 * 23?"\n  factory scenario {test}')
@@ -41,9 +43,9 @@ def init(arguments: argparse.Namespace) -> int:
     return ExitCode.ANSWERED
 
 
-def _nothing_but_env(folder: Path) -> bool:
+def _missing(folder: Path) -> list[str]:
     """
-    Refuse a folder where something of ours is; return whether it has an `.env`, which stays as it is.
+    Name what is to be made; an `.env` that is there stays as it is.
 
     Raises:
         MisuseError: there is an agent already.
@@ -54,4 +56,4 @@ def _nothing_but_env(folder: Path) -> bool:
         verb = "is" if len(there) == 1 else "are"
         told = ", ".join(str(folder / name) for name in there)
         raise MisuseError(f"{told} {verb} there already, and nothing is overwritten; name another folder")
-    return bool(there)
+    return [name for name in FILES if name not in there]

@@ -13,20 +13,33 @@ def port(text: str) -> int:
     return int(text)
 
 
+CENTURY_S = 36_500 * 86_400
+"""More than anybody waits or keeps; the clocks of some systems end soon after."""
+
+
 def seconds(text: str) -> float:
     """Read a positive number of seconds."""
-    try:
-        seconds = float(text)
-    except ValueError:
-        seconds = math.nan
-    if not (seconds > 0 and math.isfinite(seconds)):
-        raise argparse.ArgumentTypeError(f"a positive number of seconds, not {text!r}")
-    return seconds
+    return _amount(text, "seconds", CENTURY_S)
+
+
+def hours(text: str) -> float:
+    """Read a number of hours; none is 0."""
+    return 0.0 if text == "0" else _amount(text, "hours", CENTURY_S / 3600)
 
 
 def days(text: str) -> float:
     """Read a number of days; none is 0."""
-    return 0.0 if text == "0" else seconds(text)
+    return 0.0 if text == "0" else _amount(text, "days", CENTURY_S / 86_400)
+
+
+def _amount(text: str, unit: str, most: float) -> float:
+    try:
+        amount = float(text)
+    except ValueError:
+        amount = math.nan
+    if not 0 < amount <= most:
+        raise argparse.ArgumentTypeError(f"a positive number of {unit}, {most:.0f} at most, not {text!r}")
+    return amount
 
 
 def count(text: str) -> int:

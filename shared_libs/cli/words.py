@@ -237,6 +237,9 @@ def _faults(parser: argparse.ArgumentParser) -> None:
     what.add_argument(
         "--fault", nargs="+", metavar="NAME", help="what every model does: one always, several one after the other"
     )
+    what.add_argument(
+        "--case", nargs="+", metavar="NAME", help="what a real server sends, byte by byte: cases, one after the other"
+    )
     what.add_argument("--list", action="store_true", help="list the faults and their parameters")
 
 

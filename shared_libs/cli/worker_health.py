@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Any
@@ -33,6 +34,10 @@ async def telling_health(works: Worker, port: int, metrics: PrometheusMetrics | 
     Answer `/healthz`, `/readyz` and `/metrics` on a port, as long as the context is open.
 
     It is alive where the loop answers, and ready where the last beat got through; only `/metrics` asks the store.
+
+    Raises:
+        MisuseError: the port cannot be listened on.
+
     """
     figures = WorkerFigures(works)
 
@@ -61,7 +66,11 @@ async def telling_health(works: Worker, port: int, metrics: PrometheusMetrics | 
         if metrics is not None:
             metrics.registry.register(figures)
             await stack.enter_async_context(metrics.watching_the_loop())
-        await web.TCPSite(runner, "0.0.0.0", port).start()  # noqa: S104 - a probe comes from outside the pod
+        site = web.TCPSite(runner, "0.0.0.0", port)  # noqa: S104 - a probe comes from outside the pod
+        try:
+            await site.start()
+        except OSError as error:
+            raise MisuseError(f"--health {port} cannot be listened on: {os.strerror(error.errno or 0)}") from error
         yield
 
 

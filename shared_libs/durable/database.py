@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, TypeVar
 from shared_libs.atomic import postgres
 from shared_libs.atomic.database_url import ALLOWED, DatabaseURL, database_url
 from shared_libs.atomic.errors import FactoryError, MisuseError
+from shared_libs.atomic.places import why_unopened
 
 if TYPE_CHECKING:
     import asyncpg
@@ -314,7 +315,8 @@ class _Sqlite:
         except sqlite3.DatabaseError as error:
             if getattr(error, "sqlite_errorcode", 0) & 0xFF not in _SQLITE_AWAY:
                 raise
-            raise StoreUnavailable(f"{_WHAT} {self.place}: {error}") from error
+            said = why_unopened(self._file) if "unable to open" in str(error) else str(error)
+            raise StoreUnavailable(f"{_WHAT} {self.place}: {said}") from error
 
     def _connection(self) -> sqlite3.Connection:
         if self._open is None:

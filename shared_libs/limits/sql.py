@@ -11,7 +11,6 @@ import asyncio
 import time
 import weakref
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from sqlalchemy import (
@@ -37,6 +36,7 @@ from sqlalchemy.schema import CreateIndex, CreateTable
 
 from shared_libs.atomic.database_url import database_url
 from shared_libs.atomic.errors import LimitStoreError
+from shared_libs.atomic.places import why_unopened
 from shared_libs.atomic.resilience.policy import RateLimit
 from shared_libs.atomic.sqlite import sqlite_engine
 
@@ -209,13 +209,7 @@ class SQLLimitStore:
     def _failure(self, error: Exception) -> LimitStoreError:
         said = str(getattr(error, "orig", None) or error).splitlines()[0]
         if "unable to open" in said:
-            file = Path(self._at.url.database or "").absolute()
-            missing = not file.parent.is_dir()
-            said = (
-                f"the folder {file.parent} does not exist; make it"
-                if missing
-                else f"{file} cannot be written; allow it"
-            )
+            said = why_unopened(self._at.url.database or "")
         return LimitStoreError(f"limit store {self._at.shown}: {said}")
 
 

@@ -10,7 +10,6 @@ import weakref
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from hashlib import blake2b
-from pathlib import Path
 from typing import Any, Literal
 
 import msgspec
@@ -24,6 +23,7 @@ from shared_libs.atomic.errors import MemoryConflict, MemoryStoreError, MemoryUn
 from shared_libs.atomic.llms.base import BaseLLMWrapper
 from shared_libs.atomic.memory.base import BaseMemory, Recollection, outrun
 from shared_libs.atomic.memory.compaction import Compaction
+from shared_libs.atomic.places import why_unopened
 from shared_libs.atomic.scope import current_deadline
 from shared_libs.atomic.types import Message
 from shared_libs.memory.connections import Database
@@ -290,11 +290,7 @@ class SQLMemory(BaseMemory):
     def _failure(self, error: Exception) -> MemoryStoreError:
         said = str(getattr(error, "orig", None) or error).splitlines()[0]
         if isinstance(error, OperationalError) and "unable to open" in said:
-            file = Path(self._url.database or "").absolute()
-            if not file.parent.is_dir():
-                why = f"the folder does not exist: {file.parent}; make it"
-            else:
-                why = f"the file cannot be opened for writing: {file}; allow it"
+            why = why_unopened(self._url.database or "")
             return MemoryStoreError(f"memory {self._place}: {why}, or set another memory url")
         refused = isinstance(error, DataError | IntegrityError | ProgrammingError) or _NO_OUTAGE.search(said)
         return (MemoryStoreError if refused else MemoryUnavailable)(f"memory {self._place}: {said}")

@@ -29,7 +29,7 @@ _Line = dict[str, Any]
 
 
 CLOSE_S = 5.0
-"""Seconds that `close` and the end of the program wait for what is not written yet."""
+"""Seconds without a line written after which `close` and the end of the program wait for no more of them."""
 
 
 class RunRecorder:
@@ -97,14 +97,14 @@ class RunRecorder:
         if self._file.closed:
             return
         self._spool.put(None)
-        done = self._spool.flush(CLOSE_S)
+        done = self._spool.flush(CLOSE_S, patiently=True)
         self._spool.end()
         error = self._spool.error
         if done:
             with contextlib.suppress(OSError):  # what failed is told below
                 self._file.close()
         if error is not None or not done:
-            why = f"it was not written within {CLOSE_S:g} s" if error is None else _reason(error)
+            why = f"nothing was written for {CLOSE_S:g} s" if error is None else _reason(error)
             raise FactoryError(f"the run record {self.path} is not complete: {why}")
 
     def _opened(self) -> FileIO:

@@ -46,7 +46,13 @@ MAX_DEPTH = 100
 PIECE = 1 << 15
 """Characters that are masked at once; a longer text is cut between two words."""
 
-_NO_SECRETS = ("", "none", "null", "true", "false", MASK)
+_NO_SECRETS = frozenset(
+    {
+        *("", "none", "null", "true", "false", "undefined", MASK),
+        *("str", "string", "int", "text", "bytes", "required", "optional", "include", "omit", "same-origin"),
+    }
+)
+"""What stands behind a name and is none: nothing, and what a declaration says of it."""
 _LOOKS_SECRET = re.compile(r"(?=.*[0-9])(?=.*[A-Za-z!#$%&*+/=^~]).{6,}|[^=]{6,}={1,2}|.{24,}", re.DOTALL)
 _FEW = 200
 _VALUES_IN_A_SCHEMA = frozenset({"default", "const", "enum", "example", "examples"})

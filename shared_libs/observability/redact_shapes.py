@@ -32,6 +32,8 @@ SHAPES = re.compile(
           |dp\.pt\.|NRAK-|PMAK-|AGE-SECRET-KEY-1|xapp-|GOCSPX-|sq0(?:atp|csp)-|HRKU-|fw_|lsv2_(?:pt|sk)_|pcsk_
           |vercel_blob_rw_|nfp_|fm[12]_|pscale_(?:tkn|pw|oauth)_|rnd_|gl(?:rt|cbt|dt|ptt|soat|ft|imt|agent)-|rubygems_
           |tskey-|csk-|jina_|tgp_v1_|ABSK|dp\.(?:st|ct|sa)\.(?:[a-z0-9-]{1,35}\.)?|ops_eyJ|phx_|FLWSECK-|esecret_|cal_live_|api_org_|ls__)[A-Za-z0-9_-]{12,}
+      | (?:xkeysib|xsmtpsib)-[0-9a-f]{64}-[A-Za-z0-9]{16}\b|CFPAT-[A-Za-z0-9_-]{43}\b|sl\.(?:u\.)?[A-Za-z0-9_-]{60,}
+      | t1\.[A-Za-z0-9_-]{10,}\.[A-Za-z0-9_-]{40,}|pa-[A-Za-z0-9_-]{43}\b|m0-[A-Za-z0-9]{40}\b
       | EAA[A-Z][A-Za-z0-9]{40,}|cio[A-Za-z0-9]{32}\b|LTAI[A-Za-z0-9]{16,26}\b|AQVN[A-Za-z0-9_-]{30,}
       | SK[0-9a-f]{32}\b
       | [A-Za-z0-9]{14}\.atlasv1\.[A-Za-z0-9]{40,}
@@ -100,6 +102,9 @@ SPREAD = {
             r"[^\s/?#@\"'<>]{1,512}?(?=%(?:25){0,3}40)"
         ),
     ),
+    "sudo ": re.compile(
+        r"(?P<start>\becho\s{1,9}[\"']?)[^\s\"'|]{1,200}(?=[\"']?\s{0,9}\|\s{0,9}sudo\s{1,9}(?:-\w{1,9}\s{1,9}){0,3}(?:-\w{0,9}S|--stdin)\b)"
+    ),
     ":oracle:": re.compile(r"(?P<start>:oracle:(?:thin|oci):[^\s/@:\"'<>]{1,60}/)[^\s/@\"'<>]{1,200}(?=@)"),
     "sqlplus ": re.compile(r"(?P<start>\bsqlplus\s{1,9}(?:-\w\s{1,9})?[^\s/@:\"'<>-]{1,60}/)[^\s/@\"'<>]{1,200}"),
     "@//": re.compile(r"(?P<start>(?<![\w/.@])(?=[^\s@]{1,99}@//)[^\s/@:\"'<>]{1,60}/)[^\s/@\"'<>]{1,200}(?=@//)"),
@@ -134,12 +139,14 @@ _SCHEMES = (
 """Schemes of authorization, as they stand before a secret."""
 
 _QUOTE = r"""(?:\\{0,9}["']|\\{1,9}u00(?:22|27)|&(?:quot|apos|\#0{0,3}3[49]|\#x2[27]);|%(?:25){0,3}2[27])"""
+_TELLING = r"(?=[^\s`|]{0,64}\d)(?=[^\s`|]{0,64}[A-Za-z])[^\s\"'\\,;&<>(){}\[\]|`]{6,}"
 NAMED = re.compile(
     rf"""
       (?P<start>(?:(?P<weak>{WEAK})|{STRONG}|{LOUD})
-        (?P<quote>{_QUOTE})?
-        (?:(?:\*\*)?\s{{0,99}}(?::=(?=\s{{0,9}}{_QUOTE})|=(?!=)|[|?]{{1,2}}=|[:\uff1a](?!=)|[=-]>|<-(?=\s)
+        (?P<quote>{_QUOTE})?\]?
+        (?:(?:\*\*)?\s{{0,99}}(?::=(?=\s{{0,9}}(?:{_QUOTE}|{_TELLING}(?:\s|\Z)))|=(?!=)|[|?]{{1,2}}=|[:\uff1a](?!=)|[=-]>|<-(?=\s)
               |,\s{{0,9}}\\{{0,9}}["']value\\{{0,9}}["']\s{{0,9}}:|\svalue\s{{0,9}}=
+              |(?:\n|\\n)[ ]{{0,40}}["']?value["']?\s{{0,3}}:
               |%(?:25){{0,3}}3[AaDd]|&\#0{{0,3}}61;|,\s{{0,3}}(?=[bru]?["'](?=[^"']{{0,512}}\d)[^"']{{8,512}}["']\s{{0,3}}[)\]]))
             (?:\*\*)?(?:\s|\\[nrt](?=[\\"'\s])|\+(?=%)|%20){{0,99}}
           |(?<!\s)>(?=[^<>]{{1,512}}</)|\s(?:is|was|ist|est|es)\s(?=[^\s\d]{{0,64}}\d[^\s]{{0,64}}[A-Za-z]))
@@ -152,7 +159,6 @@ NAMED = re.compile(
     """,
     re.VERBOSE | re.IGNORECASE | re.DOTALL,
 )
-_TELLING = r"(?=[^\s`|]{0,64}\d)(?=[^\s`|]{0,64}[A-Za-z])[^\s\"'\\,;&<>(){}\[\]|`]{6,}"
 SAID = re.compile(
     rf"""
       (?P<jar>cookie2?{_QUOTE}?\s{{0,9}}:\s{{0,9}}{_QUOTE}?)
@@ -161,6 +167,9 @@ SAID = re.compile(
         (?:[a-z]{{3,8}}[ ,]{{1,3}}){{11,23}}[a-z]{{3,8}}
     | (?P<sql>(?:passw(?:or)?ds?|pwd|passphrase)(?:\s{{1,9}}|\s{{0,9}}\(\s{{0,9}})n?(?P<mark>["']))
         (?!\s)[^"'\n]{{1,512}}(?=(?P=mark))
+    | (?P<login>auth\s{{0,3}}(?:=\s{{0,3}})?\(\s{{0,3}}(?:\w{{1,9}}\s{{0,3}}=\s{{0,3}})?
+        (?P<around>["'])[^"'\n]{{0,200}}(?P=around)\s{{0,3}},\s{{0,3}}(?:\w{{1,9}}\s{{0,3}}=\s{{0,3}})?["'])
+        [^"'\n]{{1,512}}(?=(?P=around))
     | (?P<said>(?:(?!authorization|cookie|credential|jwt)(?:{STRONG})|pwd|(?<=require)pass|(?<=master)auth)
         (?:\s{{1,20}}|,|\(|'s\s{{1,3}}|\sfor\s{{1,3}}\S{{1,60}}:\s{{1,9}}|`:\s{{1,3}}`?|(?:\*\*)?:?(?:\*\*)?\s{{1,3}}`)){_TELLING}
     | (?P<cell>(?<=\|\s)(?:{STRONG})\s{{1,40}}\|\s{{1,40}}){_TELLING}(?=\s{{1,40}}\|)
@@ -199,7 +208,8 @@ NAME_PLACE = re.compile(
     rf"""
       (?:{"|".join(map(re.escape, NAME_HINTS))})
       (?=[\w-]{{0,30}}(?:\\{{0,9}}["'`]|\\{{1,9}}u002\d|&[\w\#]{{1,6}};|%(?:25){{0,3}}2[27])?(?:\*\*)?
-        (?:\s{{0,99}}(?:[:=\uff1a%>?&(|]|<-|->|,\s{{0,9}}[\\brun]{{0,9}}["'])
+        (?:\]?\s{{0,99}}(?:[:=\uff1a%>?&(|]|<-|->|,\s{{0,9}}[\\brun]{{0,9}}["'])
+          |\s{{0,3}}(?:\n|\\n)[ ]{{0,40}}["']?value
           |\s{{1,99}}(?:value\s{{0,9}}=|(?:is|was|ist|est|es|for)\s|n?["'`])
           |(?:\s{{1,20}}|,|'s\s{{1,3}})(?=[^\s]{{0,64}}\d)[^\s]{{6}}))
     """,

@@ -34,6 +34,7 @@ class Spool(Generic[T]):
     def begin_anew(self) -> None:
         """Begin with no thread and an empty queue; a forked child has not the thread, and the rest is the parent's."""
         self._stuck = self._works = False
+        self._consumed = 0
         self._starting = threading.Lock()
         self._queue: queue.SimpleQueue[T | threading.Event | _End] = queue.SimpleQueue()
 
@@ -41,12 +42,22 @@ class Spool(Generic[T]):
         """Hand over an item; never waits."""
         self._put(item)
 
-    def flush(self, timeout_s: float = 1.0) -> bool:
-        """Wait until everything so far is consumed, at most so many seconds; tell whether it is."""
+    def flush(self, timeout_s: float = 1.0, *, patiently: bool = False) -> bool:
+        """
+        Wait until everything so far is consumed, and tell whether it is.
+
+        Args:
+            timeout_s: for so many seconds at the most.
+            patiently: for as long as something is consumed within each of these spans.
+
+        """
         if not self._stuck and self._works:
             reached = threading.Event()
             self._put(reached)
-            self._stuck = not reached.wait(timeout_s)
+            seen = self._consumed
+            while not (done := reached.wait(timeout_s)) and patiently and self._consumed != seen:
+                seen = self._consumed
+            self._stuck = not done
         return not self._stuck
 
     def end(self) -> None:
@@ -72,6 +83,7 @@ class Spool(Generic[T]):
             elif isinstance(item, threading.Event):
                 item.set()
             elif self.error is None:
+                self._consumed += 1
                 try:
                     self._consume(item)
                 except Exception as error:  # noqa: BLE001 - kept for whoever asks; a thread has nobody to raise to

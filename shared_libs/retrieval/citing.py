@@ -17,7 +17,14 @@ from shared_libs.retrieval.types import Hit
 KEY = 8
 """Digits of a chunk's id that name it."""
 
-_CITED = re.compile(rf"[ \t]?\[([0-9a-f]{{{KEY}}}(?:\s*[,;]\s*[0-9a-f]{{{KEY}}})*)\]")
+_BRACKETS = re.compile(r"[ \t]?[\[\u3010]([^\[\]\u3010\u3011\n]{8,300})[\]\u3011]")
+_A_KEY = re.compile(rf"(?<![0-9a-z])[0-9a-f]{{{KEY}}}(?![0-9a-z])", re.IGNORECASE)
+_BESIDE = re.compile(
+    r"(?:pages?|pp?\.?|lines?|sections?|\u00a7)\s{0,3}\d+(?:\s{0,3}[-\u2013]\s{0,3}\d+)?"
+    r"|(?:cit(?:e|ation)|source|ref(?:erence)?|passage|key|id|and)s?|[\s,;|+&:=^@#`\"']",
+    re.IGNORECASE,
+)
+"""What models write beside keys: what they are, a page, signs; what has other words is no citation."""
 
 
 class Citation(msgspec.Struct, frozen=True, kw_only=True):
@@ -59,17 +66,21 @@ def check_citations(answer: str, passages: Iterable[Hit]) -> Cited:
     unknown: dict[str, None] = {}
 
     def keep(found: re.Match[str]) -> str:
+        said = found[1].partition("\u2020")[0]  # behind a dagger some models write where they think it is from
+        keys = [key.lower() for key in _A_KEY.findall(said)]
+        if not keys or _BESIDE.sub("", _A_KEY.sub("", said)):
+            return found[0]
         known = []
-        for key in re.split(r"\s*[,;]\s*", found[1]):
+        for key in keys:
             if key in seen:
                 used.setdefault(key, _citation(key, seen[key]))
                 known.append(key)
             else:
                 unknown[key] = None
-        lead = found[0][: found[0].index("[")]
+        lead = found[0][: len(found[0]) - len(found[0].lstrip())]
         return f"{lead}[{', '.join(known)}]" if known else ""
 
-    text = _CITED.sub(keep, answer)
+    text = _BRACKETS.sub(keep, answer)
     return Cited(text=text, citations=tuple(used.values()), unknown=tuple(unknown))
 
 

@@ -149,6 +149,8 @@ class Indexer:
                 await self._some_done(tasks)
                 yield progress()
             await self.reap()
+            if self._counts["documents_done"] > self._counts["unchanged"] or self._counts["removed"]:
+                await self._tidy()
             yield progress(finished=True)
         finally:
             for task in tasks:
@@ -167,6 +169,14 @@ class Indexer:
                 await self._stores.graph.async_delete(self._space, ids)
             await documents.async_forget(self._space, ids)
             self._counts["removed"] += len(ids)
+
+    async def _tidy(self) -> None:
+        """Have the indexes put themselves in order; one that does not is searched all the same."""
+        for store in (self._stores.vectors, self._stores.words):
+            try:
+                await store.async_tidy()
+            except RetrievalError as error:
+                self._problem(f"all is indexed, but searching may be slow: {error}")
 
     async def _some_done(self, tasks: dict[asyncio.Task[None], set[str]]) -> None:
         done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
@@ -284,7 +294,8 @@ class Indexer:
             said = f"{len(lost)} of {len(prepared.chunks)} chunks failed; at character {lost[0].start}: "
             said += failed[lost[0].id]
         elif not prepared.chunks:
-            said = "no words were found in it"
+            pictures = document.media_type == "application/pdf"
+            said = "no words were found in it" + ("; pages that are pictures need OCR first" if pictures else "")
         row = msgspec.structs.replace(
             row, state="partial" if lost else "indexed", chunks=len(kept), failed=len(lost), error=said
         )

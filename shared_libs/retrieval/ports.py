@@ -59,6 +59,7 @@ class Port:
     write_timeout_s: float = 120.0
     """Seconds of a write: nobody is kept waiting, and a server that builds an index at every write takes its time."""
 
+    tidy_timeout_s: float = 3_600.0  # a million vectors take a quarter of an hour
     _left_running: LeftRunning | None = None
 
     def __init_subclass__(cls, **options: Any) -> None:
@@ -76,6 +77,14 @@ class Port:
 
     async def aclose(self) -> None:
         """Release what the store holds; using it afterwards opens it again."""
+
+    @final
+    async def async_tidy(self) -> None:
+        """Hear that an indexing has ended: what makes searching faster and may wait is done now, and once."""
+        await self._ask("put its indexes in order", self._tidy, timeout_s=self.tidy_timeout_s)
+
+    def _tidy(self) -> Given[None]:
+        """Put in order what writes have put off, where anything is."""
 
     async def _keep(self, verb: str, method: Callable[..., Given[T]], *arguments: Any) -> T:
         """Await a method that writes."""
@@ -462,16 +471,30 @@ def check_vector(vector: np.ndarray, width: int | None = None) -> None:
     """
     import numpy as np
 
-    row = np.asarray(vector)
+    try:
+        with np.errstate(over="ignore"):  # stores keep float32: what is too large for it is infinite
+            row = np.asarray(vector, dtype=np.float32)
+    except (TypeError, ValueError) as error:
+        raise MisuseError(f"a vector is a list of numbers: {error}") from None
     if row.ndim != 1 or not len(row) or (width is not None and len(row) != width):
         raise MisuseError(f"a vector of shape {row.shape} where one of {width or 'any'} numbers belongs")
     if not np.isfinite(row).all():
         raise MisuseError("a vector holds what is no finite number (NaN or infinite)")
 
 
+def of_length_one(vector: Any) -> np.ndarray:
+    """Return a vector of length one as float32, however long or short it was; one without direction stays as it is."""
+    import numpy as np
+
+    row = np.asarray(vector, dtype=np.float64)  # squares of what float32 holds are beyond it
+    return (row / (float(np.linalg.norm(row)) or 1.0)).astype("<f4")
+
+
 def _checked(name: str, found: Any, k: int) -> list[Found]:
-    """Take what a store has found: it is foreign code."""
+    """Take what a store has found: it is foreign code. What it gives twice is one hit, the first of the two."""
+    once: dict[str, Found] = {}
     for row in found:
         if not isinstance(row, Found) or not math.isfinite(row.score):
             raise RetrievalError(f"{name} gave {row!r:.80} where a chunk id and a finite score belong")
-    return list(found[:k])
+        once.setdefault(row.id, row)
+    return list(once.values())[:k]

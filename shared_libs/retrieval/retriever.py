@@ -14,7 +14,6 @@ A branch that fails, or is late, leaves the others' answer with a note. Nothing 
 from __future__ import annotations
 
 import asyncio
-import math
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import Any, NamedTuple, TypeVar
 
@@ -170,7 +169,7 @@ class Retriever:
         best, rest = hits[:RERANKED], hits[RERANKED:]
         until = Deadline.after(plan_.rerank_s)
         texts = [hit.text for hit in best]
-        scores = await run.stage("rerank", until, lambda: _scores(reranker, question, texts))
+        scores = await run.stage("rerank", until, lambda: reranker.async_rerank(question, texts))
         self._usual.saw("rerank", run.clock() - began)
         if scores is None:
             return hits
@@ -180,13 +179,6 @@ class Retriever:
             for score, at in ordered
         ]
         return again + rest
-
-
-async def _scores(reranker: BaseLLMWrapper, question: str, texts: list[str]) -> list[float]:
-    scores = await reranker.async_rerank(question, texts)
-    if len(scores) != len(texts) or not all(map(math.isfinite, scores)):
-        raise RetrievalError(f"{reranker.model} gave not one finite score for each of {len(texts)} texts")
-    return scores
 
 
 async def _both(

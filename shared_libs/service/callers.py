@@ -8,6 +8,19 @@ import msgspec
 
 from shared_libs.service.problems import Problem
 
+SCOPES = (
+    *("agents:run:", "models:", "runs:read", "runs:cancel", "runs:decide", "service:read", "keys:read"),
+    *("collections:read:", "collections:write:"),
+)
+"""What the service asks for; a name follows those that end in a colon. Applications have scopes of their own beside."""
+
+
+def opens_something(scope: str) -> bool:
+    """Whether a scope opens anything of the service."""
+    if scope.endswith("*"):
+        return any(known.startswith(scope[:-1]) or scope.startswith(known) for known in SCOPES)
+    return any(scope == known.removesuffix(":") or (known[-1] == ":" and scope.startswith(known)) for known in SCOPES)
+
 
 class Caller(msgspec.Struct, frozen=True, kw_only=True):
     """

@@ -48,6 +48,7 @@ if TYPE_CHECKING:
         TlsFailure,
         Unauthorized,
         UntrustedCertificate,
+        WireCase,
         WrongShape,
     )
     from shared_libs.testing.faults.script import load_fault_script
@@ -111,6 +112,7 @@ _HOMES = {
     "UnexpectedRequest": "faults.server",
     "UntrustedCertificate": "faults.catalogue",
     "VirtualClock": "clock",
+    "WireCase": "faults.catalogue",
     "WrongShape": "faults.catalogue",
     "load_fault_script": "faults.script",
     "evaluate": "evaluation.evaluation",
@@ -176,6 +178,7 @@ __all__ = [
     "UnexpectedRequest",
     "UntrustedCertificate",
     "VirtualClock",
+    "WireCase",
     "WrongShape",
     "evaluate",
     "load_fault_script",

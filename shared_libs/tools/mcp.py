@@ -43,7 +43,7 @@ class MCPToolset(Toolset):
 
     Args:
         command: the program that is the server, and its arguments; it talks over its stdin and stdout.
-        url: where the server is, instead of a command (streamable HTTP).
+        url: where the server is, instead of a command (streamable HTTP, else the transport by events before it).
         env: environment variables of the program; of ours it sees only a few such as PATH and HOME.
         cwd: the folder the program runs in.
         headers: headers sent with every request to the URL.
@@ -93,10 +93,11 @@ class MCPToolset(Toolset):
             urlsplit(url or "").query,
         ]
 
-        def dial() -> Transport:
+        def dial(by_events: bool) -> Transport:
             if command:
                 return StdioTransport(command, env or {}, cwd)
-            return HTTPTransport(url or "", headers or {}, None if credentials is None else credentials.provider)
+            sign = None if credentials is None else credentials.provider
+            return HTTPTransport(url or "", headers or {}, sign, by_events=by_events)
 
         self._server = Server(self.name, dial, hidden)
         credentials = None if auth is None else Credentials(auth, self._server.hide)

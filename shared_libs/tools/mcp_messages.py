@@ -120,6 +120,8 @@ class Mended:
                     self._told_of_a_change = changed
             except (anyio.BrokenResourceError, anyio.ClosedResourceError):
                 pass  # nobody listens any more
+            finally:
+                self._transport.ended.set()
 
     def _mended(self, item: Any) -> Any:
         if isinstance(item, Exception):
@@ -138,6 +140,11 @@ class Mended:
         elif method in ("initialize", "server/discover") and isinstance(message, JSONRPCResponse):
             message.result = greeting(message.result, self._version)
         return item
+
+    @property
+    def refuses(self) -> bool:
+        """Whether it takes no message where it is."""
+        return self._transport.refuses
 
     @property
     def discovering(self) -> bool:

@@ -54,12 +54,12 @@ class Server:
 
     Args:
         name: what it is called in errors.
-        dial: makes a transport for a new connection.
+        dial: makes a transport for a new connection; told whether to answers that come by events.
         secrets: texts that no error may show.
 
     """
 
-    def __init__(self, name: str, dial: Callable[[], Transport], secrets: Sequence[str]) -> None:
+    def __init__(self, name: str, dial: Callable[[bool], Transport], secrets: Sequence[str]) -> None:
         self.name = name
         self._dial = dial
         self._secrets = sorted((secret for secret in secrets if len(secret) > 3), key=len, reverse=True)
@@ -67,7 +67,7 @@ class Server:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._failures = 0
         self._not_before = 0.0
-        self._older = False
+        self._older = self._by_events = False
 
     def hide(self, secret: str) -> None:
         """Have a text masked in errors from now on."""
@@ -125,7 +125,7 @@ class Server:
         connection = self._connection
         if connection is None or connection.over:
             self._refuse_too_early()
-            connection = self._connection = _Connection(self._dial(), limit_s, older=self._older)
+            connection = self._connection = _Connection(self._dial(self._by_events), limit_s, older=self._older)
         elif not connection.ready.done():
             self._refuse_too_early()
         done, _ = await asyncio.wait([connection.ready], timeout=_almost_all())
@@ -135,8 +135,10 @@ class Server:
             return connection
         if connection is self._connection:
             self._connection = None
-            # servers from before 2026-07-28 may end at a question that they do not know
-            self._older = not self._older and connection.transport.discovering
+            # servers from before 2026-07-28 may end at a question that they do not know, and those from before
+            # streamable HTTP take no message at their address
+            self._by_events = not self._older and connection.transport.refuses
+            self._older = self._by_events or (not self._older and connection.transport.discovering)
             if not self._older:
                 self._failed(at_once=False)
         if self._older:

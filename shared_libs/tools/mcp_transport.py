@@ -19,6 +19,7 @@ from shared_libs.tools.mcp_wire import Events, NoMessage, answer_in, is_of_a_ses
 
 with importing("mcp", "an MCP server"):
     import httpx2
+    from mcp.client.sse import sse_client
     from mcp.client.streamable_http import streamable_http_client
     from mcp.shared.message import SessionMessage
     from mcp.types import INTERNAL_ERROR, INVALID_REQUEST, PARSE_ERROR
@@ -48,6 +49,9 @@ class Transport(Protocol):
 
     ended: asyncio.Event
     """Set when the other side has gone."""
+
+    refuses: bool
+    """Whether it takes no message where it is, as servers of the transport before streamable HTTP do."""
 
     async def __aenter__(self) -> Any: ...
 
@@ -81,6 +85,7 @@ class StdioTransport:
         self._stderr = ""
         self._noise = ""
         self.ended = asyncio.Event()
+        self.refuses = False
 
     async def __aenter__(self) -> Any:
         theirs, self._lifeline = os.pipe()
@@ -206,10 +211,27 @@ class StdioTransport:
 
 
 class HTTPTransport:
-    """A server at an address. The last refusal is kept for an error."""
+    """
+    A server at an address. The last refusal is kept for an error.
 
-    def __init__(self, url: str, headers: Mapping[str, str], auth: Callable[[str], httpx2.Auth] | None = None) -> None:
+    Args:
+        url: where it is.
+        headers: sent with every request.
+        auth: makes what signs the requests.
+        by_events: as it was before streamable HTTP: answers come as events, and an event says where messages go to.
+
+    """
+
+    def __init__(
+        self,
+        url: str,
+        headers: Mapping[str, str],
+        auth: Callable[[str], httpx2.Auth] | None = None,
+        *,
+        by_events: bool = False,
+    ) -> None:
         self._url = url
+        self._by_events = by_events
         self._headers = headers
         self._auth = auth
         self._refusal = ""
@@ -217,6 +239,7 @@ class HTTPTransport:
         self._in_doubt = False
         self._open = contextlib.AsyncExitStack()
         self.ended = asyncio.Event()
+        self.refuses = False
 
     async def __aenter__(self) -> Any:
         async with contextlib.AsyncExitStack() as stack:
@@ -230,10 +253,13 @@ class HTTPTransport:
                 event_hooks={"response": [self._look]},
                 auth=None if self._auth is None else self._auth(self._url),
             )
-            await stack.enter_async_context(client)
-            streams = await stack.enter_async_context(
-                streamable_http_client(self._url, http_client=client, max_sse_event_size=MAX_MESSAGE)
-            )
+            if self._by_events:
+                given: Any = lambda **_: client  # noqa: E731 - it opens the client itself
+                opened: Any = sse_client(self._url, httpx_client_factory=given)
+            else:
+                await stack.enter_async_context(client)
+                opened = streamable_http_client(self._url, http_client=client, max_sse_event_size=MAX_MESSAGE)
+            streams = await stack.enter_async_context(opened)
             self._open = stack.pop_all()
         return streams
 
@@ -280,6 +306,7 @@ class HTTPTransport:
         # a session that is not known any more: 404 by the specification, whatever the body, 410 and 400 by many servers
         of_a_session = "mcp-session-id" in response.request.headers
         self._in_doubt = of_a_session and status == 400
+        self.refuses = not of_a_session and status in (400, 404, 405)
         if of_a_session and status in (404, 410):
             self.ended.set()
 

@@ -25,7 +25,7 @@ from shared_libs.atomic.resilience.health import ModelHealth
 from shared_libs.atomic.resilience.policy import Resilience
 from shared_libs.atomic.resilience.shared_limiter import close_store
 from shared_libs.atomic.scope import current_deadline, tell_outside
-from shared_libs.atomic.supervise import GRACE_S
+from shared_libs.atomic.supervise import GRACE_S, settle
 from shared_libs.atomic.types import (
     HasSpec,
     LLMChunk,
@@ -231,11 +231,12 @@ class BaseLLMWrapper:
                 yield chunk
             yield LLMChunk("finished", response=answer.result())
         finally:
-            if not answer.done():
-                answer.cancel()
-                await asyncio.wait([answer], timeout=2 * GRACE_S)
             # nobody listens any more: an error is not "never retrieved"
             answer.add_done_callback(lambda done: done.cancelled() or done.exception())
+            if not answer.done():
+                answer.cancel()
+                if (cancelled := await settle([answer], 2 * GRACE_S)) is not None:
+                    raise cancelled
 
     @final
     @door
@@ -258,7 +259,7 @@ class BaseLLMWrapper:
         if not routes:
             raise MisuseError(f"{type(self).__name__} has no embeddings")
 
-        from shared_libs.atomic.llms.embedding import in_parts  # it reads answers, which most wrappers never do
+        from shared_libs.atomic.llms.embedding import checked_embeddings, in_parts  # most wrappers never need it
 
         if options:
             _checked_options(options)
@@ -269,7 +270,7 @@ class BaseLLMWrapper:
         async def embed(part: Sequence[str]) -> np.ndarray:
             async def send(model: BaseLLMWrapper, _: Watch) -> np.ndarray:
                 await model._ready()
-                return await model._embed(list(part), **options)
+                return checked_embeddings(await model._embed(list(part), **options), part)
 
             vectors, _ = await run_chain(routes, ModelCall(send, deadline, Listener(), operation="embeddings"))
             return vectors
@@ -300,9 +301,11 @@ class BaseLLMWrapper:
         if options:
             _checked_options(options)
 
+        from shared_libs.atomic.llms.embedding import checked_scores  # most wrappers never need it
+
         async def send(model: BaseLLMWrapper, _: Watch) -> list[float]:
             await model._ready()
-            return await model._rerank(query, list(texts), **model.options | options)
+            return checked_scores(await model._rerank(query, list(texts), **model.options | options), len(texts))
 
         scores, _ = await run_chain(routes, ModelCall(send, _deadline(timeout), Listener(), operation="rerank"))
         return scores

@@ -32,6 +32,7 @@ Trait = Literal[
     "no-empty-parameters",
     "plain-schemas",
     "no-strict-tools",
+    "streams-only",
     "schema-loose",
     "schema-object",
     "schema-words",
@@ -45,7 +46,7 @@ Ids of nine letters and digits; an assistant between a tool and a user; no syste
 that is never null, or always a text; tool definitions while the conversation has calls, no parameters of tools without
 any, none but plain ones, and no word of strictness; of structured output no strict mode, JSON without a schema, or
 nothing but words, or that it may stand beside tools: elsewhere its grammar keeps the model from calling any. No
-reasoning that is encrypted.
+reasoning that is encrypted. Answers as streams alone, whatever the caller wants.
 """
 
 

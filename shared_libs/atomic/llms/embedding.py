@@ -1,11 +1,12 @@
-"""Embeddings: texts cut into requests that servers take, and answers checked number by number."""
+"""Embeddings: texts cut into requests that servers take; their answers, and scores, checked number by number."""
 
 from __future__ import annotations
 
 import asyncio
 import base64
 import json
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+import math
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -76,6 +77,44 @@ async def in_parts(
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def checked_embeddings(vectors: Any, texts: Sequence[str]) -> np.ndarray:
+    """
+    Check what a wrapper gave for texts: whoever writes one may give lists, or what is no matrix at all.
+
+    Raises:
+        MalformedResponse: it is not one row of finite numbers a text, all of one length.
+
+    """
+    import numpy as np
+
+    if isinstance(vectors, Mapping | str | bytes) or not isinstance(vectors, Iterable):
+        raise MalformedResponse(f"a {type(vectors).__name__} came where embeddings belong", retryable=False)
+    rows = vectors if isinstance(vectors, np.ndarray) else list(vectors)
+    if len(rows) != len(texts):
+        raise MalformedResponse(f"{len(rows)} embeddings came for {len(texts)} texts", retryable=False)
+    if isinstance(rows, np.ndarray) and rows.dtype == np.float32 and rows.ndim == 2 and np.isfinite(rows).all():
+        return rows
+    return _matrix(list(rows), texts)
+
+
+def checked_scores(scores: Any, count: int) -> list[float]:
+    """
+    Check what a wrapper gave for texts that it reranked.
+
+    Raises:
+        MalformedResponse: it is not one finite number a text.
+
+    """
+    try:
+        read = [float(score) for score in scores]
+    except (TypeError, ValueError, OverflowError) as error:
+        raise MalformedResponse(f"what came is no list of scores: {error}", retryable=False) from None
+    if len(read) != count or not all(map(math.isfinite, read)):
+        told = f"{len(read)} scores came for {count} texts, {sum(map(math.isfinite, read))} of them of use"
+        raise MalformedResponse(told, retryable=False)
+    return read
 
 
 def read_embeddings(body: bytes, texts: Sequence[str], secrets: Iterable[str]) -> np.ndarray:
@@ -176,7 +215,8 @@ def _row(vector: Any, number: int, texts: Sequence[str]) -> np.ndarray:
         if isinstance(vector, str):
             row = np.frombuffer(base64.b64decode(vector, validate=True), "<f4")
         else:
-            row = np.array(vector, dtype=np.float32)
+            with np.errstate(over="ignore"):  # what is too large is infinite, and told
+                row = np.array(vector, dtype=np.float32)
     except (ValueError, TypeError, OverflowError) as error:
         raise _wrong(number, texts, f"is no list of numbers: {error}") from None
     if row.ndim != 1 or not len(row):

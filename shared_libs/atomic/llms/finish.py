@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from functools import lru_cache
+from typing import Any
 
 from shared_libs.atomic.errors import (
     ContentFiltered,
@@ -42,12 +43,13 @@ _MEANS: dict[FinishReason | type[LLMError], tuple[str, ...]] = {
     ContentFiltered: (
         *("content_filter", "content_filtered", "content_filtering", "refusal", "safety", "sensitive", "error_toxic"),
         *("recitation", "blocklist", "prohibited_content", "spii", "language"),  # Gemini, as the next
-        *("image_safety", "image_prohibited_content", "image_recitation"),
+        *("image_safety", "image_prohibited_content", "image_recitation", "model_armor", "prompt_blocked"),
         *("blocked", "moderated", "safety_block", "policy_violation"),
         *("guardrail_intervened", "guardrails", "moderation", "content_policy_violation", "flagged"),
     ),
     ProviderUnavailable: (
         *("error", "network_error", "insufficient_system_resource", "server_error", "internal_error"),
+        *("malformed_response", "missing_thought_signature", "too_many_tool_calls", "function_call_filter"),
         *("malformed_function_call", "unexpected_tool_call", "malformed_tool_use", "malformed_model_output"),
         *("timeout", "time_limit", "engine_overloaded", "overloaded", "other", "finish_reason_unspecified", "load"),
     ),
@@ -59,11 +61,35 @@ _NONE = frozenset({"", "null", "none"})
 """What some servers send in every chunk where null belongs."""
 
 
-@lru_cache(maxsize=256)
-def told(reason: str | None) -> str:
+def told(reason: Any) -> str:
     """The reason as the table has it, or "" where none was told; `MAX_TOKENS`, `maxTokens` and `max-tokens` are one."""
-    word = _BETWEEN.sub("_", (reason or "").strip()).lower().removeprefix("finish_reason_")
+    if isinstance(reason, dict):  # SGLang: its type, and what it matched
+        reason = reason.get("type") or reason.get("reason")
+    return _word(reason) if isinstance(reason, str) else ""
+
+
+@lru_cache(maxsize=256)
+def _word(reason: str) -> str:
+    word = _BETWEEN.sub("_", reason.strip()).lower().removeprefix("finish_reason_")
     return "" if word in _NONE else word
+
+
+def cut_off(reason: str) -> FinishReason:
+    """
+    What a reason, as `told` gave it, means of an answer that says that it is not whole: a limit, if no more is known.
+
+    Raises:
+        LLMError: the provider broke it off.
+
+    """
+    meaning = _meaning(reason)
+    return "length" if isinstance(meaning, str) or meaning is MalformedResponse else finish_of(reason, calls=False)
+
+
+def _meaning(reason: str) -> FinishReason | type[LLMError]:
+    """Where another one stands behind it (Gemini: `content_filter: SAFETY`), the closer one counts, if it is known."""
+    head, _, tail = reason.partition(":")
+    return _BY_WORD.get(tail.strip("_")) or _BY_WORD.get(head) or ("stop" if not reason else MalformedResponse)
 
 
 def finish_of(reason: str, *, calls: bool, why: str = "") -> FinishReason:
@@ -79,7 +105,7 @@ def finish_of(reason: str, *, calls: bool, why: str = "") -> FinishReason:
         LLMError: the answer was broken off, or nobody knows what the reason means.
 
     """
-    meaning = _BY_WORD.get(reason, "stop" if not reason else MalformedResponse)
+    meaning = _meaning(reason)
     if isinstance(meaning, str):
         return "tool_calls" if calls and meaning == "stop" else meaning
     if meaning is MalformedResponse:

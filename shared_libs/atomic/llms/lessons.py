@@ -164,6 +164,12 @@ _RULES = (
         "a system message behind the first is told as the user's",
     ),
     _Rule(
+        "streams-only",  # DashScope: of models that think, and of some others
+        _words(r"non-?stream|only supports? stream|stream=true|streaming (is|must be) (required|enabled)"),
+        lambda request: not request.get("stream"),
+        "whole answers are asked for as streams",
+    ),
+    _Rule(
         "no-system",
         _words(
             r"(system|developer).{0,80}(support|enabled|allow|permit|invalid|unknown|unexpected|must|not one of)"

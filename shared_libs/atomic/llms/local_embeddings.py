@@ -75,7 +75,7 @@ class LocalEmbeddings(BaseLLMWrapper):
         if threads < 1:
             raise MisuseError(f"threads is a number from 1, not {threads!r}")
         for package in ENGINE:
-            needs(package, "local embeddings")
+            needs(package, "an embedding model on this machine")
         self._files = _packaged() if folder is None else _in_folder(Path(folder))
         resilience = ITS_OWN if resilience is None else resilience
         super().__init__(model, resilience=resilience, fallbacks=fallbacks, price=Price(0.0, 0.0), options=options)
@@ -114,7 +114,7 @@ class _Engine:
     """The loaded model and its tokenizer; both may be used by several threads at once."""
 
     def __init__(self, weights: Path, tokenizer: Path, name: str) -> None:
-        onnxruntime, tokenizers = (optional(module, "local embeddings") for module in ENGINE)
+        onnxruntime, tokenizers = (optional(module, "an embedding model on this machine") for module in ENGINE)
         self.name = name
         self._counting = tokenizers.Tokenizer.from_file(str(tokenizer))
         self._counting.no_truncation()

@@ -119,7 +119,7 @@ _TOO_LONG = Meaning(
         r"must (have less|have fewer|have at most|not exceed|be less) .{0,10}\d.{0,20}\btokens",
         r"tokens\b.{0,40}must not exceed",
         r"max message tokens|expected maxlength: \d+, actual",
-        r"input length should be",
+        r"input length should be|max input characters",
         r"exceed\w* (the )?(model'?s? )?(token|input|max_seq_len|n_ctx)[ _]?(limit)?",
         r"too many (input |prompt )?tokens(?!.{0,20}\bwait)",
         r"(number of )?tokens? (in|of) (the|your) (prompt|input|request).{0,60}(exceed|cannot|larger|greater)",
@@ -141,7 +141,7 @@ _MONEY = Meaning(
         "insufficient_quota billing_hard_limit_reached billing_not_active billing_error payment_required arrearage "
         "exceeded_current_quota_error budget_exceeded insufficient_balance insufficient_credits credits_exhausted "
         "accountoverdueerror quota_exceeded_monthly usage_limit_reached usage_limit_exceeded subscription_required "
-        "personal_monthly_limit 1113 1304 1308 1309 1310 base_resp/1008 base_resp/2056"
+        "personal_monthly_limit token_quota_reached 1113 1304 1308 1309 1310 base_resp/1008 base_resp/2056"
     ),
     _words(
         r"credits? balance|balance.{0,15}(insufficient|too low|not enough|exhausted)|\btop up\b",
@@ -179,7 +179,8 @@ _KEY = Meaning(
         "permission_error invalid_authentication_error incorrect_api_key invalid_token token_expired access_denied "
         "accessdeniedexception unrecognizedclientexception expiredtokenexception account_deactivated "
         "unsupported_country_region_territory auth_error authenticationerror invalidapikey api_key_expired "
-        "base_resp/1004 base_resp/2049 api_key_service_blocked consumer_suspended organization_restricted"
+        "base_resp/1004 base_resp/2049 authfailure authfailure.secretidnotfound authfailure.signaturefailure "
+        "api_key_service_blocked consumer_suspended organization_restricted"
     ),
     _words(
         r"api[ _-]?key\b.{0,40}"

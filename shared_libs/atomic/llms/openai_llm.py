@@ -104,7 +104,7 @@ class OpenAILLM(VendorLLM):
         return headers
 
     async def _chat(self, messages: list[Message], tools: tuple[ToolSpec, ...], **options: Any) -> LLMResponse:
-        request = self._request(messages, tools, options)
+        request = self._request(messages, tools, options, stream="streams-only" in self._dialect.traits)
         try:
             return await self._ask(_PATHS[self._api], encode(request), self._answer())
         except LLMError as error:

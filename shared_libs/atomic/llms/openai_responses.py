@@ -14,8 +14,9 @@ from typing import Any
 
 import msgspec
 
-from shared_libs.atomic.errors import ContentFiltered, MalformedResponse, StreamInterrupted
+from shared_libs.atomic.errors import MalformedResponse, StreamInterrupted
 from shared_libs.atomic.llms.faults import error_event, refused, says_error
+from shared_libs.atomic.llms.finish import cut_off, told
 from shared_libs.atomic.llms.lenient import objects_in, parsed
 from shared_libs.atomic.llms.payload import decode
 from shared_libs.atomic.llms.pieces import CALL_TYPES, SaidCall, Text
@@ -327,8 +328,6 @@ class ResponsesAnswer:
         """
         last, cut_short = self._last, self._last.status == "incomplete"
         why = last.incomplete_details.reason if last.incomplete_details else None
-        if cut_short and why == "content_filter":
-            raise ContentFiltered("the provider's filter stopped the answer (content_filter)")
         calls: list[ToolCall] = []
         thinking: list[Thinking] = []
         waiting: list[_Item] = []
@@ -350,7 +349,7 @@ class ResponsesAnswer:
             thinking.append(self._kept("", {"items": self._verbatim}))
         # reasoning that led to nothing can be read, but not handed back
         thinking += [Thinking(item.thought, PROVIDER) for item in waiting]
-        finish: FinishReason = "length" if cut_short else "tool_calls" if calls else "stop"
+        finish: FinishReason = cut_off(told(why)) if cut_short else "tool_calls" if calls else "stop"
         return LLMResponse(
             text=self._text,
             tool_calls=tuple(calls),

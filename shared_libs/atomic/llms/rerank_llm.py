@@ -18,19 +18,19 @@ from shared_libs.atomic.types import LLMResponse, Message, Price, ToolSpec
 RerankApi = Literal["documents", "texts"]
 
 
-class _Row(msgspec.Struct):
-    index: int
-    relevance_score: float | None = None
-    score: float | None = None
-
-
 class _Answer(msgspec.Struct):
-    results: list[_Row] | None = None
-    data: list[_Row] | None = None  # Voyage
+    results: list[Any] | None = None
+    data: list[Any] | None = None  # Voyage, Pinecone
+    rankings: list[Any] | None = None  # NVIDIA
+    records: list[Any] | None = None  # Vertex
+    scores: list[Any] | None = None
+    output: Any = None  # DashScope has all of it in here
     error: Any = None
 
 
-_decoder = msgspec.json.Decoder(_Answer | list[_Row])
+_decoder = msgspec.json.Decoder(_Answer | list[Any])
+
+_SCORES = ("relevance_score", "relevanceScore", "score", "logit")
 
 
 class RerankLLM(HttpLLM):
@@ -112,16 +112,40 @@ def read_scores(body: bytes, count: int, secrets: Iterable[str]) -> list[float]:
     if isinstance(answer, _Answer):
         if says_error(answer.error):
             raise error_event(body, secrets)
-        rows = answer.data if answer.results is None else answer.results
+        if isinstance(answer.output, dict):
+            found = answer.output.get("results")
+            answer = _Answer(results=found if isinstance(found, list) else None)
+        every = (answer.results, answer.data, answer.rankings, answer.records, answer.scores)
+        rows = next((rows for rows in every if rows is not None), None)
         if rows is None:
             raise no_answer(body, secrets, "results")
     else:
         rows = answer
-    scores: dict[int, float] = {}
-    for row in rows:
-        score = row.score if row.relevance_score is None else row.relevance_score
-        if score is not None and math.isfinite(score) and 0 <= row.index < count:
-            scores[row.index] = score
+    read = [_row(row) for row in rows]
+    if all(index is None for index, _ in read):  # then they stand in the order of the texts
+        read = [(at, score) for at, (_, score) in enumerate(read)]
+    scores = {index: score for index, score in read if index is not None and score is not None and 0 <= index < count}
     if len(scores) != count or len(rows) != count:
         raise MalformedResponse(f"{len(rows)} scores came for {count} texts, {len(scores)} of them of use")
     return [scores[index] for index in range(count)]
+
+
+def _row(row: Any) -> tuple[int | None, float | None]:
+    """Return which text a row is of, and its score, as far as it says them; -1 stands for no text there is."""
+    if not isinstance(row, dict):
+        return None, _number(row)
+    index = row.get("index", row.get("id"))
+    place = _number(index)
+    score = next((row[name] for name in _SCORES if row.get(name) is not None), None)
+    whole = int(place) if place is not None and place.is_integer() else -1
+    return (None if index is None else whole), _number(score)
+
+
+def _number(value: Any) -> float | None:
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        return None
+    try:
+        number = float(value)
+    except (ValueError, OverflowError):
+        return None
+    return number if math.isfinite(number) else None

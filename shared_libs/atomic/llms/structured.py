@@ -50,7 +50,7 @@ Found = list[tuple[Sequence[Any], str]]
 """Problems, each with its place."""
 
 _OPENS = re.compile(r"[\[{]")
-_CUT_NUMBER = re.compile(r"[-+.\deE]+\Z")
+_CUT_NUMBER = re.compile(r"(?<![-+.\deE])[-+.\deE]+\Z")
 _THOUGHTS = [
     (re.compile(f"</{word}>", re.IGNORECASE), re.compile(f"<{word}>.*?</{word}>", re.DOTALL | re.IGNORECASE))
     for word in ("think", "thinking", "thought", "reasoning")

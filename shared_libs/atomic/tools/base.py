@@ -69,6 +69,7 @@ class BaseTool:
             """Do the work; every tool writes its own."""
             raise NotImplementedError
 
+    # what is worked out once is put into `vars`: a tool may be a frozen dataclass
     _arguments: Arguments | None = None
     _spec: ToolSpec | None = None
     _placement: Placement | None = None
@@ -94,9 +95,10 @@ class BaseTool:
     @property
     def spec(self) -> ToolSpec:
         """What a model is told of this tool."""
-        if self._spec is None:
-            self._spec = ToolSpec(self.name, self.description, self._checked_arguments().told)
-        return self._spec
+        spec = self._spec
+        if spec is None:
+            spec = vars(self)["_spec"] = ToolSpec(self.name, self.description, self._checked_arguments().told)
+        return spec
 
     def accepts(self, arguments: Mapping[str, Any]) -> bool:
         """Whether the arguments fit the schema; a call that cannot run need not be approved."""
@@ -217,10 +219,11 @@ class BaseTool:
             if not (self.passes_ports and scope.replays(call_id)):
                 raise DeadlineExceeded(f"{self.name} was not started: the time of the run is over")
             until = Deadline.after(REPLAY_S)  # what it has done before it only reads: that needs no time
-        if self._left_running is None:
-            self._left_running = LeftRunning()
-        if self._left_running.full:
-            raise ToolError(f"{self.name} was not started: {self._left_running}")
+        left_running = self._left_running
+        if left_running is None:
+            left_running = vars(self)["_left_running"] = LeftRunning()
+        if left_running.full:
+            raise ToolError(f"{self.name} was not started: {left_running}")
         inner = scope.of_call(self.name, limit, call_id, passes_ports=self.passes_ports)
         own = limit.at < scope.deadline.at
         spare = f"within its {self.timeout_s:g} s" if own else "before the time of the run was over"
@@ -234,7 +237,7 @@ class BaseTool:
                 name=self.name,
                 call_id=inner.call_id,
                 elsewhere=elsewhere,
-                left_running=self._left_running,
+                left_running=left_running,
             )
         except (DeadlineExceeded, asyncio.CancelledError):
             if inner.fence is not None:
@@ -268,9 +271,10 @@ class BaseTool:
         return plan_of(self.name, type(self), self._made_with, self.memory_limit_mb)
 
     def _placed(self) -> Placement:
-        if self._placement is None:
-            self._placement = Placement.of(self, self.isolation, self._plan)
-        return self._placement
+        placement = self._placement
+        if placement is None:
+            placement = vars(self)["_placement"] = Placement.of(self, self.isolation, self._plan)
+        return placement
 
     def _check_declarations(self) -> None:
         if not self.name:
@@ -282,7 +286,8 @@ class BaseTool:
                 raise MisuseError(f"{word} of tool {self.name} is {shown(getattr(self, word))}; it has to be {due}")
 
     def _checked_arguments(self) -> Arguments:
-        if self._arguments is None:
+        arguments = self._arguments
+        if arguments is None:
             self._check_declarations()
             if self._placed().isolation != "process" and (
                 self.memory_limit_mb is not None or self.cpu_limit_s is not None
@@ -294,8 +299,8 @@ class BaseTool:
                     f"{self.name}: {arguments.dependencies[0].parameter} is the run's own object, which cannot be "
                     "taken to another process; use isolation 'thread', or pass what it needs as arguments"
                 )
-            self._arguments = arguments
-        return self._arguments
+            vars(self)["_arguments"] = arguments
+        return arguments
 
 
 def _is_bound(value: Any) -> bool:
@@ -333,7 +338,7 @@ def _remembering(init: Callable[..., None]) -> Callable[..., None]:
     @functools.wraps(init)
     def remember(self: BaseTool, /, *args: Any, **kwargs: Any) -> None:
         if "_made_with" not in vars(self):  # a parent's constructor is called with other ones
-            self._made_with = (args, kwargs)
+            vars(self)["_made_with"] = (args, kwargs)
         init(self, *args, **kwargs)
 
     return remember

@@ -1,8 +1,11 @@
 """
 Vectors in PostgreSQL by the extension pgvector: an HNSW index, and nothing a filter would lose.
 
-An index that filters behind its search finds 2 of 10 (pgvector#751); so it goes on until enough fit (`iterative_scan`,
-pgvector 0.8), and where it gives up before, the rest is compared exactly.
+An index that filters behind its search finds 2 of 10 (pgvector#751). So where few fit the filter (which an index of the
+metadata tells; or the collection is small), all of those are compared exactly; where many do, the index goes on until
+enough fit (`iterative_scan`, pgvector 0.8), and where it gives up before, what fits is compared exactly. It is built
+when the indexing of the first ten thousand has ended: to build it at once takes a fraction of what writing into it
+takes, and until then it saves little.
 """
 
 from __future__ import annotations
@@ -13,8 +16,16 @@ import msgspec
 
 from shared_libs.atomic.errors import MisuseError, RetrievalError
 from shared_libs.retrieval.filters import Where
-from shared_libs.retrieval.ports import POOL, VectorStore
-from shared_libs.retrieval.stores.postgres_database import LOCK, PostgresDatabase, collection_key, compiled, once
+from shared_libs.retrieval.ports import POOL, VectorStore, of_length_one
+from shared_libs.retrieval.stores.postgres_database import (
+    LOCK,
+    PostgresDatabase,
+    collection_key,
+    compiled,
+    has_index,
+    merge_put_off,
+    once,
+)
 from shared_libs.retrieval.types import Found, Point, Space
 
 if TYPE_CHECKING:
@@ -24,14 +35,40 @@ if TYPE_CHECKING:
 MOST_INDEXED = 2_000
 """Dimensions that HNSW of the type `vector` takes; longer vectors are compared exactly."""
 
+FEW = 5_000
+"""Up to so many vectors that fit are compared one by one: some milliseconds, and nothing is missed."""
+
+INDEXED_FROM = 10_000
+"""From so many vectors of a table on there is an index."""
+
+BUILDING = LOCK + 1
+"""Held by who builds an index."""
+
+MOST_KNOWN = 1_000
+"""Of so many filters it is remembered that many fit them."""
+
+BUILD_MEMORY = "512MB"
+"""For building an index: what does not fit in takes many times as long (a hundred thousand take 200 MB)."""
+
 
 class PostgresVectors(VectorStore):
-    """Keeps vectors in a PostgreSQL database that has pgvector: a table for each number of dimensions."""
+    """
+    Keeps vectors in a PostgreSQL database that has pgvector: a table for each number of dimensions.
 
-    def __init__(self, database: PostgresDatabase) -> None:
+    Args:
+        database: where.
+        few: up to so many that fit are compared exactly.
+        indexed_from: from so many on a table has an index.
+
+    """
+
+    def __init__(self, database: PostgresDatabase, *, few: int = FEW, indexed_from: int = INDEXED_FROM) -> None:
         self.name = f"vector store {database.place}"
         self._database = database
+        self._few = few
+        self._indexed_from = indexed_from
         self._made: set[int] = set()
+        self._many: dict[tuple[int, int, Where], None] = {}
 
     async def aclose(self) -> None:
         """Close the connections of this loop."""
@@ -46,7 +83,7 @@ class PostgresVectors(VectorStore):
                 return
             await _take_width(connection, key, space, width)
             last = {point.id: point for point in points}  # the last of one id holds
-            written = await POOL.submit(lambda: [_unit(point.vector) for point in last.values()], {}).result()
+            written = await POOL.submit(lambda: [_written(point.vector) for point in last.values()], {}).result()
             await connection.execute(
                 f"INSERT INTO {_table(width)} "
                 "SELECT $1, $2, u.id, u.vector::vector, u.metadata::jsonb "
@@ -69,20 +106,49 @@ class PostgresVectors(VectorStore):
                 raise MisuseError(
                     f"collection {space.collection!r} holds vectors of {width} numbers, not {len(vector)}"
                 )
-            values: list[Any] = [_unit(vector), key, space.generation, k]
-            asked = once("$1::text::vector")
-            query = (
-                f"SELECT id, -(vector <#> {asked}) AS score FROM {_table(width)} "
-                f"WHERE collection = $2 AND generation = $3{compiled(where, values)} "
-                f"ORDER BY vector <#> {asked} LIMIT $4"
-            )
-            rows = await connection.fetch(query, *values)
-            if len(rows) < k:  # the index may have given up before all that fit were seen
-                async with connection.transaction():
-                    await connection.execute("SET LOCAL enable_indexscan = off")
-                    rows = await connection.fetch(query, *values)
-            found = [Found(row["id"], float(row["score"])) for row in rows]
-            return sorted(found, key=lambda row: (-row.score, row.id))
+            values: list[Any] = [_written(vector), key, space.generation, k]
+            known = (key, space.generation, where)
+            by_index = not where or any(map(has_index, where))  # else to count them is to look at every row
+            if by_index and known not in self._many:
+                rows = await self._exactly(connection, width, where, [*values, self._few + 1])
+                if not rows or rows[0]["fit"] <= self._few:
+                    return _found(rows)
+                self._remember(known)
+            rows = await self._by_index(connection, width, where, values)
+            if len(rows) < k:  # it has given up before all that fit were seen: they are few, by now at least
+                self._many.pop(known, None)
+                rows = await self._exactly(connection, width, where, [*values, None])
+            return _found(rows)
+
+    async def _exactly(
+        self, connection: asyncpg.Connection[Any], width: int, where: Where, values: list[Any]
+    ) -> list[Any]:
+        """Compare what fits, up to a number, and tell how many those are; never by the index of vectors."""
+        query = (
+            f"WITH fits AS MATERIALIZED (SELECT id, -(vector <#> {once('$1::text::vector')}) AS score "
+            f"FROM {_table(width)} WHERE collection = $2 AND generation = $3{compiled(where, values, by_index=True)} "
+            "LIMIT $5) SELECT id, score, (SELECT count(*) FROM fits) AS fit FROM fits ORDER BY score DESC, id LIMIT $4"
+        )
+        rows: list[Any] = await connection.fetch(query, *values)
+        return rows
+
+    async def _by_index(
+        self, connection: asyncpg.Connection[Any], width: int, where: Where, values: list[Any]
+    ) -> list[Any]:
+        values = list(values)
+        asked = once("$1::text::vector")
+        query = (
+            f"SELECT id, -(vector <#> {asked}) AS score FROM {_table(width)} "
+            f"WHERE collection = $2 AND generation = $3{compiled(where, values)} "
+            f"ORDER BY vector <#> {asked} LIMIT $4"
+        )
+        rows: list[Any] = await connection.fetch(query, *values)
+        return rows
+
+    def _remember(self, many: tuple[int, int, Where]) -> None:
+        if len(self._many) >= MOST_KNOWN:
+            del self._many[next(iter(self._many))]
+        self._many[many] = None
 
     async def _tag(self, space: Space, ids: list[str], metadata: dict[str, Any]) -> set[str]:
         async with self._database.connection() as connection:
@@ -126,15 +192,47 @@ class PostgresVectors(VectorStore):
                 await self._make(connection, width)
         self._made.add(width)
 
+    async def _tidy(self) -> None:
+        for width in sorted(self._made):
+            async with self._database.reading() as connection:
+                await merge_put_off(connection, f"{_table(width)}_fits")
+                if width <= MOST_INDEXED:
+                    await self._build_index(connection, _table(width))
+
+    async def _build_index(self, connection: asyncpg.Connection[Any], table: str) -> None:
+        """Build the index of a table that has grown large, beside readers and writers; one process does it."""
+        index = f"{table}_near"
+        state = (
+            "SELECT i.indisvalid AS valid, pg_has_role(t.relowner, 'USAGE') AS ours "
+            "FROM pg_class t LEFT JOIN pg_index i ON i.indexrelid = to_regclass($2) WHERE t.oid = to_regclass($1)"
+        )
+        found = await connection.fetchrow(state, table, index)
+        if found is None or found["valid"] or not found["ours"]:
+            return
+        large = f"SELECT count(*) FROM (SELECT 1 FROM {table} LIMIT $1) AS counted"
+        if await connection.fetchval(large, self._indexed_from) < self._indexed_from:
+            return
+        if not await connection.fetchval("SELECT pg_try_advisory_lock($1)", BUILDING):
+            return
+        try:
+            if found["valid"] is False:  # a process ended while it built
+                await connection.execute(f"DROP INDEX CONCURRENTLY IF EXISTS {index}")
+            await connection.execute(f"SET maintenance_work_mem = '{BUILD_MEMORY}'")
+            near = f"CREATE INDEX CONCURRENTLY IF NOT EXISTS {index} ON {table} USING hnsw (vector vector_ip_ops)"
+            await connection.execute(near)
+        finally:
+            await connection.execute("RESET maintenance_work_mem")
+            await connection.execute("SELECT pg_advisory_unlock($1)", BUILDING)
+
     async def _make(self, connection: asyncpg.Connection[Any], width: int) -> None:
         await connection.execute("SELECT pg_advisory_xact_lock($1)", LOCK)  # before any other lock
         await self._make_extension(connection)
         table = _table(width)
-        index = f"CREATE INDEX IF NOT EXISTS {table}_near ON {table} USING hnsw (vector vector_ip_ops)"
         await connection.execute(
             f"CREATE TABLE IF NOT EXISTS {table} (collection bigint NOT NULL, generation integer NOT NULL, "
             f'id text COLLATE "C" NOT NULL, vector vector({width}) NOT NULL, metadata jsonb NOT NULL, '
-            f"PRIMARY KEY (collection, generation, id)); {index if width <= MOST_INDEXED else ''}"
+            f"PRIMARY KEY (collection, generation, id)); "
+            f"CREATE INDEX IF NOT EXISTS {table}_fits ON {table} USING gin (metadata jsonb_path_ops)"
         )
 
     async def _make_extension(self, connection: asyncpg.Connection[Any]) -> None:
@@ -184,14 +282,15 @@ async def _take_width(connection: asyncpg.Connection[Any], key: int, space: Spac
         )
 
 
+def _found(rows: list[Any]) -> list[Found]:
+    found = [Found(row["id"], float(row["score"])) for row in rows]
+    return sorted(found, key=lambda row: (-row.score, row.id))
+
+
 def _table(width: int) -> str:
     return f"factory_vectors_{width}"  # a number of ours: nothing of a user is ever part of a statement
 
 
-def _unit(vector: Any) -> str:
-    """Return a vector of length one as pgvector reads it; one without direction stays as it is."""
-    import numpy as np
-
-    row = np.asarray(vector, dtype=np.float32)
-    length = float(np.linalg.norm(row))
-    return f"[{','.join(map(repr, (row / length if length > 0 else row).tolist()))}]"
+def _written(vector: Any) -> str:
+    """Return a vector of length one as pgvector reads it."""
+    return f"[{','.join(map(repr, of_length_one(vector).tolist()))}]"

@@ -14,7 +14,13 @@ import msgspec
 
 from shared_libs.retrieval.filters import Where
 from shared_libs.retrieval.ports import POOL, LexicalIndex
-from shared_libs.retrieval.stores.postgres_database import PostgresDatabase, collection_key, compiled, once
+from shared_libs.retrieval.stores.postgres_database import (
+    PostgresDatabase,
+    collection_key,
+    compiled,
+    merge_put_off,
+    once,
+)
 from shared_libs.retrieval.types import Found, Space, Words
 from shared_libs.retrieval.words import MOST_COUNTED, Asked, leading, terms
 
@@ -32,6 +38,10 @@ class PostgresWords(LexicalIndex):
     async def aclose(self) -> None:
         """Close the connections of this loop."""
         await self._database.aclose()
+
+    async def _tidy(self) -> None:
+        async with self._database.reading() as connection:
+            await merge_put_off(connection, "factory_texts_by_word")
 
     async def _upsert(self, space: Space, texts: list[Words]) -> None:
         async with self._database.connection() as connection:

@@ -19,7 +19,7 @@ from uuid import UUID
 from shared_libs.atomic.errors import MisuseError, RetrievalError, RetrievalUnavailable
 from shared_libs.atomic.loading import load, needs
 from shared_libs.retrieval.filters import Condition, Where
-from shared_libs.retrieval.ports import POOL, VectorStore
+from shared_libs.retrieval.ports import POOL, VectorStore, of_length_one
 from shared_libs.retrieval.types import Found, Point, Space
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ class _Server:
     """What is asked of a server, by a client for each event loop."""
 
     def __init__(self, url: str) -> None:
-        needs("qdrant_client", "vectors in Qdrant")
+        needs("qdrant_client", "a store of vectors in Qdrant")
         parts = urlsplit(url)
         if parts.scheme not in ("qdrant", "qdrants") or not (parts.hostname or parts.path.strip("/")):
             raise MisuseError("the URL of a Qdrant is qdrant://host:6333, qdrants://KEY@host:6333 or qdrant:///folder")
@@ -72,7 +72,7 @@ class _Server:
             made = [
                 models.PointStruct(
                     id=_id(space, point.id),
-                    vector=[float(number) for number in point.vector],
+                    vector=of_length_one(point.vector).tolist(),
                     payload={"space": _key(space), "id": point.id, "metadata": dict(point.metadata)},
                 )
                 for point in last.values()
@@ -86,7 +86,7 @@ class _Server:
                 await self._refuse_others(client, space, len(vector))
                 return []
             apart = [condition for condition in where if not _is_compiled(condition)]
-            wanted, limit = [float(number) for number in vector], k if not apart else 4 * k
+            wanted, limit = of_length_one(vector).tolist(), k if not apart else 4 * k
             while True:
                 answer = await client.query_points(
                     _table(len(vector)),

@@ -10,6 +10,7 @@ from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
 from shared_libs.atomic.errors import MisuseError, RetrievalError, RetrievalUnavailable
+from shared_libs.atomic.places import why_unopened
 
 BUSY_S = 5.0
 """Seconds a statement waits for a writer of another process."""
@@ -197,8 +198,8 @@ class Database:
 
     def _failure(self, error: sqlite3.Error) -> RetrievalError:
         said = str(error)
-        if "unable to open" in said and not self.path.absolute().parent.is_dir():
-            return RetrievalError(f"{self.path}: the folder {self.path.absolute().parent} does not exist; make it")
+        if "unable to open" in said:
+            return RetrievalError(f"{self.path}: {why_unopened(self.path)}")
         if "locked" in said or "busy" in said:
             return RetrievalUnavailable(f"{self.path} is in use by another process: {said}")
         return RetrievalError(f"{self.path}: {said}")

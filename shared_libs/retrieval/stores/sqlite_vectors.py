@@ -19,7 +19,7 @@ import msgspec
 from shared_libs.atomic.errors import MisuseError, NotInstalled
 from shared_libs.atomic.loading import optional
 from shared_libs.retrieval.filters import Where
-from shared_libs.retrieval.ports import POOL, VectorStore
+from shared_libs.retrieval.ports import POOL, VectorStore, of_length_one
 from shared_libs.retrieval.stores.sqlite_database import MOST_PARAMETERS, Database, marks
 from shared_libs.retrieval.stores.sqlite_documents import collection_key
 from shared_libs.retrieval.types import Found, Point, Space
@@ -66,7 +66,8 @@ class SqliteVectors(VectorStore):
             query = "SELECT length(vector) FROM vectors WHERE collection = ? AND generation = ? AND vector IS NOT NULL"
             width = connection.execute(f"{query} LIMIT 1", (key, space.generation)).fetchone()
             rows = [
-                (key, space.generation, point.id, _unit(point.vector), _encoded(point.metadata)) for point in points
+                (key, space.generation, point.id, of_length_one(point.vector).tobytes(), _encoded(point.metadata))
+                for point in points
             ]
             if width is not None and width[0] != len(rows[0][3]):
                 raise MisuseError(
@@ -79,8 +80,6 @@ class SqliteVectors(VectorStore):
             )
 
     def _search(self, space: Space, vector: np.ndarray, k: int, where: Where) -> list[Found]:
-        import numpy as np
-
         with self._database.reading() as connection:
             key = collection_key(connection, space)
             if key is None:
@@ -89,7 +88,7 @@ class SqliteVectors(VectorStore):
             matrix.follow(connection)
             if not len(matrix):
                 return []
-            wanted = np.frombuffer(_unit(vector), "<f4")
+            wanted = of_length_one(vector)
             if len(wanted) != matrix.width:
                 raise MisuseError(
                     f"collection {space.collection!r} holds vectors of {matrix.width} numbers, not {len(wanted)}"
@@ -278,15 +277,6 @@ def _compares_bytes() -> bool:
         _log.warning("vectors are compared as floats, which is slower: %s", error)
         return False
     return True
-
-
-def _unit(vector: Any) -> bytes:
-    """Return a vector of length one as little-endian float32; one without direction stays as it is."""
-    import numpy as np
-
-    row = np.asarray(vector, dtype=np.float32)
-    length = float(np.linalg.norm(row))
-    return (row / length if length > 0 else row).astype("<f4").tobytes()
 
 
 def _bytes(vectors: np.ndarray) -> np.ndarray:

@@ -72,7 +72,17 @@ def includes_usage(data: Any) -> bool:
 
 
 def for_agent(wanted: Wanted) -> Wanted:
-    """Keep what an agent takes of the fields, and note what it ignores."""
+    """
+    Keep what an agent takes of the fields, and note what it ignores.
+
+    Raises:
+        Problem: it wants a form of answer that nobody here knows; a chain's models may.
+
+    """
+    form = wanted.fields.get("response_format")
+    if form is not None and wanted.schema is None and not (isinstance(form, dict) and form.get("type") == "text"):
+        told = "text, json_object, or json_schema with a schema"
+        raise Problem("invalid_request", f"response_format has a type: {told}", param="response_format")
     ignored = [
         name
         for name, value in wanted.fields.items()

@@ -17,6 +17,7 @@ from shared_libs.atomic.errors import MisuseError
 from shared_libs.atomic.types import ToolCall, Usage
 from shared_libs.testing.faults.formats.base import Answer, WireFormat, ends_with_assistant, input_tokens, question_of
 from shared_libs.testing.faults.wire import Play, chunked, document, head
+from shared_libs.testing.faults.wire_cases import PATHS, answered, no_case, wire_cases
 
 
 class Exchange(msgspec.Struct, frozen=True):
@@ -409,6 +410,42 @@ class Flapping(Fault, frozen=True):
         return (ServerError(self.status) if down else Healthy()).play(exchange)
 
 
+class WireCase(Fault, frozen=True):
+    """
+    What a real server sends, byte by byte, streamed or not as it did: a case of `cases/`, and which of its answers.
+
+    Raises:
+        MisuseError: there is no such case or answer.
+
+    """
+
+    case: str = "finish-first-chunk[nothing]"
+    answer: int = 0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.case not in wire_cases():
+            raise MisuseError(no_case(self.case))
+        if self.answer >= len(wire_cases()[self.case]["server"]):
+            raise MisuseError(f"{self.name}: {self.case} has no answer {self.answer}")
+
+    @classmethod
+    def answers(cls, case: str) -> list[WireCase]:
+        """The answers of a case in their order, as a script; of a name without its brackets those of all its forms."""
+        forms = [name for name in wire_cases() if name == case or name.startswith(f"{case}[")]
+        if not forms:
+            raise MisuseError(no_case(case))
+        return [cls(name, number) for name in forms for number in range(len(wire_cases()[name]["server"]))]
+
+    def play(self, exchange: Exchange) -> Play:
+        """The bytes; a refusal of a request that is not of its API, or lacks what the case wants of it."""
+        case = wire_cases()[self.case]
+        api = case.get("api", "chat")
+        if exchange.format.path not in PATHS[api]:
+            return exchange.refused(400, "bad_request", f"{self.case} is a case of {PATHS[api][0]}")
+        return answered(api, case["server"][self.answer], exchange.body, exchange.format.path)
+
+
 class AddressFault(Fault, frozen=True):
     """A fault of the address: no request ever arrives. It is the whole script of a model, and shapes its URL."""
 
@@ -448,7 +485,7 @@ CATALOGUE: Mapping[str, type[Fault]] = {
     _tag(kind.__name__): kind
     for kind in (
         *(Healthy, RateLimited, ServerError, Unauthorized, ModelMissing, ContextTooLong, ContentFilter),
-        *(Refused, FieldRefused),
+        *(Refused, FieldRefused, WireCase),
         *(PrefillRejected, HtmlPage, ResetBeforeHeaders, Silence, SlowFirstToken, Cut, CleanCut, Stall),
         *(MalformedChunk, NoEndMarker, MalformedBody, WrongShape, EmptyAnswer, DuplicateChunks, HugeChunk, Drip),
         *(Garbage, Flapping, ConnectionRefused, NameNotResolved, TlsFailure, UntrustedCertificate),

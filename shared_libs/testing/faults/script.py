@@ -12,7 +12,7 @@ from shared_libs.atomic.errors import MisuseError
 from shared_libs.factory.problems import Path as Place
 from shared_libs.factory.problems import Problems, choices
 from shared_libs.factory.source import read_source
-from shared_libs.testing.faults.catalogue import CATALOGUE, AddressFault, Fault
+from shared_libs.testing.faults.catalogue import CATALOGUE, AddressFault, Fault, WireCase
 from shared_libs.testing.faults.server import Script
 
 _KINDS = {
@@ -32,7 +32,8 @@ def load_fault_script(path: str | Path) -> dict[str, Script]:
     """
     Read a script: one fault is played always, a list attempt by attempt, and healthy from then on.
 
-    A fault is a name of the catalogue, or a mapping of its name and its parameters.
+    A fault is a name of the catalogue, or a mapping of its name and its parameters. A `wire_case` whose `answer` is not
+    said stands for all of them, one after the other.
 
     Raises:
         ConfigError: the file does not hold; it tells every problem with its place.
@@ -45,15 +46,27 @@ def load_fault_script(path: str | Path) -> dict[str, Script]:
         written = {}
     for model, told in written.items():
         if isinstance(told, list):
-            faults = [_fault(item, (model, index), problems) for index, item in enumerate(told)]
+            faults = [fault for index, item in enumerate(told) for fault in _faults(item, (model, index), problems)]
             for index, fault in enumerate(faults):
                 if isinstance(fault, AddressFault):
                     problems.add((model, index), f"{fault.name} is a fault of the address: it must stand alone")
-            scripts[model] = [fault for fault in faults if fault is not None]
-        elif (fault := _fault(told, (model,), problems)) is not None:
-            scripts[model] = fault
+            scripts[model] = faults
+        elif faults := _faults(told, (model,), problems):
+            scripts[model] = faults[0] if len(faults) == 1 else faults
     problems.raise_if_any()
     return scripts
+
+
+def _faults(told: Any, place: Place, problems: Problems) -> list[Fault]:
+    """The faults that one entry means: a case of a real server is all of its answers, unless one is named."""
+    if isinstance(told, dict) and told.keys() == {"fault", "case"} and told["fault"] == "wire_case":
+        try:
+            return [*WireCase.answers(str(told["case"]))]
+        except MisuseError as error:
+            problems.add((*place, "case"), str(error))
+            return []
+    fault = _fault(told, place, problems)
+    return [] if fault is None else [fault]
 
 
 def _fault(told: Any, place: Place, problems: Problems) -> Fault | None:

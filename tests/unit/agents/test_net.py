@@ -24,7 +24,7 @@ from shared_libs.atomic.errors import MisuseError
 from shared_libs.atomic.events import RunFinished
 from shared_libs.atomic.llms import ScriptedLLM, Turn
 from shared_libs.atomic.tools.toolset import Toolset
-from shared_libs.atomic.types import ImagePart, TextPart, Usage
+from shared_libs.atomic.types import ImagePart, LLMChunk, TextPart, Usage
 from shared_libs.tools.agent import AgentTool
 from tests.support import is_valid_history, run, run_virtual
 
@@ -219,6 +219,44 @@ def test_a_request_that_is_broken_off_leaves_nothing_alive_and_blames_nobody_who
     assert closed == [True] * calls
     assert told[-1].result.status == "cancelled"
     assert told[-1].result.still_running == ()
+
+
+@pytest.mark.promise("cancel-wins", "time-orphans")
+@pytest.mark.parametrize("scope", [asyncio.timeout, anyio.move_on_after])
+@pytest.mark.parametrize("what", ["a reply", "a stream of a model"])
+def test_a_reply_or_a_stream_that_is_broken_off_leaves_nothing_alive(what, scope):
+    closed = []
+
+    class Streams(BaseLLMWrapper):
+        async def _stream(self, messages, tools, **options):
+            try:
+                yield LLMChunk("text", "I ")
+                await asyncio.sleep(1000)
+            finally:
+                for _ in range(3):
+                    await asyncio.sleep(0)
+                closed.append(True)
+
+    async def reads(model):
+        if what == "a reply":
+            reply = await ReActAgent(llm=model).chat("go")
+            try:
+                await reply
+            finally:
+                await reply.aclose()
+        async with contextlib.aclosing(model.async_stream("go")) as chunks:
+            async for _ in chunks:
+                pass
+
+    async def main():
+        with contextlib.suppress(TimeoutError):
+            async with contextlib.AsyncExitStack() as stack:
+                bound = scope(0.05)
+                await stack.enter_async_context(bound) if scope is asyncio.timeout else stack.enter_context(bound)
+                await reads(Streams("m"))
+        return asyncio.all_tasks() - {asyncio.current_task()}
+
+    assert (run(main()), closed) == (set(), [True])
 
 
 @pytest.mark.promise("cancel-wins")

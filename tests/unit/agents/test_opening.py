@@ -115,7 +115,7 @@ def test_opening_an_agent_opens_its_models_and_its_memory():
 def test_a_store_that_is_down_shows_when_the_agent_is_opened(tmp_path):
     async def main():
         agent = ReActAgent(llm=ScriptedLLM([]), memory=SQLMemory(f"sqlite+aiosqlite:///{tmp_path}/no/file.db"))
-        with pytest.raises(MemoryStoreError, match="the folder does not exist"):
+        with pytest.raises(MemoryStoreError, match=r"the folder .* does not exist; make it"):
             await agent.aopen()
         away = ReActAgent(llm=ScriptedLLM([]), memory=SQLMemory("postgresql+asyncpg://u:p@127.0.0.1:9/d"))
         with pytest.raises(MemoryUnavailable):

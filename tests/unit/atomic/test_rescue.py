@@ -387,6 +387,24 @@ def test_where_an_interrupt_may_be_raised(name, may):
     assert asyncio.run(main()) is may
 
 
+@pytest.mark.promise("loop-rescued")
+@pytest.mark.parametrize("new_loop", LOOPS)
+def test_a_callback_that_a_tool_has_left_to_the_loop_is_interrupted(new_loop):
+    ended = []
+
+    def holds():
+        waits()
+        ended.append(True)
+
+    @tool
+    async def leaves() -> str:
+        asyncio.get_running_loop().call_soon(holds)
+        await asyncio.sleep(WAIT_S)
+        return "done"
+
+    assert (on(new_loop, run_with(leaves, timeout=2 * LIMIT_S)).stop_reason, ended) == ("deadline", [])
+
+
 def test_the_log_itself_which_may_have_a_lock_is_not_interrupted():
     async def main():
         async def theirs():

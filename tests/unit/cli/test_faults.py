@@ -72,6 +72,15 @@ def test_faults_of_the_command_line_are_for_every_model(factory):
         process.communicate(timeout=PATIENCE_S)
 
 
+def test_cases_of_real_servers_are_played_by_their_name(factory):
+    with factory.start("faults", "--case", "plain-whole") as process:
+        url = line(process)["urls"]["openai"]
+        assert ask(url, "m", max_retries=0) == "Hello"
+        assert line(process)["fault"] == "wire_case"
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=PATIENCE_S)
+
+
 def test_a_fault_of_the_address_has_a_url_of_its_own(factory):
     with factory.start("faults", "--fault", "untrusted_certificate") as process:
         shared, own = line(process), line(process)
@@ -126,6 +135,7 @@ def test_the_catalogue_is_listed(factory):
     ("arguments", "why"),
     [
         (["--fault", "sillence"], "there is no fault 'sillence'; allowed: "),
+        (["--case", "tc-no-index"], "there is no case 'tc-no-index' of a real server: is it tc-no-index-no-id"),
         (["--script", "gone.yaml"], "gone.yaml: there is no such file"),
         (["--port", "70000"], "a port is a number up to 65535, not '70000'"),
         (["--fault", "cut", "--list"], "not allowed with argument"),

@@ -46,6 +46,19 @@ def test_a_folder_is_indexed_once_and_followed(factory, folder, config):
     assert (code, out.split(" (")[0]) == (0, "handbook: 1 document, 1 chunk")
 
 
+def test_what_no_reader_of_folders_knows_is_told_and_has_not_gone(factory, folder, config):
+    (folder / "notes.py").write_text("# Notes.")
+
+    def index(*paths):
+        return factory("index", *map(str, paths), "--collection", "handbook", "--config", str(config))
+
+    assert index(folder / "notes.py")[0] == 0
+    code, out, err = index(folder)
+    assert code == 0
+    assert out.startswith("handbook: 3 documents, 3 chunks (0 unchanged, 2 chunks embedded, 0 reused, 0 removed")
+    assert "notes.py: no reader knows .py" in err
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [

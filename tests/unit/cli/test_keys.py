@@ -51,3 +51,36 @@ def test_what_cannot_be_is_one_line(factory, arguments):
     code, out, err = factory(*arguments)
     assert (code, out) == (2, "")
     assert len(err.splitlines()) == 1, err
+
+
+@pytest.mark.parametrize(
+    ("scope", "hint"),
+    [
+        ("agent:run:hello", "did you mean 'agents:run:'?"),
+        ("runs:raed", "did you mean 'runs:read'?"),
+        ("nope", "; what does: agents:run:, models:, "),
+        ("x*", "; what does: "),
+    ],
+)
+def test_a_scope_that_opens_nothing_is_told_and_kept_for_an_application_has_its_own(factory, scope, hint):
+    code, out, err = factory("new", "--scope", scope, "--scope", "runs:*", "--scope", "*", "--scope", "agents:run:a")
+    assert (code, len(out.splitlines())) == (0, 1)
+    notes = [line for line in err.splitlines() if line.startswith("note: ")]
+    assert len(notes) == 1, err
+    assert hint in notes[0]
+
+
+@pytest.mark.parametrize("arguments", [["--days", "1e300"], ["--days", "-1"], ["--overlap", "nan"], ["--days", "soon"]])
+def test_a_time_that_no_calendar_has_is_told_as_its_option(factory, capsys, arguments):
+    with pytest.raises(SystemExit) as caught:
+        factory("new", *arguments)
+    assert caught.value.code == 2
+    assert f"argument {arguments[0]}: a positive number of " in capsys.readouterr().err
+
+
+def test_the_first_command_of_a_new_user_may_be_a_key(factory, monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path / "new"))
+    for name in ("XDG_DATA_HOME", "FACTORY_RUNS"):
+        monkeypatch.delenv(name, raising=False)
+    code, out, err = factory("new")
+    assert (code, len(out.splitlines())) == (0, 1), err

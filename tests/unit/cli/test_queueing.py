@@ -193,3 +193,24 @@ def test_a_schedule_is_made_listed_and_removed(place, capsys):
     assert capsys.readouterr().out == "[]\n"
     assert main(["submit", definition, "x", "--cron", "daily"]) == 2
     assert "five fields" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("place")
+def test_a_worker_whose_port_of_health_is_another_s_says_so_and_does_not_work_unseen():
+    with socket.create_server(("0.0.0.0", 0)) as taken:
+        port = taken.getsockname()[1]
+        done = factory("worker", "--health", str(port))
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.splitlines()[-1] == f"--health {port} cannot be listened on: Address already in use"
+
+
+@pytest.mark.usefixtures("place")
+def test_schedules_of_a_store_without_any(capsys):
+    assert main(["schedules"]) == 0
+    out, err = capsys.readouterr()
+    assert (out, "there are no schedules; `factory submit" in err) == ("", True)
+
+
+def test_a_store_in_a_folder_that_is_not_there_is_told(tmp_path, capsys):
+    assert main(["schedules", "--store", f"sqlite:///{tmp_path}/no/x.db"]) == 1
+    assert f"the folder {tmp_path}/no does not exist; make it" in capsys.readouterr().err

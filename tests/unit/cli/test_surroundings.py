@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import sqlite3
 import subprocess
 import sys
@@ -9,8 +10,10 @@ import sys
 import pytest
 
 from shared_libs.atomic.errors import MisuseError
+from shared_libs.atomic.events import ToolFinished, ToolStarted
 from shared_libs.atomic.places import cache_folder, data_folder
 from shared_libs.cli import main
+from shared_libs.cli.live import LiveView
 
 QUESTION = "What is 17 * 23?"
 
@@ -107,6 +110,22 @@ def test_init_with_a_name_that_no_folder_can_have(here, capsys):
     assert "cannot be written: File name too long" in capsys.readouterr().err
 
 
+FULL = """
+import os, resource, sys
+sys.dont_write_bytecode = True  # which would be cut off, too, and stay so
+from genai_factory.cli import main, starting
+resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100))
+code = main(["init"])
+print(os.listdir())
+sys.exit(code)
+"""
+
+
+def test_init_on_a_full_disk_leaves_nothing_behind(tmp_path):
+    code, out, err = in_a_process(FULL, cwd=tmp_path)
+    assert (code, out, err) == (2, "[]\n", "agent.yaml cannot be written: File too large\n")
+
+
 def test_the_command_that_init_shows_is_right_for_a_folder_that_looks_like_an_option(here, capsys):
     capsys.readouterr()
     assert main(["init", "--", "-x"]) == 0
@@ -131,3 +150,25 @@ def test_a_store_whose_rows_are_damaged_is_told(here, monkeypatch, capsys, comma
     capsys.readouterr()
     assert main(command) == 1
     assert "factory: what the store of runs holds is damaged: " in capsys.readouterr().err
+
+
+def test_on_a_terminal_of_twenty_columns_the_words_of_a_run_are_there(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "20")
+    shown = io.StringIO()
+    view = LiveView(shown)
+    view(ToolStarted(step=1, tool="calculator", input={"expression": "17 * 23"}, call_id="c1", at_s=0.5))
+    view(ToolFinished(1, "calculator", "c1", "391", is_error=False, elapsed_s=0.01, at_s=0.6))
+    assert (
+        " ".join(shown.getvalue().split())
+        == "0.50 s action calculator 17 * 23 0.60 s observation 391 (calculator, 0.01 s)"
+    )
+
+
+def test_on_a_narrow_terminal_doctor_says_what_to_do(monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", "30")
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    assert main(["doctor"]) == 0
+    out = capsys.readouterr().out
+    assert "--  provider openai" in out
+    assert "export OPENAI_API_KEY=…" in out

@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
+import threading
 from textwrap import dedent
 
 import msgspec
@@ -13,6 +14,7 @@ import pytest
 from shared_libs.atomic.errors import FactoryError, MisuseError
 from shared_libs.atomic.events import RunFinished, RunStarted, TextDelta, ThinkingDelta, ToolFinished, ToolStarted
 from shared_libs.observability import RunRecorder, read_record
+from shared_libs.observability.spool import Spool
 
 SECRET = "sk-abcdefghijklmnopqrst"
 
@@ -276,3 +278,21 @@ def test_a_record_may_begin_anew(tmp_path, answered):
     assert sum(isinstance(event, RunFinished) for event in read_record(path)) == 1
     with pytest.raises(MisuseError, match="allowed are"):
         RunRecorder(path, mode="write")
+
+
+def test_who_writes_slowly_but_gets_on_is_waited_for_and_who_does_not_is_left():
+    written, never = [], threading.Event()
+
+    def slowly(item):
+        never.wait(0.02)
+        written.append(item)
+
+    spool = Spool(slowly, name="slow")
+    for number in range(120):
+        spool.put(number)
+    assert spool.flush(2.0, patiently=True)
+    assert len(written) == 120
+    stuck = Spool(lambda _: never.wait(60), name="stuck")
+    stuck.put(1)
+    assert not stuck.flush(0.1, patiently=True)
+    never.set()

@@ -318,6 +318,8 @@ def test_names_tell_in_data_of_any_shape():
         "a library identified by 'name', the machine learning team, the default login page, a mnemonic: pt means time",
         "- `token`: optional token (`str`); `OPENAI_API_KEY=` is empty, `tiktoken==0.2.0`, ::1:5432:a, 1:2:3:4:5",
         "ps -p 1, ssh -p 22, a %20 b %2F c, response=ok, the mac=address, tokens 1500/4096, token 12",
+        "password: required, token: str, credentials: include, name: token\nvalues: 3, auth(user, role)",
+        "vault login -method=oidc, snyk auth --help, net use * /delete, net users of h",
         "sort key=price, monkey -> banana, keynote value=5",
         "\x1b[31mred\x1b[0m \U0001f468\u200d\U0001f469",
     ],
@@ -346,6 +348,16 @@ def test_the_start_of_a_text_is_masked_before_it_is_cut():
 
 
 PIECES_OF_HOSTILE_TEXT = [
+    *(
+        "token]",
+        "token\n value",
+        "auth=('a','",
+        "echo a | sudo ",
+        "net use \\\\a ",
+        "net user a ",
+        "xkeysib-0a",
+        "t1.aa.",
+    ),
     *('token="', "a:", "sk-", "-----BEGIN PRIVATE KEY-----", "-----BEGIN ", "eyJ", "eyJaaaaa-", "http://a:", "x://a:"),
     *("\\", "token", "SG.aaaaaaaaaaaa-", "A_", "A_KEY", "_KEY=", "--a-", "--token ", "Bearer ", "bearer a", "token\\"),
     *("https://aaaaaaaa", "\x1b[", "\x1b]", "\u200b", "token\u200b", 'password="\\', "pwd = ", "token,  ", "sessionid"),

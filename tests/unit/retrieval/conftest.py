@@ -54,7 +54,21 @@ class BadEmbedder(CountingEmbedder):
             return vectors[:, :-1]
         if self.how == "not a number":
             vectors[0, 0] = np.nan
-        return vectors
+        return WRONG[self.how](vectors) if self.how in WRONG else vectors
+
+
+WRONG = {
+    "nothing": lambda vectors: None,
+    "a text": lambda vectors: "no such model",
+    "words": lambda vectors: [["a"] * len(row) for row in vectors],
+    "no numbers": lambda vectors: [[None] * len(row) for row in vectors],
+    "an answer": lambda vectors: {"data": vectors},
+    "twice": lambda vectors: [*vectors, *vectors],
+    "none": lambda vectors: [],
+    "too large": lambda vectors: (np.abs(vectors.astype("f8")) + 1) * 1e300,
+    "objects": lambda vectors: [object() for _ in vectors],
+}
+"""What a wrapper of one's own may give instead of embeddings."""
 
 
 @pytest.fixture(scope="session")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 import sys
 import zipfile
@@ -88,6 +89,11 @@ OLD = [
     ("Der Käse über den Straßen ist größer.", "cp1252"),
     ("年假 is 25 days.", "utf-32"),
     ("年假是二十五天。", "utf-16"),
+    ("年假是二十五天，一共。\n一年一次。\n", "utf-16-le"),
+    ("年假是二十五天，一共。\n一年一次。\n", "utf-16-be"),
+    ("Annual leave is 25 days.", "utf-16-le"),
+    ("Annual leave is 25 days.", "utf-16-be"),
+    ("年次有給休暇は二十五日です。", "iso2022_jp"),
 ]
 
 
@@ -98,6 +104,120 @@ def test_a_text_of_before_unicode_is_read(tmp_path, text, encoding):
     short, long = (file.load().text.removeprefix("\ufeff") for file in find_files([tmp_path]))
     assert short == text
     assert long == "\n".join([text] * 4_000)
+
+
+PAGES = [
+    ("<p>年假是二十五天，请提前两周申请。</p>", "gbk"),
+    ("<meta charset=gbk><p>年假</p>", "gbk"),
+    ('<?xml version="1.0" encoding="shift_jis"?><html><p>年次有給休暇</p></html>', "shift_jis"),
+    ("<p>Congés payés</p>", "cp1252"),
+    ("<p>年假</p>", "utf-16-le"),
+]
+
+
+@pytest.mark.promise("retrieval-languages")
+@pytest.mark.parametrize(("page", "encoding"), PAGES)
+def test_a_page_is_read_as_it_says_or_as_it_looks(tmp_path, page, encoding):
+    written(tmp_path, a_dot_xhtml=page.encode(encoding))
+    (found,) = find_files([tmp_path])
+    assert found.load().text == page.rpartition("</p>")[0].rpartition(">")[2]
+
+
+BINARY = [b"\x89PNG\r\n\x1a\n", b"\x7fELF\1\1", b"GIF89a\1", b"\x1f\x8b\x08", b"PK\3\4", b"\0", b"\xd0\xcf\x11\xe0"]
+
+
+@pytest.mark.parametrize("begins", BINARY)
+def test_what_is_no_text_is_told_whatever_its_name(tmp_path, begins):
+    noise = np.random.default_rng(1).integers(1, 256, 3_000, dtype=np.uint8).tobytes()
+    written(tmp_path, a_dot_txt=begins + noise, b_dot_md=begins * 100)
+    for file in find_files([tmp_path]):
+        with pytest.raises(MisuseError, match="no text"):
+            file.load()
+
+
+def test_a_log_that_was_cut_off_is_read_all_the_same(tmp_path):
+    written(tmp_path, a_dot_log=b"one line\n" * 1_000 + b"\0" * 40 + b"\x1b[31merror\x1b[0m\n" * 50)
+    assert "error" in next(find_files([tmp_path])).load().text
+
+
+FRONT = [
+    ("---\ntitle: Leave\ntags: [a]\n---\n\n# Other\n\nText.", "Leave"),
+    ('---\ntags: [a]\ntitle: "Leave: all"\n---\nText.', "Leave: all"),
+    ("+++\ntitle = 'Leave'\n+++\n# Other", "Leave"),
+    ("---\ntags: [a]\n---\n# Other\ntitle: no\n", "Other"),
+    ("---\n\n# Other\n", "Other"),
+    ("---\ntitle:\n---\n# Other\n", "Other"),
+]
+
+
+@pytest.mark.parametrize(("text", "title"), FRONT)
+def test_the_title_before_a_text_is_its_title(tmp_path, text, title):
+    written(tmp_path, a_dot_md=text)
+    found = next(find_files([tmp_path])).load()
+    assert (found.title, found.text) == (title, text)
+
+
+OFFICE = [
+    (b"", None),
+    (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + bytes(600), "protected by a password, or of an older kind"),
+    (b"<html>Hello</html>", r"no \.docx file"),
+    (b"PK\3\4 cut off", "cannot be read"),
+]
+
+
+@pytest.mark.parametrize(("body", "said"), OFFICE)
+def test_an_office_file_that_is_none_is_told_in_words(tmp_path, body, said):
+    pytest.importorskip("kreuzberg")
+    written(tmp_path, a_dot_docx=body)
+    (found,) = find_files([tmp_path])
+    if said is None:
+        assert found.load().text == ""
+    else:
+        with pytest.raises(MisuseError, match=said):
+            found.load()
+
+
+def test_mail_and_notebooks_are_documents(tmp_path):
+    pytest.importorskip("kreuzberg")
+    mail = b"Subject: =?utf-8?B?TGVhdmUg4pyT?=\nContent-Transfer-Encoding: quoted-printable\n\nCaf=C3=A9.\n"
+    cells = [{"cell_type": "markdown", "metadata": {}, "source": ["# Leave\n", "25 days"]}]
+    notebook = {"cells": cells, "metadata": {}, "nbformat": 4, "nbformat_minor": 5}
+    written(tmp_path, a_dot_eml=mail, b_dot_ipynb=json.dumps(notebook))
+    letter, book = (file.load().text for file in find_files([tmp_path]))
+    assert "Leave ✓" in letter
+    assert "Café." in letter
+    assert "25 days" in book
+    assert "cell_type" not in book
+
+
+def test_what_is_left_out_of_a_folder_is_told(tmp_path):
+    written(tmp_path, a_dot_txt="x", b_dot_exe="x", README="x", _dot_hidden="x", **{"~$c_dot_docx": "x"})
+    os.mkfifo(tmp_path / "d.txt")
+    (tmp_path / "e.txt").symlink_to(tmp_path / "nowhere")
+    (tmp_path / "f.txt").symlink_to(tmp_path / "f.txt")
+    told = []
+    found = list(find_files([tmp_path], left_out=lambda path, why: told.append((path.name, why))))
+    assert [file.path.name for file in found] == ["a.txt"]
+    no_ending = "no reader knows a name without an ending"
+    assert sorted(told) == [("README", no_ending), ("b.exe", "no reader knows .exe"), ("d.txt", "it is no file")]
+    with pytest.raises(MisuseError, match="is no file"):
+        list(find_files([tmp_path / "d.txt"]))
+
+
+def test_a_folder_that_cannot_be_listed_is_told(tmp_path, monkeypatch):
+    written(tmp_path, a_dot_txt="x", below__b_dot_txt="x")
+    listed = os.scandir
+
+    def refused(path):
+        if os.fspath(path) == os.fspath(tmp_path / "below"):
+            raise PermissionError(13, "Permission denied", os.fspath(path))
+        return listed(path)
+
+    monkeypatch.setattr(os, "scandir", refused)  # what a system does whose user may not look inside
+    told = []
+    found = list(find_files([tmp_path], left_out=lambda path, why: told.append((path.name, why))))
+    assert [file.path.name for file in found] == ["a.txt"]
+    assert told == [("below", "the folder cannot be listed: Permission denied")]
 
 
 def test_a_byte_that_was_lost_makes_a_text_no_other(tmp_path):

@@ -10,7 +10,7 @@ from shared_libs.atomic import MisuseError
 from shared_libs.atomic.errors import AuthenticationFailed, RetrievalError
 from shared_libs.retrieval import Collection, Document
 from tests.support import run
-from tests.unit.retrieval.conftest import BadEmbedder, CountingEmbedder, document, filler, indexed
+from tests.unit.retrieval.conftest import WRONG, BadEmbedder, CountingEmbedder, document, filler, indexed
 
 
 async def found(collection, question, **options):
@@ -94,7 +94,7 @@ def test_a_document_that_cannot_be_read_loses_no_other(collection):
 
 
 @pytest.mark.promise("index-embedder-checked")
-@pytest.mark.parametrize("how", ["one less", "narrower", "not a number"])
+@pytest.mark.parametrize("how", ["one less", "narrower", "not a number", *WRONG])
 def test_wrong_embeddings_are_never_stored(url, how):
     async def main():
         collection = Collection("c", tenant="t", stores=url, embedder=BadEmbedder(how))

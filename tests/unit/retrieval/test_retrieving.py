@@ -23,7 +23,7 @@ from shared_libs.retrieval import (
 from shared_libs.retrieval.planning import FIRST_GUESS, Usual, plan
 from shared_libs.retrieval.types import Chunk, CollectionRow, EmbedderIdentity, Found, Hit, StoredChunk
 from tests.support import run, run_virtual
-from tests.unit.retrieval.conftest import CountingEmbedder, document, filler, indexed
+from tests.unit.retrieval.conftest import WRONG, BadEmbedder, CountingEmbedder, document, filler, indexed
 
 
 class Branch:
@@ -81,9 +81,9 @@ class Reverse(BaseLLMWrapper):
         return [float(at) for at in range(len(texts))] if self.scores is None else self.scores
 
 
-def made(dense=None, lexical=None, reranker=None):
+def made(dense=None, lexical=None, reranker=None, embedder=None):
     stores = Stores(Documents(), Vectors(dense or Branch()), Lexical(lexical or Branch()))
-    return Collection("c", tenant="t", stores=stores, embedder=CountingEmbedder(), reranker=reranker)
+    return Collection("c", tenant="t", stores=stores, embedder=embedder or CountingEmbedder(), reranker=reranker)
 
 
 def states(answer):
@@ -142,14 +142,39 @@ def test_a_reranker_orders_the_best_anew():
         Reverse(scores=[1.0]),
         Reverse(scores=[1.0, float("nan")]),
         Reverse(scores=[1.0, 2.0, 3.0]),
+        Reverse(scores="ab"),
+        Reverse(scores=[{"index": 0}, {"index": 1}]),
+        Reverse(scores=7),
     ],
-    ids=["error", "hangs", "too few", "no number", "too many"],
+    ids=["error", "hangs", "too few", "no number", "too many", "a text", "rows", "one"],
 )
 def test_a_reranker_that_fails_costs_no_answer(reranker):
     async def main():
         answer = await made(reranker=reranker).async_retrieve("x")
         assert [hit.id for hit in answer.hits] == ["a", "b"]
         assert states(answer)["rerank"] in ("failed", "late")
+
+    run_virtual(main())
+
+
+@pytest.mark.promise("retrieval-stages")
+@pytest.mark.parametrize("how", WRONG)
+def test_an_embedder_that_talks_nonsense_leaves_the_words_answer(how):
+    async def main():
+        answer = await made(embedder=BadEmbedder(how)).async_search("x")
+        assert answer.hits
+        assert states(answer)["embed"] == "failed"
+
+    run_virtual(main())
+
+
+def test_what_a_store_gives_twice_is_one_hit():
+    twice = Branch(found=("a", "b", "a"))
+
+    async def main():
+        answer = await made(dense=twice, lexical=twice).async_search("x")
+        assert [hit.id for hit in answer.hits] == ["a", "b"]
+        assert answer.hits[0].score == 1.0
 
     run_virtual(main())
 
@@ -255,6 +280,41 @@ def test_a_quote_stands_where_it_is_said_to_stand(collection):
                 assert (await collection.async_text(hit.document))[hit.start : hit.end] == hit.text
 
     run(main())
+
+
+WRITTEN = {
+    "[0A1B2C3D]": "[0a1b2c3d]",
+    "\u30100a1b2c3d\u3011": "[0a1b2c3d]",
+    "\u30100a1b2c3d\u2020source\u3011": "[0a1b2c3d]",
+    "[^0a1b2c3d]": "[0a1b2c3d]",
+    "[cite: 0a1b2c3d]": "[0a1b2c3d]",
+    "[source=0a1b2c3d]": "[0a1b2c3d]",
+    "[Passage 0a1b2c3d, page 3]": "[0a1b2c3d]",
+    "[`0a1b2c3d`]": "[0a1b2c3d]",
+    "[cite:0a1b2c3d, cite:ffffffff]": "[0a1b2c3d, ffffffff]",
+    "[0a1b2c3d and ffffffff]": "[0a1b2c3d, ffffffff]",
+    "[0a1b2c3d][ffffffff]": "[0a1b2c3d][ffffffff]",
+    "[ref 0a1b2c3d; 00000000]": "[0a1b2c3d]",
+    "[cite: 00000000]": "",
+    "[commit 0a1b2c3d of main]": None,
+    "[0a1b2c3d5]": None,
+    "[0a1b2c3d-ffffffff]": None,
+    "(0a1b2c3d)": None,
+}
+"""How models write citations: what becomes of it, or None where it is none."""
+
+
+@pytest.mark.promise("citations-checked")
+@pytest.mark.parametrize("written", WRITTEN)
+def test_a_citation_is_read_however_it_is_written(written):
+    hit = Hit(id="0a1b2c3d" * 4, document="d", source="s", title="t", start=3, end=8, text="quote")
+    other = msgspec.structs.replace(hit, id="ffffffff" * 4)
+    cited = check_citations(f"25 days{written}.", [hit, other])
+    wanted = WRITTEN[written]
+    assert cited.text == f"25 days{written if wanted is None else wanted}."
+    assert [one.key for one in cited.citations] == [
+        key for key in ("0a1b2c3d", "ffffffff") if wanted is not None and key in wanted
+    ]
 
 
 @pytest.mark.promise("citations-checked")

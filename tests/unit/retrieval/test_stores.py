@@ -17,7 +17,10 @@ from shared_libs.atomic.errors import RetrievalError, RetrievalUnavailable
 from shared_libs.retrieval import LexicalIndex, VectorStore
 from shared_libs.retrieval.filters import read_filter
 from shared_libs.retrieval.stores import open_stores
+from shared_libs.retrieval.stores.postgres_database import PostgresDatabase
+from shared_libs.retrieval.stores.postgres_documents import PostgresDocuments
 from shared_libs.retrieval.stores.postgres_vectors import PostgresVectors
+from shared_libs.retrieval.stores.postgres_words import PostgresWords
 from shared_libs.retrieval.stores.qdrant_vectors import LocalQdrantVectors, QdrantVectors
 from shared_libs.retrieval.stores.sqlite_database import Database
 from shared_libs.retrieval.stores.sqlite_documents import SqliteDocuments
@@ -77,7 +80,10 @@ def qdrant():
     thread.join(30)
 
 
-@pytest.fixture(params=["coarse", "exact", ON_POSTGRES, "qdrant", "qdrant folder"])
+BY_INDEX = pytest.param("postgres by index", marks=pytest.mark.xdist_group("postgres-retrieval"))
+
+
+@pytest.fixture(params=["coarse", "exact", ON_POSTGRES, BY_INDEX, "qdrant", "qdrant folder"])
 def vectors(request, tmp_path):
     if request.param == "qdrant folder":
         yield (vectors := open_stores(vectors=f"qdrant://{tmp_path}/qdrant").vectors)
@@ -88,6 +94,10 @@ def vectors(request, tmp_path):
         stores = on_postgres(request)
         run(both_made(stores.documents))
         yield stores.vectors
+    elif request.param == "postgres by index":
+        server = PostgresDatabase(request.getfixturevalue("postgres_url"))
+        run(both_made(PostgresDocuments(server)))
+        yield PostgresVectors(server, few=0, indexed_from=1)
     else:
         database = Database(tmp_path / "c.db")
         run(both_made(SqliteDocuments(database)))
@@ -131,6 +141,23 @@ def test_vectors_are_found_by_their_angle(vectors):
     run(main())
 
 
+def test_how_long_a_vector_is_does_not_matter(vectors):
+    rows = unit(20)
+
+    async def main():
+        lengths = [1e-30, 1e30, 1.0]
+        await vectors.async_upsert(OURS, points([row * lengths[at % 3] for at, row in enumerate(rows)]))
+        for length in lengths:
+            found = await vectors.async_search(OURS, rows[7] * length, 5)
+            assert [row.id for row in found] == exact(rows, rows[7], 5)
+        with pytest.raises(MisuseError, match="no finite number"):
+            await vectors.async_upsert(OURS, points([np.full(16, 1e300)]))
+        with pytest.raises(MisuseError, match="list of numbers"):
+            await vectors.async_upsert(OURS, points([["a"] * 16]))
+
+    run(main())
+
+
 @pytest.mark.promise("index-once")
 def test_a_write_may_be_repeated_and_the_last_one_holds(vectors):
     rows = unit(20)
@@ -155,6 +182,7 @@ def test_a_filter_loses_no_hit(vectors, share):
 
     async def main():
         await vectors.async_upsert(OURS, points(rows, kind="x"))
+        await vectors.async_tidy()
         where = read_filter({"n": {"to": len(fits) - 1}, "kind": "x"})
         for wanted in unit(5, seed=2):
             for _ in range(2):
@@ -475,16 +503,17 @@ def test_what_a_parameter_stands_for_is_read_once_and_not_for_each_row(request):
 
     async def main(stores):
         await both_made(stores.documents)
-        await stores.vectors.async_upsert(OURS, points(unit(3)))
+        await stores.vectors.async_upsert(OURS, points(unit(3), kind="b", lang="en"))
         await stores.words.async_upsert(OURS, [Words("w", "red lamp", {"n": 1})])
         database = stores.vectors._database
         async with database.connection() as connection:  # the only one so far, so the one that is lent again
             connection.add_query_logger(lambda told: asked.append((told.query, told.args)))
-        where = read_filter({"n": {"from": 0, "to": 5}, "kind": {"not": "a"}})
-        await stores.vectors.async_search(OURS, unit(1)[0], 1, where)
+        where = read_filter({"n": {"from": 0, "to": 5}, "kind": {"not": "a"}, "lang": ["en", "pt"]})
+        for vectors in (stores.vectors, PostgresVectors(database, few=0)):
+            assert await vectors.async_search(OURS, unit(1)[0], 1, where)
         await stores.words.async_search(OURS, "red lamp", 1, where)
-        searches = [row for row in asked if row[0].startswith("SELECT id,")]
-        assert {"vector" in query for query, _ in searches} == {True, False}
+        searches = [row for row in asked if row[0].startswith(("SELECT id,", "WITH fits"))]
+        assert len(searches) == 4
         async with database.connection() as connection:
             for query, values in searches:
                 rows = await connection.fetch(f"EXPLAIN (VERBOSE, GENERIC_PLAN) {query}", *values)
@@ -496,6 +525,66 @@ def test_what_a_parameter_stands_for_is_read_once_and_not_for_each_row(request):
                 assert all(line.startswith("->  Result") for line in read), plan
 
     run(main(on_postgres(request)))
+
+
+@pytest.mark.promise("retrieval-plans")
+@pytest.mark.xdist_group("postgres-retrieval")
+def test_where_the_index_gives_up_what_fits_is_compared_exactly_also_the_tenth_time(postgres_url):
+    """A server keeps the plan of a statement that it has run five times, whatever is set afterwards."""
+    rows = unit(6_000, width=12)
+
+    async def main():
+        server = PostgresDatabase(postgres_url)
+        await both_made(PostgresDocuments(server))
+        vectors = PostgresVectors(server, few=0, indexed_from=1)
+        for start in range(0, len(rows), 1_000):
+            part = [Point(f"p{at:04}", rows[at], {"n": at}) for at in range(start, start + 1_000)]
+            await vectors.async_upsert(OURS, part)
+        await vectors.async_tidy()
+        for wanted in unit(10, width=12, seed=2):
+            found = await vectors.async_search(OURS, wanted, 10, read_filter({"n": {"to": 11}}))
+            assert [row.id for row in found] == exact(rows, wanted, 10, range(12))
+
+    run(main())
+
+
+@pytest.mark.promise("retrieval-plans")
+@pytest.mark.xdist_group("postgres-retrieval")
+def test_an_index_is_built_when_a_table_has_grown_and_what_was_put_off_is_taken_up(postgres_url):
+    async def main():
+        server = PostgresDatabase(postgres_url)
+        documents, vectors = PostgresDocuments(server), PostgresVectors(server, few=5, indexed_from=30)
+        words = PostgresWords(server)
+        await both_made(documents)
+        rows = unit(40, width=24)
+
+        async def told(query):
+            async with server.reading() as connection:
+                return await connection.fetchval(query)
+
+        built = "SELECT indisvalid FROM pg_index WHERE indexrelid = to_regclass('factory_vectors_24_near')"
+        await vectors.async_upsert(OURS, points(rows[:29]))
+        await vectors.async_tidy()
+        assert await told(built) is None
+        await vectors.async_upsert(OURS, points(rows))
+        other = PostgresVectors(server, indexed_from=30)
+        await other.async_upsert(OURS, points(rows[:1]))
+        await asyncio.gather(vectors.async_tidy(), other.async_tidy())
+        assert await told(built) is True
+        for wanted in rows[:5]:
+            assert [row.id for row in await vectors.async_search(OURS, wanted, 3)] == exact(rows, wanted, 3)
+        async with server.reading() as connection:  # as a process leaves it that ended while it built
+            await connection.execute(
+                "UPDATE pg_index SET indisvalid = false WHERE indexrelid = to_regclass('factory_vectors_24_near')"
+            )
+        await vectors.async_tidy()
+        assert await told(built) is True
+        await words.async_upsert(OURS, [Words("w", "red lamp", {})])
+        await words.async_tidy()
+        assert await told("SELECT gin_clean_pending_list('factory_texts_by_word')") == 0
+        assert [row.id for row in await words.async_search(OURS, "lamp", 3)] == ["w"]
+
+    run(main())
 
 
 @pytest.mark.promise("qdrant-apart")

@@ -60,7 +60,7 @@ def test_where_no_worker_lives_the_answer_comes_by_the_deadline_and_the_run_goes
     async def main():
         async with serving(folder) as served:
             began = asyncio.get_running_loop().time()
-            status, _, told = await served.run("kept", x_request_timeout="0.6")
+            status, _, told = await served.run("kept", x_request_timeout="2")
             took_s = asyncio.get_running_loop().time() - began
             queued = await status_of(served, told["run_id"])
             async with at_work(folder):
@@ -72,7 +72,7 @@ def test_where_no_worker_lives_the_answer_comes_by_the_deadline_and_the_run_goes
     status, told, took_s, queued, ended = run(main())
     assert (status, told["status"], told["stop_reason"], told["answer"]) == (200, "partial", "deadline", None)
     assert "no worker has begun it yet" in told["error"]
-    assert took_s < 5  # and not the 60 s that its definition gives
+    assert took_s < 30  # and not the 60 s that its definition gives
     assert (queued["status"], ended["status"]) == ("queued", "answered")
 
 

@@ -122,6 +122,54 @@ def test_one_that_hangs_up_at_that_question_likewise():
     assert run(main()) == ["ok"]
 
 
+@pytest.mark.parametrize("refusal", [405, 404, 400])
+def test_a_server_from_before_streamable_http_is_spoken_to_by_events(refusal):
+    from aiohttp import web
+
+    streams: list[tuple[web.StreamResponse, asyncio.Event]] = []
+
+    async def refuse(_request):
+        return web.Response(status=refusal)
+
+    async def events(request):
+        response, over = web.StreamResponse(headers={"Content-Type": "text/event-stream"}), asyncio.Event()
+        await response.prepare(request)
+        await response.write(b"event: endpoint\ndata: /messages/?session_id=1\n\n")
+        streams.append((response, over))
+        await over.wait()
+        return response
+
+    async def take(request):
+        asked = await request.json()
+        response, over = streams[-1]
+        if asked["method"] == "tools/call" and len(streams) == 1:
+            over.set()  # its stream ends under the call
+        elif "id" in asked:
+            reply = {"jsonrpc": "2.0", "id": asked["id"], "result": RESULTS[asked["method"]]}
+            await response.write(f"event: message\ndata: {json.dumps(reply)}\n\n".encode())
+        return web.Response(status=202, text="Accepted")
+
+    async def main():
+        app = web.Application()
+        app.router.add_get("/sse", events)
+        app.router.add_post("/sse", refuse)
+        app.router.add_post("/messages/", take)
+        runner = web.AppRunner(app)
+        await runner.setup()
+        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        source = MCPToolset(url=f"http://127.0.0.1:{runner.addresses[0][1]}/sse")
+        try:
+            return await called(source, times=2)
+        finally:
+            for _, over in streams:
+                over.set()
+            await runner.cleanup()
+
+    lost, renewed = run(main())
+    assert "was lost" in lost
+    assert renewed == "ok"
+
+
 def test_a_server_that_ends_at_every_question_is_told_with_its_last_words():
     with pytest.raises(ToolError, match=r"cannot be used: exit code 1; its stderr ends with: no key"):
         run(called(on_stdio("sys.exit('no key')")))

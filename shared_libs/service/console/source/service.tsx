@@ -171,7 +171,7 @@ function Models({ models }: { models: Model[] }) {
                 <td>
                   {model.provider}/{model.model} <small>{model.rehearsal ? "rehearsal" : model.place}</small>
                 </td>
-                <td>
+                <td class="told">
                   <span class={`badge ${model.breaker}`}>{LAMPS[model.breaker]}</span>{" "}
                   <small>
                     {model.breaker === "closed"
@@ -213,7 +213,7 @@ function Keys({ keys, more }: { keys: Key[]; more: boolean }) {
               </td>
               <td>{key.team || "–"}</td>
               <td>{(key.scopes ?? ["*"]).join(", ")}</td>
-              <td>
+              <td class="told">
                 {key.limits.map((limit) => (
                   <Left limit={limit} />
                 ))}
@@ -224,7 +224,7 @@ function Keys({ keys, more }: { keys: Key[]; more: boolean }) {
           ))}
         </tbody>
       </table>
-      {more && <p class="byline">The newest are shown; `factory keys list` has all.</p>}
+      {more && <p class="byline">The newest are shown; <code>factory keys list</code> has all.</p>}
     </div>
   );
 }

@@ -11,6 +11,7 @@ from shared_libs.atomic.errors import LLMError
 from shared_libs.atomic.llms.anthropic_answer import AnthropicAnswer
 from shared_libs.atomic.llms.openai_format import OpenAIAnswer
 from shared_libs.atomic.llms.openai_responses import ResponsesAnswer
+from shared_libs.atomic.llms.structured import OutputSchema
 from tests.growth import assert_linear
 
 
@@ -61,3 +62,9 @@ def test_a_stream_costs_in_proportion_to_its_length(name):
             answer.response()
 
     assert_linear(read, lambda n: [json.dumps(event).encode() for k in range(n) for event in events_of(k)])
+
+
+@pytest.mark.promise("work-bounded")
+def test_an_answer_that_broke_off_behind_a_run_of_digits_costs_in_proportion_to_its_length():
+    schema = OutputSchema({"type": "object", "properties": {"a": {"type": "string"}}})
+    assert_linear(schema.fitting_part, lambda n: f'{{"a": "{"0" * n} x', start=1 << 12)

@@ -349,3 +349,16 @@ def test_a_closed_tool_opens_again_in_another_loop():
     for _ in range(3):
         assert call(one).content == "1"
         run(one.aclose())
+
+
+def test_a_tool_may_be_a_frozen_dataclass():
+    @dataclass(frozen=True)
+    class Greets(BaseTool):
+        greeting: str
+        name: str = "greets"
+        description: str = "Greet somebody."
+
+        async def execute(self, whom: str) -> str:
+            return f"{self.greeting} {whom}"
+
+    assert run(Greets("Hello").async_run({"whom": "you"})).content == "Hello you"

@@ -183,6 +183,8 @@ def test_what_is_refused_is_an_error_of_the_sdk(tmp_path):
                 ({"messages": [{"role": "king", "content": "x"}]}, "messages[0].role"),
                 ({"temperature": 9}, "temperature"),
                 ({"max_tokens": 5.5}, "max_tokens"),
+                ({"response_format": {"type": "xml"}}, "response_format"),
+                ({"response_format": {"type": "json_schema", "json_schema": {"name": "x"}}}, "response_format"),
                 ({"tool_choice": "get_weather"}, "tool_choice"),
                 ({"messages": ASK * 10_001}, "messages"),
                 ({"tools": [tool(f"f{number}") for number in range(2_001)]}, "tools"),

@@ -117,13 +117,16 @@ def test_where_no_worker_lives_every_face_answers_by_the_deadline_and_a_client_t
 
     async def main():
         async with ground(tmp_path, {"m": Healthy("x")}, bot=KEPT, plain={}) as at:
-            soon, store = {"x-request-timeout": "0.5"}, at.service.queue.store
-            _, _, chat = await at.post("/v1/chat/completions", body, **soon)
-            lines = await at.lines("/v1/chat/completions", body | {"stream": True}, **soon)
-            _, _, message = await at.post("/v1/messages", body | {"messages": ASK[1:], "max_tokens": 9}, **soon)
-            _, _, response = await at.post("/v1/responses", {"model": "bot", "input": "hello"}, **soon)
+            # all at once, with time enough on a busy machine for each to be queued before its own is over
+            soon, store = {"x-request-timeout": "3"}, at.service.queue.store
+            (_, _, chat), lines, (_, _, message), (_, _, response), (by_request, _, _) = await asyncio.gather(
+                at.post("/v1/chat/completions", body, **soon),
+                at.lines("/v1/chat/completions", body | {"stream": True}, **soon),
+                at.post("/v1/messages", body | {"messages": ASK[1:], "max_tokens": 9}, **soon),
+                at.post("/v1/responses", {"model": "bot", "input": "hello"}, **soon),
+                at.post("/v1/chat/completions?durable=1", body | {"model": "plain"}, **soon),
+            )
             chained = await at.status("/v1/chat/completions?durable=1", body | {"model": "plain/chain"})
-            by_request, _, _ = await at.post("/v1/chat/completions?durable=1", body | {"model": "plain"}, **soon)
             left = await store.find()
             for said, becomes in (("continue", bool), ("cancel", ended)):
                 asking = asyncio.create_task(at.post("/v1/chat/completions", body, **{"x-on-disconnect": said}))

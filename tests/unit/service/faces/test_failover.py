@@ -24,7 +24,7 @@ SPECIAL = {
 }
 TOLD = {"content_filter"}
 """What is refused as such is no reason to ask another model."""
-HEALTHY = {"healthy", "huge_chunk"}
+HEALTHY = {"healthy", "huge_chunk", "wire_case"}
 
 
 def definition(upstream, name):
@@ -59,8 +59,9 @@ async def asked(client, model, *, stream):
 
 @pytest.mark.promise("face-streams")
 def test_the_catalogue_of_faults_is_rescued_or_told(tmp_path):
+    scripts = {name: SPECIAL.get(name) or kind() for name, kind in CATALOGUE.items()}
+
     async def main():
-        scripts = {name: SPECIAL.get(name) or kind() for name, kind in CATALOGUE.items()}
         async with FaultServer(scripts | {"fb-ok": Healthy("from the fallback")}) as upstream:
             for name in scripts:
                 text = yaml.safe_dump(definition(upstream, name))

@@ -7,7 +7,7 @@ import pytest
 from shared_libs.atomic.errors import ConfigError
 from shared_libs.atomic.types import ToolCall
 from shared_libs.testing import Cut, Flapping, Healthy, RateLimited, Silence, TlsFailure, load_fault_script
-from shared_libs.testing.faults.catalogue import CATALOGUE
+from shared_libs.testing.faults.catalogue import CATALOGUE, WireCase
 
 
 @pytest.fixture
@@ -47,6 +47,21 @@ well: []
     }
 
 
+def test_a_case_of_a_real_server_is_all_of_its_answers(read):
+    script = read(
+        """
+one: {fault: wire_case, case: re-signature-of-reasoning-back}
+forms: [{fault: wire_case, case: finish-first-chunk}]
+second: {fault: wire_case, case: re-signature-of-reasoning-back, answer: 1}
+"""
+    )
+    assert script["one"] == [WireCase("re-signature-of-reasoning-back", number) for number in range(3)]
+    assert script["second"] == WireCase("re-signature-of-reasoning-back", 1)
+    assert [fault.case for fault in script["forms"]] == [
+        f"finish-first-chunk[{form}]" for form in ("empty-text", "reasoning", "nothing")
+    ]
+
+
 @pytest.mark.parametrize("name", CATALOGUE)
 def test_every_fault_can_be_named(read, name):
     assert read(f"m: {name}")["m"] == CATALOGUE[name]()
@@ -56,6 +71,11 @@ def test_every_fault_can_be_named(read, name):
     ("text", "problem"),
     [
         ("", ":1:1: the file is empty"),
+        (
+            "m: {fault: wire_case, case: finish-first-chunks}",
+            "m.case: there is no case 'finish-first-chunks' of a real server: is it finish-first-chunk",
+        ),
+        ("m: {fault: wire_case, case: finish-first-chunk, answer: 7}", "there is no case 'finish-first-chunk'"),
         ("- silence", ":1:1: must be a mapping of at least one model's name"),
         ("m: 5", ":1:4: m: must be a fault's name, or a mapping with the key 'fault'"),
         ("m: {delay_s: 5}", ":1:4: m: must be a fault's name, or a mapping with the key 'fault'"),

@@ -29,7 +29,11 @@ from shared_libs.testing import (
     TlsFailure,
     Unauthorized,
     UnexpectedRequest,
+    WireCase,
 )
+from shared_libs.testing.faults.catalogue import Exchange
+from shared_libs.testing.faults.formats import FORMATS
+from shared_libs.testing.faults.wire_cases import PATHS, wire_cases
 from tests.support import run, run_virtual
 
 ASKED = [{"role": "user", "content": "Say grün 🌳."}]
@@ -48,6 +52,30 @@ def anthropic_client(server, **more):
 def on_the_plain_loop(main):
     """The vendors' clients read files on the loop, which is theirs to do."""
     return asyncio.run(main)
+
+
+def test_every_case_of_a_real_server_can_be_played():
+    """In the format it is of; a request of another one is refused."""
+    for name, case in wire_cases().items():
+        path = PATHS[case.get("api", "chat")][0]
+        spoken = next(one for one in FORMATS.values() if one.path == path)
+        for answer in WireCase.answers(name):
+            assert answer.play(Exchange(spoken, "m", {"messages": [], "input": []}, stream=False)).steps
+    assert len(wire_cases()) > 450
+    other = Exchange(FORMATS["ollama"], "m", {}, stream=False)
+    assert b"is a case of /v1/chat/completions" in WireCase("tc-no-index-no-id").play(other).body
+
+
+def test_a_case_of_a_real_server_wants_of_any_client_what_the_server_does():
+    async def main():
+        script = WireCase.answers("deepseek-reasoning-back")
+        async with FaultServer({"m": script}) as server, openai_client(server) as client:
+            await client.chat.completions.create(model="m", messages=ASKED)
+            with pytest.raises(openai.BadRequestError, match="reasoning_content"):
+                await client.chat.completions.create(model="m", messages=ASKED)
+            return [seen.fault for seen in server.requests]
+
+    assert on_the_plain_loop(main()) == ["wire_case", "wire_case"]
 
 
 def test_the_openai_sdk_reads_an_answer_its_stream_and_its_calls():

@@ -43,7 +43,7 @@ def cache_folder(instead: str) -> Path:
 
 
 def why_unopened(file: str | Path) -> str:
-    """Say why SQLite cannot open a file, which it keeps to itself, and what to do."""
+    """Say why SQLite cannot open a file, which it keeps to itself, and what to do; looks at files, so in a thread."""
     place = Path(file).absolute()
     if not place.parent.is_dir():
         return f"the folder {place.parent} does not exist; make it"

@@ -315,7 +315,8 @@ class _Sqlite:
         except sqlite3.DatabaseError as error:
             if getattr(error, "sqlite_errorcode", 0) & 0xFF not in _SQLITE_AWAY:
                 raise
-            said = why_unopened(self._file) if "unable to open" in str(error) else str(error)
+            unopened = "unable to open" in str(error)
+            said = await asyncio.to_thread(why_unopened, self._file) if unopened else str(error)
             raise StoreUnavailable(f"{_WHAT} {self.place}: {said}") from error
 
     def _connection(self) -> sqlite3.Connection:

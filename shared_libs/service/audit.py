@@ -175,7 +175,7 @@ class AuditLog:
                     row = {"seq": seq, "object": entry.object[:200], "told": told, "hash": last}
                     await connection.execute(insert(_AUDIT).values(row))
         except (SQLAlchemyError, OSError) as error:
-            raise AuditError(self._database.failure(error)) from error
+            raise AuditError(await asyncio.to_thread(self._database.failure, error)) from error
 
     async def rows(self, after: int = 0) -> AsyncIterator[Row]:
         """
@@ -230,7 +230,7 @@ class AuditLog:
                 async with self._database.transaction(writes=False) as connection:
                     found = (await connection.execute(page)).all()
             except (SQLAlchemyError, OSError) as error:
-                raise AuditError(self._database.failure(error)) from error
+                raise AuditError(await asyncio.to_thread(self._database.failure, error)) from error
             for seq, about, told, kept in found:
                 yield seq, about, told, kept
             if len(found) < PAGE:

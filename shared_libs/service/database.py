@@ -62,7 +62,7 @@ class ServiceDatabase:
             yield connection
 
     def failure(self, error: Exception) -> str:
-        """Say what failed, and where; never with a password."""
+        """Say what failed, and where; never with a password. Looks at files, so in a thread."""
         said = (str(getattr(error, "orig", None) or error).splitlines() or [type(error).__name__])[0]
         if "unable to open" in said:
             said = why_unopened(self._at.database or "")

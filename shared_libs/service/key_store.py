@@ -151,7 +151,7 @@ class SQLKeys:
                 if not changed.rowcount:
                     await connection.execute(_KEYS.insert().values(values))
         except (SQLAlchemyError, OSError) as error:
-            raise KeyStoreError(self._database.failure(error)) from error
+            raise KeyStoreError(await asyncio.to_thread(self._database.failure, error)) from error
 
     async def aclose(self) -> None:
         """Close the connections."""
@@ -162,7 +162,7 @@ class SQLKeys:
             async with self._database.transaction(writes=False) as connection:
                 found = (await connection.execute(statement)).scalars().all()
         except (SQLAlchemyError, OSError) as error:
-            raise KeyStoreError(self._database.failure(error)) from error
+            raise KeyStoreError(await asyncio.to_thread(self._database.failure, error)) from error
         return [msgspec.json.decode(text, type=KeyRow) for text in found]
 
 

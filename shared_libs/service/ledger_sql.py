@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 import uuid
 from collections.abc import AsyncIterator, Mapping, Sequence
@@ -102,7 +103,7 @@ class SQLLedger:
             async with self._database.transaction(writes=True) as connection:
                 yield connection
         except (SQLAlchemyError, OSError) as error:
-            raise LedgerError(self._database.failure(error)) from error
+            raise LedgerError(await asyncio.to_thread(self._database.failure, error)) from error
 
 
 def _row(name: str, period: str) -> Select[Any]:

@@ -138,7 +138,8 @@ class ResponseShelf:
             async with self._database.transaction(writes=writes) as connection:
                 yield connection
         except (SQLAlchemyError, OSError) as error:
-            raise Problem("store_unavailable", self._database.failure(error), retry_after_s=2.0) from error
+            said = await asyncio.to_thread(self._database.failure, error)
+            raise Problem("store_unavailable", said, retry_after_s=2.0) from error
 
 
 class ShelfWriter:

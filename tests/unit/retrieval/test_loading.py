@@ -128,9 +128,11 @@ def test_vectors_are_compared_without_what_is_only_faster(file_url, embedder, st
 
 
 @pytest.mark.promise("library-does-not-load")
-@pytest.mark.parametrize(("library", "name"), [("pypdfium2", "a.pdf"), ("kreuzberg", "a.docx")])
-def test_a_file_whose_reader_cannot_be_loaded_is_told(tmp_path, stand_in, library, name):
+@pytest.mark.parametrize(
+    ("library", "name", "begins"), [("pypdfium2", "a.pdf", b"%PDF-1.4"), ("kreuzberg", "a.docx", b"PK\x03\x04")]
+)
+def test_a_file_whose_reader_cannot_be_loaded_is_told(tmp_path, stand_in, library, name, begins):
     stand_in(library, "OSError('libx.so: cannot open shared object file: No such file or directory')")
-    (tmp_path / name).write_bytes(b"%PDF-1.4")
+    (tmp_path / name).write_bytes(begins)
     with pytest.raises(MisuseError, match=f"{library} is installed and cannot be loaded: libx.so"):
         File(tmp_path / name).load()

@@ -323,8 +323,12 @@ class _Sqlite:
         if self._open is None:
             connection = sqlite3.connect(self._file, timeout=BUSY_S, isolation_level=None, check_same_thread=False)
             connection.row_factory = sqlite3.Row
-            connection.execute("PRAGMA journal_mode = WAL")
-            connection.execute("PRAGMA synchronous = FULL")  # what is recorded outlives the machine, too
+            try:
+                connection.execute("PRAGMA journal_mode = WAL")
+                connection.execute("PRAGMA synchronous = FULL")  # what is recorded outlives the machine, too
+            except sqlite3.Error:
+                connection.close()
+                raise
             self._open = connection
         return self._open
 

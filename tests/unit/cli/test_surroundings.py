@@ -43,6 +43,10 @@ sys.exit(main(sys.argv[1:] or {words!r}))
 """
 
 
+@pytest.mark.skipif(
+    sys.version_info[:3] == (3, 13, 0),
+    reason="CPython 3.13.0 cannot import asyncio in such a folder (SystemError)",
+)
 @pytest.mark.parametrize(
     ("words", "code"), [(["doctor"], 0), (["check", "."], 2), (["init"], 2), (["init", "x"], 2), (["scenario", "."], 2)]
 )
@@ -147,6 +151,7 @@ def test_a_store_whose_rows_are_damaged_is_told(here, monkeypatch, capsys, comma
     with sqlite3.connect("runs.db") as connection:
         connection.execute("UPDATE factory_runs SET parts = '[{'")
         connection.execute("UPDATE factory_run_events SET event = '{x'")
+    connection.close()
     capsys.readouterr()
     assert main(command) == 1
     assert "factory: what the store of runs holds is damaged: " in capsys.readouterr().err

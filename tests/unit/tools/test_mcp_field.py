@@ -322,7 +322,7 @@ def test_the_loop_has_its_turn_between_lines_that_are_there_already():
 
 
 def test_a_server_that_hears_nothing_any_more_is_lost_and_not_waited_for():
-    deaf = "say(id=asked['id'], result=RESULTS[method]); os.close(0); import time; time.sleep(60)"
+    deaf = "os.close(0); say(id=asked['id'], result=RESULTS[method]); import time; time.sleep(60)"
     first, second = run(called(on_stdio(f"if method == 'tools/call': {deaf}"), times=2))
     assert first == "ok"
     assert "was lost" in second

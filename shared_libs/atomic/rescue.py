@@ -159,8 +159,8 @@ def call_of(held: Call | None) -> Call | None:
     return held.lender if isinstance(held, Lent) else held
 
 
-class _Here(Call):
-    """A call of foreign code that is not awaited; it may take as long as every run of the loop has time."""
+class _Unbounded(Call):
+    """A call without a limit of its own: it may take as long as every run of the loop has time."""
 
     __slots__ = ()
 
@@ -170,6 +170,12 @@ class _Here(Call):
     @property
     def at(self) -> float:
         return math.inf
+
+
+class _Here(_Unbounded):
+    """A call of foreign code that is not awaited."""
+
+    __slots__ = ()
 
     @door
     def call(self, function: Callable[..., T], arguments: tuple[Any, ...]) -> T:
@@ -203,19 +209,6 @@ def noted(log: Callable[..., None], *words: Any) -> None:
     """Log where a run goes on: handlers and filters are foreign code, and what they block or raise is nobody's end."""
     with contextlib.suppress(Exception, Interrupted):
         call_here(partial(log, *words, stacklevel=4))
-
-
-class _OfNobody(Call):
-    """Stands for the call of an object that goes in our own code or in the loop's: a run has let go of it."""
-
-    __slots__ = ()
-
-    def __init__(self) -> None:
-        self.interrupted = self.in_thread = None
-
-    @property
-    def at(self) -> float:
-        return math.inf
 
 
 def _is_let_go(frame: FrameType | None) -> bool:
@@ -264,7 +257,7 @@ class Signal:
         verdict, self._verdict = self._verdict, None
         if verdict is None or asyncio._get_running_loop() is None:  # noqa: SLF001 - cheap, never raises
             return
-        call = call_of(in_progress.get()) or (_OfNobody() if _is_let_go(frame) else None)
+        call = call_of(in_progress.get()) or (_Unbounded() if _is_let_go(frame) else None)
         if call is None:
             return
         if may_be_interrupted(frame, asyncio.current_task()) and (why := verdict(call)) is not None:

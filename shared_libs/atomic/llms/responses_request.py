@@ -32,7 +32,7 @@ def request_items(messages: Sequence[Message], made_by: list[str], stale: Collec
             call_id = portable_id(message.tool_call_id or "", MAX_ID_CHARS)
             items.append({"type": "function_call_output", "call_id": call_id, "output": _content(message)})
         elif message.role == "assistant":
-            own = [data for data in _own(message, made_by) if not _ids(data) & set(stale)]
+            own = [data for data in _own(message, made_by) if _ids(data).isdisjoint(stale)]
             items += _verbatim(message, own) or _assistant_items(message, own, f"msg_{len(items)}")
         else:
             items.append({"type": "message", "role": message.role, "content": _content(message)})

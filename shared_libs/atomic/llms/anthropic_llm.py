@@ -21,7 +21,6 @@ from shared_libs.atomic.llms.chat_fields import as_anthropic
 from shared_libs.atomic.llms.http_llm import VendorLLM
 from shared_libs.atomic.llms.lessons import learn, worth_again
 from shared_libs.atomic.llms.payload import encode
-from shared_libs.atomic.llms.tool_schema import plain_tools
 from shared_libs.atomic.types import LLMChunk, LLMResponse, Message, ToolSpec
 
 VERSION = "2023-06-01"
@@ -99,8 +98,7 @@ class AnthropicLLM(VendorLLM):
         if not thinks_on(turns):
             request.pop("thinking", None)
         if tools:
-            known = plain_tools(tools) if "plain-schemas" in self._dialect.traits else tools
-            request["tools"] = [request_tool(tool) for tool in known]
+            request["tools"] = self._told_tools(tools, request_tool)
         elif called := tools_of(turns):
             request["tools"], request["tool_choice"] = called, {"type": "none"}
         else:

@@ -23,10 +23,11 @@ from shared_libs.atomic.llms.dialect import dialect_of
 from shared_libs.atomic.llms.event_stream import END_WAIT_S, Completeness
 from shared_libs.atomic.llms.framing import Doubles, streamed_events
 from shared_libs.atomic.llms.given import maker
+from shared_libs.atomic.llms.tool_schema import plain_tools
 from shared_libs.atomic.loading import load
 from shared_libs.atomic.resilience.health import ModelHealth, health_of
 from shared_libs.atomic.resilience.policy import Resilience
-from shared_libs.atomic.types import LLMChunk, LLMResponse, Price
+from shared_libs.atomic.types import LLMChunk, LLMResponse, Price, ToolSpec
 
 if TYPE_CHECKING:
     from shared_libs.atomic.llms.event_stream import Answer, EventStream
@@ -108,6 +109,7 @@ class HttpLLM(BaseLLMWrapper):
         self._made_by = maker(self.base_url, model)
         """Who makes what this model gives with its turns, and can read it again."""
         self._dialect = dialect_of(self.provider, self.base_url, model)
+        self._last_tools: tuple[Any, list[dict[str, Any]]] = None, []
         if "schema-words" in self._dialect.traits:
             self.structured_output = False
         super().__init__(model, resilience=resilience, fallbacks=fallbacks, price=price, options=options)
@@ -162,6 +164,18 @@ class HttpLLM(BaseLLMWrapper):
         if not key and self.needs_key and self.base_url == self.own_base_url:
             raise AuthenticationFailed(f"there is no key for {self.base_url}: set {self.key_variable} or pass api_key")
         return key or None
+
+    def _told_tools(
+        self, tools: tuple[ToolSpec, ...], tell: Callable[[ToolSpec], dict[str, Any]]
+    ) -> list[dict[str, Any]]:
+        """Tools as the server takes them; those of the last request are kept, for a run asks with the same ones."""
+        traits = self._dialect.traits
+        asked = tools, frozenset(traits)
+        last, told = self._last_tools
+        if asked != last:
+            told = [tell(tool) for tool in (plain_tools(tools) if "plain-schemas" in traits else tools)]
+            self._last_tools = asked, told
+        return told
 
     async def _ask(self, path: str, body: bytes, answer: Answer) -> LLMResponse:
         """Make one request and read its answer in one piece; one that came as a stream all the same is read as one."""

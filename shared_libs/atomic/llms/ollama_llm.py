@@ -91,7 +91,7 @@ class OllamaLLM(HttpLLM):
             messages = output.instruct(messages, beside_tools=True)
         request: dict[str, Any] = {"model": self.model, "messages": request_messages(messages)}
         if tools:
-            request["tools"] = [request_tool(tool) for tool in tools]
+            request["tools"] = self._told_tools(tools, request_tool)
         request.update(_sorted_out(options))
         if output is not None and not tools:
             request["format"] = output.schema

@@ -21,7 +21,6 @@ from shared_libs.atomic.llms.payload import encode
 from shared_libs.atomic.llms.responses_request import reasoning_ids, request_items
 from shared_libs.atomic.llms.responses_request import request_tool as responses_tool
 from shared_libs.atomic.llms.strict_schema import strict_schema
-from shared_libs.atomic.llms.tool_schema import plain_tools
 from shared_libs.atomic.resilience.policy import Resilience
 from shared_libs.atomic.types import LLMChunk, LLMResponse, Message, Price, ToolSpec
 
@@ -82,7 +81,6 @@ class OpenAILLM(VendorLLM):
         if api not in _PATHS:
             raise MisuseError(f"api {api!r} is none of OpenAI's; allowed: {', '.join(_PATHS)}")
         self._api = api
-        self._last_tools: tuple[tuple[ToolSpec, ...], list[dict[str, Any]]] = (), []
         super().__init__(
             model,
             api_key=api_key,
@@ -148,8 +146,6 @@ class OpenAILLM(VendorLLM):
         form = None if output is None else self._form(output, beside_tools=bool(tools))
         if output is not None and (form is None or form["type"] == "json_object"):
             messages = output.instruct(messages, beside_tools=bool(tools))
-        if "plain-schemas" in self._dialect.traits:
-            tools = plain_tools(tools)
         write = self._responses_request if self._api == "responses" else self._chat_request
         request = write(messages, tools, {name: value for name, value in options.items() if name != "output_schema"})
         if form is not None and self._api == "responses":
@@ -171,22 +167,12 @@ class OpenAILLM(VendorLLM):
         said = conform(told, dialect)
         request: dict[str, Any] = {"model": self.model, "messages": said, **options}
         if tools:
-            request["tools"] = self._told_tools(tools)
+            request["tools"] = self._told_tools(tools, lambda tool: fit_tools([request_tool(tool)], dialect)[0])
         elif "tools-with-history" in self._dialect.traits and (called := tools_of(said)):
             request["tools"], request["tool_choice"] = called, "none"
         else:
             _leave_out_tools(request)
         return request
-
-    def _told_tools(self, tools: tuple[ToolSpec, ...]) -> list[dict[str, Any]]:
-        """Tools as the API takes them; those of the last request are kept, for a run asks with the same ones."""
-        if "no-empty-parameters" in self._dialect.traits:
-            return fit_tools([request_tool(tool) for tool in tools], self._dialect)
-        last, told = self._last_tools
-        if tools != last:
-            told = [request_tool(tool) for tool in tools]
-            self._last_tools = tools, told
-        return told
 
     def _responses_request(
         self, messages: list[Message], tools: tuple[ToolSpec, ...], options: dict[str, Any]
@@ -195,7 +181,7 @@ class OpenAILLM(VendorLLM):
         request: dict[str, Any] = {"model": self.model, "input": items, "store": False, **options}
         if tools:
             says_strict = "no-strict-tools" not in self._dialect.traits
-            request["tools"] = [responses_tool(tool, says_strict=says_strict) for tool in tools]
+            request["tools"] = self._told_tools(tools, partial(responses_tool, says_strict=says_strict))
         else:
             _leave_out_tools(request)
         if "max_tokens" in request:

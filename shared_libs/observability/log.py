@@ -133,11 +133,8 @@ def _masked(_: Any, __: str, event_dict: structlog.typing.EventDict) -> structlo
 def _printable(_: Any, __: str, event_dict: structlog.typing.EventDict) -> structlog.typing.EventDict:
     """Take out what could steer a terminal; lines that follow the first are set in, so that none looks like another."""
     shown = {key: printable(value) if isinstance(value, str) else value for key, value in event_dict.items()}
-    for key in (
-        "event",
-        "exception",
-        "stack",
-    ):  # what may have several lines; a console begins the last two on their own
+    # what may have several lines; a console begins the last two on their own
+    for key in ("event", "exception", "stack"):
         if isinstance(lines := shown.get(key), str):
             shown[key] = textwrap.indent(lines, "    ", lambda _: True)[4 * (key == "event") :]
     return shown

@@ -352,16 +352,14 @@ class OpenTelemetry:
             **run.told,
         }
         opened = self._open(run, f"execute_tool {name}", event.at_s, attributes)
-        if self._contents and opened.span.is_recording():
-            opened.told["gen_ai.tool.call.arguments"] = as_json(event.input)
+        self._tell_contents(opened, "gen_ai.tool.call.arguments", event.input)
         run.tools[event.call_id] = opened
 
     def _tool_finished(self, run: _Run, event: events.ToolFinished) -> None:
         opened = run.tools.pop(event.call_id, None)
         if opened is None:
             return
-        if self._contents and opened.span.is_recording():
-            opened.told["gen_ai.tool.call.result"] = as_json(event.content)
+        self._tell_contents(opened, "gen_ai.tool.call.result", event.content)
         self._end(opened, run.at(event.at_s), "tool_error" if event.is_error else "")
         about = {"gen_ai.operation.name": "execute_tool", "gen_ai.provider.name": run.provider or SCOPE}
         if event.is_error:
@@ -378,8 +376,7 @@ class OpenTelemetry:
             "factory.retrieval.operation": named(event.operation),
         }
         opened = self._open(run, f"retrieval {collection}", event.at_s, attributes)
-        if self._contents and opened.span.is_recording():
-            opened.told["gen_ai.retrieval.query.text"] = as_json(event.query)
+        self._tell_contents(opened, "gen_ai.retrieval.query.text", event.query)
         run.retrievals[event.seq] = opened
 
     def _retrieval_finished(self, run: _Run, event: events.RetrievalFinished) -> None:
@@ -399,9 +396,9 @@ class OpenTelemetry:
         opened.told |= {"factory.retrieval.found": event.found}
         if amiss := tuple(shown(stage.told) for stage in event.stages if stage.state != "ok"):
             opened.told["factory.retrieval.incomplete"] = amiss
-        if self._contents and opened.span.is_recording() and event.scores:
+        if event.scores:
             documents = [{"id": name, "score": score} for name, score in event.scores.items()]
-            opened.told["gen_ai.retrieval.documents"] = as_json(documents)
+            self._tell_contents(opened, "gen_ai.retrieval.documents", documents)
         failed = "cancelled" if event.error == "cancelled" else "retrieval_error" if event.error else ""
         self._end(opened, run.at(event.at_s), failed, event.error)
         about = {"gen_ai.operation.name": "retrieval", "gen_ai.provider.name": SCOPE}
@@ -442,6 +439,11 @@ class OpenTelemetry:
         # whichever span of this run was the current one, what was before it is again
         if self._context.get_value(_RUN) == event.run_id:
             self._context.attach(run.run.before)
+
+    def _tell_contents(self, opened: _Open, name: str, value: Any) -> None:
+        """Have a span say what was asked or answered, where that is wanted."""
+        if self._contents and opened.span.is_recording():
+            opened.told[name] = as_json(value)
 
     def _end_parts(self, run: _Run, now_ns: int) -> None:
         """End what is still open of a run."""

@@ -13,6 +13,7 @@ from pydantic import ValidationError
 
 from shared_libs.atomic.llms.reasons import MAX_REASON_CHARS, read_reason
 from shared_libs.atomic.loading import importing
+from shared_libs.atomic.tools.plain import whole_data
 
 with importing("mcp", "an MCP server"):
     from mcp.types import INTERNAL_ERROR, PARSE_ERROR, JSONRPCError, JSONRPCResponse, jsonrpc_message_adapter
@@ -155,7 +156,7 @@ def unreadable(identity: Any, text: str) -> JSONRPCError:
 
 def as_json(value: Any) -> str:
     """Write a value of a server as JSON; a lone half of a character becomes `?`, what is no number null."""
-    return json.dumps(msgspec.json.decode(msgspec.json.encode(_whole(value))), ensure_ascii=False)
+    return json.dumps(msgspec.json.decode(msgspec.json.encode(whole_data(value))), ensure_ascii=False)
 
 
 def _among(line: bytes) -> Iterator[Any]:
@@ -169,7 +170,7 @@ def _among(line: bytes) -> Iterator[Any]:
             continue
         try:
             found, at = decoder.raw_decode(text, begins.start())
-            yield _message(_whole(found))
+            yield _message(whole_data(found))
         except (ValueError, RecursionError):
             failed += 1
             if failed == _TRIES:
@@ -182,16 +183,7 @@ def _decoded(line: bytes) -> Any:
         return msgspec.json.decode(line)
     except (msgspec.DecodeError, UnicodeError):
         # Python's own reader takes what is not quite JSON: NaN, lone halves of characters
-        return _whole(json.loads(line.decode("utf-8", "replace")))
-
-
-def _whole(value: Any) -> Any:
-    """Replace lone halves of characters, which nothing behind this takes."""
-    if isinstance(value, str):
-        return value if value.isascii() else value.encode("utf-8", "replace").decode()
-    if isinstance(value, dict):
-        return {_whole(key): _whole(item) for key, item in value.items()}
-    return [_whole(item) for item in value] if isinstance(value, list) else value
+        return whole_data(json.loads(line.decode("utf-8", "replace")))
 
 
 def _is_unheard(found: Any) -> bool:

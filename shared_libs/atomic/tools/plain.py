@@ -67,6 +67,15 @@ def whole_text(text: str) -> str:
     return text if text.isascii() else text.encode("utf-8", "replace").decode()
 
 
+def whole_data(value: Any) -> Any:
+    """Return JSON-like data whose texts can all be sent; a text that can be is itself."""
+    if isinstance(value, str):
+        return whole_text(value)
+    if isinstance(value, Mapping):
+        return {whole_data(key): whole_data(item) for key, item in value.items()}
+    return [whole_data(item) for item in value] if isinstance(value, list | tuple) else value
+
+
 def read_here(value: Any, most: int = MAX_VALUES) -> Any:
     """
     Return what a cursor or a query of a database has still to give, as rows, and its records; anything else as it is.

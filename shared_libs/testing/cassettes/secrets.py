@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from shared_libs.atomic.tools.plain import whole_text
 from shared_libs.observability.redact import MASK, redact_data, redact_schema, redact_text
 
 MIN_NAMED = 4
@@ -50,15 +51,15 @@ class Secrets:
 
     def hidden_text(self, text: str) -> str:
         """Return a text without its secrets."""
-        return redact_text(self._hidden(_whole(text)))
+        return redact_text(self._hidden(whole_text(text)))
 
     def hidden_data(self, value: Any) -> Any:
         """Return plain data without its secrets."""
-        return redact_data(_mapped(value, lambda text: self._hidden(_whole(text))))
+        return redact_data(_mapped(value, lambda text: self._hidden(whole_text(text))))
 
     def hidden_schema(self, schema: Any) -> Any:
         """Return a JSON Schema without secrets; a property named as a secret is described all the same."""
-        return redact_schema(_mapped(schema, lambda text: self._hidden(_whole(text))))
+        return redact_schema(_mapped(schema, lambda text: self._hidden(whole_text(text))))
 
     def shown(self, value: Any) -> Any:
         """Return plain data with the values of variables back in their places."""
@@ -134,8 +135,3 @@ def _mapped(value: Any, change: Callable[[str], str]) -> Any:
     if isinstance(value, Mapping):
         return {_mapped(key, change): _mapped(item, change) for key, item in value.items()}
     return [_mapped(item, change) for item in value] if isinstance(value, list | tuple) else value
-
-
-def _whole(text: str) -> str:
-    """The text without halves of characters, which no file can hold."""
-    return text if text.isascii() else text.encode("utf-8", "replace").decode()

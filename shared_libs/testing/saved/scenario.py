@@ -10,8 +10,8 @@ from typing import Any
 from shared_libs.atomic import events as e
 from shared_libs.atomic.errors import MisuseError
 from shared_libs.atomic.events import AgentEvent, ModelAsked
+from shared_libs.atomic.tools.plain import whole_data
 from shared_libs.atomic.types import Message
-from shared_libs.observability.encoding import valid_text
 from shared_libs.observability.runs.requests import whole_requests
 from shared_libs.testing.saved.own import Try, tries
 
@@ -195,5 +195,5 @@ def _yaml(key: str, value: Any, indent: str = "") -> str:
 
 
 def _json(value: Any) -> str:
-    text = json.dumps(valid_text(value), ensure_ascii=False)
+    text = json.dumps(whole_data(value), ensure_ascii=False)
     return _NOT_IN_YAML.sub(lambda match: f"\\u{ord(match[0]):04x}", text)

@@ -193,6 +193,19 @@ class Held(msgspec.Struct, frozen=True):
     held_s: float
 
 
+class Beaten(msgspec.Struct, frozen=True):
+    """
+    What the database says to a beat.
+
+    `held` is what it believes the worker to hold, `now` the time by its clock, and `ahead` the beats of before that lie
+    ahead of it, by their workers.
+    """
+
+    held: list[Held]
+    now: float
+    ahead: dict[str, float]
+
+
 class WorkerCounts(msgspec.Struct):
     """
     What a worker has done since it began.

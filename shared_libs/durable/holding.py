@@ -23,9 +23,10 @@ SET_BACK_S = 2.0
 """Seconds by which clocks may differ: a beat further ahead is of another one, or of before it was set back."""
 
 _CLAIMS = 0x6475_7262  # under this advisory lock limits are counted
+_NEVER = 2**31
 
 _DUE = """
-    SELECT j.run_id, j.agent, j.agent_limit, j.team, j.team_limit, j.asked_by, j.key_limit,
+    SELECT j.run_id, j.deaths, j.agent, j.agent_limit, j.team, j.team_limit, j.asked_by, j.key_limit,
         COALESCE(a.going, 0) AS agent_going, COALESCE(t.going, 0) AS team_going, COALESCE(k.going, 0) AS asked_by_going
     FROM factory_jobs j
     LEFT JOIN (SELECT agent, count(*) AS going FROM factory_jobs WHERE status = 'running' GROUP BY agent) a
@@ -82,7 +83,13 @@ class Holder:
         self._keeper = Keeper(database, executor)
 
     async def claim(
-        self, most: int, refused: Sequence[str] = (), only: str | None = None, *, begun: bool = False
+        self,
+        most: int,
+        refused: Sequence[str] = (),
+        only: str | None = None,
+        *,
+        begun: bool = False,
+        doubtful: tuple[int, bool] = (_NEVER, False),
     ) -> list[Claim]:
         """
         Take up to `most` runs from the queue, those first that somebody has begun and lost.
@@ -92,14 +99,18 @@ class Holder:
             refused: definitions, and runs, that are left to others.
             only: one run alone, if it is due.
             begun: only those that have been begun.
+            doubtful: from how many deaths on a run may be what its workers die of, and whether one may be taken, which
+                goes alone: else those that are done beside it would die with it as often, and be given up too.
 
         Raises:
             Unreadable: there is one among them that cannot be read here; none is taken.
 
         """
-        return await self.database.run(lambda: self._claim(most, refused, only, begun))
+        return await self.database.run(lambda: self._claim(most, refused, only, begun, *doubtful))
 
-    def _claim(self, most: int, refused: Sequence[str], only: str | None, begun: bool) -> Script[list[Claim]]:
+    def _claim(
+        self, most: int, refused: Sequence[str], only: str | None, begun: bool, doubtful: int, may: bool
+    ) -> Script[list[Claim]]:
         if self.database.dialect == "postgresql":  # on SQLite a script that writes is alone
             yield ask(_ALONE, _CLAIMS)
         places = ", ".join(f"${number}" for number, _ in enumerate(refused, 2))
@@ -108,7 +119,7 @@ class Holder:
         only_those += " AND j.began_at IS NOT NULL" if begun else ""
         named = () if only is None else (only,)
         going: dict[tuple[str, str], int] = {}
-        taken = []
+        taken: list[Claim] = []
         for row in (yield ask(_DUE.format(only_those=only_those), most, *refused, *named)):
             lanes = [(name, row[name]) for name in _LANES]
             for lane in lanes:
@@ -116,12 +127,16 @@ class Holder:
             limits = [row[limit] for limit in _LANES.values()]
             if any(limit is not None and going[lane] >= limit for lane, limit in zip(lanes, limits, strict=True)):
                 continue
+            if (doubted := row["deaths"] + 1 >= doubtful) and (taken or not may):
+                break
             for lane in lanes:
                 going[lane] += 1
             try:
                 taken.append((yield from self._taken(row["run_id"])))
             except (ValueError, TypeError, KeyError) as error:
                 raise Unreadable(row["run_id"], str(error)) from error
+            if doubted:
+                break
         return taken
 
     def _taken(self, run_id: str) -> Script[Claim]:

@@ -237,3 +237,8 @@ class WorkerPolicy(msgspec.Struct, frozen=True, kw_only=True):
     lease_s: float = 10.0
     deaths: int = 5
     retention_s: float = 30 * 86_400.0
+
+    @property
+    def doubtful(self) -> int:
+        """From how many deaths on a run is done with no other beside it that could die of it."""
+        return max(1, self.deaths - 2)

@@ -9,9 +9,10 @@ from typing import Any, Self
 import msgspec
 
 from shared_libs.atomic.errors import MisuseError
-from shared_libs.atomic.results import AgentResult, Decision
+from shared_libs.atomic.results import Decision
 from shared_libs.atomic.tools.plain import whole_data
 from shared_libs.durable.database import Database, Dialect, Script, ask, open_database
+from shared_libs.durable.ends import never_begun
 from shared_libs.durable.folding import holes, kept_name, unfolded
 from shared_libs.durable.jobs import ENDED, HeldRun, Job, Sizes, Submission, WorkerRow
 from shared_libs.durable.tables import TABLES, form_of, open_tables
@@ -239,7 +240,7 @@ class JobStore:
             yield ask(
                 """UPDATE factory_jobs SET status = 'cancelled', cancel_at = CLOCK, ended_at = CLOCK, result = $2,
                        why = 'cancelled before it began' WHERE run_id = $1""",
-                *(run_id, to_json(_never_begun(run_id))),
+                *(run_id, to_json(never_begun(run_id))),
             )
             end = {"type": "run_finished", "run_id": run_id, "seq": 1, "at_s": 0.0, "result": None}
             yield ask("INSERT INTO factory_events (run_id, seq, event) VALUES ($1, 1, $2)", run_id, to_json(end))
@@ -468,10 +469,4 @@ def _job(row: Any) -> Job:
         pending=read_json(row["pending"]) or [],
         result=read_json(row["result"]),
         extras=extras if isinstance(extras, dict) else {},
-    )
-
-
-def _never_begun(run_id: str) -> AgentResult:
-    return AgentResult(
-        run_id=run_id, status="cancelled", stop_reason="cancelled", answer=None, error="cancelled before it began"
     )

@@ -105,7 +105,7 @@ def test_a_run_that_waited_for_a_slot_tells_how_long_and_its_row_says_so(folder)
                     json.loads((await read_events(served, told["run_id"]))[0][2])["waited_s"]
                     for told in (first, second)
                 ]
-                _, row = await served.get(f"/v1/runs/{second['run_id']}")
+                _, _, row = await served.get(f"/v1/runs/{second['run_id']}")
                 return began, row["why"]
 
     began, why = run(main())

@@ -35,9 +35,10 @@ from shared_libs.atomic.llms.base import BaseLLMWrapper
 from shared_libs.atomic.supervise import settle
 from shared_libs.retrieval.chunking import Chunker, normalised
 from shared_libs.retrieval.filters import checked_metadata
-from shared_libs.retrieval.ports import POOL, check_vector
+from shared_libs.retrieval.ports import POOL
 from shared_libs.retrieval.stores import Stores
 from shared_libs.retrieval.types import Chunk, Document, DocumentRow, IndexProgress, Point, Space, Words
+from shared_libs.retrieval.vectors import check_vector
 
 BATCH = 64
 """Chunks of one request for embeddings; documents are put together until they have so many new ones."""

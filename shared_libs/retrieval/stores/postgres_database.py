@@ -250,7 +250,9 @@ MOST_CONTAINED = 20
 
 
 def has_index(condition: Condition) -> bool:
-    """Whether an index of the metadata finds what fits a condition."""
+    """Whether an index finds what fits a condition: that of the ids, or that of the metadata."""
+    if condition.kind == "chunk":
+        return True
     return condition.kind == "in" and not condition.negated and len(condition.values) <= MOST_CONTAINED
 
 
@@ -275,6 +277,9 @@ def compiled(where: Where, values: list[Any], *, by_index: bool = False) -> str:
 
     text = ""
     for condition in where:
+        if condition.kind == "chunk":
+            text += f" AND id = ANY ({given(list(condition.values))}::text[])"
+            continue
         if by_index and has_index(condition):
             same = (json.dumps({condition.key: value}) for value in condition.values)
             test = " OR ".join(f"metadata @> {once(f'{given(one)}::text::jsonb')}" for one in same) or "FALSE"

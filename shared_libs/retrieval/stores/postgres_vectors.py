@@ -16,7 +16,7 @@ import msgspec
 
 from shared_libs.atomic.errors import MisuseError, RetrievalError
 from shared_libs.retrieval.filters import Where
-from shared_libs.retrieval.ports import POOL, VectorStore, of_length_one
+from shared_libs.retrieval.ports import POOL, VectorStore
 from shared_libs.retrieval.stores.postgres_database import (
     LOCK,
     PostgresDatabase,
@@ -27,6 +27,7 @@ from shared_libs.retrieval.stores.postgres_database import (
     once,
 )
 from shared_libs.retrieval.types import Found, Point, Space
+from shared_libs.retrieval.vectors import of_length_one
 
 if TYPE_CHECKING:
     import asyncpg

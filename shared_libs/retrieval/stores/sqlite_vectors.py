@@ -19,10 +19,11 @@ import msgspec
 from shared_libs.atomic.errors import MisuseError, NotInstalled
 from shared_libs.atomic.loading import optional
 from shared_libs.retrieval.filters import Where
-from shared_libs.retrieval.ports import POOL, VectorStore, of_length_one
+from shared_libs.retrieval.ports import POOL, VectorStore
 from shared_libs.retrieval.stores.sqlite_database import MOST_PARAMETERS, Database, marks
 from shared_libs.retrieval.stores.sqlite_documents import collection_key
 from shared_libs.retrieval.types import Found, Point, Space
+from shared_libs.retrieval.vectors import of_length_one
 
 if TYPE_CHECKING:
     import numpy as np
@@ -238,8 +239,13 @@ class _Matrix:
             assert self._rows is not None
             rows, seqs, ids = self._rows[:count], self._seqs[:count], self._ids
             fits = self._alive[:count].copy()
-            if where:
-                fits &= self._mask(where)[self._kind_of[:count]]
+            for condition in where:
+                if condition.kind == "chunk":
+                    among = np.zeros(count, dtype="?")
+                    among[[self._row_of[id_] for id_ in condition.values if id_ in self._row_of]] = True
+                    fits &= among
+            if told := tuple(condition for condition in where if condition.kind != "chunk"):
+                fits &= self._mask(told)[self._kind_of[:count]]
         chosen = np.flatnonzero(fits)
         if not len(chosen):
             return []

@@ -15,7 +15,7 @@ from aiohttp import web
 from shared_libs.atomic import MisuseError
 from shared_libs.atomic.errors import RetrievalError, RetrievalUnavailable
 from shared_libs.retrieval import LexicalIndex, VectorStore
-from shared_libs.retrieval.filters import read_filter
+from shared_libs.retrieval.filters import among, read_filter
 from shared_libs.retrieval.stores import open_stores
 from shared_libs.retrieval.stores.postgres_database import PostgresDatabase
 from shared_libs.retrieval.stores.postgres_documents import PostgresDocuments
@@ -193,6 +193,25 @@ def test_a_filter_loses_no_hit(vectors, share):
     run(main())
 
 
+def test_among_named_chunks_alone_all_of_them_are_looked_at(vectors):
+    rows = unit(400)
+    chosen = range(5, 400, 40)
+    named = among([f"p{at:04}" for at in chosen] + ["never-there"])
+
+    async def main():
+        await vectors.async_upsert(OURS, points(rows))
+        await vectors.async_tidy()
+        for wanted in unit(3, seed=2):
+            found = await vectors.async_search(OURS, wanted, 20, (named,))
+            assert [row.id for row in found] == exact(rows, wanted, 20, chosen)
+            found = await vectors.async_search(OURS, wanted, 5, (named, *read_filter({"n": {"from": 200}})))
+            assert [row.id for row in found] == exact(rows, wanted, 5, [at for at in chosen if at >= 200])
+        assert await vectors.async_search(OURS, rows[0], 5, (among([]),)) == []
+        assert await vectors.async_search(THEIRS, rows[0], 5, (named,)) == []
+
+    run(main())
+
+
 @pytest.mark.promise("index-delete")
 def test_what_is_deleted_is_found_no_more(vectors):
     rows = unit(50)
@@ -361,6 +380,9 @@ def test_words_are_filtered_deleted_and_written_over(words):
         ):
             assert {row.id for row in await words.async_search(OURS, every, 9, read_filter(where))} == ids, where
         assert len(await words.async_search(OURS, every, 2, read_filter({"lang": ["zh", "vi", "pt"]}))) == 2
+        named = (among(["zh", "pt", "never-there"]), *read_filter({"n": {"to": 2}}))
+        assert {row.id for row in await words.async_search(OURS, every, 9, named)} == {"zh"}
+        assert await words.async_search(OURS, every, 9, (among([]),)) == []
         await words.async_upsert(OURS, [Words("en", "Nothing of that kind.", {})])
         assert [row.id for row in await words.async_search(OURS, "annual leave", 9)] == []
         await words.async_delete(OURS, ["pt", "never-there"])

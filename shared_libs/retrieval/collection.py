@@ -14,7 +14,7 @@ from shared_libs.atomic.llms.base import BaseLLMWrapper
 from shared_libs.atomic.loading import load
 from shared_libs.retrieval.chunking import Chunker, Tokenizer
 from shared_libs.retrieval.cypher_guard import read_query
-from shared_libs.retrieval.extraction import Extractor, Told, Upserted, extracted, facts_told
+from shared_libs.retrieval.extraction import Extractor, Told, Upserted, extracted, facts_told, keep_facts
 from shared_libs.retrieval.filters import Condition, among, read_filter
 from shared_libs.retrieval.indexer import AnyDocument, Indexer, check_embeddings, embedded_text
 from shared_libs.retrieval.ports import POOL
@@ -217,11 +217,11 @@ class Collection:
         row = await self._known()
         if row is None:
             return False
-        await self.stores.words.async_drop(self._space)
         for generation in filter(None, (row.generation, row.building)):
             await self.stores.vectors.async_drop(msgspec.structs.replace(self._space, generation=generation))
         if self.stores.graph is not None:
             await self.stores.graph.async_drop(self._space)
+        await self.stores.words.async_drop(self._space)  # after what may fail alone: nothing brings words back
         return await self.stores.documents.async_drop(self._space)
 
     async def async_rebuild(self) -> AsyncGenerator[IndexProgress, None]:
@@ -284,7 +284,7 @@ class Collection:
         if unknown := [one.chunk for one in told if one.chunk not in chunks]:
             raise MisuseError(f"collection {self.name!r} has no chunk {unknown[0]!r:.60}")
         facts = [facts_told(one, chunks[one.chunk].chunk) for one in told]
-        await self.stores.graph.async_upsert(self._space, facts)
+        await keep_facts(self.stores, self._space, facts)
         return Upserted(
             chunks=len(facts),
             entities=sum(len(one.entities) for one in facts),

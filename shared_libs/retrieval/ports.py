@@ -300,6 +300,9 @@ class VectorStore(Port):
 
     name = "vector store"
 
+    apart = False
+    """Whether it is kept apart from the documents, so that it may lose what these take for indexed."""
+
     @final
     async def async_upsert(self, space: Space, points: Sequence[Point]) -> None:
         """

@@ -68,7 +68,7 @@ class PostgresVectors(VectorStore):
         self._database = database
         self._few = few
         self._indexed_from = indexed_from
-        self._made: set[int] = set()
+        self._widths: set[int] = set()
         self._many: dict[tuple[int, int, Where], None] = {}
 
     async def aclose(self) -> None:
@@ -186,15 +186,16 @@ class PostgresVectors(VectorStore):
             return int(await connection.fetchval(query, key, space.generation))
 
     async def _make_table(self, width: int) -> None:
-        if width in self._made:
+        self._widths.add(width)
+        if _table(width) in self._database.made:
             return
         async with self._database.connection() as connection:
             if await connection.fetchval("SELECT to_regclass($1)", _table(width)) is None:
                 await self._make(connection, width)
-        self._made.add(width)
+        self._database.made.add(_table(width))
 
     async def _tidy(self) -> None:
-        for width in sorted(self._made):
+        for width in sorted(self._widths):
             async with self._database.reading() as connection:
                 await merge_put_off(connection, f"{_table(width)}_fits")
                 if width <= MOST_INDEXED:

@@ -190,6 +190,8 @@ class _Server:
             raise RetrievalUnavailable(f"{self.name} does not answer: {error}") from error
         except UnexpectedResponse as error:
             told = f"{self.name} answered {error.status_code}"
+            if error.status_code == 404:
+                self._widths.clear()  # somebody has emptied the server: the next write makes room again
             if error.status_code in (401, 403):
                 raise RetrievalError(f"{told}: it refuses the key of the URL") from error
             if error.status_code == 429 or (error.status_code or 0) >= 500:
@@ -227,6 +229,8 @@ class QdrantVectors(VectorStore):
         MisuseError: the extra qdrant is not installed, or it is no such URL.
 
     """
+
+    apart = True
 
     def __init__(self, url: str) -> None:
         self._server = _Server(url)
@@ -266,6 +270,7 @@ class LocalQdrantVectors(VectorStore):
 
     """
 
+    apart = True
     timeout_s = 60.0  # its library writes point by point
 
     def __init__(self, url: str) -> None:

@@ -93,7 +93,7 @@ def test_what_is_no_engine_is_refused():
         (
             "postgres://u@h/d?sslmode=require&channel_binding=require",
             "postgresql+asyncpg://u@h/d",
-            {"dsn": "postgresql://?sslmode=require"},
+            {"sslmode": "require"},
         ),
         ("postgresql://u@h/d?connect_timeout=3", "postgresql+asyncpg://u@h/d", {"timeout": 3.0}),
         (
@@ -103,15 +103,15 @@ def test_what_is_no_engine_is_refused():
         ),
         (
             "postgres://u:p@h1,h2:6/d",
-            "postgresql+asyncpg://u:p@/d?host=h1%3A5432&host=h2%3A6",
-            {"dsn": "postgresql://?target_session_attrs=read-write"},
+            "postgresql+asyncpg://u:p@/d",
+            {"target_session_attrs": "read-write"},
         ),
         ("sqlite:///a.db", "sqlite+aiosqlite:///a.db", {}),
     ],
 )
 def test_an_address_is_read_as_platforms_give_it(url, address, arguments):
     read = database_url(url, "memory url")
-    assert (read.url.render_as_string(hide_password=False), read.connect_args) == (address, arguments)
+    assert (read.url.render_as_string(hide_password=False), read.options | read.libpq) == (address, arguments)
 
 
 @pytest.mark.promise("database-urls")

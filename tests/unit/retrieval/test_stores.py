@@ -6,11 +6,9 @@ import asyncio
 import gc
 import itertools
 import re
-import threading
 
 import numpy as np
 import pytest
-from aiohttp import web
 
 from shared_libs.atomic import MisuseError
 from shared_libs.atomic.errors import RetrievalError, RetrievalUnavailable
@@ -28,7 +26,7 @@ from shared_libs.retrieval.stores.sqlite_vectors import SqliteVectors
 from shared_libs.retrieval.stores.sqlite_words import SqliteWords
 from shared_libs.retrieval.types import Found, Point, Space, Words
 from shared_libs.retrieval.words import ENOUGH
-from tests.qdrant_server import ASKED, INDEXES, application
+from tests.qdrant_server import ASKED, INDEXES
 from tests.support import run
 
 OURS, THEIRS = Space(tenant="acme", collection="c"), Space(tenant="globex", collection="c")
@@ -49,35 +47,6 @@ def unit(count, width=16, seed=1):
 
 
 ON_POSTGRES = pytest.param("postgres", marks=pytest.mark.xdist_group("postgres-retrieval"))
-
-
-@pytest.fixture
-def qdrant():
-    """A server of Qdrant's REST, in a thread with a loop of its own."""
-    loop, started = asyncio.new_event_loop(), threading.Event()
-    app = application()
-    runner = web.AppRunner(app)
-    place = []
-
-    async def start():
-        await runner.setup()
-        site = web.TCPSite(runner, "127.0.0.1", 0)
-        await site.start()
-        place.append(runner.addresses[0][1])
-        started.set()
-
-    def serve():
-        loop.run_until_complete(start())
-        loop.run_forever()
-        loop.run_until_complete(runner.cleanup())
-        loop.close()
-
-    thread = threading.Thread(target=serve)
-    thread.start()
-    assert started.wait(30)
-    yield place[0], app
-    loop.call_soon_threadsafe(loop.stop)
-    thread.join(30)
 
 
 BY_INDEX = pytest.param("postgres by index", marks=pytest.mark.xdist_group("postgres-retrieval"))

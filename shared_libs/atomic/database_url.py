@@ -8,13 +8,11 @@ of their own. SQLAlchemy is loaded for who asks for its address; it takes longer
 from __future__ import annotations
 
 import re
-from functools import partial
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl, quote, unquote, urlencode
 
 import msgspec
 
-from shared_libs.atomic import postgres
 from shared_libs.atomic.errors import MisuseError
 from shared_libs.atomic.loading import needs
 
@@ -112,16 +110,11 @@ class DatabaseURL(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def url(self) -> URL:
-        """The address as SQLAlchemy takes it, beside `connect_args`."""
+        """The address as SQLAlchemy takes it, beside `postgres.engine_arguments`."""
         from sqlalchemy.engine import URL
 
         query = self.query | ({"prepared_statement_cache_size": "0"} if "statement_cache_size" in self.options else {})
         return URL.create(self.driver, self.username, self.password, self.host, self.port, self.database, query=query)
-
-    @property
-    def connect_args(self) -> dict[str, Any]:
-        """The arguments for the driver, where SQLAlchemy calls it: who connects is `atomic/postgres.py`."""
-        return {"async_creator_fn": partial(postgres.connect_for_sqlalchemy, self)} if self.is_postgres else {}
 
     @property
     def each(self) -> list[DatabaseURL]:

@@ -12,10 +12,10 @@ import socket
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from shared_libs.atomic.database_url import DatabaseURL
+
 if TYPE_CHECKING:
     import asyncpg
-
-    from shared_libs.atomic.database_url import DatabaseURL
 
 UNHEARD_S = 10
 """Seconds after which a connection is over whose other end confirms nothing of what it was sent."""
@@ -57,10 +57,14 @@ async def connect(at: DatabaseURL, *arguments: Any, **options: Any) -> asyncpg.C
             task.add_done_callback(partial(_end_others, chosen))
 
 
-async def connect_for_sqlalchemy(at: DatabaseURL, *arguments: Any, **options: Any) -> asyncpg.Connection:
-    """Connect for an engine: it reads the address by rules of its own, of which nothing is taken."""
-    settings = {"server_settings": options["server_settings"]} if "server_settings" in options else {}
-    return await connect(at, *arguments, **at.options, **settings)
+def engine_arguments(at: DatabaseURL, **options: Any) -> dict[str, Any]:
+    """Return the `connect_args` of an engine of SQLAlchemy: its own reading of the address is left out."""
+
+    async def connected(*_: Any, **read: Any) -> asyncpg.Connection:
+        del read
+        return await connect(at, **at.options, **options)
+
+    return {"async_creator_fn": connected}
 
 
 def _end_others(chosen: asyncpg.Connection | None, task: asyncio.Task[asyncpg.Connection]) -> None:

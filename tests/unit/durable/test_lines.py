@@ -119,7 +119,7 @@ def test_the_system_watches_every_line_to_a_server(new_postgres):
             connection = await postgres.connect(at)
             told = [watched(connection)]
             connection.terminate()
-            engine = create_async_engine(at.url, connect_args=at.connect_args)
+            engine = create_async_engine(at.url, connect_args=postgres.engine_arguments(at))
             async with engine.connect() as line:
                 raw = await line.get_raw_connection()
                 told.append(watched(raw.driver_connection))

@@ -11,6 +11,7 @@ from sqlalchemy.pool import StaticPool
 
 from shared_libs.atomic import Message, MisuseError, RateLimit
 from shared_libs.atomic.database_url import database_url
+from shared_libs.atomic.postgres import engine_arguments
 from shared_libs.cli import main
 from shared_libs.limits import SQLLimitStore
 from shared_libs.memory import SQLMemory
@@ -180,7 +181,7 @@ def test_a_role_that_may_make_no_tables_uses_those_that_were_made_ahead(postgres
 
     async def sql(url, *statements):
         at = database_url(url, "test")
-        engine = create_async_engine(at.url, connect_args=at.connect_args, isolation_level="AUTOCOMMIT")
+        engine = create_async_engine(at.url, connect_args=engine_arguments(at), isolation_level="AUTOCOMMIT")
         async with engine.connect() as connection:
             for statement in statements:
                 await connection.execute(text(statement))

@@ -91,7 +91,6 @@ class BaseLLMWrapper:
     """How many tokens the model takes, where that is told: a conversation too long for it is not sent to a smaller."""
     english_first: bool = False
     """Whether its embeddings know English, and of other languages little."""
-
     obeys: bool = False
     """Whether a request is known to end when it is cancelled: then it needs no task of its own to be left behind."""
     rehearsal: ClassVar[bool] = False
@@ -376,8 +375,13 @@ class BaseLLMWrapper:
         """Make one request for scores."""
         raise NotImplementedError
 
+    @property
+    def wire(self) -> str:
+        """What requests are written in; chat completions: `openai`."""
+        return self.provider
+
     def _fields_of_chat(self, fields: Mapping[str, Any]) -> dict[str, Any]:
-        """The fields of a chat completions request as this provider names them; by default as they are."""
+        """The fields of a chat completions request as this provider names them."""
         return dict(fields)
 
     async def _open(self) -> None:
@@ -415,7 +419,8 @@ class BaseLLMWrapper:
             await self._ready()
         messages, options = request.messages, self.options | request.options
         if "chat_fields" in options:
-            options |= self._fields_of_chat(options.pop("chat_fields"))
+            own, told = options.pop("wire_fields", {}).get(self.wire), options.pop("chat_fields")
+            options |= self._fields_of_chat(told) if own is None else own
         if request.output is not None and self.structured_output:
             options["output_schema"] = request.output
         elif request.output is not None:

@@ -23,10 +23,13 @@ from shared_libs.atomic.types import (
     LLMChunk,
     LLMResponse,
     Message,
+    TextPart,
     Thinking,
     ToolCall,
     ToolSpec,
     Usage,
+    plain_on,
+    with_extra,
 )
 
 PROVIDER = "openai"
@@ -181,9 +184,10 @@ def request_messages(
             call_id = ids.get(call_id) or portable_id(call_id, MAX_ID_CHARS)
             content = message.content
             text = content if type(content) is str else message.text
-            told.append({"role": "tool", "tool_call_id": call_id, "content": text})
+            told.append(with_extra({"role": "tool", "tool_call_id": call_id, "content": text}, message.extra, PROVIDER))
         elif message.role == "assistant":
-            told.append(_request_turn(message, ids, returned(message, made_by, leave_out, stand_in)))
+            turn = _request_turn(message, ids, returned(message, made_by, leave_out, stand_in))
+            told.append(with_extra(turn, message.extra, PROVIDER, leave_out))
         else:
             told.append(_request_message(message))
     return told
@@ -195,6 +199,8 @@ def given_fields(messages: Iterable[Message], made_by: Sequence[str]) -> set[str
     for message in messages:
         back = returned(message, made_by)
         names.update(back.fields, *back.calls)
+        if message.role == "assistant" and message.extra is not None:
+            names.update(message.extra.get(PROVIDER, ()))
     return names
 
 
@@ -213,16 +219,17 @@ def _request_turn(message: Message, ids: Mapping[str, str], back: Returned) -> d
 def _request_message(message: Message) -> dict[str, Any]:
     content: Any = message.content
     if not isinstance(content, str):
-        content = [
-            {"type": "image_url", "image_url": {"url": part.url}}
-            if isinstance(part, ImagePart)
-            else {"type": "text", "text": part.text}
-            for part in content
-        ]
+        content = message.text if plain_on(content, PROVIDER) else list(map(_request_part, content))
     told = {"role": message.role, "content": content}
     if message.name:
         told["name"] = message.name
-    return told
+    return with_extra(told, message.extra, PROVIDER)
+
+
+def _request_part(part: TextPart | ImagePart) -> dict[str, Any]:
+    if isinstance(part, ImagePart):
+        return with_extra({"type": "image_url", "image_url": {"url": part.url}}, part.extra, PROVIDER)
+    return with_extra({"type": "text", "text": part.text}, part.extra, PROVIDER)
 
 
 def _request_call(call: ToolCall, id: str, given: Mapping[str, Any]) -> dict[str, Any]:
@@ -236,14 +243,8 @@ def _request_call(call: ToolCall, id: str, given: Mapping[str, Any]) -> dict[str
 
 def request_tool(tool: ToolSpec) -> dict[str, Any]:
     """A tool as the API takes it."""
-    return {
-        "type": "function",
-        "function": {
-            "name": tool.name,
-            "description": tool.description,
-            "parameters": portable_parameters(tool.parameters),
-        },
-    }
+    function = {"name": tool.name, "description": tool.description, "parameters": portable_parameters(tool.parameters)}
+    return with_extra({"type": "function", "function": function}, tool.extra, PROVIDER)
 
 
 class OpenAIAnswer:

@@ -15,10 +15,10 @@ from shared_libs.atomic.llms.embedding import read_embeddings
 from shared_libs.atomic.llms.given import missed_in
 from shared_libs.atomic.llms.http_llm import VendorLLM
 from shared_libs.atomic.llms.lessons import learn, learn_how_many, worth_again
-from shared_libs.atomic.llms.openai_format import OpenAIAnswer, given_fields, request_messages, request_tool
+from shared_libs.atomic.llms.openai_format import PROVIDER, OpenAIAnswer, given_fields, request_messages, request_tool
 from shared_libs.atomic.llms.openai_responses import ENCRYPTED_REASONING, ResponsesAnswer
 from shared_libs.atomic.llms.payload import encode
-from shared_libs.atomic.llms.responses_request import reasoning_ids, request_items
+from shared_libs.atomic.llms.responses_request import WIRE, reasoning_ids, request_items
 from shared_libs.atomic.llms.responses_request import request_tool as responses_tool
 from shared_libs.atomic.llms.strict_schema import strict_schema
 from shared_libs.atomic.resilience.policy import Resilience
@@ -126,6 +126,11 @@ class OpenAILLM(VendorLLM):
             self._hint(error)
             learn_how_many(self._dialect, len(texts), error) or learn(self._dialect, request, error)
             raise
+
+    @property
+    def wire(self) -> str:
+        """Which of its APIs it speaks."""
+        return PROVIDER if self._api == "chat" else WIRE
 
     def _fields_of_chat(self, fields: Mapping[str, Any]) -> dict[str, Any]:
         return dict(fields) if self._api == "chat" else as_responses(fields)

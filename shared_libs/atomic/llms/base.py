@@ -17,6 +17,7 @@ from shared_libs.atomic.llms.fitting import fitted
 from shared_libs.atomic.llms.names import model_named
 from shared_libs.atomic.llms.request import Request, checked_response, plain_options
 from shared_libs.atomic.llms.structured import OutputSchema
+from shared_libs.atomic.llms.tool_schema import restored
 from shared_libs.atomic.loading import load
 from shared_libs.atomic.rescue import door
 from shared_libs.atomic.resilience.attempt import ChunkSink, Listener, ModelCall, Watch
@@ -33,6 +34,7 @@ from shared_libs.atomic.types import (
     Message,
     Price,
     Prompt,
+    ToolCall,
     ToolSpec,
     Usage,
     as_messages,
@@ -79,14 +81,12 @@ class BaseLLMWrapper:
     """
 
     provider: ClassVar[str] = "custom"
+    wire: str = "openai"
+    """What its requests are written in: `openai` is chat completions."""
     native_tools: bool = True
     """Whether the model takes tool definitions; without, an agent speaks text ReAct with it."""
     structured_output: bool = False
-    """
-    Whether `_chat` and `_stream` take an `OutputSchema` as the option `output_schema`; else it is told in words.
-
-    Those that take it tell it in words themselves where the server would call no tool beside it.
-    """
+    """Whether `_chat` and `_stream` take an `OutputSchema` as `output_schema`, or tell it in words themselves."""
     context_window: int | None = None
     """How many tokens the model takes, where that is told: a conversation too long for it is not sent to a smaller."""
     english_first: bool = False
@@ -375,11 +375,6 @@ class BaseLLMWrapper:
         """Make one request for scores."""
         raise NotImplementedError
 
-    @property
-    def wire(self) -> str:
-        """What requests are written in; chat completions: `openai`."""
-        return self.provider
-
     def _fields_of_chat(self, fields: Mapping[str, Any]) -> dict[str, Any]:
         """The fields of a chat completions request as this provider names them."""
         return dict(fields)
@@ -428,19 +423,22 @@ class BaseLLMWrapper:
         if watch.asks is not None:
             watch.asks(messages, request.tools, plain_options(options))
         if not stream:
-            answer = checked_response(await self._chat(messages, request.tools, **options))
+            answer = checked_response(await self._chat(messages, request.tools, **options), request.tools)
             watch.whole(answer.text)
             return answer
         finished: LLMResponse | None = None
         async with aclosing(self._stream(messages, request.tools, **options)) as chunks:
             async for chunk in chunks:
-                if type(chunk) is LLMChunk and chunk.kind == "finished":
+                kind = chunk.kind if type(chunk) is LLMChunk else ""
+                if kind == "finished":
                     finished = chunk.response
+                elif kind == "tool_call" and type(chunk.tool_call) is ToolCall:
+                    watch.chunk(LLMChunk(kind, tool_call=restored(chunk.tool_call, request.tools)))
                 else:
                     watch.chunk(chunk)
         if finished is None:
             raise StreamInterrupted("the stream ended without its end")
-        return checked_response(finished)
+        return checked_response(finished, request.tools)
 
 
 def _send(request: Request, stream: bool, model: BaseLLMWrapper, watch: Watch) -> Coroutine[Any, Any, LLMResponse]:

@@ -35,7 +35,7 @@ class _Answer(msgspec.Struct):
 
 _Body = _Answer | list[Any]
 """The embeddings alone are what llama.cpp gives outside of /v1, and text-embeddings-inference of its own."""
-_decoder = msgspec.json.Decoder(_Body)
+_decoder: msgspec.json.Decoder[_Answer | list[Any]] = msgspec.json.Decoder(_Body)
 
 
 async def in_parts(
@@ -165,9 +165,10 @@ def _read(body: bytes) -> _Answer | list[Any]:
         except (ValueError, RecursionError):
             return decode_strictly(_decoder, body)
     try:
-        return msgspec.convert(found, _Body)
+        read: _Answer | list[Any] = msgspec.convert(found, _Body)
     except msgspec.ValidationError as error:
         raise MalformedResponse(f"the answer is not what the protocol says: {error}") from None
+    return read
 
 
 def _in_order(rows: list[Row]) -> list[Any]:

@@ -19,7 +19,7 @@ _MAX_NAME_CHARS = 64
 _NINE = 9
 _NOT_PORTABLE = re.compile(r"[^a-zA-Z0-9_-]")
 _PORTABLE = re.compile(r"[\w-]+", re.ASCII)
-_BETWEEN = re.compile(r"[\s,]*")
+_NOT_BETWEEN = re.compile(r"[^\s,]")
 _TITLE = re.compile(rb"<title[^>]*>(.*?)</title", re.IGNORECASE | re.DOTALL)
 
 
@@ -61,8 +61,8 @@ def values_in(body: bytes) -> list[bytes]:
     text, decoder, at = body.decode("utf-8", "replace").lstrip("\ufeff"), json.JSONDecoder(), 0
     found: list[Any] = []
     try:
-        while at < len(text) and (begin := _BETWEEN.match(text, at).end()) < len(text):
-            value, at = decoder.raw_decode(text, begin)
+        while (begins := _NOT_BETWEEN.search(text, at)) is not None:
+            value, at = decoder.raw_decode(text, begins.start())
             found.append(value)
     except (ValueError, RecursionError):
         return []

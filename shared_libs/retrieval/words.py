@@ -55,7 +55,7 @@ _MARKS = re.compile(
 _TYPED_OUT = str.maketrans({"ä": "ae", "ö": "oe", "ü": "ue", "ø": "oe", "å": "aa", "æ": "ae"})
 _ARTICLE = re.compile("\\A(?:[وبكف]?ال|لل|ה)(?=...)")
 _LETTERS_AND_NUMBER = re.compile(r"([^\W\d_]{1,12})(\d{1,8})|(\d{1,8})([^\W\d_]{1,12})")
-_JOINERS = "-.'_\u2010\u2011\u2019"
+_JOINERS = "-.'\u2010\u2011\u2019"
 
 MOST_JOINED = 6
 """Of how many parts a word is written as one, too: a UUID has five."""
@@ -194,6 +194,8 @@ def _joined(parts: list[str], signs: set[str]) -> list[str]:
     """Return what parts that stand side by side are when they are written as one; a number with a point is another."""
     one = "".join(parts)
     if not 1 < len(parts) <= MOST_JOINED or len(one) > MAX_TERM or (one.isdigit() and signs != {"-"}):
+        return []
+    if "." in signs and len(parts) > 2 and len(one) > len(parts):  # a path of a program, and no U.S.A.
         return []
     return [one]
 

@@ -17,6 +17,7 @@ from shared_libs.atomic.llms.fitting import fitted
 from shared_libs.atomic.llms.names import model_named
 from shared_libs.atomic.llms.request import Request, checked_response, plain_options
 from shared_libs.atomic.llms.structured import OutputSchema
+from shared_libs.atomic.llms.tool_schema import restored
 from shared_libs.atomic.loading import load
 from shared_libs.atomic.rescue import door
 from shared_libs.atomic.resilience.attempt import ChunkSink, Listener, ModelCall, Watch
@@ -33,6 +34,7 @@ from shared_libs.atomic.types import (
     Message,
     Price,
     Prompt,
+    ToolCall,
     ToolSpec,
     Usage,
     as_messages,
@@ -423,19 +425,22 @@ class BaseLLMWrapper:
         if watch.asks is not None:
             watch.asks(messages, request.tools, plain_options(options))
         if not stream:
-            answer = checked_response(await self._chat(messages, request.tools, **options))
+            answer = checked_response(await self._chat(messages, request.tools, **options), request.tools)
             watch.whole(answer.text)
             return answer
         finished: LLMResponse | None = None
         async with aclosing(self._stream(messages, request.tools, **options)) as chunks:
             async for chunk in chunks:
-                if type(chunk) is LLMChunk and chunk.kind == "finished":
+                kind = chunk.kind if type(chunk) is LLMChunk else ""
+                if kind == "finished":
                     finished = chunk.response
+                elif kind == "tool_call" and type(chunk.tool_call) is ToolCall:
+                    watch.chunk(LLMChunk(kind, tool_call=restored(chunk.tool_call, request.tools)))
                 else:
                     watch.chunk(chunk)
         if finished is None:
             raise StreamInterrupted("the stream ended without its end")
-        return checked_response(finished)
+        return checked_response(finished, request.tools)
 
 
 def _send(request: Request, stream: bool, model: BaseLLMWrapper, watch: Watch) -> Coroutine[Any, Any, LLMResponse]:

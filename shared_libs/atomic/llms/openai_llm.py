@@ -15,7 +15,8 @@ from shared_libs.atomic.llms.embedding import read_embeddings
 from shared_libs.atomic.llms.given import missed_in
 from shared_libs.atomic.llms.http_llm import VendorLLM
 from shared_libs.atomic.llms.lessons import learn, learn_how_many, worth_again
-from shared_libs.atomic.llms.openai_format import OpenAIAnswer, given_fields, request_messages, request_tool
+from shared_libs.atomic.llms.openai_format import OpenAIAnswer
+from shared_libs.atomic.llms.openai_request import given_fields, request_messages, request_tool
 from shared_libs.atomic.llms.openai_responses import ENCRYPTED_REASONING, ResponsesAnswer
 from shared_libs.atomic.llms.payload import encode
 from shared_libs.atomic.llms.responses_request import reasoning_ids, request_items

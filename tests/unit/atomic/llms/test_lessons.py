@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import re
 
+import msgspec
 import pytest
 
 from shared_libs.atomic import Resilience
@@ -13,8 +15,9 @@ from shared_libs.atomic.llms.dialect import MAX_KNOWN, Dialect, dialect_of, forg
 from shared_libs.atomic.llms.lessons import learn
 from shared_libs.atomic.llms.openai_llm import OpenAILLM
 from shared_libs.atomic.llms.payload import id_of_nine, portable_name
-from shared_libs.atomic.llms.tool_schema import plain_parameters, portable_parameters
+from shared_libs.atomic.llms.tool_schema import named_tools, plain_parameters, portable_parameters, restored
 from shared_libs.atomic.resilience.route import MAX_LESSONS
+from shared_libs.atomic.types import ToolCall, ToolSpec
 from tests.support import run
 from tests.wire_server import WireServer, reply, sse, stream
 
@@ -188,6 +191,24 @@ def test_parameters_keep_what_openai_and_anthropic_refuse_requests_for(given, se
     made = portable_parameters(given)
     assert {key: made[key] for key in ("type", *sent)} == {"type": "object", **sent}
     assert not made.keys() & {"anyOf", "oneOf", "allOf", "$ref", "not", "enum"}
+
+
+ODD = ["$filter", "@odata.type", "filter[id]", "filter[", "filter_", "a b", "a.b", "имя", "x" * 70, "x" * 80, "", "a-b"]
+
+
+@pytest.mark.promise("asks-as-told")
+@pytest.mark.parametrize("whole", [False, True])
+def test_parameters_have_names_that_anthropic_takes_and_calls_come_back_with_their_own(whole):
+    inner = {"type": "object", "properties": dict.fromkeys(ODD, TEXT), "required": ODD}
+    tool = ToolSpec("t", "d", {"anyOf": [inner]} if whole else inner)
+    (told,) = named_tools([tool])
+    names = list(told.parameters["properties"])
+    assert len(set(names)) == len(ODD)
+    assert all(re.fullmatch(r"[a-zA-Z0-9_.-]{1,64}", name) for name in names)
+    assert sorted(told.parameters["required"]) == sorted(names)
+    call = ToolCall("1", "t", {name: number for number, name in enumerate(names)})
+    assert restored(call, [tool]).arguments == {name: number for number, name in enumerate(ODD)}
+    assert restored(msgspec.structs.replace(call, name="another"), [tool]).name == "another"
 
 
 @pytest.mark.promise("work-bounded")

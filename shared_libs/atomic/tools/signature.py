@@ -172,7 +172,7 @@ def _deciding(function: Callable[..., Any]) -> Callable[..., Any]:
         return hasattr(one, "__signature__") or passes_on(one) == 0
 
     decides: Callable[..., Any] = inspect.unwrap(function, stop=is_told)
-    return decides
+    return decides if decides is function else _deciding(decides)
 
 
 def passes_on(function: Any) -> int | None:

@@ -11,14 +11,17 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+import itertools
 import logging
 import math
 import sys
+import sysconfig
 import threading
 import time
 import traceback
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from types import FrameType
 from typing import Any, Protocol
 
@@ -68,6 +71,10 @@ SOON_S = 0.005
 """Seconds until the next look where the code could not be interrupted just now."""
 
 SHOWN_FRAMES = 12
+
+_OURS = str(Path(__file__).parents[1])
+_LOOPS = str(Path(asyncio.__file__).parent)
+_LIBRARIES = tuple({path for name, path in sysconfig.get_paths().items() if name.endswith(("lib", "stdlib"))})
 
 
 class Owner(Protocol):
@@ -302,16 +309,19 @@ class _Watched:
 
     def _tell(self, frame: FrameType | None, task: asyncio.Task[Any] | None, blocked_s: float) -> None:
         self._found = True
-        stack = "".join(traceback.format_list(traceback.extract_stack(frame)[-SHOWN_FRAMES:]))
+        frames = traceback.extract_stack(frame)
+        stack = "".join(traceback.format_list(frames[-SHOWN_FRAMES:]))
         scope = _scope_in(frame) or scope_of(task)
         tool, call_id = (scope.tool, scope.call_id) if scope is not None else ("", "")
-        self._who = f"tool {tool}" if tool else "something"
+        place = _place(frames)
+        self._who = f"tool {tool}" if tool else place or "something"
         text = "%s has blocked the event loop for %.2f s and still does; it stands at\n%s"
         _aside(_log.warning, text, self._who, blocked_s, stack)
         runs = [owner for ref in [*self.owners.values()] if (owner := ref()) is not None]
         hearers = [scope.emit] if scope is not None and scope.run_id else [owner.emit for owner in runs]
         self._told = [
-            (emit, LoopBlocked(tool=tool, call_id=call_id, blocked_s=blocked_s, stack=stack)) for emit in hearers
+            (emit, LoopBlocked(tool=tool, call_id=call_id, blocked_s=blocked_s, stack=stack, place=place))
+            for emit in hearers
         ]
 
 
@@ -341,6 +351,14 @@ def frame_of(thread_id: int) -> FrameType | None:
     finally:
         if collects:
             gc.enable()
+
+
+def _place(frames: Sequence[traceback.FrameSummary]) -> str:
+    """Name the innermost line that the loop has called and that is neither ours nor, if there is one, a library's."""
+    inside = [*itertools.takewhile(lambda frame: not frame.filename.startswith(_LOOPS), reversed(frames))]
+    foreign = [frame for frame in inside if not frame.filename.startswith(_OURS)]
+    own = [frame for frame in foreign if not frame.filename.startswith(_LIBRARIES)]
+    return next((f"{frame.name} ({Path(frame.filename).name}:{frame.lineno})" for frame in own or foreign), "")
 
 
 def _scope_in(frame: FrameType | None) -> Scope | None:

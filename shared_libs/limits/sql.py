@@ -37,6 +37,7 @@ from sqlalchemy.schema import CreateIndex, CreateTable
 from shared_libs.atomic.database_url import database_url
 from shared_libs.atomic.errors import LimitStoreError
 from shared_libs.atomic.places import why_unopened
+from shared_libs.atomic.postgres import engine_arguments
 from shared_libs.atomic.resilience.policy import RateLimit
 from shared_libs.atomic.sqlite import sqlite_engine
 
@@ -202,7 +203,10 @@ class SQLLimitStore:
         if self._at.is_postgres:
             # each statement has to see what the holder of the lock before has committed
             return create_async_engine(
-                self._at.url, pool_pre_ping=True, isolation_level="READ COMMITTED", connect_args=self._at.connect_args
+                self._at.url,
+                pool_pre_ping=True,
+                isolation_level="READ COMMITTED",
+                connect_args=engine_arguments(self._at),
             )
         return sqlite_engine(self._at.url, _lock, busy_s=BUSY_S)
 

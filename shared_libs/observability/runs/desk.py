@@ -12,9 +12,17 @@ from typing import Any
 import msgspec
 
 from shared_libs.atomic.errors import RunStoreError
-from shared_libs.atomic.events import ModelAsked, RunFinished, RunStarted, TextDelta, ThinkingDelta, decode_event
+from shared_libs.atomic.events import (
+    AgentEvent,
+    ModelAsked,
+    RunFinished,
+    RunStarted,
+    TextDelta,
+    ThinkingDelta,
+    decode_event,
+)
 from shared_libs.atomic.results import AgentResult
-from shared_libs.observability.attribution import Attributor
+from shared_libs.observability.attribution import Attribution, Attributor
 from shared_libs.observability.encoding import json_bytes
 from shared_libs.observability.redact import redact_text
 from shared_libs.observability.runs.contents import kept, kept_request
@@ -59,13 +67,14 @@ class _Run(msgspec.Struct):
     """
     A run under way.
 
-    Its number in the tables, the words of what was asked, what its time went on, and the text that may go on: the
-    event of its first piece, and the texts of all.
+    Its number in the tables, the words of what was asked, what its time went on, the run and the call that it is for,
+    and the text that may go on: the event of its first piece, and the texts of all.
     """
 
     id: int
     words: list[str]
     attributor: Attributor
+    made_by: tuple[str, str] | None = None
     piece: dict[str, Any] | None = None
     texts: list[str] = []
 
@@ -119,13 +128,14 @@ class Desk:
             if not isinstance(event, RunStarted):
                 return []
             question = _beginning(masked["question"])
-            run = _Run(new_id(event.started_at), words_of(question), Attributor())
+            made_by = (event.parent_run_id, event.parent_call_id or "") if event.parent_run_id else None
+            run = _Run(new_id(event.started_at), words_of(question), Attributor(), made_by)
             changes.append(Change(BEGIN_RUN, _begun(event, told, run, question)))
             changes.append(self._words(run))
         elif isinstance(event, RunStarted):
             changes.append(Change(RESUME_RUN, {"id": run.id, "ends_by": _ends_by(datetime.now(UTC), event.timeout_s)}))
         self._remember(key, run)
-        run.attributor.take(event)
+        run.attributor.take(event if self.contents else msgspec.convert(masked, AgentEvent))
         if isinstance(event, TextDelta | ThinkingDelta):
             if run.piece is None or run.piece["type"] != data["type"]:
                 changes += self._told_so_far(run)
@@ -136,7 +146,10 @@ class Desk:
         text = told.event if masked is data and self.contents else msgspec.json.encode(masked)
         changes.append(_added(run.id, event.seq, text))
         if isinstance(event, RunFinished):
-            changes += self._ended(run, event.result, masked["result"])
+            spent = run.attributor.attribution()
+            changes += self._ended(run, event.result, masked["result"], spent)
+            if run.made_by is not None and (above := self._open.get((told.team, run.made_by[0]))) is not None:
+                above.attributor.know(run.made_by[1], spent)
             if event.result.status != "paused":
                 del self._open[key]
         return changes
@@ -206,8 +219,7 @@ class Desk:
             run.attributor.take(decode_event(event))
         return run
 
-    def _ended(self, run: _Run, result: AgentResult, masked: dict[str, Any]) -> list[Change]:
-        spent = run.attributor.attribution()
+    def _ended(self, run: _Run, result: AgentResult, masked: dict[str, Any], spent: Attribution) -> list[Change]:
         parts = spent.parts
         answer = None if result.answer is None or not self.contents else _beginning(masked["answer"])
         error = _beginning(masked["error"] or "")

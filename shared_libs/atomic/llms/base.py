@@ -81,19 +81,16 @@ class BaseLLMWrapper:
     """
 
     provider: ClassVar[str] = "custom"
+    wire: str = "openai"
+    """What its requests are written in: `openai` is chat completions."""
     native_tools: bool = True
     """Whether the model takes tool definitions; without, an agent speaks text ReAct with it."""
     structured_output: bool = False
-    """
-    Whether `_chat` and `_stream` take an `OutputSchema` as the option `output_schema`; else it is told in words.
-
-    Those that take it tell it in words themselves where the server would call no tool beside it.
-    """
+    """Whether `_chat` and `_stream` take an `OutputSchema` as `output_schema`, or tell it in words themselves."""
     context_window: int | None = None
     """How many tokens the model takes, where that is told: a conversation too long for it is not sent to a smaller."""
     english_first: bool = False
     """Whether its embeddings know English, and of other languages little."""
-
     obeys: bool = False
     """Whether a request is known to end when it is cancelled: then it needs no task of its own to be left behind."""
     rehearsal: ClassVar[bool] = False
@@ -379,7 +376,7 @@ class BaseLLMWrapper:
         raise NotImplementedError
 
     def _fields_of_chat(self, fields: Mapping[str, Any]) -> dict[str, Any]:
-        """The fields of a chat completions request as this provider names them; by default as they are."""
+        """The fields of a chat completions request as this provider names them."""
         return dict(fields)
 
     async def _open(self) -> None:
@@ -417,7 +414,8 @@ class BaseLLMWrapper:
             await self._ready()
         messages, options = request.messages, self.options | request.options
         if "chat_fields" in options:
-            options |= self._fields_of_chat(options.pop("chat_fields"))
+            own, told = options.pop("wire_fields", {}).get(self.wire), options.pop("chat_fields")
+            options |= self._fields_of_chat(told) if own is None else own
         if request.output is not None and self.structured_output:
             options["output_schema"] = request.output
         elif request.output is not None:

@@ -295,7 +295,7 @@ def _of_schema(dialect: Dialect, request: Request, error: BadRequest, text: str)
 def _of_strict_tools(dialect: Dialect, request: Request, text: str) -> str:
     """A word beside the parameters of tools that some servers do not know."""
     said = _WORD_STRICT.search(text) is not None and _UNKNOWN.search(text) is not None
-    if not said or not any("strict" in tool for tool in request.get("tools", ())):
+    if not said or not any("strict" in tool.get("function", tool) for tool in request.get("tools", ())):
         return ""
     dialect.traits.add("no-strict-tools")
     return "strict is left out of tools"

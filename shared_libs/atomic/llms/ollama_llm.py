@@ -45,6 +45,7 @@ class OllamaLLM(HttpLLM):
     """
 
     provider = "ollama"
+    wire = "ollama"
     own_base_url = f"http://127.0.0.1:{PORT}"
     key_variable = "OLLAMA_API_KEY"
     base_url_variable = "OLLAMA_HOST"

@@ -10,7 +10,10 @@ import msgspec
 from shared_libs.atomic.llms.given import Returned, returned, wire_ids
 from shared_libs.atomic.llms.payload import portable_id
 from shared_libs.atomic.llms.tool_schema import portable_parameters
-from shared_libs.atomic.types import ImagePart, Message, ToolCall, ToolSpec
+from shared_libs.atomic.types import ImagePart, Message, TextPart, ToolCall, ToolSpec, plain_on, with_extra
+
+WIRE = "openai"
+"""What these requests are called in `extra`."""
 
 MAX_ID_CHARS = 40
 """The API refuses a longer id of a tool call."""
@@ -41,9 +44,10 @@ def request_messages(
             call_id = ids.get(call_id) or portable_id(call_id, MAX_ID_CHARS)
             content = message.content
             text = content if type(content) is str else message.text
-            told.append({"role": "tool", "tool_call_id": call_id, "content": text})
+            told.append(with_extra({"role": "tool", "tool_call_id": call_id, "content": text}, message.extra, WIRE))
         elif message.role == "assistant":
-            told.append(_request_turn(message, ids, returned(message, made_by, leave_out, stand_in)))
+            turn = _request_turn(message, ids, returned(message, made_by, leave_out, stand_in))
+            told.append(with_extra(turn, message.extra, WIRE, leave_out))
         else:
             told.append(_request_message(message))
     return told
@@ -55,6 +59,8 @@ def given_fields(messages: Iterable[Message], made_by: Sequence[str]) -> set[str
     for message in messages:
         back = returned(message, made_by)
         names.update(back.fields, *back.calls)
+        if message.role == "assistant" and message.extra is not None:
+            names.update(message.extra.get(WIRE, ()))
     return names
 
 
@@ -73,16 +79,17 @@ def _request_turn(message: Message, ids: Mapping[str, str], back: Returned) -> d
 def _request_message(message: Message) -> dict[str, Any]:
     content: Any = message.content
     if not isinstance(content, str):
-        content = [
-            {"type": "image_url", "image_url": {"url": part.url}}
-            if isinstance(part, ImagePart)
-            else {"type": "text", "text": part.text}
-            for part in content
-        ]
+        content = message.text if plain_on(content, WIRE) else list(map(_request_part, content))
     told = {"role": message.role, "content": content}
     if message.name:
         told["name"] = message.name
-    return told
+    return with_extra(told, message.extra, WIRE)
+
+
+def _request_part(part: TextPart | ImagePart) -> dict[str, Any]:
+    if isinstance(part, ImagePart):
+        return with_extra({"type": "image_url", "image_url": {"url": part.url}}, part.extra, WIRE)
+    return with_extra({"type": "text", "text": part.text}, part.extra, WIRE)
 
 
 def _request_call(call: ToolCall, id: str, given: Mapping[str, Any]) -> dict[str, Any]:
@@ -96,11 +103,5 @@ def _request_call(call: ToolCall, id: str, given: Mapping[str, Any]) -> dict[str
 
 def request_tool(tool: ToolSpec) -> dict[str, Any]:
     """A tool as the API takes it."""
-    return {
-        "type": "function",
-        "function": {
-            "name": tool.name,
-            "description": tool.description,
-            "parameters": portable_parameters(tool.parameters),
-        },
-    }
+    function = {"name": tool.name, "description": tool.description, "parameters": portable_parameters(tool.parameters)}
+    return with_extra({"type": "function", "function": function}, tool.extra, WIRE)

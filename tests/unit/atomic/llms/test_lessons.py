@@ -17,7 +17,7 @@ from shared_libs.atomic.llms.openai_llm import OpenAILLM
 from shared_libs.atomic.llms.payload import id_of_nine, portable_name
 from shared_libs.atomic.llms.tool_schema import named_tools, plain_parameters, portable_parameters, restored
 from shared_libs.atomic.resilience.route import MAX_LESSONS
-from shared_libs.atomic.types import ToolCall, ToolSpec
+from shared_libs.atomic.types import Message, ToolCall, ToolSpec
 from tests.support import run
 from tests.wire_server import WireServer, reply, sse, stream
 
@@ -232,3 +232,20 @@ def test_anthropics_schema_mode_is_learnt_for_all_wrappers():
             return [("output_config" in seen.body) for seen in server.requests]
 
     assert run(main()) == [True, False, False]
+
+
+@pytest.mark.promise("asks-as-told")
+def test_what_stands_beside_tools_and_turns_is_left_out_once_the_server_refuses_it():
+    tool = ToolSpec("look", "Looks.", {"type": "object", "properties": {}}, {"openai": {"function": {"strict": True}}})
+    turn = Message("assistant", "I look.", extra={"openai": {"reasoning_content": "Hm.", "prefix": True}})
+
+    async def main():
+        async with WireServer([refused("tools[0].function.strict"), refused("reasoning_content"), reply(HI)]) as server:
+            async with OpenAILLM("m", api_key="k", base_url=server.url, resilience=ONCE) as llm:
+                await llm.async_chat([Message("user", "So?"), turn, Message("user", "Now?")], [tool])
+            return [seen.body for seen in server.requests]
+
+    asked = run(main())
+    assert [("strict" in body["tools"][0]["function"]) for body in asked] == [True, False, False]
+    assert [("reasoning_content" in body["messages"][1]) for body in asked] == [True, True, False]
+    assert all(body["messages"][1]["prefix"] for body in asked)

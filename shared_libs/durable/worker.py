@@ -7,7 +7,7 @@ import logging
 import os
 import socket
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, suppress
 from typing import Any, Protocol
 
@@ -267,25 +267,28 @@ class Worker:
     async def _attend(self) -> None:
         """Submit what is due, and be called when there is something to do; where nobody calls there are the polls."""
         works: Callable[[], bool] = lambda: False  # noqa: E731 - until there is a line
+        told: dict[str, str] = {}
         while True:
             if not works():
                 with suppress(StoreUnavailable):
                     works = await self.store.listen(WORKER_CHANNEL, self._called)
-            try:
-                await submit_due(self.store)
-            except StoreUnavailable:
-                pass
-            except FactoryError as error:
-                _log.warning("worker %s cannot attend to schedules: %s", self.name, error)
+            await self._try("attend to schedules", submit_due(self.store, told))
             await asyncio.sleep(1.0)
 
     async def _keep_house(self) -> None:
         """Forget what ended long ago, some at a time."""
         while self.policy.retention_s:
-            forgotten = 0
-            with suppress(StoreUnavailable):
-                forgotten = await self.store.prune(self.policy.retention_s)
+            forgotten = await self._try("forget runs", self.store.prune(self.policy.retention_s))
             await asyncio.sleep(0.1 if forgotten else PRUNE_S)
+
+    async def _try(self, what: str, doing: Awaitable[Any]) -> Any:
+        """Do what is done again later: that it failed, however, may be another's doing, and pass."""
+        try:
+            return await doing
+        except StoreUnavailable:
+            pass
+        except Exception:  # noqa: BLE001 - as a beat and a claim
+            _log.exception("worker %s cannot %s", self.name, what)
 
     def _called(self, text: str) -> None:
         what, _, run_id = text.partition(":")

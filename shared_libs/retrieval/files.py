@@ -52,7 +52,7 @@ _GUESSED = 65_536
 """Bytes that tell how a text is written."""
 
 _NOT_LATIN, _TELLING = 4, 16
-"""One byte in four is beyond ASCII where letters are not Latin (accents: one in ten); less than 16 tell nothing."""
+"""One byte in four is beyond ASCII where letters are not Latin (accents: one in ten); less than 16, of Latin 8, tell nothing."""
 
 _CONTROLS = bytes({*range(0x20), 0x7F} - set(b"\t\n\r\f\x1b"))
 _MOST_CONTROLS = 0.01
@@ -218,11 +218,11 @@ def _charset(body: bytes, *, html: bool) -> str | None:
     beyond = len(told.translate(None, _ASCII))
     if not beyond and b"\x1b$" in told:
         return "iso2022_jp_2"
-    if beyond < _TELLING or is_utf8(told):
+    if beyond < _TELLING // 2 or is_utf8(told):
         return None
     if page := latin_code_page(told):
         return page
-    if beyond < len(told) // _NOT_LATIN:
+    if beyond < max(_TELLING, len(told) // _NOT_LATIN):
         return None
     guesser = optional("charset_normalizer", "a text that is not UTF-8")
     best = guesser.from_bytes(told).best()

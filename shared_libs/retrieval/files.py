@@ -52,7 +52,7 @@ _GUESSED = 65_536
 """Bytes that tell how a text is written."""
 
 _NOT_LATIN, _TELLING = 4, 16
-"""One byte in four is beyond ASCII where letters are not Latin (accents: one in ten); less than 16, of Latin 8, tell nothing."""
+"""Of letters that are not Latin one byte in four is beyond ASCII (accents: one in ten); less than 16 tell nothing."""
 
 _CONTROLS = bytes({*range(0x20), 0x7F} - set(b"\t\n\r\f\x1b"))
 _MOST_CONTROLS = 0.01

@@ -30,6 +30,7 @@ _CODES = {
     "rate_limited": "rate_limit_exceeded",
     "upstream_rate_limited": "rate_limit_exceeded",
     "budget_exhausted": "insufficient_quota",
+    "upstream_quota_spent": "insufficient_quota",
     "content_filtered": "content_filter",
     "body_too_large": "request_too_large",
 }

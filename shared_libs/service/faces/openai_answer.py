@@ -124,7 +124,7 @@ class ChatAnswer:
         match piece:
             case Said(text):
                 return self._before_text + msgspec.json.encode(text) + self._behind_text
-            case Thought(text) if self._progress:
+            case Thought(text) if text and self._progress:
                 return self._chunk({"reasoning_content": text})
             case Called(call):
                 return self._called(call)

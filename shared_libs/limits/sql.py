@@ -36,7 +36,7 @@ from sqlalchemy.schema import CreateIndex, CreateTable
 
 from shared_libs.atomic.database_url import database_url
 from shared_libs.atomic.errors import LimitStoreError
-from shared_libs.atomic.places import why_unopened
+from shared_libs.atomic.places import what_failed
 from shared_libs.atomic.postgres import engine_arguments
 from shared_libs.atomic.resilience.policy import RateLimit
 from shared_libs.atomic.sqlite import sqlite_engine
@@ -211,10 +211,7 @@ class SQLLimitStore:
         return sqlite_engine(self._at.url, _lock, busy_s=BUSY_S)
 
     def _failure(self, error: Exception) -> LimitStoreError:
-        said = str(getattr(error, "orig", None) or error).splitlines()[0]
-        if "unable to open" in said:
-            said = why_unopened(self._at.url.database or "")
-        return LimitStoreError(f"limit store {self._at.shown}: {said}")
+        return LimitStoreError(f"limit store {self._at.shown}: {what_failed(error, self._at.url.database)}")
 
 
 async def _locked(connection: AsyncConnection, model: str) -> float:

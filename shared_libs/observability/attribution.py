@@ -195,7 +195,7 @@ class Attributor:
             case e.LimitReached(why=why):
                 self._ended_why = why
             case e.RunFinished(result=result):
-                self._now = max(self._now, result.elapsed_s)
+                self._now = result.elapsed_s  # also where a clock was set back, and events say later times
                 self._take_end()
             case _:
                 self._take_model(event)

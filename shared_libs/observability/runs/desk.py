@@ -51,6 +51,9 @@ _log = logging.getLogger("shared_libs.observability")
 PRUNED_AT_ONCE = 200
 """Runs that one transaction forgets."""
 
+LONGEST_PAUSE_S = 365 * 86_400.0
+"""Seconds for which a run that is paused is under way; nobody may ever decide."""
+
 MOST_OPEN = 10_000
 """Runs under way that are known without looking them up."""
 
@@ -68,13 +71,15 @@ class _Run(msgspec.Struct):
     A run under way.
 
     Its number in the tables, the words of what was asked, what its time went on, the run and the call that it is for,
-    and the text that may go on: the event of its first piece, and the texts of all.
+    when it would have begun had it never paused (seconds since 1970, where this process has seen it), and the text that
+    may go on: the event of its first piece, and the texts of all.
     """
 
     id: int
     words: list[str]
     attributor: Attributor
     made_by: tuple[str, str] | None = None
+    since: float | None = None
     piece: dict[str, Any] | None = None
     texts: list[str] = []
 
@@ -133,7 +138,9 @@ class Desk:
             changes.append(Change(BEGIN_RUN, _begun(event, told, run, question)))
             changes.append(self._words(run))
         elif isinstance(event, RunStarted):
-            changes.append(Change(RESUME_RUN, {"id": run.id, "ends_by": _ends_by(datetime.now(UTC), event.timeout_s)}))
+            changes.append(Change(RESUME_RUN, {"id": run.id, "ends_by": _ends_by(event)}))
+        if isinstance(event, RunStarted):
+            run.since = _start(event) - event.at_s
         self._remember(key, run)
         run.attributor.take(event if self.contents else msgspec.convert(masked, AgentEvent))
         if isinstance(event, TextDelta | ThinkingDelta):
@@ -187,8 +194,10 @@ class Desk:
         """
         if self._retention_days is None:
             return 0
-        before = first_id(datetime.now(UTC) - timedelta(days=self._retention_days))
-        found = self.shelf.select(OLD_RUNS, {"before": before, "now": time.time(), "limit": PRUNED_AT_ONCE})
+        before = datetime.now(UTC) - timedelta(days=self._retention_days)
+        bounds = {"before": first_id(before), "now": time.time(), "ended_before": before.timestamp()}
+        bounds["paused_before"] = before.timestamp() - LONGEST_PAUSE_S
+        found = self.shelf.select(OLD_RUNS, bounds | {"limit": PRUNED_AT_ONCE})
         drops = (DROP_EVENTS, DROP_REQUESTS, DROP_RUN, *self.shelf.dialect.dropped)
         self.write([Change(statement, {"id": row[0]}) for row in found for statement in drops])
         return len(found)
@@ -230,6 +239,7 @@ class Desk:
             "answer": answer,
             "error": error or None,
             "elapsed_s": result.elapsed_s,
+            "ends_by": time.time() if run.since is None else run.since + result.elapsed_s,
             "usage": msgspec.json.encode(result.usage).decode(),
             "cost_usd": result.cost_usd,
             "longest": parts[0].label if parts else "",
@@ -278,12 +288,17 @@ def _begun(event: RunStarted, told: Told, run: _Run, question: str) -> dict[str,
         "parent_run_id": event.parent_run_id,
         "started_at": moment(event.started_at).astimezone(UTC).isoformat(timespec="milliseconds"),
         "timeout_s": event.timeout_s,
-        "ends_by": _ends_by(moment(event.started_at), event.timeout_s),
+        "ends_by": _ends_by(event),
         "rehearsal": int(event.rehearsal),
         "question": question,
     }
 
 
-def _ends_by(start: datetime, timeout_s: float) -> float:
+def _start(event: RunStarted) -> float:
+    """When it began, or goes on; in seconds since 1970."""
+    return time.time() if event.resumed else moment(event.started_at).timestamp()
+
+
+def _ends_by(event: RunStarted) -> float:
     """When a run that has no end by then has lost its process, in seconds since 1970."""
-    return start.timestamp() + timeout_s + LATE_S
+    return _start(event) + event.timeout_s + LATE_S

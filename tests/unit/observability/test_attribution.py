@@ -258,6 +258,16 @@ def test_a_run_of_many_steps_is_parted_in_time_that_grows_with_it():
     assert parts(told(*steps, elapsed_s=5_000.0)) == {"first token m": 2_500, "writing m": 1_000, "tool t": 1_500}
 
 
+def test_the_parts_add_up_to_the_result_where_a_clock_was_set_back():
+    """A run that another machine went on with: its clock stood four seconds behind."""
+    given = {"agent": "a", "question": "q", "started_at": "", "timeout_s": 60.0, "model": "m", "protocol": "native"}
+    again = e.RunStarted(**given, resumed=True, at_s=5.0)
+    events = [*told(*attempt("m", 0, 3, 9), again, *tool("t", "1", 5, 7), elapsed_s=7.5)]
+    found = attribute(events)
+    assert off_s(events, found) < 0.001
+    assert found.elapsed_s == 7.5
+
+
 def test_nothing_is_said_of_nothing():
     assert attribute([]).why == ""
     assert parts(told(elapsed_s=0.0)) == {}

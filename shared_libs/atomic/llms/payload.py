@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from hashlib import sha256
 from typing import Any, TypeVar, cast
@@ -18,6 +19,7 @@ _MAX_NAME_CHARS = 64
 _NINE = 9
 _NOT_PORTABLE = re.compile(r"[^a-zA-Z0-9_-]")
 _PORTABLE = re.compile(r"[\w-]+", re.ASCII)
+_NOT_BETWEEN = re.compile(r"[^\s,]")
 _TITLE = re.compile(rb"<title[^>]*>(.*?)</title", re.IGNORECASE | re.DOTALL)
 
 
@@ -52,6 +54,21 @@ def decode(decoder: msgspec.json.Decoder[T], body: bytes) -> T:
             return cast("T", fitted(parsed(body), decoder.type))
         except (Unfit, ValueError, RecursionError):
             raise MalformedResponse(f"the answer is not what the protocol says: {_what(body, error)}") from None
+
+
+def values_in(body: bytes) -> list[bytes]:
+    """The JSON values that stand one behind the other, or in one list, where one belongs; nothing where it is one."""
+    text, decoder, at = body.decode("utf-8", "replace").lstrip("\ufeff"), json.JSONDecoder(), 0
+    found: list[Any] = []
+    try:
+        while (begins := _NOT_BETWEEN.search(text, at)) is not None:
+            value, at = decoder.raw_decode(text, begins.start())
+            found.append(value)
+    except (ValueError, RecursionError):
+        return []
+    if len(found) == 1 and isinstance(found[0], list):
+        found = found[0]
+    return [msgspec.json.encode(value) for value in found] if len(found) > 1 else []
 
 
 def decode_strictly(decoder: msgspec.json.Decoder[T], body: bytes) -> T:

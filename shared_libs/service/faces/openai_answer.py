@@ -30,6 +30,7 @@ _CODES = {
     "rate_limited": "rate_limit_exceeded",
     "upstream_rate_limited": "rate_limit_exceeded",
     "budget_exhausted": "insufficient_quota",
+    "upstream_quota_spent": "insufficient_quota",
     "content_filtered": "content_filter",
     "body_too_large": "request_too_large",
 }
@@ -123,7 +124,7 @@ class ChatAnswer:
         match piece:
             case Said(text):
                 return self._before_text + msgspec.json.encode(text) + self._behind_text
-            case Thought(text) if self._progress:
+            case Thought(text) if text and self._progress:
                 return self._chunk({"reasoning_content": text})
             case Called(call):
                 return self._called(call)

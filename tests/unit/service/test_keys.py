@@ -16,6 +16,7 @@ from shared_libs.service.key_rows import KeyRow, now
 from shared_libs.service.key_store import FileKeys, KeyStoreError, key_store
 from shared_libs.service.keys import FAILURES, FAILURES_WINDOW_S, FRESH_S, STALE_S, Door
 from shared_libs.service.problems import Problem
+from shared_libs.service.routers.answers import session_of, shown_session
 from tests.service import ASKED, HELLO, serving, write
 from tests.support import run, run_virtual
 
@@ -212,6 +213,14 @@ def test_scopes_open_what_they_name_and_nothing_else():
     assert [caller.may(what) for what in ("agents:run:hell", "agents:run", "models:x", "runs:cancel")] == [False] * 4
     assert [caller.may_some(what) for what in ("agents:run", "models", "runs:read")] == [True, True, True]
     assert [caller.may_some(what) for what in ("runs:cancel", "agents", "collections")] == [False, True, False]
+
+
+@pytest.mark.promise("keys-teams")
+def test_a_session_of_one_team_has_no_other_callers_name():
+    callers = [Caller(team=team) for team in ("", "a", "b")]
+    names = {(who.team, session_of(who, told)) for who in callers for told in ("s", "a/s", "/s", "/a/s", "b/a/s")}
+    assert len({kept for _, kept in names}) == len(names) == 15
+    assert all(shown_session(who, session_of(who, told)) == told for who in callers for told in ("s", "a/s"))
 
 
 @pytest.mark.promise("keys-teams")

@@ -8,7 +8,8 @@ from openai import APIError, BadRequestError, NotFoundError
 from shared_libs.atomic.types import ToolCall
 from shared_libs.service.faces.hold import Hold
 from shared_libs.service.faces.wanted import Said, Voided
-from shared_libs.testing import Cut, Healthy, RateLimited
+from shared_libs.service.faces.work import MOST_BEHIND
+from shared_libs.testing import Cut, Healthy, HugeChunk, RateLimited, Refused
 from tests.growth import assert_linear
 from tests.support import run
 from tests.unit.service.faces.ground import ground
@@ -217,12 +218,25 @@ def test_a_stream_that_breaks_ends_in_an_error_and_never_merely_ends(tmp_path):
 @pytest.mark.promise("face-streams")
 def test_a_refusal_keeps_its_wait_and_its_status(tmp_path):
     async def main():
-        async with ground(tmp_path, {"m": [RateLimited(7)] * 2}, bot={}) as at:
+        async with ground(tmp_path, {"m": [RateLimited(7)] * 2 + [Refused()]}, bot={}) as at:
             for stream in (False, True):
                 status, headers, told = await at.post(
                     "/v1/chat/completions", {"model": "bot/chain", "messages": ASK, "stream": stream}
                 )
                 assert (status, headers["retry-after"], told["error"]["code"]) == (429, "7", "rate_limit_exceeded")
+            status, headers, told = await at.post("/v1/chat/completions", {"model": "bot/chain", "messages": ASK})
+            assert (status, headers["x-should-retry"], told["error"]["code"]) == (429, "false", "insufficient_quota")
+
+    run(main())
+
+
+@pytest.mark.promise("face-streams")
+def test_a_piece_longer_than_what_may_wait_reaches_a_client_that_reads(tmp_path):
+    async def main():
+        async with ground(tmp_path, {"m": HugeChunk()}, bot={}) as at:
+            lines = await at.lines("/v1/chat/completions", {"model": "bot/chain", "messages": ASK, "stream": True})
+            assert len(max(lines, key=len)) > MOST_BEHIND
+            assert lines[-1] == "data: [DONE]"
 
     run(main())
 

@@ -17,8 +17,9 @@ from typing import Any, Literal, Protocol, runtime_checkable
 import msgspec
 
 from shared_libs.atomic.errors import MisuseError
-from shared_libs.atomic.nearly_json import object_in, whole_text
+from shared_libs.atomic.nearly_json import object_in
 from shared_libs.atomic.plain_data import PlainData
+from shared_libs.atomic.whole import whole_text
 
 Role = Literal["system", "user", "assistant", "tool"]
 FinishReason = Literal["stop", "length", "tool_calls", "content_filter", "pause"]

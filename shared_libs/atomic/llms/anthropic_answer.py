@@ -273,6 +273,8 @@ class AnthropicAnswer:
         self._completeness.see(words=True, reason=False)
         if block.thinking:
             return [LLMChunk("thinking", block.thinking)]
+        if block.type == "redacted_thinking":
+            return [LLMChunk("thinking", sealed=Thinking("", PROVIDER, data={"data": block.data}))]
         return [LLMChunk("text", block.text or "" if block.type == "text" else "")]
 
     def _add(self, index: int | None, delta: _Delta) -> list[LLMChunk]:
@@ -285,8 +287,8 @@ class AnthropicAnswer:
             block.pieces.append(piece if isinstance(piece, str) else _json(piece))
             return [LLMChunk("text")]
         said = delta.text or delta.thinking
-        if not said:
-            return []
+        if not said:  # its signature comes behind the last piece of a thought
+            return [LLMChunk("thinking", sealed=Thinking("", PROVIDER, block.signature))]
         self._completeness.see(words=True, reason=False)
         piece = self._shown.add(said)
         block.pieces.append(piece)

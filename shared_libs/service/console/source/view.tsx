@@ -96,7 +96,10 @@ function Cited({ story, answer }: { story: Story; answer: string }) {
   if (!story.passages.size) return null;
   const keys = new Set(Array.from(answer.slice(0, 100_000).matchAll(/\b[0-9a-f]{8}\b/g), (found) => found[0]));
   const cited = [...keys].flatMap((key) => story.passages.get(key) ?? []);
-  if (!cited.length) return null;
+  // in brackets, and nothing but keys: `[0123abcd, 4567abcd]`
+  const marked = Array.from(answer.slice(0, 100_000).matchAll(/[[【]((?:[0-9a-f]{8}[\s,;]*)+)[\]】]/gi), (found) => found[1]!);
+  const unknown = new Set(marked.flatMap((some) => some.toLowerCase().match(/[0-9a-f]{8}/g) ?? []).filter((key) => !story.passages.has(key)));
+  if (!cited.length && !unknown.size) return null;
   return (
     <section class="card" aria-labelledby="cited">
       <h2 id="cited">What it cites</h2>
@@ -110,6 +113,7 @@ function Cited({ story, answer }: { story: Story; answer: string }) {
           </li>
         ))}
       </ul>
+      {unknown.size > 0 && <p class="bad">Cited, but never seen: {[...unknown].map((key) => `[${key}]`).join(", ")}</p>}
     </section>
   );
 }

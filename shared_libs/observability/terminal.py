@@ -30,7 +30,6 @@ WIDEST = 140
 TIME_COLUMNS = 8
 ROLE_COLUMNS = 16
 SHORTEST_NOTE = 6
-NAMED = 5
 
 _STYLES: dict[Kind, str] = {
     "step": "bright_black",
@@ -155,8 +154,7 @@ class _Pen:
         if line.spent.why:
             self._say(line.spent.why)
         if len(line.spent.parts) > 1:
-            some = [f"{part.label} {seconds(part.seconds)}" for part in line.spent.parts[:NAMED]]
-            self._say(" · ".join(some), "bright_black")
+            self._say(line.spent.named, "bright_black")
         if line.usual_s is not None:
             others = counted(line.usual_runs, "other run")
             self._say(f"usually {seconds(line.usual_s)} (median of {others})", "bright_black")

@@ -1,11 +1,11 @@
 """
 Kills the process of a worker with SIGKILL, at every boundary or at random moments, and looks at what became of it.
 
-`python -m bench.durable --kills 300 --seed 1` does so on SQLite and on a PostgreSQL of its own (`--server ""` leaves it
-out). The agents call tools side by side, one after the other, in processes, in two sub-agents at once, ask for
-approvals, and call one that must not be called twice. Their tools write down when a body begins and ends, in a file
-outside. After the last kill a worker that nobody kills ends all runs; then nothing may be lost, nothing that was
-recorded done again, no content wrong or swapped, and no key another one.
+`python -m bench.durable --kills 300 --seed 1` does so on SQLite and on a PostgreSQL of its own. The agents call tools
+side by side, one after the other, in processes, in two sub-agents at once, ask for approvals, and call one that must
+not be called twice. Their tools write down when a body begins and ends, in a file outside. After the last kill a worker
+that nobody kills ends all runs; then nothing may be lost, nothing that was recorded done again, no content wrong or
+swapped, and no key another one.
 """
 
 from __future__ import annotations
@@ -198,12 +198,10 @@ async def work(url: str, boundary: int | None) -> None:
     store = JobStore(url)
     await store.aopen()
     while not working.done():
-        jobs = await store.find(statuses=("queued", "running", "waiting"), limit=1000)
-        for job in jobs:
-            if job.status == "waiting":
-                for call in job.pending:
-                    await store.decide(job.run_id, {call["call_id"]: {"approved": True}})
-        if not jobs:
+        for job in await store.find(statuses=("waiting",), limit=1000):
+            for call in job.pending:  # one by one: with the first the run goes on
+                await store.decide(job.run_id, {call["call_id"]: {"approved": True}})
+        if not await store.standing():
             worker.drain()
             await working
         await asyncio.sleep(0.02)
@@ -338,19 +336,20 @@ def main() -> None:
     parser.add_argument(
         "--longest", type=float, default=0.4, help="seconds a life may last behind its first effect (default: 0.4)"
     )
-    parser.add_argument("--server", help="where a PostgreSQL listens; '' leaves it out; default: one of its own")
+    parser.add_argument("--only", choices=("sqlite", "postgresql"), help="one of the two databases")
+    parser.add_argument("--server", help="where a PostgreSQL listens; default: one of its own")
     arguments = parser.parse_args()
     for name in LOADED:
         importlib.import_module(name)
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        urls = {"SQLite": f"sqlite+aiosqlite:///{folder}/durable.db"}
-        server = arguments.server
-        if server is None:
+        urls = {}
+        if arguments.only != "postgresql":
+            urls["SQLite"] = f"sqlite+aiosqlite:///{folder}/durable.db"
+        if arguments.only != "sqlite":
             from tests.postgres import running_postgres
 
-            server = stack.enter_context(running_postgres()).place
-        if server:
+            server = arguments.server or stack.enter_context(running_postgres()).place
             urls["PostgreSQL"] = f"postgresql+asyncpg://owner@{server.replace('/postgres', f'/bench_{os.getpid()}')}"
             died(child(lambda: empty(server)))
         for name, url in urls.items():

@@ -20,6 +20,14 @@ if TYPE_CHECKING:
 UNHEARD_S = 10
 """Seconds after which a connection is over whose other end confirms nothing of what it was sent."""
 
+HAS_TABLE = "SELECT count(*) AS it FROM pg_class WHERE relname = '{}' AND pg_table_is_visible(oid)"
+"""
+Asks whether a table is there, also right behind a lock that was waited for.
+
+`to_regclass` is answered from the connection's cache, which has not heard yet of what the holder of the lock has made:
+of those that come to an empty database at once all but one would make the tables again, and fail.
+"""
+
 _PROBES = {"TCP_KEEPIDLE": UNHEARD_S, "TCP_KEEPINTVL": UNHEARD_S // 2, "TCP_KEEPCNT": 2}
 
 

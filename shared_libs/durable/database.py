@@ -20,6 +20,7 @@ from shared_libs.atomic import postgres
 from shared_libs.atomic.database_url import ALLOWED, DatabaseURL, database_url
 from shared_libs.atomic.errors import FactoryError, MisuseError
 from shared_libs.atomic.places import why_unopened
+from shared_libs.atomic.tools.plain import column_value
 
 if TYPE_CHECKING:
     import asyncpg
@@ -65,8 +66,8 @@ Script = Generator[Statement, Rows, T]
 
 
 def ask(text: str, *arguments: Any) -> Statement:
-    """Make a statement."""
-    return Statement(text, arguments)
+    """Make a statement; a text that no column holds is as it would be there, so that what is not there is not found."""
+    return Statement(text, tuple(map(column_value, arguments)))
 
 
 class StoreUnavailable(FactoryError):

@@ -14,7 +14,7 @@ from shared_libs.durable.database import CLOCK, Database, Script, ask
 from shared_libs.durable.folding import kept_name
 from shared_libs.durable.jobs import Claim, Held, Unreadable, WorkerCounts
 from shared_libs.durable.keeping import ASKED, HELD, Entry, Events, Fact, Keeper, told
-from shared_libs.durable.store import DECIDED, RUN_CHANNEL, WORKER_CHANNEL, called, plain_text, read_json
+from shared_libs.durable.store import DECIDED, RUN_CHANNEL, WORKER_CHANNEL, called, read_json
 
 NOW = object()
 """Stands for the time by the database's clock among the changes of a job."""
@@ -199,7 +199,7 @@ class Holder:
     def _move(self, claim: Claim, changes: Mapping[str, Any], events: Events) -> Script[bool]:
         words, values = [], []
         for name, value in changes.items():
-            values += [] if value is NOW else [plain_text(value) if isinstance(value, str) else value]
+            values += [] if value is NOW else [value]
             words.append(f"{name} = {CLOCK if value is NOW else f'${len(values) + 3}'}")
         moved = yield ask(
             f"UPDATE factory_jobs SET {', '.join(words)} WHERE {HELD} RETURNING status",

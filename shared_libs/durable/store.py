@@ -10,6 +10,7 @@ import msgspec
 
 from shared_libs.atomic.errors import MisuseError
 from shared_libs.atomic.results import AgentResult, Decision
+from shared_libs.atomic.tools.plain import whole_data
 from shared_libs.durable.database import Database, Dialect, Script, ask, open_database
 from shared_libs.durable.folding import holes, kept_name, unfolded
 from shared_libs.durable.jobs import ENDED, HeldRun, Job, Sizes, Submission, WorkerRow
@@ -32,7 +33,7 @@ def to_json(value: Any) -> str:
     try:
         return _encode(value).decode()
     except UnicodeEncodeError:
-        return _encode(_storable(msgspec.to_builtins(value))).decode()
+        return _encode(whole_data(msgspec.to_builtins(value))).decode()
 
 
 class JobStore:
@@ -98,7 +99,7 @@ class JobStore:
         try:
             question, extras = to_json(job.question), to_json(job.extras) if job.extras else None
             definition = to_json(job.definition)
-        except TypeError as error:
+        except (TypeError, RecursionError) as error:
             raise MisuseError(f"run {job.run_id}: question, definition and extras are JSON: {error}") from None
         yield ask(
             """INSERT INTO factory_definitions (hash, definition, file, used_at) VALUES ($1, $2, $3, CLOCK)
@@ -259,7 +260,7 @@ class JobStore:
         rows = await self.database.one(
             ask(
                 "SELECT event FROM factory_events WHERE run_id = $1 AND seq > $2 ORDER BY seq LIMIT $3",
-                *(run_id, after, limit),
+                *(run_id, min(after, _MOST_EVENTS), limit),
             )
         )
         events = [msgspec.json.decode(row["event"]) for row in rows]
@@ -404,6 +405,9 @@ def _read_or_raw(text: str | None) -> Any:
 
 MOST_PRIORITY = MOST_AT_ONCE = 1_000_000
 
+_MOST_EVENTS = 2**31 - 1
+"""The highest number of an event that its column holds; whoever asks may name any."""
+
 
 def check_run_id(run_id: str) -> None:
     """
@@ -471,17 +475,3 @@ def _never_begun(run_id: str) -> AgentResult:
     return AgentResult(
         run_id=run_id, status="cancelled", stop_reason="cancelled", answer=None, error="cancelled before it began"
     )
-
-
-def plain_text(text: str) -> str:
-    """Return a text as a column of a database can hold it: without NUL, and without what has no place in UTF-8."""
-    return text.replace("\0", "\ufffd").encode("utf-8", "replace").decode()
-
-
-def _storable(value: Any) -> Any:
-    """Replace lone surrogates, which have no place in UTF-8."""
-    if isinstance(value, str):
-        return value.encode("utf-8", "replace").decode()
-    if isinstance(value, dict):
-        return {_storable(key): _storable(item) for key, item in value.items()}
-    return [_storable(item) for item in value] if isinstance(value, list | tuple) else value

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from shared_libs.atomic.postgres import HAS_TABLE
 from shared_libs.durable.database import Database, Dialect, Script, ask
 
 _LOCK = 0x6475_7261  # whoever makes the tables of a PostgreSQL database holds this advisory lock
@@ -103,7 +104,7 @@ def _upgrade(dialect: Dialect) -> Script[None]:
 
 def _version(dialect: Dialect) -> Script[int]:
     there = (
-        "SELECT to_regclass('factory_durable_version') IS NOT NULL AS it"
+        HAS_TABLE.format("factory_durable_version")
         if dialect == "postgresql"
         else "SELECT count(*) AS it FROM sqlite_master WHERE name = 'factory_durable_version'"
     )

@@ -26,7 +26,7 @@ from shared_libs.durable.jobs import Claim, Held, Unreadable, WorkerPolicy
 from shared_libs.durable.journal import FactJournal
 from shared_libs.durable.keeping import Events
 from shared_libs.durable.schedules import submit_due
-from shared_libs.durable.store import WORKER_CHANNEL, JobStore, plain_text, to_json
+from shared_libs.durable.store import WORKER_CHANNEL, JobStore, to_json
 
 _log = logging.getLogger("shared_libs.durable")
 
@@ -429,7 +429,7 @@ class Worker:
         await self._move(claim, None, changes)
 
     def _cannot(self, run_id: str, why: str) -> str:
-        why = plain_text(f"worker {self.name} cannot do it: {why}")
+        why = f"worker {self.name} cannot do it: {why}"
         _log.warning("run %s: %s", run_id, why)
         return why
 

@@ -70,8 +70,8 @@ def redact_data(value: Any) -> Any:
     """
     Return JSON-like data with its secrets masked, and what is nested too deep; the data itself is left as it is.
 
-    Data of dicts, lists and plain values that hold nothing to mask are returned themselves: most do not, and looking at
-    all their texts as one costs a tenth of looking at each.
+    Data of dicts, lists, tuples and plain values that hold nothing to mask are returned themselves: most do not, and
+    looking at all their texts as one costs a tenth of looking at each.
     """
     texts: list[str] = []
     if _is_plain(value, texts, MAX_DEPTH):
@@ -124,7 +124,7 @@ def _is_plain(value: Any, texts: list[str], depth: int) -> bool:
     kind = type(value)
     if kind is str:
         texts.append(value)
-        return not value.startswith(_TABLE)  # which is looked at as a whole
+        return not value.startswith(_TABLE) or _without_secret_columns(value) is value
     if kind is dict:
         if not depth or ("columns" in value and _secret_columns(value)):
             return False
@@ -134,7 +134,7 @@ def _is_plain(value: Any, texts: list[str], depth: int) -> bool:
             if not _is_plain(item, texts, depth - 1):
                 return False
         return True
-    if kind is list:
+    if kind is list or kind is tuple:
         told = any(type(item) is str and item[:1] == "-" for item in value)  # options of a program
         told = told or (len(value) == 2 and type(value[0]) is str and names_a_secret(value[0]))
         return depth > 0 and not told and all(_is_plain(item, texts, depth - 1) for item in value)

@@ -70,7 +70,8 @@ class Timeline(msgspec.Struct, kw_only=True):
     """
     One run, ready to draw; `limit_s` is when a limit ended the exploration, `spent` what the time went on.
 
-    `usual_s` is the median of so many other runs of the agent, where somebody has looked it up.
+    `last_s` is when the last of its bars ends: what was left running may end behind the run. `usual_s` is the median of
+    so many other runs of the agent, where somebody has looked it up.
     """
 
     run_id: str
@@ -96,6 +97,7 @@ class Timeline(msgspec.Struct, kw_only=True):
     spent: Attribution = Attribution(0.0, [], "")
     usual_s: float | None = None
     usual_runs: int = 0
+    last_s: float = 0.0
 
     @property
     def left_s(self) -> float | None:
@@ -110,8 +112,7 @@ class Timeline(msgspec.Struct, kw_only=True):
     @property
     def span_s(self) -> float:
         """The length of the time axis, in seconds; never zero."""
-        ends = [bar.end_s for row in self.rows for bar in (row.bar, *row.inner)]
-        longest = max([self.elapsed_s, *ends, 0.001])
+        longest = max(self.elapsed_s, self.last_s, 0.001)
         return max(longest, self.timeout_s or 0.0) * 1.01 if self.shows_deadline else longest * 1.02
 
     def count(self, kind: Kind) -> int:
@@ -179,6 +180,7 @@ class _Builder:
         if self._line.status == "unfinished":
             self._line.elapsed_s = self._now
         self._line.spent = self._attributor.attribution()
+        self._line.last_s = max((bar.end_s for row in self._line.rows for bar in (row.bar, *row.inner)), default=0.0)
         return self._line
 
     def _take_note(self, event: AgentEvent) -> None:

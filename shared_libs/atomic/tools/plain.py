@@ -67,6 +67,11 @@ def whole_text(text: str) -> str:
     return text if text.isascii() else text.encode("utf-8", "replace").decode()
 
 
+def column_value(value: Any) -> Any:
+    """Return a value as a column of a database holds it: a text without NUL, and without half characters."""
+    return whole_text(value.replace("\0", "\ufffd")) if isinstance(value, str) else value
+
+
 def whole_data(value: Any) -> Any:
     """Return JSON-like data whose texts can all be sent; a text that can be is itself."""
     if isinstance(value, str):

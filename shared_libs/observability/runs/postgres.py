@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from shared_libs.atomic import postgres
 from shared_libs.atomic.database_url import database_url
 from shared_libs.atomic.errors import RunStoreError, RunStoreUnavailable
+from shared_libs.atomic.tools.plain import column_value
 from shared_libs.observability.runs.shelf import newer
 from shared_libs.observability.runs.statements import (
     FORM,
@@ -40,7 +41,6 @@ ANSWER_S = 30.0
 _READERS = 5
 _LOCK = 0x7275_6E73  # any number: whoever makes the tables holds this advisory lock
 _NAMES = re.compile(r":(\w+)")
-_THERE = "SELECT to_regclass('factory_runs_form')"
 
 
 class PostgresShelf:
@@ -210,7 +210,7 @@ async def _closed(connection: asyncpg.Connection) -> None:
 
 
 async def _form(connection: asyncpg.Connection) -> int:
-    if await connection.fetchval(_THERE) is None:
+    if not await connection.fetchval(postgres.HAS_TABLE.format("factory_runs_form")):
         return 0
     return await connection.fetchval(FORM) or 0
 
@@ -224,7 +224,7 @@ async def _write(connection: asyncpg.Connection, changes: Sequence[Change]) -> N
 
 async def _read(connection: asyncpg.Connection, statement: str, values: Params) -> list[Sequence[Any]]:
     numbered, names = _numbered(statement)
-    rows = await connection.fetch(numbered, *(values[name] for name in names))
+    rows = await connection.fetch(numbered, *(column_value(values[name]) for name in names))
     return [tuple(row) for row in rows]
 
 

@@ -12,6 +12,7 @@ from typing import Any
 
 from shared_libs.atomic.errors import RunStoreError, RunStoreUnavailable
 from shared_libs.atomic.secrets import private
+from shared_libs.atomic.tools.plain import column_value
 from shared_libs.observability.runs.shelf import newer
 from shared_libs.observability.runs.statements import (
     FORM,
@@ -121,7 +122,8 @@ class SQLiteShelf:
         """Read, and wait for it."""
         try:
             with closing(self._connected("rw")) as connection:
-                return connection.execute(statement, values).fetchall()
+                asked = {name: column_value(value) for name, value in values.items()}
+                return connection.execute(statement, asked).fetchall()
         except (sqlite3.Error, OSError) as error:
             raise self._failure(error) from error
 

@@ -11,6 +11,7 @@ from shared_libs.atomic import MisuseError
 from shared_libs.durable import JobStore, Submission, tables
 from shared_libs.durable.database import ask
 from shared_libs.durable.schedules import next_at, put_schedule, remove_schedule, schedules, submit_due
+from shared_libs.observability.run_store import RunStore
 from tests.unit.durable.cast import answers, ended, opened, submit, until, working
 
 DAILY = Submission(run_id="any", agent="a", definition={"name": "a"}, question="go", priority=3)
@@ -130,6 +131,18 @@ def test_a_store_of_the_form_before_is_read_on_and_one_of_a_later_form_is_used(u
         return dialect, ends
 
     assert asyncio.run(main())[1] == ["answered", "answered"]
+
+
+@pytest.mark.promise("durable-kept")
+def test_those_that_come_to_an_empty_database_at_once_all_find_tables(new_postgres):
+    async def begins(number):
+        async with RunStore(new_postgres) as runs, JobStore(new_postgres) as store:
+            return await submit(store, f"r{number}"), await runs.async_get("r")
+
+    async def main():
+        return await asyncio.gather(*map(begins, range(6)))
+
+    assert asyncio.run(main()) == [(True, None)] * 6
 
 
 def test_who_only_looks_makes_no_file_and_no_table(tmp_path):

@@ -11,6 +11,7 @@ from shared_libs.atomic.llms import ScriptedLLM
 from shared_libs.durable import follow
 from shared_libs.durable.database import ask
 from shared_libs.durable.schedules import next_at
+from shared_libs.observability.run_store import RunStore
 from tests.unit.durable.cast import agent, answers, ended, opened, submit, turn, until, working
 
 
@@ -120,3 +121,20 @@ def test_a_number_that_no_column_holds_is_refused(tmp_path, more):
 
     with pytest.raises(MisuseError, match="whole number"):
         asyncio.run(main())
+
+
+@pytest.mark.promise("durable-queue")
+def test_who_asks_for_what_no_column_holds_is_told_that_it_is_not_there(url):
+    async def look(store, runs, odd):
+        for act in (store.cancel(odd), store.decide(odd, {"c": True}), store.decide("r", {odd: True})):
+            with pytest.raises(MisuseError, match=r"no run|no call"):
+                await act
+        found = [await store.get(odd), await store.state(odd), await store.get("r", odd), await runs.async_get(odd)]
+        return [*found, *await store.find(prefix=odd), *await store.events(odd), *await store.events("r", 2**70)]
+
+    async def main():
+        async with opened(url) as store, RunStore(url) as runs:
+            await submit(store, "r")
+            return [await look(store, runs, odd) for odd in ("a\0b", "a\ud800b")]
+
+    assert asyncio.run(main()) == [[None] * 4] * 2

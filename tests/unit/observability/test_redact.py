@@ -136,6 +136,16 @@ def test_data_that_hold_nothing_to_mask_are_not_made_anew_and_texts_beside_each_
     }
 
 
+def test_a_table_and_what_a_struct_became_are_looked_at_as_quickly():
+    """Events hold both, and nine in ten were masked text by text: 2.5 s of a page of 9,000 events."""
+    data = {"attempts": ({"model": "m", "why": ""},), "content": '{"columns":["name","delay"],"rows":[["a",1]]}'}
+    assert redact_data(data) is data
+    secret = '{"columns":["name","password"],"rows":[["a","hunter2"]]}'
+    assert "hunter2" not in str(redact_data({"attempts": ({"content": secret},)}))
+    assert redact_data({"pairs": ("password", "hunter2!x")}) == {"pairs": ["password", "[redacted]"]}
+    assert redact_data({"run": ("login", "--password", "hunter2!x")}) == {"run": ["login", "--password", "[redacted]"]}
+
+
 def test_masking_twice_changes_nothing_more():
     for secret in SECRETS:
         once = redact_text(f"password={secret} api_key: {secret}")

@@ -246,7 +246,8 @@ class Signal:
         if SIGNAL is None or threading.get_ident() != threading.main_thread().ident or not is_on():
             return False
         if _signal.getsignal(SIGNAL) is _signal.SIG_DFL:
-            _signal.signal(SIGNAL, self._handle)
+            with contextlib.suppress(ValueError):  # a subinterpreter has a main thread too, and no signals
+                _signal.signal(SIGNAL, self._handle)
         return self.is_held
 
     @property

@@ -399,6 +399,15 @@ def test_the_signal_is_taken_only_from_nobody_and_given_back(monkeypatch):
     assert seen() == (signal.SIG_DFL, signal.SIG_DFL)
 
 
+def test_a_main_thread_without_signals_as_that_of_a_subinterpreter_goes_without(monkeypatch):
+    armed = []
+    monkeypatch.setattr(threading, "main_thread", threading.current_thread)
+    thread = threading.Thread(target=lambda: armed.append(Signal().arm()))
+    thread.start()
+    thread.join()
+    assert armed == [False]
+
+
 def test_it_can_be_switched_off(monkeypatch):
     monkeypatch.setenv(SWITCH, "off")
     ENDED.clear()

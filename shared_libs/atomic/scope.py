@@ -171,7 +171,10 @@ class use_scope:  # noqa: N801 - used like a function, a class because it is on 
         return self._scope
 
     def __exit__(self, *_: object) -> None:
-        _current.reset(self._token)
+        try:  # noqa: SIM105 - on the path of every call
+            _current.reset(self._token)
+        except ValueError:  # in another context: what waited here is being freed, after its loop was closed under it
+            pass
 
 
 def use_deadline(deadline: Deadline) -> use_scope:

@@ -105,7 +105,8 @@ class Watchdog:
 
     def end(self, owner: Owner) -> None:
         """Watch for `owner` no more."""
-        watched = self._loops.get(asyncio.get_running_loop())
+        loop = asyncio._get_running_loop()  # noqa: SLF001 - None where a loop was closed under the run
+        watched = None if loop is None else self._loops.get(loop)
         if watched is not None:
             watched.tell()
             watched.owners.pop(id(owner), None)

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import weakref
 
 import pytest
 
+from shared_libs.atomic import tool
 from shared_libs.atomic.alarm import Expiry
 from shared_libs.atomic.errors import DeadlineExceeded
 from shared_libs.atomic.in_place import within
+from shared_libs.atomic.llms import ScriptedLLM, Turn
+from shared_libs.atomic.watchdog import WATCHDOG
 from tests.support import run_virtual
 
 
@@ -58,3 +63,31 @@ def test_what_was_cancelled_for_its_time_leaves_its_task_as_it_was():
                 await asyncio.sleep(100)
 
     run_virtual(main())
+
+
+@tool
+async def waits_() -> None:
+    await asyncio.sleep(100)
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda: in_place(asyncio.sleep(100), Expiry(1e9, "")),
+        lambda: waits_.async_run({}),
+        lambda: ScriptedLLM([Turn(text="late", delay_s=100)]).async_generate("go"),
+    ],
+)
+def test_a_loop_that_is_closed_under_a_call_is_let_go_with_the_next_one(call):
+    loop = asyncio.new_event_loop()
+    task = loop.create_task(call())
+    task._log_destroy_pending = False
+    loop.run_until_complete(asyncio.sleep(0))
+    loop.run_until_complete(asyncio.sleep(0))
+    WATCHDOG._loops.pop(loop, None)  # its thread does that within a beat
+    loop.close()
+    gone = weakref.ref(loop)
+    del loop, task
+    run_virtual(in_place(asyncio.sleep(0), Expiry(1e9, "")))
+    gc.collect()
+    assert gone() is None

@@ -12,7 +12,6 @@ from shared_libs.atomic import tool
 from shared_libs.atomic.alarm import Expiry
 from shared_libs.atomic.errors import DeadlineExceeded
 from shared_libs.atomic.in_place import within
-from shared_libs.atomic.llms import ScriptedLLM, Turn
 from shared_libs.atomic.watchdog import WATCHDOG
 from tests.support import run_virtual
 
@@ -75,7 +74,6 @@ async def waits_() -> None:
     [
         lambda: in_place(asyncio.sleep(100), Expiry(1e9, "")),
         lambda: waits_.async_run({}),
-        lambda: ScriptedLLM([Turn(text="late", delay_s=100)]).async_generate("go"),
     ],
 )
 def test_a_loop_that_is_closed_under_a_call_is_let_go_with_the_next_one(call):

@@ -97,8 +97,18 @@ async def count(request):
     return answered(await client.count(name, count_filter=body.filter, exact=True))
 
 
+@web.middleware
+async def not_found(request, handler):
+    try:
+        return await handler(request)
+    except ValueError as error:
+        if "not found" not in str(error):
+            raise
+        return web.json_response({"status": {"error": f"Not found: {error}"}, "time": 0.0}, status=404)
+
+
 def application():
-    app = web.Application()
+    app = web.Application(middlewares=[not_found])
     app[ENGINE], app[ASKED], app[INDEXES] = AsyncQdrantClient(":memory:", check_compatibility=False), [], []
     app.router.add_routes(ENDPOINTS)
     return app

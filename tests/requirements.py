@@ -436,6 +436,11 @@ REQUIREMENTS: dict[str, Requirement] = {
     "index-progress": Requirement(
         "an indexing tells how far it is, and is bounded in what it does at once", "graphiti #290, #1262, #1516"
     ),
+    "store-away": Requirement(
+        "a store that is cut off, emptied or replaced is told in a sentence, leaves nothing half there, and comes back "
+        "by itself or by the next indexing",
+        "issue: retrieval and graph",
+    ),
     "retrieval-filter": Requirement(
         "a filter gives as many hits as there are, and none that does not fit",
         "pgvector #751; honcho #1048; akb #212",

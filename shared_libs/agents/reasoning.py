@@ -46,6 +46,10 @@ MARKS: tuple[tuple[str, str], ...] = (
 )
 """What reasoning stands between; a further kind is one line."""
 
+_SUFFIXED = re.compile(r"<think:([\w-]{1,32})>")
+"""Hunyuan puts a word of the checkpoint behind its marks (`<think:opensource>`), and the same behind their ends."""
+_MAY_BE_SUFFIXED = re.compile(r"<think:[\w-]{0,32}")
+
 ANSWER_MARKS = (
     "<|start|>assistant<|channel|>final<|message|>",
     "<|channel|>final<|message|>",
@@ -99,10 +103,16 @@ _HAS_MARK = re.compile(
     re.IGNORECASE,
 )
 _LONGEST = max(map(len, _BEGINNINGS))
+
+
+def _stands_alone(end: str) -> bool:
+    return end[0] in "<[\u25c1" and end[1] != "|"
+
+
 # alone on its side of a line, or without a space on either, so that a word about it is none
 _LONE_END = re.compile(
     r"(?:^|\n)[ \t]*(?:{0})|(?:{0})[ \t]*(?:\n|\Z)|(?<=[\w.!?)])(?:{0})(?=[\w*#])".format(
-        "|".join(re.escape(end) for _, end in MARKS if end[0] in "<[\u25c1" and end[1] != "|")
+        "|".join((r"</think:[\w-]{1,32}>", *(re.escape(end) for _, end in MARKS if _stands_alone(end))))
     ),
     re.IGNORECASE,
 )
@@ -163,6 +173,8 @@ class Opening:
                 return "".join(thinking), start if self._parted else text
             lower = start[:_LONGEST].lower()
             found = next(((mark, end) for mark, end in _OPENINGS if lower.startswith(mark)), None)
+            if found is None and (suffixed := _SUFFIXED.match(lower)):
+                found = suffixed[0], f"</{suffixed[0][1:]}"
             if found is not None:
                 self._closing, text, self._parted = found[1], start[len(found[0]) :], True
                 continue
@@ -170,7 +182,7 @@ class Opening:
             if answer:
                 self._said = True
                 return "".join(thinking), start[len(answer) :]
-            if any(mark.startswith(lower) for mark in _BEGINNINGS):
+            if any(mark.startswith(lower) for mark in _BEGINNINGS) or _MAY_BE_SUFFIXED.fullmatch(lower):
                 self._held = text
                 return "".join(thinking), ""
             self._said = True

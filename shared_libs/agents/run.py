@@ -133,6 +133,7 @@ class Run:
         self.asking = Asking(self._tell_asked) if any(map(wants_requests, sinks)) else None
         self._seq = 0 if self.journal is None else self.journal.events
         self._resumed = self._seq > 0
+        self._waited_s = self.caller.waited_s
         self._over = False
         WATCHDOG.begin(self)
 
@@ -143,6 +144,8 @@ class Run:
         self.attempts = list(paused.attempts)
         self.started_at -= paused.elapsed_s
         self.started_wall = paused.started_at
+        since = datetime.now(UTC) - datetime.fromisoformat(paused.started_at)
+        self._waited_s = max(self._waited_s, since.total_seconds() - paused.elapsed_s)
         self._seq = max(self._seq, paused.events)
         self.budget.go_on_from(paused.spent)
         self.session_length, self.session_before = paused.session_length, paused.session_before
@@ -212,6 +215,7 @@ class Run:
                 session_id=self.session_id,
                 rehearsal=rehearsal,
                 resumed=self._resumed,
+                waited_s=self._waited_s,
                 parent_run_id=self.caller.run_id or None,
                 parent_call_id=self.caller.call_id or None,
             )

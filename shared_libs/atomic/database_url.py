@@ -110,18 +110,11 @@ class DatabaseURL(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def url(self) -> URL:
-        """The address as SQLAlchemy takes it, beside `connect_args`."""
+        """The address as SQLAlchemy takes it, beside `postgres.engine_arguments`."""
         from sqlalchemy.engine import URL
 
         query = self.query | ({"prepared_statement_cache_size": "0"} if "statement_cache_size" in self.options else {})
-        query |= {"host": self.hosts} if self.hosts else {}
         return URL.create(self.driver, self.username, self.password, self.host, self.port, self.database, query=query)
-
-    @property
-    def connect_args(self) -> dict[str, Any]:
-        """The arguments for the driver, where SQLAlchemy calls it."""
-        told = {"dsn": f"postgresql://?{urlencode(self.libpq)}"} if self.libpq else {}
-        return self.options | told
 
     @property
     def each(self) -> list[DatabaseURL]:

@@ -47,7 +47,8 @@ class RunStarted(Event):
     A run began; `started_at` is its wall-clock time (ISO 8601, UTC), `timeout_s` its whole time in seconds.
 
     `resumed` tells that it goes on after a pause: `seq` and `at_s` go on too, and `timeout_s` is the time it has left.
-    A sub-agent's run names the run and the tool call that it is for.
+    `waited_s` are the seconds before it that are none of its time: for a slot of the service, or for a decision, while
+    it was paused. A sub-agent's run names the run and the tool call that it is for.
     """
 
     agent: str
@@ -59,6 +60,7 @@ class RunStarted(Event):
     session_id: str | None = None
     rehearsal: bool = False
     resumed: bool = False
+    waited_s: float = 0.0
     parent_run_id: str | None = None
     parent_call_id: str | None = None
 
@@ -284,13 +286,20 @@ class LoopBlocked(Event):
     """
     The event loop could do nothing for `blocked_s` seconds, the deadlines of all its runs included.
 
-    `tool` and `call_id` name the call that blocked it, where it was one; `stack` is where it stood.
+    `tool` and `call_id` name the call that blocked it, where it was one; `stack` is where it stood, and `place` the
+    innermost line of it that is neither ours nor a library's: `refresh (app.py:12)`.
     """
 
     tool: str
     call_id: str
     blocked_s: float
     stack: str
+    place: str = ""
+
+    @property
+    def who(self) -> str:
+        """What blocked it, as well as is known."""
+        return self.tool or self.place or "something"
 
 
 class LimitReached(Event):

@@ -52,6 +52,12 @@ def why_unopened(file: str | Path) -> str:
     return f"{place} cannot be written; allow it"
 
 
+def what_failed(error: Exception, file: str | None) -> str:
+    """Return in a line what a database says of a failure, or why a file does not open. Looks at files: in a thread."""
+    said = (str(getattr(error, "orig", None) or error).splitlines() or [type(error).__name__])[0]
+    return why_unopened(file or "") if "unable to open" in said else said
+
+
 def _folder(variable: str, below_home: str, instead: str) -> Path:
     told = Path(os.environ.get(variable, ""))
     if told.is_absolute():  # the XDG Base Directory Specification: a relative one is to be ignored

@@ -57,6 +57,16 @@ async def connect(at: DatabaseURL, *arguments: Any, **options: Any) -> asyncpg.C
             task.add_done_callback(partial(_end_others, chosen))
 
 
+def engine_arguments(at: DatabaseURL, **options: Any) -> dict[str, Any]:
+    """Return the `connect_args` of an engine of SQLAlchemy: its own reading of the address is left out."""
+
+    async def connected(*_: Any, **read: Any) -> asyncpg.Connection:
+        del read
+        return await connect(at, **at.options, **options)
+
+    return {"async_creator_fn": connected}
+
+
 def _end_others(chosen: asyncpg.Connection | None, task: asyncio.Task[asyncpg.Connection]) -> None:
     if not task.cancelled() and task.exception() is None and task.result() is not chosen:
         task.result().terminate()

@@ -68,7 +68,8 @@ class Scope(msgspec.Struct, frozen=True):
     `tool` is whose call it is; `fence` shuts it off when it has been given up. `journal` keeps the facts of a durable
     run; `deps` is what it gives tools that declare it. `may_begin` is asked once more as the body of a tool begins, and
     raises `RunInterrupted` where the run has become another process's since the call was made. `asking` tells what
-    models are asked, where somebody keeps that.
+    models are asked, where somebody keeps that. `waited_s` are the seconds that a run made in this scope has
+    waited for its turn.
     """
 
     deadline: Deadline = NEVER
@@ -85,6 +86,7 @@ class Scope(msgspec.Struct, frozen=True):
     deps: Any = None
     may_begin: Callable[[], None] | None = None
     asking: Asking | None = None
+    waited_s: float = 0.0
 
     @property
     def key(self) -> str:

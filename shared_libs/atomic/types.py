@@ -11,7 +11,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, Literal, Protocol, runtime_checkable
 
 import msgspec
@@ -68,10 +68,43 @@ class ToolCall(msgspec.Struct, PlainData, frozen=True, gc=False, omit_defaults=T
         return msgspec.json.encode(self.arguments).decode() if self.malformed is None else self.malformed
 
 
-class TextPart(msgspec.Struct, PlainData, frozen=True, gc=False, tag_field="type", tag="text"):
+Extra = dict[str, dict[str, Any]]
+"""
+What only servers of one wire know, by that wire: `openai` (chat completions), `responses`, `anthropic`.
+
+It goes on to them as it is, in its place of the request: `{"anthropic": {"cache_control": {"type": "ephemeral"}}}`.
+"""
+
+
+def with_extra(told: dict[str, Any], extra: Extra | None, wire: str, leave_out: Collection[str] = ()) -> dict[str, Any]:
+    """What is told on a wire, with what only that wire knows beside it; what is told stands above it."""
+    if extra is None or wire not in extra:
+        return told
+    return _merged({name: more for name, more in extra[wire].items() if name not in leave_out}, told)
+
+
+def plain_on(content: Sequence[TextPart | ImagePart], wire: str) -> bool:
+    """Whether parts are but a text on a wire: there are several only for what stands beside them on another one."""
+    extras = [part.extra for part in content if isinstance(part, TextPart)]
+    return len(extras) == len(content) and any(extras) and not any(extra and wire in extra for extra in extras)
+
+
+def _merged(extra: dict[str, Any], told: dict[str, Any]) -> dict[str, Any]:
+    made = extra | told
+    for name in extra.keys() & told.keys():
+        more, own = extra[name], told[name]
+        if isinstance(more, dict) and isinstance(own, dict):
+            made[name] = _merged(more, own)
+        elif isinstance(more, list) and isinstance(own, list) and len(more) == len(own):
+            made[name] = [_merged(one, other) for one, other in zip(more, own, strict=True)]
+    return made
+
+
+class TextPart(msgspec.Struct, PlainData, frozen=True, gc=False, tag_field="type", tag="text", omit_defaults=True):
     """A piece of text in a message of several parts."""
 
     text: str
+    extra: Extra | None = None
 
 
 class ImagePart(msgspec.Struct, PlainData, frozen=True, gc=False, tag_field="type", tag="image", omit_defaults=True):
@@ -79,6 +112,7 @@ class ImagePart(msgspec.Struct, PlainData, frozen=True, gc=False, tag_field="typ
 
     url: str
     media_type: str = ""
+    extra: Extra | None = None
 
     def __post_init__(self) -> None:
         if not _URL.match(str(self.url)):  # a Path is none
@@ -118,7 +152,8 @@ class Message(msgspec.Struct, PlainData, frozen=True, gc=False, omit_defaults=Tr
     """
     One message of a conversation.
 
-    `tool_calls` and `thinking` go with role `assistant`; `tool_call_id`, `name` and `is_error` with role `tool`.
+    `tool_calls` and `thinking` go with role `assistant`; `tool_call_id`, `name` and `is_error` with role `tool`. On
+    Anthropic's wire what is `extra` belongs to the last block.
     """
 
     role: Role
@@ -128,6 +163,7 @@ class Message(msgspec.Struct, PlainData, frozen=True, gc=False, omit_defaults=Tr
     tool_call_id: str | None = None
     name: str | None = None
     is_error: bool = False
+    extra: Extra | None = None
 
     @property
     def text(self) -> str:
@@ -137,12 +173,13 @@ class Message(msgspec.Struct, PlainData, frozen=True, gc=False, omit_defaults=Tr
         return "".join(part.text for part in self.content if isinstance(part, TextPart))
 
 
-class ToolSpec(msgspec.Struct, PlainData, frozen=True, gc=False):
+class ToolSpec(msgspec.Struct, PlainData, frozen=True, gc=False, omit_defaults=True):
     """What a model is told of a tool; `parameters` is a JSON Schema of type object."""
 
     name: str
     description: str
     parameters: dict[str, Any]
+    extra: Extra | None = None
 
 
 @runtime_checkable

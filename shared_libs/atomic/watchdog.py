@@ -11,14 +11,17 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+import itertools
 import logging
 import math
 import sys
+import sysconfig
 import threading
 import time
 import traceback
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from types import FrameType
 from typing import Any, Protocol
 
@@ -68,6 +71,10 @@ SOON_S = 0.005
 """Seconds until the next look where the code could not be interrupted just now."""
 
 SHOWN_FRAMES = 12
+
+_OURS = str(Path(__file__).parents[1])
+_LOOPS = str(Path(asyncio.__file__).parent)
+_LIBRARIES = tuple({path for name, path in sysconfig.get_paths().items() if name.endswith(("lib", "stdlib"))})
 
 
 class Owner(Protocol):
@@ -215,7 +222,7 @@ class _Watched:
             self._suspect, self._since = suspect, now
             return now + HELD_S
         if now - self._since >= BLOCKED_S and not self._found:
-            self._tell(frame, task, now - self._since)
+            self._tell(frame, now - self._since)
         if not is_on() or self._interrupts > MAX_INTERRUPTS:
             return math.inf
         due = max(self._due(self._call(frame)), self._since + HELD_S, self._interrupted_at + AGAIN_S)
@@ -271,7 +278,7 @@ class _Watched:
             self._interrupts += 1
             return math.inf
         if not self._found:
-            self._tell(frame, task, time.monotonic() - self._since)
+            self._tell(frame, time.monotonic() - self._since)
         verdict = self._verdict(self._asked, task)
         if self._signal is not None and self._signal.is_held:
             self._signal.send(verdict, self._runs)
@@ -305,17 +312,18 @@ class _Watched:
 
         return verdict
 
-    def _tell(self, frame: FrameType | None, task: asyncio.Task[Any] | None, blocked_s: float) -> None:
+    def _tell(self, frame: FrameType | None, blocked_s: float) -> None:
         self._found = True
-        stack = "".join(traceback.format_list(traceback.extract_stack(frame)[-SHOWN_FRAMES:]))
-        scope = scope_in(context_of(self._thread_id))
-        self._who = f"tool {scope.tool}" if scope.tool else "something"
+        frames = traceback.extract_stack(frame)
+        stack = "".join(traceback.format_list(frames[-SHOWN_FRAMES:]))
+        scope, place = scope_in(context_of(self._thread_id)), _place(frames)
+        self._who = f"tool {scope.tool}" if scope.tool else place or "something"
         text = "%s has blocked the event loop for %.2f s and still does; it stands at\n%s"
         _aside(_log.warning, text, self._who, blocked_s, stack)
         runs = [owner for ref in [*self.owners.values()] if (owner := ref()) is not None]
         hearers = [scope.emit] if scope.run_id else [owner.emit for owner in runs]
         self._told = [
-            (emit, LoopBlocked(tool=scope.tool, call_id=scope.call_id, blocked_s=blocked_s, stack=stack))
+            (emit, LoopBlocked(tool=scope.tool, call_id=scope.call_id, blocked_s=blocked_s, stack=stack, place=place))
             for emit in hearers
         ]
 
@@ -346,6 +354,14 @@ def frame_of(thread_id: int) -> FrameType | None:
     finally:
         if collects:
             gc.enable()
+
+
+def _place(frames: Sequence[traceback.FrameSummary]) -> str:
+    """Name the innermost line that the loop has called and that is neither ours nor, if there is one, a library's."""
+    inside = [*itertools.takewhile(lambda frame: not frame.filename.startswith(_LOOPS), reversed(frames))]
+    foreign = [frame for frame in inside if not frame.filename.startswith(_OURS)]
+    own = [frame for frame in foreign if not frame.filename.startswith(_LIBRARIES)]
+    return next((f"{frame.name} ({Path(frame.filename).name}:{frame.lineno})" for frame in own or foreign), "")
 
 
 WATCHDOG = Watchdog()

@@ -35,8 +35,6 @@ def index(arguments: argparse.Namespace) -> int:
     files = list(find_files(arguments.paths, left_out=lambda path, why: left.append((path, why))))
     for line in _told(left):
         _note(line)
-    if arguments.paths and not files:
-        raise MisuseError(f"{', '.join(map(str, arguments.paths))}: no file of a kind that is read")
     loop = CommandLoop()
     try:
         last = loop.run(_shown(collection, arguments, files, [path for path, _ in left]))
@@ -88,7 +86,9 @@ async def _shown(
             last = await _followed(collection.async_rebuild(), progress, "embedding anew", None)
         if files:
             last = await _followed(collection.async_index(files, total=len(files)), progress, "indexing", len(files))
-            removed = await _remove_what_has_gone(collection, arguments.paths, files, left)
+        removed = await _remove_what_has_gone(collection, arguments.paths, files, left)
+        if arguments.paths and not files and not removed:
+            raise MisuseError(f"{', '.join(map(str, arguments.paths))}: no file of a kind that is read")
         if collection.extractor is not None:
             read = await _followed(collection.async_extract(), progress, "reading", None)
             problems = last.problems + read.problems

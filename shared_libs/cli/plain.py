@@ -76,8 +76,8 @@ def told(event: AgentEvent) -> list[tuple[str, str]]:  # noqa: PLR0912 - one cas
             return [("limit", f"{why}; the model is asked for its last word")]
         case e.Abandoned(name=name):
             return [("left behind", f"{name} ignored its cancellation and still runs")]
-        case e.LoopBlocked(tool=tool, blocked_s=blocked_s):
-            return [("warning", f"{tool or 'something'} blocked the event loop for {blocked_s:.2f} s")]
+        case e.LoopBlocked(blocked_s=blocked_s):
+            return [("warning", f"{event.who} blocked the event loop for {blocked_s:.2f} s")]
         case e.Warned(message=message):
             return [("warning", one_line(message))]
     return []

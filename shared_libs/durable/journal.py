@@ -17,6 +17,7 @@ from shared_libs.atomic.types import Attempt, LLMResponse, ToolResult
 from shared_libs.durable.beat import clock
 from shared_libs.durable.database import StoreUnavailable, persistently
 from shared_libs.durable.folding import folded, kept_name
+from shared_libs.durable.following import Outlet
 from shared_libs.durable.holding import Holder
 from shared_libs.durable.jobs import Claim
 from shared_libs.durable.keeping import ASKED, Events, Fact
@@ -33,16 +34,6 @@ MOST_WHOLE = 262_144
 TELL_S = 0.25
 """Seconds after which an event is written though no fact comes, and where somebody follows."""
 TELL_FOLLOWED_S = 0.05
-
-
-class Outlet(Protocol):
-    """Where pieces of text go while somebody follows."""
-
-    def put(self, piece: TextDelta | ThinkingDelta, after: int) -> None:
-        """Take a piece of text, and the number of the event it comes behind."""
-
-    async def flush(self) -> None:
-        """Return when those are on their way that were taken until now."""
 
 
 class Pulse(Protocol):

@@ -36,7 +36,8 @@ from sqlalchemy.schema import CreateIndex, CreateTable
 
 from shared_libs.atomic.database_url import database_url
 from shared_libs.atomic.errors import LimitStoreError
-from shared_libs.atomic.places import why_unopened
+from shared_libs.atomic.places import what_failed
+from shared_libs.atomic.postgres import engine_arguments
 from shared_libs.atomic.resilience.policy import RateLimit
 from shared_libs.atomic.sqlite import sqlite_engine
 
@@ -202,15 +203,15 @@ class SQLLimitStore:
         if self._at.is_postgres:
             # each statement has to see what the holder of the lock before has committed
             return create_async_engine(
-                self._at.url, pool_pre_ping=True, isolation_level="READ COMMITTED", connect_args=self._at.connect_args
+                self._at.url,
+                pool_pre_ping=True,
+                isolation_level="READ COMMITTED",
+                connect_args=engine_arguments(self._at),
             )
         return sqlite_engine(self._at.url, _lock, busy_s=BUSY_S)
 
     def _failure(self, error: Exception) -> LimitStoreError:
-        said = str(getattr(error, "orig", None) or error).splitlines()[0]
-        if "unable to open" in said:
-            said = why_unopened(self._at.url.database or "")
-        return LimitStoreError(f"limit store {self._at.shown}: {said}")
+        return LimitStoreError(f"limit store {self._at.shown}: {what_failed(error, self._at.url.database)}")
 
 
 async def _locked(connection: AsyncConnection, model: str) -> float:

@@ -12,6 +12,7 @@ from sqlalchemy.exc import OperationalError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from shared_libs.atomic.database_url import DatabaseURL
+from shared_libs.atomic.postgres import engine_arguments
 from shared_libs.atomic.sqlite import sqlite_engine
 
 BUSY_S = 5.0
@@ -71,7 +72,7 @@ class Database:
 
 def _postgres(at: DatabaseURL, pool_size: int) -> AsyncEngine:
     return create_async_engine(
-        at.url, pool_size=pool_size, max_overflow=0, pool_pre_ping=True, connect_args=at.connect_args
+        at.url, pool_size=pool_size, max_overflow=0, pool_pre_ping=True, connect_args=engine_arguments(at)
     )
 
 

@@ -130,7 +130,12 @@ def timelines(record: Iterable[AgentEvent]) -> list[Timeline]:
         if builder is None:
             builder = builders[event.run_id] = _Builder(event.run_id)
         builder.take(event)
-    return [builder.timeline() for builder in builders.values()]
+    drawn: list[Timeline] = []
+    for builder in reversed(builders.values()):  # a run that a tool call has made, before that call's own
+        drawn.append(builder.timeline())
+        if (above := builders.get(builder.parent_run_id or "")) is not None:
+            above.attributor.know(builder.parent_call_id or "", drawn[-1].spent)
+    return drawn[::-1]
 
 
 class _Builder:
@@ -141,16 +146,19 @@ class _Builder:
         self._step: Row | None = None
         self._open: dict[object, Bar] = {}
         self._now = 0.0
-        self._attributor = Attributor()
+        self.attributor = Attributor()
+        self.parent_run_id: str | None = None
+        self.parent_call_id: str | None = None
 
     def take(self, event: AgentEvent) -> None:
         """Take the next event."""
-        self._attributor.take(event)
+        self.attributor.take(event)
         self._now = max(self._now, event.at_s)
         match event:
             case events.RunStarted():
                 for name in ("agent", "question", "model", "protocol", "started_at", "session_id", "rehearsal"):
                     setattr(self._line, name, getattr(event, name))
+                self.parent_run_id, self.parent_call_id = event.parent_run_id, event.parent_call_id
                 self._line.timeout_s = event.timeout_s + (event.at_s if event.resumed else 0.0)
             case events.StepStarted(step=step, final=final):
                 self._end_step()
@@ -179,7 +187,7 @@ class _Builder:
         self._open.clear()
         if self._line.status == "unfinished":
             self._line.elapsed_s = self._now
-        self._line.spent = self._attributor.attribution()
+        self._line.spent = self.attributor.attribution()
         self._line.last_s = max((bar.end_s for row in self._line.rows for bar in (row.bar, *row.inner)), default=0.0)
         return self._line
 
@@ -190,8 +198,8 @@ class _Builder:
                 self._note(f"limit reached: {why}")
             case events.AbandonedEnded(what=what, name=name, late_s=late_s):
                 self._note(f"{what} {name} ended {seconds(late_s)} after it was left running")
-            case events.LoopBlocked(tool=tool, blocked_s=blocked_s):
-                self._note(f"{tool or 'something'} blocked the event loop for {seconds(blocked_s)}")
+            case events.LoopBlocked(blocked_s=blocked_s):
+                self._note(f"{event.who} blocked the event loop for {seconds(blocked_s)}")
             case events.Warned(message=message):
                 self._note(message)
             case events.MemoryCompacted(messages=messages, summarised=summarised):

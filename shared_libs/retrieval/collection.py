@@ -14,8 +14,8 @@ from shared_libs.atomic.llms.base import BaseLLMWrapper
 from shared_libs.atomic.loading import load
 from shared_libs.retrieval.chunking import Chunker, Tokenizer
 from shared_libs.retrieval.cypher_guard import read_query
-from shared_libs.retrieval.extraction import Extractor, Told, Upserted, extracted, facts_told
-from shared_libs.retrieval.filters import read_filter
+from shared_libs.retrieval.extraction import Extractor, Told, Upserted, extracted, facts_told, keep_facts
+from shared_libs.retrieval.filters import Condition, among, read_filter
 from shared_libs.retrieval.indexer import AnyDocument, Indexer, check_embeddings, embedded_text
 from shared_libs.retrieval.ports import POOL
 from shared_libs.retrieval.retriever import Retriever
@@ -137,29 +137,45 @@ class Collection:
             async for so_far in progress:
                 yield so_far
 
-    async def async_search(self, question: str, *, k: int = 10, where: Mapping[str, Any] | None = None) -> Retrieved:
+    async def async_search(
+        self, question: str, *, k: int = 10, where: Mapping[str, Any] | None = None, document: str | None = None
+    ) -> Retrieved:
         """
         Return the `k` best passages, found by words and by meaning.
 
+        Args:
+            question: what is looked for.
+            k: how many passages.
+            where: what the metadata of their documents has to be.
+            document: its source or id, to look only there; None: everywhere.
+
         Raises:
-            MisuseError: there is no such collection, its vectors are of another model, or the filter is none.
+            MisuseError: no such collection or document, vectors of another model, or the filter is none.
             RetrievalUnavailable: nothing could be searched.
 
         """
-        return await self._retrieve(question, k, where, deep=False)
+        return await self._retrieve(question, k, where, document, deep=False)
 
-    async def async_retrieve(self, question: str, *, k: int = 10, where: Mapping[str, Any] | None = None) -> Retrieved:
+    async def async_retrieve(
+        self, question: str, *, k: int = 10, where: Mapping[str, Any] | None = None, document: str | None = None
+    ) -> Retrieved:
         """
         Return the `k` best passages as `async_search` does, with what a graph adds, reranked where there is a reranker.
 
         It keeps the current deadline: as time shrinks, steps are left out, and `stages` says which.
 
+        Args:
+            question: what is looked for.
+            k: how many passages.
+            where: what the metadata of their documents has to be.
+            document: its source or id, to look only there; None: everywhere.
+
         Raises:
-            MisuseError: there is no such collection, its vectors are of another model, or the filter is none.
+            MisuseError: no such collection or document, vectors of another model, or the filter is none.
             RetrievalUnavailable: nothing could be searched.
 
         """
-        return await self._retrieve(question, k, where, deep=True)
+        return await self._retrieve(question, k, where, document, deep=True)
 
     async def async_describe(self) -> CollectionRow | None:
         """Return what there is; None where the collection was never indexed."""
@@ -201,11 +217,11 @@ class Collection:
         row = await self._known()
         if row is None:
             return False
-        await self.stores.words.async_drop(self._space)
         for generation in filter(None, (row.generation, row.building)):
             await self.stores.vectors.async_drop(msgspec.structs.replace(self._space, generation=generation))
         if self.stores.graph is not None:
             await self.stores.graph.async_drop(self._space)
+        await self.stores.words.async_drop(self._space)  # after what may fail alone: nothing brings words back
         return await self.stores.documents.async_drop(self._space)
 
     async def async_rebuild(self) -> AsyncGenerator[IndexProgress, None]:
@@ -268,7 +284,7 @@ class Collection:
         if unknown := [one.chunk for one in told if one.chunk not in chunks]:
             raise MisuseError(f"collection {self.name!r} has no chunk {unknown[0]!r:.60}")
         facts = [facts_told(one, chunks[one.chunk].chunk) for one in told]
-        await self.stores.graph.async_upsert(self._space, facts)
+        await keep_facts(self.stores, self._space, facts)
         return Upserted(
             chunks=len(facts),
             entities=sum(len(one.entities) for one in facts),
@@ -307,7 +323,9 @@ class Collection:
             if model is not None:
                 await model.aclose()
 
-    async def _retrieve(self, question: str, k: int, where: Mapping[str, Any] | None, *, deep: bool) -> Retrieved:
+    async def _retrieve(
+        self, question: str, k: int, where: Mapping[str, Any] | None, document: str | None, *, deep: bool
+    ) -> Retrieved:
         if not question.strip():
             raise MisuseError("the question is empty")
         if not 1 <= k <= MOST_HITS:
@@ -317,6 +335,8 @@ class Collection:
         with told("retrieve" if deep else "search", self.name, question, k) as telling:
             row = await self._there()
             self._check_embedder(row)
+            if document is not None:
+                checked += (await self._of_document(document),)
             space = msgspec.structs.replace(self._space, generation=row.generation)
             graph = row.graph or (self.stores.graph is not None and self.stores.graph.apart)
             steps = frozenset({"rerank", "graph"} if graph else {"rerank"}) if deep else frozenset[str]()
@@ -324,6 +344,12 @@ class Collection:
             telling.found, telling.stages = len(found.hits), found.stages
             telling.scores = {hit.id: hit.score for hit in found.hits}
         return found
+
+    async def _of_document(self, source_or_id: str) -> Condition:
+        found = await self.async_document(source_or_id)
+        if found is None:
+            raise MisuseError(f"collection {self.name!r} has no document {source_or_id!r:.200}")
+        return among(await self.stores.documents.async_parts(self._space, found.id))
 
     async def _made(self) -> CollectionRow:
         """Return the collection, made if need be."""

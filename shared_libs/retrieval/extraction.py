@@ -354,6 +354,15 @@ def _place(name: str, text: str) -> tuple[int, int] | None:
     return found.span() if found else None
 
 
+async def keep_facts(stores: Stores, space: Space, facts: Sequence[Facts]) -> None:
+    """Store facts, but for those of chunks that have gone while they were read: nobody would remove them."""
+    assert stores.graph is not None
+    await stores.graph.async_upsert(space, facts)
+    ids = [one.chunk for one in facts]
+    there = await stores.documents.async_chunks(space, ids)
+    await stores.graph.async_delete(space, [id_ for id_ in ids if id_ not in there])
+
+
 async def extracted(
     stores: Stores, space: Space, extractor: Extractor, at_once: int
 ) -> AsyncGenerator[IndexProgress, None]:
@@ -390,7 +399,7 @@ async def extracted(
         answers = await together([read(chunk) for chunk in new]) if new else []
         facts = [answer for answer in answers if isinstance(answer, Facts)]
         problems += [answer for answer in answers if isinstance(answer, str)]
-        await stores.graph.async_upsert(space, facts)
+        await keep_facts(stores, space, facts)
         done, known = done + len(facts), known + len(there)
         yield progress()
     yield progress(finished=True)

@@ -8,7 +8,7 @@ list for one of several; `{"from": a, "to": b}` is a range whose ends belong to 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any, Literal, NamedTuple
 
 from shared_libs.atomic.errors import MisuseError
@@ -26,12 +26,14 @@ class Condition(NamedTuple):
     """One key and what it has to be; a document without the key never fits, not even a negated one."""
 
     key: str
-    kind: Literal["in", "range"]
-    values: tuple[Any, ...]
+    kind: Literal["in", "range", "chunk"]
+    values: Collection[Any]
     negated: bool = False
 
-    def holds(self, metadata: Mapping[str, Scalar]) -> bool:
-        """Whether metadata fits: what a store that cannot compile filters falls back on."""
+    def holds(self, metadata: Mapping[str, Scalar], chunk: str = "") -> bool:
+        """Whether a chunk and its metadata fit: what a store that cannot compile filters falls back on."""
+        if self.kind == "chunk":
+            return chunk in self.values
         if self.key not in metadata:
             return False
         value = metadata[self.key]
@@ -46,6 +48,11 @@ class Condition(NamedTuple):
 
 
 Where = tuple[Condition, ...]
+
+
+def among(chunks: Iterable[str]) -> Condition:
+    """Return the condition that a chunk is one of these, by its id."""
+    return Condition("", "chunk", frozenset(chunks))
 
 
 def read_filter(where: Mapping[str, Any] | None) -> Where:

@@ -35,9 +35,10 @@ from shared_libs.atomic.llms.base import BaseLLMWrapper
 from shared_libs.atomic.supervise import settle
 from shared_libs.retrieval.chunking import Chunker, normalised
 from shared_libs.retrieval.filters import checked_metadata
-from shared_libs.retrieval.ports import POOL, check_vector
+from shared_libs.retrieval.ports import POOL
 from shared_libs.retrieval.stores import Stores
 from shared_libs.retrieval.types import Chunk, Document, DocumentRow, IndexProgress, Point, Space, Words
+from shared_libs.retrieval.vectors import check_vector
 
 BATCH = 64
 """Chunks of one request for embeddings; documents are put together until they have so many new ones."""
@@ -106,6 +107,7 @@ class Indexer:
             ("documents_done", "unchanged", "embedded", "reused", "removed", "failed", "tokens"), 0
         )
         self._source = ""
+        self._lost = False
 
     async def run(
         self, documents: Iterable[AnyDocument] | AsyncIterable[AnyDocument], total: int | None
@@ -132,6 +134,7 @@ class Indexer:
             )
 
         await self.reap()
+        self._lost = await self._has_lost()
         tasks: dict[asyncio.Task[None], set[str]] = {}
         try:
             async with aclosing(self._batches(documents)) as batches:
@@ -169,6 +172,13 @@ class Indexer:
                 await self._stores.graph.async_delete(self._space, ids)
             await documents.async_forget(self._space, ids)
             self._counts["removed"] += len(ids)
+
+    async def _has_lost(self) -> bool:
+        """Tell whether a store apart has fewer vectors than there are chunks: then no document is done for sure."""
+        if self._embedder is None or not self._stores.vectors.apart:
+            return False
+        _, chunks = await self._stores.documents.async_sizes(self._space)
+        return await self._stores.vectors.async_count(self._space) < chunks
 
     async def _tidy(self) -> None:
         """Have the indexes put themselves in order; one that does not is searched all the same."""
@@ -214,7 +224,7 @@ class Indexer:
             job = POOL.submit(lambda: self._read(entry), {})
             document, content_hash = await job.result()
             known = (await self._stores.documents.async_rows(self._space, [document.id])).get(document.id)
-            if known is not None and known.state == "indexed" and known.content_hash == content_hash:
+            if known and known.state == "indexed" and known.content_hash == content_hash and not self._lost:
                 self._counts["unchanged"] += 1
                 self._counts["documents_done"] += 1
                 return None

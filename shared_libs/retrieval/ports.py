@@ -37,6 +37,7 @@ from shared_libs.retrieval.types import (
     StoredChunk,
     Words,
 )
+from shared_libs.retrieval.vectors import check_vector
 
 if TYPE_CHECKING:
     import numpy as np
@@ -200,6 +201,11 @@ class DocumentStore(Port):
         return await self._ask("list chunks", self._seen, space, after, limit)
 
     @final
+    async def async_parts(self, space: Space, document: str) -> list[str]:
+        """Return the ids of the chunks of a document that may be seen."""
+        return await self._ask("list the chunks of a document", self._parts, space, document)
+
+    @final
     async def async_stage(self, space: Space, document: DocumentRow, chunks: Sequence[Chunk]) -> None:
         """
         Note chunks that are about to enter the indexes; none is seen by that.
@@ -270,6 +276,9 @@ class DocumentStore(Port):
     def _seen(self, space: Space, after: str, limit: int) -> Given[list[StoredChunk]]:
         raise NotImplementedError
 
+    def _parts(self, space: Space, document: str) -> Given[list[str]]:
+        raise NotImplementedError
+
     def _stage(self, space: Space, document: DocumentRow, chunks: list[Chunk]) -> Given[None]:
         raise NotImplementedError
 
@@ -290,6 +299,9 @@ class VectorStore(Port):
     """Vectors by chunk id, compared by the cosine of their angle. Every write may be repeated."""
 
     name = "vector store"
+
+    apart = False
+    """Whether it is kept apart from the documents, so that it may lose what these take for indexed."""
 
     @final
     async def async_upsert(self, space: Space, points: Sequence[Point]) -> None:
@@ -459,35 +471,6 @@ class GraphStore(Port):
 
     def _drop(self, space: Space) -> Given[None]:
         raise NotImplementedError
-
-
-def check_vector(vector: np.ndarray, width: int | None = None) -> None:
-    """
-    Check one vector.
-
-    Raises:
-        MisuseError: it is empty, of another length, or holds what is no finite number.
-
-    """
-    import numpy as np
-
-    try:
-        with np.errstate(over="ignore"):  # stores keep float32: what is too large for it is infinite
-            row = np.asarray(vector, dtype=np.float32)
-    except (TypeError, ValueError) as error:
-        raise MisuseError(f"a vector is a list of numbers: {error}") from None
-    if row.ndim != 1 or not len(row) or (width is not None and len(row) != width):
-        raise MisuseError(f"a vector of shape {row.shape} where one of {width or 'any'} numbers belongs")
-    if not np.isfinite(row).all():
-        raise MisuseError("a vector holds what is no finite number (NaN or infinite)")
-
-
-def of_length_one(vector: Any) -> np.ndarray:
-    """Return a vector of length one as float32, however long or short it was; one without direction stays as it is."""
-    import numpy as np
-
-    row = np.asarray(vector, dtype=np.float64)  # squares of what float32 holds are beyond it
-    return (row / (float(np.linalg.norm(row)) or 1.0)).astype("<f4")
 
 
 def _checked(name: str, found: Any, k: int) -> list[Found]:

@@ -156,7 +156,7 @@ class Retriever:
         hits = []
         for row in order:
             stored = chunks.get(row.id)
-            if stored is None or not all(condition.holds(stored.metadata) for condition in where):
+            if stored is None or not all(condition.holds(stored.metadata, row.id) for condition in where):
                 continue
             scores = {name: rows[row.id] for name, rows in by_branch.items() if row.id in rows}
             hits.append(_hit(stored, row.score, scores, found.via.get(row.id, ())))

@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from shared_libs.atomic.database_url import ALLOWED, database_url
 from shared_libs.atomic.errors import MisuseError
-from shared_libs.atomic.places import why_unopened
+from shared_libs.atomic.places import what_failed
 from shared_libs.memory.connections import Database
 
 METADATA = MetaData()
@@ -63,10 +63,7 @@ class ServiceDatabase:
 
     def failure(self, error: Exception) -> str:
         """Say what failed, and where; never with a password. Looks at files, so in a thread."""
-        said = (str(getattr(error, "orig", None) or error).splitlines() or [type(error).__name__])[0]
-        if "unable to open" in said:
-            said = why_unopened(self._at.database or "")
-        return f"the service's database {self._at.shown}: {said}"
+        return f"the service's database {self._at.shown}: {what_failed(error, self._at.database)}"
 
     async def aclose(self) -> None:
         """Close the connections of this loop."""

@@ -16,6 +16,7 @@ from shared_libs.agents.variant import Extras
 from shared_libs.atomic.deadline import Deadline
 from shared_libs.atomic.events import AgentEvent, EventSink, ModelAsked, RunFinished
 from shared_libs.atomic.results import AgentResult, Decision
+from shared_libs.atomic.scope import current_scope, use_scope
 from shared_libs.service.admission import FULL, Admission, Demand, Grant
 from shared_libs.service.callers import Caller
 from shared_libs.service.catalogue import Entry
@@ -143,7 +144,8 @@ class LiveRun:
                 self.queued_s, self._grant = grant.queued_s, grant
                 token = _listener.set(self._hear)
                 try:
-                    return await self._run()
+                    with use_scope(msgspec.structs.replace(current_scope(), waited_s=grant.queued_s)):
+                        return await self._run()
                 finally:
                     _listener.reset(token)
         finally:

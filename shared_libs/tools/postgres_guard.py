@@ -25,6 +25,7 @@ from sqlalchemy.types import NullType, TypeEngine
 from shared_libs.atomic.database_url import database_url
 from shared_libs.atomic.deadline import Deadline
 from shared_libs.atomic.errors import ToolError
+from shared_libs.atomic.postgres import engine_arguments
 from shared_libs.tools.sql_rows import Rows
 
 MAX_ROW_BYTES = 4_000_000
@@ -122,7 +123,7 @@ async def _connected(url: str, limit: Deadline) -> AsyncIterator[AsyncConnection
     milliseconds = max(1, int(1000 * min(limit.remaining(), 86_400)))
     settings = {"default_transaction_read_only": "on", "statement_timeout": str(milliseconds)}
     engine = create_async_engine(
-        address.url, poolclass=NullPool, connect_args={**address.connect_args, "server_settings": settings}
+        address.url, poolclass=NullPool, connect_args=engine_arguments(address, server_settings=settings)
     )
     try:
         async with engine.connect() as connection:

@@ -72,17 +72,16 @@ class RetrievalTool(BaseTool):
 
         Args:
             query: the question, or the words to look for.
-            document: the source of one document, to look only there.
+            document: the source of one document, as a passage has it, to look only there.
 
         """
         try:
             await self.aopen()
-            found = await self.collection.async_retrieve(query, k=50 if document else self._passages)
+            found = await self.collection.async_retrieve(query, k=self._passages, document=document or None)
         except (LLMError, MisuseError, RetrievalError) as error:
             raise ToolError(str(error)) from error
-        hits = [hit for hit in found.hits if document is None or document in (hit.source, hit.document)]
-        answer: dict[str, Any] = {"passages": [_shown(hit) for hit in hits[: self._passages]], "note": FOREIGN}
-        if not hits:
+        answer: dict[str, Any] = {"passages": [_shown(hit) for hit in found.hits], "note": FOREIGN}
+        if not found.hits:
             answer["note"] = "nothing was found; try other words"
         if found.notes:
             answer["incomplete"] = list(found.notes)

@@ -44,6 +44,7 @@ class AnthropicLLM(VendorLLM):
     """
 
     provider = "anthropic"
+    wire = "anthropic"
     sdk = "anthropic"
     own_base_url = "https://api.anthropic.com"
     key_variable = "ANTHROPIC_API_KEY"

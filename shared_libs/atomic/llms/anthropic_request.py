@@ -10,11 +10,12 @@ import msgspec
 from shared_libs.atomic.llms.given import is_foreign, wire_ids
 from shared_libs.atomic.llms.payload import inline_image, portable_id, portable_name
 from shared_libs.atomic.llms.tool_schema import portable_parameters
-from shared_libs.atomic.types import ImagePart, Message, TextPart, ToolCall, ToolSpec
+from shared_libs.atomic.types import ImagePart, Message, TextPart, ToolCall, ToolSpec, with_extra
 
 PROVIDER = "anthropic"
 
 _MAX_ID_CHARS = 64
+_PLAIN = frozenset({"type", "text"})
 _NO_REASON = "The tool failed without a reason."
 """The API refuses a failure that says nothing."""
 
@@ -31,10 +32,11 @@ _FORMATS = frozenset({"date-time", "time", "date", "duration", "email", "hostnam
 
 def request_messages(
     messages: Sequence[Message], made_by: Sequence[str] = (), stale: Collection[str] = ()
-) -> tuple[str, list[dict[str, Any]]]:
+) -> tuple[str | list[dict[str, Any]], list[dict[str, Any]]]:
     """
-    The conversation as the API takes it: the system prompt, and the turns.
+    The conversation as the API takes it: the system prompt and the turns.
 
+    The prompt is blocks where there is more than its text.
     Neighbours of one role become one turn, because the results of all calls of a turn belong into the next one.
 
     Args:
@@ -45,11 +47,11 @@ def request_messages(
     """
     ids = wire_ids(messages, made_by, _MAX_ID_CHARS)
     used: set[str] = set()
-    system: list[str] = []
+    system: list[Message] = []
     turns: list[dict[str, Any]] = []
     for message in messages:
         if message.role == "system":
-            system.append(message.text)
+            system.append(message)
             continue
         role = "assistant" if message.role == "assistant" else "user"
         for call in message.tool_calls:
@@ -60,21 +62,25 @@ def request_messages(
         blocks = _assistant_blocks(message, ids, made_by, stale) if role == "assistant" else _user_blocks(message, ids)
         if not blocks:
             continue
+        if message.extra is not None:
+            blocks[-1] = with_extra(blocks[-1], message.extra, PROVIDER)
         if turns and turns[-1]["role"] == role:
             turns[-1]["content"] += blocks
         else:
             turns.append({"role": role, "content": blocks})
-    instructions = "\n\n".join(system)
+    instructions = "\n\n".join([message.text for message in system])
     if not turns and instructions.strip():
         return "", [{"role": "user", "content": _text_blocks(instructions)}]  # it wants a turn, and others do not
     if turns and turns[-1]["role"] == "assistant" and (last := turns[-1]["content"][-1])["type"] == "text":
         turns[-1]["content"][-1] = last | {"text": last["text"].rstrip()}  # the API refuses blanks at the end
-    return instructions, turns
+    blocks = [block for message in system for block in _system_blocks(message)]
+    return blocks if any(block.keys() > _PLAIN for block in blocks) else instructions, turns
 
 
 def request_tool(tool: ToolSpec) -> dict[str, Any]:
     """A tool as the API takes it."""
-    return {"name": tool.name, "description": tool.description, "input_schema": portable_parameters(tool.parameters)}
+    told = {"name": tool.name, "description": tool.description, "input_schema": portable_parameters(tool.parameters)}
+    return with_extra(told, tool.extra, PROVIDER)
 
 
 def tools_of(turns: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -139,6 +145,11 @@ def thinks_on(turns: Sequence[dict[str, Any]]) -> bool:
     return bool(turns[-2]["content"][0]["type"].endswith("thinking"))
 
 
+def _system_blocks(message: Message) -> list[dict[str, Any]]:
+    blocks = _parts(message.content)
+    return [*blocks[:-1], with_extra(blocks[-1], message.extra, PROVIDER)] if blocks else []
+
+
 def _user_blocks(message: Message, ids: Mapping[str, str]) -> list[dict[str, Any]]:
     if message.role == "tool":
         result: dict[str, Any] = {
@@ -161,13 +172,13 @@ def _parts(content: str | Sequence[TextPart | ImagePart]) -> list[dict[str, Any]
     blocks: list[dict[str, Any]] = []
     for part in content:
         if isinstance(part, TextPart):
-            blocks += _text_blocks(part.text)
+            blocks += [with_extra(block, part.extra, PROVIDER) for block in _text_blocks(part.text)]
             continue
         inline = inline_image(part.url)
         source = {"type": "url", "url": part.url}
         if inline is not None:
             source = {"type": "base64", "media_type": part.media_type or inline[0], "data": inline[1]}
-        blocks.append({"type": "image", "source": source})
+        blocks.append(with_extra({"type": "image", "source": source}, part.extra, PROVIDER))
     return blocks
 
 

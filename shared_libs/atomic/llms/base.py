@@ -16,6 +16,7 @@ from shared_libs.atomic.llms.fitting import fitted
 from shared_libs.atomic.llms.names import model_named
 from shared_libs.atomic.llms.request import Request, checked_response, plain_options
 from shared_libs.atomic.llms.structured import OutputSchema
+from shared_libs.atomic.llms.tool_schema import restored
 from shared_libs.atomic.loading import load
 from shared_libs.atomic.rescue import door
 from shared_libs.atomic.resilience.attempt import ChunkSink, Listener, ModelCall, Watch
@@ -32,6 +33,7 @@ from shared_libs.atomic.types import (
     Message,
     Price,
     Prompt,
+    ToolCall,
     ToolSpec,
     Usage,
     as_messages,
@@ -78,19 +80,16 @@ class BaseLLMWrapper:
     """
 
     provider: ClassVar[str] = "custom"
+    wire: str = "openai"
+    """What its requests are written in: `openai` is chat completions."""
     native_tools: bool = True
     """Whether the model takes tool definitions; without, an agent speaks text ReAct with it."""
     structured_output: bool = False
-    """
-    Whether `_chat` and `_stream` take an `OutputSchema` as the option `output_schema`; else it is told in words.
-
-    Those that take it tell it in words themselves where the server would call no tool beside it.
-    """
+    """Whether `_chat` and `_stream` take an `OutputSchema` as `output_schema`, or tell it in words themselves."""
     context_window: int | None = None
     """How many tokens the model takes, where that is told: a conversation too long for it is not sent to a smaller."""
     english_first: bool = False
     """Whether its embeddings know English, and of other languages little."""
-
     obeys: bool = False
     """Whether a request is known to end when it is cancelled: then it needs no task of its own to be left behind."""
     rehearsal: ClassVar[bool] = False
@@ -375,7 +374,7 @@ class BaseLLMWrapper:
         raise NotImplementedError
 
     def _fields_of_chat(self, fields: Mapping[str, Any]) -> dict[str, Any]:
-        """The fields of a chat completions request as this provider names them; by default as they are."""
+        """The fields of a chat completions request as this provider names them."""
         return dict(fields)
 
     async def _open(self) -> None:
@@ -413,7 +412,8 @@ class BaseLLMWrapper:
             await self._ready()
         messages, options = request.messages, self.options | request.options
         if "chat_fields" in options:
-            options |= self._fields_of_chat(options.pop("chat_fields"))
+            own, told = options.pop("wire_fields", {}).get(self.wire), options.pop("chat_fields")
+            options |= self._fields_of_chat(told) if own is None else own
         if request.output is not None and self.structured_output:
             options["output_schema"] = request.output
         elif request.output is not None:
@@ -421,19 +421,22 @@ class BaseLLMWrapper:
         if watch.asks is not None:
             watch.asks(messages, request.tools, plain_options(options))
         if not stream:
-            answer = checked_response(await self._chat(messages, request.tools, **options))
+            answer = checked_response(await self._chat(messages, request.tools, **options), request.tools)
             watch.whole(answer.text)
             return answer
         finished: LLMResponse | None = None
         async with aclosing(self._stream(messages, request.tools, **options)) as chunks:
             async for chunk in chunks:
-                if type(chunk) is LLMChunk and chunk.kind == "finished":
+                kind = chunk.kind if type(chunk) is LLMChunk else ""
+                if kind == "finished":
                     finished = chunk.response
+                elif kind == "tool_call" and type(chunk.tool_call) is ToolCall:
+                    watch.chunk(LLMChunk(kind, tool_call=restored(chunk.tool_call, request.tools)))
                 else:
                     watch.chunk(chunk)
         if finished is None:
             raise StreamInterrupted("the stream ended without its end")
-        return checked_response(finished)
+        return checked_response(finished, request.tools)
 
 
 def _send(request: Request, stream: bool, model: BaseLLMWrapper, watch: Watch) -> Coroutine[Any, Any, LLMResponse]:

@@ -3,7 +3,8 @@ The fields of a chat completions request, as the other providers name them.
 
 Whoever has such a request at hand, as a gateway does, passes its fields as the option `chat_fields`: every model of a
 chain gets what it has a field for, so that a fallback of another provider does not refuse what the first one takes.
-What a provider has no field for is left out there.
+What a provider has no field for is left out there. A request of another wire passes its own words beside them, as
+`wire_fields`, by the wire (`anthropic`, `responses`): a model that speaks it gets these instead.
 """
 
 from __future__ import annotations
@@ -49,6 +50,8 @@ def as_responses(fields: Mapping[str, Any]) -> Fields:
     if isinstance(form, Mapping):
         told = form.get("json_schema")
         made["text"] = {"format": {"type": form.get("type"), **(told if isinstance(told, Mapping) else {})}}
+    if (verbosity := fields.get("verbosity")) is not None:
+        made["text"] = made.get("text", {}) | {"verbosity": verbosity}
     return made
 
 
@@ -89,19 +92,34 @@ def as_ollama(fields: Mapping[str, Any]) -> Fields:
 _RESPONSES = {
     "max_completion_tokens": "max_output_tokens",
     "max_tokens": "max_output_tokens",
-    **dict.fromkeys(
-        ("metadata", "parallel_tool_calls", "prompt_cache_key", "safety_identifier", "service_tier", "temperature"), ""
-    ),
+    **dict.fromkeys(("metadata", "moderation", "parallel_tool_calls", "prompt_cache_key", "prompt_cache_options"), ""),
+    **dict.fromkeys(("prompt_cache_retention", "safety_identifier", "service_tier", "temperature"), ""),
     **dict.fromkeys(("top_logprobs", "top_p", "user"), ""),
 }
 """What a field is called there; "": the same."""
 
-_ANTHROPIC = {"max_completion_tokens": "max_tokens", "max_tokens": "max_tokens", "temperature": "", "top_p": ""}
+_ANTHROPIC = {
+    **dict.fromkeys(("max_completion_tokens", "max_tokens"), "max_tokens"),
+    **dict.fromkeys(("temperature", "top_k", "top_p"), ""),
+}
 _OLLAMA = {
     "max_completion_tokens": "num_predict",
     "max_tokens": "num_predict",
-    **dict.fromkeys(("frequency_penalty", "presence_penalty", "seed", "temperature", "top_p"), ""),
+    **dict.fromkeys(("frequency_penalty", "presence_penalty", "seed", "temperature", "top_k", "top_p"), ""),
 }
+
+_OTHERWISE = ("tool_choice", "reasoning_effort", "response_format")
+_TAKEN = {
+    "responses": frozenset({*_RESPONSES, *_OTHERWISE, "verbosity"}),
+    "anthropic": frozenset({*_ANTHROPIC, *_OTHERWISE, "stop", "parallel_tool_calls", "user"}),
+    "ollama": frozenset({*_OLLAMA, "stop", "response_format"}),
+}
+
+
+def left_out(wire: str, fields: Mapping[str, Any]) -> list[str]:
+    """Which fields of a chat completions request mean nothing on a wire; on that of chat completions they all go on."""
+    taken = _TAKEN.get(wire)
+    return [] if taken is None else [name for name in fields if name not in taken]
 
 
 def _renamed(fields: Mapping[str, Any], names: Mapping[str, str]) -> Fields:

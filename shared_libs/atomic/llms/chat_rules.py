@@ -62,10 +62,11 @@ def conform(messages: list[ChatMessage], dialect: Dialect) -> list[ChatMessage]:
 
 def fit_tools(tools: list[dict[str, Any]], dialect: Dialect) -> list[dict[str, Any]]:
     """Bring tool definitions, which are changed, to the rules."""
-    if "no-empty-parameters" in dialect.traits:
-        for tool in tools:
-            if not tool["function"]["parameters"].get("properties"):
-                del tool["function"]["parameters"]
+    for tool in tools if dialect.traits else ():
+        if "no-empty-parameters" in dialect.traits and not tool["function"]["parameters"].get("properties"):
+            del tool["function"]["parameters"]
+        if "no-strict-tools" in dialect.traits:
+            tool["function"].pop("strict", None)
     return tools
 
 

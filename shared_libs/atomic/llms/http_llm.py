@@ -23,7 +23,7 @@ from shared_libs.atomic.llms.dialect import dialect_of
 from shared_libs.atomic.llms.event_stream import END_WAIT_S, Completeness
 from shared_libs.atomic.llms.framing import Doubles, streamed_events
 from shared_libs.atomic.llms.given import maker
-from shared_libs.atomic.llms.tool_schema import plain_tools
+from shared_libs.atomic.llms.tool_schema import named_tools, plain_tools
 from shared_libs.atomic.loading import load
 from shared_libs.atomic.resilience.health import ModelHealth, health_of
 from shared_libs.atomic.resilience.policy import Resilience
@@ -173,7 +173,8 @@ class HttpLLM(BaseLLMWrapper):
         asked = tools, frozenset(traits)
         last, told = self._last_tools
         if asked != last:
-            told = [tell(tool) for tool in (plain_tools(tools) if "plain-schemas" in traits else tools)]
+            tools = plain_tools(tools) if "plain-schemas" in traits else tools
+            told = [tell(tool) for tool in (named_tools(tools) if "portable-properties" in traits else tools)]
             self._last_tools = asked, told
         return told
 

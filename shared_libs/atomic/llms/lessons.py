@@ -16,7 +16,8 @@ from typing import Any, NamedTuple
 from shared_libs.atomic.errors import BadRequest, ContextOverflow, LLMError, ModelNotFound, ProviderUnavailable
 from shared_libs.atomic.llms.chat_rules import has_images
 from shared_libs.atomic.llms.dialect import Dialect, Trait
-from shared_libs.atomic.llms.tool_schema import plain_parameters, told_parameters
+from shared_libs.atomic.llms.tool_schema import named_tools, plain_tools, told_parameters
+from shared_libs.atomic.types import ToolSpec
 
 Request = dict[str, Any]
 
@@ -30,8 +31,8 @@ _UNKNOWN = re.compile(
     r"(field|param|argument|propert|key|name)"
     r"|does not (support|have)|extra (inputs|fields?)|additional propert|only the default|deprecated|forbidden|disabled"
     r"|input should be ['\"]|only \S+ (is|are) (support|allow|accept)|use \S+ instead|cannot be used|incompatible"
-    r"|(invalid|bad) (field|param|argument|type)|invalid for|remove|should not exist|cannot (find|both|specify)"
-    r"|can only be|is fixed|instead of|rather than"
+    r"|(invalid|bad) (field|param|argument|type|think value)|invalid for|remove|should not exist"
+    r"|cannot (find|both|specify)|can only be|is fixed|instead of|rather than"
     r"|(must be|only be set to) ['\"`]?(true|false|auto|unset|omitted|null|1)\b(?! ?(or|to|and|,|-))"
     r"|不支持|不允许|无法识别|未知",
     re.IGNORECASE,
@@ -44,6 +45,7 @@ _INSTEAD = re.compile(
 _ALSO_CALLED = {
     "max_tokens": "maximum tokens",
     "reasoning_effort": "thinking|reasoning",
+    "think": "thinking|think value",
     "parallel_tool_calls": "parallel tool calling",
     "stop": "stop ?sequences?",
     "frequency_penalty": "penalty",
@@ -92,6 +94,8 @@ _OF_TOOLS = re.compile(
     re.IGNORECASE | re.DOTALL,
 )
 """That the parameters of a tool are not taken."""
+_OF_PROPERTIES = re.compile(r"property (keys?|names?)\b.{0,40}(match|pattern|invalid|valid)", re.IGNORECASE)
+"""That their names are not."""
 _WORD_STRICT = re.compile(r"(?<![\w-])strict(?![\w-])", re.IGNORECASE)
 
 
@@ -272,7 +276,8 @@ def _of_schema(dialect: Dialect, request: Request, error: BadRequest, text: str)
     """A step down the ladder of structured output: strict, as it is, JSON alone, in words."""
     sent = [name for name in _SCHEMA_FIELDS if _has_schema(request.get(name))]
     named = _head(error.field)
-    if not sent or not (named in sent or _OF_A_SCHEMA.search(text) or _OF_STRICTNESS.search(text)):
+    told = _OF_A_SCHEMA.search(text) or _OF_STRICTNESS.search(text) or (sent and _place(text, sent[0]) is not None)
+    if not sent or not (named in sent or told):
         return ""
     if _is_strict(request[sent[0]]) and _OF_STRICTNESS.search(text):
         dialect.traits.add("schema-loose")
@@ -290,7 +295,7 @@ def _of_schema(dialect: Dialect, request: Request, error: BadRequest, text: str)
 def _of_strict_tools(dialect: Dialect, request: Request, text: str) -> str:
     """A word beside the parameters of tools that some servers do not know."""
     said = _WORD_STRICT.search(text) is not None and _UNKNOWN.search(text) is not None
-    if not said or not any("strict" in tool for tool in request.get("tools", ())):
+    if not said or not any("strict" in tool.get("function", tool) for tool in request.get("tools", ())):
         return ""
     dialect.traits.add("no-strict-tools")
     return "strict is left out of tools"
@@ -298,8 +303,11 @@ def _of_strict_tools(dialect: Dialect, request: Request, text: str) -> str:
 
 def _of_tools(dialect: Dialect, request: Request, text: str) -> str:
     """Parameters of tools that say more than the server understands, or otherwise."""
-    told = list(told_parameters(request)) if _OF_TOOLS.search(text) else []
-    if "plain-schemas" in dialect.traits or all(plain_parameters(schema) == schema for schema in told):
+    tools = [ToolSpec("", "", schema) for schema in told_parameters(request)]
+    if _OF_PROPERTIES.search(text) and "portable-properties" not in dialect.traits and named_tools(tools) != (*tools,):
+        dialect.traits.add("portable-properties")
+        return "parameters of tools have names of letters and digits"
+    if not _OF_TOOLS.search(text) or "plain-schemas" in dialect.traits or plain_tools(tools) == (*tools,):
         return ""
     dialect.traits.add("plain-schemas")
     return "parameters of tools are told in plain types, the rest in words"

@@ -11,7 +11,8 @@ from typing import Any
 from shared_libs.atomic.errors import MisuseError, NotInstalled
 from shared_libs.atomic.llms.base import BaseLLMWrapper
 from shared_libs.atomic.llms.http_llm import Connections, HttpLLM
-from shared_libs.atomic.llms.openai_format import OpenAIAnswer, request_messages, request_tool
+from shared_libs.atomic.llms.openai_format import OpenAIAnswer
+from shared_libs.atomic.llms.openai_request import request_messages, request_tool
 from shared_libs.atomic.llms.payload import encode
 from shared_libs.atomic.loading import needs
 from shared_libs.atomic.resilience.health import ModelHealth, health_of

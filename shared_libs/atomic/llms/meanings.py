@@ -267,8 +267,9 @@ _CANNOT = Meaning(
     words=_words(
         r"not supported - hint|requires --|(does not|doesn't) support|unexpected keyword argument",
         r"roles? not supported|roles must alternate|nonetype|'list' object|not \"(list|dict)\"",
+        r"invalid json schema|invalid format: |parse grammar",  # Ollama
     ),
-    at=frozenset({500, 501}),
+    at=frozenset({None, 500, 501}),
     here_only=True,
 )
 """A server's own rule that it breaks off at, with a status that says otherwise."""
@@ -302,6 +303,7 @@ _THIS_MODEL = Meaning(
         r"signature|thought|thinking|reasoning",
         r"roles?\b.{0,60}(alternat|after|must|expected|order)|alternat|unexpected role|after role|last role",
         r"system (message|role|prompt|instruction)",
+        r"property (keys?|names?)\b.{0,20}(match|pattern)",
         r"tool.?(call|use).{0,10}id\b.{0,80}(a-z|length|pattern|format|character|long|invalid)",
         r"tool.?config|without `?tools|`?tools?`?=? (param|must be (set|defined|given))",
         r"tool.?choice|chat template|requires --|no longer (supported|allowed)|response.?format",

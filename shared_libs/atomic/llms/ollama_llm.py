@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import AsyncGenerator, Mapping
-from contextlib import aclosing
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from shared_libs.atomic.errors import LLMError
 from shared_libs.atomic.llms.chat_fields import as_ollama
 from shared_libs.atomic.llms.embedding import read_embeddings
 from shared_libs.atomic.llms.framing import AnyFraming
 from shared_libs.atomic.llms.http_llm import HttpLLM
+from shared_libs.atomic.llms.lessons import learn, learn_how_many
 from shared_libs.atomic.llms.ollama_format import OllamaAnswer, request_messages, request_tool
 from shared_libs.atomic.llms.payload import encode
 from shared_libs.atomic.types import LLMChunk, LLMResponse, Message, ToolSpec
@@ -43,6 +45,7 @@ class OllamaLLM(HttpLLM):
     """
 
     provider = "ollama"
+    wire = "ollama"
     own_base_url = f"http://127.0.0.1:{PORT}"
     key_variable = "OLLAMA_API_KEY"
     base_url_variable = "OLLAMA_HOST"
@@ -64,37 +67,52 @@ class OllamaLLM(HttpLLM):
         return {"Authorization": f"Bearer {key}"} if key else {}
 
     async def _chat(self, messages: list[Message], tools: tuple[ToolSpec, ...], **options: Any) -> LLMResponse:
-        body = encode(self._request(messages, tools, options) | {"stream": False})
-        return await self._ask("/api/chat", body, OllamaAnswer(self._wire().secrets))
+        request = self._request(messages, tools, options) | {"stream": False}
+        try:
+            return await self._ask("/api/chat", encode(request), OllamaAnswer(self._wire().secrets))
+        except LLMError as error:
+            learn(self._dialect, request, error, schema="output_schema" in options)
+            raise
 
-    async def _stream(
+    def _stream(
         self, messages: list[Message], tools: tuple[ToolSpec, ...], **options: Any
     ) -> AsyncGenerator[LLMChunk, None]:
-        body = encode(self._request(messages, tools, options) | {"stream": True})
+        request = self._request(messages, tools, options) | {"stream": True}
         answer = OllamaAnswer(self._wire().secrets)
-        async with aclosing(self._follow("/api/chat", body, answer, AnyFraming(lines=True))) as chunks:
-            async for chunk in chunks:
-                yield chunk
+        learns = partial(learn, self._dialect, request, schema="output_schema" in options)
+        return self._follow("/api/chat", encode(request), answer, AnyFraming(lines=True), learn=learns)
 
     async def _embed(self, texts: list[str], **options: Any) -> np.ndarray:
         request = {"model": self.model, "input": texts, **_sorted_out(options)}
+        self._dialect.fit(request)
         wire = self._wire()
-        return read_embeddings(await wire.post("/api/embed", encode(request)), texts, wire.secrets)
+        try:
+            return read_embeddings(await wire.post("/api/embed", encode(request)), texts, wire.secrets)
+        except LLMError as error:
+            learn_how_many(self._dialect, len(texts), error) or learn(self._dialect, request, error)
+            raise
+
+    @property
+    def texts_at_once(self) -> int | None:
+        """How many texts one request for embeddings may have."""
+        return self._dialect.texts_at_once
 
     def _fields_of_chat(self, fields: Mapping[str, Any]) -> dict[str, Any]:
         return as_ollama(fields)
 
     def _request(self, messages: list[Message], tools: tuple[ToolSpec, ...], options: dict[str, Any]) -> dict[str, Any]:
-        output = options.pop("output_schema", None)
-        if output is not None and tools:
+        output = options.get("output_schema")
+        in_words = bool(tools) or "schema-words" in self._dialect.traits
+        if output is not None and in_words:
             # the grammar of a format would keep the model from calling a tool
-            messages = output.instruct(messages, beside_tools=True)
+            messages = output.instruct(messages, beside_tools=bool(tools))
         request: dict[str, Any] = {"model": self.model, "messages": request_messages(messages)}
         if tools:
             request["tools"] = self._told_tools(tools, request_tool)
-        request.update(_sorted_out(options))
-        if output is not None and not tools:
+        request.update(_sorted_out({name: value for name, value in options.items() if name != "output_schema"}))
+        if output is not None and not in_words:
             request["format"] = output.schema
+        self._dialect.fit(request)
         return request
 
 

@@ -1,8 +1,8 @@
-"""OpenAI's chat completions as data: our messages to its requests, its answers and stream chunks to ours."""
+"""OpenAI's chat completions as data: its answers and stream chunks as ours."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from operator import attrgetter
 from typing import Any, cast
 
@@ -12,27 +12,21 @@ from shared_libs.atomic.errors import LLMError, MalformedResponse
 from shared_libs.atomic.llms.event_stream import Completeness
 from shared_libs.atomic.llms.faults import error_event, no_answer, refused, says_error
 from shared_libs.atomic.llms.finish import finish_of, told
-from shared_libs.atomic.llms.given import Returned, beside, keep, merged, needs_keeping, returned, wire_ids
+from shared_libs.atomic.llms.given import beside, keep, merged, needs_keeping
 from shared_libs.atomic.llms.lenient import fitted, objects_in, parsed, words_in
-from shared_libs.atomic.llms.payload import decode, portable_id
+from shared_libs.atomic.llms.openai_request import MAX_ID_CHARS
+from shared_libs.atomic.llms.payload import decode
 from shared_libs.atomic.llms.pieces import CALL_FIELDS, CALL_TYPES, Calls, SaidCall, Text
 from shared_libs.atomic.llms.said_usage import SaidUsage
-from shared_libs.atomic.llms.tool_schema import portable_parameters
 from shared_libs.atomic.types import (
-    ImagePart,
     LLMChunk,
     LLMResponse,
-    Message,
     Thinking,
     ToolCall,
-    ToolSpec,
     Usage,
 )
 
 PROVIDER = "openai"
-MAX_ID_CHARS = 40
-"""The API refuses a longer id of a tool call."""
-
 _END = b"[DONE]"
 
 _THINKING = ("reasoning_content", "reasoning", "reasoning_text", "thinking", "thought", "thinking_content")
@@ -156,96 +150,6 @@ _NO_THINKING = _thinking(_Message())
 """What an answer or a message seldom has, looked at in one step: nearly every event is but a piece of text."""
 
 
-def request_messages(
-    messages: Sequence[Message],
-    made_by: Sequence[str] = (),
-    leave_out: Collection[str] = (),
-    stand_in: Collection[str] = (),
-) -> list[dict[str, Any]]:
-    """
-    The conversation as the API takes it.
-
-    Args:
-        messages: the conversation.
-        made_by: who is asked: reasoning, ids and what else it gave goes back to it as it came; that of others is left
-            out, it has no place for it.
-        leave_out: fields that it gave and does not take back.
-        stand_in: fields that it misses in what others made.
-
-    """
-    ids = wire_ids([message for message in messages if message.tool_calls], made_by, MAX_ID_CHARS)
-    told: list[dict[str, Any]] = []
-    for message in messages:
-        if message.role == "tool":
-            call_id = message.tool_call_id or ""
-            call_id = ids.get(call_id) or portable_id(call_id, MAX_ID_CHARS)
-            content = message.content
-            text = content if type(content) is str else message.text
-            told.append({"role": "tool", "tool_call_id": call_id, "content": text})
-        elif message.role == "assistant":
-            told.append(_request_turn(message, ids, returned(message, made_by, leave_out, stand_in)))
-        else:
-            told.append(_request_message(message))
-    return told
-
-
-def given_fields(messages: Iterable[Message], made_by: Sequence[str]) -> set[str]:
-    """The names of all that goes back to who gave it."""
-    names: set[str] = set()
-    for message in messages:
-        back = returned(message, made_by)
-        names.update(back.fields, *back.calls)
-    return names
-
-
-def _request_turn(message: Message, ids: Mapping[str, str], back: Returned) -> dict[str, Any]:
-    said: dict[str, Any] = {"role": "assistant", "content": message.text or None}
-    if message.tool_calls:
-        given = back.calls or [{}] * len(message.tool_calls)
-        said["tool_calls"] = [
-            _request_call(call, ids[call.id], more) for call, more in zip(message.tool_calls, given, strict=True)
-        ]
-    elif not message.text:
-        said["content"] = ""
-    return said | back.fields if back.fields else said
-
-
-def _request_message(message: Message) -> dict[str, Any]:
-    content: Any = message.content
-    if not isinstance(content, str):
-        content = [
-            {"type": "image_url", "image_url": {"url": part.url}}
-            if isinstance(part, ImagePart)
-            else {"type": "text", "text": part.text}
-            for part in content
-        ]
-    told = {"role": message.role, "content": content}
-    if message.name:
-        told["name"] = message.name
-    return told
-
-
-def _request_call(call: ToolCall, id: str, given: Mapping[str, Any]) -> dict[str, Any]:
-    # servers parse the arguments of past calls; what never was JSON is handed back as a JSON object that quotes it
-    arguments = call.arguments if call.malformed is None else {"not_json": call.malformed}
-    function = {"name": call.name, "arguments": msgspec.json.encode(arguments).decode()}
-    if not given:
-        return {"id": id, "type": "function", "function": function}
-    return {**given, "id": id, "type": "function", "function": {**given.get("function", {}), **function}}
-
-
-def request_tool(tool: ToolSpec) -> dict[str, Any]:
-    """A tool as the API takes it."""
-    return {
-        "type": "function",
-        "function": {
-            "name": tool.name,
-            "description": tool.description,
-            "parameters": portable_parameters(tool.parameters),
-        },
-    }
-
-
 class OpenAIAnswer:
     """
     An answer of chat completions.
@@ -264,6 +168,8 @@ class OpenAIAnswer:
         self._thinking_fields: dict[str, None] = {}
         self._fields: dict[str, Any] = {}
         self._calls = Calls()
+        self._beside = Calls()
+        self._index: int | None = None
         self._model = ""
         self._usage: Usage | None = None
         self._reason = ""
@@ -294,7 +200,6 @@ class OpenAIAnswer:
         choice = completion.choices[0] if completion.choices else None
         if choice is None or (choice.message or choice.delta or choice.text) is None:
             raise no_answer(body, self._secrets, "choices")
-        choice.index = 0
         self.ended = True
         return self._add(completion, body)
 
@@ -322,7 +227,7 @@ class OpenAIAnswer:
         if chunk.choices is None and chunk.usage is None and (error := refused(payload, self._secrets)) is not None:
             raise error
         for choice in chunk.choices or ():
-            if choice.index:
+            if self._is_another(choice):
                 continue
             if choice.usage is not None:
                 self._count(choice.usage)
@@ -343,6 +248,17 @@ class OpenAIAnswer:
                 self._completeness.see(words=bool(new), reason=bool(reason))
                 new = new or [LLMChunk("text")]
         return new
+
+    def _is_another(self, choice: _Choice) -> bool:
+        """Whether it is a second answer; its calls are kept, for GitHub Copilot puts those of the first one there."""
+        index = choice.index or 0
+        self._index = index if self._index is None else self._index
+        if index == self._index:
+            return False
+        said = choice.delta or choice.message
+        for piece in said.calls if said is not None else ():
+            self._beside.add(piece.index, "" if piece.id is None else str(piece.id), piece.tool, piece.said)
+        return True
 
     def _leave_out_what_was_told(self, message: _Message) -> None:
         """A whole message behind pieces says all of it again (MiniMax); what is new in it is kept."""
@@ -402,7 +318,7 @@ class OpenAIAnswer:
             name, id = piece.tool, "" if piece.id is None else str(piece.id)  # noqa: A001 - its word
             call = self._calls.add(piece.index, id, name, piece.said, position=position, whole=whole)
             if name or id:
-                raw = _raw_calls(payload) if raw is None else raw
+                raw = _raw_calls(payload, self._index) if raw is None else raw
                 if position < len(raw):
                     call.given |= beside(raw[position], CALL_FIELDS)
                     if more := beside(raw[position].get("function"), _FUNCTION_FIELDS):
@@ -411,7 +327,7 @@ class OpenAIAnswer:
     def _keep_opaque(self, payload: bytes) -> None:
         """Keep the fields that nobody knows, and whose names say that they are to go back."""
         if _is_opaque(str(payload, "latin-1")):
-            for name, value in beside(_raw_message(payload), _KNOWN).items():
+            for name, value in beside(_raw_message(payload, self._index), _KNOWN).items():
                 if _is_opaque(name):
                     self._fields[name] = merged(self._fields.get(name), value)
 
@@ -447,6 +363,8 @@ class OpenAIAnswer:
         finish = finish_of(self._reason, calls=bool(self._calls))
         calls = self._calls.closed(cut=finish == "length", said=bool(self._text))
         if finish == "tool_calls" and not calls:
+            calls = self._beside.closed()
+        if finish == "tool_calls" and not calls:
             if not self._text:
                 raise MalformedResponse("the answer says that it calls tools, and has no call")
             finish = "stop"
@@ -477,17 +395,17 @@ def _is_opaque(told: str) -> bool:
     return any(map(told.__contains__, _OPAQUE))
 
 
-def _raw_calls(payload: bytes) -> list[Any]:
+def _raw_calls(payload: bytes, index: int | None) -> list[Any]:
     """The calls of an event as they stand, with the fields that only their server knows."""
-    found = _raw_message(payload).get("tool_calls")
+    found = _raw_message(payload, index).get("tool_calls")
     return [] if found is None else objects_in(found)
 
 
-def _raw_message(payload: bytes) -> dict[str, Any]:
-    """The message of an event, or the piece of one, as it stands."""
+def _raw_message(payload: bytes, index: int | None) -> dict[str, Any]:
+    """The message of an event, or the piece of one, as it stands in the choice of that index."""
     try:
         for choice in parsed(payload)["choices"]:
-            if not choice.get("index"):
+            if (choice.get("index") or 0) == index:
                 found = choice.get("delta") or choice.get("message")
                 return found if isinstance(found, dict) else {}
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError):

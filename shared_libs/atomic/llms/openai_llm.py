@@ -15,10 +15,12 @@ from shared_libs.atomic.llms.embedding import read_embeddings
 from shared_libs.atomic.llms.given import missed_in
 from shared_libs.atomic.llms.http_llm import VendorLLM
 from shared_libs.atomic.llms.lessons import learn, learn_how_many, worth_again
-from shared_libs.atomic.llms.openai_format import OpenAIAnswer, given_fields, request_messages, request_tool
+from shared_libs.atomic.llms.openai_format import OpenAIAnswer
+from shared_libs.atomic.llms.openai_request import WIRE as CHAT_WIRE
+from shared_libs.atomic.llms.openai_request import given_fields, request_messages, request_tool
 from shared_libs.atomic.llms.openai_responses import ENCRYPTED_REASONING, ResponsesAnswer
 from shared_libs.atomic.llms.payload import encode
-from shared_libs.atomic.llms.responses_request import reasoning_ids, request_items
+from shared_libs.atomic.llms.responses_request import WIRE, reasoning_ids, request_items
 from shared_libs.atomic.llms.responses_request import request_tool as responses_tool
 from shared_libs.atomic.llms.strict_schema import strict_schema
 from shared_libs.atomic.resilience.policy import Resilience
@@ -80,7 +82,7 @@ class OpenAILLM(VendorLLM):
     ) -> None:
         if api not in _PATHS:
             raise MisuseError(f"api {api!r} is none of OpenAI's; allowed: {', '.join(_PATHS)}")
-        self._api = api
+        self._api, self.wire = api, CHAT_WIRE if api == "chat" else WIRE
         super().__init__(
             model,
             api_key=api_key,

@@ -53,8 +53,9 @@ _ROWS = (
     _row(r"//api\.voyageai\.com", Profile(texts_at_once=1000)),
     # Perplexity: roles alternate strictly
     _row(r"//api\.perplexity\.ai", Profile(traits=("no-user-after-tool", "system-first"))),
-    # Bedrock: tool definitions as long as the conversation has calls
-    _row(r"bedrock[\w-]*\.[\w-]+\.amazonaws\.com", Profile(traits=("tools-with-history",))),
+    # Bedrock: tool definitions as long as the conversation has calls; Anthropic, there too: names of parameters
+    _row(r"bedrock[\w-]*\.[\w-]+\.amazonaws\.com", Profile(traits=("tools-with-history", "portable-properties"))),
+    _row(r"//api\.anthropic\.com", Profile(traits=("portable-properties",))),
     # Imitators of Anthropic's API know no structured output
     _row(r"(deepseek\.com|moonshot\.(ai|cn)|z\.ai/api|bigmodel\.cn/api)/anthropic", Profile(traits=("schema-words",))),
     # Gemma's template has no system role, whoever serves it at Google's address

@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, get_args
 
+import msgspec
+
 from shared_libs.atomic.errors import MalformedResponse
 from shared_libs.atomic.llms.structured import OutputSchema
+from shared_libs.atomic.llms.tool_schema import restored
 from shared_libs.atomic.types import FinishReason, LLMResponse, Message, Thinking, ToolCall, ToolSpec, Usage
 
 _FINISH_REASONS = frozenset(get_args(FinishReason))
@@ -47,16 +50,27 @@ def plain_options(options: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def checked_response(response: LLMResponse) -> LLMResponse:
+def checked_response(response: LLMResponse, tools: tuple[ToolSpec, ...] = ()) -> LLMResponse:
     """
     Take an adapter's answer if every field is what it is declared to be: an adapter is foreign code.
+
+    Args:
+        response: the answer.
+        tools: what was offered; its calls have the parameters' own names then.
 
     Raises:
         MalformedResponse: it is not; names the field.
 
     """
-    if type(response) is LLMResponse and not response.thinking and _is_plain(response):
-        return response
+    if type(response) is not LLMResponse or response.thinking or not _is_plain(response):
+        _check(response)
+    if response.tool_calls and tools:
+        calls = tuple([restored(call, tools) for call in response.tool_calls])
+        return msgspec.structs.replace(response, tool_calls=calls)
+    return response
+
+
+def _check(response: LLMResponse) -> None:
     if type(response) is not LLMResponse:
         raise MalformedResponse(f"the adapter gave {_kind(response)} where an LLMResponse belongs")
     for name, kind in _FIELDS:
@@ -78,7 +92,6 @@ def checked_response(response: LLMResponse) -> LLMResponse:
     for block in response.thinking:
         if type(block) is not Thinking or type(block.text) is not str:
             raise MalformedResponse(f"the adapter gave {_kind(block)} in `thinking`; it is a Thinking with a text")
-    return response
 
 
 def _is_plain(response: LLMResponse) -> bool:

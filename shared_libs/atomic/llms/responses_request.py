@@ -9,9 +9,12 @@ import msgspec
 
 from shared_libs.atomic.llms.payload import portable_id, portable_name
 from shared_libs.atomic.llms.tool_schema import portable_parameters
-from shared_libs.atomic.types import ImagePart, Message, ToolCall, ToolSpec
+from shared_libs.atomic.types import ImagePart, Message, TextPart, ToolCall, ToolSpec, plain_on, with_extra
 
 PROVIDER = "openai"
+WIRE = "responses"
+"""What this API is called in `extra`."""
+
 MAX_ID_CHARS = 64
 """The API refuses a longer id of a tool call."""
 
@@ -30,12 +33,14 @@ def request_items(messages: Sequence[Message], made_by: list[str], stale: Collec
     for message in messages:
         if message.role == "tool":
             call_id = portable_id(message.tool_call_id or "", MAX_ID_CHARS)
-            items.append({"type": "function_call_output", "call_id": call_id, "output": _content(message)})
+            told = {"type": "function_call_output", "call_id": call_id, "output": _content(message)}
+            items.append(with_extra(told, message.extra, WIRE))
         elif message.role == "assistant":
             own = [data for data in _own(message, made_by) if _ids(data).isdisjoint(stale)]
             items += _verbatim(message, own) or _assistant_items(message, own, f"msg_{len(items)}")
         else:
-            items.append({"type": "message", "role": message.role, "content": _content(message)})
+            told = {"type": "message", "role": message.role, "content": _content(message)}
+            items.append(with_extra(told, message.extra, WIRE))
     return items
 
 
@@ -53,7 +58,11 @@ def request_tool(tool: ToolSpec, *, says_strict: bool = True) -> dict[str, Any]:
     """
     told: dict[str, Any] = {"type": "function", "name": tool.name, "description": tool.description}
     told["parameters"] = portable_parameters(tool.parameters)
-    return told | {"strict": False} if says_strict else told
+    told = with_extra(told, tool.extra, WIRE)
+    if says_strict:
+        return {"strict": False} | told
+    told.pop("strict", None)
+    return told
 
 
 def _own(message: Message, made_by: list[str]) -> list[dict[str, Any]]:
@@ -77,14 +86,15 @@ def _verbatim(message: Message, own: list[dict[str, Any]]) -> list[dict[str, Any
 
 
 def _content(message: Message) -> str | list[dict[str, Any]]:
-    if isinstance(message.content, str):
-        return message.content
-    return [
-        {"type": "input_image", "image_url": part.url, "detail": "auto"}
-        if isinstance(part, ImagePart)
-        else {"type": "input_text", "text": part.text}
-        for part in message.content
-    ]
+    if isinstance(message.content, str) or plain_on(message.content, WIRE):
+        return message.text
+    return [_part(part) for part in message.content]
+
+
+def _part(part: TextPart | ImagePart) -> dict[str, Any]:
+    if isinstance(part, ImagePart):
+        return {"detail": "auto"} | with_extra({"type": "input_image", "image_url": part.url}, part.extra, WIRE)
+    return with_extra({"type": "input_text", "text": part.text}, part.extra, WIRE)
 
 
 def _assistant_items(message: Message, own: list[dict[str, Any]], id: str) -> list[dict[str, Any]]:
@@ -96,7 +106,7 @@ def _assistant_items(message: Message, own: list[dict[str, Any]], id: str) -> li
         said["content"] = [text]
         for data in own:
             said |= {"phase": data["phase"]} if "phase" in data else {}
-        items += [*_reasoning_before("", own), said]
+        items += [*_reasoning_before("", own), with_extra(said, message.extra, WIRE)]
     for call in message.tool_calls:
         items += [*_reasoning_before(call.id, own), _request_call(call)]
     return items

@@ -13,7 +13,8 @@ from typing import Any, cast
 
 import msgspec
 
-from shared_libs.atomic.types import ToolSpec
+from shared_libs.atomic.json_schema import portable_names
+from shared_libs.atomic.types import ToolCall, ToolSpec
 
 Schema = dict[str, Any]
 
@@ -67,6 +68,26 @@ def plain_parameters(schema: Schema) -> Schema:
 def plain_tools(tools: Iterable[ToolSpec]) -> tuple[ToolSpec, ...]:
     """Tools whose parameters are plain."""
     return tuple([msgspec.structs.replace(tool, parameters=plain_parameters(tool.parameters)) for tool in tools])
+
+
+def named_tools(tools: Iterable[ToolSpec]) -> tuple[ToolSpec, ...]:
+    """Tools whose parameters have names that every server takes, as those of our own tools have."""
+    return tuple([msgspec.structs.replace(tool, parameters=_named(tool)[0]) for tool in tools])
+
+
+def restored(call: ToolCall, tools: Iterable[ToolSpec]) -> ToolCall:
+    """A call with the names that its tool's parameters really have, where they were told under others."""
+    tool = next((tool for tool in tools if tool.name == call.name), None)
+    known = None if tool is None else tool.parameters.get("properties")
+    if tool is None or (isinstance(known, dict) and call.arguments.keys() <= known.keys()):
+        return call
+    real = _named(tool)[1]
+    arguments = {real.get(name, name): value for name, value in call.arguments.items()}
+    return msgspec.structs.replace(call, arguments=arguments)
+
+
+def _named(tool: ToolSpec) -> tuple[Schema, dict[str, str]]:
+    return portable_names(portable_parameters(tool.parameters))
 
 
 def told_parameters(request: dict[str, Any]) -> Iterator[Schema]:

@@ -101,7 +101,7 @@ async def _retried(
         nonlocal waited
         waited = state.upcoming_sleep
         error = _error_of(state).with_traceback(None)
-        told = error.retry_after_s is not None
+        told = error.retry_after_s is not None and not isinstance(error, CircuitOpen)  # which is our own word
         current_scope().emit(
             RetryScheduled(provider=model.provider, model=model.model, wait_s=waited, why=str(error), told=told)
         )

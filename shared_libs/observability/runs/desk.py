@@ -12,9 +12,17 @@ from typing import Any
 import msgspec
 
 from shared_libs.atomic.errors import RunStoreError
-from shared_libs.atomic.events import ModelAsked, RunFinished, RunStarted, TextDelta, ThinkingDelta, decode_event
+from shared_libs.atomic.events import (
+    AgentEvent,
+    ModelAsked,
+    RunFinished,
+    RunStarted,
+    TextDelta,
+    ThinkingDelta,
+    decode_event,
+)
 from shared_libs.atomic.results import AgentResult
-from shared_libs.observability.attribution import Attributor
+from shared_libs.observability.attribution import Attribution, Attributor
 from shared_libs.observability.encoding import json_bytes
 from shared_libs.observability.redact import redact_text
 from shared_libs.observability.runs.contents import kept, kept_request
@@ -43,6 +51,9 @@ _log = logging.getLogger("shared_libs.observability")
 PRUNED_AT_ONCE = 200
 """Runs that one transaction forgets."""
 
+LONGEST_PAUSE_S = 365 * 86_400.0
+"""Seconds for which a run that is paused is under way; nobody may ever decide."""
+
 MOST_OPEN = 10_000
 """Runs under way that are known without looking them up."""
 
@@ -59,13 +70,16 @@ class _Run(msgspec.Struct):
     """
     A run under way.
 
-    Its number in the tables, the words of what was asked, what its time went on, and the text that may go on: the
-    event of its first piece, and the texts of all.
+    Its number in the tables, the words of what was asked, what its time went on, the run and the call that it is for,
+    when it would have begun had it never paused (seconds since 1970, where this process has seen it), and the text that
+    may go on: the event of its first piece, and the texts of all.
     """
 
     id: int
     words: list[str]
     attributor: Attributor
+    made_by: tuple[str, str] | None = None
+    since: float | None = None
     piece: dict[str, Any] | None = None
     texts: list[str] = []
 
@@ -119,13 +133,16 @@ class Desk:
             if not isinstance(event, RunStarted):
                 return []
             question = _beginning(masked["question"])
-            run = _Run(new_id(event.started_at), words_of(question), Attributor())
+            made_by = (event.parent_run_id, event.parent_call_id or "") if event.parent_run_id else None
+            run = _Run(new_id(event.started_at), words_of(question), Attributor(), made_by)
             changes.append(Change(BEGIN_RUN, _begun(event, told, run, question)))
             changes.append(self._words(run))
         elif isinstance(event, RunStarted):
-            changes.append(Change(RESUME_RUN, {"id": run.id, "ends_by": _ends_by(datetime.now(UTC), event.timeout_s)}))
+            changes.append(Change(RESUME_RUN, {"id": run.id, "ends_by": _ends_by(event)}))
+        if isinstance(event, RunStarted):
+            run.since = _start(event) - event.at_s
         self._remember(key, run)
-        run.attributor.take(event)
+        run.attributor.take(event if self.contents else msgspec.convert(masked, AgentEvent))
         if isinstance(event, TextDelta | ThinkingDelta):
             if run.piece is None or run.piece["type"] != data["type"]:
                 changes += self._told_so_far(run)
@@ -136,7 +153,10 @@ class Desk:
         text = told.event if masked is data and self.contents else msgspec.json.encode(masked)
         changes.append(_added(run.id, event.seq, text))
         if isinstance(event, RunFinished):
-            changes += self._ended(run, event.result, masked["result"])
+            spent = run.attributor.attribution()
+            changes += self._ended(run, event.result, masked["result"], spent)
+            if run.made_by is not None and (above := self._open.get((told.team, run.made_by[0]))) is not None:
+                above.attributor.know(run.made_by[1], spent)
             if event.result.status != "paused":
                 del self._open[key]
         return changes
@@ -174,8 +194,10 @@ class Desk:
         """
         if self._retention_days is None:
             return 0
-        before = first_id(datetime.now(UTC) - timedelta(days=self._retention_days))
-        found = self.shelf.select(OLD_RUNS, {"before": before, "now": time.time(), "limit": PRUNED_AT_ONCE})
+        before = datetime.now(UTC) - timedelta(days=self._retention_days)
+        bounds = {"before": first_id(before), "now": time.time(), "ended_before": before.timestamp()}
+        bounds["paused_before"] = before.timestamp() - LONGEST_PAUSE_S
+        found = self.shelf.select(OLD_RUNS, bounds | {"limit": PRUNED_AT_ONCE})
         drops = (DROP_EVENTS, DROP_REQUESTS, DROP_RUN, *self.shelf.dialect.dropped)
         self.write([Change(statement, {"id": row[0]}) for row in found for statement in drops])
         return len(found)
@@ -206,8 +228,7 @@ class Desk:
             run.attributor.take(decode_event(event))
         return run
 
-    def _ended(self, run: _Run, result: AgentResult, masked: dict[str, Any]) -> list[Change]:
-        spent = run.attributor.attribution()
+    def _ended(self, run: _Run, result: AgentResult, masked: dict[str, Any], spent: Attribution) -> list[Change]:
         parts = spent.parts
         answer = None if result.answer is None or not self.contents else _beginning(masked["answer"])
         error = _beginning(masked["error"] or "")
@@ -218,6 +239,7 @@ class Desk:
             "answer": answer,
             "error": error or None,
             "elapsed_s": result.elapsed_s,
+            "ends_by": time.time() if run.since is None else run.since + result.elapsed_s,
             "usage": msgspec.json.encode(result.usage).decode(),
             "cost_usd": result.cost_usd,
             "longest": parts[0].label if parts else "",
@@ -266,12 +288,17 @@ def _begun(event: RunStarted, told: Told, run: _Run, question: str) -> dict[str,
         "parent_run_id": event.parent_run_id,
         "started_at": moment(event.started_at).astimezone(UTC).isoformat(timespec="milliseconds"),
         "timeout_s": event.timeout_s,
-        "ends_by": _ends_by(moment(event.started_at), event.timeout_s),
+        "ends_by": _ends_by(event),
         "rehearsal": int(event.rehearsal),
         "question": question,
     }
 
 
-def _ends_by(start: datetime, timeout_s: float) -> float:
+def _start(event: RunStarted) -> float:
+    """When it began, or goes on; in seconds since 1970."""
+    return time.time() if event.resumed else moment(event.started_at).timestamp()
+
+
+def _ends_by(event: RunStarted) -> float:
     """When a run that has no end by then has lost its process, in seconds since 1970."""
-    return start.timestamp() + timeout_s + LATE_S
+    return _start(event) + event.timeout_s + LATE_S

@@ -121,7 +121,7 @@ class SQLiteShelf:
     def read_now(self, statement: str, values: Params) -> list[Sequence[Any]]:
         """Read, and wait for it."""
         try:
-            with closing(self._connected("rw")) as connection:
+            with closing(self._connected("ro&immutable=1" if self._stands_still else "rw")) as connection:
                 asked = {name: column_value(value) for name, value in values.items()}
                 return connection.execute(statement, asked).fetchall()
         except (sqlite3.Error, OSError) as error:
@@ -129,6 +129,12 @@ class SQLiteShelf:
 
     async def aclose(self) -> None:
         """Nothing is kept for an event loop."""
+
+    @property
+    def _stands_still(self) -> bool:
+        """Whether the file is another's and nobody has it open: SQLite would want to write its log beside it."""
+        writes = os.access(self.path, os.W_OK) and os.access(self.path.parent, os.W_OK)
+        return not writes and self.path.exists() and not self.path.with_name(f"{self.path.name}-wal").exists()
 
     def _connected(self, mode: str) -> sqlite3.Connection:
         where = f"{self.path.absolute().as_uri()}?mode={mode}"

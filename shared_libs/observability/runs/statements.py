@@ -149,7 +149,7 @@ RESUME_RUN = "UPDATE factory_runs SET status = 'running', stop_reason = '', ends
 END_RUN = """
 UPDATE factory_runs SET status = :status, stop_reason = :stop_reason, answer = :answer, error = :error,
   elapsed_s = :elapsed_s, usage = :usage, cost_usd = :cost_usd, longest = :longest, longest_s = :longest_s,
-  why = :why, parts = :parts
+  why = :why, parts = :parts, ends_by = :ends_by
 WHERE id = :id
 """
 ADD_EVENT = "INSERT INTO factory_run_events (run, seq, event) VALUES (:id, :seq, :event) ON CONFLICT DO NOTHING"
@@ -160,7 +160,9 @@ DROP_REQUESTS = "DELETE FROM factory_run_requests WHERE run = :id"
 DROP_EVENTS = "DELETE FROM factory_run_events WHERE run = :id"
 DROP_RUN = "DELETE FROM factory_runs WHERE id = :id"
 OLD_RUNS = """
-SELECT id FROM factory_runs WHERE id < :before AND (status <> 'running' OR ends_by < :now) ORDER BY id LIMIT :limit
+SELECT id FROM factory_runs WHERE id < :before AND (status = 'running' AND ends_by < :now
+  OR status = 'paused' AND ends_by < :paused_before OR status NOT IN ('running', 'paused') AND ends_by < :ended_before)
+  ORDER BY id LIMIT :limit
 """
 EVENTS = "SELECT seq, event FROM factory_run_events WHERE run = :id AND seq > :after ORDER BY seq LIMIT :limit"
 REQUESTS = "SELECT seq, request FROM factory_run_requests WHERE run = :id AND seq > :after ORDER BY seq LIMIT :limit"

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from shared_libs.atomic.errors import MisuseError, RetrievalError, RetrievalUnavailable
-from shared_libs.atomic.loading import load, needs
+from shared_libs.atomic import postgres
+from shared_libs.atomic.database_url import database_url
+from shared_libs.atomic.errors import FactoryError, MisuseError, RetrievalError, RetrievalUnavailable
+from shared_libs.atomic.loading import load
 from shared_libs.retrieval.filters import Condition, Where
 from shared_libs.retrieval.types import Space
 
@@ -30,6 +33,15 @@ How many candidates it looks at before it gives up, and what fits is compared on
 
 Fifty of which one in fifty fits are found before; going on costs more than comparing all (pgvector's own: 20,000).
 """
+
+_AWAY = frozenset(("08", "40", "53", "55", "57", "58"))
+"""
+Classes of errors that pass without anybody's changing a statement (PostgreSQL, appendix A).
+
+The connection, a transaction that was undone, resources (a full disk, too many connections), not now, an operator, I/O.
+"""
+
+TABLES = "factory_retrieval_form"
 
 LOCK = 0x67656E616966
 """Held while tables are made, so that two processes do not make them at once."""
@@ -98,14 +110,13 @@ class PostgresDatabase:
     """
 
     def __init__(self, url: str) -> None:
-        scheme, _, place = url.partition("://")
-        if scheme not in ("postgresql", "postgres", "postgresql+asyncpg") or not place:
+        self._at = database_url(url, "a collection")
+        if not self._at.is_postgres:
             raise MisuseError("the URL of a database is postgresql://user:password@host/database")
-        needs("asyncpg", "a collection on PostgreSQL")
-        self._dsn = f"postgresql://{place}"
-        self.place = place.rpartition("@")[2].partition("?")[0] or "PostgreSQL"
+        self.place = self._at.server.removeprefix("postgresql://").rpartition("@")[2]
         self._pools: dict[asyncio.AbstractEventLoop, tuple[asyncpg.Pool[Any], AsyncGenerator[None, None]]] = {}
-        self._ready = False
+        self.made: set[str] = set()
+        """The tables that are known to be there."""
 
     @asynccontextmanager
     async def connection(self) -> AsyncIterator[asyncpg.Connection[Any]]:
@@ -135,15 +146,27 @@ class PostgresDatabase:
 
         try:
             async with (await self._pool()).acquire() as connection:
-                yield connection
-        except (OSError, asyncpg.PostgresConnectionError, asyncpg.InterfaceError) as error:
-            raise RetrievalUnavailable(f"{self.place} does not answer: {_said(error)}") from error
-        except (asyncpg.TooManyConnectionsError, asyncpg.CannotConnectNowError, asyncpg.DeadlockDetectedError) as error:
-            raise RetrievalUnavailable(f"{self.place} is busy: {_said(error)}") from error
+                try:
+                    yield connection
+                except asyncpg.ReadOnlySQLTransactionError:
+                    connection.terminate()  # it has become a standby: another one writes now
+                    raise
+                except (asyncpg.PostgresError, FactoryError):
+                    raise  # an answer, or a no of ours
+                except BaseException:
+                    with suppress(asyncpg.InterfaceError):  # unless it is gone already
+                        connection.terminate()  # it was cut off in the middle of a word
+                    raise
+        except (OSError, TimeoutError, asyncpg.InterfaceError, asyncpg.InternalClientError) as error:
+            raise RetrievalUnavailable(f"{self.place} does not answer: {postgres.in_words(error)}") from error
         except asyncpg.InvalidAuthorizationSpecificationError as error:
             raise RetrievalError(f"{self.place} refuses the user or the password of the URL") from error
         except asyncpg.PostgresError as error:
-            raise RetrievalError(f"{self.place}: {_said(error)}") from error
+            if isinstance(error, asyncpg.UndefinedTableError):
+                self.made.clear()  # somebody has emptied the database: the next call makes them again
+            away = isinstance(error, asyncpg.ReadOnlySQLTransactionError) or (error.sqlstate or "")[:2] in _AWAY
+            kind = RetrievalUnavailable if away else RetrievalError
+            raise kind(f"{self.place}: {postgres.in_words(error)}") from error
 
     async def aclose(self) -> None:
         """Close the connections of this loop."""
@@ -162,19 +185,20 @@ class PostgresDatabase:
         if known is None:
             # server-side JIT costs more than these statements take
             pool = asyncpg.create_pool(
-                self._dsn,
+                connect=partial(postgres.connect, self._at),
                 min_size=0,
                 max_size=MOST_CONNECTIONS,
                 server_settings={"jit": "off"},
                 init=_prepared,
                 reset=_as_it_is,
+                **self._at.options,
             )
             keeper = _keep_open(pool)
             await anext(keeper)
             known = self._pools[loop] = (pool, keeper)
         pool = known[0]
         await pool  # opens it once; others wait for that
-        if not self._ready:
+        if TABLES not in self.made:
             await self._make_tables(pool)
         return pool
 
@@ -191,13 +215,13 @@ class PostgresDatabase:
                     f"{self.place} has the form {form}, of another version of genai-factory; this one knows {FORM}. "
                     "Install that version, or index into another database"
                 )
-        self._ready = True
+        self.made.add(TABLES)
 
 
 async def _prepared(connection: asyncpg.Connection[Any]) -> None:
     """Have vector indexes go on until enough fit a filter (pgvector 0.8); others do not know these words."""
     await connection.execute(
-        "SELECT set_config('hnsw.iterative_scan', 'strict_order', false), set_config('hnsw.ef_search', $1, false), "
+        "SELECT set_config('hnsw.iterative_scan', 'relaxed_order', false), set_config('hnsw.ef_search', $1, false), "
         "set_config('hnsw.max_scan_tuples', $2, false)",
         str(EF_SEARCH),
         str(MOST_CANDIDATES),
@@ -250,7 +274,9 @@ MOST_CONTAINED = 20
 
 
 def has_index(condition: Condition) -> bool:
-    """Whether an index of the metadata finds what fits a condition."""
+    """Whether an index finds what fits a condition: that of the ids, or that of the metadata."""
+    if condition.kind == "chunk":
+        return True
     return condition.kind == "in" and not condition.negated and len(condition.values) <= MOST_CONTAINED
 
 
@@ -275,6 +301,9 @@ def compiled(where: Where, values: list[Any], *, by_index: bool = False) -> str:
 
     text = ""
     for condition in where:
+        if condition.kind == "chunk":
+            text += f" AND id = ANY ({given(list(condition.values))}::text[])"
+            continue
         if by_index and has_index(condition):
             same = (json.dumps({condition.key: value}) for value in condition.values)
             test = " OR ".join(f"metadata @> {once(f'{given(one)}::text::jsonb')}" for one in same) or "FALSE"
@@ -298,7 +327,3 @@ def compiled(where: Where, values: list[Any], *, by_index: bool = False) -> str:
         negated = f"{found} IS NOT NULL AND NOT COALESCE({test}, FALSE)"
         text += f" AND {negated if condition.negated else test}"
     return text
-
-
-def _said(error: BaseException) -> str:
-    return (str(error) or type(error).__name__).splitlines()[0][:300]

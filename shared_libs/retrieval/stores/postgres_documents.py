@@ -129,6 +129,12 @@ class PostgresDocuments(DocumentStore):
             rows = await connection.fetch(f"{_STORED} AND c.id > $2 ORDER BY c.id LIMIT $3", key, after, limit)
             return [_stored(row) for row in rows]
 
+    async def _parts(self, space: Space, document: str) -> list[str]:
+        async with self._database.reading() as connection:
+            key = await collection_key(connection, space)
+            query = "SELECT id FROM factory_chunks WHERE collection = $1 AND document = $2 AND state = $3"
+            return [row["id"] for row in await connection.fetch(query, key, document, SEEN)]
+
     async def _stage(self, space: Space, document: DocumentRow, chunks: list[Chunk]) -> None:
         async with self._database.connection() as connection:
             key = await _writing(connection, space)

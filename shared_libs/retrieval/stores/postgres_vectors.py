@@ -16,7 +16,7 @@ import msgspec
 
 from shared_libs.atomic.errors import MisuseError, RetrievalError
 from shared_libs.retrieval.filters import Where
-from shared_libs.retrieval.ports import POOL, VectorStore, of_length_one
+from shared_libs.retrieval.ports import POOL, VectorStore
 from shared_libs.retrieval.stores.postgres_database import (
     LOCK,
     PostgresDatabase,
@@ -27,6 +27,7 @@ from shared_libs.retrieval.stores.postgres_database import (
     once,
 )
 from shared_libs.retrieval.types import Found, Point, Space
+from shared_libs.retrieval.vectors import of_length_one
 
 if TYPE_CHECKING:
     import asyncpg
@@ -67,7 +68,7 @@ class PostgresVectors(VectorStore):
         self._database = database
         self._few = few
         self._indexed_from = indexed_from
-        self._made: set[int] = set()
+        self._widths: set[int] = set()
         self._many: dict[tuple[int, int, Where], None] = {}
 
     async def aclose(self) -> None:
@@ -185,15 +186,16 @@ class PostgresVectors(VectorStore):
             return int(await connection.fetchval(query, key, space.generation))
 
     async def _make_table(self, width: int) -> None:
-        if width in self._made:
+        self._widths.add(width)
+        if _table(width) in self._database.made:
             return
         async with self._database.connection() as connection:
             if await connection.fetchval("SELECT to_regclass($1)", _table(width)) is None:
                 await self._make(connection, width)
-        self._made.add(width)
+        self._database.made.add(_table(width))
 
     async def _tidy(self) -> None:
-        for width in sorted(self._made):
+        for width in sorted(self._widths):
             async with self._database.reading() as connection:
                 await merge_put_off(connection, f"{_table(width)}_fits")
                 if width <= MOST_INDEXED:

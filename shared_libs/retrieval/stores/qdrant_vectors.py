@@ -19,8 +19,9 @@ from uuid import UUID
 from shared_libs.atomic.errors import MisuseError, RetrievalError, RetrievalUnavailable
 from shared_libs.atomic.loading import load, needs
 from shared_libs.retrieval.filters import Condition, Where
-from shared_libs.retrieval.ports import POOL, VectorStore, of_length_one
+from shared_libs.retrieval.ports import POOL, VectorStore
 from shared_libs.retrieval.types import Found, Point, Space
+from shared_libs.retrieval.vectors import of_length_one
 
 if TYPE_CHECKING:
     import numpy as np
@@ -100,7 +101,7 @@ class _Server:
                 fits = [
                     Found(row["id"], float(point.score))
                     for point, row in rows
-                    if all(condition.holds(row["metadata"]) for condition in apart)
+                    if all(condition.holds(row["metadata"], row["id"]) for condition in apart)
                 ]
                 if len(fits) >= k or len(rows) < limit:
                     break
@@ -189,6 +190,8 @@ class _Server:
             raise RetrievalUnavailable(f"{self.name} does not answer: {error}") from error
         except UnexpectedResponse as error:
             told = f"{self.name} answered {error.status_code}"
+            if error.status_code == 404:
+                self._widths.clear()  # somebody has emptied the server: the next write makes room again
             if error.status_code in (401, 403):
                 raise RetrievalError(f"{told}: it refuses the key of the URL") from error
             if error.status_code == 429 or (error.status_code or 0) >= 500:
@@ -226,6 +229,8 @@ class QdrantVectors(VectorStore):
         MisuseError: the extra qdrant is not installed, or it is no such URL.
 
     """
+
+    apart = True
 
     def __init__(self, url: str) -> None:
         self._server = _Server(url)
@@ -265,6 +270,7 @@ class LocalQdrantVectors(VectorStore):
 
     """
 
+    apart = True
     timeout_s = 60.0  # its library writes point by point
 
     def __init__(self, url: str) -> None:
@@ -340,7 +346,7 @@ def _id(space: Space, chunk: str) -> str:
 
 def _is_compiled(condition: Condition) -> bool:
     """Whether Qdrant can compare it; it has no order of texts."""
-    return condition.kind == "in" or not any(isinstance(end, str) for end in condition.values)
+    return condition.kind != "range" or not any(isinstance(end, str) for end in condition.values)
 
 
 def _filter(space: Space, where: Where) -> Any:
@@ -352,6 +358,9 @@ def _filter(space: Space, where: Where) -> Any:
         if not _is_compiled(condition):
             continue
         key = f"metadata.{condition.key}"
+        if condition.kind == "chunk":
+            must.append(models.HasIdCondition(has_id=[_id(space, chunk) for chunk in condition.values]))
+            continue
         if condition.kind == "in":
             test: Any = models.Filter(should=[_equal(key, value) for value in condition.values] or [_nothing()])
         else:

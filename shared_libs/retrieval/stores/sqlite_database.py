@@ -12,6 +12,9 @@ from pathlib import Path
 from shared_libs.atomic.errors import MisuseError, RetrievalError, RetrievalUnavailable
 from shared_libs.atomic.places import why_unopened
 
+File = tuple[int, int] | None
+"""What a file is by, whatever it is called; None where there is none."""
+
 BUSY_S = 5.0
 """Seconds a statement waits for a writer of another process."""
 
@@ -130,7 +133,9 @@ class Database:
         if str(path) in ("", ":memory:"):
             raise MisuseError("a collection is kept in a file, such as sqlite:///collections.db")
         self.path = Path(path)
-        self._idle: list[sqlite3.Connection] = []
+        self._idle: list[tuple[File, sqlite3.Connection]] = []
+        self.file: File = None
+        """Which file it is: another one of the same name is another database."""
         self._writer = threading.Lock()
         self._ready = False
         weakref.finalize(self, _close, self._idle)
@@ -139,12 +144,13 @@ class Database:
     def reading(self) -> Iterator[sqlite3.Connection]:
         """Lend a connection; what is read inside one statement is of one moment."""
         connection = self._borrow()
+        of = self.file
         try:
             yield connection
         except sqlite3.Error as error:
             raise self._failure(error) from error
         finally:
-            self._idle.append(connection)
+            self._idle.append((of, connection))
 
     @contextmanager
     def writing(self) -> Iterator[sqlite3.Connection]:
@@ -163,8 +169,14 @@ class Database:
         _close(self._idle)
 
     def _borrow(self) -> sqlite3.Connection:
+        there = _identity(self.path)
         with suppress(IndexError):
-            return self._idle.pop()
+            while True:
+                of, idle = self._idle.pop()
+                if of == there is not None:
+                    return idle
+                idle.close()  # somebody has put another file in its place, or none
+        self._ready = self._ready and there == self.file
         try:
             connection = sqlite3.connect(
                 self.path, timeout=BUSY_S, isolation_level=None, check_same_thread=False, cached_statements=256
@@ -176,6 +188,7 @@ class Database:
             connection.execute("PRAGMA synchronous = NORMAL")
             if not self._ready:
                 self._make_tables(connection)
+            self.file = _identity(self.path)
         except sqlite3.Error as error:
             connection.close()
             raise self._failure(error) from error
@@ -205,10 +218,17 @@ class Database:
         return RetrievalError(f"{self.path}: {said}")
 
 
-def _close(idle: list[sqlite3.Connection]) -> None:
+def _close(idle: list[tuple[File, sqlite3.Connection]]) -> None:
     with suppress(IndexError):
         while True:
-            idle.pop().close()
+            idle.pop()[1].close()
+
+
+def _identity(path: Path) -> File:
+    with suppress(OSError):
+        found = path.stat()
+        return found.st_dev, found.st_ino
+    return None
 
 
 def marks(count: int) -> str:

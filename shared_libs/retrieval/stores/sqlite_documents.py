@@ -125,6 +125,12 @@ class SqliteDocuments(DocumentStore):
             )
             return [_stored(row) for row in connection.execute(query, (key, after, limit)).fetchall()]
 
+    def _parts(self, space: Space, document: str) -> list[str]:
+        with self._database.reading() as connection:
+            key = collection_key(connection, space)
+            query = f"SELECT id FROM chunks WHERE collection = ? AND document = ? AND state = {SEEN}"  # noqa: S608 - our own number
+            return [id_ for (id_,) in connection.execute(query, (key, document)).fetchall()]
+
     def _stage(self, space: Space, document: DocumentRow, chunks: list[Chunk]) -> None:
         with self._database.writing() as connection:
             key = _known(connection, space)

@@ -28,7 +28,7 @@ from shared_libs.retrieval.stores.graphs import (
     kglite,
     linked,
 )
-from shared_libs.retrieval.stores.sqlite_database import Database, marks
+from shared_libs.retrieval.stores.sqlite_database import Database, File, marks
 from shared_libs.retrieval.stores.sqlite_documents import collection_key
 from shared_libs.retrieval.types import Expanded, Facts, Space
 
@@ -40,7 +40,7 @@ class SqliteGraph(GraphStore):
         self.name = f"graph store {database.path.name}"
         self._database = database
         self._guard = threading.Lock()
-        self._frozen: dict[int, tuple[int, Any]] = {}
+        self._frozen: dict[int, tuple[tuple[File, int], Any]] = {}
 
     async def aclose(self) -> None:
         """Close the idle connections of the file, and let the copies for Cypher go."""
@@ -128,7 +128,7 @@ class SqliteGraph(GraphStore):
                 connection.execute("BEGIN")
                 try:
                     query = "SELECT graph FROM collections WHERE key = ?"
-                    version = connection.execute(query, (key,)).fetchone()[0]
+                    version = self._database.file, connection.execute(query, (key,)).fetchone()[0]
                     known = self._frozen.get(key)
                     if known is None or known[0] != version:
                         self._frozen[key] = version, _frozen(connection, key)

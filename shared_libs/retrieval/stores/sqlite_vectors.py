@@ -19,10 +19,11 @@ import msgspec
 from shared_libs.atomic.errors import MisuseError, NotInstalled
 from shared_libs.atomic.loading import optional
 from shared_libs.retrieval.filters import Where
-from shared_libs.retrieval.ports import POOL, VectorStore, of_length_one
-from shared_libs.retrieval.stores.sqlite_database import MOST_PARAMETERS, Database, marks
+from shared_libs.retrieval.ports import POOL, VectorStore
+from shared_libs.retrieval.stores.sqlite_database import MOST_PARAMETERS, Database, File, marks
 from shared_libs.retrieval.stores.sqlite_documents import collection_key
 from shared_libs.retrieval.types import Found, Point, Space
+from shared_libs.retrieval.vectors import of_length_one
 
 if TYPE_CHECKING:
     import numpy as np
@@ -50,7 +51,7 @@ class SqliteVectors(VectorStore):
         self.name = f"vector store {database.path.name}"
         self._database = database
         self._coarse = coarse
-        self._matrices: dict[tuple[int, int], _Matrix] = {}
+        self._matrices: dict[tuple[File, int, int], _Matrix] = {}
         self._guard = threading.Lock()
 
     async def aclose(self) -> None:
@@ -129,7 +130,7 @@ class SqliteVectors(VectorStore):
             key = collection_key(connection, space)
             query = "DELETE FROM vectors WHERE collection = ? AND generation = ?"
             connection.execute(query, (key, space.generation))
-            self._matrices.pop((key or 0, space.generation), None)
+            self._matrices.pop((self._database.file, key or 0, space.generation), None)
 
     def _count(self, space: Space) -> int:
         with self._database.reading() as connection:
@@ -141,7 +142,10 @@ class SqliteVectors(VectorStore):
         with self._guard:
             if self._coarse is None:
                 self._coarse = _compares_bytes()
-            return self._matrices.setdefault((key, generation), _Matrix(key, generation, coarse=self._coarse))
+            file = self._database.file
+            for other in [known for known in self._matrices if known[0] != file]:
+                del self._matrices[other]
+            return self._matrices.setdefault((file, key, generation), _Matrix(key, generation, coarse=self._coarse))
 
 
 class _Matrix:
@@ -238,8 +242,13 @@ class _Matrix:
             assert self._rows is not None
             rows, seqs, ids = self._rows[:count], self._seqs[:count], self._ids
             fits = self._alive[:count].copy()
-            if where:
-                fits &= self._mask(where)[self._kind_of[:count]]
+            for condition in where:
+                if condition.kind == "chunk":
+                    among = np.zeros(count, dtype="?")
+                    among[[self._row_of[id_] for id_ in condition.values if id_ in self._row_of]] = True
+                    fits &= among
+            if told := tuple(condition for condition in where if condition.kind != "chunk"):
+                fits &= self._mask(told)[self._kind_of[:count]]
         chosen = np.flatnonzero(fits)
         if not len(chosen):
             return []

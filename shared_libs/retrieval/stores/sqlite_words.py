@@ -122,6 +122,10 @@ def _compiled(where: Where) -> tuple[str, list[Any]]:
     """Return the conditions of a filter on `t.metadata`, and their parameters; keys and values are parameters too."""
     text, values = "", []
     for condition in where:
+        if condition.kind == "chunk":
+            text += " AND t.id IN (SELECT value FROM json_each(?))"
+            values.append(json.dumps(list(condition.values)))
+            continue
         path = f'$."{condition.key}"'
         if condition.kind == "in":
             tests = []

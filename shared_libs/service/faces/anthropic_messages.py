@@ -6,18 +6,35 @@ from typing import Any
 
 import msgspec
 
-from shared_libs.atomic.types import ImagePart, Message, TextPart, Thinking, ToolCall, ToolSpec
+from shared_libs.atomic.types import Extra, ImagePart, Message, TextPart, Thinking, ToolCall, ToolSpec
 from shared_libs.service.faces.openai_chat import image
-from shared_libs.service.faces.wanted import Body, Wanted, tool_spec, tools_of
+from shared_libs.service.faces.wanted import Body, Wanted, joined, shown, together, tool_spec, tools_of
 
 PROVIDER = "anthropic"
 
-_KNOWN = frozenset(
+_OURS = frozenset({"model", "messages", "system", "tools", "stream"})
+_OWN = frozenset(
     {
-        *("model", "messages", "max_tokens", "system", "tools", "tool_choice", "temperature", "top_p", "top_k"),
-        *("stop_sequences", "stream", "metadata", "thinking", "output_config", "service_tier", "cache_control"),
+        *("max_tokens", "tool_choice", "temperature", "top_p", "top_k", "stop_sequences", "metadata", "thinking"),
+        *("output_config", "service_tier", "cache_control", "inference_geo"),
     }
 )
+"""What goes on to the vendor's models as it came; what wants a header of a beta beside it does not."""
+_TRANSLATED = {"cache_control": (PROVIDER,), "inference_geo": (PROVIDER,), "service_tier": (PROVIDER,)}
+"""What of that has no word in chat completions."""
+
+_THINKING = frozenset({"type", "budget_tokens"})
+_SHOWN = {"display": (PROVIDER,)}
+_MESSAGE = frozenset({"role", "content"})
+_TOOL = frozenset({"type", "name", "description", "input_schema"})
+_BLOCK = frozenset(
+    {
+        *("type", "text", "source", "title", "context", "content", "tool_name", "tool_use_id", "is_error"),
+        *("id", "name", "input", "thinking", "signature", "data"),
+    }
+)
+_CARRIED = dict.fromkeys(("cache_control", "eager_input_streaming", "input_examples", "strict"), (PROVIDER,))
+"""What stands beside, and goes on to the vendor's models."""
 
 _CHOICES = {"auto": "auto", "any": "required", "none": "none"}
 
@@ -50,9 +67,13 @@ def read_request(data: Any, *, counting: bool = False) -> Wanted:
     body.number_or_none("temperature", 0, 1)
     body.number_or_none("top_p", 0, 1)
     tools, ignored = tools_of(body, "custom", _tool)
-    ignored += [name for name, value in body.data.items() if name not in _KNOWN and value not in (None, [], {})]
-    messages = [Message("system", text)] if (text := _system(body)) else []
+    own = {name: value for name, value in body.data.items() if name in _OWN and value is not None}
+    body.rest(_OURS | (own.keys() - _TRANSLATED.keys()), _TRANSLATED)
+    if body.object_or("thinking"):
+        body.inside("thinking").rest(_THINKING, _SHOWN)
+    messages = [Message("system", system)] if (system := _system(body)) else []
     for one in body.objects("messages"):
+        one.rest(_MESSAGE, {})
         messages += _messages(one)
     if not any(message.role != "system" for message in messages):
         raise body.wrong("messages", "a list of at least one message")
@@ -66,6 +87,8 @@ def read_request(data: Any, *, counting: bool = False) -> Wanted:
         stream=body.flag("stream"),
         schema=schema if isinstance(schema, dict) else None,
         ignored=ignored,
+        own_fields={PROVIDER: own},
+        beside=body.beside,
     )
 
 
@@ -109,15 +132,19 @@ def _fields(body: Body, schema: Any) -> dict[str, Any]:
     return fields
 
 
-def _system(body: Body) -> str:
+def _system(body: Body) -> str | tuple[TextPart | ImagePart, ...]:
     system = body.data.get("system")
     if system is None or isinstance(system, str):
         return system or ""
-    return "\n\n".join(one.text_or("text") for one in body.objects("system"))
+    return _words(body.objects("system"))
+
+
+def _words(blocks: list[Body]) -> str | tuple[TextPart | ImagePart, ...]:
+    return shown([TextPart(one.text_or("text"), one.rest(_BLOCK, _CARRIED)) for one in blocks], "\n\n")
 
 
 def _tool(tool: Body) -> ToolSpec:
-    return tool_spec(tool, "input_schema")
+    return tool_spec(tool, "input_schema", tool.rest(_TOOL, _CARRIED))
 
 
 def _messages(body: Body) -> list[Message]:
@@ -133,7 +160,7 @@ def _messages(body: Body) -> list[Message]:
     if role == "assistant":
         return [_assistant(blocks)]
     if role == "system":
-        return [Message("system", "\n\n".join(block.text_or("text") for block in blocks))]
+        return [Message("system", _words(blocks))]
     results: list[Message] = []
     parts: list[TextPart | ImagePart] = []
     for block in blocks:
@@ -141,40 +168,42 @@ def _messages(body: Body) -> list[Message]:
             results.append(_result(block, parts))
         else:
             parts += _parts(block)
-    plain = all(isinstance(part, TextPart) for part in parts)
-    said = "\n\n".join(part.text for part in parts if isinstance(part, TextPart)) if plain else tuple(parts)
+    said = shown(parts, "\n\n")
     return [*results, *([Message("user", said)] if said else [])]
 
 
 def _result(block: Body, parts: list[TextPart | ImagePart]) -> Message:
     """A tool's result; its images stand in the message behind it, because only texts are results everywhere."""
     content = block.data.get("content")
-    text = content if isinstance(content, str) else ""
-    if isinstance(content, list):
-        inner = [part for one in block.objects("content") for part in _parts(one)]
-        text = "\n".join(part.text for part in inner if isinstance(part, TextPart))
-        parts += [part for part in inner if isinstance(part, ImagePart)]
-    return Message("tool", text, tool_call_id=block.text("tool_use_id"), is_error=block.flag("is_error"))
+    inner = [part for one in block.objects("content") for part in _parts(one)] if isinstance(content, list) else []
+    text, beside = joined(content if isinstance(content, str) else inner, "\n")
+    parts += [part for part in inner if isinstance(part, ImagePart)]
+    extra = together(beside, block.rest(_BLOCK, _CARRIED))
+    if block.flag("is_error"):
+        block.note("is_error", PROVIDER)
+    return Message("tool", text, tool_call_id=block.text("tool_use_id"), is_error=block.flag("is_error"), extra=extra)
 
 
 def _parts(block: Body) -> list[TextPart | ImagePart]:
     """What a block shows: documents and what a search found are texts under their titles."""
     kind = block.text("type")
+    extra = block.rest(_BLOCK, _CARRIED)
     if kind == "text":
-        return [TextPart(block.text_or("text"))]
+        return [TextPart(block.text_or("text"), extra)]
     if kind == "image":
-        source = Body(block.data.get("source"), block.at("source"))
+        source = block.inside("source")
         if source.text("type") == "url":
-            return [image(source.text("url"), source.at("url"))]
+            return [image(source.text("url"), source.at("url"), extra)]
         media_type = source.text("media_type")
-        return [image(f"data:{media_type};base64,{source.text('data')}", source.at("media_type"))]
+        return [image(f"data:{media_type};base64,{source.text('data')}", source.at("media_type"), extra)]
     if kind == "document":
-        return [*_title(block, "title", "context"), *_document(Body(block.data.get("source"), block.at("source")))]
+        return _ending([*_title(block, "title", "context"), *_document(block.inside("source"))], extra)
     if kind == "search_result":
-        return [*_title(block, "title", "source"), *_inside(block)]
+        return _ending([*_title(block, "title", "source"), *_inside(block)], extra)
     if kind == "tool_reference":  # what a search for tools found
         return [TextPart(block.text("tool_name"))]
     if kind in _HANDED_BACK:
+        block.note(kind)
         return []
     raise block.wrong("type", f"'text', 'image', 'document' or 'tool_result'; {kind!r:.40} is not supported")
 
@@ -195,6 +224,11 @@ def _inside(block: Body) -> list[TextPart | ImagePart]:
     return [part for one in block.objects("content") for part in _parts(one)]
 
 
+def _ending(parts: list[TextPart | ImagePart], extra: Extra | None) -> list[TextPart | ImagePart]:
+    """Parts with what stood beside the block that they are of."""
+    return [*parts[:-1], msgspec.structs.replace(parts[-1], extra=together(parts[-1].extra, extra))] if parts else []
+
+
 def _title(block: Body, *names: str) -> list[TextPart | ImagePart]:
     told = [text for name in names if (text := block.text_or(name))]
     return [TextPart("\n".join(told))] if told else []
@@ -204,15 +238,21 @@ def _assistant(blocks: list[Body]) -> Message:
     texts: list[str] = []
     calls: list[ToolCall] = []
     thinking: list[Thinking] = []
+    extra: Extra | None = None  # which the last block gets: a prompt is cached up to it
     for block in blocks:
         kind = block.text("type")
+        extra = together(extra, block.rest(_BLOCK, _CARRIED))
         if kind == "text":
             texts.append(block.text_or("text"))
         elif kind == "tool_use":
             given = msgspec.json.encode(block.data.get("input"))
             calls.append(ToolCall.from_json(block.text("id"), block.text("name"), given))
         elif kind == "thinking" and block.text_or("signature"):  # without, no API takes it back
+            block.note("thinking", PROVIDER)
             thinking.append(Thinking(block.text_or("thinking"), PROVIDER, block.text_or("signature")))
         elif kind == "redacted_thinking":
+            block.note("data", PROVIDER)
             thinking.append(Thinking("", PROVIDER, data={"data": block.text("data")}))
-    return Message("assistant", "".join(texts), tool_calls=tuple(calls), thinking=tuple(thinking))
+        else:
+            block.note(kind)
+    return Message("assistant", "".join(texts), tool_calls=tuple(calls), thinking=tuple(thinking), extra=extra)

@@ -26,6 +26,8 @@ async def ask_chain(llm: BaseLLMWrapper, wanted: Wanted, tell: Tell | None = Non
 
     """
     given: dict[str, Any] = {"chat_fields": wanted.fields} if wanted.fields else {}
+    if wanted.own_fields:
+        given = {"chat_fields": wanted.fields, "wire_fields": wanted.own_fields}
     if tell is not None:
         given["on_chunk"] = lambda chunk: _tell(chunk, tell)
     return await llm.async_chat(wanted.messages, wanted.tools, **given)

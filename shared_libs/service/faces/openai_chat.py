@@ -5,14 +5,26 @@ from __future__ import annotations
 from typing import Any
 
 from shared_libs.atomic.llms.chat_fields import schema_of
-from shared_libs.atomic.types import ImagePart, Message, TextPart, ToolCall, ToolSpec
-from shared_libs.service.faces.wanted import CHAT_FIELDS_OF_AGENTS, Body, Turns, Wanted, chosen, tool_spec, tools_of
+from shared_libs.atomic.types import Extra, ImagePart, Message, TextPart, ToolCall, ToolSpec
+from shared_libs.service.faces.wanted import (
+    CHAT_FIELDS_OF_AGENTS,
+    Body,
+    Content,
+    Turns,
+    Wanted,
+    chosen,
+    joined,
+    shown,
+    together,
+    tool_spec,
+    tools_of,
+)
 from shared_libs.service.problems import Problem
 
-_OURS = frozenset({"model", "messages", "tools", "stream", "stream_options", "n"})
+_OURS = frozenset({"model", "messages", "tools", "stream", "stream_options", "n", "progress"})
 """What is read here; everything else of a request is a field that goes on to the models of a chain."""
 
-_TAKEN_BY_AGENTS = frozenset({*CHAT_FIELDS_OF_AGENTS, "response_format", "metadata", "user", "service_tier"})
+_TAKEN_BY_AGENTS = frozenset({*CHAT_FIELDS_OF_AGENTS, "response_format"})
 
 _MEANS_NOTHING: dict[str, Any] = {
     **dict.fromkeys(("presence_penalty", "frequency_penalty"), 0),
@@ -21,6 +33,7 @@ _MEANS_NOTHING: dict[str, Any] = {
     "top_p": 1,
     "top_logprobs": 0,
     "modalities": ["text"],
+    "service_tier": "auto",
 }
 """The API's defaults, which some clients always send; null is one of every field."""
 
@@ -29,6 +42,26 @@ _UNSUPPORTED = {
     "functions": "they are called `tools` now",
     "function_call": "it is called `tool_choice` now",
 }
+
+_WIRE = "openai"
+_MESSAGE = frozenset({"role", "content", "tool_calls", "tool_call_id", "refusal", "function_call"})
+_TEXT = frozenset({"type", "text", "refusal"})
+_IMAGE = frozenset({"type", "image_url"})
+_URL = frozenset({"url"})
+_CALL = frozenset({"id", "type", "index", "function"})
+_CALLED = frozenset({"name", "arguments"})
+_TOOL = frozenset({"type", "function"})
+_FUNCTION = frozenset({"name", "description", "parameters"})
+"""What is read of each object; what stands beside it goes on to models of this wire."""
+
+_BOTH = (_WIRE, "responses")
+_OF_OTHERS = {
+    "cache_control": (_WIRE, "anthropic"),  # LiteLLM's and OpenRouter's word for it too
+    "detail": _BOTH,
+    "prompt_cache_breakpoint": _BOTH,
+    "strict": _BOTH,
+}
+"""What further wires know of that, in the same words."""
 
 _ROLES = {"developer": "system", "system": "system", "user": "user", "assistant": "assistant", "tool": "tool"}
 
@@ -52,17 +85,21 @@ def read_chat(data: Any) -> Wanted:
         body.number_or_none(name, 1, 2**31, whole=True)
     fields = {name: value for name, value in body.data.items() if name not in _OURS and value is not None}
     tools, ignored = tools_of(body, "function", _function)
+    messages = read_messages(body)
+    if isinstance(body.data.get("stream_options"), dict):
+        body.inside("stream_options").rest(frozenset({"include_usage"}), {})
     tools, fields, unchosen = chosen(tools, fields, body.data.get("tool_choice"))
     ignored += unchosen
     return Wanted(
         model=model,
-        messages=read_messages(body),
+        messages=messages,
         tools=tools,
         fields=fields,
         stream=body.flag("stream"),
         schema=schema_of(fields),
         session_id=_session(body),
         ignored=ignored,
+        beside=body.beside,
     )
 
 
@@ -86,11 +123,21 @@ def for_agent(wanted: Wanted) -> Wanted:
     ignored = [
         name
         for name, value in wanted.fields.items()
-        if name not in _TAKEN_BY_AGENTS and _MEANS_NOTHING.get(name, ...) != value
+        if name not in _TAKEN_BY_AGENTS
+        and _MEANS_NOTHING.get(name, ...) != value
+        and not (name == "metadata" and value.keys() <= {"session_id"})
     ]
-    wanted.ignored = [*wanted.ignored, *ignored]
+    beside = [part.extra for one in wanted.messages if one.role == "system" for part in (one, *_parts_of(one))]
+    lost = dict.fromkeys(name for extra in beside for more in (extra or {}).values() for name in more)
+    wanted.ignored = [*wanted.ignored, *ignored, *[f"system:{name}" for name in lost]]
     wanted.fields = {name: wanted.fields[name] for name in CHAT_FIELDS_OF_AGENTS if name in wanted.fields}
+    wanted.own_fields = {}
+    wanted.beside = {place: wires if "[]" in place else () for place, wires in wanted.beside.items()}
     return wanted
+
+
+def _parts_of(message: Message) -> tuple[TextPart | ImagePart, ...]:
+    return () if isinstance(message.content, str) else message.content
 
 
 def read_messages(body: Body) -> list[Message]:
@@ -130,44 +177,52 @@ def _add_message(body: Body, messages: Turns) -> None:
     role = _ROLES.get(body.text("role"))
     if role is None:
         raise body.wrong("role", f"one of {', '.join(_ROLES)}")
-    content = _content(body, role)
+    if body.data.get("function_call") is not None:
+        raise _unsupported(body.at("function_call"), "it is called `tool_calls` now")
+    content = _content(body)
+    extra = body.rest(_MESSAGE, _OF_OTHERS, _WIRE)
     if role == "assistant":
-        calls = tuple([_call(one) for one in body.objects("tool_calls")])
+        given = body.objects("tool_calls")
+        calls = tuple([_call(one) for one in given])
+        if any(beside := [_beside_call(one) for one in given]):
+            extra = together(extra, {_WIRE: {"tool_calls": beside}})
         if not calls and body.data.get("content") is None and body.data.get("refusal") is None:
             raise body.wrong("content", "a text or a list of parts, where there are no tool_calls")
-        messages.add(Message("assistant", content or body.text_or("refusal"), tool_calls=calls))
+        text, more = joined(content)
+        extra = together(extra, more)
+        if text and body.text_or("refusal"):
+            body.note("refusal")
+        messages.add(Message("assistant", text or body.text_or("refusal"), tool_calls=calls, extra=extra))
         return
     if body.data.get("content") is None:
         raise body.wrong("content", "a text or a list of parts")
     if role == "tool":
-        parts = (TextPart(content),) if isinstance(content, str) else content
-        messages.add_result(Message("tool", tool_call_id=body.text("tool_call_id")), parts)
+        messages.add_result(body.text("tool_call_id"), content, extra)
         return
-    messages.add(Message("system" if role == "system" else "user", content, name=body.text_or("name") or None))
+    messages.add(Message("system" if role == "system" else "user", shown(content, images=role == "user"), extra=extra))
 
 
-def _content(body: Body, role: str) -> str | tuple[TextPart | ImagePart, ...]:
+def _content(body: Body) -> Content:
     content = body.data.get("content")
     if content is None or isinstance(content, str):
         return content or ""
-    parts = [_part(one) for one in body.objects("content")]
-    if role in ("user", "tool") and any(isinstance(part, ImagePart) for part in parts):
-        return tuple(parts)
-    return "".join(part.text for part in parts if isinstance(part, TextPart))
+    return [_part(one) for one in body.objects("content")]
 
 
 def _part(body: Body) -> TextPart | ImagePart:
     kind = body.text("type")
     if kind in ("text", "refusal"):
-        return TextPart(body.text_or(kind))
+        return TextPart(body.text_or(kind), body.rest(_TEXT, _OF_OTHERS, _WIRE))
     if kind == "image_url":
+        extra = body.rest(_IMAGE, _OF_OTHERS, _WIRE)
         if isinstance(told := body.data.get("image_url"), str):  # as Mistral has it
-            return image(told, body.at("image_url"))
-        return image(Body(told, body.at("image_url")).text("url"), body.at("image_url.url"))
+            return image(told, body.at("image_url"), extra)
+        there = body.inside("image_url")
+        return image(there.text("url"), there.at("url"), together(extra, _inside(there, "image_url", _URL)))
     raise body.wrong("type", f"'text' or 'image_url'; {kind!r:.40} is not supported")
 
 
-def image(url: str, path: str) -> ImagePart:
+def image(url: str, path: str, extra: Extra | None) -> ImagePart:
     """
     Take an image's address.
 
@@ -177,18 +232,32 @@ def image(url: str, path: str) -> ImagePart:
     """
     if not url.startswith(("https://", "http://", "data:image/")):
         raise Problem("invalid_request", f"{path} is an https: URL, or data:image/…;base64,…", param=path)
-    return ImagePart(url)
+    return ImagePart(url, extra=extra)
 
 
 def _call(body: Body) -> ToolCall:
     if body.data.get("type", "function") != "function":
         raise body.wrong("type", "'function'")
-    function = Body(body.data.get("function"), body.at("function"))
+    function = body.inside("function")
     return ToolCall.from_json(body.text("id"), function.text("name"), function.text_or("arguments"))
 
 
+def _beside_call(body: Body) -> dict[str, Any]:
+    """What its maker put beside a call, such as a signature that it wants to see again."""
+    beside = together(body.rest(_CALL, {}, _WIRE), _inside(body.inside("function"), "function", _CALLED))
+    return (beside or {}).get(_WIRE, {})
+
+
 def _function(tool: Body) -> ToolSpec:
-    return tool_spec(Body(tool.data.get("function"), tool.at("function")), "parameters")
+    function = tool.inside("function")
+    beside = _inside(function, "function", _FUNCTION)
+    return tool_spec(function, "parameters", together(tool.rest(_TOOL, _OF_OTHERS, _WIRE), beside))
+
+
+def _inside(body: Body, name: str, read: frozenset[str]) -> Extra | None:
+    """What stands beside the fields of an object that only this wire puts into another."""
+    extra = body.rest(read, _OF_OTHERS, _WIRE)
+    return extra and {wire: {name: more} if wire == _WIRE else more for wire, more in extra.items()}
 
 
 def _session(body: Body) -> str | None:

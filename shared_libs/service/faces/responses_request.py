@@ -6,23 +6,44 @@ from typing import Any
 
 import msgspec
 
-from shared_libs.atomic.llms.chat_fields import schema_of
+from shared_libs.atomic.llms.chat_fields import as_responses, schema_of
 from shared_libs.atomic.types import ImagePart, Message, TextPart, ToolCall, ToolSpec
 from shared_libs.service.faces.openai_chat import image
 from shared_libs.service.faces.responses_events import item_id
-from shared_libs.service.faces.wanted import Body, Turns, Wanted, chosen, tool_spec, tools_of
+from shared_libs.service.faces.wanted import Body, Turns, Wanted, chosen, joined, shown, together, tool_spec, tools_of
 from shared_libs.service.problems import Problem
 
-_SAME = ("temperature", "top_p", "parallel_tool_calls", "user", "service_tier", "prompt_cache_key", "safety_identifier")
+_SAME = (
+    *("temperature", "top_p", "parallel_tool_calls", "user", "service_tier", "safety_identifier", "moderation"),
+    *("prompt_cache_key", "prompt_cache_options", "prompt_cache_retention"),
+)
 """Fields that chat completions call the same."""
 
-_KNOWN = frozenset(
+_WIRE = "responses"
+_OURS = frozenset(
     {
-        *("model", "input", "instructions", "tools", "tool_choice", "text", "reasoning", "max_output_tokens", "stream"),
-        *("background", "previous_response_id", "store", "metadata", "include", "stream_options", "truncation"),
-        *("client_metadata", "prompt_cache_options", "prompt_cache_retention"),
+        *("model", "input", "instructions", "tools", "tool_choice", "stream", "background", "previous_response_id"),
+        *("store", "metadata", "stream_options", "text", "reasoning"),
     }
-) | set(_SAME)
+)
+"""What is done here, or has places of its own; everything else goes on to models of this very API."""
+_MEANS_NOTHING: dict[str, tuple[str, ...]] = dict.fromkeys(
+    ("client_metadata", "context_management", "top_logprobs"), ()
+)
+"""What nobody could read in an answer."""
+
+_TRANSLATED = frozenset({*_SAME, "max_output_tokens"})
+"""What of that chat completions have a word for."""
+
+_TEXT = frozenset({"format", "verbosity"})
+_REASONING = frozenset({"effort"})
+_MESSAGE = frozenset({"type", "role", "content", "id", "status"})
+_PART = frozenset({"type", "text", "refusal", "image_url", "annotations", "logprobs"})
+_CALL = frozenset({"type", "id", "call_id", "name", "arguments", "status"})
+_RESULT = frozenset({"type", "id", "call_id", "output", "status"})
+_TOOL = frozenset({"type", "name", "description", "parameters"})
+_BOTH = ("openai", _WIRE)
+_OF_OTHERS = dict.fromkeys(("detail", "prompt_cache_breakpoint", "strict"), _BOTH) | {"cache_control": ("anthropic",)}
 
 _REFUSED = {
     "conversation": "answer to a response with previous_response_id",
@@ -78,11 +99,11 @@ def read_response(data: Any, id: str) -> ResponseWanted:
     if background and not store:
         raise body.wrong("background", "for responses that are stored")
     items = _items(body, id)
-    messages, left_out = read_items([Body(item, f"input[{index}]") for index, item in enumerate(items)])
+    messages, left_out = read_items([Body(item, f"input[{index}]", body.beside) for index, item in enumerate(items)])
     if instructions := body.text_or("instructions"):
         messages.insert(0, Message("system", instructions))
     ignored += left_out
-    ignored += [name for name, value in body.data.items() if name not in _KNOWN and value not in (None, [], {})]
+    own = _own(body)
     fields = _fields(body)
     tools, fields, unchosen = chosen(tools, fields, body.data.get("tool_choice"))
     ignored += unchosen
@@ -97,6 +118,8 @@ def read_response(data: Any, id: str) -> ResponseWanted:
         session_id=session if isinstance(session, str) and session else None,
         background=background,
         ignored=ignored,
+        own_fields={_WIRE: as_responses(fields) | own},
+        beside=body.beside,
     )
     previous = body.text_or("previous_response_id") or None
     return ResponseWanted(wanted=wanted, items=items, previous=previous, store=store, echo=_echo(body))
@@ -120,6 +143,7 @@ def read_items(items: list[Body]) -> tuple[list[Message], list[str]]:
             messages.add(_message(item))
         elif kind == "function_call":
             call = ToolCall.from_json(item.text("call_id"), item.text("name"), item.text_or("arguments"))
+            item.rest(_CALL, {})
             if messages.last_role == "assistant":
                 last = messages.take_back()
                 messages.add(msgspec.structs.replace(last, tool_calls=(*last.tool_calls, call)))
@@ -128,8 +152,8 @@ def read_items(items: list[Body]) -> tuple[list[Message], list[str]]:
         elif kind == "function_call_output":
             output = item.data.get("output")
             parts = [TextPart(output)] if isinstance(output, str) else list(map(_part, item.objects("output")))
-            messages.add_result(Message("tool", tool_call_id=item.text("call_id")), parts)
-        elif kind not in ("reasoning", "mcp_call", "mcp_list_tools"):  # those of the answers here
+            messages.add_result(item.text("call_id"), parts, item.rest(_RESULT, _OF_OTHERS))
+        elif kind not in ("reasoning", "mcp_call", "mcp_list_tools") or _thinks(item):  # those of the answers here
             ignored.append(f"input:{kind}")
     return messages.all(), ignored
 
@@ -157,26 +181,51 @@ def _message(item: Body) -> Message:
     role = _ROLES.get(item.text("role"))
     if role is None:
         raise item.wrong("role", f"one of {', '.join(_ROLES)}")
-    parts = list(map(_part, item.objects("content")))
-    if role == "user" and any(isinstance(part, ImagePart) for part in parts):
-        return Message("user", tuple(parts))
-    text = "".join(part.text for part in parts if isinstance(part, TextPart))
-    return Message("system" if role == "system" else "user" if role == "user" else "assistant", text)
+    content = shown(list(map(_part, item.objects("content"))), images=role == "user")
+    extra = item.rest(_MESSAGE, _OF_OTHERS, _WIRE)
+    if role == "assistant":
+        text, more = joined(content)
+        return Message("assistant", text, extra=together(extra, more))
+    return Message("system" if role == "system" else "user", content, extra=extra)
+
+
+def _thinks(item: Body) -> bool:
+    """Whether an item is a model's reasoning: those of the answers here have no more than a summary."""
+    return bool(item.data.get("encrypted_content") or item.data.get("content"))
 
 
 def _part(part: Body) -> TextPart | ImagePart:
     kind = part.text("type")
+    extra = part.rest(_PART, _OF_OTHERS, _WIRE)
     if kind in _TEXTS:
-        return TextPart(part.text_or("text"))
+        return TextPart(part.text_or("text"), extra)
     if kind == "refusal":
-        return TextPart(part.text_or("refusal"))
+        return TextPart(part.text_or("refusal"), extra)
     if kind == "input_image":
-        return image(part.text("image_url"), part.at("image_url"))
+        if extra is not None and "detail" in extra.get("openai", {}):
+            beside = {name: value for name, value in extra["openai"].items() if name != "detail"}
+            extra |= {"openai": beside | {"image_url": {"detail": extra["openai"]["detail"]}}}
+        return image(part.text("image_url"), part.at("image_url"), extra)
     raise part.wrong("type", f"'input_text' or 'input_image'; {kind!r:.40} is not supported")
 
 
 def _function(tool: Body) -> ToolSpec:
-    return tool_spec(tool, "parameters")
+    extra = tool.rest(_TOOL, _OF_OTHERS)
+    if extra is not None and "openai" in extra:
+        extra["openai"] = {"function": extra["openai"]}
+    return tool_spec(tool, "parameters", extra)
+
+
+def _own(body: Body) -> dict[str, Any]:
+    """The fields as this API names them, for models that speak it; those that no other has are noted."""
+    if not isinstance(body.data.get("include") or [], list):
+        raise body.wrong("include", "a list")
+    own = (body.rest(_OURS | _TRANSLATED, _MEANS_NOTHING, _WIRE) or {}).get(_WIRE, {})
+    for name, read in (("text", _TEXT), ("reasoning", _REASONING)):
+        if told := body.object_or(name):
+            own[name] = told
+            body.inside(name).rest(read, {}, _WIRE)
+    return own
 
 
 def _fields(body: Body) -> dict[str, Any]:
@@ -185,6 +234,8 @@ def _fields(body: Body) -> dict[str, Any]:
     fields = {name: data[name] for name in _SAME if data.get(name) is not None}
     if data.get("max_output_tokens") is not None:
         fields["max_completion_tokens"] = data["max_output_tokens"]
+    if (verbosity := body.object_or("text").get("verbosity")) is not None:
+        fields["verbosity"] = verbosity
     effort = body.object_or("reasoning").get("effort")
     if isinstance(effort, str) and effort != "none":
         fields["reasoning_effort"] = effort

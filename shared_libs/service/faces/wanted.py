@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
 import msgspec
 
 from shared_libs.atomic.json_schema import portable
-from shared_libs.atomic.types import ImagePart, Message, Role, TextPart, Thinking, ToolCall, ToolSpec, Usage
+from shared_libs.atomic.llms.chat_fields import left_out
+from shared_libs.atomic.types import Extra, ImagePart, Message, Role, TextPart, Thinking, ToolCall, ToolSpec, Usage
 from shared_libs.service.problems import Problem
 
 Finish = Literal["stop", "length", "tool_calls", "content_filter"]
@@ -34,6 +36,8 @@ class Wanted(msgspec.Struct, kw_only=True):
         session_id: the conversation that the agent remembers.
         background: whether the client does not wait for the answer.
         ignored: what of the request means nothing here; told to the client in a header.
+        own_fields: the fields in the request's own words, by its wire, for a chain that speaks it.
+        beside: what stands in the request where nobody here reads it, by its place, and which wires it goes on to.
 
     """
 
@@ -46,6 +50,13 @@ class Wanted(msgspec.Struct, kw_only=True):
     session_id: str | None = None
     background: bool = False
     ignored: list[str] = []
+    own_fields: dict[str, dict[str, Any]] = {}
+    beside: dict[str, tuple[str, ...]] = {}
+
+    def unheard(self, wire: str) -> list[str]:
+        """What of the request does not reach a model that is asked on a wire."""
+        fields = [] if wire in self.own_fields else left_out(wire, self.fields)
+        return [*self.ignored, *fields, *[place for place, wires in self.beside.items() if wire not in wires]]
 
 
 class Said(msgspec.Struct, frozen=True):
@@ -120,16 +131,51 @@ MOST_TOOLS = 2_000
 """Tools of a request; the vendors' own servers take some hundred."""
 
 
+_INDEX = re.compile(r"\[\d+\]")
+
+
 class Body:
-    """A JSON object of a request, read field by field; what is wrong is refused with the path of the field."""
+    """
+    A JSON object of a request, read field by field; what is wrong is refused with the path of the field.
 
-    __slots__ = ("data", "path")
+    `beside` is what stands in the whole request where nobody here reads it, by its place, with the wires it goes on to.
+    """
 
-    def __init__(self, data: Any, path: str = "") -> None:
+    __slots__ = ("beside", "data", "path")
+
+    def __init__(self, data: Any, path: str = "", beside: dict[str, tuple[str, ...]] | None = None) -> None:
         if not isinstance(data, dict):
             raise Problem("invalid_request", f"{path or 'the body'} is a JSON object", param=path or None)
         self.data: dict[str, Any] = data
         self.path = path
+        self.beside: dict[str, tuple[str, ...]] = {} if beside is None else beside
+
+    def rest(self, read: frozenset[str], carried: Mapping[str, tuple[str, ...]], otherwise: str = "") -> Extra | None:
+        """
+        What stands in the object beside the fields that are read, for the wires that know it; all of it is noted.
+
+        Args:
+            read: the fields that are read here.
+            carried: the wires that others go on to.
+            otherwise: the wire that any further field goes on to, if one does.
+
+        """
+        names = self.data.keys() - read
+        if not names:
+            return None
+        extra: Extra = {}
+        for name, value in self.data.items():
+            if name not in names or value is None or value in ([], {}, ""):
+                continue
+            wires = carried.get(name, (otherwise,) if otherwise else ())
+            self.note(name, *wires)
+            for wire in wires:
+                extra.setdefault(wire, {})[name] = value
+        return extra or None
+
+    def note(self, name: str, *wires: str) -> None:
+        """Note what goes on to these wires alone, or to nobody."""
+        self.beside[_INDEX.sub("[]", self.at(name))] = wires
 
     def at(self, name: str) -> str:
         """The path of a field."""
@@ -171,7 +217,11 @@ class Body:
             raise self.wrong(name, "a list")
         if len(value) > most:
             raise self.wrong(name, f"a list of at most {most:,}, not {len(value):,}")
-        return [Body(item, f"{self.at(name)}[{index}]") for index, item in enumerate(value)]
+        return [Body(item, f"{self.at(name)}[{index}]", self.beside) for index, item in enumerate(value)]
+
+    def inside(self, name: str) -> Body:
+        """An object that must be there."""
+        return Body(self.data.get(name), self.at(name), self.beside)
 
     def object_or(self, name: str) -> Mapping[str, Any]:
         """An object that may be left out."""
@@ -196,12 +246,54 @@ class Body:
 NO_PARAMETERS: dict[str, Any] = {"type": "object", "properties": {}}
 
 
-def tool_spec(body: Body, schema_field: str) -> ToolSpec:
+def tool_spec(body: Body, schema_field: str, extra: Extra | None) -> ToolSpec:
     """Read a function tool: its name, description, and the schema of its arguments."""
     parameters = body.data.get(schema_field)
     if parameters is not None and not isinstance(parameters, dict):
         raise body.wrong(schema_field, "a JSON Schema")
-    return ToolSpec(body.text("name"), body.text_or("description"), portable(parameters or NO_PARAMETERS))
+    return ToolSpec(body.text("name"), body.text_or("description"), portable(parameters or NO_PARAMETERS), extra)
+
+
+def together(*extras: Extra | None) -> Extra | None:
+    """What several say, of each wire the later ones above the earlier."""
+    made: Extra = {}
+    for extra in extras:
+        for wire, more in (extra or {}).items():
+            made[wire] = made.get(wire, {}) | more
+    return made or None
+
+
+Content = str | Sequence[TextPart | ImagePart]
+
+
+def joined(content: Content, between: str = "") -> tuple[str, Extra | None]:
+    """The words of a content where only a text can stand, and what stood beside any of its parts."""
+    if isinstance(content, str):
+        return content, None
+    text = between.join([part.text for part in content if isinstance(part, TextPart)])
+    return text, together(*[part.extra for part in content])
+
+
+def shown(content: Content, between: str = "", *, images: bool = True) -> str | tuple[TextPart | ImagePart, ...]:
+    """
+    Make the content of a message: a text, unless there is more to it.
+
+    Args:
+        content: what it has.
+        between: what stands between texts that become one.
+        images: whether it may have some; elsewhere they are left out.
+
+    """
+    if isinstance(content, str):
+        return content
+    kept = tuple([part for part in content if images or isinstance(part, TextPart)])
+    if any(isinstance(part, ImagePart) for part in kept):
+        return kept
+    if not any(part.extra is not None for part in kept):
+        return joined(kept, between)[0]
+    texts = [part.text for part in kept if isinstance(part, TextPart)]
+    ended = [*[text + between for text in texts[:-1]], *texts[-1:]]
+    return tuple([TextPart(text, part.extra) for text, part in zip(ended, kept, strict=True)])
 
 
 def tools_of(
@@ -306,11 +398,12 @@ class Turns:
         self._show()
         self._messages.append(message)
 
-    def add_result(self, result: Message, parts: Sequence[TextPart | ImagePart]) -> None:
-        """Add the result of a tool that has these parts."""
-        text = "".join([part.text for part in parts if isinstance(part, TextPart)])
-        self._messages.append(msgspec.structs.replace(result, content=text))
-        self._images += [part for part in parts if isinstance(part, ImagePart)]
+    def add_result(self, call_id: str, content: Content, extra: Extra | None, *, is_error: bool = False) -> None:
+        """Add the result of a tool, which has this content."""
+        text, beside = joined(content)
+        extra = together(extra, beside)
+        self._messages.append(Message("tool", text, tool_call_id=call_id, is_error=is_error, extra=extra))
+        self._images += [part for part in content if isinstance(part, ImagePart)]
 
     def take_back(self) -> Message:
         """Take the last message away, which is no result."""

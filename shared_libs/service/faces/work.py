@@ -59,7 +59,7 @@ class ChainWork:
     durable = False
 
     def __init__(self, call: Call, entry: Entry, wanted: Wanted) -> None:
-        self.ignored = wanted.ignored
+        self.ignored = wanted.unheard(entry.llm.wire)
         self._call = call
         self._entry = entry
         self._wanted = wanted
@@ -137,7 +137,8 @@ def run_of(call: Call, entry: Entry, wanted: Wanted, going_on: Resumed | None, r
         run_id = going_on.state["run_id"] if going_on else ""
         live = LiveRun(entry, asked, demand, record=call.service.record(call.caller), run_id=run_id)
     call.exchange.tell("x-factory-run-id", live.id)
-    return RunWork(call, live, RunReader(agent, wanted.tools), [*wanted.ignored, *shadowed(entry.agent, wanted)])
+    ignored = [*wanted.unheard(entry.llm.wire), *shadowed(entry.agent, wanted)]
+    return RunWork(call, live, RunReader(agent, wanted.tools), ignored)
 
 
 def run_there(call: Call, entry: Entry, job: Job) -> RunWork:

@@ -124,11 +124,12 @@ async def retrieve(call: Call) -> None:
 async def _find(call: Call, *, deep: bool) -> None:
     raw = await call.body()
     body = await call.decoded(raw)
-    check_fields(body, ("question", "query", "k", "top_k", "where"))
+    check_fields(body, ("question", "query", "k", "top_k", "where", "document"))
     given = Body(body)
     question = given.text("query" if "query" in body else "question")
     k = whole_number(body, ("k", "top_k"), 10)
     where = given.object_or("where") or None
+    document = given.text_or("document") or None
     collection = named(call, call.path["name"], "read")
     deadline = call.deadline(SEARCH_S, streams=False)
     tokens = about_tokens([question])
@@ -137,7 +138,7 @@ async def _find(call: Call, *, deep: bool) -> None:
     async def find() -> dict[str, Any]:
         async with asking(call, what, deadline, tokens, _price(collection)) as grant, of_what_is_there(collection):
             ask = collection.async_retrieve if deep else collection.async_search
-            found = await ask(question, k=k, where=where)
+            found = await ask(question, k=k, where=where, document=document)
             grant.settle(Usage(tokens if collection.embedder else 0), None)
         return {"hits": found.hits, "stages": found.stages, "notes": found.notes}
 
@@ -243,6 +244,7 @@ _QUESTION = shaped(
     question=TEXT,
     k={"type": "integer", "minimum": 1, "maximum": MOST_HITS},
     where={"type": ["object", "null"]},
+    document={"type": ["string", "null"]},
 )
 _ONE = "/v1/collections/{name}"
 _DOCUMENTS = f"{_ONE}/documents"

@@ -94,6 +94,8 @@ def test_code_that_is_no_tool_is_shown_to_every_run_of_the_loop(released):
     status, (event,) = blocked_in(run_of)
     assert (status, event.tool, event.call_id) == ("answered", "", "")
     assert "released.wait()" in event.stack
+    assert event.who == event.place
+    assert event.place.startswith("wait (test_watchdog.py:")
 
 
 class Hearer:

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import io
+import os
 import sqlite3
 import subprocess
 import sys
 
 import pytest
+from dotenv import dotenv_values
 
 from shared_libs.atomic.errors import MisuseError
 from shared_libs.atomic.events import ToolFinished, ToolStarted
 from shared_libs.atomic.places import cache_folder, data_folder
 from shared_libs.cli import main
+from shared_libs.cli.environment import read_env_files
 from shared_libs.cli.live import LiveView
 
 QUESTION = "What is 17 * 23?"
@@ -177,3 +180,28 @@ def test_on_a_narrow_terminal_doctor_says_what_to_do(monkeypatch, capsys):
     out = capsys.readouterr().out
     assert "--  provider openai" in out
     assert "export OPENAI_API_KEY=…" in out
+
+
+def test_a_long_env_file_copies_the_environment_for_none_of_its_lines(tmp_path, monkeypatch):
+    """20,000 lines took more than 20 s: python-dotenv copies all that is set already for each value."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(os, "environ", os.environ.copy())
+    os.environ |= {f"OTHER_{number}": "x" for number in range(300)}
+    lines = ["A=1", "B='${A}${OTHER_1}'", 'C="${NONE:-${A}"', "A=${A}2", "OTHER_2=mine", "D=${OTHER_2}", "E", "F=${E}"]
+    (tmp_path / ".env").write_text("\n".join([*lines, *(f"K{number}=v" for number in range(100))]))
+    read_env_files(None)  # loads what it needs
+    called = 0
+
+    def count(frame, event, argument):
+        nonlocal called
+        called += event == "call"
+
+    sys.setprofile(count)
+    try:
+        read_env_files(None)
+    finally:
+        sys.setprofile(None)
+    assert called < 108 * 150
+    wanted = dotenv_values(tmp_path / ".env")
+    assert {name: os.environ[name] for name in "ABCDF"} == {name: wanted[name] for name in "ABCDF"}
+    assert (os.environ["OTHER_2"], os.environ["K99"], "E" in os.environ) == ("x", "v", False)

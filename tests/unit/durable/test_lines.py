@@ -7,11 +7,13 @@ import socket
 from contextlib import asynccontextmanager
 
 import pytest
+from sqlalchemy.ext.asyncio import create_async_engine
 
 from shared_libs.atomic import postgres, tool
 from shared_libs.atomic.database_url import database_url
 from shared_libs.durable import StoreUnavailable
 from shared_libs.durable.database import ask, open_database, persistently
+from shared_libs.retrieval.stores.postgres_database import PostgresDatabase
 from tests.unit.durable.cast import agent, by_length, ended, opened, submit, turn, until, working
 
 
@@ -103,19 +105,32 @@ def test_a_line_that_is_cut_without_a_word_costs_no_lease(new_postgres):
 
 @pytest.mark.promise("durable-away")
 def test_the_system_watches_every_line_to_a_server(new_postgres):
+    def watched(connection):
+        line = connection._transport.get_extra_info("socket")
+        return [
+            line.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE),
+            line.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE),
+            line.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT),
+        ]
+
     async def main():
         async with Wire(new_postgres).laid() as wire:
-            connection = await postgres.connect(database_url(wire.url, "it"))
-            line = connection._transport.get_extra_info("socket")
-            told = [
-                line.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE),
-                line.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE),
-                line.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT),
-            ]
+            at = database_url(wire.url, "it")
+            connection = await postgres.connect(at)
+            told = [watched(connection)]
             connection.terminate()
+            engine = create_async_engine(at.url, connect_args=postgres.engine_arguments(at))
+            async with engine.connect() as line:
+                raw = await line.get_raw_connection()
+                told.append(watched(raw.driver_connection))
+            await engine.dispose()
+            collections = PostgresDatabase(wire.url)
+            async with collections.reading() as line:
+                told.append(watched(line))
+            await collections.aclose()
             return told
 
-    assert asyncio.run(main()) == [1, 10, 10_000]
+    assert asyncio.run(main()) == [[1, 10, 10_000]] * 3
 
 
 @pytest.mark.promise("durable-away")

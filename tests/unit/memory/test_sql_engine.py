@@ -11,6 +11,7 @@ from sqlalchemy.pool import StaticPool
 
 from shared_libs.atomic import Message, MisuseError, RateLimit
 from shared_libs.atomic.database_url import database_url
+from shared_libs.atomic.postgres import engine_arguments
 from shared_libs.cli import main
 from shared_libs.limits import SQLLimitStore
 from shared_libs.memory import SQLMemory
@@ -93,7 +94,7 @@ def test_what_is_no_engine_is_refused():
         (
             "postgres://u@h/d?sslmode=require&channel_binding=require",
             "postgresql+asyncpg://u@h/d",
-            {"dsn": "postgresql://?sslmode=require"},
+            {"sslmode": "require"},
         ),
         ("postgresql://u@h/d?connect_timeout=3", "postgresql+asyncpg://u@h/d", {"timeout": 3.0}),
         (
@@ -103,15 +104,15 @@ def test_what_is_no_engine_is_refused():
         ),
         (
             "postgres://u:p@h1,h2:6/d",
-            "postgresql+asyncpg://u:p@/d?host=h1%3A5432&host=h2%3A6",
-            {"dsn": "postgresql://?target_session_attrs=read-write"},
+            "postgresql+asyncpg://u:p@/d",
+            {"target_session_attrs": "read-write"},
         ),
         ("sqlite:///a.db", "sqlite+aiosqlite:///a.db", {}),
     ],
 )
 def test_an_address_is_read_as_platforms_give_it(url, address, arguments):
     read = database_url(url, "memory url")
-    assert (read.url.render_as_string(hide_password=False), read.connect_args) == (address, arguments)
+    assert (read.url.render_as_string(hide_password=False), read.options | read.libpq) == (address, arguments)
 
 
 @pytest.mark.promise("database-urls")
@@ -180,7 +181,7 @@ def test_a_role_that_may_make_no_tables_uses_those_that_were_made_ahead(postgres
 
     async def sql(url, *statements):
         at = database_url(url, "test")
-        engine = create_async_engine(at.url, connect_args=at.connect_args, isolation_level="AUTOCOMMIT")
+        engine = create_async_engine(at.url, connect_args=engine_arguments(at), isolation_level="AUTOCOMMIT")
         async with engine.connect() as connection:
             for statement in statements:
                 await connection.execute(text(statement))

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import sqlite3
+import tempfile
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
+import msgspec
 import pytest
 
 from shared_libs.agents import ReActAgent
@@ -17,6 +21,7 @@ from shared_libs.atomic.events import RunStarted, TextDelta, ToolFinished, ToolS
 from shared_libs.atomic.llms import ScriptedLLM
 from shared_libs.atomic.llms.scripted_llm import Turn
 from shared_libs.observability import RunStore
+from shared_libs.observability.runs.reader import RunReader
 from shared_libs.observability.runs.statements import SQLITE, Wanted, select_page
 from tests.support import run
 from tests.unit.observability.kept import NOW, in_store, names, record, told
@@ -332,3 +337,51 @@ def test_a_store_that_refuses_everything_says_so_once(url, tmp_path, caplog):
     assert len(lines) == 1
     assert "of a newer version of genai-factory" in lines[0]
     assert store.lost == 40
+
+
+def test_a_run_that_waits_for_a_decision_is_not_forgotten_and_counts_from_its_end(any_url):
+    """It was, and what it told when it went on was a row that was forgotten at once: it had begun so long ago."""
+    begun, _ = told("held", at=datetime.now(UTC) - timedelta(days=40))
+    _, ended = told("held", at=datetime.now(UTC))
+    paused = msgspec.structs.replace(ended, result=msgspec.structs.replace(ended.result, status="paused"))
+
+    async def use(store):
+        record(store, begun, paused)
+        await store.flush()
+        assert await store.prune() == 0
+        record(store, msgspec.structs.replace(begun, resumed=True), ended)
+        await store.flush()
+        assert await store.prune() == 0
+        assert [row.status for row in (await store.async_list()).rows] == ["answered"]
+        lost, _ = told("lost", at=datetime.now(UTC) - timedelta(days=400))  # nobody has decided for more than a year
+        record(store, lost, msgspec.structs.replace(paused, run_id="lost"))
+        await store.flush()
+        assert await store.prune() == 1
+
+    in_store(any_url, use, retention_days=30)
+
+
+@pytest.mark.skipif(os.name != "posix" or os.getuid() != 0, reason="only root may be somebody else for a while")
+def test_the_store_of_another_user_can_be_read_while_it_is_written_and_when_nobody_has_it_open():
+    """SQLite wants to write a log beside a file, even to read it."""
+    with tempfile.TemporaryDirectory() as place:
+        folder, url = Path(place), f"sqlite:///{place}/runs.db"
+        folder.chmod(0o755)
+
+        def as_somebody_else():
+            for file in folder.iterdir():
+                file.chmod(0o644)
+            os.setresuid(65534, 65534, 0)
+            try:
+                return names(run(RunReader(url).async_list()))
+            finally:
+                os.setresuid(0, 0, 0)
+
+        async def write(store):
+            record(store, *told("a", at=NOW))
+            await store.flush()
+            return await asyncio.to_thread(as_somebody_else)
+
+        assert in_store(url, write) == ["a"]
+        assert sorted(file.name for file in folder.iterdir()) == ["runs.db"]
+        assert as_somebody_else() == ["a"]

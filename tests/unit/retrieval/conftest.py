@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 
 import asyncpg
 import numpy as np
 import pytest
+from aiohttp import web
 
 from shared_libs.atomic import BaseLLMWrapper
 from shared_libs.atomic.llms.rehearsal_llm import rehearsed_vectors
 from shared_libs.retrieval import Collection, Document
 from tests.postgres import own_name
+from tests.qdrant_server import application
 
 
 class CountingEmbedder(BaseLLMWrapper):
@@ -74,7 +77,7 @@ WRONG = {
 @pytest.fixture(scope="session")
 def _retrieval_database(postgres):
     database = own_name("retrieval")
-    asyncio.run(_executed(f"postgresql://owner@{postgres}", f"CREATE DATABASE {database}"))
+    asyncio.run(executed(f"postgresql://owner@{postgres}", f"CREATE DATABASE {database}"))
     return f"postgresql://owner@{postgres.replace('/postgres?', f'/{database}?', 1)}"
 
 
@@ -85,11 +88,11 @@ def postgres_url(_retrieval_database):
         "DO $$ DECLARE name text; BEGIN FOR name IN SELECT tablename FROM pg_tables WHERE tablename LIKE 'factory\\_%' "
         "AND tablename <> 'factory_retrieval_form' LOOP EXECUTE 'TRUNCATE ' || name; END LOOP; END $$"
     )
-    asyncio.run(_executed(_retrieval_database, empty))
+    asyncio.run(executed(_retrieval_database, empty))
     return _retrieval_database
 
 
-async def _executed(url, statement):
+async def executed(url, statement):
     server = await asyncpg.connect(url)
     await server.execute(statement)
     await server.close()
@@ -116,6 +119,35 @@ def embedder():
 @pytest.fixture
 def collection(url, embedder):
     return Collection("manual", tenant="acme", stores=url, embedder=embedder)
+
+
+@pytest.fixture
+def qdrant():
+    """A server of Qdrant's REST, in a thread with a loop of its own."""
+    loop, started = asyncio.new_event_loop(), threading.Event()
+    app = application()
+    runner = web.AppRunner(app)
+    place = []
+
+    async def start():
+        await runner.setup()
+        site = web.TCPSite(runner, "127.0.0.1", 0)
+        await site.start()
+        place.append(runner.addresses[0][1])
+        started.set()
+
+    def serve():
+        loop.run_until_complete(start())
+        loop.run_forever()
+        loop.run_until_complete(runner.cleanup())
+        loop.close()
+
+    thread = threading.Thread(target=serve)
+    thread.start()
+    assert started.wait(30)
+    yield place[0], app
+    loop.call_soon_threadsafe(loop.stop)
+    thread.join(30)
 
 
 def document(source, *paragraphs, **metadata):

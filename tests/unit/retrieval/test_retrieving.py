@@ -245,6 +245,26 @@ def test_two_tenants_with_the_same_texts_never_meet(url, embedder):
     run(main())
 
 
+@pytest.mark.promise("retrieval-filter")
+def test_in_a_document_everything_is_found_that_others_would_displace(url, embedder):
+    collection = Collection("c", tenant="t", stores=url, embedder=embedder)
+    near = [document(f"d{at}", f"The copper lamp of the harbour, number {at}.") for at in range(60)]
+    far = document("far", "A lamp was bought, and nothing else is said of it in all of this long sentence.")
+
+    async def main():
+        await indexed(collection, [*near, far])
+        everywhere = await collection.async_retrieve("copper lamp of the harbour", k=50)
+        assert "far" not in {hit.source for hit in everywhere.hits}
+        for name in (far.source, far.id):
+            there = await collection.async_retrieve("copper lamp of the harbour", k=5, document=name)
+            assert [(hit.source, sorted(hit.scores)) for hit in there.hits] == [("far", ["dense", "lexical"])]
+        assert not (await collection.async_search("lamp", where={"absent": 1}, document="far")).hits
+        with pytest.raises(MisuseError, match="no document 'none'"):
+            await collection.async_search("lamp", document="none")
+
+    run(main())
+
+
 @pytest.mark.promise("retrieval-loop")
 def test_fifty_at_once_and_a_writer(url, embedder):
     collection = Collection("c", tenant="t", stores=url, embedder=embedder)

@@ -6,16 +6,14 @@ import asyncio
 import gc
 import itertools
 import re
-import threading
 
 import numpy as np
 import pytest
-from aiohttp import web
 
 from shared_libs.atomic import MisuseError
 from shared_libs.atomic.errors import RetrievalError, RetrievalUnavailable
 from shared_libs.retrieval import LexicalIndex, VectorStore
-from shared_libs.retrieval.filters import read_filter
+from shared_libs.retrieval.filters import among, read_filter
 from shared_libs.retrieval.stores import open_stores
 from shared_libs.retrieval.stores.postgres_database import PostgresDatabase
 from shared_libs.retrieval.stores.postgres_documents import PostgresDocuments
@@ -28,7 +26,7 @@ from shared_libs.retrieval.stores.sqlite_vectors import SqliteVectors
 from shared_libs.retrieval.stores.sqlite_words import SqliteWords
 from shared_libs.retrieval.types import Found, Point, Space, Words
 from shared_libs.retrieval.words import ENOUGH
-from tests.qdrant_server import ASKED, INDEXES, application
+from tests.qdrant_server import ASKED, INDEXES
 from tests.support import run
 
 OURS, THEIRS = Space(tenant="acme", collection="c"), Space(tenant="globex", collection="c")
@@ -49,35 +47,6 @@ def unit(count, width=16, seed=1):
 
 
 ON_POSTGRES = pytest.param("postgres", marks=pytest.mark.xdist_group("postgres-retrieval"))
-
-
-@pytest.fixture
-def qdrant():
-    """A server of Qdrant's REST, in a thread with a loop of its own."""
-    loop, started = asyncio.new_event_loop(), threading.Event()
-    app = application()
-    runner = web.AppRunner(app)
-    place = []
-
-    async def start():
-        await runner.setup()
-        site = web.TCPSite(runner, "127.0.0.1", 0)
-        await site.start()
-        place.append(runner.addresses[0][1])
-        started.set()
-
-    def serve():
-        loop.run_until_complete(start())
-        loop.run_forever()
-        loop.run_until_complete(runner.cleanup())
-        loop.close()
-
-    thread = threading.Thread(target=serve)
-    thread.start()
-    assert started.wait(30)
-    yield place[0], app
-    loop.call_soon_threadsafe(loop.stop)
-    thread.join(30)
 
 
 BY_INDEX = pytest.param("postgres by index", marks=pytest.mark.xdist_group("postgres-retrieval"))
@@ -189,6 +158,25 @@ def test_a_filter_loses_no_hit(vectors, share):
                 found = await vectors.async_search(OURS, wanted, 10, where)
                 assert [row.id for row in found] == exact(rows, wanted, 10, fits)
         assert await vectors.async_search(OURS, rows[0], 10, read_filter({"kind": "y"})) == []
+
+    run(main())
+
+
+def test_among_named_chunks_alone_all_of_them_are_looked_at(vectors):
+    rows = unit(400)
+    chosen = range(5, 400, 40)
+    named = among([f"p{at:04}" for at in chosen] + ["never-there"])
+
+    async def main():
+        await vectors.async_upsert(OURS, points(rows))
+        await vectors.async_tidy()
+        for wanted in unit(3, seed=2):
+            found = await vectors.async_search(OURS, wanted, 20, (named,))
+            assert [row.id for row in found] == exact(rows, wanted, 20, chosen)
+            found = await vectors.async_search(OURS, wanted, 5, (named, *read_filter({"n": {"from": 200}})))
+            assert [row.id for row in found] == exact(rows, wanted, 5, [at for at in chosen if at >= 200])
+        assert await vectors.async_search(OURS, rows[0], 5, (among([]),)) == []
+        assert await vectors.async_search(THEIRS, rows[0], 5, (named,)) == []
 
     run(main())
 
@@ -361,6 +349,9 @@ def test_words_are_filtered_deleted_and_written_over(words):
         ):
             assert {row.id for row in await words.async_search(OURS, every, 9, read_filter(where))} == ids, where
         assert len(await words.async_search(OURS, every, 2, read_filter({"lang": ["zh", "vi", "pt"]}))) == 2
+        named = (among(["zh", "pt", "never-there"]), *read_filter({"n": {"to": 2}}))
+        assert {row.id for row in await words.async_search(OURS, every, 9, named)} == {"zh"}
+        assert await words.async_search(OURS, every, 9, (among([]),)) == []
         await words.async_upsert(OURS, [Words("en", "Nothing of that kind.", {})])
         assert [row.id for row in await words.async_search(OURS, "annual leave", 9)] == []
         await words.async_delete(OURS, ["pt", "never-there"])

@@ -91,6 +91,29 @@ def test_what_nobody_has_is_not_found(folder):
     assert [one["code"] for _, one in told] == ["not_found"] * 2 + ["invalid_request"] * 3 + ["not_found"]
 
 
+def test_a_run_that_waited_for_a_slot_tells_how_long_and_its_row_says_so(folder):
+    """Ten seconds for its client were two for its own time, and nothing told of the other eight."""
+
+    async def main():
+        async with model(SlowFirstToken(0.5)) as upstream:
+            write(folder, remote=model_at(upstream))
+            async with serving(folder, slots=1) as served:
+                _, _, first = await served.run("remote", query="?background")
+                await upstream.asked()
+                _, _, second = await served.run("remote", query="?background")
+                began = [
+                    json.loads((await read_events(served, told["run_id"]))[0][2])["waited_s"]
+                    for told in (first, second)
+                ]
+                _, _, row = await served.get(f"/v1/runs/{second['run_id']}")
+                return began, row["why"]
+
+    began, why = run(main())
+    assert began[0] < 0.1 < began[1]
+    assert "Besides, it waited" in why
+    assert "for its turn, which is none of its time." in why
+
+
 @pytest.mark.promise("serve-disconnect")
 def test_a_run_is_cancelled_by_delete_and_says_so_everywhere(folder):
     async def main():

@@ -178,6 +178,7 @@ export function save(name: string, text: string): void {
 
 const NAMES: Record<string, string> = {
   away: "away",
+  decision: "decision",
   rate_limit: "rate limit",
   backoff: "backoff",
   retry_after: "Retry-After",

@@ -357,7 +357,7 @@ const TAKES: Record<string, (story: Story, event: RunEvent) => void> = {
   abandoned: (story, event) => story.abandon(event),
   abandoned_ended: (story, event) => story.endAbandoned(event),
   loop_blocked: (story, event) =>
-    story.note(`${event.tool || "something"} blocked the event loop for ${seconds(event.blocked_s)}`),
+    story.note(`${event.tool || event.place || "something"} blocked the event loop for ${seconds(event.blocked_s)}`),
   limit_reached: (story, event) => {
     story.lastWord = event.at_s;
     story.note(`limit reached: ${event.why}`);

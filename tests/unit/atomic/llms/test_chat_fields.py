@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 
 from shared_libs.atomic import Resilience
 from shared_libs.atomic.llms import AnthropicLLM, OllamaLLM, OpenAILLM
-from shared_libs.atomic.types import ToolSpec
+from shared_libs.atomic.types import ImagePart, Message, TextPart, ToolCall, ToolSpec
 from shared_libs.testing import FaultServer, Healthy, ServerError
 from tests.support import run
 
@@ -58,3 +60,47 @@ def test_a_fallback_of_another_provider_gets_what_it_has_a_field_for():
         assert ollama["options"] == {"temperature": 1.5, "num_predict": 99, "stop": ["END"], "frequency_penalty": 0.5}
 
     run(main())
+
+
+@pytest.mark.promise("face-fields")
+def test_what_stands_beside_a_request_s_words_has_its_place_on_each_wire():
+    cached = {"cache_control": {"type": "ephemeral"}}
+    both = {"openai": {"image_url": {"detail": "low"}}, "responses": {"detail": "low"}, "anthropic": cached}
+    url = "https://example.org/a.png"
+    messages = [
+        Message("system", (TextPart("Be brief.", {"anthropic": cached}),)),
+        Message("user", (TextPart("See"), ImagePart(url, extra=both))),
+        Message("assistant", tool_calls=(ToolCall("c", "look"),)),
+        Message("tool", "a dot", tool_call_id="c", extra={"anthropic": cached, "openai": {"name": "look"}}),
+    ]
+    own = {"anthropic": {"max_tokens": 9, "top_k": 3}, "responses": {"truncation": "auto"}}
+    fields = {"max_tokens": 9, "top_k": 3}
+
+    async def main():
+        asked = {}
+        for wire, model in (
+            ("openai", OpenAILLM),
+            ("responses", partial(OpenAILLM, api="responses")),
+            ("anthropic", AnthropicLLM),
+        ):
+            async with FaultServer({"m": Healthy("Seen.")}) as up:
+                there = up.url("openai-responses" if wire == "responses" else wire)
+                async with model("m", base_url=there, api_key="k") as llm:
+                    assert llm.wire == wire
+                    await llm.async_chat(messages, TOOLS, chat_fields=fields, wire_fields=own)
+                asked[wire] = up.requests[-1].body
+        return asked
+
+    asked = run(main())
+    chat, responses, claude = asked["openai"], asked["responses"], asked["anthropic"]
+    assert chat["messages"][0]["content"] == "Be brief."
+    assert chat["messages"][1]["content"][1] == {"type": "image_url", "image_url": {"detail": "low", "url": url}}
+    assert chat["messages"][3]["name"] == "look"
+    assert chat["top_k"] == 3
+    assert responses["input"][1]["content"][1] == {"type": "input_image", "image_url": url, "detail": "low"}
+    assert (responses["truncation"], "max_output_tokens" in responses) == ("auto", False)
+    assert claude["system"] == [{"type": "text", "text": "Be brief.", **cached}]
+    assert claude["messages"][0]["content"][1] == {"type": "image", "source": {"type": "url", "url": url}, **cached}
+    assert claude["messages"][2]["content"][0]["cache_control"] == cached["cache_control"]
+    assert (claude["max_tokens"], claude["top_k"]) == (9, 3)
+    assert "cache_control" not in str(chat) + str(responses)

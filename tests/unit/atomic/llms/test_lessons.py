@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import re
 
+import msgspec
 import pytest
 
 from shared_libs.atomic import Resilience
@@ -13,8 +15,9 @@ from shared_libs.atomic.llms.dialect import MAX_KNOWN, Dialect, dialect_of, forg
 from shared_libs.atomic.llms.lessons import learn
 from shared_libs.atomic.llms.openai_llm import OpenAILLM
 from shared_libs.atomic.llms.payload import id_of_nine, portable_name
-from shared_libs.atomic.llms.tool_schema import plain_parameters, portable_parameters
+from shared_libs.atomic.llms.tool_schema import named_tools, plain_parameters, portable_parameters, restored
 from shared_libs.atomic.resilience.route import MAX_LESSONS
+from shared_libs.atomic.types import Message, ToolCall, ToolSpec
 from tests.support import run
 from tests.wire_server import WireServer, reply, sse, stream
 
@@ -190,6 +193,24 @@ def test_parameters_keep_what_openai_and_anthropic_refuse_requests_for(given, se
     assert not made.keys() & {"anyOf", "oneOf", "allOf", "$ref", "not", "enum"}
 
 
+ODD = ["$filter", "@odata.type", "filter[id]", "filter[", "filter_", "a b", "a.b", "имя", "x" * 70, "x" * 80, "", "a-b"]
+
+
+@pytest.mark.promise("asks-as-told")
+@pytest.mark.parametrize("whole", [False, True])
+def test_parameters_have_names_that_anthropic_takes_and_calls_come_back_with_their_own(whole):
+    inner = {"type": "object", "properties": dict.fromkeys(ODD, TEXT), "required": ODD}
+    tool = ToolSpec("t", "d", {"anyOf": [inner]} if whole else inner)
+    (told,) = named_tools([tool])
+    names = list(told.parameters["properties"])
+    assert len(set(names)) == len(ODD)
+    assert all(re.fullmatch(r"[a-zA-Z0-9_.-]{1,64}", name) for name in names)
+    assert sorted(told.parameters["required"]) == sorted(names)
+    call = ToolCall("1", "t", {name: number for number, name in enumerate(names)})
+    assert restored(call, [tool]).arguments == {name: number for number, name in enumerate(ODD)}
+    assert restored(msgspec.structs.replace(call, name="another"), [tool]).name == "another"
+
+
 @pytest.mark.promise("work-bounded")
 def test_a_schema_that_refers_to_itself_is_written_out_to_an_end():
     itself = {"type": "object", "properties": {f"p{number}": {"$ref": "#"} for number in range(30)}}
@@ -211,3 +232,20 @@ def test_anthropics_schema_mode_is_learnt_for_all_wrappers():
             return [("output_config" in seen.body) for seen in server.requests]
 
     assert run(main()) == [True, False, False]
+
+
+@pytest.mark.promise("asks-as-told")
+def test_what_stands_beside_tools_and_turns_is_left_out_once_the_server_refuses_it():
+    tool = ToolSpec("look", "Looks.", {"type": "object", "properties": {}}, {"openai": {"function": {"strict": True}}})
+    turn = Message("assistant", "I look.", extra={"openai": {"reasoning_content": "Hm.", "prefix": True}})
+
+    async def main():
+        async with WireServer([refused("tools[0].function.strict"), refused("reasoning_content"), reply(HI)]) as server:
+            async with OpenAILLM("m", api_key="k", base_url=server.url, resilience=ONCE) as llm:
+                await llm.async_chat([Message("user", "So?"), turn, Message("user", "Now?")], [tool])
+            return [seen.body for seen in server.requests]
+
+    asked = run(main())
+    assert [("strict" in body["tools"][0]["function"]) for body in asked] == [True, False, False]
+    assert [("reasoning_content" in body["messages"][1]) for body in asked] == [True, True, False]
+    assert all(body["messages"][1]["prefix"] for body in asked)

@@ -15,6 +15,7 @@ from shared_libs.atomic.events import StreamRestarted
 from shared_libs.atomic.llms.anthropic_llm import AnthropicLLM
 from shared_libs.atomic.llms.ollama_llm import OllamaLLM
 from shared_libs.atomic.llms.openai_llm import OpenAILLM
+from shared_libs.atomic.types import ToolSpec
 from tests.support import run_virtual
 from tests.wire_case import Case, Heard, cases, judged
 
@@ -51,7 +52,8 @@ async def no_arguments() -> str:
     return "fine"
 
 
-TOOLS = {made.name: made for made in (get_weather, get_time, weather_here, no_arguments)}
+ODATA = ToolSpec("odata", "Asks.", {"type": "object", "properties": {"$filter": {"type": "string"}}})
+TOOLS = {made.name: made for made in (get_weather, get_time, weather_here, no_arguments, ODATA)}
 
 
 def wrapper(case: Case, base_url: str, second: str | None):

@@ -21,7 +21,8 @@ from shared_libs.atomic.errors import (
 from shared_libs.atomic.llms.anthropic_llm import AnthropicLLM
 from shared_libs.atomic.llms.dialect import Dialect, forget
 from shared_libs.atomic.llms.faults import error_event, refusal
-from shared_libs.atomic.llms.lessons import learn_how_many
+from shared_libs.atomic.llms.lessons import learn, learn_how_many
+from shared_libs.atomic.llms.ollama_llm import OllamaLLM
 from shared_libs.atomic.llms.openai_llm import OpenAILLM
 from shared_libs.atomic.llms.structured import OutputSchema
 from shared_libs.atomic.llms.tool_schema import told_parameters
@@ -115,20 +116,24 @@ def taught(row, words):
     """What is not as the row says, or None."""
     forget()
     api, made = row.get("api", "chat"), {"base_url": "http://127.0.0.1:1/v1", "api_key": "none"}
-    llm = AnthropicLLM("m", **made) if api == "anthropic" else OpenAILLM("m", api=api, **made)
+    kinds = {"anthropic": AnthropicLLM, "ollama": OllamaLLM}
+    llm = kinds[api]("m", **made) if api in kinds else OpenAILLM("m", api=api, **made)
     options = dict(row.get("options", {})) | ({"output_schema": OutputSchema(SCHEMA)} if row.get("schema") else {})
     messages = CONVERSATIONS[row.get("messages", "hi")]
     tools = (WEATHER,) if row.get("tools") else ()
     if "parameters" in row:
         tools = (ToolSpec("t", "d", row["parameters"]),)
-    streamed = {} if api == "anthropic" else {"stream": row.get("stream", False)}
+    streamed = {} if api in kinds else {"stream": row.get("stream", False)}
 
     def asked():
         request = llm._request(list(messages), tools, dict(options), **streamed)
         return json.loads(json.dumps(request))
 
     before, error = asked(), refused(words)
-    llm._learn_from(error, before, messages, options)
+    if api == "ollama":
+        learn(llm._dialect, before, error, schema="output_schema" in options)
+    else:
+        llm._learn_from(error, before, messages, options)
     now = asked()
     if "told" in row:
         told = list(told_parameters(now))

@@ -62,13 +62,20 @@ def chain(upstream: FaultServer, *models: str, **policy: Any) -> dict[str, Any]:
 async def ground(folder: Path, scripts: dict[str, Any], **agents: dict[str, Any]) -> AsyncIterator[Ground]:
     """
     Serve agents by the keys of their definitions; `llm` is a list of models on the fault server, at first the first.
+    It may be made of that server.
 
     `scripts` are those models' own.
     """
     async with FaultServer(scripts) as upstream:
         for name, told in agents.items():
             models = told.get("llm", list(scripts)[:1])
-            llm = chain(upstream, *models) if isinstance(models, list) else models
+            llm = (
+                models(upstream)
+                if callable(models)
+                else chain(upstream, *models)
+                if isinstance(models, list)
+                else models
+            )
             definition = {"name": name, "instructions": "Be brief."} | told | {"llm": llm}
             await asyncio.to_thread((folder / f"{name}.yaml").write_text, yaml.safe_dump(definition))
         async with serving(folder, collections=f"sqlite:///{folder / 'own.db'}") as served:

@@ -29,7 +29,7 @@ from shared_libs.testing.simulation.evidence import LATE_S, Broken, Evidence, Ru
 _CLOSE_S = 1e-6
 _NOT_WITHIN = re.compile(r"^no (?:first token|answer) within ([\d.e+-]+) s$")
 _NO_TOKEN_FOR = re.compile(r"^no token for ([\d.e+-]+) s$")
-_MAY_BE_ILL = {kind.kind for kind in (LLMError, *LLMError.__subclasses__()) if kind.default_retryable}
+_MAY_BE_ILL = {kind.kind for kind in LLMError.__subclasses__() if kind.default_retryable}
 """How an attempt may end that counts against its model; "circuit_open" never was one."""
 
 
@@ -203,6 +203,32 @@ def _timeouts(evidence: Evidence) -> Iterator[Broken]:
                 if too_long or took_s > policy.attempt_timeout_s + LATE_S + held_s:
                     yield Broken("attempt-moment", f"{run.id}: {name} had {took_s:g} s, and its policy gives it less")
                 silent = name if attempt.outcome == "timeout" and not last and policy.strategy == "sequential" else ""
+
+
+def _contests(evidence: Evidence) -> Iterator[Broken]:
+    """Of several models at once the second begins when the first has been silent for so long; in a race, at once."""
+    routes = evidence.agent.llm._routes()  # noqa: SLF001 - the chain
+    policy = routes[0][1]
+    wait_s = 0.0 if policy.strategy == "race" else policy.hedge_after_s
+    if policy.strategy == "sequential" or len(routes) == 1 or wait_s is None:
+        return
+    first, second = (f"{model.provider}/{model.model}" for model, _ in routes[:2])
+    refused = any(isinstance(event, BreakerChanged) for event in evidence.events)  # by a breaker nobody is asked
+    for run in evidence.runs:
+        events = evidence.by_run[run.id].events if run.id in evidence.by_run and not refused else []
+        starts = [index for index, event in enumerate(events) if isinstance(event, StepStarted)]
+        for begin, end in pairwise([*starts, len(events) - 1]):
+            turn = events[begin:end]
+            began = [event for event in turn if isinstance(event, AttemptStarted)]
+            if not began or f"{began[0].provider}/{began[0].model}" != first:
+                continue
+            due_s = began[0].at_s + wait_s
+            ended = [event.attempt for event in turn if isinstance(event, AttemptFinished)]
+            heard = [moment for row in ended for moment in (row.first_token_s, row.ended_s) if moment is not None]
+            late_s = due_s + LATE_S + run.held_s
+            met = any(f"{event.provider}/{event.model}" == second and event.at_s <= late_s for event in began)
+            if not met and min([events[end].at_s, *heard]) > late_s:
+                yield Broken("hedge-late", f"{run.id} waited for {first} alone, past {wait_s:g} s of silence")
 
 
 def _opened(evidence: Evidence) -> Iterator[Broken]:
@@ -384,6 +410,7 @@ CHECKS = (
     _retry_after,
     _moments,
     _timeouts,
+    _contests,
     _content_filter,
     _opened,
     _breaker,

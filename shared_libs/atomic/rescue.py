@@ -40,7 +40,9 @@ _OURS = frozenset({"shared_libs", "genai_factory"})
 _doors: set[tuple[str, str]] = set()
 """Module and name of every `door`."""
 
-_READERS = frozenset(f"shared_libs.atomic.{module}" for module in ("errors", "tools.outcome", "tools.plain"))
+_READERS = frozenset(
+    f"shared_libs.atomic.{module}" for module in ("errors", "tools.outcome", "tools.plain", "tools.kinds")
+)
 """Our modules that read what foreign objects say of themselves, and keep nothing: doors as a whole."""
 
 _LOOPS = frozenset({"asyncio", "uvloop"})

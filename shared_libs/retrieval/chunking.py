@@ -191,10 +191,18 @@ def _title(found: re.Match[str]) -> str:
     return (found["marked"] or found["lined"] or "").strip()[:200]
 
 
+_JOINS_CONSONANTS = 9
+"""The class of signs that make one of two consonants, in Hindi, Khmer and others."""
+
+_BEHIND = "\u200d\U0001f3fb\U0001f3fc\U0001f3fd\U0001f3fe\U0001f3ff"
+"""What joins pictures, and colours of skin."""
+
+
 def _belongs_to_the_one_before(text: str, at: int) -> bool:
     if at >= len(text):
         return False
-    return bool(unicodedata.combining(text[at])) or text[at] in "\u200d\ufe0f" or text[at - 1] == "\u200d"
+    joined = text[at - 1] == "\u200d" or unicodedata.combining(text[at - 1]) == _JOINS_CONSONANTS
+    return joined or unicodedata.category(text[at])[0] == "M" or text[at] in _BEHIND
 
 
 def _hash(parts: Sequence[Any]) -> str:

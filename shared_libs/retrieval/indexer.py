@@ -39,6 +39,7 @@ from shared_libs.retrieval.ports import POOL
 from shared_libs.retrieval.stores import Stores
 from shared_libs.retrieval.types import Chunk, Document, DocumentRow, IndexProgress, Point, Space, Words
 from shared_libs.retrieval.vectors import check_vector
+from shared_libs.retrieval.words import VERSION
 
 BATCH = 64
 """Chunks of one request for embeddings; documents are put together until they have so many new ones."""
@@ -249,7 +250,7 @@ class Indexer:
             title=normalised(document.title).replace("\n", " ").strip()[:300],
             metadata=checked_metadata(document.metadata),
         )
-        return checked, sha256(f"{self._chunker.name}\0{checked.content_hash}".encode()).hexdigest()
+        return checked, sha256(f"{self._chunker.name}\0{VERSION}\0{checked.content_hash}".encode()).hexdigest()
 
     async def _index(self, batch: Sequence[_Prepared]) -> None:
         """Bring documents into every index; each is seen when all of it is there."""

@@ -1,8 +1,9 @@
 """
 What things are called: one key for all spellings of a name, and the names a question holds.
 
-The key is without case, marks over letters, punctuation, a leading article and what companies carry behind their name;
-so `The ACME Corp.`, `Acme Corporation` and `acmé` are one. It is never shown: the first spelling seen is the name.
+The key is without case, marks over letters, punctuation, a leading article and what companies carry beside their name;
+so `The ACME Corp.`, `Acme Corporation` and `acmé` are one. `C`, `C++` and `C#` are three. It is never shown: the first
+spelling seen is the name.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ MOST_WORDS = 6
 """Words of a name that is looked for in a question."""
 
 LEAST = 4
-"""Characters of such a name, where its script has letters; of Chinese two are enough."""
+"""Characters of such a name, where its script has letters; in capitals, with a digit and of Chinese two are enough."""
 
 LOOKED_AT = 400
 """Characters of a question in which names are looked for."""
@@ -25,27 +26,40 @@ LOOKED_AT = 400
 _FORMS = {
     *("inc", "incorporated", "ltd", "limited", "llc", "llp", "lp", "plc", "corp", "corporation", "co", "company"),
     *("gmbh", "ag", "kg", "se", "sa", "sas", "sarl", "srl", "spa", "bv", "nv", "oy", "ab", "as", "aps", "ltda"),
-    *("eireli", "jsc", "tnhh", "cp"),
+    *("eireli", "jsc", "tnhh", "cp", "pty", "pvt", "sdn", "bhd", "oyj", "kk", "doo", "sro", "주식회사"),
 }
-_FORMS_BEHIND = ("股份有限公司", "有限责任公司", "有限公司", "公司", "株式会社")
+_FORMS_BEFORE = {"ооо", "оао", "зао", "пао", "주식회사", "주", "株"}  # noqa: RUF001 - in the letters they are in
+_JOINED_BEFORE = ("株式会社", "有限会社", "주식회사")
+_FORMS_BEHIND = ("股份有限公司", "有限责任公司", "有限公司", "公司", "株式会社", "주식회사")
 _JOINED = re.compile(r"[.'’`´]")  # noqa: RUF001 - apostrophes as they are typed
-_APART = re.compile(r"[\W_]+")
-_CJK = re.compile(r"[\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff]+")
+_CJK = re.compile(r"[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7a3\uf900-\ufaff]+")
+_LONG_RUN = re.compile(r"[\u0e00-\u0fff\u1000-\u109f\u1780-\u17ff]+")
+"""Thai, Lao, Tibetan, Burmese, Khmer: without spaces, in letters."""
 
 
 def canonical(name: str) -> str:
     """Return the key of a name; empty where it has no letter or digit."""
     folded = without_marks(unicodedata.normalize("NFKC", name).casefold())
-    words = _APART.sub(" ", _JOINED.sub("", folded)).split()
+    parts = _parts(_JOINED.sub("", folded).replace("&", " and "))
+    words = [word for part in parts if (word := part.lstrip("+#"))]
     while len(words) > 1 and words[-1] in _FORMS:
         words.pop()
+    if len(words) > 1 and words[0] in _FORMS_BEFORE:
+        words.pop(0)
     if len(words) > 1 and words[0] in ("the", "a", "an"):
         words.pop(0)
     key = " ".join(words)
+    for form in _JOINED_BEFORE:
+        key = key.removeprefix(form) or key
     for form in _FORMS_BEHIND:
         if key.endswith(form) and len(key) > len(form):
             return key.removesuffix(form)
     return key
+
+
+def _parts(folded: str) -> list[str]:
+    """Part a name at what is no letter, mark or number; a sign behind a letter tells languages apart."""
+    return "".join(sign if sign in "+#" or unicodedata.category(sign)[0] in "LMN" else " " for sign in folded).split()
 
 
 def entity_id(name: str) -> str:
@@ -57,13 +71,16 @@ def possible_names(question: str) -> list[str]:
     """Return the keys of all that a question might name, longest first."""
     text = question[:LOOKED_AT]
     found: dict[str, None] = {}
-    for run in _CJK.findall(unicodedata.normalize("NFKC", text)):
-        for size in range(min(8, len(run)), 1, -1):
-            found.update((canonical(run[at : at + size]), None) for at in range(len(run) - size + 1))
+    composed = unicodedata.normalize("NFKC", text)
+    for runs, least, most in ((_CJK.findall(composed), 2, 8), (_LONG_RUN.findall(composed[: LOOKED_AT // 2]), 4, 20)):
+        for run in runs:
+            for size in range(min(most, len(run)), least - 1, -1):
+                found.update((run[at : at + size], None) for at in range(len(run) - size + 1))
     words = text.split()
     for size in range(min(MOST_WORDS, len(words)), 0, -1):
         for at in range(len(words) - size + 1):
-            key = canonical(" ".join(words[at : at + size]))
-            if len(key) >= LEAST:
+            name = " ".join(words[at : at + size])
+            key = canonical(name)
+            if len(key) >= LEAST or (len(key) > 1 and name.upper() == name):
                 found[key] = None
     return list(found)

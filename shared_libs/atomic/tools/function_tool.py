@@ -13,10 +13,15 @@ from shared_libs.atomic.errors import MisuseError
 from shared_libs.atomic.tools.base import BaseTool
 from shared_libs.atomic.tools.placement import Isolation
 from shared_libs.atomic.tools.plan import Plan, plan_of
-from shared_libs.atomic.tools.signature import doc_of, words_of
+from shared_libs.atomic.tools.signature import doc_of, passes_on, signature_of, words_of
 
 P = ParamSpec("P")
 R = TypeVar("R")
+
+_MANAGERS = ("contextmanager.<locals>", "asynccontextmanager.<locals>")
+"""How the code is called that contextlib puts around a generator."""
+
+_DISPATCHING = "singledispatchmethod.__get__.<locals>._method"
 
 _log = logging.getLogger(__name__)
 
@@ -125,6 +130,12 @@ def _checked_function(function: Any) -> Callable[..., Any]:
     if inspect.isclass(function) or not callable(function) or isinstance(function, BaseTool):
         what = f"the class {function.__name__}" if inspect.isclass(function) else f"a {type(function).__name__}"
         raise MisuseError(f"a tool is made of a function, method or callable object, not of {what}")
+    made_by = function.__code__.co_qualname if type(function) is types.FunctionType else ""
+    if made_by.startswith(_MANAGERS):
+        raise MisuseError(f"{function.__name__} gives a context manager, which nobody enters: enter it in a function")
+    if made_by == _DISPATCHING:  # it is bound already, which it does not say
+        signature = inspect.signature(function)
+        function.__signature__ = signature.replace(parameters=[*signature.parameters.values()][1:])
     made_of: Callable[..., Any] = function
     return made_of
 
@@ -132,11 +143,20 @@ def _checked_function(function: Any) -> Callable[..., Any]:
 def _by_name(function: Callable[..., Any]) -> Callable[..., Any]:
     """The function as one that takes every argument by its name; itself, where it does."""
     try:
-        parameters = inspect.signature(function).parameters.values()
+        parameters = signature_of(function).parameters.values()
     except (TypeError, ValueError):
         return function  # told when the tool is described
-    ahead = [parameter for parameter in parameters if parameter.kind is parameter.POSITIONAL_ONLY]
-    if hasattr(function, "dispatch") and hasattr(function, "registry"):  # it looks at the first one alone
+    outermost: Any = function
+    while isinstance(outermost, functools.partial):
+        outermost = outermost.func
+    how = passes_on(outermost) if hasattr(outermost, "__wrapped__") else None
+    if how == inspect.CO_VARKEYWORDS:
+        return function
+    by_place = (
+        inspect.Parameter.POSITIONAL_OR_KEYWORD if how == inspect.CO_VARARGS else inspect.Parameter.POSITIONAL_ONLY
+    )
+    ahead = [parameter for parameter in parameters if parameter.kind <= by_place]
+    if hasattr(outermost, "register") and how is not None:  # it dispatches, and looks at the first one alone
         ahead = [*parameters][:1]
     rest = next((parameter for parameter in parameters if parameter.kind is parameter.VAR_POSITIONAL), None)
     if rest is not None:

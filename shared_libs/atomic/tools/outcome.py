@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import io
 from typing import Any
 
 import msgspec
 
 from shared_libs.atomic.errors import ToolError, in_words
+from shared_libs.atomic.tools.kinds import is_file
 from shared_libs.atomic.tools.plain import plain, whole_text
 from shared_libs.atomic.types import ToolResult
 
@@ -22,7 +22,7 @@ def as_text(value: Any) -> str:
     """
     if isinstance(value, str):
         return value
-    if isinstance(value, bytes | bytearray | memoryview | io.BytesIO | io.StringIO):
+    if isinstance(value, bytes | bytearray | memoryview) or is_file(value):
         return str(plain(value))
     if isinstance(value, ToolResult):
         given: Any = value.content  # of foreign code, whatever its type says

@@ -12,6 +12,7 @@ import contextlib
 import functools
 import inspect
 import sys
+import types
 import typing
 from collections.abc import Callable, Iterator
 from importlib import import_module
@@ -73,7 +74,7 @@ def parameters_of(name: str, function: Callable[..., Any]) -> list[inspect.Param
 
     """
     try:
-        signature = _signature(function)
+        signature = signature_of(function)
     except (NameError, TypeError, ValueError) as error:
         raise MisuseError(f"the signature of tool {name} cannot be read: {error}") from error
     first = next(iter(signature.parameters.values()), None)
@@ -118,7 +119,7 @@ def typed_where_read(name: str, function: Callable[..., Any]) -> list[inspect.Pa
     """Return those parameters of a function whose type can be read; for a function that nobody describes by them."""
     found = []
     with contextlib.suppress(NameError, TypeError, ValueError):
-        for parameter in _signature(function).parameters.values():
+        for parameter in signature_of(function).parameters.values():
             with contextlib.suppress(MisuseError):
                 found.append(_typed(name, function, parameter))
     return found
@@ -145,12 +146,39 @@ def bound_by(function: Callable[..., Any]) -> frozenset[str]:
     return frozenset({*taken, *function.keywords}) | bound_by(function.func)
 
 
-def _signature(function: Callable[..., Any]) -> inspect.Signature:
+def signature_of(function: Callable[..., Any]) -> inspect.Signature:
+    """
+    Return what a function takes: behind decorators that pass on whatever they get, not behind one that does not.
+
+    Raises:
+        NameError, TypeError, ValueError: that cannot be read.
+
+    """
+    decides = _deciding(function)
     if sys.version_info >= (3, 14):
         from annotationlib import Format
 
-        return inspect.signature(function, annotation_format=Format.FORWARDREF)
-    return inspect.signature(function)
+        return inspect.signature(decides, follow_wrapped=False, annotation_format=Format.FORWARDREF)
+    return inspect.signature(decides, follow_wrapped=False)
+
+
+def _deciding(function: Callable[..., Any]) -> Callable[..., Any]:
+    if inspect.ismethod(function):
+        return types.MethodType(_deciding(function.__func__), function.__self__)
+    if isinstance(function, functools.partial):
+        return functools.partial(_deciding(function.func), *function.args, **function.keywords)
+
+    def is_told(one: Any) -> bool:
+        return hasattr(one, "__signature__") or passes_on(one) == 0
+
+    decides: Callable[..., Any] = inspect.unwrap(function, stop=is_told)
+    return decides if decides is function else _deciding(decides)
+
+
+def passes_on(function: Any) -> int | None:
+    """Whether a function takes whatever it gets, by place or by name: those flags of its code; None: it has none."""
+    code = getattr(function, "__code__", None)
+    return code.co_flags & (inspect.CO_VARARGS | inspect.CO_VARKEYWORDS) if inspect.iscode(code) else None
 
 
 def _typed(name: str, function: Callable[..., Any], parameter: inspect.Parameter) -> inspect.Parameter:
@@ -193,12 +221,19 @@ def _written(function: Any) -> Any:
             function = function.func
         elif inspect.ismethod(function):
             function = function.__func__
-        elif hasattr(function, "__wrapped__"):
-            function = function.__wrapped__
+        elif callable(inner := _innermost(function)):
+            function = inner
         elif not hasattr(function, "__globals__") and inspect.ismethod(getattr(function, "__call__", None)):  # noqa: B004
             function = function.__call__
         else:
             return function
+
+
+def _innermost(function: Any) -> Any:
+    """What stands behind all decorators; None where there are none, or they lead in a circle."""
+    with contextlib.suppress(ValueError):
+        return inspect.unwrap(function) if hasattr(function, "__wrapped__") else None
+    return None
 
 
 def _closure(function: Any) -> dict[str, Any]:

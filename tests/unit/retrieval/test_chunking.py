@@ -52,6 +52,13 @@ def test_a_chunk_is_what_stands_at_its_place(text, budget):
 
 
 @pytest.mark.promise("chunks-exact")
+@pytest.mark.parametrize("whole", ["1\ufe0f\u20e3", "👋🏽", "क्षत्रि", "ក្រុ"])
+def test_what_is_read_as_one_is_cut_nowhere(whole):
+    places = {at for chunk in cut(whole * 60, 8) for at in (chunk.start, chunk.end)}
+    assert {at % len(whole) for at in places} <= ({0, 4} if whole == "क्षत्रि" else {0})
+
+
+@pytest.mark.promise("chunks-exact")
 def test_so_it_is_for_texts_nobody_thought_of():
     alphabet = "ab .!\n\n#=-é漢字。\u0301\u200d👍🏽\u00a0ไทย\t1_"
     for seed in range(300):

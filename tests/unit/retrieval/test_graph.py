@@ -102,6 +102,52 @@ def test_twelve_spellings_are_one():
     assert canonical("...") == ""
 
 
+@pytest.mark.promise("graph-one-name")
+@pytest.mark.parametrize(
+    "different",
+    [
+        ("C", "C++", "C#"),
+        ("バラ", "パラ", "ハラ"),
+        ("ปา", "ป่า", "ปู"),
+        ("राम", "रोम", "रमा"),
+        ("ম", "মা"),
+        ("AT&T", "AT"),
+    ],
+)
+def test_what_differs_by_more_than_spelling_stays_apart(different):
+    assert len(set(map(canonical, different))) == len(different)
+
+
+@pytest.mark.promise("graph-one-name")
+@pytest.mark.parametrize(
+    "same",
+    [
+        ("AT&T", "AT and T", "A.T. & T."),
+        ("日立", "株式会社日立", "日立株式会社", "㈱日立"),
+        ("삼성", "(주)삼성", "주식회사 삼성", "삼성 주식회사"),
+        ("ООО Ромашка", "«Ромашка»"),
+        ("الكويت", "الكـــويت", "الكُوَيْت"),
+    ],
+)
+def test_spellings_of_other_scripts_are_one_too(same):
+    assert len(set(map(canonical, same))) == 1
+
+
+@pytest.mark.promise("graph-expands")
+@pytest.mark.parametrize(
+    ("question", "name"),
+    [
+        ("삼성전자는 어디에?", "삼성전자"),
+        ("กรุงเทพอยู่ที่ไหน", "กรุงเทพ"),
+        ("Is IBM there?", "IBM"),
+        ("and 3M", "3M"),
+        ("Do they use C++ or C#?", "C#"),
+    ],
+)
+def test_a_name_is_found_without_spaces_and_if_it_is_short(question, name):
+    assert canonical(name) in possible_names(question)
+
+
 def test_names_are_found_in_questions():
     names = possible_names("What did Ada Lovelace write for Charles Babbage's engine?")
     assert {"ada lovelace", "lovelace"} <= set(names)

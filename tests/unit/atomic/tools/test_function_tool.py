@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 from collections.abc import Iterable
 from typing import ClassVar, LiteralString, NotRequired, Required, TypedDict, Unpack
@@ -208,3 +209,84 @@ def test_what_a_tool_does_to_its_arguments_the_history_does_not_see():
 
 def test_the_declarations_of_functions_are_those_of_tools():
     assert set(Declarations.__annotations__) == {name for name in BaseTool.__annotations__ if not name.startswith("_")}
+
+
+def passed_on(function):
+    @functools.wraps(function)
+    def call(*args):
+        return function(*args)
+
+    return call
+
+
+def with_five(function):
+    @functools.wraps(function)
+    def call(x):
+        return function(x, 5)
+
+    return call
+
+
+def as_city(function):
+    @functools.wraps(function)
+    def call(city: str, again: int = 1):
+        return function(city) * again
+
+    return call
+
+
+def plus(x: int, y: int = 2) -> int:
+    """Add."""
+    return x + y
+
+
+class Kinds:
+    @functools.singledispatchmethod
+    def told(self, x: int) -> str:
+        """Say what it is."""
+        return f"a number, {x}"
+
+    @told.register
+    def _(self, x: str) -> str:
+        return f"a text, {x}"
+
+    @functools.singledispatchmethod
+    @classmethod
+    def of_class(cls, x: int) -> str:
+        """Say what it is."""
+        return f"{cls.__name__} {x}"
+
+
+@pytest.mark.parametrize(
+    ("function", "offered", "given", "said"),
+    [
+        (passed_on(plus), ["x", "y"], {"x": 1, "y": 3}, "4"),
+        (with_five(plus), ["x"], {"x": 1}, "6"),
+        (functools.partial(passed_on(with_five(plus))), ["x"], {"x": 1}, "6"),
+        (as_city(str), ["city", "again"], {"city": "Rome", "again": 2}, "RomeRome"),
+        (Kinds().told, ["x"], {"x": 1}, "a number, 1"),
+        (Kinds().of_class, ["x"], {"x": 1}, "Kinds 1"),
+    ],
+)
+def test_what_is_offered_is_what_the_outermost_decorator_takes(function, offered, given, said):
+    made = tool(function, name="made")
+    assert list(made.spec.parameters["properties"]) == offered
+    assert run(made.async_run(given)).content == said
+
+
+@pytest.mark.parametrize("manager", [contextlib.contextmanager, contextlib.asynccontextmanager])
+def test_what_gives_a_context_manager_is_refused(manager):
+    @manager
+    def opened():
+        yield 1
+
+    with pytest.raises(MisuseError, match="context manager, which nobody enters"):
+        tool(opened)
+
+
+def test_decorators_in_a_circle_are_passed_over():
+    def circle(x: int) -> int:
+        return x
+
+    circle.__wrapped__ = circle
+    assert list(tool(circle).spec.parameters["properties"]) == ["x"]

@@ -36,6 +36,8 @@ async def act(run: Run, step: int, turn: OpenTurn) -> tuple[Action, ...]:
             continue
         if call.id not in turn.decisions and _needs_decision(call, tools) and not run.knows(_fact(call)):
             pending.append(Action(call.name, call.input, call.id))
+            if tools[call.name].elsewhere and call.id not in turn.elsewhere:
+                turn.elsewhere.append(call.id)
             run.emit(ApprovalRequested(step=step, tool=call.name, input=call.input, call_id=call.id))
         else:
             ready.append(call)

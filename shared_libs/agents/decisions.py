@@ -9,10 +9,15 @@ from shared_libs.atomic.types import Thinking, ToolCall, ToolResult
 
 
 class OpenTurn(msgspec.Struct):
-    """A turn whose calls are not all done yet: `results` and `decisions` by call id."""
+    """
+    A turn whose calls are not all done yet: `results` and `decisions` by call id.
+
+    `elsewhere` are the ids of the calls that wait for who asked, because their tools are its own.
+    """
 
     thought: str
     calls: list[ToolCall]
     thinking: tuple[Thinking, ...] = ()
     results: dict[str, ToolResult] = {}
     decisions: dict[str, Decision] = {}
+    elsewhere: list[str] = []

@@ -129,10 +129,10 @@ def take_observations(state: RunState, turn: OpenTurn) -> None:
     state.marks.append(([(call.name, call.input) for call, _ in observed], [got.content for _, got in observed]))
     state.repeats = count_repeats(state.marks)
     note = f"\n{prompts.REPEATED.format(times=state.repeats)}" if state.repeats >= WARN_AT else ""
-    state.exchange.append(Message("assistant", turn.thought, tool_calls=tuple(turn.calls), thinking=turn.thinking))
     state.exchange += [
-        Message("tool", got.content + note, tool_call_id=call.id, name=call.name, is_error=got.is_error)
-        for call, got in observed
+        Message("assistant", turn.thought, tool_calls=tuple(turn.calls), thinking=turn.thinking),
+        *(Message("tool", g.content + note, tool_call_id=c.id, name=c.name, is_error=g.is_error) for c, g in observed),
+        *(said for decision in turn.decisions.values() for said in decision.said),
     ]
 
 

@@ -76,6 +76,7 @@ class ClientTool(BaseTool):
     """
 
     needs_approval = True
+    elsewhere = True
     isolation = "loop"
 
     def __init__(self, spec: ToolSpec) -> None:

@@ -15,6 +15,8 @@ from typing import Any
 
 import msgspec
 
+from shared_libs.atomic.whole import whole_text
+
 MAX_CHARS = 256 * 1024
 """The longest text that is read in other ways than as JSON: those cost more."""
 
@@ -45,15 +47,6 @@ _BARE_NAME = re.compile(
 )
 _QUOTES = str.maketrans("\u201c\u201d\u201e\u2018\u2019", '"""\'\'')
 _PAIR = re.compile(r"\s*(?P<key>[A-Za-z_]\w*)\s*=\s*(?P<value>\"[^\"]*\"|'[^']*'|[^,=\n]+?)\s*(?:,|\n|\Z)")
-
-
-def whole_text(text: str) -> str:
-    """The text without halves of surrogate pairs: two that meet become their character, one alone a question mark."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
-    return text
 
 
 def object_in(text: str, *, to_the_end: bool = False) -> dict[str, Any] | None:

@@ -9,7 +9,7 @@ from typing_extensions import TypeVar
 
 from shared_libs.atomic.errors import FactoryError, MisuseError
 from shared_libs.atomic.plain_data import PlainData
-from shared_libs.atomic.types import Attempt, ToolResult, Usage
+from shared_libs.atomic.types import Attempt, Message, ToolResult, Usage
 
 RunStatus = Literal["answered", "partial", "failed", "cancelled", "paused"]
 StopReason = Literal[
@@ -38,13 +38,14 @@ class Decision(msgspec.Struct, PlainData, frozen=True, forbid_unknown_fields=Tru
     What a person says of a call: whether it may run, why not, and with which `input` instead of the model's.
 
     `result` is what the call gave where somebody else has made it, such as the client whose tool it is: then it is not
-    run here.
+    run here. `said` is what was said beside it; the model reads it behind the results of the turn.
     """
 
     approved: bool
     reason: str = ""
     input: dict[str, Any] | None = None
     result: ToolResult | None = None
+    said: tuple[Message, ...] = ()
 
     @classmethod
     def read(cls, call_id: str, given: Any) -> Decision:

@@ -17,8 +17,9 @@ from typing import Any, Literal, Protocol, runtime_checkable
 import msgspec
 
 from shared_libs.atomic.errors import MisuseError
-from shared_libs.atomic.nearly_json import object_in, whole_text
+from shared_libs.atomic.nearly_json import object_in
 from shared_libs.atomic.plain_data import PlainData
+from shared_libs.atomic.whole import whole_text
 
 Role = Literal["system", "user", "assistant", "tool"]
 FinishReason = Literal["stop", "length", "tool_calls", "content_filter", "pause"]
@@ -313,7 +314,8 @@ class LLMChunk(msgspec.Struct, PlainData, frozen=True, gc=False, omit_defaults=T
     A piece of a streamed answer.
 
     `kind` is "text" or "thinking" (`text`), "tool_call" (a complete `tool_call`), "restarted" (what came before is
-    void; `reason`) or "finished" (`response`, the whole answer; always the last chunk).
+    void; `reason`) or "finished" (`response`, the whole answer; always the last chunk). A "thinking" without a text has
+    in `sealed` what its provider wants to see again: the signature of what came before, or a block nobody can read.
     """
 
     kind: ChunkKind
@@ -321,6 +323,7 @@ class LLMChunk(msgspec.Struct, PlainData, frozen=True, gc=False, omit_defaults=T
     tool_call: ToolCall | None = None
     reason: str = ""
     response: LLMResponse | None = None
+    sealed: Thinking | None = None
 
 
 class Price(msgspec.Struct, PlainData, frozen=True, gc=False, forbid_unknown_fields=True):

@@ -25,7 +25,10 @@ class Column(NamedTuple):
 
 def _when(started_at: str) -> str:
     """When it began, by the clock of this place: the time today, else the day too."""
-    at, now = datetime.fromisoformat(started_at).astimezone(), datetime.now().astimezone()
+    try:
+        at, now = datetime.fromisoformat(started_at).astimezone(), datetime.now().astimezone()
+    except ValueError:  # a record may lack the beginning of a run
+        return started_at
     return at.strftime("%H:%M:%S") if at.date() == now.date() else at.strftime("%m-%d %H:%M")
 
 

@@ -28,6 +28,9 @@ QUEUE = "factory_jobs"
 LAST = "last"
 """Names the newest run."""
 
+MOST_DRAWN = 20
+"""Runs that are drawn one below the other on a terminal; more are listed."""
+
 CLOSE_S = 0.5
 """Seconds the end of a command waits for what is not written yet."""
 
@@ -70,6 +73,8 @@ def trace(arguments: argparse.Namespace) -> int:
         import asyncio
 
         events = asyncio.run(_events_of(arguments.store, arguments.file))
+    if arguments.run is not None:
+        events = _only(events, arguments.run)
     if arguments.scenario is not None or arguments.cassette is not None:
         from shared_libs.cli.saving import save
 
@@ -210,6 +215,54 @@ async def _show(store: RunReader, row: RunRow, *, as_json: bool) -> int:
     return ExitCode.ANSWERED
 
 
+def _only(events: Sequence[AgentEvent], name: str) -> list[AgentEvent]:
+    """
+    The events of the runs whose id begins so, and of those that they began; `last` is the newest of a record.
+
+    Raises:
+        MisuseError: there is none.
+
+    """
+    from shared_libs.atomic.errors import MisuseError
+    from shared_libs.atomic.events import RunStarted
+
+    begun = [event for event in events if isinstance(event, RunStarted)]
+    own = [event.run_id for event in begun if event.parent_run_id is None]
+    wanted = set(own[-1:]) if name == LAST else {event.run_id for event in begun if event.run_id.startswith(name)}
+    if not wanted:
+        raise MisuseError(f"there is no run {name!r} in this record; without --run it says which there are")
+    for event in begun:  # a run begins before those that it makes, and they stand in this order
+        if event.parent_run_id in wanted:
+            wanted.add(event.run_id)
+    return [event for event in events if event.run_id in wanted]
+
+
+def _list(drawn: Sequence[Timeline], file: str) -> int:
+    """List runs as `factory runs` does: so many timelines are read by nobody."""
+    from shared_libs.cli.columns import laid_out
+    from shared_libs.observability.runs.rows import RunRow
+
+    rows = [
+        RunRow(
+            run_id=run.run_id,
+            agent=run.agent,
+            session_id=run.session_id,
+            question=run.question,
+            status=run.status,
+            started_at=run.started_at,
+            elapsed_s=run.elapsed_s,
+            cost_usd=run.cost_usd,
+            longest=run.spent.parts[0].label if run.spent.parts else "",
+            longest_s=run.spent.parts[0].seconds if run.spent.parts else None,
+        )
+        for run in drawn
+    ]
+    for line in laid_out(rows, shutil.get_terminal_size().columns, colours=_colours()):
+        print(line)
+    print(f"{len(rows):,} runs; factory trace {file} --run ID draws one of them, or the last", file=sys.stderr)
+    return ExitCode.ANSWERED
+
+
 def _sent(events: Sequence[AgentEvent]) -> dict[str, list[ModelAsked]]:
     """
     What models were asked, by the run in which they were.
@@ -271,6 +324,8 @@ def _draw(events: Sequence[AgentEvent], arguments: argparse.Namespace) -> int:
 
     drawn = timelines(events)
     if arguments.html is None:
+        if len(drawn) > MOST_DRAWN:
+            return _list(drawn, arguments.file)
         _on_terminal(drawn, sent=_sent(events) if arguments.sent else {})
         return ExitCode.ANSWERED
     from shared_libs.observability.run_file import run_page

@@ -45,6 +45,9 @@ def add_runs(parser: argparse.ArgumentParser) -> None:
 def add_trace(parser: argparse.ArgumentParser) -> None:
     """Add the options of `factory trace`."""
     parser.add_argument("file", metavar="FILE|ID", help="a run record, or a run of the store; last: the newest")
+    parser.add_argument(
+        "--run", metavar="ID", help="one run of a record, by its id or the beginning of it; last: the newest"
+    )
     parser.add_argument("--sent", action="store_true", help="what models were asked, too: every message and tool")
     parser.add_argument("--scenario", type=Path, metavar="OUT", help="save it as a scenario that plays it again")
     parser.add_argument("--cassette", type=Path, metavar="OUT", help="save what its models were asked and answered")

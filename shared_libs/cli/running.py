@@ -365,7 +365,7 @@ def _print_sources(result: AgentResult) -> None:
     for source in found.citations:
         place = f"{source.source}, characters {source.start} to {source.end}"
         print(presentable(f"[{source.key}] {source.title}: {place}"), file=sys.stderr)
-    if found.unknown and found.citations:
+    if found.unknown:
         print(f"warning: cited, but never seen: {', '.join(found.unknown)}", file=sys.stderr)
 
 

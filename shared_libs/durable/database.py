@@ -20,7 +20,7 @@ from shared_libs.atomic import postgres
 from shared_libs.atomic.database_url import ALLOWED, DatabaseURL, database_url
 from shared_libs.atomic.errors import FactoryError, MisuseError
 from shared_libs.atomic.places import why_unopened
-from shared_libs.atomic.tools.plain import column_value
+from shared_libs.atomic.whole import column_value
 
 if TYPE_CHECKING:
     import asyncpg

@@ -10,7 +10,7 @@ import msgspec
 
 from shared_libs.atomic.errors import MisuseError
 from shared_libs.atomic.results import AgentResult, Decision
-from shared_libs.atomic.tools.plain import whole_data
+from shared_libs.atomic.whole import whole_data
 from shared_libs.durable.database import Database, Dialect, Script, ask, open_database
 from shared_libs.durable.folding import holes, kept_name, unfolded
 from shared_libs.durable.jobs import ENDED, HeldRun, Job, Sizes, Submission, WorkerRow

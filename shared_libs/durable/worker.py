@@ -17,6 +17,7 @@ from shared_libs.atomic.errors import ConfigError, FactoryError, RunInterrupted,
 from shared_libs.atomic.events import AgentEvent, EventSink, ModelAsked, RunFinished, WithRequests
 from shared_libs.atomic.results import AgentResult
 from shared_libs.atomic.scope import Scope, use_scope
+from shared_libs.atomic.whole import column_value
 from shared_libs.durable.beat import Beat
 from shared_libs.durable.database import StoreUnavailable, persistently
 from shared_libs.durable.folding import folded, folded_result, kept_name
@@ -429,7 +430,7 @@ class Worker:
         await self._move(claim, None, changes)
 
     def _cannot(self, run_id: str, why: str) -> str:
-        why = f"worker {self.name} cannot do it: {why}"
+        why = column_value(f"worker {self.name} cannot do it: {why}")
         _log.warning("run %s: %s", run_id, why)
         return why
 

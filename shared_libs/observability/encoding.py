@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from shared_libs.atomic.tools.plain import whole_data
+from shared_libs.atomic.whole import whole_data
 
 
 def json_bytes(value: Any) -> bytes:

@@ -6,8 +6,8 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from shared_libs.atomic.tools.plain import whole_data
 from shared_libs.atomic.types import LLMResponse, Usage
+from shared_libs.atomic.whole import whole_data
 from shared_libs.observability.redact import redact_data, redact_start
 
 SECONDS = (0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24, 20.48, 40.96, 81.92)

@@ -18,8 +18,8 @@ from shared_libs.atomic import events
 from shared_libs.atomic.errors import MisuseError
 from shared_libs.atomic.events import AgentEvent
 from shared_libs.atomic.loading import importing
-from shared_libs.atomic.tools.plain import whole_data
 from shared_libs.atomic.types import Attempt
+from shared_libs.atomic.whole import whole_data
 
 if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import datetime
 from typing import Any
 
 import msgspec
@@ -112,7 +113,7 @@ class _Pen:
     def head(self) -> None:
         line = self._line
         self._say(line.question or line.run_id, "bold")
-        facts = [line.agent, line.model, line.started_at.replace("T", " ").partition(".")[0], f"run {line.run_id}"]
+        facts = [line.agent, line.model, _began(line.started_at), f"run {line.run_id}"]
         self._say(" · ".join(fact for fact in facts if fact), "bright_black")
         if line.rehearsal:
             self._say("REHEARSAL: recorded decisions; no model was asked", "yellow")
@@ -152,6 +153,8 @@ class _Pen:
         self._say(" · ".join(facts), _STATUS.get(line.status, ""))
         if line.spent.why:
             self._say(line.spent.why)
+        if len(line.spent.parts) > 1:
+            self._say(line.spent.named, "bright_black")
         if line.usual_s is not None:
             others = counted(line.usual_runs, "other run")
             self._say(f"usually {seconds(line.usual_s)} (median of {others})", "bright_black")
@@ -217,6 +220,14 @@ class _Pen:
 
     def _say(self, text: str, style: str = "") -> None:
         self._console.print(_fitting(Text(presentable(text).rstrip(), style), self._console), soft_wrap=False)
+
+
+def _began(started_at: str) -> str:
+    """When it began by the clock of this place, as a list of runs says it."""
+    try:
+        return f"{datetime.fromisoformat(started_at).astimezone():%Y-%m-%d %H:%M:%S}"
+    except ValueError:
+        return started_at
 
 
 def _one_line(text: str) -> str:

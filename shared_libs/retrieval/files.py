@@ -15,6 +15,7 @@ from pathlib import Path
 from shared_libs.atomic.errors import MisuseError
 from shared_libs.atomic.loading import optional
 from shared_libs.atomic.page_text import BYTE_ORDER_MARKS, declares_charset, decoded, is_utf8, readable
+from shared_libs.retrieval.code_pages import latin_code_page
 from shared_libs.retrieval.types import Document
 
 _TEXT = {
@@ -51,7 +52,7 @@ _GUESSED = 65_536
 """Bytes that tell how a text is written."""
 
 _NOT_LATIN, _TELLING = 4, 16
-"""One byte in four is beyond ASCII where letters are not Latin (accents: one in ten); less than 16 tell nothing."""
+"""Of letters that are not Latin one byte in four is beyond ASCII (accents: one in ten); less than 16 tell nothing."""
 
 _CONTROLS = bytes({*range(0x20), 0x7F} - set(b"\t\n\r\f\x1b"))
 _MOST_CONTROLS = 0.01
@@ -198,7 +199,7 @@ def _text(body: bytes, *, html: bool) -> str:
 
 def _charset(body: bytes, *, html: bool) -> str | None:
     """
-    Name how a text is written that is neither UTF-8 nor of Latin letters: old Chinese, Japanese, Russian files.
+    Name how a text is written that is not UTF-8: old Polish, Turkish, Chinese, Japanese, Russian files.
 
     Raises:
         MisuseError: it is no text.
@@ -217,7 +218,11 @@ def _charset(body: bytes, *, html: bool) -> str | None:
     beyond = len(told.translate(None, _ASCII))
     if not beyond and b"\x1b$" in told:
         return "iso2022_jp_2"
-    if beyond < max(_TELLING, len(told) // _NOT_LATIN) or is_utf8(told):
+    if beyond < _TELLING // 2 or is_utf8(told):
+        return None
+    if page := latin_code_page(told):
+        return page
+    if beyond < max(_TELLING, len(told) // _NOT_LATIN):
         return None
     guesser = optional("charset_normalizer", "a text that is not UTF-8")
     best = guesser.from_bytes(told).best()

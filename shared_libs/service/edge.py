@@ -22,6 +22,9 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 ASGIApp = Callable[[Scope, Receive, Send], Awaitable[None]]
 
+_HOST = re.compile(rb"[\w.~!$&'()*+,;=%:\[\]-]*", re.ASCII)
+"""What may stand in a `Host` (RFC 9112, section 3.2): no path, no user, no list."""
+
 _SANE_ID = re.compile(rb"[A-Za-z0-9._:-]{1,128}")
 
 MAX_HEAD = 64 * 1024
@@ -115,9 +118,11 @@ class Edge:
 
     def _read_head(self, exchange: Exchange, scope: Scope) -> None:
         """Take the caller's id where it is one, so that it is found in both logs; refuse what no body can mend."""
-        size = 0
+        size = hosts = 0
         for name, value in scope["headers"]:
             size += len(name) + len(value)
+            if name == b"host":
+                hosts += 1 if _HOST.fullmatch(value) else 2
             if name == b"x-request-id":
                 if not exchange.request_id and _SANE_ID.fullmatch(value):
                     exchange.request_id = str(value, "ascii")
@@ -127,6 +132,10 @@ class Edge:
             elif name == b"content-encoding" and value.strip().lower() not in (b"", b"identity"):
                 told = str(value[:40], "latin-1")
                 exchange.refused = Problem("unsupported_media_type", f"a body is sent as it is, not as {told!r}")
+        if hosts > 1 or (not hosts and scope.get("http_version") == "1.1"):
+            exchange.refused = Problem(
+                "invalid_request", "a request names one Host, and no more than that", param="host"
+            )
         if size > MAX_HEAD:
             exchange.refused = Problem("headers_too_large", f"headers have at most {MAX_HEAD:,} bytes")
         exchange.request_id = exchange.request_id or f"req_{fresh_id()}"

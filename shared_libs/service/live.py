@@ -120,6 +120,16 @@ class LiveRun:
         return self.demand.caller
 
     @property
+    def begun(self) -> bool:
+        """Whether it has a task of its own."""
+        return self._task is not None
+
+    @property
+    def resumes(self) -> Resumed | None:
+        """What it goes on with."""
+        return self._asked.resumes
+
+    @property
     def task(self) -> asyncio.Task[AgentResult]:
         """The task it runs in, where that is its own (`Runs.begin`)."""
         assert self._task is not None

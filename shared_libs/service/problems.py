@@ -64,6 +64,7 @@ KINDS: dict[str, Kind] = {
     "rate_limited": Kind(429, "The limit of the key is reached", retry=True),
     "budget_exhausted": Kind(429, "The budget is spent"),
     "upstream_rate_limited": Kind(429, "The provider's limit is reached", retry=True),
+    "upstream_quota_spent": Kind(429, "What the provider allows is spent"),
     "too_many_failures": Kind(429, "Too many wrong keys", retry=True),
     "internal": Kind(500, "Something went wrong here"),
     "run_failed": Kind(500, "The run failed"),
@@ -177,6 +178,8 @@ def problem_of(error: Exception) -> Problem:
             return error
         case MisuseError():
             return Problem("invalid_request", str(error))
+        case RateLimited() if not error.retryable:
+            return Problem("upstream_quota_spent", str(error))
         case RateLimited():
             return Problem("upstream_rate_limited", str(error), retry_after_s=error.retry_after_s)
         case ContentFiltered():

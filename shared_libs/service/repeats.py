@@ -52,8 +52,17 @@ class Asked:
 
     @property
     def run_id(self) -> str:
-        """A run's id that is the same whenever and wherever this request comes, where it has a key of its own."""
-        return hashlib.blake2b(f"{self.name}\n{self.body}".encode(), digest_size=16).hexdigest()
+        """
+        A run's id that is the same whenever and wherever this request comes, where it has a key of its own.
+
+        It begins with what the key alone says, so that another body under that key is known anywhere.
+        """
+        return self.of_key + hashlib.blake2b(self.body.encode(), digest_size=8).hexdigest()
+
+    @property
+    def of_key(self) -> str:
+        """How the ids of all runs begin that this key asks for."""
+        return hashlib.blake2b(self.name.encode("utf-8", "replace"), digest_size=8).hexdigest()
 
     @property
     def has_key(self) -> bool:
@@ -84,11 +93,7 @@ class Repeats(Generic[T]):
         if found is None or found[0] <= asyncio.get_running_loop().time():
             return None
         if found[1] != asked.body:
-            raise Problem(
-                "idempotency_mismatch",
-                "this Idempotency-Key came with another body before; a new request needs a new key",
-                param="idempotency-key",
-            )
+            raise other_body()
         return found[2]
 
     def keep(self, asked: Asked, outcome: T) -> None:
@@ -104,6 +109,12 @@ class Repeats(Generic[T]):
     def forget(self, asked: Asked) -> None:
         """Let the next request be the first again: what became of this one is nothing to go by."""
         self._kept.pop(asked.name, None)
+
+
+def other_body() -> Problem:
+    """Refuse a request whose key belongs to another one."""
+    told = "this Idempotency-Key came with another body before; a new request needs a new key"
+    return Problem("idempotency_mismatch", told, param="idempotency-key")
 
 
 class Shared(Generic[T]):

@@ -30,6 +30,10 @@ AROUND = 100
 NOTE = 250
 """Characters kept free for the note that tells how to get the rest."""
 
+MAX_ALTERNATIVES = 20
+"""Globs that one with braces stands for."""
+
+_BRACES = re.compile(r"\{([^{}]*,[^{}]*)\}")
 _SAMPLE = 8_192
 _CONTROL = re.compile(rb"[\x00-\x06\x0e-\x1a\x1c-\x1f\x7f]")
 
@@ -142,6 +146,8 @@ class SearchFiles(BaseTool):
         """Search; what was left out is told."""
         if text == "":
             raise ToolError("text is empty; leave it out to find files by name")
+        if text and "\n" in text:
+            raise ToolError("text holds a line break; give a part of one line")
         skipped: list[str] = []
         found: list[str] = []
         for line in self._named(glob, path, skipped) if text is None else self._holding(text, glob, path, skipped):
@@ -162,6 +168,9 @@ class SearchFiles(BaseTool):
         wanted = re.compile(re.escape(text), re.IGNORECASE)
         read = unread = 0
         for found, size in self._fitting_files(glob, path, skipped):
+            if size > self._max_bytes:  # it is not read, and costs nothing
+                unread += 1
+                continue
             if read + size > MAX_SEARCHED:
                 skipped.append(f"stopped after {read} bytes, at {found}; narrow the search down by glob or path")
                 break
@@ -180,15 +189,15 @@ class SearchFiles(BaseTool):
             skipped.append(f"{unread} files were not searched: too large or not readable")
 
     def _fitting_files(self, glob: str, path: str, skipped: list[str]) -> Iterator[tuple[str, int]]:
-        patterns = [part for part in glob.split("/") if part not in ("", ".")]
-        if len(patterns) < 2:
-            patterns = ["**", *patterns]  # a bare name is meant at any depth
+        globs = [[part for part in one.split("/") if part not in ("", ".")] for one in _alternatives(glob)]
+        # a bare name is meant at any depth
+        globs = [["**", *patterns] if len(patterns) < 2 else patterns for patterns in globs]
         start = len([name for name in path.split("/") if name not in ("", ".")])
         for visited, (found, size) in enumerate(self._root.walk(path)):
             if visited == MAX_VISITED:
                 skipped.append(f"stopped after {visited} files, at {found}; narrow the search down by path")
                 return
-            if _fits(found.split("/")[start:], patterns):
+            if any(_fits(found.split("/")[start:], patterns) for patterns in globs):
                 yield found, size
 
 
@@ -248,6 +257,16 @@ def _fitting(lines: list[str], room: int) -> list[str]:
 def _around(line: str, match: re.Match[str]) -> str:
     start, end = max(0, match.start() - AROUND), min(match.end(), match.start() + AROUND) + AROUND
     return f"{'…' if start else ''}{line[start:end].strip()}{'…' if end < len(line) else ''}"
+
+
+def _alternatives(glob: str) -> list[str]:
+    """The globs that one with `{a,b}` stands for; braces without a comma are signs of a name."""
+    globs = [glob]
+    while found := _BRACES.search(globs[0]):
+        globs = [one.replace(found.group(), way, 1) for one in globs for way in found.group(1).split(",")]
+        if len(globs) > MAX_ALTERNATIVES:
+            raise ToolError(f"the braces of glob stand for more than {MAX_ALTERNATIVES} globs; search more than once")
+    return globs
 
 
 def _fits(names: list[str], patterns: list[str]) -> bool:

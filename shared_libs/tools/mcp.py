@@ -18,9 +18,9 @@ from shared_libs.atomic.threads import Threads
 from shared_libs.atomic.tools.base import BaseTool
 from shared_libs.atomic.tools.toolset import Toolset
 from shared_libs.tools import mcp_listing
-from shared_libs.tools.mcp_auth import Credentials
+from shared_libs.tools.mcp_auth import Credentials, Identity, SignIn
 from shared_libs.tools.mcp_listing import Listed
-from shared_libs.tools.mcp_server import Server
+from shared_libs.tools.mcp_server import Elicit, Server
 from shared_libs.tools.mcp_transport import HTTPTransport, StdioTransport, Transport
 
 MAX_NAME = 64
@@ -41,6 +41,11 @@ class MCPToolset(Toolset):
     """
     The tools of an MCP server.
 
+    What a host may add, as attributes or as methods of a subclass: `sign_in`, which brings a person to the address it
+    is given and returns the one they were led back to; `identity`, which says for two addresses, of the authorization
+    server and of the MCP server, who the user is (an ID-JAG); `elicit`, which answers a tool's question back, given
+    its words and a JSON Schema: with an object, or None to decline. Each has the time of the connection or the call.
+
     Args:
         command: the program that is the server, and its arguments; it talks over its stdin and stdout.
         url: where the server is, instead of a command (streamable HTTP, else the transport by events before it).
@@ -48,7 +53,8 @@ class MCPToolset(Toolset):
         cwd: the folder the program runs in.
         headers: headers sent with every request to the URL.
         auth: credentials of a program (OAuth) for the URL: `issuer`, the authorization server they are sent to,
-            `client_id` and `client_secret`; `method`, "basic" or "post".
+            `client_id`, and `client_secret` (`method`: "basic" or "post") or `private_key` (PEM; `algorithm`); or, for
+            a person who signs in, `redirect_uri` and what is registered, if anything is.
         tools: the names of the tools to offer, as the server calls them; by default all.
         prefix: put before every name, with a `_` between; needed when two servers have tools of one name.
 
@@ -56,6 +62,10 @@ class MCPToolset(Toolset):
         MisuseError: not exactly one of `command` and `url`, or an option of the other one.
 
     """
+
+    sign_in: SignIn | None = None
+    identity: Identity | None = None
+    elicit: Elicit | None = None
 
     def __init__(
         self,
@@ -85,7 +95,7 @@ class MCPToolset(Toolset):
         self._wanted = tools
         self._prefix = f"{prefix}_" if prefix else ""
         given = [*(env or {}).values(), *(headers or {}).values(), *secrets_of(command or [])]
-        given += [(auth or {}).get("client_secret", "")]
+        given += [(auth or {}).get("client_secret", ""), (auth or {}).get("private_key", "")]
         hidden = [
             *given,
             *(word for value in given for word in value.split()[1:]),
@@ -96,10 +106,10 @@ class MCPToolset(Toolset):
         def dial(by_events: bool) -> Transport:
             if command:
                 return StdioTransport(command, env or {}, cwd)
-            sign = None if credentials is None else credentials.provider
+            sign = None if credentials is None else credentials.provider(url or "", self.sign_in, self.identity)
             return HTTPTransport(url or "", headers or {}, sign, by_events=by_events)
 
-        self._server = Server(self.name, dial, hidden)
+        self._server = Server(self.name, dial, hidden, lambda: self.elicit)
         credentials = None if auth is None else Credentials(auth, self._server.hide)
         self._token: Any = None
         self.left_out: dict[str, str] = {}

@@ -12,7 +12,7 @@ import contextvars
 import json
 import logging
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack
 from typing import Any, Literal
 
@@ -26,7 +26,7 @@ from shared_libs.tools.mcp_transport import TO_CLOSE_S, Transport
 with importing("mcp", "an MCP server"):
     from mcp import Client, MCPError
     from mcp.client.subscriptions import ListenNotSupportedError
-    from mcp.types import CONNECTION_CLOSED, ToolListChangedNotification
+    from mcp.types import CONNECTION_CLOSED, ElicitResult, ToolListChangedNotification
     from mcp_types.version import MODERN_PROTOCOL_VERSIONS
 
 FIRST_WAIT_S = 0.5
@@ -38,6 +38,9 @@ MAX_PAGES = 100
 
 MAX_DATA = 4_000
 """Characters of what a server says beside an error."""
+
+Elicit = Callable[[str, Mapping[str, Any]], Awaitable[Mapping[str, Any] | None]]
+"""Answers a question of a server: its words and a JSON Schema, to an object that fits, or None to decline."""
 
 _CLOSED = (CONNECTION_CLOSED, "Connection closed")
 """How the library says that a connection ended, and no more."""
@@ -56,12 +59,20 @@ class Server:
         name: what it is called in errors.
         dial: makes a transport for a new connection; told whether to answers that come by events.
         secrets: texts that no error may show.
+        elicit: gives what answers its questions back, asked at every new connection; None: they are declined.
 
     """
 
-    def __init__(self, name: str, dial: Callable[[bool], Transport], secrets: Sequence[str]) -> None:
+    def __init__(
+        self,
+        name: str,
+        dial: Callable[[bool], Transport],
+        secrets: Sequence[str],
+        elicit: Callable[[], Elicit | None] = lambda: None,
+    ) -> None:
         self.name = name
         self._dial = dial
+        self._elicit = elicit
         self._secrets = sorted((secret for secret in secrets if len(secret) > 3), key=len, reverse=True)
         self._connection: _Connection | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -125,7 +136,9 @@ class Server:
         connection = self._connection
         if connection is None or connection.over:
             self._refuse_too_early()
-            connection = self._connection = _Connection(self._dial(self._by_events), limit_s, older=self._older)
+            transport = self._dial(self._by_events)
+            connection = _Connection(transport, limit_s, older=self._older, elicit=self._elicit())
+            self._connection = connection
         elif not connection.ready.done():
             self._refuse_too_early()
         done, _ = await asyncio.wait([connection.ready], timeout=_almost_all())
@@ -196,13 +209,14 @@ class Server:
 class _Connection:
     """One connection, owned by one task from its first to its last step."""
 
-    def __init__(self, transport: Transport, limit_s: float, *, older: bool) -> None:
+    def __init__(self, transport: Transport, limit_s: float, *, older: bool, elicit: Elicit | None) -> None:
         loop = asyncio.get_running_loop()
         self._mode: Literal["legacy", "auto"] = "legacy" if older else "auto"
         self.transport = Mended(transport)
         self.ready: asyncio.Future[None] = loop.create_future()
         self.client: Any = None
         self._limit_s = limit_s
+        self._elicit = elicit
         self.listed: Sequence[Any] | None = None
         self.asked = False
         self._stop = asyncio.Event()
@@ -264,7 +278,14 @@ class _Connection:
         try:
             async with AsyncExitStack() as stack:
                 async with asyncio.timeout(self._limit_s):
-                    client = Client(self.transport, message_handler=self._hear, cache=None, mode=self._mode)
+                    answer: Any = None if self._elicit is None else self._answer
+                    client = Client(
+                        self.transport,
+                        message_handler=self._hear,
+                        cache=None,
+                        mode=self._mode,
+                        elicitation_callback=answer,
+                    )
                     self.client = await stack.enter_async_context(client)
                 self.ready.set_result(None)
                 await self._until_over()
@@ -291,6 +312,20 @@ class _Connection:
         if not self.ready.done():
             self.ready.set_exception(error)
             self.ready.exception()  # it was looked at, should nobody wait any more
+
+    async def _answer(self, _: Any, asked: Any) -> ElicitResult:
+        """Have a question back answered; one with an address to go to is declined, and so is what nobody answers."""
+        schema: Any = getattr(asked, "requested_schema", None)
+        try:
+            given = None if self._elicit is None or schema is None else await self._elicit(asked.message, schema)
+        except Exception:  # noqa: BLE001 - foreign code: a question that it cannot answer is declined
+            _log.warning("a question of an MCP server is declined, since what answers it failed", exc_info=True)
+            given = None
+        if given is None:
+            return ElicitResult(action="decline")
+        fields = schema.get("properties", {}).items()
+        usual = {name: field["default"] for name, field in fields if "default" in field}
+        return ElicitResult(action="accept", content=usual | dict(given))
 
     async def _hear(self, message: Any) -> None:
         """What a server says unasked; before 2026-07-28 also that its list has changed."""

@@ -7,7 +7,7 @@ import contextlib
 import itertools
 import os
 import sys
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -217,7 +217,7 @@ class HTTPTransport:
     Args:
         url: where it is.
         headers: sent with every request.
-        auth: makes what signs the requests.
+        auth: signs the requests.
         by_events: as it was before streamable HTTP: answers come as events, and an event says where messages go to.
 
     """
@@ -226,7 +226,7 @@ class HTTPTransport:
         self,
         url: str,
         headers: Mapping[str, str],
-        auth: Callable[[str], httpx2.Auth] | None = None,
+        auth: httpx2.Auth | None = None,
         *,
         by_events: bool = False,
     ) -> None:
@@ -251,7 +251,7 @@ class HTTPTransport:
                 headers={"Accept-Encoding": "identity"} | dict(self._headers),
                 timeout=httpx2.Timeout(30.0, read=None),  # each call has its own limit
                 event_hooks={"response": [self._look]},
-                auth=None if self._auth is None else self._auth(self._url),
+                auth=self._auth,
             )
             if self._by_events:
                 given: Any = lambda **_: client  # noqa: E731 - it opens the client itself

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 
 from shared_libs.atomic.llms.reasons import MAX_REASON_CHARS, read_reason
 from shared_libs.atomic.loading import importing
-from shared_libs.atomic.tools.plain import whole_data
+from shared_libs.atomic.whole import whole_data
 
 with importing("mcp", "an MCP server"):
     from mcp.types import INTERNAL_ERROR, PARSE_ERROR, JSONRPCError, JSONRPCResponse, jsonrpc_message_adapter

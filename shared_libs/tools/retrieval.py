@@ -92,13 +92,18 @@ def cited(result: AgentResult) -> Cited:
     """
     Check the citations of a run's answer against the passages its tools have shown.
 
-    What cites nothing that was shown is out of the text, and told as unknown.
+    What cites nothing that was shown is out of the text, and told as unknown. Where no tool has searched, brackets are
+    no citations, and the text stays as it is.
     """
     seen: list[Hit] = []
+    searched = False
     for step in result.steps:
         for observation in step.observations:
             if not observation.is_error and '"passages"' in observation.content[:20]:
                 seen += _read(observation.content)
+                searched = True
+    if not searched:
+        return Cited(text=result.answer or "", citations=())
     return check_citations(result.answer or "", seen)
 
 

@@ -20,6 +20,7 @@ from typing import Literal, NamedTuple
 
 from shared_libs.atomic.errors import MisuseError, ToolError
 from shared_libs.atomic.nearest import names_like
+from shared_libs.atomic.whole import whole_text
 
 MAX_NAMES = 20
 """How many names of a folder are told when one is not found."""
@@ -202,16 +203,21 @@ def _as_spelled(folder: int, name: str) -> str:
     """
     Return the name as the folder spells it.
 
-    `é` is one character to a model and may be two on a disk; where neither is there, the name stays as it is.
+    `é` is one character to a model and may be two on a disk, and bytes that are no text are `?` to it; where none of
+    that is there, the name stays as it is.
     """
-    if name.isascii():
+    if name.isascii() and "?" not in name:
         return name
     with contextlib.suppress(OSError, ValueError):
         names = os.listdir(folder)
-        same = [other for other in names if unicodedata.normalize("NFC", other) == unicodedata.normalize("NFC", name)]
+        same = [other for other in names if _told_as(other) == _told_as(name)]
         if name not in names and len(same) == 1:
             return same[0]
     return name
+
+
+def _told_as(name: str) -> str:
+    return unicodedata.normalize("NFC", whole_text(name))
 
 
 def _entries(folder: int) -> list[Entry]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import sqlite3
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -108,6 +109,8 @@ def _opened(path: Path, over: Callable[[], bool]) -> Iterator[sqlite3.Connection
         connection.text_factory = _text  # what other programs wrote is not all UTF-8
         connection.execute("PRAGMA query_only = ON")
         connection.execute("PRAGMA temp_store = MEMORY")  # whose bound is known, and not the disk's
+        if sys.version_info >= (3, 12):  # a name in double quotes that is no column would be read as a text
+            connection.setconfig(sqlite3.SQLITE_DBCONFIG_DQS_DML, False)  # noqa: FBT003 - its own signature
         for kind, most in _LIMITS.items():
             connection.setlimit(kind, most)
         connection.set_progress_handler(over, STEPS_BETWEEN_LOOKS)

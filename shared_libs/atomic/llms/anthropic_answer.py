@@ -11,12 +11,13 @@ import msgspec
 from shared_libs.atomic.errors import MalformedResponse
 from shared_libs.atomic.llms.anthropic_request import PROVIDER
 from shared_libs.atomic.llms.event_stream import Completeness
-from shared_libs.atomic.llms.faults import error_event, refused, says_error
+from shared_libs.atomic.llms.faults import error_event, no_answer, refused, says_error
 from shared_libs.atomic.llms.finish import finish_of, told
 from shared_libs.atomic.llms.given import beside
 from shared_libs.atomic.llms.lenient import objects_in, parsed
 from shared_libs.atomic.llms.payload import decode
 from shared_libs.atomic.llms.pieces import CALL_FIELDS, CALL_TYPES, SaidCall, Text
+from shared_libs.atomic.llms.said_usage import counted
 from shared_libs.atomic.nearly_json import object_in
 from shared_libs.atomic.types import LLMChunk, LLMResponse, Thinking, ToolCall, Usage
 
@@ -200,7 +201,7 @@ class AnthropicAnswer:
         if reply.type == "error" or says_error(reply.error):
             raise error_event(body, self._secrets)
         if reply.content is None:
-            raise MalformedResponse("the answer has no content")
+            raise no_answer(body, self._secrets, "content")
         self._model = reply.model or ""
         self._count(reply.usage)
         blocks = [_Block(type="text", text=reply.content)] if isinstance(reply.content, str) else reply.content
@@ -272,6 +273,8 @@ class AnthropicAnswer:
         self._completeness.see(words=True, reason=False)
         if block.thinking:
             return [LLMChunk("thinking", block.thinking)]
+        if block.type == "redacted_thinking":
+            return [LLMChunk("thinking", sealed=Thinking("", PROVIDER, data={"data": block.data}))]
         return [LLMChunk("text", block.text or "" if block.type == "text" else "")]
 
     def _add(self, index: int | None, delta: _Delta) -> list[LLMChunk]:
@@ -284,8 +287,8 @@ class AnthropicAnswer:
             block.pieces.append(piece if isinstance(piece, str) else _json(piece))
             return [LLMChunk("text")]
         said = delta.text or delta.thinking
-        if not said:
-            return []
+        if not said:  # its signature comes behind the last piece of a thought
+            return [LLMChunk("thinking", sealed=Thinking("", PROVIDER, block.signature))]
         self._completeness.see(words=True, reason=False)
         piece = self._shown.add(said)
         block.pieces.append(piece)
@@ -335,6 +338,5 @@ def _neutral(usage: _Usage) -> Usage:
     """The API counts what was read from its cache, and what was written to it, apart from the rest."""
     cached = usage.cache_read_input_tokens or 0
     written = usage.cache_creation_input_tokens or 0
-    given = usage.input_tokens + cached + written if usage.input_tokens else usage.prompt_tokens or cached + written
-    made = usage.output_tokens or usage.completion_tokens or 0
-    return Usage(given, made, cached, given + made, written)
+    given, made = usage.input_tokens or usage.prompt_tokens, usage.output_tokens or usage.completion_tokens
+    return counted(given, made, cached, written, apart=bool(usage.input_tokens or not usage.prompt_tokens))

@@ -33,7 +33,9 @@ class _Answer(msgspec.Struct):
     error: Any = None
 
 
-_decoder = msgspec.json.Decoder(_Answer)
+_Body = _Answer | list[Any]
+"""The embeddings alone are what llama.cpp gives outside of /v1, and text-embeddings-inference of its own."""
+_decoder: msgspec.json.Decoder[_Answer | list[Any]] = msgspec.json.Decoder(_Body)
 
 
 async def in_parts(
@@ -129,7 +131,8 @@ def read_embeddings(body: bytes, texts: Sequence[str], secrets: Iterable[str]) -
         LLMError: it is a refusal.
 
     """
-    answer = _read(body)
+    found = _read(body)
+    answer = _Answer(found) if isinstance(found, list) else found
     if answer.error:
         raise error_event(body, secrets)
     if answer.data is None and answer.embeddings is None:
@@ -153,7 +156,7 @@ def _lists_in(embeddings: Any) -> list[Any]:
     return found if isinstance(found, list) else []
 
 
-def _read(body: bytes) -> _Answer:
+def _read(body: bytes) -> _Answer | list[Any]:
     try:
         return _decoder.decode(body)
     except msgspec.DecodeError:
@@ -162,9 +165,10 @@ def _read(body: bytes) -> _Answer:
         except (ValueError, RecursionError):
             return decode_strictly(_decoder, body)
     try:
-        return msgspec.convert(found, _Answer)
+        read: _Answer | list[Any] = msgspec.convert(found, _Body)
     except msgspec.ValidationError as error:
         raise MalformedResponse(f"the answer is not what the protocol says: {error}") from None
+    return read
 
 
 def _in_order(rows: list[Row]) -> list[Any]:

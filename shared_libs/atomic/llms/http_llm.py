@@ -23,7 +23,8 @@ from shared_libs.atomic.llms.dialect import dialect_of
 from shared_libs.atomic.llms.event_stream import END_WAIT_S, Completeness
 from shared_libs.atomic.llms.framing import Doubles, streamed_events
 from shared_libs.atomic.llms.given import maker
-from shared_libs.atomic.llms.tool_schema import named_tools, plain_tools
+from shared_libs.atomic.llms.payload import values_in
+from shared_libs.atomic.llms.tool_schema import named_tools, plain_tools, short_tools
 from shared_libs.atomic.loading import load
 from shared_libs.atomic.resilience.health import ModelHealth, health_of
 from shared_libs.atomic.resilience.policy import Resilience
@@ -169,11 +170,12 @@ class HttpLLM(BaseLLMWrapper):
         self, tools: tuple[ToolSpec, ...], tell: Callable[[ToolSpec], dict[str, Any]]
     ) -> list[dict[str, Any]]:
         """Tools as the server takes them; those of the last request are kept, for a run asks with the same ones."""
-        traits = self._dialect.traits
-        asked = tools, frozenset(traits)
+        traits, most = self._dialect.traits, self._dialect.tool_words
+        asked = tools, frozenset(traits), most
         last, told = self._last_tools
         if asked != last:
             tools = plain_tools(tools) if "plain-schemas" in traits else tools
+            tools = tools if most is None else short_tools(tools, most)
             told = [tell(tool) for tool in (named_tools(tools) if "portable-properties" in traits else tools)]
             self._last_tools = asked, told
         return told
@@ -184,10 +186,10 @@ class HttpLLM(BaseLLMWrapper):
             whole = await self._wire().post(path, body)
             if not whole.startswith(b"{") and (events := streamed_events(whole)):
                 for event in events:
-                    answer.take(event)
+                    _take(answer, event)
                 _check_end(answer)
             else:
-                answer.take_whole(whole)
+                _take_whole(answer, whole)
             return answer.response()
         except LLMError as error:
             error.usage, error.text = answer.usage, answer.text
@@ -213,7 +215,7 @@ class HttpLLM(BaseLLMWrapper):
                     if answer.ended or answer.complete:
                         events.end_within(END_WAIT_S if answer.ended else answer.silence_s)
                 if events.whole is not None:
-                    for chunk in answer.take_whole(events.whole):
+                    for chunk in _take_whole(answer, events.whole):
                         yield chunk
             if events.broken and not answer.ended and answer.silence_s != Completeness.AFTER_THE_WORDS_S:
                 raise StreamInterrupted("the connection broke off, and the answer may be longer")
@@ -304,11 +306,33 @@ def _taken(answer: Answer, payloads: list[bytes], doubles: Doubles) -> Iterator[
     for payload in payloads:
         doubles.see(payload)
         if not answer.ended:
-            for chunk in answer.take(payload):
+            for chunk in _take(answer, payload):
                 news = True
                 yield chunk
     if not news:
         yield LLMChunk("text")
+
+
+def _take(answer: Answer, payload: bytes) -> list[LLMChunk]:
+    """Add an event to an answer; one that is several is taken as what it is."""
+    try:
+        return answer.take(payload)
+    except MalformedResponse:
+        if not (values := values_in(payload)):
+            raise
+        return [chunk for value in values for chunk in answer.take(value)]
+
+
+def _take_whole(answer: Answer, body: bytes) -> list[LLMChunk]:
+    """Take an answer that came in one piece; one whose pieces came as one is read as the stream that it is."""
+    try:
+        return answer.take_whole(body)
+    except MalformedResponse:
+        if not (values := values_in(body)):
+            raise
+        chunks = [chunk for value in values for chunk in answer.take(value)]
+        _check_end(answer)
+        return chunks
 
 
 def _check_end(answer: Answer) -> None:

@@ -131,7 +131,7 @@ def _as_list(value: Any, kind: Any) -> list[Any]:
 
 
 def _as_struct(value: Any, kind: type[msgspec.Struct]) -> msgspec.Struct:
-    if isinstance(value, list) and value:
+    if isinstance(value, list) and len(value) == 1:
         value = value[0]  # as some servers send their errors
     if isinstance(value, str) and "text" in kind.__struct_fields__:
         value = {"text": value}

@@ -84,7 +84,8 @@ _FILTER = Meaning(
         "content_filter content_policy_violation contentpolicyviolationerror data_inspection_failed moderation_blocked "
         "datainspectionfailed bio_policy misalignment_policy_violation image_content_policy_violation flagged_input "
         "responsibleaipolicyviolation moderation_error content_filtered prompt_blocked blocked_by_guardrail "
-        "base_resp/1026 base_resp/1027 1301 sensitive_words_detected guardrail_intervened sensitivecontentdetected"
+        "base_resp/1026 base_resp/1027 1301 sensitive_words_detected guardrail_intervened sensitivecontentdetected "
+        "inputtextsensitivecontentdetected outputtextsensitivecontentdetected"
     ),
     _words(
         r"content filter",
@@ -141,7 +142,8 @@ _MONEY = Meaning(
         "insufficient_quota billing_hard_limit_reached billing_not_active billing_error payment_required arrearage "
         "exceeded_current_quota_error budget_exceeded insufficient_balance insufficient_credits credits_exhausted "
         "accountoverdueerror quota_exceeded_monthly usage_limit_reached usage_limit_exceeded subscription_required "
-        "personal_monthly_limit token_quota_reached 1113 1304 1308 1309 1310 base_resp/1008 base_resp/2056"
+        "personal_monthly_limit token_quota_reached setlimitexceeded pre_consume_token_quota_failed "
+        "1113 1304 1308 1309 1310 base_resp/1008 base_resp/2056"
     ),
     _words(
         r"credits? balance|balance.{0,15}(insufficient|too low|not enough|exhausted)|\btop up\b",
@@ -156,6 +158,7 @@ _MONEY = Meaning(
         r"(额度|配额|套餐|今日|本月).{0,10}(上限|用完|不足|用尽|耗尽|超出)|exceeded its total limit",
         r"extra usage is required|upgrade (your |to a )?(plan|account|subscription|paid)|over budget",
         r"(per|a) (month|week)\b.{0,40}(limit|quota)|(limit|quota)\b.{0,40}per (month|week)\b",
+        r"quota is not enough|key limit exceeded|daily request limit",
     ),
     _REFUSED,
     frozenset({402}),
@@ -187,7 +190,7 @@ _KEY = Meaning(
         r"(invalid|not valid|incorrect|wrong|missing|expired|not (be )?found|required|revoked|disabled|exist)",
         r"(provide|supply|missing|without|pass|send|set) (an? |the |your |a valid )?"
         r"(api[ _-]?key|bearer|credential|access token)",
-        r"(invalid or )?expired token",
+        r"(invalid or )?expired token|access token (is )?(invalid|expired)",
         r"(invalid|incorrect|wrong|missing|no|expired|unknown) "
         r"(api[ _-]?key|(auth\w*|access|proxy) (key|token)|credential)",
         r"authentication (error|fail)|not authenticated|unauthorized|login fail",
@@ -206,7 +209,8 @@ _MODEL = Meaning(
         "base_resp/1211 1211 1220"
     ),
     _words(
-        r"invalid model name|not a valid model|model identifier|unknown model|no such model|model not (exist|found)",
+        r"invalid model name|not a valid model|model identifier|unknown model|no such model",
+        r"model (does )?not (exist|found)",
         r"no models? (is |are )?loaded|模型.{0,20}不存在",
         r"model .{1,200} (not found|does not exist|(is|was|has been) "
         r"(not available|decommissioned|deprecated|retired))",
@@ -276,7 +280,7 @@ _CANNOT = Meaning(
 _ANSWER_TOO_LONG = Meaning(
     BadRequest,
     words=_words(
-        r"max(_completion|_output|_new)?_tokens\W{1,3}(must|should|has to) be\b",
+        r"(?<!\+ `)max(_completion|_output|_new)?_tokens\W{1,3}(must|should|has to) be\b",  # not a sum with the input
         r"(range of|invalid( value for)?|value of) \W?max(_completion|_output|_new)?_tokens",
     ),
     at=_REQUEST,
@@ -304,6 +308,8 @@ _THIS_MODEL = Meaning(
         r"roles?\b.{0,60}(alternat|after|must|expected|order)|alternat|unexpected role|after role|last role",
         r"system (message|role|prompt|instruction)",
         r"property (keys?|names?)\b.{0,20}(match|pattern)",
+        r"(tools?|function)\b.{0,40}description\b.{0,60}(too long|at most|maximum|exceed|less than)",
+        r"'tools'.{0,20}maximum number|grammar is too large",
         r"tool.?(call|use).{0,10}id\b.{0,80}(a-z|length|pattern|format|character|long|invalid)",
         r"tool.?config|without `?tools|`?tools?`?=? (param|must be (set|defined|given))",
         r"tool.?choice|chat template|requires --|no longer (supported|allowed)|response.?format",

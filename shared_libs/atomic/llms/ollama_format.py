@@ -7,12 +7,13 @@ from typing import Any
 
 import msgspec
 
-from shared_libs.atomic.errors import BadRequest, MalformedResponse
-from shared_libs.atomic.llms.faults import error_event, refused, says_error
+from shared_libs.atomic.errors import BadRequest
+from shared_libs.atomic.llms.faults import error_event, no_answer, refused, says_error
 from shared_libs.atomic.llms.finish import finish_of, told
 from shared_libs.atomic.llms.lenient import words_in
 from shared_libs.atomic.llms.payload import decode, inline_image, portable_name
 from shared_libs.atomic.llms.pieces import Calls, SaidCall, Text
+from shared_libs.atomic.llms.said_usage import counted
 from shared_libs.atomic.llms.tool_schema import portable_parameters
 from shared_libs.atomic.types import (
     ImagePart,
@@ -152,14 +153,14 @@ class OllamaAnswer:
         """Take an answer that came in one piece."""
         new = self.take(body)
         if not self.started or not self.ended:
-            raise MalformedResponse("the answer has no message, or is not done")
+            raise no_answer(body, self._secrets, "message, or is not done")
         return new
 
     @property
     def usage(self) -> Usage | None:
         """The tokens the server has told so far, if any."""
-        given, made = self._last.prompt_eval_count or 0, self._last.eval_count or 0
-        return Usage(given, made, 0, given + made) if given or made else None
+        usage = counted(self._last.prompt_eval_count, self._last.eval_count)
+        return usage if usage.total_tokens else None
 
     @property
     def text(self) -> str:

@@ -17,7 +17,7 @@ from shared_libs.atomic.llms.lenient import fitted, objects_in, parsed, words_in
 from shared_libs.atomic.llms.openai_request import MAX_ID_CHARS
 from shared_libs.atomic.llms.payload import decode
 from shared_libs.atomic.llms.pieces import CALL_FIELDS, CALL_TYPES, Calls, SaidCall, Text
-from shared_libs.atomic.llms.said_usage import SaidUsage
+from shared_libs.atomic.llms.said_usage import SaidUsage, newest
 from shared_libs.atomic.types import (
     LLMChunk,
     LLMResponse,
@@ -134,6 +134,7 @@ class _Completion(msgspec.Struct):
     error: Any = None
     object: str | None = None
     x_groq: _Groq | None = None
+    timings: SaidUsage | None = None  # llama.cpp
     base_resp: _Status | None = None  # MiniMax
 
 
@@ -219,8 +220,8 @@ class OpenAIAnswer:
 
     def _add(self, chunk: _Completion, payload: bytes) -> list[LLMChunk]:
         self._model = chunk.model or self._model
-        if chunk.usage is not None:
-            self._count(chunk.usage)
+        if (usage := chunk.usage or chunk.timings) is not None:
+            self._count(usage)
         if chunk.x_groq is not None and chunk.x_groq.usage is not None:
             self._count(chunk.x_groq.usage)
         new: list[LLMChunk] = []
@@ -332,10 +333,8 @@ class OpenAIAnswer:
                     self._fields[name] = merged(self._fields.get(name), value)
 
     def _count(self, usage: SaidUsage) -> None:
-        """Take the newest count that is one: some servers send zeros at the end."""
         counted = usage.neutral()
-        if self._usage is None or counted.total_tokens:
-            self._usage = counted
+        self._usage = counted if self._usage is None else newest(self._usage, counted)
 
     @property
     def silence_s(self) -> float | None:

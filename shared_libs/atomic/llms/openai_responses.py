@@ -21,6 +21,7 @@ from shared_libs.atomic.llms.lenient import objects_in, parsed
 from shared_libs.atomic.llms.payload import decode
 from shared_libs.atomic.llms.pieces import CALL_TYPES, SaidCall, Text
 from shared_libs.atomic.llms.responses_request import PROVIDER
+from shared_libs.atomic.llms.said_usage import SaidUsage
 from shared_libs.atomic.types import (
     FinishReason,
     LLMChunk,
@@ -81,22 +82,6 @@ class _Item(SaidCall):
         return _joined(self.summary, _PARAGRAPH) or _joined(self.content)
 
 
-class _InputDetails(msgspec.Struct):
-    cached_tokens: int | None = None
-
-
-class _Usage(msgspec.Struct):
-    input_tokens: int | None = None
-    output_tokens: int | None = None
-    total_tokens: int | None = None
-    input_tokens_details: _InputDetails | None = None
-
-    def neutral(self) -> Usage:
-        given, made = self.input_tokens or 0, self.output_tokens or 0
-        cached = self.input_tokens_details.cached_tokens if self.input_tokens_details else None
-        return Usage(given, made, cached or 0, self.total_tokens or given + made)
-
-
 class _Incomplete(msgspec.Struct):
     reason: str | None = None
 
@@ -106,7 +91,7 @@ class _Response(msgspec.Struct):
     output_text: str | None = None
     status: str | None = None
     output: list[_Item] | None = None
-    usage: _Usage | None = None
+    usage: SaidUsage | None = None
     incomplete_details: _Incomplete | None = None
     error: Any = None
 

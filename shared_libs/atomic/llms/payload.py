@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from hashlib import sha256
 from typing import Any, TypeVar, cast
@@ -18,7 +19,12 @@ _MAX_NAME_CHARS = 64
 _NINE = 9
 _NOT_PORTABLE = re.compile(r"[^a-zA-Z0-9_-]")
 _PORTABLE = re.compile(r"[\w-]+", re.ASCII)
-_TITLE = re.compile(rb"<title[^>]*>(.*?)</title", re.IGNORECASE | re.DOTALL)
+_NOT_BETWEEN = re.compile(r"[^\s,]")
+_TITLES = tuple(
+    re.compile(rb"<%b[^>]{0,200}>(.{0,500}?)</%b" % (tag, tag), re.IGNORECASE | re.DOTALL)
+    for tag in (b"title", b"h1", b"pre")
+)
+"""Where a page says what it is; HAProxy's have no title, and Express's say "Error" there."""
 
 
 def encode(request: dict[str, Any]) -> bytes:
@@ -54,6 +60,21 @@ def decode(decoder: msgspec.json.Decoder[T], body: bytes) -> T:
             raise MalformedResponse(f"the answer is not what the protocol says: {_what(body, error)}") from None
 
 
+def values_in(body: bytes) -> list[bytes]:
+    """The JSON values that stand one behind the other, or in one list, where one belongs; nothing where it is one."""
+    text, decoder, at = body.decode("utf-8", "replace").lstrip("\ufeff"), json.JSONDecoder(), 0
+    found: list[Any] = []
+    try:
+        while (begins := _NOT_BETWEEN.search(text, at)) is not None:
+            value, at = decoder.raw_decode(text, begins.start())
+            found.append(value)
+    except (ValueError, RecursionError):
+        return []
+    if len(found) == 1 and isinstance(found[0], list):
+        found = found[0]
+    return [msgspec.json.encode(value) for value in found] if len(found) > 1 else []
+
+
 def decode_strictly(decoder: msgspec.json.Decoder[T], body: bytes) -> T:
     """
     Read an answer of which nothing may be missing, such as the numbers of a vector.
@@ -69,12 +90,13 @@ def decode_strictly(decoder: msgspec.json.Decoder[T], body: bytes) -> T:
 
 
 def page_title(body: bytes) -> str | None:
-    """The title of an HTML page ("" without one), or None where it is no HTML page."""
+    """The title of an HTML page, or its first heading where that says more ("" without); None where it is no page."""
     start = body[:2048].lstrip().lower()
     if not start.startswith((b"<!doctype html", b"<html", b"<head", b"<title")):
         return None
-    found = _TITLE.search(body[:16384])
-    return " ".join(found[1].decode("utf-8", "replace").split())[:200] if found else ""
+    found = (title.search(body[:16384]) for title in _TITLES)
+    told = (" ".join(one[1].decode("utf-8", "replace").split())[:200] for one in found if one is not None)
+    return next((words for words in told if words not in {"", "Error"}), "")
 
 
 def _what(body: bytes, error: Exception) -> str:

@@ -8,8 +8,8 @@ from typing import Any
 import msgspec
 
 from shared_libs.atomic.errors import MalformedResponse
-from shared_libs.atomic.nearly_json import whole_text
 from shared_libs.atomic.types import ToolCall
+from shared_libs.atomic.whole import whole_text
 
 MAX_CHARS = 16 * 1024 * 1024
 """The longest text of an answer that is kept; no model writes as much."""

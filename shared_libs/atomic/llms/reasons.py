@@ -62,7 +62,12 @@ _WAITS = frozenset(
         ),
         *(
             "retry_after_ms",
+            "retryafterms",
+            "retry_after_milliseconds",
             "reset_after",
+            "reset_seconds",
+            "reset_in",
+            "resetat",
             "resets_in_seconds",
             "resets_at",
             "reset_at",
@@ -72,7 +77,7 @@ _WAITS = frozenset(
     }
 )
 _STARTS_JSON = re.compile(r"[\[{]")
-_LABEL = re.compile(r"\s*(?:(?:data|error)\s*:\s*)?", re.IGNORECASE)
+_LABEL = re.compile(r"\s*(?:event\s*:\s*error\s+)?(?:(?:data|error)\s*:\s*)?", re.IGNORECASE)
 """What may stand before some JSON and says nothing."""
 
 
@@ -167,7 +172,7 @@ class _Found:
             if key in _CODES:
                 self._take_code(value)
             elif key in _WAITS:
-                self._wait = self._wait or _as_wait(value, "ms" if key.endswith("_ms") else "")
+                self._wait = self._wait or _as_wait(value, "ms" if key.endswith(("ms", "milliseconds")) else "")
             elif key == "headers" and isinstance(value, dict):
                 self._headers |= {str(name).lower(): str(told) for name, told in value.items()}
         if isinstance(base := by_name.get("base_resp"), dict) and base.get("status_code"):
@@ -210,7 +215,7 @@ class _Found:
         code = str(value).strip().lower().rpartition("#")[2]  # AWS puts a namespace in front
         if len(code) > 100:
             return
-        self._codes.add(code)
+        self._codes |= {code, code.partition(".")[0]}  # of those that say more behind a dot, what they are of, too
         if code.isdecimal() and 400 <= int(code) < 600:
             self._statuses.append(int(code))
 

@@ -31,6 +31,9 @@ class _Answer(msgspec.Struct):
 _decoder = msgspec.json.Decoder(_Answer | list[Any])
 
 _SCORES = ("relevance_score", "relevanceScore", "score", "logit")
+_PLACES = ("index", "id", "corpus_id", "document_index")
+_OF_NO_TEXT = frozenset({*_SCORES, "label", "object"})
+"""What a row may have that says nothing of which text it is of: then the rows stand in the order of the texts."""
 
 
 class RerankLLM(HttpLLM):
@@ -134,7 +137,9 @@ def _row(row: Any) -> tuple[int | None, float | None]:
     """Return which text a row is of, and its score, as far as it says them; -1 stands for no text there is."""
     if not isinstance(row, dict):
         return None, _number(row)
-    index = row.get("index", row.get("id"))
+    index = next((row[name] for name in _PLACES if row.get(name) is not None), None)
+    if index is None and not row.keys() <= _OF_NO_TEXT:
+        index = -1
     place = _number(index)
     score = next((row[name] for name in _SCORES if row.get(name) is not None), None)
     whole = int(place) if place is not None and place.is_integer() else -1

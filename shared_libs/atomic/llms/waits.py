@@ -33,25 +33,26 @@ _PART = re.compile(
 )
 _NUMBER = re.compile(r"\d+(?:\.\d+)?")
 _TOLD = re.compile(
-    r"(?:请在|请于|等待"
+    r"(?:(?:请在|请于|等待)[^.\d]{0,40}?"
     r"|\b(?:again|retry(?:ing)?(?:[ _-]?after)?|wait(?:ing)?|available|resets?|expires?|refills?|cool(?:ing)? ?down"
-    r"|back off"
-    r"|(?<!requests )(?<!tokens )(?<!calls )in)\b)[^.\d]{0,40}?(?=\d)",
+    r"|back off)\b[^.\d]{0,40}?"
+    r"|(?<!requests )(?<!tokens )(?<!calls )\bin (?:about |around |approximately |another |~)?)(?=\d)",
     re.IGNORECASE,
 )
 _ONE = re.compile(r"\b(?:an?|one) (?=second|minute|hour|day)", re.IGNORECASE)
 _MOMENT = re.compile(
-    r"\b(?:at|until|on|after) (\d{4}-\d\d-\d\d[T ]\d\d:\d\d(?::\d\d(?:\.\d+)?)?) ?(Z|UTC|[+-]\d\d:?\d\d)"
+    r"\b(?:at|until|on|after):? (\d{4}-\d\d-\d\d[T ]\d\d:\d\d(?::\d\d(?:\.\d+)?)?) ?(Z|UTC|[+-]\d\d:?\d\d)"
 )
 """A moment in words; one without a zone is anybody's guess."""
 _WAITS = (
     *(("retry-after-ms", 1000.0), ("x-retry-after-ms", 1000.0), ("x-ms-retry-after-ms", 1000.0)),
     *(("retry-after", 1.0), ("x-retry-after", 1.0), ("x-ratelimit-retry-after", 1.0)),
+    *(("llm_provider-retry-after", 1.0), ("msh-cooldown-seconds", 1.0)),  # behind LiteLLM; Moonshot
 )
 """The headers that tell a wait, and how many of their units are a second."""
 _FIELD = re.compile(r"\b(remaining|reset|r|t)\s*=\s*(\d+)")
 """What the one header `RateLimit` of the IETF's draft holds, of its older and its newer form."""
-_RESET = re.compile(r"^(?P<before>[a-z-]*ratelimit)-(?P<what>.*-)?reset(?P<of>-.*)?$")
+_RESET = re.compile(r"^(?P<before>[a-z_-]*ratelimit(bysize)?)-(?P<what>.*-)?reset(?P<of>-.*)?$")
 
 
 def wait_told(headers: Mapping[str, str], told: str = "", words: str = "") -> float | None:
@@ -127,16 +128,18 @@ def _resets(headers: Mapping[str, str]) -> Iterator[float]:
     """The seconds to the moment at which each limit that is used up is filled again."""
     named = ((name.lower().replace("rate-limit", "ratelimit"), value) for name, value in headers.items())
     known = {name: value for name, value in named if "ratelimit" in name}
-    fields = {name[:3]: float(value) for name, value in _FIELD.findall(known.get("ratelimit", ""))}
-    reset = fields.get("res", fields.get("t"))
-    if reset is not None and not fields.get("rem", fields.get("r", 0.0)):
-        yield reset
+    told = known.get("ratelimit", "")
+    for policy in told.split(",") if ";" in told else (told,):  # the newer form has several
+        fields = {name[:3]: float(value) for name, value in _FIELD.findall(policy)}
+        reset = fields.get("res", fields.get("t"))
+        if reset is not None and not fields.get("rem", fields.get("r", 0.0)):
+            yield reset
     for name, value in known.items():
         found = _RESET.match(name)
         if found is None:
             continue
         left = known.get(name.replace("reset", "remaining"))
-        if left is not None and not _is_none(left):
+        if (left is not None and not _is_none(left)) or known.get(name.replace("reset", "status")) == "allowed":
             continue
         seconds = duration_s(value)
         seconds = _until(value, headers.get("date")) if seconds is None else _from_now(seconds, headers.get("date"))

@@ -46,6 +46,7 @@ class BaseTool:
       `sequential`: calls of one turn run one after the other.
     - `max_observation_chars`: a longer result is cut, with a note.
     - `passes_ports`: the work is done through models and tools of its own, as a sub-agent does it.
+    - `elsewhere`: who asks the agent makes the call, and brings its result (`needs_approval` goes with it).
     """
 
     name: str = ""
@@ -58,6 +59,7 @@ class BaseTool:
     idempotent: bool | None = None
     passes_ports: bool = False
     needs_approval: bool = False
+    elsewhere: bool = False
     sequential: bool = False
     max_observation_chars: int = 32_000
 
@@ -321,7 +323,8 @@ _DECLARED: Mapping[str, tuple[Callable[[Any], bool], str]] = {
     "memory_limit_mb": (lambda value: value is None or _is_bound(value), "a positive number of megabytes, or None"),
     "cpu_limit_s": (lambda value: value is None or _is_bound(value), "a positive number of seconds, or None"),
     **dict.fromkeys(
-        ("needs_approval", "sequential", "passes_ports"), (lambda value: isinstance(value, bool), "True or False")
+        ("needs_approval", "sequential", "passes_ports", "elsewhere"),
+        (lambda value: isinstance(value, bool), "True or False"),
     ),
     "idempotent": (
         lambda value: value is None or isinstance(value, bool),

@@ -8,8 +8,9 @@ import msgspec
 
 from shared_libs.atomic.errors import ToolError, in_words
 from shared_libs.atomic.tools.kinds import is_file
-from shared_libs.atomic.tools.plain import plain, whole_text
+from shared_libs.atomic.tools.plain import plain
 from shared_libs.atomic.types import ToolResult
+from shared_libs.atomic.whole import whole_text
 
 
 def as_text(value: Any) -> str:

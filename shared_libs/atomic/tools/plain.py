@@ -28,6 +28,7 @@ from shared_libs.atomic.tools.kinds import (
     record_of,
     text_of,
 )
+from shared_libs.atomic.whole import whole_text
 
 AT_HAND = frozenset((str, int, float, bool, type(None)))
 """What a result is as it stands: nothing of it has to be waited for, read or made into something else."""
@@ -43,31 +44,6 @@ MAX_TEXTS = 8 * MAX_TEXT
 def plain(value: Any) -> Any:
     """Return a value as JSON knows it: text, numbers, lists, and objects with text as keys."""
     return _Plain().of(value, MAX_DEPTH)
-
-
-def whole_text(text: str) -> str:
-    """
-    Return a text as it can be sent: half characters, as in file names, are question marks.
-
-    One of somebody's own kind becomes Python's: whoever reads on is in no place where its methods could be interrupted.
-    """
-    if type(text) is not str:
-        text = str.__str__(text)
-    return text if text.isascii() else text.encode("utf-8", "replace").decode()
-
-
-def column_value(value: Any) -> Any:
-    """Return a value as a column of a database holds it: a text without NUL, and without half characters."""
-    return whole_text(value.replace("\0", "\ufffd")) if isinstance(value, str) else value
-
-
-def whole_data(value: Any) -> Any:
-    """Return JSON-like data whose texts can all be sent; a text that can be is itself."""
-    if isinstance(value, str):
-        return whole_text(value)
-    if isinstance(value, Mapping):
-        return {whole_data(key): whole_data(item) for key, item in value.items()}
-    return [whole_data(item) for item in value] if isinstance(value, list | tuple) else value
 
 
 def read_here(value: Any, most: int = MAX_VALUES) -> Any:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from shared_libs.atomic import postgres
 from shared_libs.atomic.database_url import database_url
 from shared_libs.atomic.errors import RunStoreError, RunStoreUnavailable
-from shared_libs.atomic.tools.plain import column_value
+from shared_libs.atomic.whole import column_value
 from shared_libs.observability.runs.shelf import newer
 from shared_libs.observability.runs.statements import (
     FORM,

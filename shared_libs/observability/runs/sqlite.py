@@ -12,7 +12,7 @@ from typing import Any
 
 from shared_libs.atomic.errors import RunStoreError, RunStoreUnavailable
 from shared_libs.atomic.secrets import private
-from shared_libs.atomic.tools.plain import column_value
+from shared_libs.atomic.whole import column_value
 from shared_libs.observability.runs.shelf import newer
 from shared_libs.observability.runs.statements import (
     FORM,

@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from shared_libs.atomic.types import ToolCall, Usage
+from shared_libs.atomic.types import Thinking, ToolCall, Usage
 from shared_libs.service.faces.wanted import Called, Outcome, Piece, Said, Thought
 from shared_libs.service.problems import Problem
 from shared_libs.service.streams import sse
@@ -84,9 +84,8 @@ class MessageAnswer:
                 return self._into("text", {"text": "", "citations": None}) + self._delta(
                     {"type": "text_delta", "text": text}
                 )
-            case Thought(text) if self._thinking:
-                delta = {"type": "thinking_delta", "thinking": text}
-                return self._into("thinking", {"thinking": "", "signature": ""}) + self._delta(delta)
+            case Thought() if self._thinking:
+                return self._thought(piece)
             case Called(call):
                 delta = {"type": "input_json_delta", "partial_json": call.arguments_json()}
                 return self._close() + self._into("tool_use", {**_call(call), "input": {}}) + self._delta(delta)
@@ -97,6 +96,18 @@ class MessageAnswer:
     def failed(self, problem: Problem) -> bytes:
         """The end of a stream that failed."""
         return _event(anthropic_error(problem))
+
+    def _thought(self, thought: Thought) -> bytes:
+        told, sealed = b"", thought.sealed
+        if sealed is not None and (hidden := hidden_in(sealed)) is not None:
+            return self._close() + self._into("redacted_thinking", {"data": hidden}) + self._close()
+        if thought.text:
+            told = self._into("thinking", {"thinking": "", "signature": ""})
+            told += self._delta({"type": "thinking_delta", "thinking": thought.text})
+        if sealed is not None and sealed.signature:
+            told += self._into("thinking", {"thinking": "", "signature": ""})
+            told += self._delta({"type": "signature_delta", "signature": sealed.signature}) + self._close()
+        return told
 
     def _end(self, outcome: Outcome) -> bytes:
         empty = b"" if self._index >= 0 else self._into("text", {"text": "", "citations": None})
@@ -144,12 +155,16 @@ class MessageAnswer:
     def _thoughts(self, outcome: Outcome) -> list[dict[str, Any]]:
         told: list[dict[str, Any]] = []
         for block in outcome.thinking:
-            data = block.data or {}
-            if block.provider == _PROVIDER and "data" in data:
-                told.append({"type": "redacted_thinking", "data": data["data"]})
+            if (hidden := hidden_in(block)) is not None:
+                told.append({"type": "redacted_thinking", "data": hidden})
             elif block.text:
                 told.append({"type": "thinking", "thinking": block.text, "signature": block.signature})
         return told
+
+
+def hidden_in(block: Thinking) -> str | None:
+    """What nobody but the vendor can read of a thought; None where it is none of its hidden ones."""
+    return (block.data or {}).get("data") if block.provider == _PROVIDER else None
 
 
 def usage_of(usage: Usage) -> dict[str, Any]:

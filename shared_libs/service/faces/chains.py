@@ -50,7 +50,7 @@ def _tell(chunk: LLMChunk, tell: Tell) -> None:
     if chunk.kind == "text":
         tell(Said(chunk.text))
     elif chunk.kind == "thinking":
-        tell(Thought(chunk.text))
+        tell(Thought(chunk.text, chunk.sealed))
     elif chunk.kind == "restarted":
         tell(Voided(chunk.reason))
     elif chunk.kind == "tool_call" and chunk.tool_call is not None:

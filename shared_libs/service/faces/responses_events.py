@@ -110,7 +110,7 @@ class ResponseEvents:
             case Said(text):
                 self._flush_tools()
                 self._say(text)
-            case Thought(text):
+            case Thought(text) if text:
                 self._flush_tools()
                 self._think(text)
             case Called(call):

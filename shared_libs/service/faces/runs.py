@@ -89,7 +89,8 @@ def conversation(wanted: Wanted) -> list[Message]:
 
 def paused_run_of(messages: Sequence[Message]) -> str | None:
     """Return the id of the run that waits for the results at the end of a conversation, if they tell one."""
-    found = {match[1] if (match := _CALL_ID.fullmatch(one.tool_call_id or "")) else "" for one in _results(messages)}
+    results, _ = _results(messages)
+    found = {match[1] if (match := _CALL_ID.fullmatch(one.tool_call_id or "")) else "" for one in results}
     return found.pop() if len(found) == 1 and "" not in found else None
 
 
@@ -108,22 +109,28 @@ def resumed(state: dict[str, Any], messages: Sequence[Message], *, queued: bool 
     if turn is None:
         return None
     decisions: dict[str, Decision] = {}
-    for one in _results(messages):
+    results, said = _results(messages)
+    for number, one in enumerate(results, 1):
         match = _CALL_ID.fullmatch(one.tool_call_id or "")
-        number = int(match[2]) if match else -1
-        if match is None or match[1] != paused.run_id or number >= len(turn.calls):
+        place = int(match[2]) if match else -1
+        if match is None or match[1] != paused.run_id or place >= len(turn.calls):
             return None
-        decisions[turn.calls[number].id] = Decision(approved=True, result=ToolResult(one.text, one.is_error))
-    waiting = {call.id for call in turn.calls} - turn.results.keys()
+        beside = said if number == len(results) else ()
+        result = ToolResult(one.text, one.is_error)
+        decisions[turn.calls[place].id] = Decision(approved=True, result=result, said=beside)
+    waiting = set(turn.elsewhere) - turn.results.keys()  # what waits for a person is not the client's to answer
     return Resumed(state, decisions, queued) if decisions.keys() <= waiting else None
 
 
-def _results(messages: Sequence[Message]) -> list[Message]:
-    """The tools' results at the end of a conversation."""
-    count = 0
-    while count < len(messages) and messages[-1 - count].role == "tool":
-        count += 1
-    return list(messages[len(messages) - count :])
+def _results(messages: Sequence[Message]) -> tuple[Sequence[Message], tuple[Message, ...]]:
+    """The tools' results at the end of a conversation, and what the user says behind them."""
+    end = len(messages)
+    while end and messages[end - 1].role == "user":
+        end -= 1
+    begin = end
+    while begin and messages[begin - 1].role == "tool":
+        begin -= 1
+    return messages[begin:end], tuple(messages[end:])
 
 
 class RunReader:
@@ -194,7 +201,9 @@ class RunReader:
         if result.state is None:
             return ()
         turn = PausedRun.read(result.state).state.open_turn
-        numbers = {call.id: number for number, call in enumerate(turn.calls)} if turn else {}
+        numbers = (
+            {call.id: number for number, call in enumerate(turn.calls) if call.id in turn.elsewhere} if turn else {}
+        )
         return tuple(
             ToolCall(
                 f"call_{result.run_id}_{numbers[action.call_id]}",
@@ -203,7 +212,7 @@ class RunReader:
                 action.input if isinstance(action.input, str) else None,
             )
             for action in result.pending
-            if action.tool in self._client_tools
+            if action.call_id in numbers
         )
 
 

@@ -66,9 +66,10 @@ class Said(msgspec.Struct, frozen=True):
 
 
 class Thought(msgspec.Struct, frozen=True):
-    """A piece of the reasoning."""
+    """A piece of the reasoning; `sealed` is what its provider wants to see again of what came so far."""
 
     text: str
+    sealed: Thinking | None = None
 
 
 class Voided(msgspec.Struct, frozen=True):
@@ -120,7 +121,7 @@ Piece = Said | Thought | Voided | Called | Began | Ended | Outcome
 
 def pieces_of(outcome: Outcome) -> list[Piece]:
     """What an answer that came whole would have been in pieces."""
-    thoughts = [Thought(block.text) for block in outcome.thinking]
+    thoughts = [Thought(block.text, block) for block in outcome.thinking]
     return [*thoughts, Said(outcome.text), *map(Called, outcome.calls), outcome]
 
 

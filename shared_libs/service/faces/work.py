@@ -22,6 +22,7 @@ from shared_libs.service.faces.chains import Tell, ask_chain, outcome_of
 from shared_libs.service.faces.runs import RunReader, conversation, extras_of, paused_run_of, resumed, shadowed
 from shared_libs.service.faces.wanted import Outcome, Piece, Wanted, pieces_of
 from shared_libs.service.live import Asked, LiveRun, Resumed, demand_of_run, outside_s
+from shared_libs.service.problems import Problem
 from shared_libs.service.routers.answers import session_of
 
 MOST_BEHIND = 1_000_000
@@ -134,11 +135,27 @@ def run_of(call: Call, entry: Entry, wanted: Wanted, going_on: Resumed | None, r
     if going_on.queued if going_on else wants_durable(entry, call):
         live = durable_run(entry, asked, demand, call.service.queue, run_id, patient=wanted.background)
     else:
-        run_id = going_on.state["run_id"] if going_on else ""
-        live = LiveRun(entry, asked, demand, record=call.service.record(call.caller), run_id=run_id)
+        live = _here(call, entry, asked, demand)
     call.exchange.tell("x-factory-run-id", live.id)
     ignored = [*wanted.unheard(entry.llm.wire), *shadowed(entry.agent, wanted)]
     return RunWork(call, live, RunReader(agent, wanted.tools), ignored)
+
+
+def _here(call: Call, entry: Entry, asked: Asked, demand: Demand) -> LiveRun:
+    """
+    Make a run of this process; one that goes on with these results already is joined.
+
+    Raises:
+        Problem: it goes on with other ones.
+
+    """
+    run_id = asked.resumes.state["run_id"] if asked.resumes else ""
+    before = call.service.runs.get(run_id, call.caller.team) if run_id else None
+    if before is None or before.task.done():
+        return LiveRun(entry, asked, demand, record=call.service.record(call.caller), run_id=run_id)
+    if before.resumes != asked.resumes:
+        raise Problem("conflict", "the run goes on already, with other results of these calls")
+    return before
 
 
 def run_there(call: Call, entry: Entry, job: Job) -> RunWork:
@@ -165,7 +182,8 @@ class RunWork:
         self.ignored = ignored
         self.live = live
         self._call, self._reader = call, reader
-        call.service.runs.begin(live)
+        if not live.begun:
+            call.service.runs.begin(live)
 
     @property
     def durable(self) -> bool:
@@ -198,7 +216,10 @@ class RunWork:
         """End it, unless it is to go on; keep it, where it waits for its client."""
         live, service = self.live, self._call.service
         if not live.task.done():
-            service.runs.leave(live) if stays else live.give_up()
+            if stays:
+                service.runs.leave(live)
+            elif not live.followers:  # nobody has joined it
+                live.give_up()
         elif live.kept_here and not live.task.cancelled() and live.task.exception() is None:
             result = live.task.result()
             if result.state is not None:
@@ -256,11 +277,12 @@ class _Queue:
     def put(self, piece: Piece) -> None:
         if not self._open:
             return
-        self.ready.append(piece)
-        self._behind += len(getattr(piece, "text", ""))
-        if self._behind > MOST_BEHIND:
+        if self._behind > MOST_BEHIND:  # without this piece, which alone may be longer
             self.close()
             self._cut()
+        else:
+            self.ready.append(piece)
+            self._behind += len(getattr(piece, "text", ""))
         self.wake()
 
     def take(self) -> list[Piece]:

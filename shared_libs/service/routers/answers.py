@@ -173,12 +173,12 @@ def session_of(caller: Caller, session_id: Any) -> str | None:
     if not isinstance(session_id, str) or not 0 < len(session_id) <= MAX_SESSION_ID or not session_id.isprintable():
         told = f"session_id is a text of 1 to {MAX_SESSION_ID} printable characters"
         raise Problem("invalid_request", told, param="session_id")
-    return f"{caller.team}/{session_id}" if caller.team else session_id
+    return f"{caller.team}/{session_id}" if caller.team or "/" in session_id else session_id
 
 
 def shown_session(caller: Caller, session_id: str | None) -> str | None:
     """Name a session as its team knows it."""
-    return session_id.removeprefix(f"{caller.team}/") if session_id and caller.team else session_id
+    return session_id and session_id.removeprefix(f"{caller.team}/")
 
 
 def check_fields(body: dict[str, Any], fields: Iterable[str]) -> None:

@@ -169,7 +169,7 @@ def _read(given: Any) -> dict[str, Decision]:
             decision = msgspec.convert(told, Decision)
         except msgspec.ValidationError as error:
             raise Problem("invalid_request", f"the decision on {call_id[:60]!r}: {error}", param="decisions") from None
-        if decision.result is not None:
+        if decision.result is not None or decision.said:
             raise Problem("invalid_request", "a person decides on a call and does not make it", param="decisions")
         decisions[call_id] = decision
     return decisions

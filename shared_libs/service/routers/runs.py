@@ -29,7 +29,7 @@ from shared_libs.service.keys import require_key
 from shared_libs.service.live import Asked, LiveRun, demand_of_run
 from shared_libs.service.problems import Problem
 from shared_libs.service.repeats import Asked as AskedBefore
-from shared_libs.service.repeats import joined
+from shared_libs.service.repeats import joined, other_body
 from shared_libs.service.routers.answers import (
     ANSWERS_DOC,
     MAX_SESSION_ID,
@@ -112,8 +112,10 @@ async def begin(call: Call) -> None:
     durable = wants_durable(entry, call)
     live = call.service.run_repeats.find(asked_before)
     if live is None and asked_before.has_key and not durable:
-        row = await call.service.store.async_get(asked_before.run_id, call.caller.team)
-        if row is not None:
+        kept = await call.service.store.async_list(team=call.caller.team, prefix=asked_before.of_key, limit=1)
+        for row in kept.rows:
+            if row.run_id != asked_before.run_id:
+                raise other_body()
             await _answer_from_store(call, row)
             return
         live = call.service.run_repeats.find(asked_before)  # another of its kind may have come meanwhile

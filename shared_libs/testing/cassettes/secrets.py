@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from shared_libs.atomic.tools.plain import whole_text
+from shared_libs.atomic.whole import whole_text
 from shared_libs.observability.redact import MASK, redact_data, redact_schema, redact_text
 
 MIN_NAMED = 4

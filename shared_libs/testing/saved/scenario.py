@@ -10,8 +10,8 @@ from typing import Any
 from shared_libs.atomic import events as e
 from shared_libs.atomic.errors import MisuseError
 from shared_libs.atomic.events import AgentEvent, ModelAsked
-from shared_libs.atomic.tools.plain import whole_data
 from shared_libs.atomic.types import Message
+from shared_libs.atomic.whole import whole_data
 from shared_libs.observability.runs.requests import whole_requests
 from shared_libs.testing.saved.own import Try, tries
 

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import argparse
+import asyncio
 import json
 import re
 from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from shared_libs.agents import ReActAgent
 from shared_libs.atomic.events import AttemptFinished, AttemptStarted, RunFinished, RunStarted
+from shared_libs.atomic.llms import ScriptedLLM
+from shared_libs.atomic.llms.scripted_llm import Turn
 from shared_libs.atomic.results import AgentResult
 from shared_libs.atomic.types import Attempt
 from shared_libs.cli import main
 from shared_libs.cli.past_options import moment
-from shared_libs.observability import RunStore
+from shared_libs.observability import RunRecorder, RunStore
+from shared_libs.tools.agent import AgentTool
 
 pytestmark = pytest.mark.promise("runs-found")
 
@@ -182,3 +187,33 @@ def test_moments_are_read_as_people_write_them():
     for wrong in ("", "tomorrow", "5x", "m", "-5m"):
         with pytest.raises(argparse.ArgumentTypeError, match="a moment is"):
             moment(wrong)
+
+
+def test_a_record_of_many_runs_is_listed_and_one_of_them_drawn(tmp_path, capsys, monkeypatch):
+    """A service's record of a thousand runs was 14,000 lines."""
+    monkeypatch.setenv("COLUMNS", "120")
+    record = tmp_path / "served.jsonl"
+
+    async def main_():
+        with RunRecorder(record) as recorder:
+            sub = ReActAgent(llm=ScriptedLLM(["inner"]), name="scout", observers=[recorder])
+            llm = ScriptedLLM([f"answer {n}" for n in range(22)] + [Turn(calls=[("scout", {"question": "x"})]), "end"])
+            agent = ReActAgent(llm=llm, tools=[AgentTool(sub, description="asks")], observers=[recorder])
+            return [(await agent.async_run(f"Question {n}?", run_id=f"r{n}-{n}")).run_id for n in range(23)]
+
+    asyncio.run(main_())
+    assert main(["trace", str(record)]) == 0
+    out, err = capsys.readouterr()
+    assert len(out.splitlines()) == 1 + 24
+    assert "Question 7?" in out
+    assert "first token scripted" in out
+    assert err.startswith("24 runs; factory trace ")
+    assert main(["trace", str(record), "--run", "r7-"]) == 0
+    assert capsys.readouterr().out.startswith("Question 7?")
+    assert main(["trace", str(record), "--run", "last"]) == 0
+    assert [line for line in capsys.readouterr().out.splitlines() if line in ("Question 22?", "x")] == [
+        "Question 22?",
+        "x",
+    ]
+    assert main(["trace", str(record), "--run", "nobody"]) == 2
+    assert "there is no run 'nobody' in this record" in capsys.readouterr().err

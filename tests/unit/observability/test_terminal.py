@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import time
 
+import msgspec
 import pytest
 from rich.console import Console
 
@@ -34,6 +36,7 @@ def test_it_reads_in_80_columns_without_colour(answered):
     ):
         assert words in text
     assert "answered · 4.75 s of 10.0 s · 5.25 s left" in text
+    assert "tool look 2.00 s · Retry-After m-1 2.00 s · " in " ".join(text.split())
     assert text.rstrip().endswith("It is <b>there</b>.")
 
 
@@ -114,3 +117,15 @@ def test_what_a_bar_is_drawn_for_does_not_ask_all_the_others(answered):
     line.rows = Counted(line.rows)
     draw_timeline(line, console)
     assert asked <= 3
+
+
+def test_a_run_began_by_the_clock_of_this_place_as_the_list_of_runs_says(answered, monkeypatch):
+    """It was UTC without a word: an hour beside what `factory runs` says in Berlin."""
+    monkeypatch.setenv("TZ", "Asia/Kolkata")
+    time.tzset()
+    try:
+        for told, said in (("2026-11-28T22:40:01.250+00:00", "2026-11-29 04:10:01 ·"), ("yesterday", "yesterday ·")):
+            assert said in drawn([msgspec.structs.replace(answered[0], started_at=told), *answered[1:]])
+    finally:
+        monkeypatch.undo()
+        time.tzset()

@@ -374,6 +374,9 @@ def test_what_headers_say_already_is_refused_in_the_clients_dialect_before_a_bod
         (415, "unsupported_media_type", request_head(path, "content-encoding: gzip", length=20)),
         (431, "headers_too_large", request_head(path, "x-large: " + "a" * 70_000)),
         (431, "headers_too_large", request_head(path, *(f"x-{number}: b" for number in range(12_000)))),
+        (400, "invalid_request", request_head(path).replace(b"host: localhost\r\n", b"")),
+        (400, "invalid_request", request_head(path, "Host: localhost")),
+        (400, "invalid_request", request_head(path).replace(b"localhost", b"localhost/v1?@x")),
     )
     if path == "/v1/runs":
         refused = tuple((status, code, head.replace(b"POST", b"GET", 1)) for status, code, head in refused)

@@ -250,7 +250,7 @@ def test_what_an_answer_cites_is_shown_and_passages_are_found_where_they_stand(f
 
     shown, marked, wrong, told = run(main())
     assert "leave.md, characters 0 to 37" in shown
-    assert "deadbeef" not in shown
+    assert "Cited, but never seen: [deadbeef]" in shown
     assert marked in text
     assert marked.endswith("a year.")
     assert (wrong, told) == ([], [])

@@ -186,13 +186,14 @@ def test_a_request_with_a_key_is_run_once_at_once_later_and_after_a_restart(fold
                 other = await served.run("remote", {"question": "Something else?"}, idempotency_key="k")
                 elsewhere = await served.run("hello", idempotency_key="k")
             async with serving(folder) as served:
+                another = await served.run("remote", {"question": "Something else?"}, idempotency_key="k")
                 after = await served.run("remote", idempotency_key="k")
-            return [*both, later, after], other, elsewhere, len(upstream.requests)
+            return [*both, later, after], other, another, elsewhere, len(upstream.requests)
 
-    same, other, elsewhere, requests = run(main())
+    same, other, another, elsewhere, requests = run(main())
     assert {told["run_id"] for _, _, told in same} == {same[0][2]["run_id"]}
     assert {told["answer"] for _, _, told in same} == {"Once."}
-    assert (other[0], other[2]["code"]) == (422, "idempotency_mismatch")
+    assert (other[0], other[2]["code"]) == (another[0], another[2]["code"]) == (422, "idempotency_mismatch")
     assert elsewhere[2]["run_id"] != same[0][2]["run_id"]
     assert requests == 1
 

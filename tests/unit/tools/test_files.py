@@ -142,6 +142,9 @@ def test_what_is_binary_is_refused(home, content):
         ({"text": "TEA"}, ["notes/tea.md:1: # Tea", "notes/tea.md:3: Black tea", "notes/old/tea.txt:1: old tea"]),
         ({"text": "tea", "glob": "*.txt"}, ["notes/old/tea.txt:1: old tea"]),
         ({"text": ".*"}, ["[nothing was found]"]),
+        ({"glob": "*.{md,txt}", "path": "notes"}, ["notes/tea.md (22 bytes)", "notes/old/tea.txt (7 bytes)"]),
+        ({"glob": "{notes,x}/{o,o{l,n}d}/*"}, ["notes/old/tea.txt (7 bytes)"]),
+        ({"glob": "{}"}, ["[nothing was found]"]),
         ({"glob": "**/" * 30 + "*a" * 60 + "*.q"}, ["[nothing was found]"]),
     ],
 )
@@ -162,6 +165,17 @@ def test_what_cannot_be_searched_is_told(home):
         "[nothing was found]\n[1 files were not searched: too large or not readable]"
     )
     assert refused(home, "search", {"text": ""}) == "text is empty; leave it out to find files by name"
+    assert refused(home, "search", {"text": "a\nb"}) == "text holds a line break; give a part of one line"
+    assert "more than 20 globs" in refused(home, "search", {"glob": "{a,b}" * 10})
+
+
+def test_a_file_that_is_too_large_to_read_does_not_end_a_search(home):
+    (home / "film").touch()
+    os.truncate(home / "film", 10**12)
+    assert said(home, "search", {"text": "tea", "glob": "*"}).splitlines()[-2:] == [
+        "notes/old/tea.txt:1: old tea",
+        "[1 files were not searched: too large or not readable]",
+    ]
 
 
 OUTSIDE = [
@@ -288,6 +302,7 @@ def test_a_name_is_found_however_it_is_composed(home):
 def test_a_name_that_is_no_text_is_listed_and_reaches_the_model(home):
     (home / os.fsdecode(b"bad\xff.txt")).write_text("x")
     assert "bad?.txt (1 bytes)" in said(home, "list")
+    assert said(home, "read", {"path": "bad?.txt"}) == "x"
 
 
 def test_writing_has_to_be_allowed(home):

@@ -5,8 +5,13 @@ from __future__ import annotations
 import base64
 from contextlib import asynccontextmanager
 
+import httpx2
+import jwt
 import pytest
 from aiohttp import web
+from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, generate_private_key
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from yarl import URL
 
 from shared_libs.atomic import MisuseError, ToolError
 from shared_libs.tools.mcp import MCPToolset
@@ -21,6 +26,7 @@ class Site:
     def __init__(self) -> None:
         self.granted: list[str] = []
         self.asked: list[dict[str, str]] = []
+        self.agreed: list[dict[str, str]] = []
         self.refuses = ""
         self.issuer = ""
 
@@ -32,6 +38,15 @@ class Site:
             return web.json_response({"error": self.refuses}, status=400)
         self.granted.append(f"token-{len(self.granted)}-of-the-server")
         return web.json_response({"access_token": self.granted[-1], "token_type": "Bearer", "expires_in": 3600})
+
+    async def authorize(self, request):
+        """Somebody agrees at once, as far as they are known."""
+        self.agreed.append(dict(request.query))
+        answer = {"state": request.query["state"]} | ({"error": self.refuses} if self.refuses else {"code": "c1"})
+        raise web.HTTPFound(str(URL(request.query["redirect_uri"]) % answer))
+
+    async def register(self, request):
+        return web.json_response(await request.json() | {"client_id": "registered"}, status=201)
 
     async def mcp(self, request):
         if not self.granted or request.headers.get("authorization") != f"Bearer {self.granted[-1]}":
@@ -55,6 +70,8 @@ async def serving():
     app = web.Application()
     app.router.add_post("/mcp", site.mcp)
     app.router.add_post("/token", site.token)
+    app.router.add_post("/register", site.register)
+    app.router.add_get("/authorize", site.authorize)
     resource = lambda request: web.json_response(  # noqa: E731
         {"resource": f"{site.issuer}/mcp", "authorization_servers": [site.issuer]}
     )
@@ -63,6 +80,8 @@ async def serving():
             "issuer": site.issuer,
             "authorization_endpoint": f"{site.issuer}/authorize",
             "token_endpoint": f"{site.issuer}/token",
+            "registration_endpoint": f"{site.issuer}/register",
+            "code_challenge_methods_supported": ["S256"],
             "response_types_supported": ["code"],
         }
     )
@@ -122,6 +141,78 @@ def test_the_secret_is_sent_in_the_form_where_the_method_says_so():
     assert (asked["client_id"], asked["client_secret"], asked["authorization"]) == ("me", SECRET, "")
 
 
+async def listed(source: MCPToolset) -> list[str]:
+    try:
+        return [tool.name for tool in await source.async_list()]
+    finally:
+        await source.aclose()
+
+
+def test_a_program_may_sign_with_its_key():
+    key = generate_private_key(SECP256R1())
+    text = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode()
+
+    async def main():
+        async with serving() as site:
+            source = given(site, client_secret="", private_key=text, algorithm="ES256")
+            return await listed(source), site.asked[0], site.issuer
+
+    names, asked, issuer = run(main())
+    assert names == ["a"]
+    signed = jwt.decode(asked["client_assertion"], key.public_key(), algorithms=["ES256"], audience=issuer)
+    assert (signed["iss"], signed["sub"]) == ("me", "me")
+
+
+def test_a_host_may_say_who_the_user_is():
+    async def main():
+        async with serving() as site:
+            source = given(site)
+
+            async def identity(issuer, resource):
+                return f"{issuer} {resource}"
+
+            source.identity = identity
+            return await listed(source), site.asked[0], site.issuer
+
+    names, asked, issuer = run(main())
+    assert names == ["a"]
+    assert asked["grant_type"] == "urn:ietf:params:oauth:grant-type:jwt-bearer"
+    assert asked["assertion"] == f"{issuer} {issuer}/mcp"
+
+
+async def browse(address):
+    """A person who agrees, without a browser: where the site leads back to is the answer."""
+    async with httpx2.AsyncClient() as client:
+        return (await client.get(address)).headers["location"]
+
+
+@pytest.mark.parametrize("known", [{}, {"client_id": "me", "client_secret": SECRET}])
+def test_a_person_signs_in_by_a_hook_of_the_host(known):
+    async def main():
+        async with serving() as site:
+            source = MCPToolset(url=f"{site.issuer}/mcp", auth={"redirect_uri": "http://127.0.0.1:1/back", **known})
+            source.sign_in = browse
+            return await listed(source), site.agreed, site.asked
+
+    names, agreed, asked = run(main())
+    assert names == ["a"]
+    assert [one["client_id"] for one in agreed] == [known.get("client_id", "registered")]
+    assert [(one["grant_type"], one["code"]) for one in asked] == [("authorization_code", "c1")]
+
+
+@pytest.mark.parametrize(("hook", "said"), [(None, "set `sign_in`"), (browse, "nobody signed in: access_denied")])
+def test_where_nobody_signs_in_it_is_told(hook, said):
+    async def main():
+        async with serving() as site:
+            site.refuses = "access_denied"
+            source = MCPToolset(url=f"{site.issuer}/mcp", auth={"redirect_uri": "http://127.0.0.1:1/back"})
+            source.sign_in = hook
+            with pytest.raises(ToolError, match=said):
+                await listed(source)
+
+    run(main())
+
+
 @pytest.mark.promise("secrets-masked")
 @pytest.mark.parametrize(("refuses", "issuer"), [("invalid_client", ""), ("", "https://elsewhere.example")])
 def test_what_is_refused_or_leads_elsewhere_is_told_and_gets_no_credentials(refuses, issuer):
@@ -146,7 +237,9 @@ def test_what_is_refused_or_leads_elsewhere_is_told_and_gets_no_credentials(refu
     ("auth", "said"),
     [
         ({}, "auth needs issuer"),
-        ({"issuer": "https://a", "client_id": "b"}, "auth needs client_secret"),
+        ({"issuer": "https://a", "client_id": "b"}, "auth needs client_secret or private_key"),
+        ({"redirect_uri": ""}, "auth needs redirect_uri"),
+        ({"redirect_uri": "http://127.0.0.1/", "issuer": "https://a"}, "does not know 'issuer'"),
         ({"issuer": "https://a", "client_id": "b", "client_secret": "c", "scopes": "d"}, "does not know 'scopes'"),
         ({"issuer": "https://a", "client_id": "b", "client_secret": "c", "method": "jwt"}, "basic or post"),
         ({"issuer": "a.b", "client_id": "b", "client_secret": "c"}, "https:// address"),

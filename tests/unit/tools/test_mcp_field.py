@@ -334,6 +334,45 @@ def test_a_question_back_in_a_session_that_knows_none_is_told_as_that():
     assert run(called(source))[0].startswith("it asks back, which this client does not answer: ")
 
 
+ASKING = """
+if method == 'tools/call':
+    fields = {'city': {'type': 'string'}, 'days': {'type': 'integer', 'default': 3}}
+    schema = {'type': 'object', 'properties': fields}
+    say(id='q', method='elicitation/create', params={'message': 'Which city?', 'requestedSchema': schema})
+    answer = json.loads(sys.stdin.readline())
+    told = json.dumps(answer.get('result') or answer['error']['message'])
+    RESULTS['tools/call'] = {'content': [{'type': 'text', 'text': told}]}
+"""
+
+
+async def names_rome(words, schema):
+    assert (words, [*schema["properties"]]) == ("Which city?", ["city", "days"])
+    return {"city": "Rome"}
+
+
+async def nobody(_words, _schema):
+    return None
+
+
+async def fails(_words, _schema):
+    raise RuntimeError("no form")
+
+
+@pytest.mark.parametrize(
+    ("hook", "said"),
+    [
+        (names_rome, '{"action": "accept", "content": {"days": 3, "city": "Rome"}}'),
+        (nobody, '{"action": "decline"}'),
+        (fails, '{"action": "decline"}'),
+        (None, '"Elicitation not supported"'),
+    ],
+)
+def test_a_question_back_is_answered_by_the_host_and_else_declined(hook, said):
+    source = on_stdio(ASKING)
+    source.elicit = hook
+    assert run(called(source)) == [said]
+
+
 def test_a_link_is_told_with_what_it_is():
     link = {"type": "resource_link", "uri": "file:///x.csv", "name": "x", "description": "delays of 2013"}
     source = on_stdio(f"RESULTS['tools/call'] = {{'content': [{link!r}]}}")

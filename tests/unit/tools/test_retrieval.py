@@ -78,6 +78,21 @@ def test_the_citations_of_a_run_are_checked(tool):
 
 
 @pytest.mark.promise("citations-checked")
+@pytest.mark.parametrize(("searches", "unknown"), [(True, ("0123abcd",)), (False, ())])
+def test_citations_of_nothing_are_told_where_something_was_searched_for(tool, searches, unknown):
+    """All of an answer's citations were wrong, and nobody said so: one that held was needed for that."""
+
+    async def main():
+        turns = [Turn(calls=(("retrieval", {"query": "bonus"}),))] * searches
+        llm = ScriptedLLM([*turns, "It is a bonus [0123abcd]."])
+        return await ReActAgent(llm=llm, tools=[tool]).async_run("Is it?")
+
+    found = cited(run(main()))
+    assert (found.citations, found.unknown) == ((), unknown)
+    assert ("0123abcd" in found.text) == (not searches)
+
+
+@pytest.mark.promise("citations-checked")
 def test_without_a_key_any_question_is_answered_with_the_nearest_passage_and_its_citation(tool):
     llm = RehearsalLLM("documents")
 

@@ -51,6 +51,11 @@ def test_rows_come_with_their_columns(shop):
     assert answer == {"columns": ["name", "price"], "rows": [["item 3", 1.5]]}
 
 
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="this Python has no word for it")
+def test_a_misspelt_column_in_double_quotes_is_no_text(shop):
+    assert "no such column" in ask(shop, 'SELECT "pirce" FROM items').content
+
+
 def test_virtual_tables_can_be_read_and_their_index_is_not_listed(shop):
     database = sqlite3.connect(shop)
     database.execute("CREATE VIRTUAL TABLE notes USING fts5(body)")

@@ -2,7 +2,7 @@
 
 import type { ComponentChildren } from "preact";
 import { Lanes, Ribbon } from "./lanes";
-import { Badge, PartsBar, Text, Trouble } from "./parts";
+import { Badge, PartsBar, partName, Text, Trouble } from "./parts";
 import { type Requests, RequestsOf } from "./requests";
 import type { Story } from "./story";
 import type { Run, Spent } from "./types";
@@ -96,7 +96,10 @@ function Cited({ story, answer }: { story: Story; answer: string }) {
   if (!story.passages.size) return null;
   const keys = new Set(Array.from(answer.slice(0, 100_000).matchAll(/\b[0-9a-f]{8}\b/g), (found) => found[0]));
   const cited = [...keys].flatMap((key) => story.passages.get(key) ?? []);
-  if (!cited.length) return null;
+  // in brackets, and nothing but keys: `[0123abcd, 4567abcd]`
+  const marked = Array.from(answer.slice(0, 100_000).matchAll(/[[【]((?:[0-9a-f]{8}[\s,;]*)+)[\]】]/gi), (found) => found[1]!);
+  const unknown = new Set(marked.flatMap((some) => some.toLowerCase().match(/[0-9a-f]{8}/g) ?? []).filter((key) => !story.passages.has(key)));
+  if (!cited.length && !unknown.size) return null;
   return (
     <section class="card" aria-labelledby="cited">
       <h2 id="cited">What it cites</h2>
@@ -110,6 +113,7 @@ function Cited({ story, answer }: { story: Story; answer: string }) {
           </li>
         ))}
       </ul>
+      {unknown.size > 0 && <p class="bad">Cited, but never seen: {[...unknown].map((key) => `[${key}]`).join(", ")}</p>}
     </section>
   );
 }
@@ -162,6 +166,8 @@ function Outcome({ story, row }: { story: Story; row: Run | undefined }) {
   );
 }
 
+const NAMED = 5; // parts whose names stand below the bar: a finger finds no tooltips
+
 function Why({ parts, why, took, row }: Spent & { took: number; row?: Run }) {
   const usual = row?.usual;
   const whole = Math.max(took, usual?.elapsed_s ?? 0) || 1;
@@ -170,6 +176,13 @@ function Why({ parts, why, took, row }: Spent & { took: number; row?: Run }) {
       <h2 id="why">What the time went on</h2>
       <PartsBar parts={parts} whole={whole} label="This run" />
       {usual && <PartsBar parts={usual.parts} whole={whole} label={`The median of ${counted(usual.runs, "run")}`} ghost />}
+      <ul class="legend">
+        {parts.slice(0, NAMED).map((part) => (
+          <li>
+            <i class={`part ${part.kind}`} /> {partName(part)} {seconds(part.seconds)}
+          </li>
+        ))}
+      </ul>
       <p>
         {why}
         {usual && ` ${row?.agent} usually takes ${seconds(usual.elapsed_s)} (the median of ${counted(usual.runs, "answered run")}).`}

@@ -27,6 +27,9 @@ SHAPES = {
     "no index": {"results": [{"relevance_score": s} for s in GOOD]},
     "scores": {"scores": GOOD},
     "numbers": GOOD,
+    "sentence-transformers": [{"corpus_id": at, "score": GOOD[at]} for at in (0, 2, 1)],
+    "named by the document": {"results": [{"document_index": at, "score": GOOD[at]} for at in (0, 2, 1)]},
+    "labels": [{"label": "LABEL_0", "score": s} for s in GOOD],
 }
 
 WRONG = {
@@ -40,6 +43,7 @@ WRONG = {
     "truths": {"scores": [True, False, True]},
     "too many": {"scores": [*GOOD, 1.0]},
     "nothing": {"results": []},
+    "best first, and of which text nobody knows": {"results": [{"text": "x", "score": GOOD[at]} for at in (0, 2, 1)]},
     "words": {"output": {"results": "none"}},
     "other": {"detail": "Not Found"},
 }

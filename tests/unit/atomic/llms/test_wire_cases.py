@@ -105,6 +105,7 @@ async def by_model(case: Case, llm, heard: Heard) -> None:
         "output": usage.output_tokens,
         "cached": usage.cached_input_tokens,
         "total": usage.total_tokens,
+        "written": usage.cache_creation_input_tokens,
     }
     heard.parsed = response.parsed
     if case.ask == "stream":

@@ -9,6 +9,8 @@ from shared_libs.atomic.types import ToolCall
 from shared_libs.testing import Cut, Healthy, RateLimited, ServerError
 from tests.support import run
 from tests.unit.service.faces.ground import ground
+from tests.wire_server import WireServer, sse
+from tests.wire_server import stream as wire_stream
 
 TOOL = {
     "name": "get_weather",
@@ -174,3 +176,66 @@ def test_the_sdk_s_list_of_models(tmp_path):
             assert [one.id async for one in client.models.list()] == ["bot", "bot/chain"]
 
     run(main())
+
+
+THOUGHTS = sse(
+    {"type": "message_start", "message": {"type": "message", "role": "assistant", "content": [], "usage": {}}},
+    {"type": "content_block_start", "index": 0, "content_block": {"type": "thinking", "thinking": "", "signature": ""}},
+    *(
+        {"type": "content_block_delta", "index": 0, "delta": delta}
+        for delta in (
+            {"type": "thinking_delta", "thinking": "I had "},
+            {"type": "thinking_delta", "thinking": "better look."},
+            {"type": "signature_delta", "signature": "SIG"},
+        )
+    ),
+    {"type": "content_block_stop", "index": 0},
+    {"type": "content_block_start", "index": 1, "content_block": {"type": "redacted_thinking", "data": "HIDDEN"}},
+    {"type": "content_block_stop", "index": 1},
+    {"type": "content_block_start", "index": 2, "content_block": {"type": "text", "text": ""}},
+    {"type": "content_block_delta", "index": 2, "delta": {"type": "text_delta", "text": "I look."}},
+    {"type": "content_block_stop", "index": 2},
+    {
+        "type": "content_block_start",
+        "index": 3,
+        "content_block": {"type": "tool_use", "id": "t", "name": "get_weather"},
+    },
+    {
+        "type": "content_block_delta",
+        "index": 3,
+        "delta": {"type": "input_json_delta", "partial_json": '{"city":"Rome"}'},
+    },
+    {"type": "content_block_stop", "index": 3},
+    {"type": "message_delta", "delta": {"stop_reason": "tool_use"}, "usage": {"output_tokens": 9}},
+    {"type": "message_stop"},
+)
+
+
+@pytest.mark.promise("face-messages")
+@pytest.mark.parametrize("stream", [False, True])
+def test_thoughts_come_sealed_as_the_vendor_gave_them_and_go_back_so(tmp_path, stream):
+    asked = ASK | {"model": "bot/chain", "tools": [TOOL], "thinking": {"type": "enabled", "budget_tokens": 20}}
+
+    async def main():
+        async with WireServer([wire_stream(THOUGHTS)] * 2) as vendor:
+            there = {"provider": "anthropic", "model": "m", "base_url": vendor.url, "api_key": "k"}
+            async with (
+                ground(tmp_path, {"m": Healthy()}, bot={"llm": {"chain": [there], "retry": {"attempts": 1}}}) as at,
+                at.anthropic() as client,
+            ):
+                ask = client.messages.create if not stream else lambda **asked: streamed(client, **asked)
+                first = await ask(**asked)
+                blocks = [block.model_dump(exclude_none=True) for block in first.content]
+                result = {"type": "tool_result", "tool_use_id": blocks[-1]["id"], "content": "sun"}
+                turns = [{"role": "assistant", "content": blocks}, {"role": "user", "content": [result]}]
+                await ask(**asked | {"messages": [*ASK["messages"], *turns]})
+            return blocks, vendor.requests[-1].body
+
+    blocks, body = run(main())
+    sealed = [
+        {"type": "thinking", "thinking": "I had better look.", "signature": "SIG"},
+        {"type": "redacted_thinking", "data": "HIDDEN"},
+    ]
+    assert blocks[:2] == sealed == body["messages"][1]["content"][:2]
+    assert [block["type"] for block in blocks[2:]] == ["text", "tool_use"]
+    assert body["thinking"] == asked["thinking"]

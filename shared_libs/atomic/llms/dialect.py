@@ -67,12 +67,13 @@ class Dialect:
 
     `dropped`, `renamed` and `capped` are fields of the request; `not_returned` are fields of messages that it gives and
     does not take back, `stand_ins` those it misses in what others made (`given.py`); `texts_at_once` is how many texts
-    one request for embeddings may have. `learnt` says in words what was not in the profile.
+    one request for embeddings may have, `tool_words` how long a tool's description may be. `learnt` says in words what
+    was not in the profile.
     """
 
     __slots__ = (
         *("capped", "dropped", "learnt", "name", "not_returned", "renamed", "stand_ins", "texts_at_once"),
-        "traits",
+        *("tool_words", "traits"),
     )
 
     def __init__(self, name: str, profile: Profile = Profile()) -> None:  # noqa: B008 - immutable
@@ -84,6 +85,7 @@ class Dialect:
         self.not_returned: set[str] = set()
         self.stand_ins: set[str] = set()
         self.texts_at_once = profile.texts_at_once
+        self.tool_words: int | None = None
         self.learnt: list[str] = []
 
     def note(self, lesson: str) -> None:

@@ -24,7 +24,7 @@ from shared_libs.atomic.llms.event_stream import END_WAIT_S, Completeness
 from shared_libs.atomic.llms.framing import Doubles, streamed_events
 from shared_libs.atomic.llms.given import maker
 from shared_libs.atomic.llms.payload import values_in
-from shared_libs.atomic.llms.tool_schema import named_tools, plain_tools
+from shared_libs.atomic.llms.tool_schema import named_tools, plain_tools, short_tools
 from shared_libs.atomic.loading import load
 from shared_libs.atomic.resilience.health import ModelHealth, health_of
 from shared_libs.atomic.resilience.policy import Resilience
@@ -170,11 +170,12 @@ class HttpLLM(BaseLLMWrapper):
         self, tools: tuple[ToolSpec, ...], tell: Callable[[ToolSpec], dict[str, Any]]
     ) -> list[dict[str, Any]]:
         """Tools as the server takes them; those of the last request are kept, for a run asks with the same ones."""
-        traits = self._dialect.traits
-        asked = tools, frozenset(traits)
+        traits, most = self._dialect.traits, self._dialect.tool_words
+        asked = tools, frozenset(traits), most
         last, told = self._last_tools
         if asked != last:
             tools = plain_tools(tools) if "plain-schemas" in traits else tools
+            tools = tools if most is None else short_tools(tools, most)
             told = [tell(tool) for tool in (named_tools(tools) if "portable-properties" in traits else tools)]
             self._last_tools = asked, told
         return told

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 from shared_libs.atomic.errors import BadRequest, ContextOverflow, LLMError, ModelNotFound, ProviderUnavailable
 from shared_libs.atomic.llms.chat_rules import has_images
 from shared_libs.atomic.llms.dialect import Dialect, Trait
-from shared_libs.atomic.llms.tool_schema import named_tools, plain_tools, told_parameters
+from shared_libs.atomic.llms.tool_schema import longest_description, named_tools, plain_tools, told_parameters
 from shared_libs.atomic.types import ToolSpec
 
 Request = dict[str, Any]
@@ -96,6 +96,14 @@ _OF_TOOLS = re.compile(
 """That the parameters of a tool are not taken."""
 _OF_PROPERTIES = re.compile(r"property (keys?|names?)\b.{0,40}(match|pattern|invalid|valid)", re.IGNORECASE)
 """That their names are not."""
+_SHORTEST_WORDS = 100
+"""Descriptions that are cut shorter would say nothing; a smaller number is no limit of theirs."""
+_OF_DESCRIPTIONS = re.compile(
+    r"(?=.*(tool|function)).*description.{0,60}?(too long|at most|maximum|max|length|exceed|less than)"
+    r"\D{0,60}?(\d[\d,_]*)",
+    re.IGNORECASE | re.DOTALL,
+)
+"""That a tool's description is too long, and how long it may be."""
 _WORD_STRICT = re.compile(r"(?<![\w-])strict(?![\w-])", re.IGNORECASE)
 
 
@@ -303,6 +311,11 @@ def _of_strict_tools(dialect: Dialect, request: Request, text: str) -> str:
 
 def _of_tools(dialect: Dialect, request: Request, text: str) -> str:
     """Parameters of tools that say more than the server understands, or otherwise."""
+    words = _OF_DESCRIPTIONS.search(text)
+    most = int(re.sub(r"[,_]", "", words[3])) if words else 0
+    if _SHORTEST_WORDS <= most < longest_description(request):
+        dialect.tool_words = most
+        return f"descriptions of tools have at most {most} characters"
     tools = [ToolSpec("", "", schema) for schema in told_parameters(request)]
     if _OF_PROPERTIES.search(text) and "portable-properties" not in dialect.traits and named_tools(tools) != (*tools,):
         dialect.traits.add("portable-properties")

@@ -308,6 +308,8 @@ _THIS_MODEL = Meaning(
         r"roles?\b.{0,60}(alternat|after|must|expected|order)|alternat|unexpected role|after role|last role",
         r"system (message|role|prompt|instruction)",
         r"property (keys?|names?)\b.{0,20}(match|pattern)",
+        r"(tools?|function)\b.{0,40}description\b.{0,60}(too long|at most|maximum|exceed|less than)",
+        r"'tools'.{0,20}maximum number|grammar is too large",
         r"tool.?(call|use).{0,10}id\b.{0,80}(a-z|length|pattern|format|character|long|invalid)",
         r"tool.?config|without `?tools|`?tools?`?=? (param|must be (set|defined|given))",
         r"tool.?choice|chat template|requires --|no longer (supported|allowed)|response.?format",

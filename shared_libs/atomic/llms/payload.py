@@ -20,7 +20,11 @@ _NINE = 9
 _NOT_PORTABLE = re.compile(r"[^a-zA-Z0-9_-]")
 _PORTABLE = re.compile(r"[\w-]+", re.ASCII)
 _NOT_BETWEEN = re.compile(r"[^\s,]")
-_TITLE = re.compile(rb"<title[^>]*>(.*?)</title", re.IGNORECASE | re.DOTALL)
+_TITLES = tuple(
+    re.compile(rb"<%b[^>]{0,200}>(.{0,500}?)</%b" % (tag, tag), re.IGNORECASE | re.DOTALL)
+    for tag in (b"title", b"h1", b"pre")
+)
+"""Where a page says what it is; HAProxy's have no title, and Express's say "Error" there."""
 
 
 def encode(request: dict[str, Any]) -> bytes:
@@ -86,12 +90,13 @@ def decode_strictly(decoder: msgspec.json.Decoder[T], body: bytes) -> T:
 
 
 def page_title(body: bytes) -> str | None:
-    """The title of an HTML page ("" without one), or None where it is no HTML page."""
+    """The title of an HTML page, or its first heading where that says more ("" without); None where it is no page."""
     start = body[:2048].lstrip().lower()
     if not start.startswith((b"<!doctype html", b"<html", b"<head", b"<title")):
         return None
-    found = _TITLE.search(body[:16384])
-    return " ".join(found[1].decode("utf-8", "replace").split())[:200] if found else ""
+    found = (title.search(body[:16384]) for title in _TITLES)
+    told = (" ".join(one[1].decode("utf-8", "replace").split())[:200] for one in found if one is not None)
+    return next((words for words in told if words not in {"", "Error"}), "")
 
 
 def _what(body: bytes, error: Exception) -> str:

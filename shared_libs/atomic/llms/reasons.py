@@ -77,7 +77,7 @@ _WAITS = frozenset(
     }
 )
 _STARTS_JSON = re.compile(r"[\[{]")
-_LABEL = re.compile(r"\s*(?:(?:data|error)\s*:\s*)?", re.IGNORECASE)
+_LABEL = re.compile(r"\s*(?:event\s*:\s*error\s+)?(?:(?:data|error)\s*:\s*)?", re.IGNORECASE)
 """What may stand before some JSON and says nothing."""
 
 

@@ -75,6 +75,18 @@ def named_tools(tools: Iterable[ToolSpec]) -> tuple[ToolSpec, ...]:
     return tuple([msgspec.structs.replace(tool, parameters=_named(tool)[0]) for tool in tools])
 
 
+def short_tools(tools: Iterable[ToolSpec], most: int) -> tuple[ToolSpec, ...]:
+    """Tools whose descriptions have so many characters at most; what is cut is shown to be."""
+    return tuple(
+        [
+            msgspec.structs.replace(tool, description=f"{tool.description[: most - 3].rstrip()}...")
+            if len(tool.description) > most
+            else tool
+            for tool in tools
+        ]
+    )
+
+
 def restored(call: ToolCall, tools: Iterable[ToolSpec]) -> ToolCall:
     """A call with the names that its tool's parameters really have, where they were told under others."""
     tool = next((tool for tool in tools if tool.name == call.name), None)
@@ -88,6 +100,12 @@ def restored(call: ToolCall, tools: Iterable[ToolSpec]) -> ToolCall:
 
 def _named(tool: ToolSpec) -> tuple[Schema, dict[str, str]]:
     return portable_names(portable_parameters(tool.parameters))
+
+
+def longest_description(request: dict[str, Any]) -> int:
+    """How many characters the longest description of a request's tools has."""
+    told = (tool.get("description") or tool.get("function", {}).get("description") for tool in request.get("tools", ()))
+    return max((len(one) for one in told if isinstance(one, str)), default=0)
 
 
 def told_parameters(request: dict[str, Any]) -> Iterator[Schema]:

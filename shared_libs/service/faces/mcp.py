@@ -211,6 +211,7 @@ async def _run(
     entry = _agents(call).get(name)
     if entry is None:
         raise Problem("not_found", f"there is no tool {name[:80]!r}; there are {', '.join(_agents(call)) or 'none'}")
+    check_fields(arguments, tuple(_INPUT["properties"]))
     question, session = arguments.get("question"), arguments.get("session_id")
     if not isinstance(question, str) or not question.strip():
         raise Problem("invalid_request", "question is a text that is not empty")

@@ -7,7 +7,8 @@ from typing import Any
 
 import msgspec
 
-from shared_libs.atomic.types import ToolCall, Usage
+from shared_libs.atomic.llms.openai_request import WIRE
+from shared_libs.atomic.types import ToolCall, Usage, with_extra
 from shared_libs.service.faces.wanted import Called, Outcome, Piece, Said, Thought
 from shared_libs.service.problems import Problem
 from shared_libs.service.streams import encode, sse
@@ -104,6 +105,7 @@ class ChatAnswer:
             message["reasoning_content"] = thinking
         if outcome.calls:
             message["tool_calls"] = [_call(call) for call in outcome.calls]
+        message = with_extra(message, {WIRE: given_of(outcome)}, WIRE)
         choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": outcome.finish}
         return {
             "id": self._id,
@@ -145,7 +147,12 @@ class ChatAnswer:
         return self._chunk({"tool_calls": [begun]}) + self._chunk({"tool_calls": [rest]})
 
     def _end(self, outcome: Outcome) -> bytes:
-        told = self._chunk({}, outcome.finish, outcome.facts if not self._include_usage else {})
+        told = b""
+        if given := given_of(outcome):
+            each = enumerate(given.pop("tool_calls", ()))
+            calls = [_more_of_call(index, more) for index, more in each if more]
+            told = self._chunk(given | ({"tool_calls": calls} if calls else {}))
+        told += self._chunk({}, outcome.finish, outcome.facts if not self._include_usage else {})
         if self._include_usage:
             counted = b',"choices":[],"usage":' + encode(usage_of(outcome.usage))
             facts = b',"factory":' + encode(outcome.facts) if outcome.facts else b""
@@ -156,6 +163,23 @@ class ChatAnswer:
         choice = encode([{"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish}])
         more = b',"factory":' + encode(facts) if facts else b""
         return self._head + b',"choices":' + choice + self._usage + more + b"}\n\n"
+
+
+def given_of(outcome: Outcome) -> dict[str, Any]:
+    """What a model of this very wire gave with its answer and wants to see again, in its places of the message."""
+    given: dict[str, Any] = {}
+    for block in outcome.thinking:
+        data = block.data or {}
+        if block.provider == WIRE and "made_by" in data:
+            given |= data.get("fields", {})
+            if len(calls := data.get("calls", ())) == len(outcome.calls) != 0:
+                given["tool_calls"] = calls
+    return given
+
+
+def _more_of_call(index: int, more: dict[str, Any]) -> dict[str, Any]:
+    """What more there is of a call that a stream has told; the vendor's SDK insists on a function in each piece."""
+    return more | {"index": index, "function": {"arguments": ""} | more.get("function", {})}
 
 
 def _call(call: ToolCall) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from fastapi import APIRouter, Depends, Request
 
 from shared_libs.atomic.llms.base import BaseLLMWrapper
 from shared_libs.atomic.resilience.policy import Resilience
-from shared_libs.service.callers import Caller
+from shared_libs.service.callers import ANYONE, Caller
 from shared_libs.service.key_rows import now
 from shared_libs.service.key_store import KeyStoreError
 from shared_libs.service.keys import require_key
@@ -31,7 +31,9 @@ async def status(request: Request, caller: Annotated[Caller, Depends(require_key
     """Tell slots, queues and refusals by target, and the models behind what the key may ask."""
     service: Service = request.app.state.service
     models: dict[tuple[str, str, str], dict[str, Any]] = {}
-    for entry in service.catalogue.visible(caller):
+    visible = service.catalogue.visible(caller)
+    hidden = {entry.name for entry in service.catalogue.visible(ANYONE)} - {entry.name for entry in visible}
+    for entry in visible:
         for llm, policy in _chain(entry.llm, Resilience()):
             told = models.setdefault((llm.provider, llm.model, _place(llm)), _model(llm, policy))
             if entry.kind == "agent":
@@ -41,7 +43,7 @@ async def status(request: Request, caller: Annotated[Caller, Depends(require_key
             "draining": service.draining,
             "loop": {"late_s": service.lag.late_s, "refuses": service.lag.refuses},
             "runs": len(service.runs),
-            "targets": service.admission.told(),
+            "targets": {name: told for name, told in service.admission.told().items() if name not in hidden},
             "models": list(models.values()),
             "problems": service.catalogue.problems,
         }

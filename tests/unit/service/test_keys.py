@@ -226,7 +226,7 @@ def test_a_session_of_one_team_has_no_other_callers_name():
 @pytest.mark.promise("keys-teams")
 def test_what_is_one_teams_is_not_there_for_another(tmp_path):
     keys = {team: Key.new() for team in ("a", "b")}
-    reader, expired = Key.new(), Key.new()
+    reader, expired, operator = Key.new(), Key.new(), Key.new()
     write(tmp_path, hello=HELLO.replace("[calculator]", "[{use: calculator, needs_approval: true}]"))
 
     async def main():
@@ -235,6 +235,7 @@ def test_what_is_one_teams_is_not_there_for_another(tmp_path):
             await store.keep(row_of(key, team=team))
         await store.keep(row_of(reader, team="a", scopes=("runs:read",)))
         await store.keep(row_of(expired, team="a", expires_at=now()))
+        await store.keep(row_of(operator, team="b", scopes=("service:read", "agents:run:other")))
         async with serving(tmp_path, key=str(keys["a"])) as served:
             _, _, mine = await served.run(body=ASKED | {"session_id": "s"})
             run_id, other = mine["run_id"], f"Bearer {keys['b']}"
@@ -264,11 +265,16 @@ def test_what_is_one_teams_is_not_there_for_another(tmp_path):
                 (await served.get("/v1/runs", authorization=f"Bearer {expired}"))[0],
                 (await served.get("/v1/runs", authorization="Bearer nothing"))[0],
             ]
+            targets = [
+                list((await served.get("/v1/status", authorization=f"Bearer {key}"))[2]["targets"])
+                for key in (keys["a"], operator)
+            ]
             served.http.headers.clear()
             open_ones = [(await served.get(path))[0] for path in ("/healthz", "/readyz", "/openapi.json")]
-            return row, refused, pages, limited, open_ones
+            return row, refused, pages, limited, targets, open_ones
 
-    row, refused, pages, limited, open_ones = run(main())
+    row, refused, pages, limited, targets, open_ones = run(main())
+    assert targets == [["hello"], []]
     assert (row[2]["session_id"], row[2]["team"]) == ("s", "a")
     assert refused == [(404, "not_found")] * 4
     assert pages == [1, 0]

@@ -84,6 +84,9 @@ def test_a_refusal_becomes_its_facts(status, body, kind, retryable):
     [
         (openai_error("too\n  big"), "HTTP 500: too big"),
         (b"<html><head><title>500 Oh\nno</title></head><body>" + b"x" * 9000, "HTTP 500: 500 Oh no"),
+        (b"<html><body><h1>503 Service Unavailable</h1>\nNo server is available.", "HTTP 500: 503 Service Unavailable"),
+        (b"<!DOCTYPE html><title>Error</title><pre>Cannot POST /v1/chat</pre>", "HTTP 500: Cannot POST /v1/chat"),
+        (b'event: error\ndata: {"error": {"message": "boom"}}\n\n', "HTTP 500: boom"),
         (b"", "HTTP 500: without a reason"),
         (b"\xff\xfe", "HTTP 500: \ufffd\ufffd"),
         ([{"error": {"message": "in a list"}}], "HTTP 500: in a list"),

@@ -25,7 +25,7 @@ from shared_libs.atomic.llms.lessons import learn, learn_how_many
 from shared_libs.atomic.llms.ollama_llm import OllamaLLM
 from shared_libs.atomic.llms.openai_llm import OpenAILLM
 from shared_libs.atomic.llms.structured import OutputSchema
-from shared_libs.atomic.llms.tool_schema import told_parameters
+from shared_libs.atomic.llms.tool_schema import longest_description, told_parameters
 from shared_libs.atomic.types import ImagePart, Message, TextPart, ToolCall, ToolSpec
 
 FOLDER = Path(__file__).parents[3] / "wire_words"
@@ -121,8 +121,8 @@ def taught(row, words):
     options = dict(row.get("options", {})) | ({"output_schema": OutputSchema(SCHEMA)} if row.get("schema") else {})
     messages = CONVERSATIONS[row.get("messages", "hi")]
     tools = (WEATHER,) if row.get("tools") else ()
-    if "parameters" in row:
-        tools = (ToolSpec("t", "d", row["parameters"]),)
+    if "parameters" in row or "description" in row:
+        tools = (ToolSpec("t", "d" * row.get("description", 1), row.get("parameters", WEATHER.parameters)),)
     streamed = {} if api in kinds else {"stream": row.get("stream", False)}
 
     def asked():
@@ -135,6 +135,8 @@ def taught(row, words):
     else:
         llm._learn_from(error, before, messages, options)
     now = asked()
+    if "described" in row:
+        return None if longest_description(now) == row["described"] and error.learnt else (now, repr(error))
     if "told" in row:
         told = list(told_parameters(now))
         return None if told == [row["told"]] and error.learnt else (told, repr(error))

@@ -13,6 +13,7 @@ from shared_libs.testing import Cut, Healthy, HugeChunk, RateLimited, Refused
 from tests.growth import assert_linear
 from tests.support import run
 from tests.unit.service.faces.ground import ground
+from tests.wire_server import WireServer, reply
 
 TOOL = {
     "type": "function",
@@ -196,6 +197,37 @@ def test_what_is_refused_is_an_error_of_the_sdk(tmp_path):
                 assert refused.value.param == param
 
     run(main())
+
+
+SIGNED = {"extra_content": {"google": {"thought_signature": "SIG"}}}
+LOOKED = {"id": "c", "type": "function", "function": {"name": "get_weather", "arguments": "{}"}, **SIGNED}
+
+
+@pytest.mark.promise("face-chat")
+@pytest.mark.parametrize("stream", [False, True])
+def test_what_a_model_gave_with_its_calls_reaches_the_client_and_comes_back_to_it(tmp_path, stream):
+    said = {"role": "assistant", "content": None, "tool_calls": [LOOKED], "reasoning_details": [{"data": "D"}]}
+    answer = {"model": "m", "choices": [{"index": 0, "message": said, "finish_reason": "tool_calls"}]}
+
+    async def main():
+        async with WireServer([reply(answer)] * 2) as vendor:
+            there = {"provider": "openai", "model": "m", "base_url": vendor.url, "api_key": "k", "options": {"seed": 1}}
+            llm = {"chain": [there], "retry": {"attempts": 1}}
+            async with ground(tmp_path, {"m": Healthy()}, bot={"llm": llm}) as at, at.openai() as client:
+                asked = {"model": "bot/chain", "tools": [TOOL]}
+                if stream:
+                    async with client.chat.completions.stream(**asked, messages=ASK) as events:
+                        made = await events.get_final_completion()
+                else:
+                    made = await client.chat.completions.create(**asked, messages=ASK)
+                turn = made.choices[0].message.model_dump(exclude_none=True, exclude_unset=True)
+                result = {"role": "tool", "tool_call_id": "c", "content": "sun"}
+                await client.chat.completions.create(**asked, messages=[*ASK, turn, result])
+            return vendor.requests[-1].body["messages"][1]
+
+    told = run(main())
+    assert told["tool_calls"][0]["extra_content"] == SIGNED["extra_content"]
+    assert told["reasoning_details"] == [{"data": "D"}]
 
 
 @pytest.mark.promise("face-streams")

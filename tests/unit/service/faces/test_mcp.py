@@ -42,6 +42,7 @@ def test_every_agent_is_a_tool_with_progress(tmp_path):
                     ("ill", {"question": "x"}, "m"),
                     ("bot", {"question": ""}, "question"),
                     ("bot", {"question": "x", "session_id": "s"}, "no memory"),
+                    ("bot", {"question": "x", "sesion": "s"}, "session_id"),
                     ("nobody", {"question": "x"}, "there is no tool"),
                 ):
                     failed = await client.call_tool(name, given)

@@ -90,6 +90,9 @@ _PIECES: Mapping[PartKind, str] = {
 }
 """What the pieces of a part are; of the others it is told how many times."""
 
+NAMED = 5
+"""Parts that are named beside a sentence."""
+
 _OUTDONE = 2
 _WORTH_SAYING = 0.2
 """The share of the time from which a second part is worth a word."""
@@ -127,6 +130,11 @@ class Attribution(msgspec.Struct, frozen=True):
     elapsed_s: float
     parts: list[Part]
     why: str
+
+    @property
+    def named(self) -> str:
+        """The longest parts by their names, and how long each of them is."""
+        return " · ".join(f"{part.label} {seconds(part.seconds)}" for part in self.parts[:NAMED])
 
 
 class _Span(msgspec.Struct):

@@ -120,7 +120,7 @@ def _why(run: Timeline) -> str:
         f'title="{_words(f"{part.label}: {seconds(part.seconds)}")}"></i>'
         for part in spent.parts
     )
-    return _part("why").substitute(bar=bar, words=_words(spent.why))
+    return _part("why").substitute(bar=bar, names=_words(spent.named), words=_words(spent.why))
 
 
 def _rehearsal(run: Timeline) -> str:

@@ -153,6 +153,8 @@ class _Pen:
         self._say(" · ".join(facts), _STATUS.get(line.status, ""))
         if line.spent.why:
             self._say(line.spent.why)
+        if len(line.spent.parts) > 1:
+            self._say(line.spent.named, "bright_black")
         if line.usual_s is not None:
             others = counted(line.usual_runs, "other run")
             self._say(f"usually {seconds(line.usual_s)} (median of {others})", "bright_black")

@@ -255,16 +255,22 @@ class Indexer:
     async def _index(self, batch: Sequence[_Prepared]) -> None:
         """Bring documents into every index; each is seen when all of it is there."""
         documents, failed = self._stores.documents, dict[str, str]()
-        rows = [_row(prepared) for prepared in batch]
+        staged: list[tuple[_Prepared, DocumentRow]] = []
         new: list[tuple[_Prepared, Chunk]] = []
-        for prepared, row in zip(batch, rows, strict=True):
-            await documents.async_stage(self._space, row, prepared.chunks)
+        for prepared in batch:
+            row = _row(prepared)
+            if not await documents.async_stage(self._space, row, prepared.chunks):
+                self._counts["documents_done"] += 1
+                self._counts["failed"] += 1
+                self._problem(f"{row.source}: its last version is just being removed; index it again in a moment")
+                continue
+            staged.append((prepared, row))
             there = await self._with_vectors(prepared)
             new += [(prepared, chunk) for chunk in prepared.chunks if chunk.id not in there]
             self._counts["reused"] += sum(chunk.id in there for chunk in prepared.chunks)
         for start in range(0, len(new), BATCH):
             failed |= await self._embed(new[start : start + BATCH])
-        for prepared, row in zip(batch, rows, strict=True):
+        for prepared, row in staged:
             await self._finish(prepared, row, failed)
 
     async def _with_vectors(self, prepared: _Prepared) -> set[str]:

@@ -206,15 +206,13 @@ class DocumentStore(Port):
         return await self._ask("list the chunks of a document", self._parts, space, document)
 
     @final
-    async def async_stage(self, space: Space, document: DocumentRow, chunks: Sequence[Chunk]) -> None:
+    async def async_stage(self, space: Space, document: DocumentRow, chunks: Sequence[Chunk]) -> bool:
         """
         Note chunks that are about to enter the indexes; none is seen by that.
 
-        Raises:
-            RetrievalUnavailable: one of them is just being removed by another.
-
+        False, and nothing done, where one of them is just being removed by another.
         """
-        await self._keep("stage chunks", self._stage, space, document, list(chunks))
+        return await self._keep("stage chunks", self._stage, space, document, list(chunks))
 
     @final
     async def async_commit(self, space: Space, document: DocumentRow, text: str, chunks: Sequence[Chunk]) -> bool:
@@ -279,7 +277,7 @@ class DocumentStore(Port):
     def _parts(self, space: Space, document: str) -> Given[list[str]]:
         raise NotImplementedError
 
-    def _stage(self, space: Space, document: DocumentRow, chunks: list[Chunk]) -> Given[None]:
+    def _stage(self, space: Space, document: DocumentRow, chunks: list[Chunk]) -> Given[bool]:
         raise NotImplementedError
 
     def _commit(self, space: Space, document: DocumentRow, text: str, chunks: list[Chunk]) -> Given[bool]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from shared_libs.atomic.errors import MisuseError, RetrievalUnavailable
+from shared_libs.atomic.errors import MisuseError
 from shared_libs.retrieval.ports import DocumentStore
 from shared_libs.retrieval.stores.postgres_database import PostgresDatabase, collection_key
 from shared_libs.retrieval.types import Chunk, CollectionRow, DocumentRow, EmbedderIdentity, Space, StoredChunk
@@ -135,20 +135,19 @@ class PostgresDocuments(DocumentStore):
             query = "SELECT id FROM factory_chunks WHERE collection = $1 AND document = $2 AND state = $3"
             return [row["id"] for row in await connection.fetch(query, key, document, SEEN)]
 
-    async def _stage(self, space: Space, document: DocumentRow, chunks: list[Chunk]) -> None:
+    async def _stage(self, space: Space, document: DocumentRow, chunks: list[Chunk]) -> bool:
         async with self._database.connection() as connection:
             key = await _writing(connection, space)
             ids = [chunk.id for chunk in chunks]
             leaving = "SELECT id FROM factory_chunks WHERE collection = $1 AND state = $2 AND id = ANY ($3) LIMIT 1"
             if await connection.fetchval(leaving, key, LEAVING, ids) is not None:
-                raise RetrievalUnavailable(
-                    f"chunks of {document.source!r} are just being removed; index it again in a moment"
-                )
+                return False
             await connection.executemany(
                 "INSERT INTO factory_chunks VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9) "
                 f"ON CONFLICT (collection, id) DO UPDATE SET state = $4 WHERE factory_chunks.state = {DOOMED}",
                 [_chunk_row(key, chunk) for chunk in chunks],
             )
+            return True
 
     async def _commit(self, space: Space, document: DocumentRow, text: str, chunks: list[Chunk]) -> bool:
         async with self._database.connection() as connection:

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from shared_libs.atomic.errors import MisuseError, RetrievalUnavailable
+from shared_libs.atomic.errors import MisuseError
 from shared_libs.retrieval.ports import POOL, DocumentStore
 from shared_libs.retrieval.stores.sqlite_database import MOST_PARAMETERS, Database, marks
 from shared_libs.retrieval.types import Chunk, CollectionRow, DocumentRow, EmbedderIdentity, Space, StoredChunk
@@ -131,20 +131,19 @@ class SqliteDocuments(DocumentStore):
             query = f"SELECT id FROM chunks WHERE collection = ? AND document = ? AND state = {SEEN}"  # noqa: S608 - our own number
             return [id_ for (id_,) in connection.execute(query, (key, document)).fetchall()]
 
-    def _stage(self, space: Space, document: DocumentRow, chunks: list[Chunk]) -> None:
+    def _stage(self, space: Space, document: DocumentRow, chunks: list[Chunk]) -> bool:
         with self._database.writing() as connection:
             key = _known(connection, space)
             ids = [chunk.id for chunk in chunks]
             leaving = f"SELECT id FROM chunks WHERE collection = ? AND state = {LEAVING} AND id IN"  # noqa: S608
             if next(iter(_for_each(connection, leaving, key, ids)), None):
-                raise RetrievalUnavailable(
-                    f"chunks of {document.source!r} are just being removed; index it again in a moment"
-                )
+                return False
             connection.executemany(
                 f"INSERT INTO chunks VALUES (?, ?, ?, {STAGED}, ?, ?, ?, ?, ?) "  # noqa: S608 - our own number
                 f"ON CONFLICT (collection, id) DO UPDATE SET state = {STAGED} WHERE state = {DOOMED}",
                 [_chunk_row(key, chunk) for chunk in chunks],
             )
+            return True
 
     def _commit(self, space: Space, document: DocumentRow, text: str, chunks: list[Chunk]) -> bool:
         with self._database.writing() as connection:

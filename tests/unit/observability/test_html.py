@@ -63,6 +63,7 @@ def test_what_the_time_went_on_is_a_bar_and_a_sentence(page):
     widths = [value[6:].rstrip("%") for name, value in checker.attributes if value and value.startswith("width:")]
     assert sum(map(float, widths[1:])) == pytest.approx(100, abs=0.01)  # the first is the gauge
     assert " s of 4.75 s went on " in "".join(checker.text)
+    assert "tool look 2.00 s · Retry-After m-1 2.00 s · " in "".join(checker.text)
 
 
 @pytest.mark.promise("runs-found")

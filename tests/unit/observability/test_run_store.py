@@ -178,8 +178,12 @@ def test_without_contents_there_are_names_times_and_reasons(url, tmp_path):
         script = [Turn(text=words, calls=[("look", {"place": words})], delay_s=0.01), words]
         agent = ReActAgent(llm=ScriptedLLM(script), tools=[look], observers=[store.observer()])
         await agent.async_run(words, run_id="r")
-        record(store, *told("f", question=words, status="failed", answer=None, error="HTTP 500: out of order"))
+        begun, ended = told("f", question=words, status="failed", answer=None, error="HTTP 500: out of order")
+        call = {"run_id": "f", "step": 1, "tool": "look", "call_id": "1"}
+        failed = ToolFinished(**call, seq=3, at_s=1.0, content=words, is_error=True, elapsed_s=1.0)
+        record(store, begun, ToolStarted(**call, seq=2, input={"place": words}), failed, ended)
         await store.flush()
+        assert (await store.async_get("f")).why == "1.00 s of 1.00 s went on the tool look; look failed."
         row = await store.async_get("r")
         assert (row.question, row.answer, row.status) == ("", None, "answered")
         assert row.result["steps"][0]["actions"][0]["tool"] == "look"
@@ -385,3 +389,21 @@ def test_the_store_of_another_user_can_be_read_while_it_is_written_and_when_nobo
         assert in_store(url, write) == ["a"]
         assert sorted(file.name for file in folder.iterdir()) == ["runs.db"]
         assert as_somebody_else() == ["a"]
+
+
+def test_the_row_of_a_run_says_what_the_run_of_a_sub_agent_went_on(url):
+    async def use(store):
+        outer, last = told("outer", seconds=9.0)
+        call = {"run_id": "outer", "step": 1, "tool": "scout", "call_id": "c1"}
+        inner = {"run_id": "inner", "step": 1, "tool": "crawl", "call_id": "1"}
+        begun, ended = told("inner", seconds=8.0, parent_run_id="outer", parent_call_id="c1")
+        found = {"content": "", "is_error": False, "elapsed_s": 8.0}
+        record(store, outer, ToolStarted(**call, seq=2, at_s=0.5, input={}), begun)
+        record(store, ToolStarted(**inner, seq=2, input={}), ToolFinished(**inner, seq=3, at_s=8.0, **found), ended)
+        record(store, ToolFinished(**call, seq=3, at_s=8.5, **found), last)
+        await store.flush()
+        assert (await store.async_get("outer")).why == (
+            "8.00 s of 9.00 s went on the tool scout; its run: 8.00 s of 8.00 s went on the tool crawl."
+        )
+
+    in_store(url, use)

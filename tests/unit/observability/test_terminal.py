@@ -36,6 +36,7 @@ def test_it_reads_in_80_columns_without_colour(answered):
     ):
         assert words in text
     assert "answered · 4.75 s of 10.0 s · 5.25 s left" in text
+    assert "tool look 2.00 s · Retry-After m-1 2.00 s · " in " ".join(text.split())
     assert text.rstrip().endswith("It is <b>there</b>.")
 
 

@@ -151,6 +151,28 @@ def test_what_is_removed_or_replaced_is_found_no_more(collection):
 
 
 @pytest.mark.promise("index-delete")
+def test_a_document_that_another_is_just_removing_costs_no_other(collection):
+    one, two = document("a", *filler(2)), document("b", *filler(2, 9))
+    documents, space = collection.stores.documents, collection._space
+
+    async def meanwhile():
+        await documents.async_remove(space, one.id)
+        assert await documents.async_doomed(space)
+        yield one
+        yield two
+
+    async def main():
+        await indexed(collection, [one])
+        last = await indexed(collection, meanwhile())
+        assert (last.failed, [problem[:2] for problem in last.problems]) == (1, ["a:"])
+        assert [row.source for row in await collection.async_documents()] == ["b"]
+        assert (await indexed(collection, [one, two])).failed == 0
+        assert len(await collection.async_documents()) == 2
+
+    run(main())
+
+
+@pytest.mark.promise("index-delete")
 def test_a_removal_that_was_cut_off_is_invisible_and_finished_later(collection):
     async def main():
         await indexed(collection, [document("a", "The pelican is blue."), document("b", "The ibis is red.")])

@@ -504,7 +504,7 @@ def test_what_a_parameter_stands_for_is_read_once_and_not_for_each_row(request):
             assert await vectors.async_search(OURS, unit(1)[0], 1, where)
         await stores.words.async_search(OURS, "red lamp", 1, where)
         searches = [row for row in asked if row[0].startswith(("SELECT id,", "WITH fits"))]
-        assert len(searches) == 4
+        assert len(searches) == 5  # the last of the three of vectors compares what an index may have missed
         async with database.connection() as connection:
             for query, values in searches:
                 rows = await connection.fetch(f"EXPLAIN (VERBOSE, GENERIC_PLAN) {query}", *values)

@@ -2,7 +2,7 @@
 
 import type { ComponentChildren } from "preact";
 import { Lanes, Ribbon } from "./lanes";
-import { Badge, PartsBar, Text, Trouble } from "./parts";
+import { Badge, PartsBar, partName, Text, Trouble } from "./parts";
 import { type Requests, RequestsOf } from "./requests";
 import type { Story } from "./story";
 import type { Run, Spent } from "./types";
@@ -166,6 +166,8 @@ function Outcome({ story, row }: { story: Story; row: Run | undefined }) {
   );
 }
 
+const NAMED = 5; // parts whose names stand below the bar: a finger finds no tooltips
+
 function Why({ parts, why, took, row }: Spent & { took: number; row?: Run }) {
   const usual = row?.usual;
   const whole = Math.max(took, usual?.elapsed_s ?? 0) || 1;
@@ -174,6 +176,13 @@ function Why({ parts, why, took, row }: Spent & { took: number; row?: Run }) {
       <h2 id="why">What the time went on</h2>
       <PartsBar parts={parts} whole={whole} label="This run" />
       {usual && <PartsBar parts={usual.parts} whole={whole} label={`The median of ${counted(usual.runs, "run")}`} ghost />}
+      <ul class="legend">
+        {parts.slice(0, NAMED).map((part) => (
+          <li>
+            <i class={`part ${part.kind}`} /> {partName(part)} {seconds(part.seconds)}
+          </li>
+        ))}
+      </ul>
       <p>
         {why}
         {usual && ` ${row?.agent} usually takes ${seconds(usual.elapsed_s)} (the median of ${counted(usual.runs, "answered run")}).`}

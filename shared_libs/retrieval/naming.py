@@ -32,6 +32,7 @@ _FORMS_BEFORE = {"ооо", "оао", "зао", "пао", "주식회사", "주", 
 _JOINED_BEFORE = ("株式会社", "有限会社", "주식회사")
 _FORMS_BEHIND = ("股份有限公司", "有限责任公司", "有限公司", "公司", "株式会社", "주식회사")
 _JOINED = re.compile(r"[.'’`´]")  # noqa: RUF001 - apostrophes as they are typed
+_BESIDE_NUMBERS = re.compile(r"(?<=[^\W\d_])(?=\d)|(?<=\d)(?=[^\W\d_])")
 _CJK = re.compile(r"[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7a3\uf900-\ufaff]+")
 _LONG_RUN = re.compile(r"[\u0e00-\u0fff\u1000-\u109f\u1780-\u17ff]+")
 """Thai, Lao, Tibetan, Burmese, Khmer: without spaces, in letters."""
@@ -40,7 +41,7 @@ _LONG_RUN = re.compile(r"[\u0e00-\u0fff\u1000-\u109f\u1780-\u17ff]+")
 def canonical(name: str) -> str:
     """Return the key of a name; empty where it has no letter or digit."""
     folded = without_marks(unicodedata.normalize("NFKC", name).casefold())
-    parts = _parts(_JOINED.sub("", folded).replace("&", " and "))
+    parts = _parts(_BESIDE_NUMBERS.sub(" ", _JOINED.sub("", folded).replace("&", " and ")))
     words = [word for part in parts if (word := part.lstrip("+#"))]
     while len(words) > 1 and words[-1] in _FORMS:
         words.pop()

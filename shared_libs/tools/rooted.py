@@ -20,7 +20,7 @@ from typing import Literal, NamedTuple
 
 from shared_libs.atomic.errors import MisuseError, ToolError
 from shared_libs.atomic.nearest import names_like
-from shared_libs.atomic.tools.plain import whole_text
+from shared_libs.atomic.whole import whole_text
 
 MAX_NAMES = 20
 """How many names of a folder are told when one is not found."""

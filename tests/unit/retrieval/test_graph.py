@@ -123,6 +123,8 @@ def test_what_differs_by_more_than_spelling_stays_apart(different):
     "same",
     [
         ("AT&T", "AT and T", "A.T. & T."),
+        ("GPT-4", "GPT 4", "GPT4"),
+        ("3M", "3 M"),
         ("日立", "株式会社日立", "日立株式会社", "㈱日立"),
         ("삼성", "(주)삼성", "주식회사 삼성", "삼성 주식회사"),
         ("ООО Ромашка", "«Ромашка»"),

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Generator
 from typing import Any
 
+from shared_libs.atomic.deadline import event_loop
 from shared_libs.atomic.events import (
     AgentEvent,
     EventSink,
@@ -22,8 +23,9 @@ from shared_libs.atomic.supervise import GRACE_S, settle
 
 async def events_of(run: Callable[[EventSink], Coroutine[Any, Any, object]]) -> AsyncGenerator[AgentEvent, None]:
     """Yield what happens in a run, as it happens; closing the iterator early cancels the run."""
+    loop = event_loop()
     events: Inbox[AgentEvent] = Inbox()
-    task = asyncio.get_running_loop().create_task(run(events.put))
+    task = loop.create_task(run(events.put))
     task.add_done_callback(events.close)
     try:
         async for event in events:
@@ -56,7 +58,7 @@ class Reply:
         self._result: AgentResult | None = None
         self._live = live
         self._news = asyncio.Event()
-        self._task = asyncio.get_running_loop().create_task(self._read(events))
+        self._task = event_loop().create_task(self._read(events))
         self._task.add_done_callback(lambda _: self._news.set())
 
     @property

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import os
 import time
@@ -20,7 +19,7 @@ from shared_libs.agents.speech import AnswerStart, Speech
 from shared_libs.agents.step import Ending, RunState
 from shared_libs.atomic.asking import Asking
 from shared_libs.atomic.budget import Budget
-from shared_libs.atomic.deadline import Deadline
+from shared_libs.atomic.deadline import Deadline, event_loop
 from shared_libs.atomic.errors import RunInterrupted
 from shared_libs.atomic.events import (
     AgentEvent,
@@ -97,7 +96,7 @@ class Run:
         self.session_id = session_id
         self.timeout_s = timeout_s
         self.limits = limits
-        self.loop = asyncio.get_running_loop()
+        self.loop = event_loop()
         started = self.journal.started_at if self.journal is not None else None
         # what begins again in another process has the time that is left since it began first
         self.started_at = self.loop.time() - (0.0 if started is None else max(0.0, time.time() - started))

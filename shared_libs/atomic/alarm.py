@@ -46,6 +46,9 @@ class Alarm:
         expiry.waiter = self
         clock = _clocks.get(loop)
         if clock is None:
+            for other in [*_clocks]:
+                if other.is_closed():  # under what still waited there: nobody will ever stop those alarms
+                    _clocks.pop(other, None)
             clock = _clocks[loop] = _Clock(loop)
         self._clock = clock
         clock.alarms[self] = None

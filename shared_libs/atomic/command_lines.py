@@ -91,6 +91,13 @@ _OF_ANY = ("-p", "-P", "-a", *_OF_A_USER)
 _GLUED = re.compile(r"-p((?=\S*\d)(?=\S*[A-Za-z])\S{6,})")
 """A password behind its option, without a blank."""
 
+_TOKEN = re.compile(
+    r"(?=\S*\d)(?=\S*[A-Z])(?=\S*[a-z])[\w+=-]{16,}|(?=\D*\d)[\da-f]{32,}|(?:gh[a-z]|sk|pk|glpat|npm|hf)[_-]\S{8,}"
+)
+"""A word that looks like a token."""
+
+_PIECES = re.compile(r"[^\s;&?,]+")
+
 _PAIR = re.compile(r"""["'](\w{1,60})["']\s{0,9}:\s{0,9}["']([^"']{1,500})["']""")
 """A name and its value in an argument that is JSON."""
 
@@ -125,10 +132,15 @@ def secrets_of(words: Sequence[str]) -> Iterator[str]:
     That is what is behind a telling name or option, and what came from a variable of such a name.
     """
     for before, word in pairwise(["", *words]):
-        name, _, value = re.split(r"([=:])", word, maxsplit=1) if re.search(r"[=:]", word) else (before, "", word)
-        if names_a_secret(name) and (name is not before or not word.startswith("-")):
+        if len(inside := _PIECES.findall(word)) > 1:  # a line of a shell, settings, the query of an address
+            yield from secrets_of(inside)
+        name, _, value = re.split(r"([=:])", word, maxsplit=1) if re.search(r"[=:]", word) else ("", "", word)
+        behind = _tells(before) and not word.startswith("-")
+        if behind or _tells(name):
             yield value.strip()
             yield password_in(value)
+        if behind or _TOKEN.fullmatch(word):
+            yield word
         yield password_in(word)
         yield from (said for named, said in _PAIR.findall(word) if names_a_secret(named))
         if before in _OF_ANY and not word.isdigit():  # a port
@@ -136,6 +148,10 @@ def secrets_of(words: Sequence[str]) -> Iterator[str]:
         if glued := _GLUED.fullmatch(word):
             yield glued[1]
         yield from (kept for name, kept in os.environ.items() if kept and kept in word and names_a_secret(name))
+
+
+def _tells(name: str) -> bool:
+    return names_a_secret(name) or name.strip("-").lower() in ("key", "pat")
 
 
 def password_in(url: str) -> str:

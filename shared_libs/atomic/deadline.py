@@ -29,15 +29,14 @@ class Deadline(NamedTuple):
         The moment `seconds` from now; None means never.
 
         Raises:
-            MisuseError: `seconds` is not a positive number.
-            RuntimeError: no event loop is running.
+            MisuseError: `seconds` is not a positive number, or no event loop is running.
 
         """
         if seconds is None:
             return NEVER
         if not seconds > 0:
             raise MisuseError(f"a timeout is a positive number of seconds, not {seconds!r}")
-        return cls(asyncio.get_running_loop().time() + seconds)
+        return cls(event_loop().time() + seconds)
 
     def remaining(self) -> float:
         """Seconds left, never below zero."""
@@ -60,6 +59,23 @@ class Deadline(NamedTuple):
 
 
 NEVER = Deadline(math.inf)
+
+
+def event_loop() -> asyncio.AbstractEventLoop:
+    """
+    The running loop.
+
+    Raises:
+        MisuseError: none of asyncio runs here.
+
+    """
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        raise MisuseError(
+            "no event loop of asyncio is running here: await this below `asyncio.run(…)`; under Trio, in a thread that "
+            "has a loop of its own (`trio.to_thread.run_sync(asyncio.run, …)`)"
+        ) from None
 
 
 def _now() -> float:

@@ -59,7 +59,10 @@ class waited_until:  # noqa: N801 - used like a function, a class because it is 
         self._token = _until.set(self._at)
 
     def __exit__(self, *_: object) -> None:
-        _until.reset(self._token)
+        try:  # noqa: SIM105 - on the path of every call
+            _until.reset(self._token)
+        except ValueError:  # in another context: what waited here is being freed, after its loop was closed under it
+            pass
 
 
 def patience_s() -> float | None:

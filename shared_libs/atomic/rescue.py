@@ -15,6 +15,7 @@ import asyncio
 import contextlib
 import ctypes
 import dis
+import inspect
 import math
 import os
 import signal
@@ -22,7 +23,7 @@ import threading
 from collections.abc import Callable
 from contextvars import ContextVar
 from functools import partial
-from types import FrameType
+from types import CodeType, FrameType
 from typing import Any, Literal, TypeVar
 
 from shared_libs.atomic.errors import DeadlineExceeded
@@ -45,8 +46,8 @@ _READERS = frozenset(
 """Our modules that read what foreign objects say of themselves, and keep nothing: doors as a whole."""
 
 _LOOPS = frozenset({"asyncio", "uvloop"})
-_CALLBACKS = ("Handle._run", "Runner.run")
-"""What a loop calls its callbacks from, and reports what they raise; that of uvloop has no frame but who runs it."""
+_CALLBACK = "Handle._run"
+"""What a loop calls its callbacks from, and reports what they raise; that of uvloop has no frame but who `runs` it."""
 
 _UNTOUCHED = frozenset(
     {
@@ -122,13 +123,29 @@ in_progress: ContextVar[Call | None] = ContextVar("in_progress", default=None)
 """The innermost call that the running code belongs to; tasks and callbacks it has made belong to it too."""
 
 
-def may_be_interrupted(frame: FrameType | None, task: asyncio.Task[Any] | None) -> bool:
-    """Whether an error raised in `frame`, the innermost of a stack, passes foreign code only until it is caught."""
+def what_runs(frame: FrameType | None) -> CodeType | None:
+    """What runs the loop of a stack: the code below its outermost coroutine."""
+    below = None
+    while frame is not None:
+        if frame.f_code.co_flags & inspect.CO_COROUTINE and frame.f_back is not None:
+            below = frame.f_back.f_code
+        frame = frame.f_back
+    return below
+
+
+def may_be_interrupted(frame: FrameType | None, task: asyncio.Task[Any] | None, runs: CodeType | None = None) -> bool:
+    """
+    Whether an error raised in `frame`, the innermost of a stack, passes foreign code only until it is caught.
+
+    The stack is that of a loop which `runs` runs: below that nothing belongs to it.
+    """
     coroutine_frame = getattr(task.get_coro(), "cr_frame", None) if task is not None else None
     foreign = False
     while frame is not None:
         module = str(frame.f_globals.get("__name__", ""))
         package = module.partition(".")[0]
+        if frame.f_code is runs or (frame.f_code.co_qualname == _CALLBACK and package in _LOOPS):
+            return foreign
         if package in _OURS:
             return foreign and (module in _READERS or is_door(frame))
         if package in _UNTOUCHED or package in _DEBUGGERS or (package == _LOG and not foreign):
@@ -139,26 +156,20 @@ def may_be_interrupted(frame: FrameType | None, task: asyncio.Task[Any] | None) 
                 return True
         elif not foreign:
             return False
-        elif frame.f_code.co_qualname in _CALLBACKS and (task is None or frame.f_code.co_qualname == _CALLBACKS[0]):
-            return True
         if frame is coroutine_frame:  # a task that the foreign code has made
             return foreign
         frame = frame.f_back
     return False
 
 
-def call_in(frame: FrameType | None) -> Call | None:
-    """The innermost call that stands in a stack."""
-    while frame is not None:
-        if is_door(frame) and isinstance(call := frame.f_locals.get("self"), Call):
-            return call
-        frame = frame.f_back
-    return None
-
-
 def call_of(held: Call | None) -> Call | None:
     """The call that `in_progress` means."""
     return held.lender if isinstance(held, Lent) else held
+
+
+def call_to_blame(frame: FrameType | None, held: Call | None) -> Call | None:
+    """The call that code standing in `frame` belongs to, where `in_progress` is `held`; None where it is nobody's."""
+    return call_of(held) or (_Unbounded() if _is_let_go(frame) else None)
 
 
 class _Unbounded(Call):
@@ -230,13 +241,15 @@ class Signal:
 
     def __init__(self) -> None:
         self._verdict: Verdict | None = None
+        self._runs: CodeType | None = None
 
     def arm(self) -> bool:
         """Take the signal, on the main thread, if nobody has it and nobody has switched this off."""
         if SIGNAL is None or threading.get_ident() != threading.main_thread().ident or not is_on():
             return False
         if _signal.getsignal(SIGNAL) is _signal.SIG_DFL:
-            _signal.signal(SIGNAL, self._handle)
+            with contextlib.suppress(ValueError):  # a subinterpreter has a main thread too, and no signals
+                _signal.signal(SIGNAL, self._handle)
         return self.is_held
 
     @property
@@ -249,20 +262,20 @@ class Signal:
         if threading.get_ident() == threading.main_thread().ident and self.is_held:
             _signal.signal(SIGNAL, _signal.SIG_DFL)
 
-    def send(self, verdict: Verdict) -> None:
-        """Interrupt the main thread, from another."""
+    def send(self, verdict: Verdict, runs: CodeType | None = None) -> None:
+        """Interrupt the main thread, from another; `runs` runs its loop."""
         assert SIGNAL is not None
-        self._verdict = verdict
+        self._verdict, self._runs = verdict, runs
         signal.pthread_kill(threading.main_thread().ident or 0, SIGNAL)
 
     def _handle(self, _number: int, frame: FrameType | None) -> None:
         verdict, self._verdict = self._verdict, None
         if verdict is None or asyncio._get_running_loop() is None:  # noqa: SLF001 - cheap, never raises
             return
-        call = call_of(in_progress.get()) or (_Unbounded() if _is_let_go(frame) else None)
+        call = call_to_blame(frame, in_progress.get())
         if call is None:
             return
-        if may_be_interrupted(frame, asyncio.current_task()) and (why := verdict(call)) is not None:
+        if may_be_interrupted(frame, asyncio.current_task(), self._runs) and (why := verdict(call)) is not None:
             call.interrupted = why
             raise Interrupted
 

@@ -7,9 +7,8 @@ by hand. It is replaced, never changed, on the way down.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable
-from contextvars import ContextVar, Token
+from contextvars import Context, ContextVar, Token
 from typing import Any
 
 import msgspec
@@ -150,10 +149,9 @@ def tell_outside(response: LLMResponse) -> None:
         scope.emit(ModelFinished(step=0, response=response))
 
 
-def scope_of(task: asyncio.Task[Any] | None) -> Scope | None:
-    """The scope another thread's task runs in; None where Python does not tell (before 3.12)."""
-    get_context = getattr(task, "get_context", None)
-    return None if get_context is None else get_context().get(_current)
+def scope_in(context: Context | None) -> Scope:
+    """The scope of a call whose context is known; an empty one outside a run."""
+    return _OUTSIDE if context is None else context.get(_current, _OUTSIDE)
 
 
 def current_deadline() -> Deadline:
@@ -175,7 +173,10 @@ class use_scope:  # noqa: N801 - used like a function, a class because it is on 
         return self._scope
 
     def __exit__(self, *_: object) -> None:
-        _current.reset(self._token)
+        try:  # noqa: SIM105 - on the path of every call
+            _current.reset(self._token)
+        except ValueError:  # in another context: what waited here is being freed, after its loop was closed under it
+            pass
 
 
 def use_deadline(deadline: Deadline) -> use_scope:

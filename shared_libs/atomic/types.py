@@ -97,7 +97,8 @@ def _merged(extra: dict[str, Any], told: dict[str, Any]) -> dict[str, Any]:
         if isinstance(more, dict) and isinstance(own, dict):
             made[name] = _merged(more, own)
         elif isinstance(more, list) and isinstance(own, list) and len(more) == len(own):
-            made[name] = [_merged(one, other) for one, other in zip(more, own, strict=True)]
+            both = zip(more, own, strict=True)
+            made[name] = [_merged(a, b) if isinstance(a, dict) and isinstance(b, dict) else b for a, b in both]
     return made
 
 

@@ -33,16 +33,16 @@ from shared_libs.atomic.rescue import (
     Signal,
     Verdict,
     Why,
-    call_in,
-    call_of,
+    call_to_blame,
     in_progress,
-    is_door,
     is_on,
     may_be_interrupted,
     noted,
     raise_in_thread,
+    what_runs,
 )
-from shared_libs.atomic.scope import Scope, current_scope, scope_of
+from shared_libs.atomic.scope import current_scope, scope_in
+from shared_libs.atomic.thread_context import context_of
 
 _log = logging.getLogger(__name__)
 
@@ -112,7 +112,8 @@ class Watchdog:
 
     def end(self, owner: Owner) -> None:
         """Watch for `owner` no more."""
-        watched = self._loops.get(asyncio.get_running_loop())
+        loop = asyncio._get_running_loop()  # noqa: SLF001 - None where a loop was closed under the run
+        watched = None if loop is None else self._loops.get(loop)
         if watched is not None:
             watched.tell()
             watched.owners.pop(id(owner), None)
@@ -184,6 +185,7 @@ class _Watched:
         self._signal = signal
         self._forget = forget
         self._thread_id = threading.get_ident()
+        self._runs = what_runs(sys._getframe())  # noqa: SLF001 - what the loop is run by, in this very stack
         self._asked = 0
         self._answered = 0
         self._suspect: object = None
@@ -192,7 +194,6 @@ class _Watched:
         self._found = False
         self._interrupts = 0
         self._interrupted_at = -math.inf
-        self._blamed: Call | None = None
         self._who = "something"
         self._stood_at: tuple[FrameType, int] | None = None
 
@@ -213,7 +214,7 @@ class _Watched:
             return self._due(None)
         frame = frame_of(self._thread_id)
         task = asyncio.current_task(self.loop)
-        suspect = task if task is not None else frame and frame.f_code
+        suspect = task or context_of(self._thread_id)
         if task is None and frame is not None and frame.f_globals.get("__name__") == "selectors":
             suspect = None  # the loop waits, and has not heard yet that it is asked: the machine is busy
         # many short pieces in one turn of the loop are a crowd, not a blockage: it must be one and the same
@@ -221,18 +222,21 @@ class _Watched:
             self._suspect, self._since = suspect, now
             return now + HELD_S
         if now - self._since >= BLOCKED_S and not self._found:
-            self._tell(frame, task, now - self._since)
+            self._tell(frame, now - self._since)
         if not is_on() or self._interrupts > MAX_INTERRUPTS:
             return math.inf
-        call = call_in(frame) or _call_of(task) or self._blamed
-        due = max(self._due(call), self._since + HELD_S, self._interrupted_at + AGAIN_S)
-        return self._interrupt(frame, task, call) if now >= due else due
+        due = max(self._due(self._call(frame)), self._since + HELD_S, self._interrupted_at + AGAIN_S)
+        return self._interrupt(frame, task) if now >= due else due
+
+    def _call(self, frame: FrameType | None) -> Call | None:
+        context = context_of(self._thread_id)
+        return call_to_blame(frame, None if context is None else context.get(in_progress))
 
     def _ask(self, now: float) -> None:
         self._asked += 1
         self._suspect, self._since = asyncio.current_task(self.loop), now
         self._found, self._interrupts, self._interrupted_at = False, 0, -math.inf
-        self._blamed = self._stood_at = None
+        self._stood_at = None
         self.loop.call_soon_threadsafe(self._answer, self._asked)
 
     def _answer(self, question: int) -> None:
@@ -264,9 +268,9 @@ class _Watched:
         owners = [owner for ref in [*self.owners.values()] if (owner := ref()) is not None]
         return min([owner.deadline.at for owner in owners], default=math.inf) - EARLY_S
 
-    def _interrupt(self, frame: FrameType | None, task: asyncio.Task[Any] | None, call: Call | None) -> float:
+    def _interrupt(self, frame: FrameType | None, task: asyncio.Task[Any] | None) -> float:
         """Have what blocks interrupted, if it stands where it may be; return when to look again."""
-        if not may_be_interrupted(frame, task):
+        if not may_be_interrupted(frame, task, self._runs):
             return 0
         if self._interrupts == MAX_INTERRUPTS:
             text = "%s goes on after %d interrupts; isolation 'process' can end it"
@@ -274,14 +278,16 @@ class _Watched:
             self._interrupts += 1
             return math.inf
         if not self._found:
-            self._tell(frame, task, time.monotonic() - self._since)
+            self._tell(frame, time.monotonic() - self._since)
         verdict = self._verdict(self._asked, task)
         if self._signal is not None and self._signal.is_held:
-            self._signal.send(verdict)
-        elif call is not None:
+            self._signal.send(verdict, self._runs)
+        else:
             time.sleep(0)  # a fresh turn of this thread: the other does not move between the look and the error
             frame = frame_of(self._thread_id)
-            if frame is not None and self._stood_at != (frame, frame.f_lasti) and may_be_interrupted(frame, task):
+            if frame is None or self._stood_at == (frame, frame.f_lasti):
+                return 0
+            if may_be_interrupted(frame, task, self._runs) and (call := self._call(frame)) is not None:
                 self._stood_at = (frame, frame.f_lasti)  # what stands there still has yet to hear of it
                 raise_in_thread(self._thread_id, frame, call, verdict)
         return 0
@@ -293,7 +299,6 @@ class _Watched:
             now = time.monotonic()
             if self._asked != question or self._answered == question or asyncio.current_task(self.loop) is not task:
                 return None
-            self._blamed = call
             why: Why | None = None
             if call in self.calls and now >= call.at:
                 why = "own"
@@ -307,20 +312,18 @@ class _Watched:
 
         return verdict
 
-    def _tell(self, frame: FrameType | None, task: asyncio.Task[Any] | None, blocked_s: float) -> None:
+    def _tell(self, frame: FrameType | None, blocked_s: float) -> None:
         self._found = True
         frames = traceback.extract_stack(frame)
         stack = "".join(traceback.format_list(frames[-SHOWN_FRAMES:]))
-        scope = _scope_in(frame) or scope_of(task)
-        tool, call_id = (scope.tool, scope.call_id) if scope is not None else ("", "")
-        place = _place(frames)
-        self._who = f"tool {tool}" if tool else place or "something"
+        scope, place = scope_in(context_of(self._thread_id)), _place(frames)
+        self._who = f"tool {scope.tool}" if scope.tool else place or "something"
         text = "%s has blocked the event loop for %.2f s and still does; it stands at\n%s"
         _aside(_log.warning, text, self._who, blocked_s, stack)
         runs = [owner for ref in [*self.owners.values()] if (owner := ref()) is not None]
-        hearers = [scope.emit] if scope is not None and scope.run_id else [owner.emit for owner in runs]
+        hearers = [scope.emit] if scope.run_id else [owner.emit for owner in runs]
         self._told = [
-            (emit, LoopBlocked(tool=tool, call_id=call_id, blocked_s=blocked_s, stack=stack, place=place))
+            (emit, LoopBlocked(tool=scope.tool, call_id=scope.call_id, blocked_s=blocked_s, stack=stack, place=place))
             for emit in hearers
         ]
 
@@ -359,21 +362,6 @@ def _place(frames: Sequence[traceback.FrameSummary]) -> str:
     foreign = [frame for frame in inside if not frame.filename.startswith(_OURS)]
     own = [frame for frame in foreign if not frame.filename.startswith(_LIBRARIES)]
     return next((f"{frame.name} ({Path(frame.filename).name}:{frame.lineno})" for frame in own or foreign), "")
-
-
-def _scope_in(frame: FrameType | None) -> Scope | None:
-    """The scope of the tool call that stands in a stack."""
-    while frame is not None:
-        if is_door(frame) and isinstance(scope := frame.f_locals.get("scope"), Scope):
-            return scope
-        frame = frame.f_back
-    return None
-
-
-def _call_of(task: asyncio.Task[Any] | None) -> Call | None:
-    """The call another thread's task belongs to; None where Python does not tell (before 3.12)."""
-    get_context = getattr(task, "get_context", None)
-    return None if get_context is None else call_of(get_context().get(in_progress))
 
 
 WATCHDOG = Watchdog()

@@ -5,8 +5,14 @@ from __future__ import annotations
 import re
 import unicodedata
 
-_ESCAPE = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?|[@-Z\\^_])|\r(?=\n)")
+ESCAPE = (
+    r"(?:\x1b\[|\x9b)[0-?]*[ -/]*[@-~]"
+    r"|(?:\x1b\]|\x9d)[^\x07\x1b\x9c]*(?:\x07|\x1b\\|\x9c)?"
+    r"|\x1b[@-Z\\^_]"
+)
+"""An escape code, in seven bits or in eight, as a regular expression."""
 
+_ESCAPE = re.compile(ESCAPE + r"|\r(?=\n)")
 
 _UNSEEN = re.compile("[\u034f\u115f\u1160\u17b4\u17b5\u2028\u2029\u3164\uffa0]")
 """Letters and separators that take no room, or that of a blank."""

@@ -9,9 +9,10 @@ from __future__ import annotations
 import re
 
 from shared_libs.atomic.secrets import LOUD, STRONG, WEAK
+from shared_libs.observability.printable import ESCAPE
 
 INVISIBLE = re.compile(
-    r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?|[@-Z\\^_])?"
+    rf"{ESCAPE}|\x1b"
     r"|[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\xad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f"
     r"\u202a-\u202e\u2060-\u206f\u3164\ufe00-\ufe0f\ufeff\uffa0\ufff9-\ufffb\U000e0000-\U000e0fff]"
 )

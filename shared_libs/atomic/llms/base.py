@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Iterable, Mapping, Sequence
 from contextlib import aclosing
 from functools import partial
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar, final
 
 import msgspec
 
-from shared_libs.atomic.deadline import NEVER, Deadline
+from shared_libs.atomic.deadline import NEVER, Deadline, event_loop
 from shared_libs.atomic.errors import MisuseError, StreamInterrupted
 from shared_libs.atomic.inbox import Inbox
 from shared_libs.atomic.llms.fitting import fitted
@@ -220,10 +219,9 @@ class BaseLLMWrapper:
             LLMError: nobody answered to the end.
 
         """
+        loop = event_loop()
         chunks: Inbox[LLMChunk] = Inbox()
-        answer = asyncio.get_running_loop().create_task(
-            self.async_chat(messages, tools, timeout=timeout, on_chunk=chunks.put, **options)
-        )
+        answer = loop.create_task(self.async_chat(messages, tools, timeout=timeout, on_chunk=chunks.put, **options))
         answer.add_done_callback(chunks.close)
         try:
             async for chunk in chunks:

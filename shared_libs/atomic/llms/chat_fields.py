@@ -73,7 +73,7 @@ def as_anthropic(fields: Mapping[str, Any]) -> Fields:
         made["tool_choice"] = choice
     if user := fields.get("user"):
         made["metadata"] = {"user_id": user}
-    if (tokens := _EFFORT_TOKENS.get(fields.get("reasoning_effort") or "")) is not None:
+    if (tokens := _EFFORT_TOKENS.get(str(fields.get("reasoning_effort")))) is not None:
         made["max_tokens"] = max(made.get("max_tokens", 0), tokens + _ANSWER_TOKENS)
         made["thinking"] = {"type": "enabled", "budget_tokens": tokens}
         made.pop("temperature", None)  # the API refuses both

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, final
 
 from shared_libs.atomic.alarm import Expiry
 from shared_libs.atomic.amounts import is_amount
-from shared_libs.atomic.deadline import Deadline
+from shared_libs.atomic.deadline import Deadline, event_loop
 from shared_libs.atomic.errors import DeadlineExceeded, MisuseError, ToolError
 from shared_libs.atomic.journal import REPLAY_S
 from shared_libs.atomic.json_schema import shown
@@ -128,7 +128,7 @@ class BaseTool:
             MisuseError: the tool itself is declared wrongly, or the run has not given what it takes (`Deps`).
 
         """
-        loop = asyncio.get_running_loop()
+        loop = event_loop()
         started = loop.time()
         declared = self._checked_arguments()
         given = self._given_by_the_run(declared.dependencies) if declared.dependencies else None

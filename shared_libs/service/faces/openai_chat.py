@@ -41,6 +41,8 @@ _UNSUPPORTED = {
     "audio": "answers are text",
     "functions": "they are called `tools` now",
     "function_call": "it is called `tool_choice` now",
+    "output_schema": "it is called `response_format`",
+    "self": "it is nobody's field",
 }
 
 _WIRE = "openai"
@@ -180,6 +182,7 @@ def _add_message(body: Body, messages: Turns) -> None:
     if body.data.get("function_call") is not None:
         raise _unsupported(body.at("function_call"), "it is called `tool_calls` now")
     content = _content(body)
+    body.text_or("name")
     extra = body.rest(_MESSAGE, _OF_OTHERS, _WIRE)
     if role == "assistant":
         given = body.objects("tool_calls")

@@ -48,6 +48,9 @@ _OF_OTHERS = dict.fromkeys(("detail", "prompt_cache_breakpoint", "strict"), _BOT
 _REFUSED = {
     "conversation": "answer to a response with previous_response_id",
     "prompt": "prompts are kept nowhere; send the input itself",
+    "messages": "they are called `input`",
+    "output_schema": "it is called `text.format`",
+    "self": "it is nobody's field",
 }
 
 _TEXTS = frozenset({"input_text", "output_text", "text", "summary_text"})
@@ -218,7 +221,7 @@ def _function(tool: Body) -> ToolSpec:
 
 def _own(body: Body) -> dict[str, Any]:
     """The fields as this API names them, for models that speak it; those that no other has are noted."""
-    if not isinstance(body.data.get("include") or [], list):
+    if not isinstance(body.data.get("include", []), list | None):
         raise body.wrong("include", "a list")
     own = (body.rest(_OURS | _TRANSLATED, _MEANS_NOTHING, _WIRE) or {}).get(_WIRE, {})
     for name, read in (("text", _TEXT), ("reasoning", _REASONING)):

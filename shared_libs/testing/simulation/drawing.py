@@ -158,11 +158,11 @@ class _Hand:
         }
         if self._likely(0.4):
             policy["strategy"] = dice.choice(["hedged", "race"])
-        if self._likely(0.3):
+        if self._likely(0.7 if "strategy" in policy else 0.1):
             policy["hedge_after_s"] = dice.choice([0.0, 0.5, 2.0])
         if self._likely(0.5):
             policy |= {"first_token_timeout_s": dice.choice([3.0, 6.0]), "idle_timeout_s": dice.choice([2.0, 5.0])}
-            policy["attempt_timeout_s"] = dice.choice([8.0, 20.0])
+            policy["attempt_timeout_s"] = dice.choice([2.5, 8.0, 20.0])
         return policy
 
     def _beside(self, *, kept: bool) -> list[Json]:

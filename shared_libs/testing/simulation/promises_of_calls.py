@@ -8,6 +8,8 @@ from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from math import nan
 
+from shared_libs.agents.run import RESERVE_SHARE, STORE_S
+from shared_libs.atomic.errors import LLMError
 from shared_libs.atomic.events import (
     AttemptFinished,
     AttemptStarted,
@@ -20,12 +22,15 @@ from shared_libs.atomic.events import (
     ThinkingDelta,
 )
 from shared_libs.atomic.memory.history import valid_history
-from shared_libs.atomic.types import Message, Usage
+from shared_libs.atomic.supervise import GRACE_S
+from shared_libs.atomic.types import Attempt, Message, Usage
 from shared_libs.testing.simulation.evidence import LATE_S, Broken, Evidence, RunRecord
 
 _CLOSE_S = 1e-6
 _NOT_WITHIN = re.compile(r"^no (?:first token|answer) within ([\d.e+-]+) s$")
 _NO_TOKEN_FOR = re.compile(r"^no token for ([\d.e+-]+) s$")
+_MAY_BE_ILL = {kind.kind for kind in LLMError.__subclasses__() if kind.default_retryable}
+"""How an attempt may end that counts against its model; "circuit_open" never was one."""
 
 
 def _ledger(evidence: Evidence) -> Iterator[Broken]:
@@ -175,6 +180,91 @@ def _content_filter(evidence: Evidence) -> Iterator[Broken]:
                     refused_s = event.at_s
 
 
+def _timeouts(evidence: Evidence) -> Iterator[Broken]:
+    """No attempt lasts longer than its policy allows, and a silent model is left for one that may speak."""
+    routes = evidence.agent.llm._routes()  # noqa: SLF001 - the chain
+    policies = {f"{model.provider}/{model.model}": policy for model, policy in routes}
+    held_s = max((run.held_s for run in evidence.runs), default=0.0)
+    for run in evidence.runs:
+        silent = ""
+        for event in evidence.by_run[run.id].events if run.id in evidence.by_run else ():
+            if isinstance(event, StepStarted):
+                silent = ""
+            elif isinstance(event, AttemptStarted) and event.number > 1:
+                if silent == f"{event.provider}/{event.model}":
+                    yield Broken("retry-silent", f"{run.id} asked {silent} again, which was silent, before the others")
+            elif isinstance(event, AttemptFinished):
+                attempt = event.attempt
+                name, took_s = f"{attempt.provider}/{attempt.model}", attempt.ended_s - attempt.started_s
+                if (policy := policies.get(name)) is None:  # what sums up a long history may be another model
+                    continue
+                first_s, last = policy.first_token_timeout_s, name == f"{routes[-1][0].provider}/{routes[-1][0].model}"
+                too_long = attempt.why.startswith("no first token within") and took_s > first_s + LATE_S + held_s
+                if too_long or took_s > policy.attempt_timeout_s + LATE_S + held_s:
+                    yield Broken("attempt-moment", f"{run.id}: {name} had {took_s:g} s, and its policy gives it less")
+                silent = name if attempt.outcome == "timeout" and not last and policy.strategy == "sequential" else ""
+
+
+def _contests(evidence: Evidence) -> Iterator[Broken]:
+    """Of several models at once the second begins when the first has been silent for so long; in a race, at once."""
+    routes = evidence.agent.llm._routes()  # noqa: SLF001 - the chain
+    policy = routes[0][1]
+    wait_s = 0.0 if policy.strategy == "race" else policy.hedge_after_s
+    if policy.strategy == "sequential" or len(routes) == 1 or wait_s is None:
+        return
+    first, second = (f"{model.provider}/{model.model}" for model, _ in routes[:2])
+    refused = any(isinstance(event, BreakerChanged) for event in evidence.events)  # by a breaker nobody is asked
+    for run in evidence.runs:
+        events = evidence.by_run[run.id].events if run.id in evidence.by_run and not refused else []
+        starts = [index for index, event in enumerate(events) if isinstance(event, StepStarted)]
+        for begin, end in pairwise([*starts, len(events) - 1]):
+            turn = events[begin:end]
+            began = [event for event in turn if isinstance(event, AttemptStarted)]
+            if not began or f"{began[0].provider}/{began[0].model}" != first:
+                continue
+            due_s = began[0].at_s + wait_s
+            ended = [event.attempt for event in turn if isinstance(event, AttemptFinished)]
+            heard = [moment for row in ended for moment in (row.first_token_s, row.ended_s) if moment is not None]
+            late_s = due_s + LATE_S + run.held_s
+            met = any(f"{event.provider}/{event.model}" == second and event.at_s <= late_s for event in began)
+            if not met and min([events[end].at_s, *heard]) > late_s:
+                yield Broken("hedge-late", f"{run.id} waited for {first} alone, past {wait_s:g} s of silence")
+
+
+def _opened(evidence: Evidence) -> Iterator[Broken]:
+    """A breaker opens for as many failures as its policy says: of the model, and neither of a request nor a caller."""
+    policies = {f"{model.provider}/{model.model}": policy for model, policy in evidence.agent.llm._routes()}  # noqa: SLF001 - the chain
+    refused = [fault for fault in evidence.chances.plan.faults if fault.fault == "rate_limited"]
+    told = refused and None not in [fault.retry_after_s for fault in refused]  # when it may be asked again: it is well
+    counted = _MAY_BE_ILL - {"circuit_open"} - ({"rate_limited"} if told else set())
+    failed: Counter[str] = Counter()
+    states: dict[str, str] = {}
+    for event in evidence.events:
+        if isinstance(event, AttemptFinished):
+            attempt = event.attempt
+            name, record = f"{attempt.provider}/{attempt.model}", evidence.by_run[event.run_id]
+            failed[name] += attempt.outcome in counted and not _was_cut_short(record, attempt, evidence)
+        elif isinstance(event, BreakerChanged):
+            name = f"{event.provider}/{event.model}"
+            if event.state == "open" and states.get(name, "closed") == "closed":
+                needed = policies[name].breaker.failures if name in policies else 0
+                if failed[name] < needed:
+                    how = f"the breaker of {name} opened after {failed[name]} failures of it, and {needed} are needed"
+                    yield Broken("breaker", how)
+            states[name] = event.state
+            failed[name] = 0
+
+
+def _was_cut_short(record: RunRecord, attempt: Attempt, evidence: Evidence) -> bool:
+    """Whether an attempt ended since its run had no more time: at the end of the exploration, or of the last word."""
+    if attempt.outcome != "timeout" or record.seen is None:
+        return False
+    run, reserve_s = record.seen, evidence.agent.limits.reserve_s
+    spoken_s = run.timeout_s - GRACE_S - (min(STORE_S, run.timeout_s / 10) if run.session_id is not None else 0)
+    explored_s = spoken_s - min(reserve_s, run.timeout_s * RESERVE_SHARE)
+    return any(abs(attempt.ended_s - end_s) < _CLOSE_S for end_s in (explored_s, spoken_s))
+
+
 def _breaker(evidence: Evidence) -> Iterator[Broken]:
     """A model that failed too often is left alone, and probed by one request."""
     policies = {f"{model.provider}/{model.model}": policy for model, policy in evidence.agent.llm._routes()}  # noqa: SLF001 - the chain
@@ -319,7 +409,10 @@ CHECKS = (
     _retries,
     _retry_after,
     _moments,
+    _timeouts,
+    _contests,
     _content_filter,
+    _opened,
     _breaker,
     _fair_weather,
     _whole_answers,

@@ -18,6 +18,7 @@ from shared_libs.atomic.events import (
     Warned,
 )
 from shared_libs.atomic.memory.history import valid_history
+from shared_libs.atomic.supervise import GRACE_S
 from shared_libs.testing.simulation.evidence import LATE_S, Broken, Evidence
 
 CANCEL_S = 0.1
@@ -115,6 +116,9 @@ def _budget(evidence: Evidence) -> Iterator[Broken]:
         if turns > limits.max_steps + 1 or len(result.steps) > limits.max_steps:
             yield Broken("budget", f"{run.id} took {turns} turns with {limits.max_steps} steps and a last word allowed")
         full = turns >= limits.max_steps if run.id not in evidence.callers else True
+        last_word = any(isinstance(event, StepStarted) and event.final for event in record.events)
+        if result.stop_reason in ("max_steps", "loop") and not last_word:
+            yield Broken("time-reserve", f"{run.id} ended for {result.stop_reason}, and its model had no last word")
         if result.stop_reason == "max_steps" and not full:
             yield Broken("budget", f"{run.id} ended after {turns} turns for its {limits.max_steps} steps")
         # a call with arguments that do not fit is granted, and never reaches its tool
@@ -183,11 +187,14 @@ def _memory(evidence: Evidence) -> Iterator[Broken]:
             continue
         stored = any(isinstance(event, MemoryStored) for event in record.events)
         warned = any(isinstance(event, Warned) for event in record.events)
-        wanted = [("user", run.question)] + [("assistant", run.result.answer)] * (run.result.status == "answered")
+        answer, status = run.result.answer, run.result.status
+        wanted = [("user", run.question)] + [("assistant", answer)] * (status != "failed" and bool(answer))
         there = [(message.role, message.text) for message in evidence.kept[run.session_id]]
         if stored and not set(wanted) <= set(there):
             yield Broken("kept", f"{run.id} told that it was stored in session {run.session_id}, and is not there")
-        if run.result.status == "answered" and not stored and not warned:
+        # what the edge of the run cut off had no time for it
+        ended = run.result.elapsed_s < run.timeout_s - GRACE_S and bool(run.result.attempts)
+        if (status == "answered" or ended) and not stored and not warned:
             yield Broken("kept", f"{run.id} was not stored in session {run.session_id}, and nobody was told")
 
 

@@ -26,7 +26,7 @@ from shared_libs.atomic.llms import ScriptedLLM, Turn
 from shared_libs.atomic.tools.toolset import Toolset
 from shared_libs.atomic.types import ImagePart, LLMChunk, TextPart, Usage
 from shared_libs.tools.agent import AgentTool
-from tests.support import is_valid_history, run, run_virtual
+from tests.support import is_valid_history, run_virtual
 
 
 class Panic(BaseException):
@@ -215,7 +215,7 @@ def test_a_request_that_is_broken_off_leaves_nothing_alive_and_blames_nobody_who
                 await agent.async_run("go")
         return asyncio.all_tasks() - {asyncio.current_task()}
 
-    assert run(main()) == set()
+    assert run_virtual(main()) == set()
     assert closed == [True] * calls
     assert told[-1].result.status == "cancelled"
     assert told[-1].result.still_running == ()
@@ -256,7 +256,7 @@ def test_a_reply_or_a_stream_that_is_broken_off_leaves_nothing_alive(what, scope
                 await reads(Streams("m"))
         return asyncio.all_tasks() - {asyncio.current_task()}
 
-    assert (run(main()), closed) == (set(), [True])
+    assert (run_virtual(main()), closed) == (set(), [True])
 
 
 @pytest.mark.promise("cancel-wins")

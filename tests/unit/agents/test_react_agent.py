@@ -175,6 +175,22 @@ def test_a_question_that_cannot_be_asked_is_misuse(question):
         run(agent(["x"]).async_run(question))
 
 
+@pytest.mark.parametrize(
+    "begun",
+    [
+        lambda: agent(["x"]).async_run("go"),
+        lambda: anext(agent(["x"]).async_stream("go")),
+        lambda: agent(["x"]).chat("go"),
+        lambda: ScriptedLLM(["x"]).async_generate("go"),
+        lambda: anext(ScriptedLLM(["x"]).async_stream("go")),
+        lambda: add.async_run({"a": 1, "b": 2}),
+    ],
+)
+def test_where_asyncio_does_not_run_as_under_trio_a_sentence_says_so(begun):
+    with pytest.raises(MisuseError, match=r"no event loop of asyncio is running here.*Trio"):
+        begun().send(None)
+
+
 def test_two_tools_of_one_name_are_misuse():
     with pytest.raises(MisuseError, match="two tools are called add"):
         agent([], add, add)

@@ -32,7 +32,7 @@ def test_a_time_that_is_none_is_misuse(seconds):
 
 
 def test_outside_a_loop_there_is_no_clock():
-    with pytest.raises(RuntimeError):
+    with pytest.raises(MisuseError, match="no event loop of asyncio"):
         Deadline.after(1)
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import weakref
 
 import pytest
 
@@ -58,3 +60,17 @@ def test_what_was_cancelled_for_its_time_leaves_its_task_as_it_was():
                 await asyncio.sleep(100)
 
     run_virtual(main())
+
+
+def test_a_loop_that_is_closed_under_a_call_is_let_go_with_the_next_one():
+    loop = asyncio.new_event_loop()
+    task = loop.create_task(in_place(asyncio.sleep(100), Expiry(1e9, "")))
+    task._log_destroy_pending = False
+    loop.run_until_complete(asyncio.sleep(0))
+    loop.run_until_complete(asyncio.sleep(0))
+    loop.close()
+    gone = weakref.ref(loop)
+    del loop, task
+    run_virtual(in_place(asyncio.sleep(0), Expiry(1e9, "")))
+    gc.collect()
+    assert gone() is None

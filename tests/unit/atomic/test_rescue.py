@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 import threading
+from contextvars import ContextVar
 
 import pytest
 
@@ -18,6 +19,7 @@ from shared_libs.atomic import BaseEvaluator, BaseMemory, tool
 from shared_libs.atomic.errors import DeadlineExceeded
 from shared_libs.atomic.llms import ScriptedLLM, Turn
 from shared_libs.atomic.rescue import SIGNAL, SWITCH, Call, Interrupted, Signal, in_progress, may_be_interrupted
+from shared_libs.atomic.thread_context import context_of
 from shared_libs.atomic.watchdog import WATCHDOG
 from shared_libs.tools.agent import AgentTool
 
@@ -296,6 +298,80 @@ def test_a_loop_in_another_thread_is_rescued_from_python_code():
     assert told(results[0]) == [OVER]
 
 
+def spins_on():
+    spins()
+    ENDED.append(spins_on)
+
+
+class SpinsAsItGoes:
+    def __del__(self):
+        spins_on()
+
+
+async def leaves_a_callback():
+    asyncio.get_running_loop().call_soon(spins_on)
+    await asyncio.sleep(WAIT_S)
+
+
+async def is_called_when_done():
+    future = asyncio.get_running_loop().create_future()
+    future.add_done_callback(lambda _: spins_on())
+    future.set_result(None)
+    await asyncio.sleep(WAIT_S)
+
+
+async def has_a_thread_await_it():
+    async def there():
+        spins_on()
+
+    loop = asyncio.get_running_loop()
+    await asyncio.to_thread(lambda: asyncio.run_coroutine_threadsafe(there(), loop).result(WAIT_S))
+
+
+async def fails_with_what_spins():
+    going = SpinsAsItGoes()
+    raise ValueError(type(going).__name__)
+
+
+@pytest.mark.promise("loop-rescued")
+@pytest.mark.filterwarnings("ignore:Exception ignored (in|while)")
+@pytest.mark.parametrize("new_loop", LOOPS)
+def test_what_is_no_task_of_a_loop_in_another_thread_is_interrupted_too(new_loop):
+    ENDED.clear()
+    loop = new_loop()
+    thread = threading.Thread(target=loop.run_forever)  # for uvloop no frame says here what it calls
+    thread.start()
+    for leaves in (leaves_a_callback, is_called_when_done, has_a_thread_await_it, fails_with_what_spins):
+        run = run_with(tool(leaves), timeout=LIMIT_S)
+        result = asyncio.run_coroutine_threadsafe(run, loop).result(2 * WAIT_S)
+        assert (result.stop_reason, ENDED) == ("deadline", [])
+    loop.call_soon_threadsafe(loop.stop)
+    thread.join()
+    loop.close()
+
+
+@pytest.mark.parametrize("new_loop", LOOPS)
+def test_the_context_of_another_thread_is_that_of_what_its_loop_calls(new_loop):
+    mark, seen = ContextVar("mark"), []
+
+    def look():
+        mark.set("a callback")
+        thread_id = threading.get_ident()
+        seeing = threading.Thread(target=lambda: seen.append(context_of(thread_id).get(mark)))
+        seeing.start()
+        seeing.join()
+
+    async def main():
+        mark.set("a task")
+        await asyncio.to_thread(look)
+        asyncio.get_running_loop().call_soon(look)
+        await asyncio.sleep(0)
+        return mark.get()
+
+    assert (on(new_loop, main()), seen) == ("a task", ["a callback"] * 2)
+    assert context_of(0) is None
+
+
 def test_the_signal_is_taken_only_from_nobody_and_given_back(monkeypatch):
     def seen():
         holders = []
@@ -321,6 +397,15 @@ def test_the_signal_is_taken_only_from_nobody_and_given_back(monkeypatch):
         signal.signal(SIGNAL, before)
     monkeypatch.setenv(SWITCH, "off")
     assert seen() == (signal.SIG_DFL, signal.SIG_DFL)
+
+
+def test_a_main_thread_without_signals_as_that_of_a_subinterpreter_goes_without(monkeypatch):
+    armed = []
+    monkeypatch.setattr(threading, "main_thread", threading.current_thread)
+    thread = threading.Thread(target=lambda: armed.append(Signal().arm()))
+    thread.start()
+    thread.join()
+    assert armed == [False]
 
 
 def test_it_can_be_switched_off(monkeypatch):

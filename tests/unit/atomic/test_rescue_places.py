@@ -215,7 +215,7 @@ PLACES = {
 
 
 @pytest.mark.promise("loop-rescued")
-@pytest.mark.filterwarnings("ignore:Exception ignored in")  # so Python tells what is raised as an object goes
+@pytest.mark.filterwarnings("ignore:Exception ignored (in|while)")  # so Python tells what is raised as an object goes
 @pytest.mark.parametrize("place", PLACES)
 def test_what_blocks_where_any_foreign_code_is_called_is_interrupted_before_the_deadline_of_the_run(place):
     async def main():

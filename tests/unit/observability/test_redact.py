@@ -186,6 +186,8 @@ def test_masking_twice_changes_nothing_more():
         ('{"name": "Authorization", "value": "zzzz yyy"}', "zzzz"),
         ("sk-\x1b[0mabcdefghijklmnop", "abcdef"),
         ("password\x1b[0m=hunter2222", "hunter"),
+        ("\x9b31mpassword\x9b0m=hunter2222", "hunter"),
+        ("\x9d8;;http://x\x9cpassword\x9d8;;\x9c=hunter2222", "hunter"),
         ("token\u200b=abcdef", "abcdef"),
         ("PASS\u00adWORD=abcd", "abcd"),
         ("to\x00ken=abcdef", "abcdef"),

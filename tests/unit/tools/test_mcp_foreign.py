@@ -508,6 +508,11 @@ def test_an_item_that_is_no_tool_is_refused_with_its_reason():
         ["-p", "ARGV44SECRET"],
         ["-u", "me:ARGV44SECRET"],
         ["--config", '{"apiKey": "ARGV44SECRET"}'],
+        ["-c", "serve --token ARGV44SECRET --port 8080"],
+        ["--dsn", "Server=h;Password=ARGV44SECRET;Port=1"],
+        ["https://h/mcp?v=1&key=ARGV44SECRET"],
+        ["--cookie", "sid=ARGV44SECRET"],
+        ["--auth", "me:ARGV44SECRET"],
     ],
 )
 def test_a_secret_among_the_arguments_of_a_program_is_in_no_error(words, monkeypatch):

@@ -234,6 +234,7 @@ function Grid({ rows, story, scale, now, chosen, choose, open, unfold }: GridPro
     const room = element.clientHeight - head - ROW;
     if (to * ROW < element.scrollTop) element.scrollTop = to * ROW;
     else if (to * ROW > element.scrollTop + room) element.scrollTop = to * ROW - room;
+    setTop(element.scrollTop); // now, or the event of the scroll would have all rows drawn a second time
   };
   const page = Math.max(1, Math.floor(height / ROW) - 2);
   const keys: Record<string, () => void> = {

@@ -8,6 +8,7 @@ import pytest
 
 from shared_libs.atomic import Resilience
 from shared_libs.atomic.llms import AnthropicLLM, OllamaLLM, OpenAILLM
+from shared_libs.atomic.llms.chat_fields import as_anthropic
 from shared_libs.atomic.types import ImagePart, Message, TextPart, ToolCall, ToolSpec
 from shared_libs.testing import FaultServer, Healthy, ServerError
 from tests.support import run
@@ -60,6 +61,12 @@ def test_a_fallback_of_another_provider_gets_what_it_has_a_field_for():
         assert ollama["options"] == {"temperature": 1.5, "num_predict": 99, "stop": ["END"], "frequency_penalty": 0.5}
 
     run(main())
+
+
+@pytest.mark.promise("face-fields")
+@pytest.mark.parametrize("effort", [["low"], {"of": "low"}, 5, "none", "as much as you like"])
+def test_an_effort_that_is_no_word_of_the_provider_is_left_out(effort):
+    assert as_anthropic({"reasoning_effort": effort, "max_tokens": 9}) == {"max_tokens": 9}
 
 
 @pytest.mark.promise("face-fields")

@@ -224,3 +224,27 @@ def test_every_field_of_the_sdks_reaches_a_chain_s_model_or_is_named_or_refused(
         assert not lost
 
     run(main())
+
+
+@pytest.mark.promise("face-errors")
+def test_a_field_that_no_request_could_have_is_the_client_s_fault_and_no_model_s(tmp_path):
+    user = {"role": "user", "content": "So?"}
+    part = {"type": "output_text", "text": "I look.", "content": [1]}
+    wrong = [
+        ("openai", {"messages": [user | {"name": 5}]}),
+        *(("openai", {"messages": [user], name: {}}) for name in ("self", "output_schema")),
+        *(("responses", {"input": "So?", name: [user]}) for name in ("messages", "self", "output_schema")),
+        ("responses", {"input": "So?", "include": 0}),
+    ]
+    odd = {"input": [{"role": "assistant", "content": [part]}, {"role": "user", "content": "So?"}]}
+
+    async def main():
+        told = {"provider": "openai", "api": "responses", "model": "m", "api_key": "k"}
+        llm = {"llm": lambda upstream: {"chain": [told | {"base_url": upstream.url("openai")}]}}
+        async with ground(tmp_path, {"m": Healthy("Seen.")}, bot=llm) as at:
+            statuses = [await at.status(PATHS[wire], body | {"model": "bot/chain"}) for wire, body in wrong]
+            assert statuses == [400] * len(wrong)
+            assert not at.upstream.requests
+            assert await at.status(PATHS["responses"], odd | {"model": "bot/chain"}) == 200
+
+    run(main())

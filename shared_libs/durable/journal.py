@@ -310,6 +310,7 @@ class FactJournal:
         try:
             if not await self._write(None):
                 self.lost = True
+                self.stop()  # no beat tells it any more
         except StoreUnavailable:
             self.lost = True
 

@@ -239,7 +239,9 @@ class Worker:
         self._refused = {name: until for name, until in self._refused.items() if until > now}
         try:
             doubtful = self.policy.doubtful, not unproven
-            claims = await self._holder.claim(most, list(self._refused), self._only, begun=full, doubtful=doubtful)
+            # what is done here already is lost, or the database is an older one: it is taken when that has ended
+            refused = [*self._refused, *(run_id for run_id, _ in self._tasks)]
+            claims = await self._holder.claim(most, refused, self._only, begun=full, doubtful=doubtful)
         except StoreUnavailable as error:
             _log.warning("worker %s cannot claim: %s", self.name, error)
             return
@@ -332,12 +334,6 @@ class Worker:
 
     async def _execute(self, claim: Claim) -> None:
         try:
-            # what is left here of an earlier execution has lost the run, and is about to end
-            earlier = [
-                task for (run_id, epoch), task in self._tasks.items() if run_id == claim.run_id and epoch < claim.epoch
-            ]
-            if earlier:
-                await asyncio.wait(earlier)
             await self._do(claim)
         except Exception:  # noqa: BLE001 - one run that cannot be done ends no worker
             _log.exception("worker %s could not do run %s", self.name, claim.run_id)

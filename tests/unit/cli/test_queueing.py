@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+from functools import partial
 
 import aiohttp
 import pytest
@@ -51,7 +52,9 @@ def test_what_is_submitted_is_done_by_a_worker_that_ends_when_it_is_told_to(plac
 
     async def work():
         command = [sys.executable, "-m", "shared_libs.cli", "worker", "--health", str(port)]
-        worker = await asyncio.create_subprocess_exec(*command, stderr=-1)
+        # whoever runs the tests may ignore that signal, and a child would as well
+        heeds = partial(signal.signal, signal.SIGHUP, signal.SIG_DFL)
+        worker = await asyncio.create_subprocess_exec(*command, stderr=-1, preexec_fn=heeds)
         async with JobStore(os.environ["FACTORY_RUNS"]) as store:
             job = await until(store.get, "mine", wanted=ended)
         async with aiohttp.ClientSession() as client:

@@ -12,7 +12,7 @@ from shared_libs.durable import follow
 from shared_libs.durable.database import ask
 from shared_libs.durable.schedules import next_at
 from shared_libs.observability.run_store import RunStore
-from tests.unit.durable.cast import agent, answers, ended, opened, submit, turn, until, working
+from tests.unit.durable.cast import agent, answers, by_length, ended, opened, submit, turn, until, working
 
 
 @pytest.mark.promise("durable-queue")
@@ -139,3 +139,47 @@ def test_who_asks_for_what_no_column_holds_is_told_that_it_is_not_there(url):
             return [await look(store, runs, odd) for odd in ("a\0b", "a\ud800b")]
 
     assert asyncio.run(main()) == [[None] * 4] * 2
+
+
+EMPTIED = [f"DELETE FROM factory_{table}" for table in ("facts", "events")]
+
+
+@pytest.mark.promise("durable-takeover")
+def test_a_run_that_an_older_database_calls_queued_is_not_done_twice_at_once(new_postgres):
+    """A backup is restored under a worker at work: the run has the number of its execution once more."""
+    at_once, most = 0, []
+
+    async def main():
+        proceed = asyncio.Event()
+
+        @tool
+        async def look(amount: int) -> str:
+            nonlocal at_once
+            at_once += 1
+            most.append(at_once)
+            try:
+                await proceed.wait()
+            finally:
+                at_once -= 1
+            return "saw"
+
+        def build(claim, sinks):
+            turns = ["done"] if claim.agent == "b" else [turn(("a", "look", {"amount": 1})), "done"]
+            return agent(lambda: by_length(*turns), [look])(claim, sinks)
+
+        # it beats each second, and is called at once: it looks into the queue before it knows what it has lost
+        async with opened(new_postgres) as store, working(new_postgres, build, lease_s=10.0):
+            await submit(store, "r")
+            await until(lambda: asyncio.sleep(0, most))
+            for older in ("UPDATE factory_jobs SET status = 'queued', executor = NULL, epoch = 0", *EMPTIED):
+                await store.database.one(ask(older))
+            await submit(store, "other", agent="b", definition={"name": "b"})  # it would come behind the first
+            await until(store.get, "other", wanted=ended)
+            await until(lambda: asyncio.sleep(0, len(most) > 1))
+            proceed.set()
+            job = await until(store.get, "r", wanted=ended)
+            return job, [event async for event in follow(new_postgres, "r")]
+
+    job, events = asyncio.run(main())
+    assert (job.status, most) == ("answered", [1, 1])
+    assert events[-1]["type"] == "run_finished"

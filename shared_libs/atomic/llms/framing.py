@@ -262,8 +262,8 @@ class AnyFraming:
         if self._real is None:
             self._head += data
             start = self._head.lstrip(_SPACE).removeprefix(_BOM).lstrip(_SPACE)
-            if not start or _BOM.startswith(start):
-                return []
+            if not start or _BOM.startswith(start) or (len(start) < len(_DONE) and _DONE.startswith(start)):
+                return []  # a list and the end marker begin alike
             data, self._head = self._head, b""
             if start[:1] in {b"{", b"["} and not _DONE.startswith(start[: len(_DONE)]):
                 self._real, data = self._of_json(), start

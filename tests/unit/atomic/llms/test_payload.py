@@ -174,3 +174,9 @@ def test_a_stream_of_nothing_but_doubles_is_told_from_one_that_repeats_itself(pa
     for payload in payloads:
         seen.see(payload.encode())
     assert seen.all is doubled
+
+
+def test_a_list_that_begins_alone_is_not_taken_for_the_end_marker():
+    framing = AnyFraming()
+    assert [framing.feed(piece) for piece in (b"[", b'{"a": 1}', b"]")] == [[], [], []]
+    assert (framing.end(), framing.whole) == ([], b'[{"a": 1}]')

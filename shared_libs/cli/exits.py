@@ -34,5 +34,12 @@ def raise_on_interrupt() -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+def drain_on_hangup() -> None:
+    """Let what serves or works on end as at SIGTERM when its terminal goes: it would be gone without a word."""
+    hangup = getattr(signal, "SIGHUP", None)  # not every system has it
+    if hangup is not None and signal.getsignal(hangup) is signal.SIG_DFL:  # `nohup` ignores it
+        signal.signal(hangup, lambda *_: signal.raise_signal(signal.SIGTERM))
+
+
 def _end(*_: object) -> None:
     os._exit(ExitCode.INTERRUPTED)

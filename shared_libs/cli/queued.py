@@ -16,6 +16,7 @@ import msgspec
 from shared_libs.atomic.errors import FactoryError, MisuseError
 from shared_libs.cli.exits import ExitCode
 from shared_libs.durable.following import follow
+from shared_libs.durable.holding import SET_BACK_S
 from shared_libs.durable.jobs import Job, Sizes, WorkerRow
 from shared_libs.durable.schedules import remove_schedule, schedules
 from shared_libs.durable.store import JobStore
@@ -155,7 +156,10 @@ def _examined(workers: list[WorkerRow], sizes: Sizes, place: str) -> Iterator[tu
         holds = "; ".join([*held, f"{more} more"] if more > 0 else held) or "nothing"
         state = "draining" if row.draining else "lives" if row.alive else "is silent: others take its runs"
         beat = f"last beat {seconds(row.beat_age_s)} ago"
-        yield row.alive, f"worker {row.name}", f"{state}, {beat}, {len(row.runs)} of {row.concurrency}: {holds}"
+        if another := row.beat_age_s < -SET_BACK_S:
+            beat = f"its clock is {seconds(-row.beat_age_s)} ahead, and an SQLite file is for workers of one machine"
+        stands = f"{state}, {beat}, {len(row.runs)} of {row.concurrency}: {holds}"
+        yield row.alive and not another, f"worker {row.name}", stands
     if not any(row.alive for row in workers) and any(sizes.statuses.get(status) for status in ("queued", "running")):
         yield False, "worker", "none lives: nothing of the queue is done; factory worker"
 

@@ -11,8 +11,8 @@ from collections.abc import Callable, Sequence
 
 from shared_libs.atomic.errors import in_words
 from shared_libs.durable.database import StoreUnavailable, open_database
-from shared_libs.durable.holding import Holder
-from shared_libs.durable.jobs import Held, WorkerPolicy
+from shared_libs.durable.holding import SET_BACK_S, Holder
+from shared_libs.durable.jobs import Beaten, Held, WorkerPolicy
 
 _log = logging.getLogger("shared_libs.durable")
 
@@ -67,6 +67,9 @@ class Beat:
         self._sent = self._reaps_from = -math.inf
         self._patience_s = self._least_s = max(PATIENCE_S, self._lease_s / 4)
         self._why, self._said_at = "", 0.0
+        self._ahead: dict[str, tuple[float, float]] = {}  # beats of others that lie ahead, and since when each is known
+        self._apart, self._apart_said_at = False, -math.inf
+        self._apart_s = 0.0
         self._born = self._answered = clock()
         self._pending_answer = False
         self._stop = threading.Event()
@@ -80,8 +83,8 @@ class Beat:
 
     @property
     def fresh(self) -> bool:
-        """Whether the last beat is young enough to begin an effect."""
-        return self.age_s < FRESH * self._lease_s
+        """Whether the last beat is young enough to begin an effect, and no other clock counts it."""
+        return self.age_s < FRESH * self._lease_s and not self._apart
 
     async def beaten(self) -> None:
         """Wait for the next beat that gets through."""
@@ -121,8 +124,9 @@ class Beat:
         sent = clock()
         try:
             async with asyncio.timeout(self._patience_s):
-                held = await holder.beat(self._name, self._lease_s, self._concurrency, draining=self.draining)
-            self._on_beat(held, sent)  # what is lost is known to be so before the beat counts
+                beaten = await holder.beat(self._name, self._lease_s, self._concurrency, draining=self.draining)
+                await self._compare_clocks(holder, beaten, sent)
+            self._on_beat(beaten.held, sent)  # what is lost is known to be so before the beat counts
             if self._why:
                 silent_s = clock() - max(self._sent, self._born)
                 _log.warning("worker %s beats again, after %.0f s", self._name, silent_s)
@@ -142,6 +146,37 @@ class Beat:
             self._say(str(error) or "no answer")
         except Exception as error:  # noqa: BLE001 - whatever it is: a worker that beats no more holds its slots for nothing
             self._say(in_words(error), exc_info=True)
+
+    async def _compare_clocks(self, holder: Holder, beaten: Beaten, sent: float) -> None:
+        """
+        Tell that clocks differ. By two of them nobody's silence, and no run's time, can be counted.
+
+        Of a server there is one, and this host's counts nothing. An SQLite file has that of each machine that opens it:
+        where others beat on ahead of this one, it stands back.
+        """
+        others = {name: at for name, at in beaten.ahead.items() if name != self._executor}
+        moved = any(name in self._ahead and self._ahead[name][0] != at for name, at in others.items())
+        known = dict(self._ahead.values())
+        self._ahead = {name: (at, known.get(at, sent)) for name, at in others.items()}
+        waits = any(sent - since < self._lease_s for _, since in self._ahead.values())
+        self._apart = waits and self._executor not in beaten.ahead
+        if beaten.ahead and not self._apart:  # ours lies ahead, or nobody beats there any more
+            await holder.count_from_now()
+        if moved and self._apart and sent - self._apart_said_at >= SAID_EVERY_S:
+            self._apart_said_at = sent
+            _log.error(
+                "worker %s does nothing: another one on this file beats by a clock that is %.0f s ahead of this "
+                "machine's. An SQLite file is for the workers of one machine: PostgreSQL is for many",
+                *(self._name, max(others.values()) - beaten.now),
+            )
+        took_s = clock() - sent
+        apart_s = time.time() - took_s / 2 - beaten.now
+        if abs(apart_s - self._apart_s) > SET_BACK_S + took_s:
+            self._apart_s = apart_s
+            _log.warning(
+                "worker %s: the clock of this machine is %.0f s %s that of the database, by which all is counted",
+                *(self._name, abs(apart_s), "ahead of" if apart_s > 0 else "behind"),
+            )
 
     def _say(self, why: str, *, exc_info: bool = False) -> None:
         """Tell that a beat did not get through: at once where the reason is a new one, else now and then."""

@@ -12,7 +12,7 @@ from typing import Any
 
 from shared_libs.durable.database import CLOCK, Database, Script, ask
 from shared_libs.durable.folding import kept_name
-from shared_libs.durable.jobs import Claim, Held, Unreadable, WorkerCounts
+from shared_libs.durable.jobs import Beaten, Claim, Held, Unreadable, WorkerCounts
 from shared_libs.durable.keeping import ASKED, HELD, Entry, Events, Fact, Keeper, told
 from shared_libs.durable.store import DECIDED, RUN_CHANNEL, WORKER_CHANNEL, called, read_json
 
@@ -20,12 +20,13 @@ NOW = object()
 """Stands for the time by the database's clock among the changes of a job."""
 
 SET_BACK_S = 2.0
-"""Seconds that a beat may lie ahead of the database's clock before that is taken to have been set back."""
+"""Seconds by which clocks may differ: a beat further ahead is of another one, or of before it was set back."""
 
 _CLAIMS = 0x6475_7262  # under this advisory lock limits are counted
+_NEVER = 2**31
 
 _DUE = """
-    SELECT j.run_id, j.agent, j.agent_limit, j.team, j.team_limit, j.asked_by, j.key_limit,
+    SELECT j.run_id, j.deaths, j.agent, j.agent_limit, j.team, j.team_limit, j.asked_by, j.key_limit,
         COALESCE(a.going, 0) AS agent_going, COALESCE(t.going, 0) AS team_going, COALESCE(k.going, 0) AS asked_by_going
     FROM factory_jobs j
     LEFT JOIN (SELECT agent, count(*) AS going FROM factory_jobs WHERE status = 'running' GROUP BY agent) a
@@ -82,7 +83,13 @@ class Holder:
         self._keeper = Keeper(database, executor)
 
     async def claim(
-        self, most: int, refused: Sequence[str] = (), only: str | None = None, *, begun: bool = False
+        self,
+        most: int,
+        refused: Sequence[str] = (),
+        only: str | None = None,
+        *,
+        begun: bool = False,
+        doubtful: tuple[int, bool] = (_NEVER, False),
     ) -> list[Claim]:
         """
         Take up to `most` runs from the queue, those first that somebody has begun and lost.
@@ -92,14 +99,18 @@ class Holder:
             refused: definitions, and runs, that are left to others.
             only: one run alone, if it is due.
             begun: only those that have been begun.
+            doubtful: from how many deaths on a run may be what its workers die of, and whether one may be taken, which
+                goes alone: else those that are done beside it would die with it as often, and be given up too.
 
         Raises:
             Unreadable: there is one among them that cannot be read here; none is taken.
 
         """
-        return await self.database.run(lambda: self._claim(most, refused, only, begun))
+        return await self.database.run(lambda: self._claim(most, refused, only, begun, *doubtful))
 
-    def _claim(self, most: int, refused: Sequence[str], only: str | None, begun: bool) -> Script[list[Claim]]:
+    def _claim(
+        self, most: int, refused: Sequence[str], only: str | None, begun: bool, doubtful: int, may: bool
+    ) -> Script[list[Claim]]:
         if self.database.dialect == "postgresql":  # on SQLite a script that writes is alone
             yield ask(_ALONE, _CLAIMS)
         places = ", ".join(f"${number}" for number, _ in enumerate(refused, 2))
@@ -108,7 +119,7 @@ class Holder:
         only_those += " AND j.began_at IS NOT NULL" if begun else ""
         named = () if only is None else (only,)
         going: dict[tuple[str, str], int] = {}
-        taken = []
+        taken: list[Claim] = []
         for row in (yield ask(_DUE.format(only_those=only_those), most, *refused, *named)):
             lanes = [(name, row[name]) for name in _LANES]
             for lane in lanes:
@@ -116,12 +127,16 @@ class Holder:
             limits = [row[limit] for limit in _LANES.values()]
             if any(limit is not None and going[lane] >= limit for lane, limit in zip(lanes, limits, strict=True)):
                 continue
+            if (doubted := row["deaths"] + 1 >= doubtful) and (taken or not may):
+                break
             for lane in lanes:
                 going[lane] += 1
             try:
                 taken.append((yield from self._taken(row["run_id"])))
             except (ValueError, TypeError, KeyError) as error:
                 raise Unreadable(row["run_id"], str(error)) from error
+            if doubted:
+                break
         return taken
 
     def _taken(self, run_id: str) -> Script[Claim]:
@@ -237,14 +252,16 @@ class Holder:
 
         return await self.database.run(script)
 
-    async def beat(self, name: str, lease_s: float, concurrency: int, *, draining: bool) -> list[Held]:
-        """Say that this worker lives; return what the database believes it to hold."""
+    async def beat(self, name: str, lease_s: float, concurrency: int, *, draining: bool) -> Beaten:
+        """Say that this worker lives; return what the database believes of it, and of the clock."""
 
-        def script() -> Script[list[Held]]:
-            yield ask(
+        def script() -> Script[Beaten]:
+            ahead = yield ask("SELECT executor, beat_at FROM factory_workers WHERE beat_at > CLOCK + $1", SET_BACK_S)
+            ((now,),) = yield ask(
                 """INSERT INTO factory_workers (executor, name, started_at, beat_at, lease_s, concurrency, draining)
                    VALUES ($1, $2, CLOCK, CLOCK, $3, $4, $5)
-                   ON CONFLICT (executor) DO UPDATE SET beat_at = excluded.beat_at, draining = excluded.draining""",
+                   ON CONFLICT (executor) DO UPDATE SET beat_at = excluded.beat_at, draining = excluded.draining
+                   RETURNING beat_at""",
                 *(self.executor, name, float(lease_s), concurrency, int(draining)),
             )
             rows = yield ask(
@@ -252,7 +269,8 @@ class Holder:
                    CLOCK - claimed_at AS held_s FROM factory_jobs WHERE status = 'running' AND executor = $1""",
                 self.executor,
             )
-            return [Held(row[0], row[1], bool(row[2]), bool(row[3]), row[4]) for row in rows]
+            held = [Held(row[0], row[1], bool(row[2]), bool(row[3]), row[4]) for row in rows]
+            return Beaten(held, now, {row[0]: row[1] for row in ahead})
 
         return await self.database.run(script)
 
@@ -265,7 +283,6 @@ class Holder:
             if rows:
                 yield from called(self.database.dialect, WORKER_CHANNEL, "queued")
             yield ask("DELETE FROM factory_workers WHERE beat_at < CLOCK - 3600")
-            yield from _count_from_now()
             return len(rows)
 
         return await self.database.run(script)
@@ -274,18 +291,20 @@ class Holder:
         """Say that this worker has ended; what it should still hold may be taken at once."""
         await self.database.one(ask("DELETE FROM factory_workers WHERE executor = $1", self.executor))
 
+    async def count_from_now(self) -> None:
+        """
+        Bring back what lies ahead: the database's clock has been set back.
 
-def _count_from_now() -> Script[None]:
-    """
-    Bring back what lies ahead, where the database's clock has been set back.
+        Else nobody would be missed, and nothing begin, until it is as late again.
+        """
 
-    Else nobody would be missed, and nothing begin, until it is as late again.
-    """
-    ((ahead_s,),) = yield ask("SELECT COALESCE(max(beat_at) - CLOCK, 0) AS ahead_s FROM factory_workers")
-    if ahead_s > SET_BACK_S:
-        yield ask("UPDATE factory_workers SET beat_at = CLOCK WHERE beat_at > CLOCK")
-        yield ask(
-            """UPDATE factory_jobs SET submitted_at = CASE WHEN submitted_at > CLOCK THEN CLOCK ELSE submitted_at END,
-                   due_at = CASE WHEN epoch > 0 THEN CLOCK ELSE due_at - submitted_at + CLOCK END
-               WHERE ended_at IS NULL AND due_at > CLOCK AND (epoch > 0 OR submitted_at > CLOCK)"""
-        )
+        def script() -> Script[None]:
+            yield ask("UPDATE factory_workers SET beat_at = CLOCK WHERE beat_at > CLOCK")
+            yield ask(
+                """UPDATE factory_jobs SET
+                       submitted_at = CASE WHEN submitted_at > CLOCK THEN CLOCK ELSE submitted_at END,
+                       due_at = CASE WHEN epoch > 0 THEN CLOCK ELSE due_at - submitted_at + CLOCK END
+                   WHERE ended_at IS NULL AND due_at > CLOCK AND (epoch > 0 OR submitted_at > CLOCK)"""
+            )
+
+        await self.database.run(script)

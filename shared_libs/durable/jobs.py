@@ -193,6 +193,19 @@ class Held(msgspec.Struct, frozen=True):
     held_s: float
 
 
+class Beaten(msgspec.Struct, frozen=True):
+    """
+    What the database says to a beat.
+
+    `held` is what it believes the worker to hold, `now` the time by its clock, and `ahead` the beats of before that lie
+    ahead of it, by their workers.
+    """
+
+    held: list[Held]
+    now: float
+    ahead: dict[str, float]
+
+
 class WorkerCounts(msgspec.Struct):
     """
     What a worker has done since it began.
@@ -224,3 +237,8 @@ class WorkerPolicy(msgspec.Struct, frozen=True, kw_only=True):
     lease_s: float = 10.0
     deaths: int = 5
     retention_s: float = 30 * 86_400.0
+
+    @property
+    def doubtful(self) -> int:
+        """From how many deaths on a run is done with no other beside it that could die of it."""
+        return max(1, self.deaths - 2)

@@ -52,7 +52,7 @@ class FactJournal:
     Keeps the facts of a run this worker holds (`Journal` of the core).
 
     `outlet` gets pieces of text while somebody follows. The worker sets `lost` when the run is another's, `draining`
-    when it is to be handed over, `cancelled` when it is to end, and `followed`.
+    when it is to be handed over, `cancelled` when it is to end, and `followed`. `proven`: it has kept a fact here.
     """
 
     def __init__(
@@ -64,7 +64,7 @@ class FactJournal:
         outlet: Outlet | None = None,
     ) -> None:
         self.claim = claim
-        self.lost = self.draining = False
+        self.lost = self.draining = self.proven = False
         self.followed = claim.followed
         self.cancelled = claim.cancelled
         self.begun_at = clock()
@@ -240,6 +240,7 @@ class FactJournal:
             self.lost = True
             raise RunInterrupted(f"run {self.claim.run_id} is another worker's")
         self._facts[fact.name] = fact.value
+        self.proven = True
 
     async def _write(self, fact: Fact | None) -> bool:
         if self.followed and self._outlet is not None:

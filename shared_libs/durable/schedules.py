@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from shared_libs.atomic.errors import MisuseError
+from shared_libs.atomic.errors import FactoryError, MisuseError
 from shared_libs.atomic.loading import importing
 from shared_libs.durable.database import Script, ask
 from shared_libs.durable.jobs import Schedule, Submission
@@ -80,10 +80,17 @@ async def schedules(store: JobStore) -> list[Schedule]:
             cron=row["cron"],
             zone=row["zone"],
             next_at=row["next_at"],
-            agent=msgspec.json.decode(row["template"], type=_Template).submission.agent,
+            agent=_agent(row["template"]),
         )
         for row in rows
     ]
+
+
+def _agent(template: str) -> str:
+    try:
+        return msgspec.json.decode(template, type=_Template).submission.agent
+    except msgspec.DecodeError as error:  # it hides no other
+        return f"(cannot be read: {error})"
 
 
 async def remove_schedule(store: JobStore, name: str) -> bool:
@@ -92,25 +99,34 @@ async def remove_schedule(store: JobStore, name: str) -> bool:
     return bool(rows)
 
 
-async def submit_due(store: JobStore) -> list[str]:
-    """Submit what is due; return the ids of the runs."""
+async def submit_due(store: JobStore, told: dict[str, str] | None = None) -> list[str]:
+    """
+    Submit what is due; return the ids of the runs.
+
+    Args:
+        store: the queue.
+        told: why schedules are left to others, by their names, as far as it has been told: each is told once.
+
+    """
     if not await store.database.one(ask("SELECT 1 FROM factory_schedules WHERE next_at <= CLOCK LIMIT 1")):
         return []
-    return await store.database.run(lambda: _submit_due(store))
+    return await store.database.run(lambda: _submit_due(store, {} if told is None else told))
 
 
-def _submit_due(store: JobStore) -> Script[list[str]]:
+def _submit_due(store: JobStore, told: dict[str, str]) -> Script[list[str]]:
     rows = yield ask(
         f"SELECT *, CLOCK AS now FROM factory_schedules WHERE next_at <= CLOCK {_FOR_UPDATE[store.database.dialect]}"
     )
     made = []
     for row in rows:
-        template = msgspec.json.decode(row["template"], type=_Template)
         try:
+            template = msgspec.json.decode(row["template"], type=_Template)
             due_at = max(row["next_at"], _last_at(row["cron"], row["zone"], row["now"]))
             following = next_at(row["cron"], row["zone"], row["now"])
-        except MisuseError as error:  # a zone that is not known here: others know it, or it is put anew
-            _log.warning("schedule %s is not attended to: %s", row["name"], error)
+        except (FactoryError, msgspec.DecodeError) as error:  # such as a zone: others know it, or it is put anew
+            if told.get(row["name"]) != str(error):
+                told[row["name"]] = str(error)
+                _log.warning("schedule %s is not attended to: %s", row["name"], error)
             continue
         run_id = f"{row['name']}-{datetime.fromtimestamp(due_at, UTC):%Y%m%dT%H%MZ}"
         with suppress(MisuseError):  # there is such a run already, of a schedule that had this name before

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import msgspec
 
 from shared_libs.atomic.errors import MisuseError
-from shared_libs.atomic.results import AgentResult, Decision
+from shared_libs.atomic.results import Decision
 from shared_libs.atomic.whole import whole_data
 from shared_libs.durable.database import Database, Dialect, Script, ask, open_database
+from shared_libs.durable.ends import never_begun
 from shared_libs.durable.folding import holes, kept_name, unfolded
 from shared_libs.durable.jobs import ENDED, HeldRun, Job, Sizes, Submission, WorkerRow
 from shared_libs.durable.tables import TABLES, form_of, open_tables
@@ -24,6 +25,8 @@ WORKER_CHANNEL = "factory_worker"
 
 FOLLOWED_S = 15.0
 """Seconds a follower counts as one, from when it was last heard of."""
+
+T = TypeVar("T")
 
 _encode = msgspec.json.Encoder().encode
 
@@ -166,7 +169,7 @@ class JobStore:
         wanted = ",".join(f"'{status}'" for status in statuses if status.isalpha())
         rows = await self.database.one(
             ask(
-                f"""{_JOBS} WHERE j.team = COALESCE($1, j.team) AND substr(j.run_id, 1, length($2)) = $2
+                f"""{_LISTED} WHERE j.team = COALESCE($1, j.team) AND substr(j.run_id, 1, length($2)) = $2
                 {f"AND j.status IN ({wanted})" if wanted else ""} ORDER BY j.submitted_at DESC LIMIT $3""",
                 *(team, prefix, limit),
             )
@@ -195,7 +198,7 @@ class JobStore:
         if rows[0]["cancel_at"] is not None:
             raise MisuseError(f"run {run_id} waits for no decision: it is cancelled")
         known = {row["call_id"] for row in (yield ask(DECIDED, run_id))}
-        waiting = [call["call_id"] for call in read_json(rows[0]["pending"]) or ()]
+        waiting = [call["call_id"] for call in _read_as(list, rows[0]["pending"]) or ()]
         for call_id in decisions:
             if call_id not in waiting and kept_name(call_id) not in known:
                 which = f"waiting: {', '.join(waiting)}" if waiting else f"it is {rows[0]['status']}"
@@ -239,7 +242,7 @@ class JobStore:
             yield ask(
                 """UPDATE factory_jobs SET status = 'cancelled', cancel_at = CLOCK, ended_at = CLOCK, result = $2,
                        why = 'cancelled before it began' WHERE run_id = $1""",
-                *(run_id, to_json(_never_begun(run_id))),
+                *(run_id, to_json(never_begun(run_id))),
             )
             end = {"type": "run_finished", "run_id": run_id, "seq": 1, "at_s": 0.0, "result": None}
             yield ask("INSERT INTO factory_events (run_id, seq, event) VALUES ($1, 1, $2)", run_id, to_json(end))
@@ -403,6 +406,12 @@ def _read_or_raw(text: str | None) -> Any:
         return text
 
 
+def _read_as(kind: type[T], text: str | None) -> T | None:
+    """Read what is only shown and is of a kind, where it can be read."""
+    value = _read_or_raw(text)
+    return value if isinstance(value, kind) else None
+
+
 MOST_PRIORITY = MOST_AT_ONCE = 1_000_000
 
 _MOST_EVENTS = 2**31 - 1
@@ -454,24 +463,23 @@ STANDING = " UNION ALL ".join(  # each by an index of its own: ended ones may be
 
 DECIDED = "SELECT call_id, decision FROM factory_decisions WHERE run_id = $1"
 
-_JOBS = """SELECT j.*, w.name AS worker, CLOCK - w.beat_at AS beat_age_s
+_SAME = set(Job.__struct_fields__) - {"cancelling", "worker", "beat_age_s"}
+"""What of a job is a column of this name; beside them there is its state, as large as its conversation."""
+
+_JOBS = f"""SELECT {", ".join(f"j.{name}" for name in sorted(_SAME))}, j.cancel_at,
+    w.name AS worker, CLOCK - w.beat_at AS beat_age_s
     FROM factory_jobs j LEFT JOIN factory_workers w ON w.executor = j.executor"""
+
+_LISTED = _JOBS.replace("j.result", "NULL AS result")
 
 
 def _job(row: Any) -> Job:
-    extras = _read_or_raw(row["extras"])
-    same = set(Job.__struct_fields__) - {"question", "cancelling", "pending", "result", "extras"}
+    same = {*_SAME, "worker", "beat_age_s"} - {"question", "pending", "result", "extras"}
     return Job(
         **{name: row[name] for name in same},
         question=_read_or_raw(row["question"]),
         cancelling=row["cancel_at"] is not None and row["ended_at"] is None,
-        pending=read_json(row["pending"]) or [],
-        result=read_json(row["result"]),
-        extras=extras if isinstance(extras, dict) else {},
-    )
-
-
-def _never_begun(run_id: str) -> AgentResult:
-    return AgentResult(
-        run_id=run_id, status="cancelled", stop_reason="cancelled", answer=None, error="cancelled before it began"
+        pending=_read_as(list, row["pending"]) or [],
+        result=_read_as(dict, row["result"]),
+        extras=_read_as(dict, row["extras"]) or {},
     )

@@ -7,7 +7,7 @@ import logging
 import os
 import socket
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, suppress
 from typing import Any, Protocol
 
@@ -20,6 +20,7 @@ from shared_libs.atomic.scope import Scope, use_scope
 from shared_libs.atomic.whole import column_value
 from shared_libs.durable.beat import Beat
 from shared_libs.durable.database import StoreUnavailable, persistently
+from shared_libs.durable.ends import failed, not_waited_for
 from shared_libs.durable.folding import folded, folded_result, kept_name
 from shared_libs.durable.following import Outlet
 from shared_libs.durable.holding import NOW, Holder
@@ -123,6 +124,7 @@ class Worker:
         self._holder = Holder(self.store.database, self.executor)
         self.counts = self._holder.counts
         self._tasks: dict[tuple[str, int], asyncio.Task[None]] = {}
+        self._deaths: dict[tuple[str, int], int] = {}
         self._journals: dict[str, FactJournal] = {}
         self._agents: dict[tuple[str, str | None], Agent] = {}
         self._building: dict[tuple[str, str | None], asyncio.Lock] = {}
@@ -230,10 +232,14 @@ class Worker:
             most += RESERVE * self.policy.concurrency
         if most <= 0 or not self._beat.fresh:
             return
+        unproven = self._unproven()
+        if max(unproven, default=0) >= self.policy.doubtful:
+            return
         now = self._loop.time()
         self._refused = {name: until for name, until in self._refused.items() if until > now}
         try:
-            claims = await self._holder.claim(most, list(self._refused), self._only, begun=full)
+            doubtful = self.policy.doubtful, not unproven
+            claims = await self._holder.claim(most, list(self._refused), self._only, begun=full, doubtful=doubtful)
         except StoreUnavailable as error:
             _log.warning("worker %s cannot claim: %s", self.name, error)
             return
@@ -249,32 +255,41 @@ class Worker:
         for claim in claims:
             self.counts.new += claim.epoch == 1
             self.counts.again += claim.epoch > 1
+            self._deaths[claim.run_id, claim.epoch] = claim.deaths
             self._tasks[claim.run_id, claim.epoch] = self._loop.create_task(self._execute(claim))
         if len(claims) == most and claims[-1].epoch > 1:
             self._awake.set()  # there may be more that was lost than there were slots
 
+    def _unproven(self) -> list[int]:
+        """Return how often those of its runs have died that have kept no fact here yet: one may do so again."""
+        proven = {run_id for run_id, journal in self._journals.items() if journal.proven}
+        return [deaths for (run_id, _), deaths in self._deaths.items() if run_id not in proven]
+
     async def _attend(self) -> None:
         """Submit what is due, and be called when there is something to do; where nobody calls there are the polls."""
         works: Callable[[], bool] = lambda: False  # noqa: E731 - until there is a line
+        told: dict[str, str] = {}
         while True:
             if not works():
                 with suppress(StoreUnavailable):
                     works = await self.store.listen(WORKER_CHANNEL, self._called)
-            try:
-                await submit_due(self.store)
-            except StoreUnavailable:
-                pass
-            except FactoryError as error:
-                _log.warning("worker %s cannot attend to schedules: %s", self.name, error)
+            await self._try("attend to schedules", submit_due(self.store, told))
             await asyncio.sleep(1.0)
 
     async def _keep_house(self) -> None:
         """Forget what ended long ago, some at a time."""
         while self.policy.retention_s:
-            forgotten = 0
-            with suppress(StoreUnavailable):
-                forgotten = await self.store.prune(self.policy.retention_s)
+            forgotten = await self._try("forget runs", self.store.prune(self.policy.retention_s))
             await asyncio.sleep(0.1 if forgotten else PRUNE_S)
+
+    async def _try(self, what: str, doing: Awaitable[Any]) -> Any:
+        """Do what is done again later: that it failed, however, may be another's doing, and pass."""
+        try:
+            return await doing
+        except StoreUnavailable:
+            pass
+        except Exception:  # noqa: BLE001 - as a beat and a claim
+            _log.exception("worker %s cannot %s", self.name, what)
 
     def _called(self, text: str) -> None:
         what, _, run_id = text.partition(":")
@@ -327,17 +342,17 @@ class Worker:
         except Exception:  # noqa: BLE001 - one run that cannot be done ends no worker
             _log.exception("worker %s could not do run %s", self.name, claim.run_id)
         finally:
-            del self._tasks[claim.run_id, claim.epoch]
+            del self._tasks[claim.run_id, claim.epoch], self._deaths[claim.run_id, claim.epoch]
             self._awake.set()
 
     async def _do(self, claim: Claim) -> None:
         if claim.deaths >= self.policy.deaths:
             last = list(claim.facts)[-1:] or ["its beginning"]
             why = f"dead letter: {claim.deaths} executions died one after the other behind {last[0]}"
-            await self._end(claim, None, _failed(claim, why))
+            await self._end(claim, None, failed(claim.run_id, why))
             return
         if claim.lost is not None:
-            await self._end(claim, None, _failed(claim, claim.lost))
+            await self._end(claim, None, failed(claim.run_id, claim.lost))
             return
         refused = claim.definition_hash  # with it all runs of the definition
         try:
@@ -367,9 +382,9 @@ class Worker:
                     return None
                 result = journal.result
             except Exception as error:  # noqa: BLE001 - misuse that only the run shows, such as a session without a memory
-                result = _failed(claim, str(error) or in_words(error))
+                result = failed(claim.run_id, str(error) or in_words(error))
             if result.status == "paused" and journal.cancelled:
-                result = _not_waited_for(result)
+                result = not_waited_for(result)
             if result.status != "paused":
                 await self._end(claim, journal, result)
                 return None
@@ -483,14 +498,3 @@ async def _answer(agent: Agent, claim: Claim) -> AgentResult:
         return await agent.async_resume(claim.state, decisions, timeout=None)
     given: Any = {"timeout": claim.timeout_s, "session_id": claim.session_id, "run_id": claim.run_id}
     return await agent.async_run(claim.question, **given)
-
-
-def _not_waited_for(result: AgentResult) -> AgentResult:
-    why = "cancelled while it waited for a decision"
-    return msgspec.structs.replace(
-        result, status="cancelled", stop_reason="cancelled", pending=(), state=None, error=why
-    )
-
-
-def _failed(claim: Claim, why: str) -> AgentResult:
-    return AgentResult(run_id=claim.run_id, status="failed", stop_reason="error", answer=None, error=why)

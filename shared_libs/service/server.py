@@ -121,13 +121,19 @@ class Server(uvicorn.Server):
     """
     A server that goes on taking connections for a while after the signal to stop.
 
-    `on_start` gets the addresses when it listens.
+    `on_start` gets the addresses when it listens, `on_note` that it stops.
     """
 
-    def __init__(self, config: uvicorn.Config, settings: Settings, on_start: Callable[[list[str]], None]) -> None:
+    def __init__(
+        self,
+        config: uvicorn.Config,
+        settings: Settings,
+        on_start: Callable[[list[str]], None],
+        on_note: Callable[[str], None],
+    ) -> None:
         super().__init__(config)
         self._settings = settings
-        self._on_start = on_start
+        self._on_start, self._on_note = on_start, on_note
         self._hurry = asyncio.Event()
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
@@ -151,6 +157,7 @@ class Server(uvicorn.Server):
         """
         service = self.config.app.state.service  # type: ignore[union-attr]
         service.draining = True
+        self._on_note(f"stops: what is under way has {self._settings.drain_s:g} s to end")
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self._settings.drain_notice_s):
                 await self._hurry.wait()
@@ -199,7 +206,7 @@ def make_server(
         timeout_keep_alive=KEEP_ALIVE_S,
         timeout_graceful_shutdown=max(1, round(settings.drain_s - settings.drain_notice_s)),
     )
-    return Server(config, settings, on_start)
+    return Server(config, settings, on_start, on_note)
 
 
 def serve(settings: Settings, **options: Any) -> bool:

@@ -8,10 +8,11 @@ from functools import reduce
 import pytest
 
 from shared_libs.agents import ReActAgent
-from shared_libs.atomic import LLMError, MisuseError, tool
+from shared_libs.atomic import LLMError, LLMResponse, MisuseError, tool
 from shared_libs.atomic.errors import ConfigError
 from shared_libs.atomic.events import ToolStarted
 from shared_libs.atomic.llms import ScriptedLLM
+from shared_libs.atomic.llms.base import BaseLLMWrapper
 from shared_libs.atomic.scope import current_scope
 from shared_libs.durable import JobStore, StoreUnavailable, Worker, WorkerPolicy
 from shared_libs.durable.beat import Beat
@@ -348,6 +349,42 @@ def test_a_run_that_kills_its_workers_is_a_dead_letter_with_its_reason(url):
     assert job.why == "dead letter: 3 executions died one after the other behind model.1"
 
 
+@pytest.mark.promise("durable-queue")
+def test_those_that_died_beside_a_run_that_kills_its_workers_are_not_given_up_with_it(url):
+    """Nobody knows which of them it was: they go one by one, each alone until it has kept a fact."""
+    begun = []
+
+    async def main():
+        proceed = asyncio.Event()
+
+        class Thinking(BaseLLMWrapper):
+            async def _chat(self, messages, tools, **options):
+                begun.append(current_scope().run_id)
+                await proceed.wait()
+                return LLMResponse(text="done")
+
+        async with opened(url) as store:
+            names = ["r0", "r1", "r2"]
+            for name in names:
+                await submit(store, name)
+            for death in range(4):
+                holder = Holder(store.database, f"w{death}")
+                assert len(await holder.claim(3)) == 3  # it has never beaten: as good as dead
+                assert await holder.reap() == 3
+            await submit(store, "new", priority=9)
+            async with working(url, agent(Thinking("slow"))):
+                await until(lambda: asyncio.sleep(0, begun))
+                alone = [job.run_id for job in await store.find(statuses=["running"])]
+                proceed.set()
+                jobs = [await until(store.get, name, wanted=ended) for name in [*names, "new"]]
+            return alone, [job.status for job in jobs]
+
+    alone, statuses = asyncio.run(main())
+    assert len(alone) == 1
+    assert statuses == ["answered"] * 4
+    assert begun[-1] == "new"
+
+
 @pytest.mark.promise("durable-kept")
 def test_what_has_ended_goes_after_its_time_and_nothing_else(url):
     async def main():
@@ -564,19 +601,66 @@ def test_a_database_whose_clock_is_set_back_misses_the_dead_all_the_same(url):
     async def main():
         async with opened(url) as store:
             dead, alive = (Holder(store.database, name) for name in ("dead", "alive"))
-            await dead.beat("dead", 0.05, 1, draining=False)
+            await dead.beat("dead", 2.0, 1, draining=False)
             await submit(store, "begun")
             await dead.claim(1)
             await submit(store, "new")
             await submit(store, "later", delay_s=60)
             await store.database.run(lambda: (yield ask("UPDATE factory_workers SET beat_at = beat_at + 3600")))
             await store.database.run(lambda: (yield ask(ahead)))
+            await alive.count_from_now()
             assert await alive.reap() == 0  # from here on it has a lease
-            await asyncio.sleep(0.1)
+            await store.database.run(lambda: (yield ask("UPDATE factory_workers SET beat_at = beat_at - 2")))
             assert await alive.reap() == 1
             return sorted(claim.run_id for claim in await alive.claim(5))
 
     assert asyncio.run(main()) == ["begun", "new"]
+
+
+@pytest.mark.promise("durable-takeover")
+def test_a_worker_on_whose_file_another_clock_counts_stands_back_and_says_so(tmp_path, caplog):
+    url = f"sqlite:///{tmp_path}/durable.db"
+    ahead = ask("UPDATE factory_workers SET beat_at = CLOCK + 3600 WHERE executor = 'elsewhere'")
+
+    async def main():
+        async with opened(url) as store, working(url, answers()) as worker:
+            await worker.started.wait()
+            elsewhere = Holder(store.database, "elsewhere")
+            await elsewhere.beat("elsewhere", LEASE_S, 1, draining=False)
+            await until(store.database.one, ahead, wanted=lambda _: "does nothing" in caplog.text)  # and it beats on
+            assert not worker.ready
+            await submit(store, "r")
+            ages = [row.beat_age_s for row in await store.workers()]
+            await elsewhere.leave()
+            await until(store.get, "r", wanted=ended)
+            return ages
+
+    assert min(asyncio.run(main())) < -3500
+    assert "does nothing: another one on this file beats by a clock that is 3600 s ahead" in caplog.text
+
+
+@pytest.mark.promise("durable-takeover")
+def test_a_server_of_another_clock_is_told_and_one_whose_clock_is_set_back_goes_on(new_postgres, caplog):
+    """A function of the name that PostgreSQL's own has is the clock of a server that is an hour late."""
+    early = "CREATE OR REPLACE FUNCTION other.clock_timestamp() RETURNS timestamptz LANGUAGE sql VOLATILE AS"
+
+    async def main():
+        first = open_database(new_postgres)
+        for statement in (
+            "CREATE SCHEMA other",
+            f"{early} $$SELECT pg_catalog.clock_timestamp() + interval '1 hour'$$",
+            f"ALTER DATABASE {new_postgres.partition('@/')[2].partition('?')[0]} SET search_path = other, pg_catalog",
+        ):
+            await first.one(ask(statement))
+        await first.aclose()
+        async with opened(new_postgres) as store, working(new_postgres, answers()) as worker:
+            await worker.started.wait()
+            await store.database.one(ask(f"{early} $$SELECT pg_catalog.clock_timestamp()$$"))
+            await submit(store, "r")
+            await until(store.get, "r", wanted=ended)
+
+    asyncio.run(main())
+    assert "is 3600 s behind that of the database" in caplog.text
 
 
 @pytest.mark.promise("durable-seen")

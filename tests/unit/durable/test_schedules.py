@@ -60,20 +60,26 @@ def test_a_worker_attends_to_schedules_by_itself(url):
 
 
 @pytest.mark.promise("durable-scheduled")
-def test_a_schedule_whose_zone_is_not_known_here_holds_up_no_other(tmp_path, caplog):
+@pytest.mark.parametrize(
+    ("spoiled", "why"), [("zone = 'Mars/Base'", "Mars/Base"), ("template = '{'", "truncated"), ("cron = '@x'", "five")]
+)
+def test_a_schedule_that_cannot_be_read_here_holds_up_no_other_and_is_told_once(tmp_path, caplog, spoiled, why):
     async def main():
         async with opened(f"sqlite:///{tmp_path}/durable.db") as store:
             for name in ("ares", "news"):
                 await put_schedule(store, name, "* * * * *", "UTC", DAILY, "h")
-            late = (
-                "UPDATE factory_schedules SET next_at = 0, zone = CASE name WHEN 'ares' THEN 'Mars/Base' ELSE zone END"
-            )
-            await store.database.run(lambda: (yield ask(late)))
-            return await submit_due(store)
+            await store.database.one(ask("UPDATE factory_schedules SET next_at = 0"))
+            await store.database.one(ask(f"UPDATE factory_schedules SET {spoiled} WHERE name = 'ares'"))
+            told = {}
+            ids = await submit_due(store, told), await submit_due(store, told)
+            return ids, [schedule.name for schedule in await schedules(store)]
 
-    (run_id,) = asyncio.run(main())
+    ((run_id,), again), listed = asyncio.run(main())
     assert run_id.startswith("news-")
-    assert "schedule ares is not attended to: 'Mars/Base' is no time zone" in caplog.text
+    assert (again, listed) == ([], ["ares", "news"])
+    (line,) = caplog.messages
+    assert line.startswith("schedule ares is not attended to")
+    assert why in line
 
 
 @pytest.mark.promise("durable-scheduled")

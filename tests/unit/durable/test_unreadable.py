@@ -23,6 +23,7 @@ from tests.unit.durable.cast import agent, answers, ended, opened, submit, turn,
         "UPDATE factory_jobs SET extras = 'later' WHERE run_id = 'odd'",
         "UPDATE factory_jobs SET state = '{}' WHERE run_id = 'odd'",
         "UPDATE factory_definitions SET definition = 'zstd' WHERE hash LIKE '%odd%'",
+        "UPDATE factory_jobs SET state = '{', pending = '{', result = '{' WHERE run_id = 'odd'",
     ],
 )
 def test_a_run_that_cannot_be_read_keeps_no_other_waiting_and_tells_why(url, spoiled):

@@ -27,7 +27,7 @@ from shared_libs.retrieval.stores.sqlite_words import SqliteWords
 from shared_libs.retrieval.types import Found, Point, Space, Words
 from shared_libs.retrieval.words import ENOUGH
 from tests.qdrant_server import ASKED, INDEXES
-from tests.support import run
+from tests.support import run, run_virtual
 
 OURS, THEIRS = Space(tenant="acme", collection="c"), Space(tenant="globex", collection="c")
 
@@ -443,7 +443,7 @@ def test_a_write_may_take_longer_than_anybody_waits_for_an_answer():
         with pytest.raises(RetrievalUnavailable, match="within 10 s"):
             await Slow().async_search(OURS, unit(1)[0], 1)
 
-    run(main())
+    run_virtual(main())
 
 
 @pytest.mark.xdist_group("postgres-retrieval")

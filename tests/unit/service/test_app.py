@@ -43,6 +43,7 @@ def test_an_agent_answers_over_http_without_a_key_a_database_or_a_server(folder)
     assert float(headers["x-factory-overhead-ms"]) >= 0
     assert (headers["x-factory-deadline"], headers["x-factory-deadline-from"]) == ("60.000", "limits")
     assert any("hello rehearses" in note for note in notes)
+    assert notes[-1] == "stops: what is under way has 1 s to end"
 
 
 @pytest.mark.promise("serve-answers")

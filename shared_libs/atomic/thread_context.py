@@ -17,34 +17,45 @@ from functools import cache
 _WORDS = 36
 """Words of a state to look at: each version has more, and the context before the 30th."""
 
-_interpreter = ctypes.PYFUNCTYPE(ctypes.c_void_p)(("PyInterpreterState_Get", ctypes.pythonapi))
-_mine = ctypes.PYFUNCTYPE(ctypes.c_void_p)(("PyThreadState_Get", ctypes.pythonapi))
-_first = ctypes.PYFUNCTYPE(ctypes.c_void_p, ctypes.c_void_p)(("PyInterpreterState_ThreadHead", ctypes.pythonapi))
-_next = ctypes.PYFUNCTYPE(ctypes.c_void_p, ctypes.c_void_p)(("PyThreadState_Next", ctypes.pythonapi))
+_SIZE = ctypes.sizeof(ctypes.c_size_t)
 
 
-def context_of(thread_id: int) -> Context | None:
-    """Return the context that a thread runs in; None where it has none, or where this Python does not tell."""
-    if not getattr(sys, "_is_gil_enabled", lambda: True)():
-        return None  # threads move on, and end, while this one looks at them
-    at_thread_id, at_context = _places()
-    state = _first(_interpreter())
-    while state:
-        words = _words(state)
-        if words[at_thread_id] == thread_id:
-            context = words[at_context]
-            return ctypes.cast(context, ctypes.py_object).value if context else None
-        state = _next(state)
-    return None
+class ThreadContext:
+    """
+    The context of the thread in which this is made, for others to ask.
+
+    A thread that has ended has none: CPython takes the context out of its state before it lets go of that.
+    """
+
+    __slots__ = ("_at", "_thread_id")
+
+    def __init__(self) -> None:
+        self._thread_id = threading.get_ident()
+        self._at = _state() if _places() else 0
+
+    def get(self) -> Context | None:
+        """Return the context that the thread is in now; None where it has none, or where this Python does not tell."""
+        places = _places()
+        if not places or ctypes.c_size_t.from_address(self._at + places[0]).value != self._thread_id:
+            return None
+        try:  # read and held in one: between two instructions of ours the thread may have let go of it
+            context: Context = ctypes.cast(self._at + places[1], ctypes.POINTER(ctypes.py_object)).contents.value
+        except ValueError:  # none yet, or none any more
+            return None
+        return context
+
+
+def _state() -> int:
+    """Where the state of this thread is."""
+    place: int = ctypes.PYFUNCTYPE(ctypes.c_size_t)(("PyThreadState_Get", ctypes.pythonapi))()
+    return place
 
 
 @cache
-def _places() -> tuple[int, int]:
-    """Where in a state the thread's id and its context stand."""
+def _places() -> tuple[int, int] | None:
+    """Where in a state the thread's id and its context stand, in bytes; None where others' cannot be looked at."""
+    if sys.implementation.name != "cpython" or not getattr(sys, "_is_gil_enabled", lambda: True)():
+        return None  # without the lock threads move on, and end, while this one looks at them
     known = Context()
-    words = known.run(lambda: list(_words(_mine())))
-    return words.index(threading.get_ident()), words.index(id(known))
-
-
-def _words(state: int) -> ctypes.Array[ctypes.c_size_t]:
-    return (ctypes.c_size_t * _WORDS).from_address(state)
+    words = known.run(lambda: list((ctypes.c_size_t * _WORDS).from_address(_state())))
+    return words.index(threading.get_ident()) * _SIZE, words.index(id(known)) * _SIZE

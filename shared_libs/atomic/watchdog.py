@@ -42,7 +42,7 @@ from shared_libs.atomic.rescue import (
     what_runs,
 )
 from shared_libs.atomic.scope import current_scope, scope_in
-from shared_libs.atomic.thread_context import context_of
+from shared_libs.atomic.thread_context import ThreadContext
 
 _log = logging.getLogger(__name__)
 
@@ -185,6 +185,7 @@ class _Watched:
         self._signal = signal
         self._forget = forget
         self._thread_id = threading.get_ident()
+        self._context = ThreadContext()
         self._runs = what_runs(sys._getframe())  # noqa: SLF001 - what the loop is run by, in this very stack
         self._asked = 0
         self._answered = 0
@@ -214,7 +215,7 @@ class _Watched:
             return self._due(None)
         frame = frame_of(self._thread_id)
         task = asyncio.current_task(self.loop)
-        suspect = task or context_of(self._thread_id)
+        suspect = task or self._context.get()
         if task is None and frame is not None and frame.f_globals.get("__name__") == "selectors":
             suspect = None  # the loop waits, and has not heard yet that it is asked: the machine is busy
         # many short pieces in one turn of the loop are a crowd, not a blockage: it must be one and the same
@@ -229,7 +230,7 @@ class _Watched:
         return self._interrupt(frame, task) if now >= due else due
 
     def _call(self, frame: FrameType | None) -> Call | None:
-        context = context_of(self._thread_id)
+        context = self._context.get()
         return call_to_blame(frame, None if context is None else context.get(in_progress))
 
     def _ask(self, now: float) -> None:
@@ -316,7 +317,7 @@ class _Watched:
         self._found = True
         frames = traceback.extract_stack(frame)
         stack = "".join(traceback.format_list(frames[-SHOWN_FRAMES:]))
-        scope, place = scope_in(context_of(self._thread_id)), _place(frames)
+        scope, place = scope_in(self._context.get()), _place(frames)
         self._who = f"tool {scope.tool}" if scope.tool else place or "something"
         text = "%s has blocked the event loop for %.2f s and still does; it stands at\n%s"
         _aside(_log.warning, text, self._who, blocked_s, stack)

@@ -10,7 +10,7 @@ import socket
 import subprocess
 import sys
 import threading
-from contextvars import ContextVar
+from contextvars import Context, ContextVar
 
 import pytest
 
@@ -19,7 +19,7 @@ from shared_libs.atomic import BaseEvaluator, BaseMemory, tool
 from shared_libs.atomic.errors import DeadlineExceeded
 from shared_libs.atomic.llms import ScriptedLLM, Turn
 from shared_libs.atomic.rescue import SIGNAL, SWITCH, Call, Interrupted, Signal, in_progress, may_be_interrupted
-from shared_libs.atomic.thread_context import context_of
+from shared_libs.atomic.thread_context import ThreadContext
 from shared_libs.atomic.watchdog import WATCHDOG
 from shared_libs.tools.agent import AgentTool
 
@@ -356,8 +356,8 @@ def test_the_context_of_another_thread_is_that_of_what_its_loop_calls(new_loop):
 
     def look():
         mark.set("a callback")
-        thread_id = threading.get_ident()
-        seeing = threading.Thread(target=lambda: seen.append(context_of(thread_id).get(mark)))
+        here = ThreadContext()
+        seeing = threading.Thread(target=lambda: seen.append(here.get().get(mark)))
         seeing.start()
         seeing.join()
 
@@ -369,7 +369,27 @@ def test_the_context_of_another_thread_is_that_of_what_its_loop_calls(new_loop):
         return mark.get()
 
     assert (on(new_loop, main()), seen) == ("a task", ["a callback"] * 2)
-    assert context_of(0) is None
+
+
+def test_threads_that_move_on_and_end_while_they_are_looked_at_are_seen_in_a_context_or_in_none():
+    made, seen = [], set()
+
+    def move_on():
+        for _ in range(200):
+            Context().run(made.append, ThreadContext())
+
+    ended = [threading.Thread(target=move_on) for _ in range(20)]
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        for thread in ended:
+            thread.start()
+        while any(thread.is_alive() for thread in ended):
+            seen |= {type(here.get()) for here in made[-50:]}
+    finally:
+        sys.setswitchinterval(interval)
+    assert seen <= {Context, type(None)}
+    assert {here.get() for here in made} == {None}
 
 
 def test_the_signal_is_taken_only_from_nobody_and_given_back(monkeypatch):

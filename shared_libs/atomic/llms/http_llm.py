@@ -324,13 +324,22 @@ def _take(answer: Answer, payload: bytes) -> list[LLMChunk]:
 
 
 def _take_whole(answer: Answer, body: bytes) -> list[LLMChunk]:
-    """Take an answer that came in one piece; one whose pieces came as one is read as the stream that it is."""
+    """
+    Take an answer that came in one piece; one whose pieces came as one is read as the stream that it is.
+
+    Raises:
+        MalformedResponse: it is none, or there are several.
+
+    """
     try:
         return answer.take_whole(body)
     except MalformedResponse:
         if not (values := values_in(body)):
             raise
-        chunks = [chunk for value in values for chunk in answer.take(value)]
+        chunks = answer.take(values[0])
+        if answer.ended or answer.complete:  # by its first piece: what follows is another answer
+            raise
+        chunks += [chunk for value in values[1:] for chunk in answer.take(value)]
         _check_end(answer)
         return chunks
 

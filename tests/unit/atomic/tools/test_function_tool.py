@@ -208,7 +208,8 @@ def test_what_a_tool_does_to_its_arguments_the_history_does_not_see():
 
 
 def test_the_declarations_of_functions_are_those_of_tools():
-    assert set(Declarations.__annotations__) == {name for name in BaseTool.__annotations__ if not name.startswith("_")}
+    of_tools = {name for name in BaseTool.__annotations__ if not name.startswith("_")}
+    assert set(Declarations.__annotations__) == of_tools - {"elsewhere"}  # a function is here
 
 
 def passed_on(function):

@@ -16,6 +16,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from shared_libs.atomic.nearly_json import balanced, object_in, plain
+from shared_libs.atomic.patterns import late
 from shared_libs.atomic.types import ToolCall, ToolSpec
 
 MAX_CHARS = 256 * 1024
@@ -38,8 +39,8 @@ _BESIDE = frozenset(
 )
 _OF_A_MESSAGE = frozenset({"role", "content", "refusal", "reasoning_content", "tool_plan"})
 """What stands beside the calls of a whole message of a model, written out."""
-_PREFIXES = re.compile(r"^(?:functions?|tools?|default_api|assistant|namespace)[.:/]", re.IGNORECASE)
-_SUFFIXES = re.compile(r"(?:<\|.*|:\d+)$", re.DOTALL)
+_PREFIXES = late(r"^(?:functions?|tools?|default_api|assistant|namespace)[.:/]", re.IGNORECASE)
+_SUFFIXES = late(r"(?:<\|.*|:\d+)$", re.DOTALL)
 _AROUND_A_NAME = " \t\r\n`'\"()"
 _NAME = r"(?P<name>[\w.\-:/]+)"
 
@@ -71,9 +72,9 @@ _MARKS = (
 _MINIMAX = "]<]minimax[>["
 """What MiniMax M3 puts before each of its elements."""
 _FENCE = r"```(?:json|JSON|xml)?(?!\w)"
-_MARK = re.compile("|".join(_MARKS), re.IGNORECASE)
-_END_OF_CODE = re.compile("|".join((*_MARKS, _FENCE)), re.IGNORECASE)
-_BETWEEN = re.compile(
+_MARK = late("|".join(_MARKS), re.IGNORECASE)
+_END_OF_CODE = late("|".join((*_MARKS, _FENCE)), re.IGNORECASE)
+_BETWEEN = late(
     rf"(?:\s|\\n|{'|'.join(_MARKS)}|{_FENCE}|[,;](?=\s*(?:\{{|\Z))|[\]}}](?=\s*<|\Z)|Action:(?=\s*```json\s*\[)"
     r"|</?(?:tool_)?(?:name|arguments|args|input|parameters)>|<response>\s{0,9}</response>)*",  # the last is ERNIE's
     re.IGNORECASE,
@@ -86,25 +87,25 @@ Some models write line breaks as a backslash and a letter, and close one bracket
 
 _HEADS = (
     # <function=NAME>, <invoke name="NAME">, <tool_call name="NAME">, and as small models get it wrong
-    re.compile(
+    late(
         rf"<{_PREFIX}?(?:function|invoke|tool|call)(?:_calls?|_use)?(?:\s+(?:name|tool|function)\s*)?[=(]\s*"
         rf"[\"']?{_NAME}[\"']?\)?(?:\s[^<>]{{0,80}})?\s*>?",
         re.IGNORECASE,
     ),
-    re.compile(rf"(?:<\|open\|>)?call tool=\"{_NAME}\"[^<>]{{0,80}}<\|sep\|>"),  # Kimi K3
-    re.compile(rf"(?:assistant)?(?:commentary|analysis|final)?\s*\bto={_NAME}"),  # harmony
-    re.compile(rf">>>\s*{_NAME}(?=\s*\n)"),  # Functionary
-    re.compile(rf"call:{_NAME}(?=\{{)"),  # Gemma
+    late(rf"(?:<\|open\|>)?call tool=\"{_NAME}\"[^<>]{{0,80}}<\|sep\|>"),  # Kimi K3
+    late(rf"(?:assistant)?(?:commentary|analysis|final)?\s*\bto={_NAME}"),  # harmony
+    late(rf">>>\s*{_NAME}(?=\s*\n)"),  # Functionary
+    late(rf"call:{_NAME}(?=\{{)"),  # Gemma
 )
 """What a call may begin with that says its tool; else it begins with the name itself, or is JSON or code."""
-_ELEMENT = re.compile(rf"<{_NAME}>")
-_BARE = re.compile(_NAME)
-_BEFORE_ARGUMENTS = re.compile(rf"(?:{_BETWEEN.pattern}(?:(?:commentary|analysis|json|code)\b)?)*", re.IGNORECASE)
+_ELEMENT = late(rf"<{_NAME}>")
+_BARE = late(_NAME)
+_BEFORE_ARGUMENTS = late(rf"(?:{_BETWEEN.pattern}(?:(?:commentary|analysis|json|code)\b)?)*", re.IGNORECASE)
 
 _OPENS = rf"<{_PREFIX}?param(?:eter)?(?:=|\s+name=)[\"']?"
-_OPENED = re.compile(rf"\s*{_OPENS}(?P<key>[\w.\-]+)[\"']?[^>]*>\n?")
+_OPENED = late(rf"\s*{_OPENS}(?P<key>[\w.\-]+)[\"']?[^>]*>\n?")
 """A parameter of Qwen3-Coder, or of the XML that Claude was shown, MiniMax, DeepSeek 3.2."""
-_ENDED = re.compile(
+_ENDED = late(
     rf"\n?(?:(?P<closed></{_PREFIX}?param(?:eter)?>)|(?={_OPENS}(?P<next>[\w.\-]+))"
     rf"|(?=</{_PREFIX}?(?:function|invoke)>\s{{0,9}}(?:</?{_PREFIX}?(?:tool|function|invoke)|\Z)))"
 )
@@ -112,40 +113,40 @@ _ENDED = re.compile(
 
 _PARAMETERS = (
     # GLM, Hunyuan, LongCat, K2 Horizon
-    re.compile(
+    late(
         rf"(?:\s|\\n)*<{_PREFIX}?arg_key{_SUFFIX}>\s*(?P<key>.*?)\s*</{_PREFIX}?arg_key{_SUFFIX}>(?:\s|\\n)*"
         rf"(?:<{_PREFIX}?arg_type>[^<]{{0,40}}</{_PREFIX}?arg_type>\s*)?"
         rf"<{_PREFIX}?arg_value{_SUFFIX}>(?P<value>.*?)</{_PREFIX}?arg_value{_SUFFIX}>",
         re.DOTALL,
     ),
     # Kimi K3
-    re.compile(
+    late(
         r"\s*(?:<\|open\|>)?argument key=\"(?P<key>[^\"<>]{1,100})\"[^<>]{0,80}<\|sep\|>(?P<value>.*?)"
         r"<\|close\|>argument<\|sep\|>",
         re.DOTALL,
     ),
     # an element of the parameter's own name
-    re.compile(r"\s*<(?P<key>[\w.\-]+)>\n?(?P<value>.*?)\n?</(?P=key)>", re.DOTALL),
+    late(r"\s*<(?P<key>[\w.\-]+)>\n?(?P<value>.*?)\n?</(?P=key)>", re.DOTALL),
 )
 """The forms with an element for each parameter."""
 
-_GEMMA = re.compile(
+_GEMMA = late(
     r"(?P<quote><escape>|<\|\"\|>)(?P<text>.*?)(?P=quote)|\"(?:[^\"\\]|\\.)*\"|(?P<bracket>[{}\[\]])|(?P<bare>[^<\"{}\[\]]+)|.",
     re.DOTALL,
 )
 """What Gemma's arguments consist of: JSON whose names, and short texts, have no quotes, and whose texts have others."""
-_GEMMA_NAME = re.compile(r"(?P<before>^|,)\s*(?P<name>[\w.\-]+)\s*:")
-_GEMMA_VALUE = re.compile(r":(?P<value>[^,:\"]+)(?=,|$)")
+_GEMMA_NAME = late(r"(?P<before>^|,)\s*(?P<name>[\w.\-]+)\s*:")
+_GEMMA_VALUE = late(r":(?P<value>[^,:\"]+)(?=,|$)")
 
 _JSON_CONSTANTS = {"true": True, "false": False, "null": None}
-_CDATA = re.compile(r"\A\s*<!\[CDATA\[(.*)\]\]>\s*\Z", re.DOTALL)
-_CHILD = re.compile(r"\s*<(?P<key>[\w.\-]{1,64})>(?P<value>.*?)</(?P=key)>\s*", re.DOTALL)
+_CDATA = late(r"\A\s*<!\[CDATA\[(.*)\]\]>\s*\Z", re.DOTALL)
+_CHILD = late(r"\s*<(?P<key>[\w.\-]{1,64})>(?P<value>.*?)</(?P=key)>\s*", re.DOTALL)
 
-_NAMED = re.compile(rf"[\[{{\s]*\"(?:{'|'.join(_NAME_KEYS)})\"\s*:\s*\"{_NAME}\"")
-_CLOSED = re.compile(r"</(?!think)|<[|\uff5c]/|[\w\u2581]end[|\uff5c]>|<\|(?:call|eo[tm]_id|im_end)\|>|\[/TOOL")
+_NAMED = late(rf"[\[{{\s]*\"(?:{'|'.join(_NAME_KEYS)})\"\s*:\s*\"{_NAME}\"")
+_CLOSED = late(r"</(?!think)|<[|\uff5c]/|[\w\u2581]end[|\uff5c]>|<\|(?:call|eo[tm]_id|im_end)\|>|\[/TOOL")
 """What stands behind a call that was written to its end."""
 
-MAY_BE_CALLS = re.compile(
+MAY_BE_CALLS = late(
     rf"{'|'.join(_MARKS)}|<{_PREFIX}?(?:tool|function|invoke|call)[\s=(_]|\[\s*[a-z_][\w.]*\("
     r"|```xml\s*<|>>>\s*[a-z_]|functions\.\w|call:[a-z_][\w.]*\{|Action:\s*```json\s*\[|(?:assistant)?(?:commentary|analysis)?\s*\bto="
     r"|(?:```(?:json)?\s*+)?\[?\s*+\{\s*+\"(?:"
@@ -155,7 +156,7 @@ MAY_BE_CALLS = re.compile(
 )
 """What a turn begins with that may be nothing but calls."""
 
-_UNDECIDED = re.compile(r"[<\[\]{]|```?`?|>{1,3}")
+_UNDECIDED = late(r"[<\[\]{]|```?`?|>{1,3}")
 _WORDS = (
     *("action:", "analysis", "assistant", "call:", "commentary", "function call", "function<", "functions."),
     *("functools", "to=", "tool_code"),

@@ -14,6 +14,7 @@ from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from urllib.parse import urlsplit
 
+from shared_libs.atomic.patterns import late
 from shared_libs.atomic.secrets import names_a_secret
 
 _USER = r"[^\s:\"']{1,200}"
@@ -61,12 +62,10 @@ Of the programs of a line, what stands right before a secret, as a regular expre
 """
 
 _OF_PROGRAM = {
-    program: re.compile(rf"(?<=\s)(?:{before})")
-    for programs, before in PROGRAMS.items()
-    for program in programs.split()
+    program: late(rf"(?<=\s)(?:{before})") for programs, before in PROGRAMS.items() for program in programs.split()
 }
 _LOGINS = {name.removesuffix("-login") for name in _OF_PROGRAM if name.endswith("-login")}
-_OPTION = re.compile(r" -[a-zA-Z-]")
+_OPTION = late(r" -[a-zA-Z-]")
 _WITHOUT_OPTION = (
     "rabbitmqctl ",
     "freerdp ",
@@ -78,9 +77,9 @@ _WITHOUT_OPTION = (
     "net use ",
     "net user ",
 )
-_PROGRAM = re.compile(r"(?<![\w.-])(?:\w[\w.-]{0,24}?)(?=(?:\.exe)?[ \t])")
-_REST = re.compile(r"(?:'[^']*'|\"[^\"]*\"|[^|;&])*+")
-_SECRET = re.compile(r"\\?'[^']*'?|\\?\"[^\"\\]*\\?\"?|[^\s\"'\\]+")
+_PROGRAM = late(r"(?<![\w.-])(?:\w[\w.-]{0,24}?)(?=(?:\.exe)?[ \t])")
+_REST = late(r"(?:'[^']*'|\"[^\"]*\"|[^|;&])*+")
+_SECRET = late(r"\\?'[^']*'?|\\?\"[^\"\\]*\\?\"?|[^\s\"'\\]+")
 _MOST_WORDS = 3
 """Words that may stand before a secret, the option among them."""
 
@@ -88,17 +87,17 @@ _OF_A_USER = ("-u", "--user")
 _OF_ANY = ("-p", "-P", "-a", *_OF_A_USER)
 """Options that are a password's, or a user's with one, of some program."""
 
-_GLUED = re.compile(r"-p((?=\S*\d)(?=\S*[A-Za-z])\S{6,})")
+_GLUED = late(r"-p((?=\S*\d)(?=\S*[A-Za-z])\S{6,})")
 """A password behind its option, without a blank."""
 
-_TOKEN = re.compile(
+_TOKEN = late(
     r"(?=\S*\d)(?=\S*[A-Z])(?=\S*[a-z])[\w+=-]{16,}|(?=\D*\d)[\da-f]{32,}|(?:gh[a-z]|sk|pk|glpat|npm|hf)[_-]\S{8,}"
 )
 """A word that looks like a token."""
 
-_PIECES = re.compile(r"[^\s;&?,]+")
+_PIECES = late(r"[^\s;&?,]+")
 
-_PAIR = re.compile(r"""["'](\w{1,60})["']\s{0,9}:\s{0,9}["']([^"']{1,500})["']""")
+_PAIR = late(r"""["'](\w{1,60})["']\s{0,9}:\s{0,9}["']([^"']{1,500})["']""")
 """A name and its value in an argument that is JSON."""
 
 _NEAR, _NEAR_CHARS = 8, 200

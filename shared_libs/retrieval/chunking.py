@@ -19,6 +19,7 @@ from hashlib import blake2b
 from typing import Any, Protocol
 
 from shared_libs.atomic.errors import MisuseError
+from shared_libs.atomic.patterns import late
 from shared_libs.retrieval.types import Chunk, Document
 
 VERSION = "1"
@@ -33,11 +34,11 @@ _EARLIEST = 0.5
 _LOOKED_AT = 48
 """Characters behind a cut that decide between places of one kind."""
 
-_HEADING = re.compile(r"^(?:#{1,6}[ \t]+(?P<marked>\S.*?)[ \t#]*|(?P<lined>\S.*)\n[=*~^-]{3,}[ \t]*)$", re.MULTILINE)
-_PARAGRAPH = re.compile(r"\n[ \t]*\n\s*")
-_LINE = re.compile(r"\n")
-_SENTENCE = re.compile(r"[.!?…]{1,40}+[\"'”’)\]]{0,40}+\s+|[。！？；]+[”’」』）]*\s*")  # noqa: RUF001 - it ends sentences
-_SPACE = re.compile(r"\s+")
+_HEADING = late(r"^(?:#{1,6}[ \t]+(?P<marked>\S.*?)[ \t#]*|(?P<lined>\S.*)\n[=*~^-]{3,}[ \t]*)$", re.MULTILINE)
+_PARAGRAPH = late(r"\n[ \t]*\n\s*")
+_LINE = late(r"\n")
+_SENTENCE = late(r"[.!?…]{1,40}+[\"'”’)\]]{0,40}+\s+|[。！？；]+[”’」』）]*\s*")  # noqa: RUF001 - it ends sentences
+_SPACE = late(r"\s+")
 _UNSEEN = dict.fromkeys(
     [
         *(code for code in range(0x20) if chr(code) not in "\t\n"),
@@ -74,7 +75,7 @@ class Pieces:
     """
 
     name = "pieces"
-    _piece = re.compile(r"[\u0e00-\u0eff\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af\uf900-\ufaff]|[^\W_]{1,6}|[^\w\s]|_")
+    _piece = late(r"[\u0e00-\u0eff\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af\uf900-\ufaff]|[^\W_]{1,6}|[^\w\s]|_")
 
     def starts(self, text: str) -> Sequence[int]:
         """Return where each piece begins."""

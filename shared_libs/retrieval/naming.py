@@ -8,10 +8,10 @@ spelling seen is the name.
 
 from __future__ import annotations
 
-import re
 import unicodedata
 from hashlib import blake2b
 
+from shared_libs.atomic.patterns import late
 from shared_libs.retrieval.words import without_marks
 
 MOST_WORDS = 6
@@ -31,10 +31,10 @@ _FORMS = {
 _FORMS_BEFORE = {"ооо", "оао", "зао", "пао", "주식회사", "주", "株"}  # noqa: RUF001 - in the letters they are in
 _JOINED_BEFORE = ("株式会社", "有限会社", "주식회사")
 _FORMS_BEHIND = ("股份有限公司", "有限责任公司", "有限公司", "公司", "株式会社", "주식회사")
-_JOINED = re.compile(r"[.'’`´]")  # noqa: RUF001 - apostrophes as they are typed
-_BESIDE_NUMBERS = re.compile(r"(?<=[^\W\d_])(?=\d)|(?<=\d)(?=[^\W\d_])")
-_CJK = re.compile(r"[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7a3\uf900-\ufaff]+")
-_LONG_RUN = re.compile(r"[\u0e00-\u0fff\u1000-\u109f\u1780-\u17ff]+")
+_JOINED = late(r"[.'’`´]")  # noqa: RUF001 - apostrophes as they are typed
+_BESIDE_NUMBERS = late(r"(?<=[^\W\d_])(?=\d)|(?<=\d)(?=[^\W\d_])")
+_CJK = late(r"[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7a3\uf900-\ufaff]+")
+_LONG_RUN = late(r"[\u0e00-\u0fff\u1000-\u109f\u1780-\u17ff]+")
 """Thai, Lao, Tibetan, Burmese, Khmer: without spaces, in letters."""
 
 

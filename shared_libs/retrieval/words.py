@@ -13,7 +13,6 @@ words of other languages stay as they are, since the rules of English only make 
 
 from __future__ import annotations
 
-import re
 import threading
 import unicodedata
 from collections.abc import Mapping, Sequence
@@ -21,6 +20,7 @@ from functools import cache, lru_cache
 from importlib import import_module
 from typing import Any
 
+from shared_libs.atomic.patterns import late
 from shared_libs.retrieval.english import is_english
 
 _NO_SPACES = (
@@ -29,7 +29,7 @@ _NO_SPACES = (
 )
 """Scripts that are written without spaces: Thai, Lao, Tibetan, Burmese, Khmer, Japanese, Chinese; and Korean."""
 
-_ALONE = re.compile("[\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7a3\uf900-\ufaff\U00020000-\U0003ffff]")
+_ALONE = late("[\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7a3\uf900-\ufaff\U00020000-\U0003ffff]")
 """Characters that are words: of Chinese and Korean."""
 
 _PICTURES = "\u2600-\u27bf\u2b50\U0001f1e6-\U0001f1ff\U0001f300-\U0001f3fa\U0001f400-\U0001faff"
@@ -40,21 +40,21 @@ _PARTS_OF_WORDS = (
 )
 """Marks and vowel signs, which to Python are no letters."""
 
-_RUN = re.compile(rf"[{_NO_SPACES}]+|(?:[^\W_{_NO_SPACES}]|[{_PARTS_OF_WORDS}])+|[{_PICTURES}]")
-_WITHOUT_SPACES = re.compile(rf"[{_NO_SPACES}]")
-_PICTURE = re.compile(rf"[{_PICTURES}]")
+_RUN = late(rf"[{_NO_SPACES}]+|(?:[^\W_{_NO_SPACES}]|[{_PARTS_OF_WORDS}])+|[{_PICTURES}]")
+_WITHOUT_SPACES = late(rf"[{_NO_SPACES}]")
+_PICTURE = late(rf"[{_PICTURES}]")
 _NO_MARKS = str.maketrans("đøłħıŧىیکةہ", "dolhitييكهه", "\u0640")  # noqa: RUF001 - as they are typed
 """Letters of their own, which no normal form takes apart; Arabic ones as Persians type them; its line to stretch."""
 
-_MARKS = re.compile(
+_MARKS = late(
     "[\u0300-\u036f\u0591-\u05bd\u05bf\u05c1\u05c2\u05c4\u05c5\u05c7\u0610-\u061a\u064b-\u065f\u0670\u06d6-\u06dc"
     "\u06df-\u06e8\u06ea-\u06ed\u0730-\u074a\u093c\u09bc\u0a3c\u1ab0-\u1aff\u1dc0-\u1dff\u20d0-\u20ff]"
 )
 """Of Latin, Greek, Cyrillic, Hebrew, Arabic letters; in Thai, Hindi, Japanese a word without its marks is another."""
 
 _TYPED_OUT = str.maketrans({"ä": "ae", "ö": "oe", "ü": "ue", "ø": "oe", "å": "aa", "æ": "ae"})
-_ARTICLE = re.compile("\\A(?:[وبكف]?ال|لل|ה)(?=...)")
-_LETTERS_AND_NUMBER = re.compile(r"([^\W\d_]{1,12})(\d{1,8})|(\d{1,8})([^\W\d_]{1,12})")
+_ARTICLE = late("\\A(?:[وبكف]?ال|لل|ה)(?=...)")
+_LETTERS_AND_NUMBER = late(r"([^\W\d_]{1,12})(\d{1,8})|(\d{1,8})([^\W\d_]{1,12})")
 _JOINERS = "-.'\u2010\u2011\u2019"
 
 MOST_JOINED = 6

@@ -17,6 +17,7 @@ from shared_libs.atomic.errors import BadRequest, ContextOverflow, LLMError, Mod
 from shared_libs.atomic.llms.chat_rules import has_images
 from shared_libs.atomic.llms.dialect import Dialect, Trait
 from shared_libs.atomic.llms.tool_schema import longest_description, named_tools, plain_tools, told_parameters
+from shared_libs.atomic.patterns import late
 from shared_libs.atomic.types import ToolSpec
 
 Request = dict[str, Any]
@@ -24,7 +25,7 @@ Request = dict[str, Any]
 _NEEDED = frozenset({"model", "messages", "input", "tools", "stream", "system", "contents"})
 """What a request is, and what is never left out."""
 
-_UNKNOWN = re.compile(
+_UNKNOWN = late(
     r"(not|n't|never|no longer|un|only)[ _-]?(yet |be )*(support|recogni|permit|allow|accept|available|enabled"
     r"|implement|known|expected|valid|used|specif|provided|passed|set (for|with|in)|exist in)"
     r"|not (an?|one of the) (support|recogni|permit|allow|known|expected|valid)\w* "
@@ -38,7 +39,7 @@ _UNKNOWN = re.compile(
     re.IGNORECASE,
 )
 """That a server does not take something, whatever its value."""
-_INSTEAD = re.compile(
+_INSTEAD = late(
     r"\b(?:(?:use|try|renamed to|replaced by) ['\"`]?|requires ['\"`])([a-z][a-z_]+)['\"`]?(?: instead|\b)",
     re.IGNORECASE,
 )
@@ -53,58 +54,58 @@ _ALSO_CALLED = {
     "tool_choice": r"toolconfig\.toolchoice",
 }
 """What refusals call a field beside its own name."""
-_OF_A_CHOICE = re.compile(r"\b(auto|any|required|none)\b", re.IGNORECASE)
+_OF_A_CHOICE = late(r"\b(auto|any|required|none)\b", re.IGNORECASE)
 """The ways of `tool_choice`: one that is refused is a server's rule, for another one knows it."""
 _OTHER_NAMES = {"max_tokens": "max_completion_tokens", "max_completion_tokens": "max_tokens"}
 """What a field is called elsewhere, where its refusal does not say so."""
 
-_TOO_MUCH = re.compile(
+_TOO_MUCH = late(
     r"too (large|high|big|many)|maximum|at most|exceed|range|between|less than|greater than|up to|[<>]|larger"
     r"|should be in|范围",
     re.IGNORECASE,
 )
-_NUMBER = re.compile(r"\d[\d,_]*")
+_NUMBER = late(r"\d[\d,_]*")
 _LENGTHS = ("max_tokens", "max_completion_tokens", "max_output_tokens")
 
-_OF_A_BATCH = re.compile(
+_OF_A_BATCH = late(
     r"batch|too many|per request|split|array too|maxitems|entity too|payload too"
     r"|(?=.*\b(array|list|items?|elements?|entries|inputs?|texts?|documents?|strings?)\b)"
     r"(?=.*(limit|max|at most|larger|exceed|more than|fewer|less than|up to|超过|[<>]))",
     re.IGNORECASE | re.DOTALL,
 )
-_OF_ONE_TEXT = re.compile(r"\btokens?\b(?!.*(batch|total|per request|sum of|all (in|the)))", re.IGNORECASE | re.DOTALL)
+_OF_ONE_TEXT = late(r"\btokens?\b(?!.*(batch|total|per request|sum of|all (in|the)))", re.IGNORECASE | re.DOTALL)
 """That a text is too long, and not that there are too many of them."""
 
 _SCHEMA_FIELDS = ("response_format", "text", "output_config", "format")
-_OF_A_SCHEMA = re.compile(
+_OF_A_SCHEMA = late(
     r"response[ _-]?format|json[ _-]?schema|structured output|output_config|output format|text\.format|json mode"
     r"|response mime type|response_schema|guided|grammar|output_schema"
     r"|schema is too (complex|large|deep)|too many states",
     re.IGNORECASE,
 )
-_OF_STRICTNESS = re.compile(r"['\"`.]strict\b|strict mode|invalid schema|strict schema", re.IGNORECASE)
-_OF_BOTH = re.compile(
+_OF_STRICTNESS = late(r"['\"`.]strict\b|strict mode|invalid schema|strict schema", re.IGNORECASE)
+_OF_BOTH = late(
     r"mime type|with tools|function calling|tool (use|calling)|json_object|must be .?json_schema", re.IGNORECASE
 )
 """That the mode itself is refused, not only its schema."""
 
 
-_OF_TOOLS = re.compile(
+_OF_TOOLS = late(
     r"(?=.*(tool|function|input_?schema|grammar))(?=.*(schema|grammar|function_?declarations?|\$ref|\$defs|parameters.{0,60}(valid|type)))",
     re.IGNORECASE | re.DOTALL,
 )
 """That the parameters of a tool are not taken."""
-_OF_PROPERTIES = re.compile(r"property (keys?|names?)\b.{0,40}(match|pattern|invalid|valid)", re.IGNORECASE)
+_OF_PROPERTIES = late(r"property (keys?|names?)\b.{0,40}(match|pattern|invalid|valid)", re.IGNORECASE)
 """That their names are not."""
 _SHORTEST_WORDS = 100
 """Descriptions that are cut shorter would say nothing; a smaller number is no limit of theirs."""
-_OF_DESCRIPTIONS = re.compile(
+_OF_DESCRIPTIONS = late(
     r"(?=.*(tool|function)).*description.{0,60}?(too long|at most|maximum|max|length|exceed|less than)"
     r"\D{0,60}?(\d[\d,_]*)",
     re.IGNORECASE | re.DOTALL,
 )
 """That a tool's description is too long, and how long it may be."""
-_WORD_STRICT = re.compile(r"(?<![\w-])strict(?![\w-])", re.IGNORECASE)
+_WORD_STRICT = late(r"(?<![\w-])strict(?![\w-])", re.IGNORECASE)
 
 
 class _Rule(NamedTuple):
@@ -135,7 +136,7 @@ def _properties(tool: dict[str, Any]) -> Any:
 
 
 def _words(told: str) -> re.Pattern[str]:
-    return re.compile(told, re.IGNORECASE | re.DOTALL)
+    return late(told, re.IGNORECASE | re.DOTALL)
 
 
 _RULES = (

@@ -22,6 +22,7 @@ from shared_libs.atomic.errors import (
     RateLimited,
 )
 from shared_libs.atomic.llms.reasons import Reason
+from shared_libs.atomic.patterns import late
 
 _REFUSED = frozenset({None, *range(400, 500)})
 _REQUEST = frozenset({400, 404, 405, 413, 415, 422, 424, 501})
@@ -75,7 +76,7 @@ def _codes(told: str) -> frozenset[str]:
 
 
 def _words(*told: str) -> re.Pattern[str]:
-    return re.compile("|".join(told), re.IGNORECASE)
+    return late("|".join(told), re.IGNORECASE)
 
 
 _FILTER = Meaning(
@@ -352,7 +353,7 @@ _MEANINGS = (
     _THIS_MODEL,
     _REFUSED_AS_SUCH,
 )
-_LIMIT_AND_ASKED = re.compile(r"limit:? (\d[\d,]*),.{0,40}requested:? (\d[\d,]*)", re.IGNORECASE)
+_LIMIT_AND_ASKED = late(r"limit:? (\d[\d,]*),.{0,40}requested:? (\d[\d,]*)", re.IGNORECASE)
 
 
 def meaning_of(status: int | None, reason: Reason, wait_s: float | None) -> Meaning:

@@ -13,36 +13,36 @@ from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 
+from shared_libs.atomic.patterns import late
+
 _EPOCH_FROM_S = 1e9
 """A number of seconds beyond this is a moment since 1970 and no wait."""
 _EPOCH_FROM_MS = 1e12
 
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _UNIT_OF = (
-    (re.compile(r"ms|milli|msec"), "ms"),
-    (re.compile(r"s|秒"), "s"),
-    (re.compile(r"m|分"), "m"),
-    (re.compile(r"h|小"), "h"),
-    (re.compile(r"d"), "d"),
+    (late(r"ms|milli|msec"), "ms"),
+    (late(r"s|秒"), "s"),
+    (late(r"m|分"), "m"),
+    (late(r"h|小"), "h"),
+    (late(r"d"), "d"),
 )
-_PART = re.compile(
+_PART = late(
     r"(\d{1,30}+(?:\.\d{1,30}+)?)\s{0,9}(milliseconds?|msecs?|ms|seconds?|secs?|s|minutes?|mins?|m|hours?|hrs?|h|days?|d|秒|分钟|小时)"
     r"(?![a-z])"
     r"[\s,]{0,9}+(?:and\s{1,9})?",
     re.IGNORECASE,
 )
-_NUMBER = re.compile(r"\d+(?:\.\d+)?")
-_TOLD = re.compile(
+_NUMBER = late(r"\d+(?:\.\d+)?")
+_TOLD = late(
     r"(?:(?:请在|请于|等待)[^.\d]{0,40}?"
     r"|\b(?:again|retry(?:ing)?(?:[ _-]?after)?|wait(?:ing)?|available|resets?|expires?|refills?|cool(?:ing)? ?down"
     r"|back off)\b[^.\d]{0,40}?"
     r"|(?<!requests )(?<!tokens )(?<!calls )\bin (?:about |around |approximately |another |~)?)(?=\d)",
     re.IGNORECASE,
 )
-_ONE = re.compile(r"\b(?:an?|one) (?=second|minute|hour|day)", re.IGNORECASE)
-_MOMENT = re.compile(
-    r"\b(?:at|until|on|after):? (\d{4}-\d\d-\d\d[T ]\d\d:\d\d(?::\d\d(?:\.\d+)?)?) ?(Z|UTC|[+-]\d\d:?\d\d)"
-)
+_ONE = late(r"\b(?:an?|one) (?=second|minute|hour|day)", re.IGNORECASE)
+_MOMENT = late(r"\b(?:at|until|on|after):? (\d{4}-\d\d-\d\d[T ]\d\d:\d\d(?::\d\d(?:\.\d+)?)?) ?(Z|UTC|[+-]\d\d:?\d\d)")
 """A moment in words; one without a zone is anybody's guess."""
 _WAITS = (
     *(("retry-after-ms", 1000.0), ("x-retry-after-ms", 1000.0), ("x-ms-retry-after-ms", 1000.0)),
@@ -50,9 +50,9 @@ _WAITS = (
     *(("llm_provider-retry-after", 1.0), ("msh-cooldown-seconds", 1.0)),  # behind LiteLLM; Moonshot
 )
 """The headers that tell a wait, and how many of their units are a second."""
-_FIELD = re.compile(r"\b(remaining|reset|r|t)\s*=\s*(\d+)")
+_FIELD = late(r"\b(remaining|reset|r|t)\s*=\s*(\d+)")
 """What the one header `RateLimit` of the IETF's draft holds, of its older and its newer form."""
-_RESET = re.compile(r"^(?P<before>[a-z_-]*ratelimit(bysize)?)-(?P<what>.*-)?reset(?P<of>-.*)?$")
+_RESET = late(r"^(?P<before>[a-z_-]*ratelimit(bysize)?)-(?P<what>.*-)?reset(?P<of>-.*)?$")
 
 
 def wait_told(headers: Mapping[str, str], told: str = "", words: str = "") -> float | None:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import re
 import unicodedata
 
-_WORD = re.compile(r"[^\W_]+")
-_UNSPACED = re.compile(
+from shared_libs.atomic.patterns import late
+
+_WORD = late(r"[^\W_]+")
+_UNSPACED = late(
     # alphabets that set no spaces between words: each character counts as one, and a word is a phrase of them
     "([\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003134f])"
 )

@@ -31,7 +31,7 @@ NEEDS = {
     "docs/guides/migration.md": ["langchain_openai", "pydantic_ai"],
 }
 PART = {"name": "part", "llm": {"provider": "openai", "model": "m"}}
-PLUGIN = ("-p", "no:genai_factory", "-p", "genai_factory.pytest_plugin", "-p", "no:langsmith_plugin")
+PLUGIN = ("--disable-plugin-autoload", "-p", "genai_factory.pytest_plugin", "-p", "anyio", "-p", "xdist")
 VARIABLES = ("API_TOKEN", "DB_PASSWORD", "TOOLS_TOKEN")
 
 

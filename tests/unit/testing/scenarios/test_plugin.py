@@ -28,8 +28,8 @@ def run_pytest(tmp_path):
     def run(*arguments, **files):
         for name, text in files.items():
             (tmp_path / name.replace("__", ".")).write_text(text)
-        # the one of this checkout, whichever is installed; LangChain's loads what ours does not
-        plugin = ["-p", "genai_factory.pytest_plugin", "-p", "no:genai_factory", "-p", "no:langsmith_plugin"]
+        # the one of this checkout, whichever is installed, and of others what is used here
+        plugin = ["--disable-plugin-autoload", "-p", "genai_factory.pytest_plugin", "-p", "xdist", "-p", "random_order"]
         done = subprocess.run(
             [sys.executable, "-m", "pytest", *plugin, *arguments],
             cwd=tmp_path,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import asyncio
 import json
 import re
 from datetime import UTC, datetime, timedelta
@@ -20,6 +19,7 @@ from shared_libs.cli import main
 from shared_libs.cli.past_options import moment
 from shared_libs.observability import RunRecorder, RunStore
 from shared_libs.tools.agent import AgentTool
+from tests.support import run_virtual
 
 pytestmark = pytest.mark.promise("runs-found")
 
@@ -194,14 +194,15 @@ def test_a_record_of_many_runs_is_listed_and_one_of_them_drawn(tmp_path, capsys,
     monkeypatch.setenv("COLUMNS", "120")
     record = tmp_path / "served.jsonl"
 
-    async def main_():
-        with RunRecorder(record) as recorder:
-            sub = ReActAgent(llm=ScriptedLLM(["inner"]), name="scout", observers=[recorder])
-            llm = ScriptedLLM([f"answer {n}" for n in range(22)] + [Turn(calls=[("scout", {"question": "x"})]), "end"])
-            agent = ReActAgent(llm=llm, tools=[AgentTool(sub, description="asks")], observers=[recorder])
-            return [(await agent.async_run(f"Question {n}?", run_id=f"r{n}-{n}")).run_id for n in range(23)]
+    async def main_(recorder):
+        sub = ReActAgent(llm=ScriptedLLM(["inner"]), name="scout", observers=[recorder])
+        answers = [Turn(text=f"answer {n}", delay_s=1) for n in range(22)]
+        llm = ScriptedLLM([*answers, Turn(calls=[("scout", {"question": "x"})]), "end"])
+        agent = ReActAgent(llm=llm, tools=[AgentTool(sub, description="asks")], observers=[recorder])
+        return [(await agent.async_run(f"Question {n}?", run_id=f"r{n}-{n}")).run_id for n in range(23)]
 
-    asyncio.run(main_())
+    with RunRecorder(record) as recorder:
+        run_virtual(main_(recorder))
     assert main(["trace", str(record)]) == 0
     out, err = capsys.readouterr()
     assert len(out.splitlines()) == 1 + 24

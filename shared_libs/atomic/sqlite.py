@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +11,28 @@ if TYPE_CHECKING:
     import aiosqlite
     from sqlalchemy.engine import URL
     from sqlalchemy.ext.asyncio import AsyncEngine
+
+
+def into_wal(connection: sqlite3.Connection, busy_s: float) -> None:
+    """
+    Bring a file into WAL mode, in a thread.
+
+    SQLite waits for others with every statement but this one: where several open a new file at once, one is refused.
+
+    Raises:
+        sqlite3.Error: others hold the file for longer than `busy_s` seconds, or it cannot be written.
+
+    """
+    until = time.monotonic() + busy_s
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+        except sqlite3.OperationalError as error:
+            if "locked" not in str(error) or time.monotonic() > until:
+                raise
+            time.sleep(0.005)
+        else:
+            return
 
 
 def sqlite_connection(connect: Callable[[], sqlite3.Connection]) -> aiosqlite.Connection:
@@ -73,7 +96,16 @@ def sqlite_engine(url: URL, begin: Callable[[Any], None], *, busy_s: float) -> A
     from sqlalchemy.pool import NullPool
 
     def connection(database: str, **settings: Any) -> aiosqlite.Connection:
-        return sqlite_connection(lambda: sqlite3.connect(database, **settings))
+        def connect() -> sqlite3.Connection:
+            made: sqlite3.Connection = sqlite3.connect(database, **settings)
+            try:
+                into_wal(made, busy_s)
+            except sqlite3.Error:
+                made.close()
+                raise
+            return made
+
+        return sqlite_connection(connect)
 
     settings = {"timeout": busy_s, "async_creator_fn": connection}
     engine = create_async_engine(url, poolclass=NullPool, connect_args=settings)
@@ -82,7 +114,6 @@ def sqlite_engine(url: URL, begin: Callable[[Any], None], *, busy_s: float) -> A
     def _set_up(connection: Any, _: object) -> None:
         connection.isolation_level = None
         cursor = connection.cursor()
-        cursor.execute("PRAGMA journal_mode = WAL")
         cursor.execute("PRAGMA synchronous = NORMAL")
         cursor.close()
 

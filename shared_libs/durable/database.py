@@ -20,6 +20,7 @@ from shared_libs.atomic import postgres
 from shared_libs.atomic.database_url import ALLOWED, DatabaseURL, database_url
 from shared_libs.atomic.errors import FactoryError, MisuseError
 from shared_libs.atomic.places import why_unopened
+from shared_libs.atomic.sqlite import into_wal
 from shared_libs.atomic.whole import column_value
 
 if TYPE_CHECKING:
@@ -325,7 +326,7 @@ class _Sqlite:
             connection = sqlite3.connect(self._file, timeout=BUSY_S, isolation_level=None, check_same_thread=False)
             connection.row_factory = sqlite3.Row
             try:
-                connection.execute("PRAGMA journal_mode = WAL")
+                into_wal(connection, BUSY_S)
                 connection.execute("PRAGMA synchronous = FULL")  # what is recorded outlives the machine, too
             except sqlite3.Error:
                 connection.close()

@@ -12,6 +12,7 @@ from typing import Any
 
 from shared_libs.atomic.errors import RunStoreError, RunStoreUnavailable
 from shared_libs.atomic.secrets import private
+from shared_libs.atomic.sqlite import into_wal
 from shared_libs.atomic.whole import column_value
 from shared_libs.observability.runs.shelf import newer
 from shared_libs.observability.runs.statements import (
@@ -61,7 +62,7 @@ class SQLiteShelf:
             connection = self._connected("rwc")
             try:
                 connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
-                connection.execute("PRAGMA journal_mode = WAL")
+                into_wal(connection, BUSY_S)
                 connection.execute("PRAGMA synchronous = NORMAL")
                 if _form(connection) != len(self.dialect.steps):
                     self._upgrade(connection)

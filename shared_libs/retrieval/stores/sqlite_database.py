@@ -11,6 +11,7 @@ from pathlib import Path
 
 from shared_libs.atomic.errors import MisuseError, RetrievalError, RetrievalUnavailable
 from shared_libs.atomic.places import why_unopened
+from shared_libs.atomic.sqlite import into_wal
 
 File = tuple[int, int] | None
 """What a file is by, whatever it is called; None where there is none."""
@@ -184,7 +185,7 @@ class Database:
         except sqlite3.Error as error:
             raise self._failure(error) from error
         try:
-            connection.execute("PRAGMA journal_mode = WAL")
+            into_wal(connection, BUSY_S)
             connection.execute("PRAGMA synchronous = NORMAL")
             if not self._ready:
                 self._make_tables(connection)

@@ -16,7 +16,6 @@ import msgspec
 from shared_libs.agents.speech import NO_ANSWER
 from shared_libs.agents.written_calls import as_declared, call_in, tool_named
 from shared_libs.atomic.nearly_json import keywords_in, object_in
-from shared_libs.atomic.patterns import late
 from shared_libs.atomic.types import ToolCall, ToolSpec
 
 _LABELS = {
@@ -32,44 +31,44 @@ _LABELS = {
     "risposta finale|resposta final|(?:окончательный|финальный|итоговый) ответ|最终答案|最终回答|最終回答|最終的な答え|"
     "최종 답변",
 }
-_LABEL = late(
+_LABEL = re.compile(
     # a set of characters and no nested repetition, which a long line of dashes would make take for ever
     r"^[#>*_`| \t\-]*(?:\(?(?:\d{1,3}|[a-h])[.)][ \t]*[*_]*)?(?:"
     + "|".join(f"(?P<{kind}>{words})" for kind, words in _LABELS.items())
     + r")[ \t]*\d*[*_`]*[ \t\u00a0\u202f]*[:\uff1a][*_]*[ \t]*",
     re.IGNORECASE | re.MULTILINE,
 )
-_FENCE = late(r"^\s*```[\w-]*[ \t]*\n?(?P<body>.*?)(?:\n?```\s*)?$", re.DOTALL)
-_CALL = late(
+_FENCE = re.compile(r"^\s*```[\w-]*[ \t]*\n?(?P<body>.*?)(?:\n?```\s*)?$", re.DOTALL)
+_CALL = re.compile(
     r"^[`*\"'\[(]*+(?P<name>[\w.-]*\w)[`*\"'\])]*+\.?(?:\s*+(?:"
     # in brackets, behind a colon, or as the object that follows on the same line
     r"[(\[](?P<bracketed>.*)|:[ \t]*+(?P<input>.*)"
     r"|[,|;]?[ \t]*+(?:(?:(?:action|tool)[ _]?)?inputs?:?|with|on)?[ \t]*+(?P<object>\{.*)))?$",
     re.DOTALL | re.IGNORECASE,
 )
-_TAGS = late(r"</?(thought|action|action_input|input|observation|final_answer|answer)>", re.IGNORECASE)
+_TAGS = re.compile(r"</?(thought|action|action_input|input|observation|final_answer|answer)>", re.IGNORECASE)
 """Labels written as elements."""
 _PAUSE = "\nPAUSE"
-_ODD_LABEL = late(
+_ODD_LABEL = re.compile(
     r"[#>*_`| \t-]*(?:action|function|tool)?(?P<input>[ _]?(?:inputs?|arguments?|args|parameters?))?(?<=[a-z])"
     r"[ \t*_`]*(?::|=|->|-|\u2013|\u2014|\u2192)(?P<rest>.*)",
     re.IGNORECASE,
 )
 """What some write for a label; it is one where the name of a tool is all that follows."""
-_MARKUP = late(r"</?(?:b|strong|i|em|p|code)>", re.IGNORECASE)
+_MARKUP = re.compile(r"</?(?:b|strong|i|em|p|code)>", re.IGNORECASE)
 MAX_LINE = 500
 """Characters of a line that may begin with such a label."""
 
-_LINE = late(r"(?P<key>\w[\w-]*+)[ \t]*+:[ \t]++(?P<value>.*)")
+_LINE = re.compile(r"(?P<key>\w[\w-]*+)[ \t]*+:[ \t]++(?P<value>.*)")
 _BEFORE_A_LINE = " \t-*"
 _NO_ACTION = ("none", "null", "n/a", "no action", "none needed", "not needed")
-_ANSWER_ACTION = late(
+_ANSWER_ACTION = re.compile(
     rf"^[`*]*(?P<name>{_LABELS['answer']}|finish)[`*]*(?:\s*[:\uff1a]|\s*(?P<open>[\[(])|\s*\n|\s*$)(?P<answer>.*)$",
     re.IGNORECASE | re.DOTALL,
 )
-_FENCED_INPUT = late(r"\s*```.*?(?:```|\Z)", re.DOTALL)
+_FENCED_INPUT = re.compile(r"\s*```.*?(?:```|\Z)", re.DOTALL)
 _FEW_WORDS = 6
-_NO_SPACE = late(r"\S")
+_NO_SPACE = re.compile(r"\S")
 
 
 class ReactText(msgspec.Struct, frozen=True, kw_only=True):

@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import re
 
-from shared_libs.atomic.patterns import late
-
 MARKS: tuple[tuple[str, str], ...] = (
     ("<think>", "</think>"),  # DeepSeek, Qwen, and most since
     ("<thinking>", "</thinking>"),
@@ -48,9 +46,9 @@ MARKS: tuple[tuple[str, str], ...] = (
 )
 """What reasoning stands between; a further kind is one line."""
 
-_SUFFIXED = late(r"<think:([\w-]{1,32})>")
+_SUFFIXED = re.compile(r"<think:([\w-]{1,32})>")
 """Hunyuan puts a word of the checkpoint behind its marks (`<think:opensource>`), and the same behind their ends."""
-_MAY_BE_SUFFIXED = late(r"<think:[\w-]{0,32}")
+_MAY_BE_SUFFIXED = re.compile(r"<think:[\w-]{0,32}")
 
 ANSWER_MARKS = (
     "<|start|>assistant<|channel|>final<|message|>",
@@ -99,7 +97,7 @@ _ANSWERS = tuple(mark.lower() for mark in ANSWER_MARKS)
 _BEGINNINGS = (*(opening for opening, _ in _OPENINGS), *_ANSWERS)
 _FIRST = frozenset(mark[:2] for mark in _BEGINNINGS)
 """What a turn begins with that begins with a mark; two characters, for one is that of too many words."""
-_HAS_MARK = late(
+_HAS_MARK = re.compile(
     "|".join(re.escape(mark[:4] if mark[0].isalpha() else mark[0]) for mark in _BEGINNINGS)
     + "|assistantfinal|assistantcommentary",
     re.IGNORECASE,
@@ -112,13 +110,13 @@ def _stands_alone(end: str) -> bool:
 
 
 # alone on its side of a line, or without a space on either, so that a word about it is none
-_LONE_END = late(
+_LONE_END = re.compile(
     r"(?:^|\n)[ \t]*(?:{0})|(?:{0})[ \t]*(?:\n|\Z)|(?<=[\w.!?)])(?:{0})(?=[\w*#])".format(
         "|".join((r"</think:[\w-]{1,32}>", *(re.escape(end) for _, end in MARKS if _stands_alone(end))))
     ),
     re.IGNORECASE,
 )
-_WITHOUT_TOKENS = late(r"analysis(?P<thinking>.*?)assistant(?:final|(?=commentary to=))(?P<answer>.*)", re.DOTALL)
+_WITHOUT_TOKENS = re.compile(r"analysis(?P<thinking>.*?)assistant(?:final|(?=commentary to=))(?P<answer>.*)", re.DOTALL)
 """Harmony as it looks where a server takes out its tokens and not its words."""
 
 

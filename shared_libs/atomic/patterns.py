@@ -1,4 +1,8 @@
-"""Patterns that are compiled when they are first used: of our hundreds, a fifth of a command's start, it uses few."""
+"""
+Patterns that are compiled when they are first used, for modules of which most runs use none: they are many.
+
+What every run uses is compiled as its module is loaded: in a run it would hold the event loop.
+"""
 
 from __future__ import annotations
 

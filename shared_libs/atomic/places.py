@@ -52,7 +52,7 @@ def why_unopened(file: str | Path) -> str:
     return f"{place} cannot be written; allow it"
 
 
-def what_failed(error: Exception, file: str | None) -> str:
+def what_failed(error: Exception, file: str | Path | None) -> str:
     """Return in a line what a database says of a failure, or why a file does not open. Looks at files: in a thread."""
     said = (str(getattr(error, "orig", None) or error).splitlines() or [type(error).__name__])[0]
     return why_unopened(file or "") if "unable to open" in said else said

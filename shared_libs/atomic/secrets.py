@@ -11,8 +11,6 @@ import os
 import re
 from functools import lru_cache
 
-from shared_libs.atomic.patterns import late
-
 _SUFFIX = (
     r"(?:[_-]?\d{1,3}"
     r"|[_-](?:base|salt|value|old|new|prod|dev|test|staging|live|main|primary|secondary|backup|hash|plain|string|header)"
@@ -41,8 +39,8 @@ LOUD = (
 """Environment variables such as `OPENAI_KEY`."""
 
 _HEADER_KEY = r"x-(?:[a-z0-9]+-){0,6}key"
-_DATA = late(rf"(?:.*(?:{STRONG.replace('(?<!', '(?<!')}|{WEAK})|{LOUD}|{_HEADER_KEY})", re.IGNORECASE | re.DOTALL)
-_CAMEL = late(r"(?<=[a-z0-9])(?=[A-Z])")
+_DATA = re.compile(rf"(?:.*(?:{STRONG}|{WEAK})|{LOUD}|{_HEADER_KEY})", re.IGNORECASE | re.DOTALL)
+_CAMEL = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
 _MOST = 200
 
 

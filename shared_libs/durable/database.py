@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, TypeVar
 from shared_libs.atomic import postgres
 from shared_libs.atomic.database_url import ALLOWED, DatabaseURL, database_url
 from shared_libs.atomic.errors import FactoryError, MisuseError
-from shared_libs.atomic.places import why_unopened
+from shared_libs.atomic.places import what_failed
 from shared_libs.atomic.sqlite import into_wal
 from shared_libs.atomic.whole import column_value
 
@@ -317,8 +317,7 @@ class _Sqlite:
         except sqlite3.DatabaseError as error:
             if getattr(error, "sqlite_errorcode", 0) & 0xFF not in _SQLITE_AWAY:
                 raise
-            unopened = "unable to open" in str(error)
-            said = await asyncio.to_thread(why_unopened, self._file) if unopened else str(error)
+            said = await asyncio.to_thread(what_failed, error, self._file)
             raise StoreUnavailable(f"{_WHAT} {self.place}: {said}") from error
 
     def _connection(self) -> sqlite3.Connection:

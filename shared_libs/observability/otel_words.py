@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from shared_libs.atomic.types import LLMResponse, Usage
-from shared_libs.atomic.whole import whole_data
+from shared_libs.atomic.whole import whole_data, whole_text
 from shared_libs.observability.redact import redact_data, redact_start
 
 SECONDS = (0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24, 20.48, 40.96, 81.92)
@@ -48,7 +48,7 @@ def usage_told(usage: Usage) -> dict[str, Any]:
 def named(value: Any, longest: int = LONGEST_ID) -> str:
     """A name or an id as an attribute: whoever told it, it is text that an exporter can send, and short."""
     text = value if type(value) is str else str(value)
-    return text if len(text) <= longest and text.isascii() else whole_data(text[:longest])
+    return text if len(text) <= longest and text.isascii() else whole_text(text[:longest])
 
 
 def shown(value: Any) -> Any:
@@ -83,8 +83,7 @@ def turn(response: LLMResponse) -> str:
 
 
 def _kept(text: str, limit: int) -> str:
-    kept: str = whole_data(redact_start(text, limit))
-    return kept
+    return whole_text(redact_start(text, limit))
 
 
 def _json(value: Any) -> str:

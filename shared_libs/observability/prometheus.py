@@ -19,7 +19,7 @@ from shared_libs.atomic.errors import MisuseError
 from shared_libs.atomic.events import AgentEvent
 from shared_libs.atomic.loading import importing
 from shared_libs.atomic.types import Attempt
-from shared_libs.atomic.whole import whole_data
+from shared_libs.atomic.whole import whole_text
 
 if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
@@ -270,7 +270,7 @@ class PrometheusMetrics:
 
 def _led_to(event: AgentEvent) -> dict[str, str]:
     """The exemplar that leads from a figure to its run."""
-    return {"run_id": whole_data(event.run_id[:LONGEST_ID])}
+    return {"run_id": whole_text(event.run_id[:LONGEST_ID])}
 
 
 class _Names:
@@ -284,7 +284,7 @@ class _Names:
         known = self._known.setdefault(label, set())
         if value in known:
             return value
-        value = whole_data(value)  # a series with half a character would end every scrape
+        value = whole_text(value)  # a series with half a character would end every scrape
         if value in known:
             return value
         if known_only or not value or len(value) > 200 or len(known) >= self._most:

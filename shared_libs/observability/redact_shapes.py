@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import re
 
-from shared_libs.atomic.patterns import late
 from shared_libs.atomic.secrets import LOUD, STRONG, WEAK
 from shared_libs.observability.printable import ESCAPE
 
-INVISIBLE = late(
+INVISIBLE = re.compile(
     rf"{ESCAPE}|\x1b"
     r"|[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\xad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f"
     r"\u202a-\u202e\u2060-\u206f\u3164\ufe00-\ufe0f\ufeff\uffa0\ufff9-\ufffb\U000e0000-\U000e0fff]"
@@ -20,10 +19,10 @@ INVISIBLE = late(
 """What nobody sees and what may stand in the middle of a secret: escape codes, control and format characters."""
 
 _CODE = r"(?:4[1-9A-Fa-f]|5[0-9Aa]|6[1-9A-Fa-f]|7[0-9Aa])"
-NEEDLESS = late(rf"%(?:25)?{_CODE}|\\{{1,9}}u00{_CODE}")
+NEEDLESS = re.compile(rf"%(?:25)?{_CODE}|\\{{1,9}}u00{_CODE}")
 """Letters that are written as their number, which no writer of JSON or of addresses does."""
 
-SHAPES = late(
+SHAPES = re.compile(
     r"""
       \b(?:
         sk-[A-Za-z0-9_-]{10,}
@@ -64,69 +63,69 @@ SHAPES = late(
     """,
     re.VERBOSE,
 )
-RUN = late(r"[A-Za-z0-9_$./+=,:@~?&-]{9,}")
+RUN = re.compile(r"[A-Za-z0-9_$./+=,:@~?&-]{9,}")
 """Where a shape can be: all of them are made of these characters alone, and none is shorter."""
 
-ORDINARY_RUN = late(r"[A-Z]?[a-z]+[.,:?]*|(?!dapi|cio|fc|pat)[0-9a-z]+|[0-9T:.+-]+")
+ORDINARY_RUN = re.compile(r"[A-Z]?[a-z]+[.,:?]*|(?!dapi|cio|fc|pat)[0-9a-z]+|[0-9T:.+-]+")
 """What is no shape for want of other characters: words, and what programs name and count things with."""
 
 SPREAD = {
-    "-----BEGIN ": late(
+    "-----BEGIN ": re.compile(
         r"-----BEGIN [A-Z ]{0,40}PRIVATE KEY(?: BLOCK)?-----.*?(?:-----END [A-Z ]{0,40}KEY(?: BLOCK)?-----|\Z)",
         re.DOTALL,
     ),
-    "Private-Lines: ": late(r"(?<=Private-Lines: )\d{1,3}\n(?:[A-Za-z0-9+/=]{1,80}\n?){1,99}"),
-    '"d":"': late(r'(?<="d":")[A-Za-z0-9_-]{40,}'),
+    "Private-Lines: ": re.compile(r"(?<=Private-Lines: )\d{1,3}\n(?:[A-Za-z0-9+/=]{1,80}\n?){1,99}"),
+    '"d":"': re.compile(r'(?<="d":")[A-Za-z0-9_-]{40,}'),
     **dict.fromkeys(
         (" -u ", " --user "),
-        late(r"""(?P<start>(?:(?<= -u )|(?<= --user ))["']?[^\s:"']{1,100}:)[^\s"']{3,}"""),
+        re.compile(r"""(?P<start>(?:(?<= -u )|(?<= --user ))["']?[^\s:"']{1,100}:)[^\s"']{3,}"""),
     ),
-    "response=": late(r"""(?:(?<=\bresponse=)|(?<=\bresponse=")|(?<=\bresponse=\\"))[0-9a-f]{32,128}\b"""),
-    "mac=": late(r"""(?:(?<=\bmac=")|(?<=\bmac=\\"))[A-Za-z0-9+/=]{20,}"""),
+    "response=": re.compile(r"""(?:(?<=\bresponse=)|(?<=\bresponse=")|(?<=\bresponse=\\"))[0-9a-f]{32,128}\b"""),
+    "mac=": re.compile(r"""(?:(?<=\bmac=")|(?<=\bmac=\\"))[A-Za-z0-9+/=]{20,}"""),
     **dict.fromkeys(
         ("machine ", "default login "),
-        late(
+        re.compile(
             r"(?P<start>\b(?:machine\s{1,9}\S{1,200}|default)\s{1,9}login\s{1,9}\S{1,200}\s{1,9}"
             r"(?:account\s{1,9}\S{1,200}\s{1,9})?passw(?:or)?d\s{1,9})[^\s\"'\\]{1,512}"
         ),
     ),
     **dict.fromkeys(
         ("IDENTIFIED ", "identified "),
-        late(
+        re.compile(
             r"(?P<start>(?:IDENTIFIED|(?<=')\sidentified)\s{1,9}(?:(?:WITH|with)\s{1,9}\S{1,60}\s{1,9})?(?:BY|AS|by|as)\s{1,9}"
             r"(?:PASSWORD\s{1,9})?[\"'])[^\"'\n]{1,512}"
         ),
     ),
     **dict.fromkeys(
         ("3A%2F%2F", "3a%2f%2f", "3A%252F%252F"),
-        late(
+        re.compile(
             r"(?P<start>%(?:25){0,3}3[Aa](?:%(?:25){0,3}2[Ff]){2}[^\s/?#@\"'<>%]{0,200}%(?:25){0,3}3[Aa])"
             r"[^\s/?#@\"'<>]{1,512}?(?=%(?:25){0,3}40)"
         ),
     ),
-    "sudo ": late(
+    "sudo ": re.compile(
         r"(?P<start>\becho\s{1,9}[\"']?)[^\s\"'|]{1,200}(?=[\"']?\s{0,9}\|\s{0,9}sudo\s{1,9}(?:-\w{1,9}\s{1,9}){0,3}(?:-\w{0,9}S|--stdin)\b)"
     ),
-    ":oracle:": late(r"(?P<start>:oracle:(?:thin|oci):[^\s/@:\"'<>]{1,60}/)[^\s/@\"'<>]{1,200}(?=@)"),
-    "sqlplus ": late(r"(?P<start>\bsqlplus\s{1,9}(?:-\w\s{1,9})?[^\s/@:\"'<>-]{1,60}/)[^\s/@\"'<>]{1,200}"),
-    "@//": late(r"(?P<start>(?<![\w/.@])(?=[^\s@]{1,99}@//)[^\s/@:\"'<>]{1,60}/)[^\s/@\"'<>]{1,200}(?=@//)"),
-    **dict.fromkeys(("@tcp(", "@unix("), late(r"(?P<start>:)[^\s:/@\"'<>]{1,200}(?=@(?:tcp|unix)\()")),
+    ":oracle:": re.compile(r"(?P<start>:oracle:(?:thin|oci):[^\s/@:\"'<>]{1,60}/)[^\s/@\"'<>]{1,200}(?=@)"),
+    "sqlplus ": re.compile(r"(?P<start>\bsqlplus\s{1,9}(?:-\w\s{1,9})?[^\s/@:\"'<>-]{1,60}/)[^\s/@\"'<>]{1,200}"),
+    "@//": re.compile(r"(?P<start>(?<![\w/.@])(?=[^\s@]{1,99}@//)[^\s/@:\"'<>]{1,60}/)[^\s/@\"'<>]{1,200}(?=@//)"),
+    **dict.fromkeys(("@tcp(", "@unix("), re.compile(r"(?P<start>:)[^\s:/@\"'<>]{1,200}(?=@(?:tcp|unix)\()")),
     **dict.fromkeys(
         (":*:", *(f":{port}:" for port in (5432, 5433, 6432, 6543))),
-        late(
+        re.compile(
             r"(?P<start>(?<![^\n])[^\s:]{1,200}:(?:\*|5432|5433|6432|6543):[^\s:]{1,60}:[^\s:]{1,60}:)[^\s:]{1,200}(?![^\n])"
         ),
     ),
 }
 """Shapes that other characters belong to, by what always stands before them or at their beginning."""
 
-SCHEME = late(
+SCHEME = re.compile(
     # a token has digits or mixed case, or is long; "basic arithmetic" is no secret
     r"\b(?P<scheme>(?i:Bearer|Basic))\s{1,8}"
     r"(?:(?=[^\s]{0,512}(?:[0-9=]|[a-z][A-Z]))[A-Za-z0-9+/_.~=-]{8,}"
     r"|(?<=Bearer )(?!auth|token|cred|certif|instrum)[a-z]{12,})"
 )
-PASSWORD_IN_URL = late(
+PASSWORD_IN_URL = re.compile(
     r"""
       (?P<start>\bhttps?://[^\s/?#:@"'<>\[]{0,200}:)[^\s/?#"'<>]{1,512}(?=@)
     | (?P<other>\b(?!https?:)[A-Za-z][A-Za-z0-9+.-]{1,30}://[^\s/?#:@"'<>\[]{0,200}:)(?!\d{1,5}[/?#,])[^\s"'<>]{1,512}(?=@)
@@ -142,7 +141,7 @@ _SCHEMES = (
 
 _QUOTE = r"""(?:\\{0,9}["']|\\{1,9}u00(?:22|27)|&(?:quot|apos|\#0{0,3}3[49]|\#x2[27]);|%(?:25){0,3}2[27])"""
 _TELLING = r"(?=[^\s`|]{0,64}\d)(?=[^\s`|]{0,64}[A-Za-z])[^\s\"'\\,;&<>(){}\[\]|`]{6,}"
-NAMED = late(
+NAMED = re.compile(
     rf"""
       (?P<start>(?:(?P<weak>{WEAK})|{STRONG}|{LOUD})
         (?P<quote>{_QUOTE})?\]?
@@ -161,7 +160,7 @@ NAMED = late(
     """,
     re.VERBOSE | re.IGNORECASE | re.DOTALL,
 )
-SAID = late(
+SAID = re.compile(
     rf"""
       (?P<jar>cookie2?{_QUOTE}?\s{{0,9}}:\s{{0,9}}{_QUOTE}?)
         [^\s;"'\\=]{{1,99}}=[^\s;"'\\]*(?:;\s{{0,3}}[^\s;"'\\=]{{1,99}}(?:=[^\s;"'\\]*)?)+
@@ -181,11 +180,11 @@ SAID = late(
 """What names announce without a sign between; where anything may stand, only what looks like a secret is one."""
 
 _OPTION_NAME = rf"(?<![\w-])--?(?:[a-z0-9]{{1,30}}[-_]){{0,6}}(?:{STRONG}|{WEAK}|key)"
-OPTION = late(
+OPTION = re.compile(
     rf"(?P<start>{_OPTION_NAME}\s{{1,9}})(?:(?P<open>[\"'])(?P<quoted>[^\"']*)[\"']|(?P<bare>[^\s\"'-][^\s\"']*))",
     re.IGNORECASE,
 )
-AN_OPTION = late(_OPTION_NAME, re.IGNORECASE)
+AN_OPTION = re.compile(_OPTION_NAME, re.IGNORECASE)
 NAME_HINTS = {
     "pass": 7,
     "token": 8,
@@ -206,7 +205,7 @@ A name in capital letters, such as `OPENAI_KEY`, is a whole word, and has it any
 
 LONGEST_LOUD = 8 * 41
 
-NAME_PLACE = late(
+NAME_PLACE = re.compile(
     rf"""
       (?:{"|".join(map(re.escape, NAME_HINTS))})
       (?=[\w-]{{0,30}}(?:\\{{0,9}}["'`]|\\{{1,9}}u002\d|&[\w\#]{{1,6}};|%(?:25){{0,3}}2[27])?(?:\*\*)?

@@ -10,7 +10,7 @@ from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
 from shared_libs.atomic.errors import MisuseError, RetrievalError, RetrievalUnavailable
-from shared_libs.atomic.places import why_unopened
+from shared_libs.atomic.places import what_failed
 from shared_libs.atomic.sqlite import into_wal
 
 File = tuple[int, int] | None
@@ -211,10 +211,8 @@ class Database:
         self._ready = True
 
     def _failure(self, error: sqlite3.Error) -> RetrievalError:
-        said = str(error)
-        if "unable to open" in said:
-            return RetrievalError(f"{self.path}: {why_unopened(self.path)}")
-        if "locked" in said or "busy" in said:
+        said = what_failed(error, self.path)
+        if "locked" in str(error) or "busy" in str(error):
             return RetrievalUnavailable(f"{self.path} is in use by another process: {said}")
         return RetrievalError(f"{self.path}: {said}")
 

@@ -94,7 +94,7 @@ def test_ctrl_c_while_libraries_load_ends_without_a_word(factory, command, start
         "try:\n    os.read(0, 1)\nexcept BaseException as error:\n    raise RuntimeError('wrapped') from error\n"
     )
     given = [*start.split(" ", 1), *command.split()]
-    with factory.start(*given, module=(), stdin=subprocess.PIPE) as process:
+    with factory.start(*given, program=(), stdin=subprocess.PIPE) as process:
         until(process.stderr, b"importing")
         process.send_signal(signal.SIGINT)
         assert ended(process) == (130, "", "")

@@ -173,10 +173,10 @@ def problem_of(error: Exception) -> Problem:
             return Problem("invalid_request", str(error))
         case LLMError():
             told, wait_s = str(error), error.retry_after_s
-            problem = problem_of_model(error.kind, told, again=error.retryable, retry_after_s=wait_s)
-            if problem.detail != told:
+            of_model = problem_of_model(error.kind, told, again=error.retryable, retry_after_s=wait_s)
+            if of_model.detail != told:
                 _log.warning("a request was not answered: %s", told)
-            return problem
+            return of_model
         case DeadlineExceeded():
             return Problem("deadline_exceeded", str(error))
     if (problem := _of_a_store(error)) is not None:

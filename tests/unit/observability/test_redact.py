@@ -335,7 +335,7 @@ def test_names_tell_in_data_of_any_shape():
         "sort key=price, monkey -> banana, keynote value=5",
         "password=$PASSWORD, password=${DB_PASSWORD}, password = getpass(), password=os.environ['X1'], password: ***",
         "api_key=settings.api_key, | password | string | required |, login('page', 'title'), pw stands for password",
-        "login: 2024-01-01 / 10:00, identified by name2, the user (admin1) is one, user/pass: see docs1, set_password(new)",
+        "login: 2024-01-01 / 10:00, identified by name2, the user (admin1) is one, user/pass: see docs1",
         "\x1b[31mred\x1b[0m \U0001f468\u200d\U0001f469",
     ],
 )

@@ -13,6 +13,7 @@ from typing import Literal, Protocol
 import msgspec
 
 from shared_libs.agents import prompts
+from shared_libs.agents.call_words import tool_named
 from shared_libs.agents.react_text import begins_with_label, final_answer_start, read_react
 from shared_libs.agents.reasoning import part
 from shared_libs.agents.speech import NO_ANSWER, UNDECIDED
@@ -21,7 +22,6 @@ from shared_libs.agents.written_calls import (
     calls_behind,
     may_be_calls,
     named_right,
-    tool_named,
     written_calls,
 )
 from shared_libs.atomic.types import LLMResponse, Message, ToolCall, ToolSpec

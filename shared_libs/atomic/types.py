@@ -247,7 +247,8 @@ class Attempt(msgspec.Struct, PlainData, frozen=True, gc=False, kw_only=True):
     Times are seconds from the start of the run, or of the call outside a run. `outcome` is "ok", "cancelled",
     "lost" (with a process of a durable run) or the kind of the error (see `LLMError.kind`); `why` says it in words;
     `waited_s` is the pause before this attempt.
-    `usage` is None where the provider told none, as most do of what failed.
+    `usage` is None where the provider told none, as most do of what failed. Of what failed, `retryable` tells whether
+    the same request may succeed later, and `retry_after_s` in how many seconds, where the provider told.
     """
 
     provider: str
@@ -261,6 +262,8 @@ class Attempt(msgspec.Struct, PlainData, frozen=True, gc=False, kw_only=True):
     first_token_s: float | None = None
     ended_s: float = 0.0
     usage: Usage | None = None
+    retryable: bool | None = None
+    retry_after_s: float | None = None
 
 
 class Stage(msgspec.Struct, PlainData, frozen=True, gc=False, kw_only=True):

@@ -12,10 +12,11 @@ from typing import Any
 
 import msgspec
 
+from shared_libs.atomic.addresses import without_addresses
 from shared_libs.atomic.errors import LLMError
 from shared_libs.atomic.llms.request import plain_options
 from shared_libs.atomic.types import ImagePart, LLMResponse, Message, TextPart, Thinking, ToolCall, ToolSpec, Usage
-from shared_libs.testing.cassettes.secrets import Secrets, without_addresses
+from shared_libs.testing.cassettes.secrets import Secrets
 
 
 class Plain(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -12,8 +12,9 @@ import asyncio
 import logging
 from typing import Any, NamedTuple
 
-from sqlalchemy import Column, Double, LargeBinary, String, Table, delete, insert, select, update
-from sqlalchemy.exc import IntegrityError, SQLAlchemyError
+from sqlalchemy import Column, Double, LargeBinary, String, Table, delete, select, update
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from shared_libs.service.database import METADATA, ServiceDatabase, clock
@@ -33,7 +34,7 @@ _CLAIMS = Table(
 )
 
 MOST_CLEARED = 100
-"""How many claims that are over one that begins takes away."""
+"""How many claims that are over one that ends takes away with it."""
 
 LOOKS_S = (0.05, 1.0)
 """How soon, and how seldom at last, it is looked whether another server has answered."""
@@ -128,6 +129,7 @@ class Claims:
         mine = _CLAIMS.c.name == asked.claim
         try:
             async with self._database.transaction(writes=True) as connection:
+                await _clear(connection)
                 if answer is None:
                     await connection.execute(delete(_CLAIMS).where(mine))
                 else:
@@ -142,20 +144,24 @@ def _one(asked: Asked) -> Any:
     return select(_CLAIMS.c.body, _CLAIMS.c.until, _CLAIMS.c.answer).where(_CLAIMS.c.name == asked.claim)
 
 
+async def _clear(connection: AsyncConnection) -> None:
+    """Take away what is over, some at a time, and nothing that another has in hand."""
+    over = select(_CLAIMS.c.name).where(_CLAIMS.c.until <= await clock(connection))
+    some = over.limit(MOST_CLEARED).with_for_update(skip_locked=True)
+    await connection.execute(delete(_CLAIMS).where(_CLAIMS.c.name.in_(some)))
+
+
 async def _taken(connection: AsyncConnection, asked: Asked, lasts_s: float) -> Claimed | None:
     now = await clock(connection)
-    over = select(_CLAIMS.c.name).where(_CLAIMS.c.until <= now).limit(MOST_CLEARED).with_for_update(skip_locked=True)
-    await connection.execute(delete(_CLAIMS).where(_CLAIMS.c.name.in_(over)))
     mine = {"body": asked.body, "until": now + lasts_s, "answer": None}
+    insert = postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
+    first = insert(_CLAIMS).values(name=asked.claim, **mine).on_conflict_do_nothing()
     while True:
+        if (await connection.execute(first)).rowcount:
+            return None
         found = (await connection.execute(_one(asked))).one_or_none()
         if found is None:
-            try:
-                async with connection.begin_nested():
-                    await connection.execute(insert(_CLAIMS).values(name=asked.claim, **mine))
-            except IntegrityError:
-                continue  # another server has begun it in the same moment
-            return None
+            continue  # it has just been given up
         if found.until > now:
             if found.body != asked.body:
                 raise other_body()

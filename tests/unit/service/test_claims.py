@@ -43,7 +43,8 @@ def test_one_server_has_a_request_the_others_hear_what_becomes_of_it_and_a_kille
     url, kind = f"{'postgresql' if place == 'postgres' else 'sqlite'}://{at}", "lost" + place
 
     async def main():
-        servers = [Claims(ServiceDatabase(url)) for _ in range(3)]
+        databases = [ServiceDatabase(url) for _ in range(3)]
+        servers = [Claims(database) for database in databases]
         told = await asyncio.gather(*(claims.take(asked("k" + place), 60.0) for claims in servers))
         assert Counter(told) == {None: 1, Claimed(None): 2}
         with pytest.raises(Problem) as other:
@@ -58,6 +59,8 @@ def test_one_server_has_a_request_the_others_hear_what_becomes_of_it_and_a_kille
         await servers[0].take(asked(kind), 0.0)  # its server was killed, and its time is over
         assert await servers[1].take(asked(kind, "b"), 60.0) is None
         assert await servers[2].take(asked(kind, "b"), 60.0) == Claimed(None)
+        for database in databases:
+            await database.aclose()
         return other.value.code
 
     assert run(main()) == "idempotency_mismatch"
@@ -72,14 +75,13 @@ def test_what_is_sent_to_two_servers_under_a_key_is_done_once_and_another_body_i
                 key = {"Idempotency-Key": name}
                 sends = [send(server, path, body, **key) for server in servers]
                 first, second = await asyncio.gather(*sends)
-                later = [await send(server, path, body, **key) for server in servers]
-                statuses = {status for status, _ in (first, second, *later)}
-                assert (name, statuses) == (name, {200})
-                assert all(("embedding" if "emb" in path else "hello there") in text for _, text in (first, *later))
+                assert (name, first[0], second[0]) == (name, 200, 200)
+                assert all(("embedding" if "emb" in path else "hello there") in text for _, text in (first, second))
                 assert (name, len(at.upstream.requests)) == (name, done := done + 1)
                 changed = json.loads(json.dumps(body).replace("hello there", "hello here"))
-                others = [await send(server, path, changed, **key) for server in servers]
-                assert all(status in (400, 422) and "another body" in text for status, text in others)  # by dialect
+                status, text = await send(servers[done % 2], path, changed, **key)
+                assert status in (400, 422)  # by dialect
+                assert "another body" in text
 
     run(main())
 

@@ -70,14 +70,14 @@ def test_one_server_has_a_request_the_others_hear_what_becomes_of_it_and_a_kille
 def test_what_is_sent_to_two_servers_under_a_key_is_done_once_and_another_body_is_refused_at_both(tmp_path):
     async def main():
         async with ground(tmp_path, {"m": SlowFirstToken(0.2)}, bot={}) as at, serving(tmp_path) as served:
-            servers, done = (at, Ground(served, at.upstream)), 0
-            for name, (path, body) in ASKS.items():
+            servers = (at, Ground(served, at.upstream))
+            for done, (name, (path, body)) in enumerate(ASKS.items(), 1):
                 key = {"Idempotency-Key": name}
                 sends = [send(server, path, body, **key) for server in servers]
                 first, second = await asyncio.gather(*sends)
                 assert (name, first[0], second[0]) == (name, 200, 200)
                 assert all(("embedding" if "emb" in path else "hello there") in text for _, text in (first, second))
-                assert (name, len(at.upstream.requests)) == (name, done := done + 1)
+                assert (name, len(at.upstream.requests)) == (name, done)
                 changed = json.loads(json.dumps(body).replace("hello there", "hello here"))
                 status, text = await send(servers[done % 2], path, changed, **key)
                 assert status in (400, 422)  # by dialect

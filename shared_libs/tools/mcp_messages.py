@@ -44,7 +44,8 @@ DISCOVERY_S = 1.5
 _OF_A_RESULT = ("content", "structuredContent", "isError", "is_error", "_meta", "resultType", BARE)
 _OF_A_QUESTION = ("inputRequests", "requestState", "_meta")
 _QUESTIONS = ("elicitation/create", "sampling/createMessage", "roots/list")
-_SAYS = ("text", "json", "content", "value", "markdown", "html", "data")
+_BESIDE = ("type", "annotations", "_meta")
+_SAYS = ("text", "json", "content", "value", "markdown", "html", "data", "message")
 """Where blocks of kinds that are not specified hold what they say."""
 
 _MEDIA = ("image", "audio", "video", "resource", "file")
@@ -284,12 +285,16 @@ def _part(block: Any) -> str:
         size = _size(inner.get("blob"))
         return f"[resource {inner.get('uri')}, {inner.get('mimeType') or 'binary'}, {size}not shown]"
     kind = str(kind)[:40]
-    if kind not in _MEDIA:
+    is_media = any(word in kind for word in _MEDIA)
+    if not is_media:
         said = next((block[word] for word in (*_SAYS, kind) if block.get(word) is not None), None)
         if said is not None and not ("mimeType" in block and isinstance(said, str)):
             return said if isinstance(said, str) else as_json(said)
     if isinstance(block.get("data"), str):
         return f"[{kind}, {block.get('mimeType') or 'unknown'}, {_size(block['data'])}it is not shown]"
+    other = {word: value for word, value in block.items() if word not in _BESIDE and value is not None}
+    if other and not is_media and "mimeType" not in block:
+        return as_json(other)
     return f"[{kind}, not shown]"
 
 

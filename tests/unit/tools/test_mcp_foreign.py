@@ -7,7 +7,7 @@ from contextlib import suppress
 import pytest
 
 from shared_libs.tools.mcp_messages import as_text, greeting
-from shared_libs.tools.mcp_wire import BARE, NoMessage, messages
+from shared_libs.tools.mcp_wire import BARE, NoMessage, is_of_a_session, messages
 from tests.growth import assert_linear
 from tests.support import run
 from tests.unit.tools.mcp_scripted import said_by_a_call, scripted
@@ -21,6 +21,10 @@ from tests.unit.tools.mcp_scripted import said_by_a_call, scripted
         ({"content": [{"type": "text", "text": "hi"}, {"type": "text"}, None, 7]}, "hi\n[text, not shown]\n7"),
         ({"content": [{"text": "no type"}, "plain"]}, "no type\nplain"),
         ({"content": "plain"}, "plain"),
+        (
+            {"content": [{"type": "link", "url": "https://h"}, {"type": "error", "message": "no"}]},
+            '{"url": "https://h"}\nno',
+        ),
         ({"content": {"type": "text", "text": "alone"}}, "alone"),
         ({"content": None, "structuredContent": {"a": 1}}, '{"a": 1}'),
         ({"structuredContent": [1, 2]}, "[1, 2]"),
@@ -70,6 +74,18 @@ def test_what_is_no_end_of_a_call_is_no_result(result, why):
     told = as_text(result)
     assert told["isError"]
     assert why in told["content"][0]["text"]
+
+
+def test_a_session_that_is_lost_is_told_from_what_a_tool_says_of_one():
+    for said in (
+        "The session was closed",
+        "No transport found for sessionId",
+        "Your session has expired",
+        "Session ended",
+    ):
+        assert is_of_a_session(said)
+    for said in ("the training session 7 has no seats", "quota exceeded", "session booked"):
+        assert not is_of_a_session(said)
 
 
 def test_a_question_that_can_be_answered_is_handed_on_and_a_result_is_whole():

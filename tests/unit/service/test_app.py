@@ -228,6 +228,9 @@ def test_a_service_whose_runs_are_to_be_kept_nowhere_says_where_that_is_said(fol
     [
         ("drain: 3", r"service\.yaml:1:1: drain: unknown key; .* did you mean 'drain_s'\?"),
         ("drain_s: soon", r"service\.yaml:1:10: drain_s: .*number"),
+        ("slots: 5\nslots: 6", r"service\.yaml:2:1: slots: the key stands twice, first on line 1"),
+        ("slots: 5\n---\nslots: 6", r"service\.yaml:2:1: a second document begins"),
+        ('pepper: "${NO_SUCH_VARIABLE}"', r"service\.yaml:1:9: pepper: .*NO_SUCH_VARIABLE"),
         ("configs: x", "settings"),
         ("- 1", "settings"),
     ],

@@ -99,7 +99,8 @@ def book(body: bytes) -> tuple[str, str]:
         folder = posixpath.dirname(place)
         there = set(archive.namelist())
         paths = [posixpath.normpath(posixpath.join(folder, unquote(chapter))) for chapter in chapters if chapter]
-        texts = [text_of(archive.read(path), _PAGE) for path in paths if path in there]
+        # each once: a kilobyte that names one chapter a thousand times would be gigabytes
+        texts = [text_of(archive.read(path), _PAGE) for path in dict.fromkeys(paths) if path in there]
         return (package.findtext(".//{*}title") or "").strip(), "\n\n".join(filter(None, texts))
 
 

@@ -261,7 +261,7 @@ def test_notebooks_of_every_version_are_documents(tmp_path):
 
 
 def test_a_book_is_read_in_the_order_of_its_chapters(tmp_path):
-    spine = '<itemref idref="b"/><itemref idref="a"/><itemref idref="lost"/>'
+    spine = '<itemref idref="b"/><itemref idref="a"/><itemref idref="lost"/><itemref idref="a"/>'  # a twice: once
     items = '<item id="a" href="Kapitel%202.xhtml"/><item id="b" href="../one.xhtml"/><item id="lost" href="x"/>'
     with zipfile.ZipFile(tmp_path / "a.epub", "w") as archive:
         archive.writestr("META-INF/container.xml", '<c xmlns="urn:c"><rootfile full-path="O/c.opf"/></c>')

@@ -292,7 +292,8 @@ class LLMResponse(msgspec.Struct, PlainData, frozen=True, gc=False, kw_only=True
     `model` is what the provider reported, `requested_model` what was asked. `usage` is the successful attempt's
     alone; `attempts` lists every try. `cost_usd` is what the answers it took cost (two, where the first did not fit its
     schema), each at the price of the model that gave it; None where a price is not known: unknown is not zero. `parsed`
-    is the answer as an `output_schema` read it.
+    is the answer as an `output_schema` read it. `in_words` says that the model was told of its tools in words, so that
+    calls stand in its text.
     """
 
     text: str = ""
@@ -306,6 +307,7 @@ class LLMResponse(msgspec.Struct, PlainData, frozen=True, gc=False, kw_only=True
     attempts: tuple[Attempt, ...] = ()
     cost_usd: float | None = None
     parsed: Any = None
+    in_words: bool = False
 
     @property
     def message(self) -> Message:

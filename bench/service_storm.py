@@ -278,7 +278,7 @@ async def editing(weather: Weather) -> str:
             await asyncio.sleep(0.1)
             if number % 5 == 3:
                 async with client.get(f"{weather.url}/readyz") as answer:
-                    shown += bool((await answer.json())["problems"])
+                    shown += bool((await answer.json())["refused"])
         weather.define("bot", "Mended.")
         over.set()
         await asyncio.gather(*tasks)

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from importlib import import_module
 
-from shared_libs.cli.exits import ExitCode, end_on_interrupt, raise_on_interrupt
+from shared_libs.cli.exits import ExitCode, end_on_interrupt, end_on_stop, raise_on_interrupt
 from shared_libs.cli.streams import CannotWriteError, guard_streams, prepare_streams
 from shared_libs.cli.words import COMMANDS, parsed
 
@@ -20,12 +20,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     prepare_streams()
     arguments = parsed(argv)
+    command = COMMANDS[arguments.command]
+    if command.stays:
+        end_on_stop()
     from shared_libs.atomic.errors import FactoryError, MisuseError
     from shared_libs.cli.environment import read_env_files
 
     try:
         read_env_files(getattr(arguments, "config", None))
-        command = COMMANDS[arguments.command]
         module, _, function = command.home.partition(":")
         run = getattr(import_module(f"shared_libs.cli.{module}"), function)
         if not command.at_once:

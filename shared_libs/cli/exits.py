@@ -34,11 +34,21 @@ def raise_on_interrupt() -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-def drain_on_hangup() -> None:
-    """Let what serves or works on end as at SIGTERM when its terminal goes: it would be gone without a word."""
+def end_on_stop() -> None:
+    """
+    Let SIGTERM end what serves or works on, with a word, until that heeds it; and SIGHUP, its terminal's end, as well.
+
+    The first process of a container dies of no signal that it has no handler for: it would go on until it is killed.
+    """
+    signal.signal(signal.SIGTERM, _stop)
     hangup = getattr(signal, "SIGHUP", None)  # not every system has it
     if hangup is not None and signal.getsignal(hangup) is signal.SIG_DFL:  # `nohup` ignores it
         signal.signal(hangup, lambda *_: signal.raise_signal(signal.SIGTERM))
+
+
+def _stop(*_: object) -> None:
+    os.write(2, b"factory: told to stop before it had begun\n")
+    os._exit(ExitCode.TERMINATED)
 
 
 def _end(*_: object) -> None:

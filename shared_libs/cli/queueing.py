@@ -14,7 +14,6 @@ import msgspec
 
 from shared_libs.atomic.events import AgentEvent
 from shared_libs.atomic.results import Action, AgentResult
-from shared_libs.cli.exits import drain_on_hangup
 from shared_libs.cli.loop import CommandLoop
 from shared_libs.cli.queued import queue_url
 from shared_libs.durable import Job, JobStore, Worker, WorkerPolicy
@@ -56,7 +55,6 @@ def submit(arguments: argparse.Namespace) -> int:
 
 def worker(arguments: argparse.Namespace) -> int:
     """Do durable runs until SIGTERM or Ctrl-C; then hand over what is under way."""
-    drain_on_hangup()
     return asyncio.run(_work(arguments))
 
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from shared_libs.atomic.errors import MisuseError
 from shared_libs.atomic.loading import needs
-from shared_libs.cli.exits import ExitCode, drain_on_hangup
+from shared_libs.cli.exits import ExitCode
 from shared_libs.observability.printable import printable
 
 
@@ -23,7 +23,6 @@ def serve(arguments: argparse.Namespace) -> int:
         raise MisuseError(f"--configs {arguments.configs} is no folder; name the one that holds the definitions")
     told = {"store": arguments.store, "keys": arguments.keys}
     settings = load_settings(arguments.configs).model_copy(update={k: v for k, v in told.items() if v is not None})
-    drain_on_hangup()
     began = serve_until_stopped(
         settings, host=arguments.host, port=arguments.port, on_start=_tell_where(settings.is_open), on_note=_note
     )

@@ -20,12 +20,14 @@ class Command(NamedTuple):
     A command: what it is for, `module:function` in this package that does it, and what adds its arguments.
 
     `at_once`: Ctrl-C ends it without a word until it calls `raise_on_interrupt`; else it is raised from the first.
+    `stays`: it goes on until it is told to stop.
     """
 
     help: str
     home: str
     add: Callable[[argparse.ArgumentParser], None]
     at_once: bool = False
+    stays: bool = False
 
 
 class Parser(argparse.ArgumentParser):
@@ -271,8 +273,8 @@ COMMANDS: dict[str, Command] = {
     "tables": Command("make the tables in a database ahead", "tables:tables", _tables),
     "submit": Command("put a run into the queue of durable ones", "queueing:submit", _submit),
     "schedules": Command("what is submitted again and again", "queued:show_schedules", _schedules, at_once=True),
-    "worker": Command("do durable runs from the queue", "queueing:worker", _worker),
-    "serve": Command("serve agents over HTTP", "serving:serve", add_serve),
+    "worker": Command("do durable runs from the queue", "queueing:worker", _worker, at_once=True, stays=True),
+    "serve": Command("serve agents over HTTP", "serving:serve", add_serve, at_once=True, stays=True),
     "keys": Command("keys of the service", "keying:keys", add_keys),
     "audit": Command("who did what, and whether the log of it is whole", "auditing:audit", add_audit),
     "scenario": Command("play scenarios, without pytest", "playing:scenario", _scenario, at_once=True),

@@ -22,7 +22,7 @@ from shared_libs.atomic.types import Price, Usage
 from shared_libs.service.callers import Caller
 from shared_libs.service.fair_queue import RANKS, Waiter
 from shared_libs.service.lag import LoopLag
-from shared_libs.service.limits import Booking, CallerLimits, Estimate
+from shared_libs.service.limits import Booking, CallerLimits, Estimate, too_many_at_once
 from shared_libs.service.pool import Pool, Waits
 from shared_libs.service.problems import Problem
 from shared_libs.service.rates import Rates
@@ -222,12 +222,7 @@ class Admission:
         caller = demand.caller
         under_way = self._under_way.get(caller.key_id, 0)
         if caller.concurrency is not None and under_way >= caller.concurrency:
-            problem = Problem(
-                "rate_limited",
-                f"the key {caller.key_id} has {under_way} requests under way, which is all that it may",
-                retry_after_s=1.0,
-                facts={"limit": caller.concurrency, "unit": "requests at the same time"},
-            )
+            problem = too_many_at_once(caller.key_id, under_way, caller.concurrency)
             self._note_refusal(demand, problem)
             raise problem
         self._under_way[caller.key_id] = under_way + 1

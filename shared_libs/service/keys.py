@@ -37,8 +37,12 @@ MOST_ROWS = 10_000
 
 FAILURES = 10
 FAILURES_WINDOW_S = 60.0
+MOST_GUESSES = 100
 MOST_SOURCES = 10_000
-"""How many wrong keys one address may show in a window, and of how many addresses that is counted."""
+"""
+How many wrong keys one address may show in a window, how many of those that it shows behind that wait to be looked up,
+and of how many addresses that is counted.
+"""
 
 _NOBODYS = KeyRow(id="00000000", hash="0" * 64)
 """Compared with where there is no row, so that it takes as long."""
@@ -120,6 +124,8 @@ class Door:
         self._read: OrderedDict[str, _Read] = OrderedDict()
         self._reading: dict[str, asyncio.Task[KeyRow | None]] = {}
         self._failures: OrderedDict[str, deque[float]] = OrderedDict()
+        self._guesses = 0
+        self._one_guess = asyncio.Lock()
 
     @property
     def is_open(self) -> bool:
@@ -179,22 +185,20 @@ class Door:
         wrong = Problem("unauthorized", "this is no valid key; `factory keys list` tells which there are")
         if key is None or self._store is None:
             raise wrong
-        row = await self._row(key.id, may_ask=not self._fails_too_often(scope))
+        row = await self._row(key.id, guesses=self._fails_too_often(scope))
         if not key.fits((row or _NOBODYS).hash, self._pepper) or row is None:
             raise wrong
         if why := row.why_not(now()):
             raise Problem("unauthorized", f"the key {row.id} is {why}; ask for a new one")
         return row.caller()
 
-    async def _row(self, key_id: str, *, may_ask: bool) -> KeyRow | None:
+    async def _row(self, key_id: str, *, guesses: bool) -> KeyRow | None:
         clock = asyncio.get_running_loop().time
         read = self._read.get(key_id)
         if read is not None and clock() - read.at < FRESH_S:
             return read.row
-        if read is None and not may_ask:
-            return None  # whoever guesses does not get to ask the store
         try:
-            row = await self._look_up(key_id)
+            row = await (self._look_up_in_turn(key_id) if guesses and read is None else self._look_up(key_id))
         except KeyStoreError as error:
             if read is not None and read.row is not None and clock() - read.at < STALE_S:
                 return read.row
@@ -207,6 +211,21 @@ class Door:
         if len(self._read) > MOST_ROWS:
             self._read.popitem(last=False)
         return row
+
+    async def _look_up_in_turn(self, key_id: str) -> KeyRow | None:
+        """
+        Ask the store for an address that shows wrong keys, one after the other.
+
+        Whoever guesses there gets no more of the store than that; who has a valid key beside it is let in.
+        """
+        if self._guesses >= MOST_GUESSES:
+            return None
+        self._guesses += 1
+        try:
+            async with self._one_guess:
+                return await self._look_up(key_id)
+        finally:
+            self._guesses -= 1
 
     async def _look_up(self, key_id: str) -> KeyRow | None:
         """Ask the store once for all who wait for the same key."""

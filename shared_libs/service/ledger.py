@@ -15,7 +15,8 @@ from typing import Literal, NamedTuple, Protocol
 from shared_libs.atomic.errors import FactoryError
 
 Window = Literal["minute", "day", "month", "total"]
-Unit = Literal["requests", "tokens", "usd"]
+Unit = Literal["requests", "tokens", "usd", "slots"]
+"""What is counted; a slot is used by a request while it is under way, and nothing of it is spent."""
 
 MICRO = 1_000_000
 """Millionths of a dollar in a dollar."""

@@ -21,6 +21,9 @@ from shared_libs.service.problems import Problem
 NOBODYS = "default"
 """Whose documents those are that come without a key's team; agents and the command line name it so, too."""
 
+_OF_ITS_NAME = "team:default"
+"""Whose those of a team are that is called so as well: no team's name has a colon."""
+
 MOST = 500
 """Collections whose times are remembered."""
 
@@ -58,7 +61,7 @@ class Library:
             raise no_collection(name)
         described = self._catalogue.collections.get(name)
         made_by = self._made_here(name) if described is None else described.collection
-        tenant = (described and described.tenant) or caller.team or NOBODYS
+        tenant = (described and described.tenant) or _tenant(caller)
         known = self._used.get((tenant, name))
         if known is None or known[0].stores is not made_by.stores:
             known = self._used[tenant, name] = made_by, made_by.of(tenant)
@@ -68,7 +71,7 @@ class Library:
 
     async def visible(self, caller: Caller) -> list[CollectionRow]:
         """Return what there is for a caller, by name, without sizes."""
-        tenant = caller.team or NOBODYS
+        tenant = _tenant(caller)
         found = {row.name: row for row in await self._default().stores.documents.async_collections(tenant)}
         for name in self._catalogue.collections:
             found.pop(name, None)
@@ -91,6 +94,10 @@ class Library:
         if self._own is None:
             self._own = Collection("default", tenant=NOBODYS, stores=self._url, embedder=default_embedder())
         return self._own
+
+
+def _tenant(caller: Caller) -> str:
+    return _OF_ITS_NAME if caller.team == NOBODYS else caller.team or NOBODYS
 
 
 def no_collection(name: str) -> Problem:

@@ -33,6 +33,9 @@ MOST_ACCOUNTS = 10_000
 SPARE_S = 60.0
 """How long behind a request's deadline its reservation lasts, if nobody settles it."""
 
+BOOKED_S = 1.0
+"""How long what is being booked is waited for, where that is in a request's way."""
+
 HELD_AGAIN_S = 1.0
 """When to come back where nothing but what is under way stands in the way."""
 
@@ -48,7 +51,7 @@ class Estimate(msgspec.Struct, frozen=True):
 
     def of(self, unit: Unit) -> int:
         """Return it in whole units."""
-        return {"requests": 1, "tokens": self.tokens, "usd": round(self.cost_usd * MICRO)}[unit]
+        return {"requests": 1, "tokens": self.tokens, "usd": round(self.cost_usd * MICRO), "slots": 1}[unit]
 
 
 class Booking:
@@ -70,7 +73,8 @@ class Booking:
     def settle(self, used: Estimate | None) -> None:
         """Book what was used; None: what was estimated, for a request that was cut off before anybody could say."""
         used = used or self._estimate
-        self._limits.book(self.hold, {account: used.of(account.unit) for account in self._accounts})
+        spent = {account: used.of(account.unit) for account in self._accounts if account.unit != "slots"}
+        self._limits.book(self.hold, spent)
 
     def release(self) -> None:
         """Book nothing: it was not done."""
@@ -94,7 +98,7 @@ class CallerLimits:
         self._left_of_teams: dict[str, int] = {}
         self.away = False
         self._unbooked: dict[Account, int] = {}
-        self._booking: set[asyncio.Task[None]] = set()
+        self._booking: dict[asyncio.Task[None], Hold] = {}
 
     def bind(self, caller: Caller) -> bool:
         """Whether there is a limit for this caller."""
@@ -113,7 +117,7 @@ class CallerLimits:
         try:
             if self._unbooked:
                 await self._book_what_waits()
-            hold = await self._ledger.reserve(wanted, lasts_s + SPARE_S)
+            hold = await self._reserved(wanted, lasts_s + SPARE_S)
         except OverLimit as error:
             problem = _refusal(error)
             left = error.account.limit - error.spent - error.held
@@ -128,10 +132,24 @@ class CallerLimits:
         self._remember(hold)
         return Booking(self, accounts, estimate, hold)
 
+    async def _reserved(self, wanted: Sequence[tuple[Account, int]], lasts_s: float) -> Hold:
+        """Reserve; whoever comes back with its answer in hand is not refused for what is just being booked of it."""
+        try:
+            return await self._ledger.reserve(wanted, lasts_s)
+        except OverLimit as error:
+            of_it = error.account.name
+            ending = [task for task, hold in self._booking.items() if any(of_it == name for name, _ in hold.amounts)]
+            if not ending:
+                raise
+            await asyncio.wait(ending, timeout=BOOKED_S)
+        return await self._ledger.reserve(wanted, lasts_s)
+
     async def standing(self, caller: Caller) -> list[dict[str, Any]]:
         """Return the limits that bind a caller, and what is left of each: None where the ledger does not answer."""
         told = []
         for account in self._accounts(caller):
+            if account.unit == "slots":
+                continue
             try:
                 hold = await self._ledger.reserve([(account, 0)], SPARE_S)
                 left: int | None = hold.left[account.name]
@@ -164,8 +182,8 @@ class CallerLimits:
                 self._unbooked[account] = self._unbooked.get(account, 0) + amount
             return
         task = asyncio.get_running_loop().create_task(self._book(hold, used))
-        self._booking.add(task)
-        task.add_done_callback(self._booking.discard)
+        self._booking[task] = hold
+        task.add_done_callback(self._booking.pop)
 
     async def aclose(self) -> None:
         """Write what is left to write, and close."""
@@ -175,6 +193,8 @@ class CallerLimits:
 
     def _accounts(self, caller: Caller) -> list[Account]:
         found = _accounts(f"key:{caller.key_id}", caller)
+        if caller.concurrency is not None:
+            found.append(Account(f"key:{caller.key_id}:slots", "slots", caller.concurrency, "total"))
         if caller.team in self._teams:
             found += _accounts(f"team:{caller.team}", self._teams[caller.team])
         return found
@@ -192,6 +212,7 @@ class CallerLimits:
             self._allowed.popitem(last=False)
 
     def _take_from_allowance(self, wanted: Sequence[tuple[Account, int]], error: LedgerError) -> None:
+        wanted = [each for each in wanted if each[0].unit != "slots"]  # those of this process are counted all the same
         if any(self._allowed.get(account.name, 0) < amount for account, amount in wanted):
             _log.warning("%s", error)
             raise Problem(
@@ -221,6 +242,16 @@ class CallerLimits:
             raise
 
 
+def too_many_at_once(key_id: str, under_way: int, most: int) -> Problem:
+    """Refuse what a key may not have beside what is under way."""
+    return Problem(
+        "rate_limited",
+        f"the key {key_id} has {under_way} requests under way, which is all that it may",
+        retry_after_s=HELD_AGAIN_S,
+        facts={"limit": most, "unit": "requests at the same time"},
+    )
+
+
 def _accounts(owner: str, limits: Caller | TeamLimits) -> list[Account]:
     found: list[Account] = []
     if limits.requests_per_minute is not None:
@@ -246,6 +277,8 @@ def _rate(account: Account, left: int, resets_in_s: float) -> Rate:
 
 def _refusal(error: OverLimit) -> Problem:
     account = error.account
+    if account.unit == "slots":
+        return too_many_at_once(account.name.split(":")[1], error.held, account.limit)
     money = account.unit == "usd"
     # what is under way may use less than was reserved for it; a request is one all the same
     only_held = error.spent < account.limit and account.unit != "requests"

@@ -218,6 +218,8 @@ def serve(settings: Settings, **options: Any) -> bool:
 
     """
     server = make_server(settings, **options)
+    # what comes before it heeds signals stops it, too; and as it ends it raises again what it has heeded
+    signal.signal(signal.SIGTERM, server.handle_exit)
     server.run()
     return server.started
 

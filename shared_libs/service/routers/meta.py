@@ -22,7 +22,11 @@ async def healthz() -> dict[str, str]:
 
 @router.get("/readyz", responses={503: {"description": "Not now."}})
 async def readyz(request: Request) -> JSONResponse:
-    """Tell whether requests can be served now, and what is wrong though they can."""
+    """
+    Tell whether requests can be served now, and how many files are wrong though they can.
+
+    What is wrong with them names files, models and places: who asks without a key hears it where anyone may ask all.
+    """
     service = request.app.state.service
     why_not = "draining" if service.draining else "" if service.catalogue.size else "nothing to serve"
     why_not = why_not or ("" if service.lag.ready else "busy")
@@ -30,8 +34,10 @@ async def readyz(request: Request) -> JSONResponse:
         "status": why_not or "ready",
         "entries": service.catalogue.size,
         "runs": len(service.runs),
-        "problems": service.catalogue.problems,
+        "refused": len(service.catalogue.problems),
     }
+    if service.door.is_open:
+        told["problems"] = service.catalogue.problems
     return JSONResponse(told, 503 if why_not else 200)
 
 

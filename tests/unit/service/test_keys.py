@@ -14,7 +14,7 @@ from shared_libs.service.callers import Caller
 from shared_libs.service.key_format import Key
 from shared_libs.service.key_rows import KeyRow, now
 from shared_libs.service.key_store import FileKeys, KeyStoreError, key_store
-from shared_libs.service.keys import FAILURES, FAILURES_WINDOW_S, FRESH_S, STALE_S, Door
+from shared_libs.service.keys import FAILURES, FAILURES_WINDOW_S, FRESH_S, MOST_GUESSES, STALE_S, Door
 from shared_libs.service.problems import Problem
 from shared_libs.service.routers.answers import session_of, shown_session
 from tests.service import ASKED, HELLO, serving, write
@@ -100,11 +100,14 @@ class Kept:
     def __init__(self, *rows):
         self.rows = {row.id: row for row in rows}
         self.fails = False
-        self.asked = 0
+        self.asked = self.at_once = self.most = 0
 
     async def find(self, key_id):
         self.asked += 1
+        self.at_once += 1
+        self.most = max(self.most, self.at_once)
         await asyncio.sleep(0.01)
+        self.at_once -= 1
         if self.fails:
             raise KeyStoreError("down")
         return self.rows.get(key_id)
@@ -160,22 +163,26 @@ def test_a_revoked_key_opens_nothing_within_seconds_and_the_store_is_asked_once_
 
 
 @pytest.mark.promise("keys-safe")
-def test_who_shows_wrong_keys_is_slowed_down_and_cannot_ask_the_store_while_a_valid_key_opens():
+def test_who_shows_wrong_keys_is_slowed_down_and_asks_the_store_in_turn_while_a_valid_key_opens():
     key = Key.new()
 
     async def main():
         store = Kept(row_of(key))
         door = Door(store)
         told = [await refusal(door, scope_of(Key.new())) for _ in range(FAILURES + 5)]
-        asked = store.asked
-        valid = await refusal(door, scope_of(key, client="5.6.7.8"))
+        guesses = [asyncio.ensure_future(refusal(door, scope_of(Key.new()))) for _ in range(2 * MOST_GUESSES)]
         elsewhere = await refusal(door, scope_of(Key.new(), client="5.6.7.8"))
+        most = store.most
+        await asyncio.wait(guesses)
+        before = store.asked
+        valid = await refusal(door, scope_of(key))  # nobody has read it yet, and its address is that of who guesses
         await asyncio.sleep(FAILURES_WINDOW_S)
-        return told, asked, valid, elsewhere, await refusal(door, scope_of(Key.new()))
+        return told, before, most, valid, elsewhere, await refusal(door, scope_of(Key.new()))
 
-    told, asked, valid, elsewhere, later = run_virtual(main())
+    told, asked, most, valid, elsewhere, later = run_virtual(main())
     assert told == [(401, "unauthorized")] * FAILURES + [(429, "too_many_failures")] * 5
-    assert asked == FAILURES
+    assert asked == FAILURES + 5 + 1 + MOST_GUESSES
+    assert most == 2  # one who guesses, and one from elsewhere
     assert (valid, elsewhere, later) == (None, (401, "unauthorized"), (401, "unauthorized"))
 
 
@@ -270,7 +277,10 @@ def test_what_is_one_teams_is_not_there_for_another(tmp_path):
                 for key in (keys["a"], operator)
             ]
             served.http.headers.clear()
-            open_ones = [(await served.get(path))[0] for path in ("/healthz", "/readyz", "/openapi.json")]
+            open_ones = [(await served.get(path))[0] for path in ("/healthz", "/openapi.json")]
+            (tmp_path / "wrong.yaml").write_text("name: [")
+            await served.service.catalogue.load()
+            open_ones.append((await served.get("/readyz"))[2])
             return row, refused, pages, limited, targets, open_ones
 
     row, refused, pages, limited, targets, open_ones = run(main())
@@ -281,7 +291,7 @@ def test_what_is_one_teams_is_not_there_for_another(tmp_path):
     assert [status for status, _ in limited[:2]] == [403, 403]
     assert limited[0][1]["scope"] == "agents:run"
     assert limited[2:] == [200, 401, 401]
-    assert open_ones == [200, 200, 200]
+    assert open_ones == [200, 200, {"status": "ready", "entries": 2, "runs": 0, "refused": 1}]
 
 
 @pytest.mark.promise("keys-safe")

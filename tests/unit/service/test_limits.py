@@ -192,6 +192,37 @@ def test_while_the_ledger_is_away_requests_go_on_from_an_allowance_and_are_booke
     assert booked == [{name: 12}]
 
 
+@pytest.mark.promise("budgets-exact")
+def test_what_a_key_has_under_way_counts_over_servers_and_who_has_its_answer_may_come_again(url, request):
+    caller = Caller(key_id=re.sub(r"\W", "", request.node.name)[-60:], concurrency=2)
+    one = Estimate(1, 0.0)
+
+    async def main():
+        here, there = (CallerLimits(LeasedLedger(SQLLedger(ServiceDatabase(url)))) for _ in range(2))
+        held = [await here.reserve(caller, one, 60.0), await there.reserve(caller, one, 60.0)]
+        refused = []
+        for limits in (here, there):
+            with pytest.raises(Problem) as told:
+                await limits.reserve(caller, one, 60.0)
+            refused.append((told.value.code, told.value.facts))
+        held[0].settle(one)
+        for _ in range(5):
+            again = await here.reserve(caller, one, 60.0)
+            again.settle(None)
+        held[1].release()
+        await there.aclose()
+        both = [await here.reserve(caller, one, 60.0) for _ in range(2)]
+        for booking in both:
+            booking.release()
+        standing = await here.standing(caller)
+        await here.aclose()
+        return refused, standing
+
+    refused, standing = run(main())
+    assert refused == [("rate_limited", {"limit": 2, "unit": "requests at the same time"})] * 2
+    assert standing == []
+
+
 @pytest.mark.promise("budgets-refuse")
 def test_a_key_and_its_team_are_bound_together_and_a_refusal_says_by_what_and_until_when(account, tmp_path):
     team = account.name

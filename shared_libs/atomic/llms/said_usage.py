@@ -36,6 +36,7 @@ class SaidUsage(msgspec.Struct):
     cache_read_input_tokens: int | None = None  # of Anthropic's models, as the next
     cache_creation_input_tokens: int | None = None
     num_cached_tokens: int | None = None  # vLLM
+    precached_prompt_tokens: int | None = None  # GigaChat
     prompt_n: int | None = None  # llama.cpp, among its timings, as the next two
     predicted_n: int | None = None
     cache_n: int | None = None
@@ -64,7 +65,7 @@ class SaidUsage(msgspec.Struct):
         details = self.prompt_tokens_details or self.input_tokens_details
         cached = (details and _first(_CACHED_DETAIL(details))) or _first(_CACHED(self))
         written = (details and _first(_WRITTEN_DETAIL(details))) or _first(_WRITTEN(self))
-        apart = not self.prompt_tokens and details is None and any(_APART(self))
+        apart = bool(self.precached_prompt_tokens) or (not self.prompt_tokens and details is None and any(_APART(self)))
         return counted(given, made, cached, written, _first(_TOTAL(self)), apart=apart)
 
 
@@ -129,6 +130,7 @@ _MADE = attrgetter(
 )
 _CACHED = attrgetter(
     *("cached_tokens", "prompt_cache_hit_tokens", "cache_read_input_tokens", "num_cached_tokens", "cache_n"),
+    "precached_prompt_tokens",
     *("cacheReadInputTokens", "cachedContentTokenCount"),
 )
 _WRITTEN = attrgetter("cache_creation_input_tokens", "cacheWriteInputTokens")

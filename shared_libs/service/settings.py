@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -74,7 +75,9 @@ class Settings(Section):
     """A secret that keys are hashed with, best as "${VARIABLE}"; another one makes every key invalid."""
     oidc: OidcSettings | None = None
     """An identity provider whose tokens open the service too."""
-    teams: Annotated[dict[str, TeamLimits], Field(default_factory=dict)]
+    teams: Annotated[
+        dict[Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,64}$")], TeamLimits], Field(default_factory=dict)
+    ]
     """What teams may use together, beside the limits of their keys."""
     slots: Count = 100
     """How many requests one agent or chain serves at the same time, at the most; more wait, or are refused."""
@@ -94,6 +97,11 @@ class Settings(Section):
     """Seconds in which what is under way may end, the notice included."""
     reload_s: Seconds = 2.0
     """How often the folder of definitions is looked at, in seconds."""
+
+    @property
+    def notice_s(self) -> float:
+        """Seconds of the notice: half of the time to end in at the most, so that this holds."""
+        return min(self.drain_notice_s, self.drain_s / 2)
 
     @property
     def is_open(self) -> bool:
@@ -140,7 +148,7 @@ def load_settings(configs: Path) -> Settings:
     """
     path = configs / FILE_NAME
     at_hand: dict[str, Any] = {"keys": KEYS_NAME} if (configs / KEYS_NAME).is_file() else {}
-    if not path.is_file():
+    if not os.path.lexists(path):
         return Settings(configs=configs, **at_hand)
     written, problems = read_source(path)
     if written is None:
@@ -151,9 +159,11 @@ def load_settings(configs: Path) -> Settings:
     if not isinstance(data, dict) or "configs" in data:
         problems.add(("configs",) if isinstance(data, dict) else (), "allowed are the keys of a service's settings")
         problems.raise_if_any()
+    settings = None
     try:
-        return Settings(**at_hand | data, configs=configs)
+        settings = Settings.model_validate(at_hand | data | {"configs": configs})
     except ValidationError as error:
         note_errors(draft, error, Settings, data)
     problems.raise_if_any()
-    raise AssertionError("a validation error without a problem")
+    assert settings is not None, "a validation error without a problem"
+    return settings

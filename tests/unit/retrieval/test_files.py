@@ -237,7 +237,7 @@ MAILS = [
     (
         b"From: a@\nTo: " + b"(" * 400 + b"\nSubject: =?a\0b?q?x?=\n\nread all the same",
         "read all the same",
-        "=?ab?q?x?=",
+        "=?a\0b?q?x?=",
     ),
     (b"To: team: other: a@b.c;;\nContent-Type: te(xt/plain\n\nread", "read", "a.eml"),
     (MIXED % (b"mixed", b"\none", b"Content-Type: text/plain\n\n" + bytes(range(1, 9)) * 9), "one", "a.eml"),

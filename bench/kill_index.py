@@ -3,7 +3,8 @@ Kills an indexing with SIGKILL at every moment it writes, and looks at what the 
 
 `python -m bench.kill_index --moments 100` spreads so many kills over all transactions of an indexing that makes,
 changes and removes documents: before one begins, before it is kept, and after. After every kill no document is half
-seen; then it is indexed again, and nothing may be lost, doubled or left over. With `--postgres` the same on a server.
+seen; then it is indexed again, and nothing may be lost, doubled or left over. With `--postgres` the same on a server,
+one of its own if none is named.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import signal
 import sqlite3
 import tempfile
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import ExitStack, asynccontextmanager, contextmanager
 from itertools import count
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -37,15 +38,15 @@ from shared_libs.retrieval.stores.sqlite_words import SqliteWords
 LOADED = ("numpy", "tenacity", "asyncpg")
 """Loaded before the forks, so that their time goes into the writing."""
 
-DOCUMENTS = 12
 PARAGRAPHS = 25
 
 
 class Place(NamedTuple):
-    """Where it is indexed: a file or a server, and the name of the collection."""
+    """Where it is indexed: a file or a server, the name of the collection, and how many documents it has."""
 
     url: str
     name: str
+    documents: int
 
 
 class Moments:
@@ -89,10 +90,10 @@ class DyingServer(PostgresDatabase):
         self._moments.pass_one()
 
 
-def documents(version: int) -> list[Document]:
+def documents(version: int, count: int) -> list[Document]:
     """Two thirds change with the version, some by a paragraph, some whole."""
     made = []
-    for number in range(DOCUMENTS):
+    for number in range(count):
         lines = [f"Paragraph {at} of document {number}: " + f"word{number * 31 + at} " * 25 for at in range(PARAGRAPHS)]
         if number % 3 == 1:
             lines[7] = f"Changed in version {version}. " + "change " * 20
@@ -117,7 +118,7 @@ def collection(place: Place, moments: Moments | None = None) -> Collection:
 async def work(place: Place, moments: Moments, version: int) -> None:
     """Index a version and remove a document."""
     made = collection(place, moments)
-    async for _ in made.async_index(documents(version)):
+    async for _ in made.async_index(documents(version, place.documents)):
         pass
     await made.async_remove("d0")
     await made.aclose()
@@ -216,18 +217,23 @@ def tried(places: Iterator[Place], wanted: int) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--moments", type=int, default=100)
-    parser.add_argument("--postgres", action="store_true")
+    parser.add_argument("--documents", type=int, default=12)
+    parser.add_argument("--postgres", nargs="?", const="", metavar="URL")
     given = parser.parse_args()
     for name in LOADED:
         importlib.import_module(name)
-    if given.postgres:
-        from tests.postgres import running_postgres
+    with ExitStack() as stack:
+        if given.postgres is None:
+            folder = stack.enter_context(tempfile.TemporaryDirectory())
+            places = (Place(f"sqlite:///{folder}/{at}.db", "c", given.documents) for at in count())
+        else:
+            url = given.postgres
+            if not url:
+                from tests.postgres import running_postgres
 
-        with running_postgres() as server:
-            tried((Place(f"postgresql://owner@{server.place}", f"c{at}") for at in count()), given.moments)
-        return
-    with tempfile.TemporaryDirectory() as folder:
-        tried((Place(f"sqlite:///{folder}/{at}.db", "c") for at in count()), given.moments)
+                url = f"postgresql://owner@{stack.enter_context(running_postgres()).place}"
+            places = (Place(url, f"c{at}", given.documents) for at in count())
+        tried(places, given.moments)
 
 
 if __name__ == "__main__":

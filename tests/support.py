@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Coroutine, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import pydantic
+import pytest
 from blockbuster import blockbuster_ctx
 
 from shared_libs.atomic.types import Message
 from shared_libs.testing.clock import VirtualLoop
 
 T = TypeVar("T")
+START = threading.Thread.start
 
 pydantic.create_model("Warm", field=(int, ...))  # the first model looks for plugins on the disk, once in a process
 
@@ -43,6 +46,20 @@ def is_valid_history(history: Iterable[Message]) -> bool:
             return False
         due = [call.id for call in message.tool_calls]
     return not due
+
+
+@contextmanager
+def no_thread(name: str) -> Iterator[None]:
+    """Have the system refuse every thread of ours whose name begins so, as it does at its limit."""
+
+    def refused(thread: threading.Thread) -> None:
+        if thread.name.startswith(name):
+            raise RuntimeError("can't start new thread")
+        START(thread)
+
+    with pytest.MonkeyPatch.context() as system:
+        system.setattr(threading.Thread, "start", refused)
+        yield
 
 
 @contextmanager

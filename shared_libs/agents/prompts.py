@@ -52,7 +52,10 @@ LAST_WORD_TEXT = " Begin with: Final Answer:"
 
 NO_ANSWER = "Your last message had neither an answer nor a tool call. Give one of them."
 
-BROKEN_CALL = "Your last message broke off within a tool call, which was not made. Make it again, whole; or answer."
+BROKEN_CALL = (
+    "Your last message was a tool call that broke off or cannot be read; it was not made. "
+    "Make it again, whole; or answer."
+)
 
 NO_ACTION = (
     'Your last message had neither an "Action:" with its "Action Input:" nor a "Final Answer:". Write one of them now.'

@@ -13,6 +13,7 @@ from typing import Literal, Protocol
 import msgspec
 
 from shared_libs.agents import prompts
+from shared_libs.agents.call_words import tool_named
 from shared_libs.agents.react_text import begins_with_label, final_answer_start, read_react
 from shared_libs.agents.reasoning import part
 from shared_libs.agents.speech import NO_ANSWER, UNDECIDED
@@ -21,12 +22,16 @@ from shared_libs.agents.written_calls import (
     calls_behind,
     may_be_calls,
     named_right,
-    tool_named,
     written_calls,
 )
+from shared_libs.atomic.llms.request import InWords
 from shared_libs.atomic.types import LLMResponse, Message, ToolCall, ToolSpec
 
 ProtocolName = Literal["auto", "native", "text"]
+
+
+_LABELS = ("thought:", "action:", "final answer:")
+"""How a turn begins of a model that was told of its tools in words."""
 
 
 class Turn(msgspec.Struct, frozen=True, kw_only=True):
@@ -42,6 +47,8 @@ class TurnProtocol(Protocol):
     """One way of writing and reading turns."""
 
     name: str
+    in_words: InWords | None
+    """How a model of the chain is told that takes no tools, where it may be told otherwise than the others."""
 
     def write(
         self, instructions: str, conversation: Sequence[Message], tools: Sequence[ToolSpec], last_word: str | None
@@ -56,9 +63,12 @@ class TurnProtocol(Protocol):
 
 
 class NativeProtocol:
-    """The model takes tool definitions and returns tool calls."""
+    """The model takes tool definitions and returns tool calls; one of the chain that takes none is told in words."""
 
     name = "native"
+
+    def __init__(self, in_words: InWords | None = None) -> None:
+        self.in_words = in_words
 
     def write(
         self, instructions: str, conversation: Sequence[Message], tools: Sequence[ToolSpec], last_word: str | None
@@ -72,6 +82,8 @@ class NativeProtocol:
 
     def read(self, response: LLMResponse, tools: Sequence[ToolSpec]) -> Turn:
         """Text beside tool calls is the thought, text alone the answer; unless it is nothing but calls written out."""
+        if response.in_words:
+            return TextProtocol().read(response, tools)
         thinking, said = part(response.text)
         if response.tool_calls:
             return Turn(thought=said, calls=named_right(response.tool_calls, tools))
@@ -91,6 +103,9 @@ class NativeProtocol:
 
     def answer_start(self, text: str, new: str | None = None) -> int | None:
         """All text may be the answer, but for calls written out; whether it is, shows at the end of the turn."""
+        start = text.lstrip().lower()
+        if start and any(label.startswith(start) or start.startswith(label) for label in _LABELS):
+            return UNDECIDED if len(start) < len(_LABELS[-1]) else NO_ANSWER
         calls = may_be_calls(text)
         return UNDECIDED if calls is None else NO_ANSWER if calls else 0
 
@@ -99,6 +114,7 @@ class TextProtocol:
     """The model writes Thought, Action, Action Input and Final Answer as text."""
 
     name = "text"
+    in_words: InWords | None = None
 
     def write(
         self, instructions: str, conversation: Sequence[Message], tools: Sequence[ToolSpec], last_word: str | None
@@ -138,7 +154,13 @@ class TextProtocol:
 def choose_protocol(name: ProtocolName, *, native_tools: bool) -> TurnProtocol:
     """Take the protocol asked for; "auto" goes by what the model can."""
     native = native_tools if name == "auto" else name == "native"
-    return NativeProtocol() if native else TextProtocol()
+    return NativeProtocol(in_words if name == "auto" else None) if native else TextProtocol()
+
+
+def in_words(messages: Sequence[Message], tools: Sequence[ToolSpec]) -> list[Message]:
+    """Tell as text what was written for native tools."""
+    system, *conversation = messages
+    return TextProtocol().write(system.text.removesuffix(f"\n\n{prompts.NATIVE}"), conversation, tools, None)[0]
 
 
 def _reasoned(response: LLMResponse) -> str:

@@ -13,18 +13,22 @@ from typing import Any
 
 import msgspec
 
+from shared_libs.agents.call_words import call_in, properties_of, tool_named
 from shared_libs.agents.speech import NO_ANSWER
-from shared_libs.agents.written_calls import as_declared, call_in, tool_named
+from shared_libs.agents.written_calls import as_declared, children
 from shared_libs.atomic.nearly_json import keywords_in, object_in
 from shared_libs.atomic.types import ToolCall, ToolSpec
 
+_GIVEN = "(?:inputs?|arguments?|args|parameters?|params)"
+_IN_JSON = r"(?: ?\(?(?:in |as )?json\)?)?"
 _LABELS = {
     "thought": "thought|gedanke|überlegung|pensée|réflexion|pensamiento|pensiero|pensamento|мысль|思考|想法|생각",
-    "input": r"(?:action|tool)(?: ?\d{1,2})?[ _]?inputs?|aktions?[ -]?eingabe|eingabe|entrée de l['\u2019]action|"
+    "input": rf"(?:action|tool)(?: ?\d{{1,2}})?[ _]?{_GIVEN}{_IN_JSON}|aktions?[ -]?eingabe|eingabe|"
+    "entrée de l['\u2019]action|"
     "entrada de (?:la )?acción|input dell['\u2019]azione|entrada da ação|входные данные|行动输入|动作输入|操作输入|"
     "行動入力|行動の入力|アクション入力|アクションの入力|행동 입력",
-    "given": "inputs?|arguments?|args|parameters?|params",
-    "action": "(?:action|tool)(?: name| call| to take)?|"
+    "given": f"{_GIVEN}{_IN_JSON}",
+    "action": "(?:action|tool)(?:[ _]name|[ _]call| to take)?|"
     "aktion|handlung|acción|azione|ação|действие|行动|动作|操作|行動|アクション|행동",
     "observation": "observation|beobachtung|observación|osservazione|observação|наблюдение|观察|観察|관찰",
     "answer": "final[ _]?answer|answer|(?:endgültige |finale |abschließende )?antwort|réponse finale|respuesta final|"
@@ -38,7 +42,7 @@ _LABEL = re.compile(
     + r")[ \t]*\d*[*_`]*[ \t\u00a0\u202f]*[:\uff1a][*_]*[ \t]*",
     re.IGNORECASE | re.MULTILINE,
 )
-_FENCE = re.compile(r"^\s*```[\w-]*[ \t]*\n?(?P<body>.*?)(?:\n?```\s*)?$", re.DOTALL)
+_FENCE = re.compile(r"^\s*```(?:[\w-]*(?=[\s{\[]))?[ \t]*\n?(?P<body>.*?)(?:\n?```\s*)?$", re.DOTALL)
 _CALL = re.compile(
     r"^[`*\"'\[(]*+(?P<name>[\w.-]*\w)[`*\"'\])]*+\.?(?:\s*+(?:"
     # in brackets, behind a colon, or as the object that follows on the same line
@@ -50,8 +54,9 @@ _TAGS = re.compile(r"</?(thought|action|action_input|input|observation|final_ans
 """Labels written as elements."""
 _PAUSE = "\nPAUSE"
 _ODD_LABEL = re.compile(
-    r"[#>*_`| \t-]*(?:action|function|tool)?(?P<input>[ _]?(?:inputs?|arguments?|args|parameters?))?(?<=[a-z])"
-    r"[ \t*_`]*(?::|=|->|-|\u2013|\u2014|\u2192)(?P<rest>.*)",
+    r"[#>*_`|\"(\[<\u2022\u2013\u2014\u2192 \t-]*(?:(?:step[ \t]*\d{1,3}|[IVX]{1,4})[.:)][ \t]*)?"
+    rf"(?:action|function|tool)?(?P<input>[ _]?{_GIVEN}{_IN_JSON})?(?<=[a-z)])"
+    r"[ \t*_`\"]*(?:[)\]>][*_`]*:?|:|=|->|-|\u2013|\u2014|\u2192|$)(?P<rest>.*)",
     re.IGNORECASE,
 )
 """What some write for a label; it is one where the name of a tool is all that follows."""
@@ -59,7 +64,10 @@ _MARKUP = re.compile(r"</?(?:b|strong|i|em|p|code)>", re.IGNORECASE)
 MAX_LINE = 500
 """Characters of a line that may begin with such a label."""
 
-_LINE = re.compile(r"(?P<key>\w[\w-]*+)[ \t]*+:[ \t]++(?P<value>.*)")
+_JSON_FOLLOWS = re.compile(r"^json[ \t]*:?\s*(?=\{)", re.IGNORECASE)
+_OF_THE_NAME = re.compile(r"^[\s`*_\"'.;,]*(?:(?:tool|function)\b[\s`*_\"'.;,]*)?(?:->|=>|=|:|\u2192)?", re.IGNORECASE)
+_LINE = re.compile(r"[*_]*(?P<key>\w[\w-]*+)[*_]*[ \t]*+(?::[*_]*[ \t]++|=[ \t]*+(?!.*=))(?P<value>.*)")
+_NEXT_ARGUMENT = re.compile(r"[,;][ \t]+(?=(?P<key>\w[\w-]{0,63}):[ \t])")
 _BEFORE_A_LINE = " \t-*"
 _NO_ACTION = ("none", "null", "n/a", "no action", "none needed", "not needed")
 _ANSWER_ACTION = re.compile(
@@ -178,9 +186,12 @@ def _with_odd_labels(text: str, tools: Sequence[ToolSpec]) -> str:
         found = _ODD_LABEL.fullmatch(_MARKUP.sub("", line[:MAX_LINE]))
         if found is None:
             continue
-        name = found["rest"].strip("`*_\"' .")
+        alone = not found["rest"].strip(": \t") and at + 1 < len(lines)  # a heading: what it is of stands below
+        name = (lines[at + 1] if alone else found["rest"]).strip("`*_\"' .:;\t")
         if not named and not found["input"] and name in known and len(line) <= MAX_LINE:
             lines[at], named = f"Action: {name}", True
+            if alone:
+                lines[at + 1] = ""
         elif named and found["input"]:
             lines[at] = f"Action Input: {found['rest']}{line[MAX_LINE:]}"
     return "\n".join(lines) if named else text
@@ -243,28 +254,51 @@ def _call(action: str, given: str | None, tools: Sequence[ToolSpec]) -> ToolCall
         given = "" if found is None else found["bracketed"] or ""
         given = given[:-1] if given.endswith((")", "]")) else given
         given = given or ("" if found is None else found["input"] or found["object"] or "")
+        if not given and tool is not None and found is None and (beside := _beside(first_line, tool)):
+            # more than a name: it is the input, or nobody knows what it means
+            arguments = object_in(beside, to_the_end=True) or keywords_in(beside)
+            return ToolCall("", name, arguments) if arguments else ToolCall("", name, malformed=beside)
         if not given and below.strip() and (tool is None or tool.parameters.get("properties")):
             # nothing says that it is the input: what cannot be told from chatter is not taken for one
             given = below.strip()
+            label = _ODD_LABEL.fullmatch(given.partition("\n")[0][:MAX_LINE])
+            if label is not None and label["input"]:
+                given = label["rest"] + given[label.end() :]
             line = _LINE.fullmatch(given)
             if line is not None and _lines_in(given, tool) is None:
                 given = line["value"]
-            elif line is None and not given.startswith(("{", "[", "```")) and _lines_in(given, tool) is None:
+            elif line is None and not given.lstrip().startswith(("{", "[", "```")) and _lines_in(given, tool) is None:
                 return ToolCall("", name, malformed=given)
-    text = _unfenced(given)
+    text = _JSON_FOLLOWS.sub("", _unfenced(given))
     if not text or text.lower() in _NO_ACTION:
         return ToolCall("", name)
     arguments = object_in(text.strip("`"), to_the_end=True)
     if arguments is None and text[0] in "[\"'":
         arguments = object_in(text) or None
     if arguments is None:
-        arguments = keywords_in(text) or _lines_in(text, tool)
+        arguments = keywords_in(text) or _lines_in(text, tool) or _once_more(text, name, tool)
     if arguments is not None:
         return ToolCall("", name, arguments)
     only = _only_text_parameter(name, tools)
     if only is not None and not text.startswith("{"):
         return ToolCall("", name, {only: _unquoted(text)})
     return ToolCall("", name, malformed=text)
+
+
+def _beside(line: str, tool: ToolSpec) -> str:
+    """What a line says behind the name of a tool."""
+    return _OF_THE_NAME.sub("", line.partition(tool.name)[2], count=1).strip()
+
+
+def _once_more(text: str, name: str, tool: ToolSpec | None) -> dict[str, Any] | None:
+    """Arguments in brackets, behind the tool's name once more, or as elements."""
+    inner = text.removeprefix(name).strip()
+    if tool is not None and inner[:1] == "(" and inner[-1:] == ")":
+        return object_in(inner[1:-1], to_the_end=True) or keywords_in(inner[1:-1])
+    elements = dict(children(text)) if text[0] == "<" else {}
+    if tool is None or not elements or not elements.keys() <= properties_of(tool).keys():
+        return None
+    return {key: as_declared(value, key, tool) for key, value in elements.items()}
 
 
 def _only_tool_in(line: str, tools: Sequence[ToolSpec]) -> ToolSpec | None:
@@ -276,11 +310,17 @@ def _only_tool_in(line: str, tools: Sequence[ToolSpec]) -> ToolSpec | None:
 
 def _lines_in(text: str, tool: ToolSpec | None) -> dict[str, Any] | None:
     """Arguments as YAML has them, a line each, if the tool has parameters of their names."""
-    lines = [_LINE.fullmatch(line.strip(_BEFORE_A_LINE)) for line in text.splitlines() if line.strip()]
+    parted = text if tool is None or "\n" in text.strip() else _on_lines(text, tool)
+    lines = [_LINE.fullmatch(line.strip(_BEFORE_A_LINE)) for line in parted.splitlines() if line.strip()]
     found = {line["key"]: line["value"] for line in lines if line is not None}
     if tool is None or None in lines or not found.keys() <= tool.parameters.get("properties", {}).keys():
         return None
     return {key: as_declared(_unquoted(value), key, tool) for key, value in found.items()}
+
+
+def _on_lines(text: str, tool: ToolSpec) -> str:
+    """A line of several arguments, `query: x, k: 3`, as a line each: it is parted where the next name is the tool's."""
+    return _NEXT_ARGUMENT.sub(lambda found: "\n" if found["key"] in properties_of(tool) else found[0], text)
 
 
 def _call_in_json(text: str, tools: Sequence[ToolSpec]) -> ToolCall | None:

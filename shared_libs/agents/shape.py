@@ -24,11 +24,12 @@ def asked(
 
     A turn that is written as text has labels before its answer, so there the shape is told in words alone.
     """
+    given = {} if protocol.in_words is None else {"in_words": protocol.in_words}
     if shape is None:
-        return instructions, {}
+        return instructions, given
     if protocol.name == "text" and tools:
         return f"{instructions}\n\n{prompts.SHAPE_TEXT.format(schema=shape.text)}", {}
-    return instructions, {"output_schema": shape, "fit": False}
+    return instructions, given | {"output_schema": shape, "fit": False}
 
 
 def as_answer(turn: Turn, said: str, shape: OutputSchema) -> Turn:

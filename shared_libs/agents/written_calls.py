@@ -12,9 +12,10 @@ from __future__ import annotations
 import ast
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
+from shared_libs.agents.call_words import FIRST_KEY, NAME_KEYS, call_in, calls_in, fits_tool, properties_of, tool_named
 from shared_libs.atomic.nearly_json import balanced, object_in, plain
 from shared_libs.atomic.patterns import late
 from shared_libs.atomic.types import ToolCall, ToolSpec
@@ -28,20 +29,6 @@ MAX_CALLS = 200
 _MAX_STARTS = 20
 """At how many marks within reasoning a call is looked for."""
 
-_NAME_KEYS = ("name", "tool", "tool_name", "function", "function_name", "action", "recipient_name")
-_INPUT_KEYS = (
-    *("arguments", "parameters", "args", "input", "action_input", "tool_input", "params", "function_args"),
-    "function_arguments",
-)
-_WRAPPERS = ("tool_calls", "tool_call", "function_call", "tool_uses", "tool")
-_BESIDE = frozenset(
-    {*_NAME_KEYS, *_INPUT_KEYS, "id", "type", "thought", "thoughts", "reasoning", "index", "tool_call_id", "call_id"}
-)
-_OF_A_MESSAGE = frozenset({"role", "content", "refusal", "reasoning_content", "tool_plan"})
-"""What stands beside the calls of a whole message of a model, written out."""
-_PREFIXES = late(r"^(?:functions?|tools?|default_api|assistant|namespace)[.:/]", re.IGNORECASE)
-_SUFFIXES = late(r"(?:<\|.*|:\d+)$", re.DOTALL)
-_AROUND_A_NAME = " \t\r\n`'\"()"
 _NAME = r"(?P<name>[\w.\-:/]+)"
 
 _PREFIX = r"(?:\w{1,20}[:|]|[|\uff5c][A-Z]{1,9}[|\uff5c] ?|(?:longcat|dots|iquest)_)"
@@ -50,7 +37,7 @@ _SUFFIX = r"(?::\w{1,12})?"
 """What Hunyuan puts behind them, another one in each of its models."""
 
 _TAG = (
-    rf">?</?{_PREFIX}?(?:tools?|functions?|calls?|invoke|multiplefunctions?|execute_tool)"
+    rf">?</?{_PREFIX}?(?:tools?|functions?|calls?|actions?|invoke|multiplefunctions?|execute_tool)"
     rf"(?:[_-]?(?:calls?|uses?|code|requests?))?(?:_(?:begin|start|end))?{_SUFFIX}"
 )
 _MARKS = (
@@ -65,14 +52,24 @@ _MARKS = (
     # tokens of any family: <|tool_call_begin|>, <|/tool_call|>, <tool_call|>, DeepSeek's with its own bars
     r"<[|\uff5c]/?[\w\u2581:]{1,40}[|\uff5c]?>|<[\w\u2581:]{1,40}[|\uff5c]>|</?\w*\u2581[\w\u2581]{1,40}>",
     r"</?start_function_(?:call|response)>|<end_function_call>",  # FunctionGemma
-    r"\[/?(?:END_)?TOOL_(?:CALLS?|REQUEST)\]|\[ARGS\]|\[CALL_ID\]\w{1,40}",  # Mistral, LM Studio
-    r"```tool(?:_\w{1,10})?(?!\w)|tool_code\s*\n",  # Gemma
+    r"\[/?(?:END_)?TOOL[_ ](?:CALLS?|REQUEST)\]|\[ARGS\]|\[CALL_ID\]\w{1,40}",  # Mistral, LM Studio
+    r"```(?:tool|function|action|call)(?:_\w{1,10})?(?!\w)|tool_code\s*\n",  # Gemma, and who imitates it
+    r"\u273f(?:FUNCTION|ARGS)\u273f:?",  # Qwen-Agent
 )
 """What is written around calls alone. Sources: the chat templates of the models named; a further one is a line."""
+_UNSEEN = "\u200b\u2060\ufeff \t\r\n"
+"""What a turn may begin with that nobody sees."""
 _MINIMAX = "]<]minimax[>["
 """What MiniMax M3 puts before each of its elements."""
+_MADE_UP = late(
+    r"\s*(?:</?(?:(?:tool|function)_?)?(?:responses?|results?|outputs?|observation)>(?!\s*</response>)|\u273fRE(?:SULT|TURN)\u273f)",
+    re.IGNORECASE,
+)
+"""How a model goes on that answers its call itself: neither that nor what follows it is true."""
 _FENCE = r"```(?:json|JSON|xml)?(?!\w)"
 _MARK = late("|".join(_MARKS), re.IGNORECASE)
+_MAX_MARK = 80
+_AT_THE_END = late(rf"(?:{'|'.join(_MARKS)})[\s*.]*\Z", re.IGNORECASE)
 _END_OF_CODE = late("|".join((*_MARKS, _FENCE)), re.IGNORECASE)
 _BETWEEN = late(
     rf"(?:\s|\\n|{'|'.join(_MARKS)}|{_FENCE}|[,;](?=\s*(?:\{{|\Z))|[\]}}](?=\s*<|\Z)|Action:(?=\s*```json\s*\[)"
@@ -88,8 +85,8 @@ Some models write line breaks as a backslash and a letter, and close one bracket
 _HEADS = (
     # <function=NAME>, <invoke name="NAME">, <tool_call name="NAME">, and as small models get it wrong
     late(
-        rf"<{_PREFIX}?(?:function|invoke|tool|call)(?:_calls?|_use)?(?:\s+(?:name|tool|function)\s*)?[=(]\s*"
-        rf"[\"']?{_NAME}[\"']?\)?(?:\s[^<>]{{0,80}})?\s*>?",
+        rf"<{_PREFIX}?(?:function|invoke|tool|call|action)(?:_calls?|_use)?(?:\s+(?:name|tool|function)\s*)?[=(]\s*"
+        rf"[\"']?{_NAME}[\"']?\)?(?P<beside>\s[^<>]{{0,80}})?\s*>?",
         re.IGNORECASE,
     ),
     late(rf"(?:<\|open\|>)?call tool=\"{_NAME}\"[^<>]{{0,80}}<\|sep\|>"),  # Kimi K3
@@ -98,15 +95,17 @@ _HEADS = (
     late(rf"call:{_NAME}(?=\{{)"),  # Gemma
 )
 """What a call may begin with that says its tool; else it begins with the name itself, or is JSON or code."""
-_ELEMENT = late(rf"<{_NAME}>")
+_ATTRIBUTE = r"\s+([\w.\-]{1,64})=(?:\"([^\"<>]*)\"|'([^'<>]*)')"
+_ELEMENT = late(rf"<{_NAME}(?P<beside>(?:{_ATTRIBUTE})*)\s*(?P<closed>/)?>")
+_ATTRIBUTES = late(_ATTRIBUTE)
 _BARE = late(_NAME)
 _BEFORE_ARGUMENTS = late(rf"(?:{_BETWEEN.pattern}(?:(?:commentary|analysis|json|code)\b)?)*", re.IGNORECASE)
 
-_OPENS = rf"<{_PREFIX}?param(?:eter)?(?:=|\s+name=)[\"']?"
+_OPENS = rf"<{_PREFIX}?(?:param(?:eter)?|arg(?:ument)?)(?:=|\s+name=)[\"']?"
 _OPENED = late(rf"\s*{_OPENS}(?P<key>[\w.\-]+)[\"']?[^>]*>\n?")
 """A parameter of Qwen3-Coder, or of the XML that Claude was shown, MiniMax, DeepSeek 3.2."""
 _ENDED = late(
-    rf"\n?(?:(?P<closed></{_PREFIX}?param(?:eter)?>)|(?={_OPENS}(?P<next>[\w.\-]+))"
+    rf"\n?(?:(?P<closed></{_PREFIX}?(?:param(?:eter)?|arg(?:ument)?)>)|(?={_OPENS}(?P<next>[\w.\-]+))"
     rf"|(?=</{_PREFIX}?(?:function|invoke)>\s{{0,9}}(?:</?{_PREFIX}?(?:tool|function|invoke)|\Z)))"
 )
 """Where it ends: models leave out the closing mark, and go on with the next one or close the call."""
@@ -142,21 +141,20 @@ _JSON_CONSTANTS = {"true": True, "false": False, "null": None}
 _CDATA = late(r"\A\s*<!\[CDATA\[(.*)\]\]>\s*\Z", re.DOTALL)
 _CHILD = late(r"\s*<(?P<key>[\w.\-]{1,64})>(?P<value>.*?)</(?P=key)>\s*", re.DOTALL)
 
-_NAMED = late(rf"[\[{{\s]*\"(?:{'|'.join(_NAME_KEYS)})\"\s*:\s*\"{_NAME}\"")
+_NAMED = late(rf"[\[{{\s]*\"(?:{'|'.join(NAME_KEYS)})\"\s*[:=]\s*\"{_NAME}\"")
+_FIRST_WORD = late(rf"(?:name|tool|function)?\s*:?\s*{_NAME}(?=[\s(\[{{:])", re.IGNORECASE)
 _CLOSED = late(r"</(?!think)|<[|\uff5c]/|[\w\u2581]end[|\uff5c]>|<\|(?:call|eo[tm]_id|im_end)\|>|\[/TOOL")
 """What stands behind a call that was written to its end."""
 
 MAY_BE_CALLS = late(
-    rf"{'|'.join(_MARKS)}|<{_PREFIX}?(?:tool|function|invoke|call)[\s=(_]|\[\s*[a-z_][\w.]*\("
+    rf"{'|'.join(_MARKS)}|<{_PREFIX}?(?:tool|function|invoke|call|action)[\s=(_]|\[\s*[a-z_][\w.]*\("
     r"|```xml\s*<|>>>\s*[a-z_]|functions\.\w|call:[a-z_][\w.]*\{|Action:\s*```json\s*\[|(?:assistant)?(?:commentary|analysis)?\s*\bto="
-    r"|(?:```(?:json)?\s*+)?\[?\s*+\{\s*+\"(?:"
-    + "|".join((*_NAME_KEYS, *_WRAPPERS, *_BESIDE, *_OF_A_MESSAGE))
-    + r")\"",
+    r"|(?:```(?:json)?\s*+)?\[?\s*+\{\s*+\"(?:" + FIRST_KEY + r")\"",
     re.IGNORECASE,
 )
 """What a turn begins with that may be nothing but calls."""
 
-_UNDECIDED = late(r"[<\[\]{]|```?`?|>{1,3}")
+_UNDECIDED = late(r"[<\[\]{\u273f]|```?`?|>{1,3}")
 _WORDS = (
     *("action:", "analysis", "assistant", "call:", "commentary", "function call", "function<", "functions."),
     *("functools", "to=", "tool_code"),
@@ -167,7 +165,7 @@ _LETTERS = frozenset(word[:2] for word in _WORDS)
 
 def may_be_calls(start: str) -> bool | None:
     """Whether a turn that begins so may be nothing but calls; None where that is too early to say."""
-    start = start.lstrip().removeprefix(_MINIMAX).lstrip()
+    start = start.lstrip().lstrip(_UNSEEN).removeprefix(_MINIMAX).lstrip()
     if _is_prose(start):
         return False
     if MAY_BE_CALLS.match(start):
@@ -179,18 +177,6 @@ def may_be_calls(start: str) -> bool | None:
     return None if begins or _UNDECIDED.match(start) or start in {"`", "``"} else False
 
 
-def tool_named(name: str, tools: Sequence[ToolSpec]) -> ToolSpec | None:
-    """The tool a model means: by its name, or its name in another case or under a namespace (`functions.NAME`)."""
-    for tool in tools:
-        if tool.name == name:
-            return tool
-    bare = _SUFFIXES.sub("", _PREFIXES.sub("", name.strip(_AROUND_A_NAME))).strip(_AROUND_A_NAME)
-    meant = [tool for tool in tools if tool.name == bare] or [
-        tool for tool in tools if tool.name.lower() == bare.lower()
-    ]
-    return meant[0] if len(meant) == 1 else None
-
-
 def named_right(calls: Sequence[ToolCall], tools: Sequence[ToolSpec]) -> tuple[ToolCall, ...]:
     """The calls under the names that the tools have."""
     return tuple([_renamed(call, tool_named(call.name, tools)) for call in calls])
@@ -198,7 +184,7 @@ def named_right(calls: Sequence[ToolCall], tools: Sequence[ToolSpec]) -> tuple[T
 
 def written_calls(text: str, tools: Sequence[ToolSpec]) -> tuple[ToolCall, ...]:
     """The calls that a turn consists of; none where it says anything else, or means a tool that is not there."""
-    text = text.replace(_MINIMAX, "").strip()
+    text = text.replace(_MINIMAX, "").strip().lstrip(_UNSEEN)
     if not tools or len(text) > MAX_CHARS:
         return ()
     if (_is_prose(text) or not MAY_BE_CALLS.match(text)) and not _begins_with_a_tool(text, tools):
@@ -212,6 +198,8 @@ def written_calls(text: str, tools: Sequence[ToolSpec]) -> tuple[ToolCall, ...]:
             return ()
         found += calls
         end = _end_of(_BETWEEN, text, start)
+        if _MADE_UP.match(text, start) or _MADE_UP.match(text, end):
+            break
     return tuple(found)
 
 
@@ -224,14 +212,21 @@ def calls_behind(thinking: str, tools: Sequence[ToolSpec]) -> tuple[ToolCall, ..
 
 
 def broken_call(text: str, tools: Sequence[ToolSpec]) -> bool:
-    """Whether a turn begins as the call of a known tool, between marks, and breaks off before its end."""
-    text = text.replace(_MINIMAX, "").strip()
+    """
+    Whether a turn begins as the call of a known tool, between marks, that cannot be read.
+
+    It breaks off before its end; or it is closed, nothing follows it, and what stands in it is of no form of a call.
+    """
+    text = text.replace(_MINIMAX, "").strip().lstrip(_UNSEEN)
     if _is_prose(text):
         return False
     end = _end_of(_BETWEEN, text, 0)
-    if not _MARK.search(text, 0, end) or _CLOSED.search(text, end):
+    if not _MARK.search(text, 0, end):
+        return False
+    if _CLOSED.search(text, end) and (_AT_THE_END.search(text[-_MAX_MARK:]) is None or '"description"' in text):
         return False
     named = _NAMED.match(text, end) or next((found for head in _HEADS if (found := head.match(text, end))), None)
+    named = named or _FIRST_WORD.match(text, end)
     return named is not None and tool_named(named["name"], tools) is not None
 
 
@@ -242,62 +237,22 @@ def _is_prose(text: str) -> bool:
 
 
 def _begins_with_a_tool(text: str, tools: Sequence[ToolSpec]) -> bool:
-    return any(text.startswith((tool.name, f"<{tool.name}>")) for tool in tools)
-
-
-def call_in(value: Any, tools: Sequence[ToolSpec], *, strictly: bool = False) -> ToolCall | None:
-    """
-    The call of a known tool that a JSON object is, in the words of any of the formats.
-
-    Args:
-        value: the object.
-        tools: those that are known.
-        strictly: it might be an answer: it has arguments, and the tool has parameters of their names.
-
-    """
-    if not isinstance(value, dict):
-        return None
-    inner = value.get("function")
-    if isinstance(inner, dict):
-        value = inner
-    name = next((value[key] for key in _NAME_KEYS if isinstance(value.get(key), str)), "")
-    tool = tool_named(name, tools) if name else None
-    keys = [key for key in _INPUT_KEYS if key in value and value[key] is not name]
-    given = value[keys[0]] if keys else None
-    if tool is None and not strictly and len(value) == 1:  # Apertus: the name is the key
-        ((name, given),) = value.items()
-        tool = tool_named(name, tools) if isinstance(name, str) else None
-    if tool is None or "description" in value or (strictly and not (keys and value.keys() <= _BESIDE)):
-        return None
-    arguments = object_in(given) if isinstance(given, str) else {} if given is None else given
-    if not isinstance(arguments, dict):
-        return None if strictly else ToolCall("", tool.name, malformed=str(given))
-    if strictly and not arguments.keys() <= _properties(tool).keys():
-        return None
-    return None if _is_schema(arguments, tool) else ToolCall("", tool.name, arguments)
-
-
-def _is_schema(arguments: dict[str, Any], tool: ToolSpec) -> bool:
-    """Whether what stands where arguments belong says which there may be: then it is a definition and no call."""
-    return {"type", "properties"} <= arguments.keys() and "properties" not in _properties(tool)
-
-
-def _properties(tool: ToolSpec) -> dict[str, Any]:
-    found = tool.parameters.get("properties", {})
-    return found if isinstance(found, dict) else {}
+    return any(text.startswith((tool.name, f"<{tool.name}>", f"<{tool.name} ")) for tool in tools)
 
 
 def _at(text: str, start: int, tools: Sequence[ToolSpec], *, marked: bool) -> tuple[list[ToolCall], int]:
     """The calls that stand at a place, and where they end; `marked` where something says that they are calls."""
     if text[start] in '{["':
         value, end = _value_at(text, start, marked=marked)
-        calls = list(_calls_in(value, tools, strictly=not marked))
+        calls = list(calls_in(value, tools, strictly=not marked))
         return (calls, end) if calls or text[start] != "[" else _code_at(text, start, tools)
     for head in _HEADS:
         if (found := head.match(text, start)) and (tool := tool_named(found["name"], tools)) is not None:
-            return _with_arguments(text, found.end(), tool, marked=True)
+            return _with_arguments(text, found.end(), tool, marked=True, beside=found.groupdict().get("beside"))
     if (found := _ELEMENT.match(text, start)) and (tool := tool_named(found["name"], tools)) is not None:
-        calls, end = _with_arguments(text, found.end(), tool, marked=True)
+        calls, end = _with_arguments(text, found.end(), tool, marked=True, beside=found["beside"])
+        if found["closed"]:
+            return (calls, end) if calls and calls[0].arguments else ([], start)
         closing = re.compile(rf"\s*</{re.escape(found['name'])}>").match(text, end)
         return (calls, closing.end()) if closing else ([], start)
     if marked and (code := _code_at(text, start, tools))[0]:
@@ -310,16 +265,21 @@ def _at(text: str, start: int, tools: Sequence[ToolSpec], *, marked: bool) -> tu
     return _with_arguments(text, found.end(), tool, marked=marked)
 
 
-def _with_arguments(text: str, start: int, tool: ToolSpec, *, marked: bool) -> tuple[list[ToolCall], int]:
-    """The call of a tool whose name ends at a place."""
+def _with_arguments(
+    text: str, start: int, tool: ToolSpec, *, marked: bool, beside: str | None = None
+) -> tuple[list[ToolCall], int]:
+    """The call of a tool whose name ends at a place; `beside` it some arguments stand as attributes."""
+    told = {key: one or other for key, one, other in _ATTRIBUTES.findall(beside or "") if key in properties_of(tool)}
+    if told and fits_tool(told, tool):
+        return [ToolCall("", tool.name, {key: as_declared(one, key, tool) for key, one in told.items()})], start
     at = _end_of(_BEFORE_ARGUMENTS, text, start)
     if text[at : at + 1] == "{":
         value, end = _value_at(text, at, marked=marked)
         inner = call_in(value, (tool,), strictly=True)  # some say the name once more, around the arguments
-        value = value if inner is None or value.keys() <= _properties(tool).keys() else inner.arguments
+        value = value if inner is None or value.keys() <= properties_of(tool).keys() else inner.arguments
         if not isinstance(value, dict) and marked:
             value, end = _gemma_at(text, at)
-        fits = isinstance(value, dict) and (marked or (bool(value) and value.keys() <= _properties(tool).keys()))
+        fits = isinstance(value, dict) and (marked or (bool(value) and value.keys() <= properties_of(tool).keys()))
         return ([ToolCall("", tool.name, value)], end) if fits else ([], start)
     arguments, end = _named_parameters(text, at, tool)
     if arguments and marked:
@@ -327,7 +287,7 @@ def _with_arguments(text: str, start: int, tool: ToolSpec, *, marked: bool) -> t
     for parameter in _PARAMETERS:
         arguments, end = {}, at
         while found := parameter.match(text, end):
-            if parameter is _PARAMETERS[-1] and found["key"] not in _properties(tool):
+            if parameter is _PARAMETERS[-1] and found["key"] not in properties_of(tool):
                 break
             arguments[found["key"]] = as_declared(found["value"], found["key"], tool)
             end = found.end()
@@ -341,27 +301,12 @@ def _named_parameters(text: str, start: int, tool: ToolSpec) -> tuple[dict[str, 
     arguments, end = {}, start
     while opened := _OPENED.match(text, end):
         ends = _ENDED.finditer(text, opened.end())
-        ended = next((one for one in ends if one["next"] is None or one["next"] in _properties(tool)), None)
+        ended = next((one for one in ends if one["next"] is None or one["next"] in properties_of(tool)), None)
         if ended is None:
             return {}, start  # it breaks off
         arguments[opened["key"]] = as_declared(text[opened.end() : ended.start()], opened["key"], tool)
         end = ended.end()
     return arguments, end
-
-
-def _calls_in(value: Any, tools: Sequence[ToolSpec], *, strictly: bool) -> Iterator[ToolCall]:
-    """The calls of an object, or of a list of them; none where one is no call."""
-    if isinstance(value, dict):
-        if "tool_calls" in value and value.keys() <= _OF_A_MESSAGE | {"tool_calls"} and not value.get("content"):
-            value = {"tool_calls": value["tool_calls"]}
-        for wrapper in _WRAPPERS:
-            if value.keys() - {"type", "id"} == {wrapper} and isinstance(value[wrapper], dict | list):
-                value = value[wrapper]
-                break
-    values = value if isinstance(value, list) else [value]
-    calls = [call_in(one, tools, strictly=strictly) for one in values]
-    if all(call is not None for call in calls):
-        yield from (call for call in calls if call is not None)
 
 
 def _value_at(text: str, start: int, *, marked: bool) -> tuple[Any, int]:
@@ -414,14 +359,14 @@ def _as_json(text: str) -> str:
 
 def as_declared(text: str, key: str, tool: ToolSpec) -> Any:
     """A parameter's text as the schema wants it: as it stands, or what it is as JSON, in Python or as elements."""
-    return _as_kind(_CDATA.sub(r"\1", text), _properties(tool).get(key, {}))
+    return _as_kind(_CDATA.sub(r"\1", text), properties_of(tool).get(key, {}))
 
 
 def _as_kind(text: str, declared: Any) -> Any:
     kind = declared.get("type") if isinstance(declared, dict) else None
     if kind == "string":
         return text
-    if kind in {"array", "object"} and (inner := _children(text)):  # MiniMax
+    if kind in {"array", "object"} and (inner := children(text)):  # MiniMax
         if kind == "array":
             return [_as_kind(value, declared.get("items")) for _, value in inner]
         kinds = declared.get("properties", {})
@@ -434,7 +379,7 @@ def _as_kind(text: str, declared: Any) -> Any:
     return text
 
 
-def _children(text: str) -> list[tuple[str, str]]:
+def children(text: str) -> list[tuple[str, str]]:
     """The elements that a text consists of; none where it says anything else."""
     found, end = [], 0
     while child := _CHILD.match(text, end):
@@ -470,10 +415,12 @@ def _from_python(node: ast.expr | None, tools: Sequence[ToolSpec]) -> ToolCall |
     if not isinstance(node, ast.Call):
         return None
     tool = tool_named(ast.unparse(node.func).removesuffix(".call"), tools)
-    if tool is None or len(node.args) > len(_properties(tool)):
+    if tool is None or len(node.args) > len(properties_of(tool)):
         return None
     try:
-        given = {name: ast.literal_eval(value) for name, value in zip(_properties(tool), node.args, strict=False)}
+        places = [ast.literal_eval(value) for value in node.args]
+        whole = len(places) == 1 and isinstance(places[0], dict) and fits_tool(places[0], tool)
+        given = places[0] if whole else dict(zip(properties_of(tool), places, strict=False))
         for keyword in node.keywords:
             value = ast.literal_eval(keyword.value)
             given |= value if keyword.arg is None else {keyword.arg: value}

@@ -179,6 +179,8 @@ class LLMError(FactoryError):
     """
     learnt: bool = False
     """Whether the adapter has learnt from it how to ask: the next request is another one, and worth sending at once."""
+    of_tools: bool = False
+    """Whether it is tools as such that the model does not take: told of them in words, it may answer."""
 
     def __init__(
         self,

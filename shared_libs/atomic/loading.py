@@ -90,7 +90,10 @@ async def load(*modules: str) -> None:
     if abs(loop.time() - time.monotonic()) > 1:  # a clock of its own, which does not wait for threads
         _load(missing)
     else:
-        await asyncio.to_thread(_load, missing)
+        try:
+            await asyncio.to_thread(_load, missing)
+        except RuntimeError:  # the system gives no further thread: then the loop waits for it
+            _load(missing)
 
 
 def is_there(package: str) -> bool:

@@ -36,7 +36,7 @@ _MARKS_BEHIND = re.compile(r"(?<=[}\]\s])(?:</[\w:]{1,30}>|<\|[\w|]{1,30}\|?>|\s
 _NOT_SAID = re.compile(
     # a string is kept as it is; what does not end goes to the end, so that no text is read ever again
     r"""(?P<kept>"(?:\\.|[^"\\])*(?:"|\Z)|'(?:\\.|[^'\\])*(?:'|\Z))|//[^\n]*|/\*.*?(?:\*/|\Z)|(?<![\w"'])\#[^\n]*"""
-    r"""|,(?=\s*(?:[}\]]|//|\#|/\*))""",
+    r"""|,(?=\s*[}\]])""",
     re.DOTALL,
 )
 _BEHIND = " \t\r\n\x00}])`;"
@@ -186,7 +186,9 @@ def _as_javascript(text: str) -> Any:
 
 def without_comments(text: str) -> str:
     """The text without the comments that JSON does not know, and without commas before a closing bracket."""
-    return _NOT_SAID.sub(lambda found: found["kept"] or "", text)
+    for _ in range(2):  # a comma is the last where nothing but a comment stands behind it
+        text = _NOT_SAID.sub(lambda found: found["kept"] or "", text)
+    return text
 
 
 def balanced(text: str) -> tuple[str, str]:

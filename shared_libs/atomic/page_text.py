@@ -50,7 +50,7 @@ _UNSEEN = {"iframe", "noscript", "script", "style", "svg", "template", "textarea
 _BLOCKS = {
     *("address", "article", "aside", "blockquote", "body", "caption", "dd", "details", "div", "dl", "dt", "fieldset"),
     *("figcaption", "figure", "footer", "form", "header", "main", "nav", "ol", "p", "pre", "section", "summary"),
-    *("table", "ul"),
+    *("button", "center", "dialog", "dir", "hgroup", "legend", "menu", "optgroup", "option", "search", "table", "ul"),
 }
 _HEADINGS = {"title": 1, "h1": 1, "h2": 2, "h3": 3, "h4": 4, "h5": 5, "h6": 6}
 _MARKS = {"li": "\n- ", "br": "\n", "hr": "\n---\n"}

@@ -19,9 +19,9 @@ _SUFFIX = (
 """What may stand behind such a name, and changes nothing."""
 
 STRONG = (
-    r"(?:passw(?:or)?[dt]s?|kennwort|contrase(?:\u00f1|n)a|mot[ _-]de[ _-]passe|senha"
+    r"(?:pass[_-]?w(?:or)?[dt]s?|kennwort|contrase(?:\u00f1|n)a|mot[ _-]de[ _-]passe|senha"
     r"|\u043f\u0430\u0440\u043e\u043b\u044c|\u5bc6\u7801|\u5bc6\u78bc|\u30d1\u30b9\u30ef\u30fc\u30c9|\ube44\ubc00\ubc88\ud638"
-    r"|passphrases?|passcode|pwd|psk|(?:seed|recovery)[_-]?phrase|secrets?|token"
+    r"|pass[ _-]?phrases?|passcode|pwd|psk|(?:seed|recovery)[_-]?phrase|secrets?|token"
     r"|(?:access|refresh|auth|api|bearer|id|session)[_-]?tokens"
     r"|authorization|amz-signature|shared[_-]?access[_-]?signature|jwts?|credentials?|cookies?|phpsessid|jsessionid|sessionid|connect\.sid"
     r"|(?:api|access|private|secret|account|signing|encryption|master|auth|client|service|subscription|storage|license"
@@ -29,7 +29,7 @@ STRONG = (
 )
 """Names that are secrets wherever they stand, as a regular expression without regard to case."""
 
-WEAK = r"(?<![a-z0-9])(?:pass|bearer|auth(?:[_-]?header)?|creds|dsn|session|signature|sig|mnemonic)"
+WEAK = r"(?<![a-z0-9])(?:pass|pw|bearer|auth(?:[_-]?header)?|creds|dsn|session|signature|sig|mnemonic)"
 """Names that are ordinary words too."""
 
 LOUD = (

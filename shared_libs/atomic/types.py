@@ -247,7 +247,8 @@ class Attempt(msgspec.Struct, PlainData, frozen=True, gc=False, kw_only=True):
     Times are seconds from the start of the run, or of the call outside a run. `outcome` is "ok", "cancelled",
     "lost" (with a process of a durable run) or the kind of the error (see `LLMError.kind`); `why` says it in words;
     `waited_s` is the pause before this attempt.
-    `usage` is None where the provider told none, as most do of what failed.
+    `usage` is None where the provider told none, as most do of what failed. Of what failed, `retryable` tells whether
+    the same request may succeed later, and `retry_after_s` in how many seconds, where the provider told.
     """
 
     provider: str
@@ -261,6 +262,8 @@ class Attempt(msgspec.Struct, PlainData, frozen=True, gc=False, kw_only=True):
     first_token_s: float | None = None
     ended_s: float = 0.0
     usage: Usage | None = None
+    retryable: bool | None = None
+    retry_after_s: float | None = None
 
 
 class Stage(msgspec.Struct, PlainData, frozen=True, gc=False, kw_only=True):
@@ -289,7 +292,8 @@ class LLMResponse(msgspec.Struct, PlainData, frozen=True, gc=False, kw_only=True
     `model` is what the provider reported, `requested_model` what was asked. `usage` is the successful attempt's
     alone; `attempts` lists every try. `cost_usd` is what the answers it took cost (two, where the first did not fit its
     schema), each at the price of the model that gave it; None where a price is not known: unknown is not zero. `parsed`
-    is the answer as an `output_schema` read it.
+    is the answer as an `output_schema` read it. `in_words` says that the model was told of its tools in words, so that
+    calls stand in its text.
     """
 
     text: str = ""
@@ -303,6 +307,7 @@ class LLMResponse(msgspec.Struct, PlainData, frozen=True, gc=False, kw_only=True
     attempts: tuple[Attempt, ...] = ()
     cost_usd: float | None = None
     parsed: Any = None
+    in_words: bool = False
 
     @property
     def message(self) -> Message:

@@ -132,10 +132,20 @@ class Watchdog:
                 signal = self._signal if self._signal.arm() else None
                 watched = self._loops[loop] = _Watched(loop, signal, self._forget)
                 self._changed.notify()
-                if self._thread is None:
-                    self._thread = threading.Thread(target=self._work, name="factory-watchdog", daemon=True)
-                    self._thread.start()
+        if watched is not None and self._thread is None:
+            self._start()
         return watched
+
+    def _start(self) -> None:
+        """Start the thread; where the system gives none, runs go on unwatched, and the next one tries again."""
+        thread = threading.Thread(target=self._work, name="factory-watchdog", daemon=True)
+        try:
+            with self._changed:
+                if self._thread is None:
+                    thread.start()
+                    self._thread = thread
+        except RuntimeError as error:
+            noted(_log.warning, "what blocks an event loop is not seen now: no thread could be started (%s)", error)
 
     def _forget(self, watched: _Watched) -> None:
         """Watch the running loop, on which nothing goes on, no more; unless something has begun there since."""

@@ -313,7 +313,12 @@ class _Sqlite:
         if self._thread is None:
             self._thread = ThreadPoolExecutor(1, thread_name_prefix="durable-sqlite")
         try:
-            return await asyncio.get_running_loop().run_in_executor(self._thread, work)
+            waiting = asyncio.get_running_loop().run_in_executor(self._thread, work)
+        except RuntimeError as error:  # no thread: what is queued there must not be done later, by a thread that starts
+            self._thread = None
+            raise StoreUnavailable(f"{_WHAT} {self.place}: {error}") from error
+        try:
+            return await waiting
         except sqlite3.DatabaseError as error:
             if getattr(error, "sqlite_errorcode", 0) & 0xFF not in _SQLITE_AWAY:
                 raise

@@ -54,6 +54,9 @@ _NO_SECRETS = frozenset(
 )
 """What stands behind a name and is none: nothing, and what a declaration says of it."""
 _LOOKS_SECRET = re.compile(r"(?=.*[0-9])(?=.*[A-Za-z!#$%&*+/=^~]).{6,}|[^=]{6,}={1,2}|.{24,}", re.DOTALL)
+_PLACEHOLDER = re.compile(r"\$\{?[A-Z_][A-Z0-9_]{0,60}\}?|\*{3,60}|\u2022{3,60}")
+_CALLED = re.compile(r"\([^()\n]{0,99}\)|\[[\"'][^\[\]\n]{1,99}\]|(?<=\$)\{\w{1,60}\}")
+_OF_CODE = re.compile(r"\$|[A-Za-z_][A-Za-z_.]{0,60}")
 _FEW = 200
 _VALUES_IN_A_SCHEMA = frozenset({"default", "const", "enum", "example", "examples"})
 _VALUES = (bool, int, float)
@@ -331,12 +334,20 @@ def _is_secret(name: Any, value: Any) -> bool:
 def _masked(match: re.Match[str]) -> str:
     quote = match["open"] or ""
     value = match["quoted"] if quote else match["bare"]
-    if value.lower() in _NO_SECRETS:
+    if value.lower() in _NO_SECRETS or _is_named_only(value, match):
         return match[0]
     in_prose = match["weak"] and not match["quote"] and match.string[max(match.start() - 1, 0)] not in "?&"
     if in_prose and not _LOOKS_SECRET.fullmatch(value[:200]):
         return match[0]
     return f"{match['start']}{quote}{MASK}{quote}"
+
+
+def _is_named_only(value: str, match: re.Match[str]) -> bool:
+    """Whether what stands for a secret only says where it is: a variable, a call, an attribute, stars in its place."""
+    if _OF_CODE.fullmatch(value) is None:
+        return _PLACEHOLDER.fullmatch(value) is not None
+    named = "." in value and names_a_secret(value.rpartition(".")[2])
+    return named or _CALLED.match(match.string, match.end()) is not None
 
 
 def _masked_option(match: re.Match[str]) -> str:

@@ -106,6 +106,15 @@ SPREAD = {
     "sudo ": re.compile(
         r"(?P<start>\becho\s{1,9}[\"']?)[^\s\"'|]{1,200}(?=[\"']?\s{0,9}\|\s{0,9}sudo\s{1,9}(?:-\w{1,9}\s{1,9}){0,3}(?:-\w{0,9}S|--stdin)\b)"
     ),
+    **dict.fromkeys(
+        ("chpasswd", "passwd --stdin", "-stdin", "-fd "),
+        re.compile(
+            r"(?P<start>\b(?:echo|printf)\s{1,9}(?:-\w{1,3}\s{1,9})?[\"']?)[^\s\"'|]{1,200}"
+            r"(?=[\"']?\s{0,9}\|[^|\n]{0,200}(?:chpasswd|passwd\s--stdin|--?pass(?:word|phrase)-(?:stdin|fd)))"
+            r"|(?P<here>\bchpasswd\s{0,9}<<<\s{0,9}[\"']?)[^\s\"']{1,200}"
+        ),
+    ),
+    "IDENTIFIED BY ": re.compile(r"(?P<start>IDENTIFIED BY\s{1,9})(?=[^\s\"';]{0,64}\d)[^\s\"';,]{6,200}"),
     ":oracle:": re.compile(r"(?P<start>:oracle:(?:thin|oci):[^\s/@:\"'<>]{1,60}/)[^\s/@\"'<>]{1,200}(?=@)"),
     "sqlplus ": re.compile(r"(?P<start>\bsqlplus\s{1,9}(?:-\w\s{1,9})?[^\s/@:\"'<>-]{1,60}/)[^\s/@\"'<>]{1,200}"),
     "@//": re.compile(r"(?P<start>(?<![\w/.@])(?=[^\s@]{1,99}@//)[^\s/@:\"'<>]{1,60}/)[^\s/@\"'<>]{1,200}(?=@//)"),
@@ -140,19 +149,22 @@ _SCHEMES = (
 """Schemes of authorization, as they stand before a secret."""
 
 _QUOTE = r"""(?:\\{0,9}["']|\\{1,9}u00(?:22|27)|&(?:quot|apos|\#0{0,3}3[49]|\#x2[27]);|%(?:25){0,3}2[27])"""
+_TEXT_TYPE = r"(?:Optional\[|&(?:'static )?)?(?:str|bytes|any|[Ss]tring|[Ss]ecretStr)(?:\]|\?|\s?\|\s?(?:None|null))?"
+"""What a declaration of a variable says between its name and its value."""
 _TELLING = r"(?=[^\s`|]{0,64}\d)(?=[^\s`|]{0,64}[A-Za-z])[^\s\"'\\,;&<>(){}\[\]|`]{6,}"
 NAMED = re.compile(
     rf"""
       (?P<start>(?:(?P<weak>{WEAK})|{STRONG}|{LOUD})
         (?P<quote>{_QUOTE})?\]?
-        (?:(?:\*\*)?\s{{0,99}}(?::=(?=\s{{0,9}}(?:{_QUOTE}|{_TELLING}(?:\s|\Z)))|=(?!=)|[|?]{{1,2}}=|[:\uff1a](?!=)|[=-]>|<-(?=\s)
+        (?:(?:\*\*)?\s{{0,99}}(?::=(?=\s{{0,9}}(?:{_QUOTE}|{_TELLING}(?:\s|\Z)))|=(?!=)|[|?]{{1,2}}=|[:\uff1a](?!=)(?:\s{{0,3}}{_TEXT_TYPE}\s{{0,3}}=)?|[=-]>|<-(?=\s)
               |,\s{{0,9}}\\{{0,9}}["']value\\{{0,9}}["']\s{{0,9}}:|\svalue\s{{0,9}}=
               |(?:\n|\\n)[ ]{{0,40}}["']?value["']?\s{{0,3}}:
               |%(?:25){{0,3}}3[AaDd]|&\#0{{0,3}}61;|,\s{{0,3}}(?=[bru]?["'](?=[^"']{{0,512}}\d)[^"']{{8,512}}["']\s{{0,3}}[)\]]))
             (?:\*\*)?(?:\s|\\[nrt](?=[\\"'\s])|\+(?=%)|%20){{0,99}}
-          |(?<!\s)>(?=[^<>]{{1,512}}</)|\s(?:is|was|ist|est|es)\s(?=[^\s\d]{{0,64}}\d[^\s]{{0,64}}[A-Za-z]))
+          |(?<!\s)>(?=[^<>]{{1,512}}</)|\s(?:is|was|ist|est|es):?\s(?=[^\s\d]{{0,64}}\d[^\s]{{0,64}}[A-Za-z]))
         (?:(?:{_SCHEMES})\s{{1,9}}(?=[^\s"',;]{{8}}))?
-        (?:[|>][+-]?[ ]{{0,9}}\n\s{{1,99}}|(?:!!|&)\w{{1,20}}\s{{1,9}}|<[a-z]\w{{0,9}}>(?=\S)|\[\s{{0,9}}(?={_QUOTE}))?
+        (?:[|>][+-]?[ ]{{0,9}}\n\s{{1,99}}|(?:!!|&)\w{{1,20}}\s{{1,9}}|<[a-z]\w{{0,9}}>(?=\S)|\[\s{{0,9}}(?={_QUOTE})
+          |`(?={_TELLING}`))?
         (?:[brun](?={_QUOTE}))?)
       (?: (?P<open>(?:(?<=[=][ ])|(?<=[=]))(?:\"{{3}}|'{{3}})|{_QUOTE})
           (?P<quoted>(?:\\.|.)*?)(?:(?P=open)|\Z)
@@ -168,11 +180,20 @@ SAID = re.compile(
         (?:[a-z]{{3,8}}[ ,]{{1,3}}){{11,23}}[a-z]{{3,8}}
     | (?P<sql>(?:passw(?:or)?ds?|pwd|passphrase)(?:\s{{1,9}}|\s{{0,9}}\(\s{{0,9}})n?(?P<mark>["']))
         (?!\s)[^"'\n]{{1,512}}(?=(?P=mark))
+    | (?P<part>(?:{STRONG}|{WEAK})["'](?:\r?\n){{2}})[^\r\n]{{1,512}}
+    | (?P<both>(?:credentials?|creds|log-?in|user/pass(?:word)?)\s?:\s{{1,3}}[^\s/]{{1,60}}\s{{0,2}}/
+        \s{{0,2}}){_TELLING}
+    | (?P<called>(?:log_?[io]n|sign_?in|authenticate|credentials?|(?:create|add)_?user)\(\s{{0,3}}
+        (?:["'][^"'\n]{{1,100}}["']|[\w.]{{1,60}})\s{{0,3}},\s{{0,3}}(?:\w{{1,20}}\s{{0,3}}=\s{{0,3}})?(?P<by>["']))
+        (?=[^"'\n]{{0,200}}[\d!\#$%&*@^])[^"'\n]{{4,512}}(?=(?P=by))
     | (?P<login>auth\s{{0,3}}(?:=\s{{0,3}})?\(\s{{0,3}}(?:\w{{1,9}}\s{{0,3}}=\s{{0,3}})?
         (?P<around>["'])[^"'\n]{{0,200}}(?P=around)\s{{0,3}},\s{{0,3}}(?:\w{{1,9}}\s{{0,3}}=\s{{0,3}})?["'])
         [^"'\n]{{1,512}}(?=(?P=around))
-    | (?P<said>(?:(?!authorization|cookie|credential|jwt)(?:{STRONG})|pwd|(?<=require)pass|(?<=master)auth)
-        (?:\s{{1,20}}|,|\(|'s\s{{1,3}}|\sfor\s{{1,3}}\S{{1,60}}:\s{{1,9}}|`:\s{{1,3}}`?|(?:\*\*)?:?(?:\*\*)?\s{{1,3}}`)){_TELLING}
+    | (?P<said>(?:(?!authorization|cookie|credential|jwt)(?:{STRONG})|(?<![a-z0-9])pwd?|(?<=require)pass
+          |(?<=master)auth)
+        (?:\s{{1,20}}|,|\||\s{{0,2}}\(|[\u662f\u4e3a\u306f]\s?|'s\s{{1,3}}
+            |\sfor\s{{1,3}}\S{{1,60}}(?::\s{{1,9}}|\s{{0,3}}=\s{{0,3}}["'])
+            |`:\s{{1,3}}`?|(?:\*\*)?:?(?:\*\*)?\s{{1,3}}`)){_TELLING}
     | (?P<cell>(?<=\|\s)(?:{STRONG})\s{{1,40}}\|\s{{1,40}}){_TELLING}(?=\s{{1,40}}\|)
     """,
     re.VERBOSE | re.IGNORECASE,
@@ -192,7 +213,9 @@ NAME_HINTS = {
     "sig": 14,
     "sess": 3,
     "phrase": 9,
+    "user": 7,
     **dict.fromkeys(("pw", "kennwort", "contrase", "senha", "secret", "auth", "cred", "cookie", "connect.sid"), 0),
+    **dict.fromkeys(("login", "log_in", "log-in", "logon", "signin", "sign_in"), 0),
     **dict.fromkeys(("dsn", "psk", "mnemonic", "jwt", "_pat", "bearer"), 0),
     **dict.fromkeys(("\u043f\u0430\u0440\u043e\u043b\u044c", "\u5bc6\u7801", "\u5bc6\u78bc"), 0),
     **dict.fromkeys(("\u30d1\u30b9\u30ef\u30fc\u30c9", "\ube44\ubc00\ubc88\ud638"), 0),
@@ -210,8 +233,9 @@ NAME_PLACE = re.compile(
       (?:{"|".join(map(re.escape, NAME_HINTS))})
       (?=[\w-]{{0,30}}(?:\\{{0,9}}["'`]|\\{{1,9}}u002\d|&[\w\#]{{1,6}};|%(?:25){{0,3}}2[27])?(?:\*\*)?
         (?:\]?\s{{0,99}}(?:[:=\uff1a%>?&(|]|<-|->|,\s{{0,9}}[\\brun]{{0,9}}["'])
+          |[\u662f\u4e3a\u306f]|["'](?:\r?\n){{2}}|/pass
           |\s{{0,3}}(?:\n|\\n)[ ]{{0,40}}["']?value
-          |\s{{1,99}}(?:value\s{{0,9}}=|(?:is|was|ist|est|es|for)\s|n?["'`])
+          |\s{{1,99}}(?:value\s{{0,9}}=|(?:is|was|ist|est|es|for):?\s|n?["'`])
           |(?:\s{{1,20}}|,|'s\s{{1,3}})(?=[^\s]{{0,64}}\d)[^\s]{{6}}))
     """,
     re.VERBOSE,

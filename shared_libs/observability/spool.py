@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import queue
 import threading
 from collections.abc import Callable
@@ -58,7 +59,7 @@ class Spool(Generic[T]):
             while not (done := reached.wait(timeout_s)) and patiently and self._consumed != seen:
                 seen = self._consumed
             self._stuck = not done
-        return not self._stuck
+        return not self._stuck and (self._works or self._queue.empty())
 
     def end(self) -> None:
         """Let the thread go behind what is there; what is put later begins another one."""
@@ -69,8 +70,9 @@ class Spool(Generic[T]):
         self._queue.put(item)
         with self._starting:
             if not self._works:
-                self._works = True
-                threading.Thread(target=self._work, name=f"factory-{self._name}", daemon=True).start()
+                with contextlib.suppress(RuntimeError):  # the system gives no thread: the next that is put tries again
+                    threading.Thread(target=self._work, name=f"factory-{self._name}", daemon=True).start()
+                    self._works = True
 
     def _work(self) -> None:
         while True:

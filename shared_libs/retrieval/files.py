@@ -1,5 +1,5 @@
 """
-Files as documents: text, Markdown, HTML, mail, notebooks and PDF, and office files where `kreuzberg` is installed.
+Files as documents: text, Markdown, HTML, mail, notebooks, books and PDF, and office files where `kreuzberg` is there.
 
 A file is named by its absolute path, so the same file is the same document from wherever it is indexed.
 """
@@ -12,10 +12,10 @@ import threading
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
-from shared_libs.atomic.errors import MisuseError
+from shared_libs.atomic.errors import MisuseError, in_words
 from shared_libs.atomic.loading import optional
-from shared_libs.atomic.page_text import BYTE_ORDER_MARKS, declares_charset, decoded, is_utf8, readable
-from shared_libs.retrieval.code_pages import latin_code_page
+from shared_libs.retrieval.packed_texts import PACKED
+from shared_libs.retrieval.plain_texts import text_of
 from shared_libs.retrieval.types import Document
 
 _TEXT = {
@@ -31,32 +31,19 @@ _OFFICE = {
     ".xlsx": "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet",
     ".odt": "application/vnd.oasis.opendocument.text",
     ".ods": "application/vnd.oasis.opendocument.spreadsheet",
-    ".epub": "application/epub+zip",
     ".rtf": "application/rtf",
     ".doc": "application/msword",
     ".xls": "application/vnd.ms-excel",
     ".ppt": "application/vnd.ms-powerpoint",
-    ".eml": "message/rfc822",
     ".msg": "application/vnd.ms-outlook",
-    ".ipynb": "application/x-ipynb+json",
 }
-_ZIPPED = (".docx", ".pptx", ".xlsx", ".odt", ".ods", ".epub")
-KINDS = _TEXT | _PDF | _OFFICE
+_PACKED = {".eml": "message/rfc822", ".ipynb": "application/x-ipynb+json", ".epub": "application/epub+zip"}
+_ZIPPED = (".docx", ".pptx", ".xlsx", ".odt", ".ods")
+KINDS = _TEXT | _PDF | _PACKED | _OFFICE
 """The media type of each kind of file that is read, by its ending."""
 
 MAX_BYTES = 200_000_000
 """Bytes a file may have."""
-
-_ASCII = bytes(range(128))
-_GUESSED = 65_536
-"""Bytes that tell how a text is written."""
-
-_NOT_LATIN, _TELLING = 4, 16
-"""Of letters that are not Latin one byte in four is beyond ASCII (accents: one in ten); less than 16 tell nothing."""
-
-_CONTROLS = bytes({*range(0x20), 0x7F} - set(b"\t\n\r\f\x1b"))
-_MOST_CONTROLS = 0.01
-"""Share of characters that no text has; a log that was cut off has some."""
 
 _ZIP, _OLD_OFFICE = b"PK", b"\xd0\xcf\x11\xe0"
 _LOCK = "~$"
@@ -101,14 +88,11 @@ class File:
         size = self.path.stat().st_size
         if size > MAX_BYTES:
             raise MisuseError(f"it has {size:,} bytes, of at most {MAX_BYTES:,}")
-        if not size or kind not in _PDF | _OFFICE:
-            text = _text(self.path.read_bytes(), html=_TEXT.get(kind) == "text/html")
-        else:
-            text = _pdf(self.path) if kind in _PDF else _office(self.path)
+        title, text = self._read(kind) if size else ("", "")
         return Document(
             source=self.source,
             text=text,
-            title=_title(text, _TEXT.get(kind)) or _shown(self.path.name),
+            title=title or _shown(self.path.name),
             media_type=KINDS.get(kind, "text/plain"),
             metadata={
                 "file": _shown(self.path.name),
@@ -116,6 +100,22 @@ class File:
                 "kind": _shown(kind.lstrip(".")),
             },
         )
+
+    def _read(self, kind: str) -> tuple[str, str]:
+        if kind in PACKED:
+            try:
+                return PACKED[kind](self.path.read_bytes())
+            except Exception as error:
+                raise MisuseError(f"the {kind} file cannot be read: {in_words(error)}") from error
+        if kind in _PDF:
+            return "", _pdf(self.path)
+        if kind in _OFFICE:
+            return "", _office(self.path)
+        body = self.path.read_bytes()
+        if body.startswith(b"%PDF-"):
+            raise MisuseError("it is a PDF by another name; let its name end in .pdf")
+        text = text_of(body, kind)
+        return _title(text, _TEXT.get(kind)), text
 
 
 def find_files(paths: Iterable[Path], *, left_out: Callable[[Path, str], None] | None = None) -> Iterator[File]:
@@ -189,61 +189,6 @@ def _title(text: str, kind: str | None) -> str:
     return heading[1] if heading else ""
 
 
-def _text(body: bytes, *, html: bool) -> str:
-    if body.startswith(b"%PDF-"):
-        raise MisuseError("it is a PDF by another name; let its name end in .pdf")
-    charset = _charset(body, html=html)
-    text = decoded(body, charset, is_html=html)
-    return readable(text, "") if html else text
-
-
-def _charset(body: bytes, *, html: bool) -> str | None:
-    """
-    Name how a text is written that is not UTF-8: old Polish, Turkish, Chinese, Japanese, Russian files.
-
-    Raises:
-        MisuseError: it is no text.
-
-    """
-    if body.startswith(tuple(mark for mark, _ in BYTE_ORDER_MARKS)):
-        return None
-    lines = body[:_GUESSED].rpartition(b"\n")[0] if len(body) > _GUESSED else b""
-    told = lines or body[: 16 * _GUESSED]
-    if b"\0" in told and (wide := _wide(body[:_GUESSED])):
-        return wide
-    if len(told) - len(told.translate(None, _CONTROLS)) > _MOST_CONTROLS * len(told):
-        raise MisuseError("it is no text; allowed are " + ", ".join(sorted(KINDS)))
-    if html and declares_charset(body):
-        return None
-    beyond = len(told.translate(None, _ASCII))
-    if not beyond and b"\x1b$" in told:
-        return "iso2022_jp_2"
-    if beyond < _TELLING // 2 or is_utf8(told):
-        return None
-    if page := latin_code_page(told):
-        return page
-    if beyond < max(_TELLING, len(told) // _NOT_LATIN):
-        return None
-    guesser = optional("charset_normalizer", "a text that is not UTF-8")
-    best = guesser.from_bytes(told).best()
-    return None if best is None else str(best.encoding)
-
-
-def _wide(body: bytes) -> str | None:
-    """Tell UTF-16 without its mark: the wrong way round, ASCII is signs that end in a zero byte."""
-    likely, least = None, len(body) // 4
-    for name in ("utf-16-le", "utf-16-be"):
-        text = body.decode(name, "ignore")
-        odd = sum(not ord(sign) & 0xFF for sign in text)
-        if odd < least and 2 * len(text) >= len(body) - 2 and all(map(_readable, text)):
-            likely, least = name, odd
-    return likely
-
-
-def _readable(sign: str) -> bool:
-    return sign.isprintable() or sign.isspace()
-
-
 _one_pdf = threading.Lock()  # PDFium knows no threads, and two collections may be indexed at once
 
 
@@ -269,6 +214,7 @@ def _office(path: Path) -> str:
         raise MisuseError(f"it is no {kind} file, whatever its name says")
     kreuzberg = optional("kreuzberg", f"a {kind} file")
     try:
-        return str(kreuzberg.extract_file_sync(str(path)).content)
+        # nor a copy of every text in its folder of caches, where nobody removes it
+        return str(kreuzberg.extract_file_sync(str(path), config=kreuzberg.ExtractionConfig(use_cache=False)).content)
     except Exception as error:
         raise MisuseError(f"the file cannot be read: {error}") from error

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import time
 import weakref
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from sqlalchemy import MetaData, func, select
+from sqlalchemy import Double, MetaData, cast, func, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from shared_libs.atomic.database_url import ALLOWED, database_url
@@ -19,6 +20,14 @@ METADATA = MetaData()
 """Every table of the service; they are made when the database is first used."""
 
 _LOCK = 0x6661_6B65  # any number: whoever makes the tables of a PostgreSQL database holds this advisory lock
+
+
+async def clock(connection: AsyncConnection) -> float:
+    """Look at the clock: PostgreSQL's own, or that of the machine whose processes share an SQLite file."""
+    if connection.dialect.name != "postgresql":
+        return time.time()
+    moment = await connection.execute(select(cast(func.extract("epoch", func.clock_timestamp()), Double)))
+    return float(moment.scalar_one())
 
 
 class ServiceDatabase:

@@ -9,11 +9,11 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
-from sqlalchemy import BigInteger, Column, Double, Select, String, Table, cast, delete, func, insert, select, update
+from sqlalchemy import BigInteger, Column, Double, Select, String, Table, delete, func, insert, select, update
 from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from shared_libs.service.database import METADATA, ServiceDatabase
+from shared_libs.service.database import METADATA, ServiceDatabase, clock
 from shared_libs.service.ledger import Account, Hold, LedgerError, OverLimit, room
 
 _ACCOUNTS = Table(
@@ -55,7 +55,7 @@ class SQLLedger:
         amounts: dict[tuple[str, str], int] = {}
         left: dict[str, int] = {}
         async with self._transaction() as connection:
-            now = await _now(connection)
+            now = await clock(connection)
             for account, amount in sorted(wanted, key=lambda each: each[0].name):
                 place = account.name, account.period(now)
                 spent = await _spent(connection, account, place)
@@ -81,13 +81,13 @@ class SQLLedger:
             if await _was_there(connection, hold, rest):
                 for name, period in places:
                     await _book(connection, name, period, used.get(name, 0))
-            over = _HOLDS.c.expires <= await _now(connection) - KEPT_S
+            over = _HOLDS.c.expires <= await clock(connection) - KEPT_S
             await connection.execute(delete(_HOLDS).where(over, _HOLDS.c.name.in_([name for name, _ in places])))
 
     async def add(self, used: Mapping[Account, int]) -> None:
         """Book what was used without being reserved."""
         async with self._transaction() as connection:
-            now = await _now(connection)
+            now = await clock(connection)
             for account in sorted(used, key=lambda account: account.name):
                 place = account.name, account.period(now)
                 await _spent(connection, account, place)
@@ -148,11 +148,3 @@ async def _was_there(connection: AsyncConnection, hold: Hold, rest: Hold | None)
 async def _book(connection: AsyncConnection, name: str, period: str, amount: int) -> None:
     row = update(_ACCOUNTS).where(_ACCOUNTS.c.name == name, _ACCOUNTS.c.period == period)
     await connection.execute(row.values(spent=_ACCOUNTS.c.spent + amount))
-
-
-async def _now(connection: AsyncConnection) -> float:
-    """Look at the clock: PostgreSQL's own, or that of the machine whose processes share an SQLite file."""
-    if connection.dialect.name != "postgresql":
-        return time.time()
-    moment = await connection.execute(select(cast(func.extract("epoch", func.clock_timestamp()), Double)))
-    return float(moment.scalar_one())

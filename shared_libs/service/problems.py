@@ -12,21 +12,14 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
+from shared_libs.atomic.addresses import without_addresses
 from shared_libs.atomic.errors import (
-    AuthenticationFailed,
-    BadRequest,
-    ContentFiltered,
-    ContextOverflow,
     DeadlineExceeded,
     FactoryError,
     LLMError,
-    LLMTimeout,
-    MalformedResponse,
     MemoryConflict,
     MemoryStoreError,
     MisuseError,
-    ModelNotFound,
-    RateLimited,
     RetrievalError,
     RetrievalUnavailable,
     RunStoreError,
@@ -178,26 +171,57 @@ def problem_of(error: Exception) -> Problem:
             return error
         case MisuseError():
             return Problem("invalid_request", str(error))
-        case RateLimited() if not error.retryable:
-            return Problem("upstream_quota_spent", str(error))
-        case RateLimited():
-            return Problem("upstream_rate_limited", str(error), retry_after_s=error.retry_after_s)
-        case ContentFiltered():
-            return Problem("content_filtered", str(error))
-        case ContextOverflow():
-            return Problem("context_length_exceeded", str(error))
-        case BadRequest():
-            return Problem("invalid_request", str(error))
-        case LLMTimeout() | DeadlineExceeded():
-            return Problem("deadline_exceeded", str(error))
-        case AuthenticationFailed() | ModelNotFound() | MalformedResponse():
-            return Problem("upstream_failed", str(error))
         case LLMError():
-            return Problem("upstream_unavailable", str(error), retry_after_s=error.retry_after_s)
+            told, wait_s = str(error), error.retry_after_s
+            of_model = problem_of_model(error.kind, told, again=error.retryable, retry_after_s=wait_s)
+            if of_model.detail != told:
+                _log.warning("a request was not answered: %s", told)
+            return of_model
+        case DeadlineExceeded():
+            return Problem("deadline_exceeded", str(error))
     if (problem := _of_a_store(error)) is not None:
         return problem
     _log.error("a request failed in a way nobody foresaw", exc_info=error)
     return Problem("internal", "an error of this server; its log tells more under the request's id")
+
+
+_OF_MODELS = {
+    "rate_limited": "upstream_rate_limited",
+    "content_filter": "content_filtered",
+    "timeout": "deadline_exceeded",
+    "bad_request": "invalid_request",
+    "context_overflow": "context_length_exceeded",
+    "authentication": "upstream_failed",
+    "model_not_found": "upstream_failed",
+    "malformed": "upstream_failed",
+}
+"""What the kinds of `LLMError` mean to a client."""
+
+
+def problem_of_model(
+    kind: str,
+    told: str,
+    *,
+    again: bool,
+    retry_after_s: float | None = None,
+    facts: Mapping[str, Any] | None = None,
+) -> Problem:
+    """
+    Say what it means to a client that no model answered.
+
+    Args:
+        kind: of the `LLMError`.
+        told: its words; addresses of servers are kept out of what is told.
+        again: whether the same request may succeed later.
+        retry_after_s: seconds after which.
+        facts: further members of the problem.
+
+    """
+    code = _OF_MODELS.get(kind, "upstream_unavailable" if again else "upstream_failed")
+    if code == "upstream_rate_limited" and not again:
+        code = "upstream_quota_spent"
+    wait_s = retry_after_s if KINDS[code].retry else None
+    return Problem(code, without_addresses(told), retry_after_s=wait_s, facts=facts)
 
 
 def _of_a_store(error: Exception) -> Problem | None:

@@ -9,10 +9,14 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import math
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, nullcontext
+from functools import partial
 from typing import Any, Generic, TypeVar
+
+import msgspec
 
 from shared_libs.service.deadlines import patience
 from shared_libs.service.endpoint import Call
@@ -63,6 +67,11 @@ class Asked:
     def of_key(self) -> str:
         """How the ids of all runs begin that this key asks for."""
         return hashlib.blake2b(self.name.encode("utf-8", "replace"), digest_size=8).hexdigest()
+
+    @property
+    def claim(self) -> str:
+        """What all servers know it by, where it has a key of its own."""
+        return hashlib.blake2b(self.name.encode("utf-8", "replace"), digest_size=16).hexdigest()
 
     @property
     def has_key(self) -> bool:
@@ -117,6 +126,11 @@ def other_body() -> Problem:
     return Problem("idempotency_mismatch", told, param="idempotency-key")
 
 
+def given_up() -> Problem:
+    """Tell whoever waits for another request that nothing becomes of it."""
+    return Problem("conflict", "the request that this one repeats has failed or was given up; send it again")
+
+
 class Shared(Generic[T]):
     """Work that several requests wait for; it is cancelled when the last of them has gone."""
 
@@ -161,11 +175,15 @@ class Brought(Shared[T]):
         if not self._outcome.done():
             self._outcome.set_result(outcome)
 
+    @property
+    def brought(self) -> T | None:
+        """What became of it; None where nothing has."""
+        return self._outcome.result() if self._outcome.done() and not self._outcome.exception() else None
+
     def give_up(self) -> None:
         """Say that nothing became of it; nothing where an outcome has been brought."""
         if not self._outcome.done():
-            told = "the request that this one repeats has failed or was given up; send it again"
-            self._outcome.set_exception(Problem("conflict", told))
+            self._outcome.set_exception(given_up())
             self._outcome.exception()  # nobody may be waiting
 
 
@@ -196,7 +214,10 @@ async def answered_once(
     call: Call,
     body: bytes,
     work: Callable[[], Awaitable[T]],
+    kind: type[T] | None,
+    *,
     is_kept: Callable[[T], bool] = lambda _: True,
+    lasts_s: float = math.inf,
 ) -> T:
     """
     Return the outcome of work that is done once, however often the request comes.
@@ -208,7 +229,9 @@ async def answered_once(
         call: the request.
         body: its body as it came.
         work: what is to be done; gives what is to be answered.
+        kind: what that is; None where another server may do it as well, and joins.
         is_kept: whether what came of it is kept for who asks later, and not only for those who wait.
+        lasts_s: how long it takes at the most, in seconds, if that is less than what the service gives anything.
 
     """
     asked = Asked(call, body)
@@ -217,7 +240,7 @@ async def answered_once(
     shared: Shared[T] | None = repeats.find(asked)
     joins = shared is not None
     if shared is None:
-        shared = Shared(work)
+        shared = Shared(work if kind is None else partial(_over_servers, call, asked, work, kind, is_kept, lasts_s))
         repeats.keep(asked, shared)
     try:
         async with joined(call) if joins else nullcontext():
@@ -228,6 +251,29 @@ async def answered_once(
         raise
     if not is_kept(told):
         repeats.forget(asked)
+    return told
+
+
+async def _over_servers(
+    call: Call,
+    asked: Asked,
+    work: Callable[[], Awaitable[T]],
+    kind: type[T],
+    is_kept: Callable[[T], bool],
+    lasts_s: float,
+) -> T:
+    """Do work that no server of the service does or has done, or return what became of it there."""
+    claims, longest_s = call.service.claims, min(lasts_s, call.service.settings.max_timeout_s)
+    while (claimed := await claims.take(asked, longest_s)) is not None:
+        async with joined(call):
+            answer = await claims.outcome(asked) if claimed.answer is None else claimed.answer
+        if answer is not None:
+            return msgspec.json.decode(answer, type=kind)
+    told = None
+    try:
+        told = await work()
+    finally:
+        claims.settle(asked, told if told is not None and is_kept(told) else None)
     return told
 
 
@@ -246,4 +292,8 @@ async def reply_once(call: Call, body: bytes, work: Callable[[], Awaitable[Any]]
         return encode(await work())
 
     outcomes = call.service.outcomes
-    await call.reply_bytes(await answered_once(outcomes, call, body, fresh, lambda told: len(told) <= MOST_BYTES))
+    await call.reply_bytes(await answered_once(outcomes, call, body, fresh, bytes, is_kept=_is_short))
+
+
+def _is_short(answer: bytes) -> bool:
+    return len(answer) <= MOST_BYTES

@@ -20,6 +20,7 @@ from shared_libs.service.audit import AuditLog, AuditTrail, server_name
 from shared_libs.service.bodies import Bodies
 from shared_libs.service.callers import Caller
 from shared_libs.service.catalogue import Catalogue
+from shared_libs.service.claims import Claims
 from shared_libs.service.database import ServiceDatabase
 from shared_libs.service.durable import Queue
 from shared_libs.service.faces.mcp import McpFace
@@ -88,6 +89,7 @@ class Service:
         self.responses = KeptResponses(_shelf(self._database, settings))
         self.response_repeats: Repeats[KeptResponse] = Repeats()
         self.outcomes: Repeats[Shared[Outcome]] = Repeats()
+        self.claims = Claims(self._database)
         self.bodies = Bodies()
         self.mcp = McpFace()
         self.draining = False
@@ -123,6 +125,7 @@ class Service:
             stack.push_async_callback(self.door.aclose)
             stack.push_async_callback(self.limits.aclose)
             stack.push_async_callback(self.audit.aclose)
+            stack.push_async_callback(self.claims.aclose)
             self._note_definitions()
             reloading = asyncio.create_task(self._reload())
             stack.callback(reloading.cancel)

@@ -42,7 +42,10 @@ DISCOVERY_S = 1.5
 """Seconds a server gets to answer `server/discover`, which older ones may pass over; then it is asked as they are."""
 
 _OF_A_RESULT = ("content", "structuredContent", "isError", "is_error", "_meta", "resultType", BARE)
-_SAYS = ("text", "json", "content", "value", "markdown", "html", "data")
+_OF_A_QUESTION = ("inputRequests", "requestState", "_meta")
+_QUESTIONS = ("elicitation/create", "sampling/createMessage", "roots/list")
+_BESIDE = ("type", "annotations", "_meta")
+_SAYS = ("text", "json", "content", "value", "markdown", "html", "data", "message")
 """Where blocks of kinds that are not specified hold what they say."""
 
 _MEDIA = ("image", "audio", "video", "resource", "file")
@@ -54,8 +57,11 @@ _HEADER_WORD = b"x-mcp-header"
 class Mended:
     """A transport whose messages are mended."""
 
-    def __init__(self, transport: Transport) -> None:
+    def __init__(self, transport: Transport, *, patient: bool = False) -> None:
         self._transport = transport
+        self._patient = patient
+        self.gave_up = False
+        """Whether the first question was answered for the server, which may have been slow to start."""
         self._asked: dict[str, str] = {}
         self._pages: dict[str, list[Any]] = {}
         self._version = ""
@@ -107,7 +113,7 @@ class Mended:
         self._asked[str(identity)] = method
         if method == "initialize":
             self._version = str((message.params or {}).get("protocolVersion"))
-        if method == "server/discover":
+        if method == "server/discover" and not self._patient:
             self._tasks.append(asyncio.get_running_loop().create_task(self._give_up_discovery(identity)))
 
     async def _pass_on(self, heard: Any) -> None:
@@ -176,6 +182,7 @@ class Mended:
     async def _give_up_discovery(self, identity: Any) -> None:
         await asyncio.sleep(DISCOVERY_S)
         if self._asked.pop(str(identity), None) is not None:
+            self.gave_up = True
             error = {"code": REQUEST_TIMEOUT, "message": "server/discover is not answered"}
             await self._into.send(SessionMessage(error_of(identity, error)))
 
@@ -205,24 +212,51 @@ def as_text(result: Mapping[str, Any], *, asks_back: bool = False) -> dict[str, 
     """
     Make one text of what a tool returned: its texts, a note for what is none; else its structured content.
 
-    Where the session may ask back, a question is handed on as it is, for the library to answer.
+    What is no end of the call is no result: a question goes on to the library where the session may ask back and it
+    knows the kind; any other, and a task that goes on by itself, is told as an error.
     """
-    if "content" not in result and isinstance(result.get("inputRequests"), Mapping):
-        if asks_back:
-            return dict(result)
-        asked = f"it asks back, which this client does not answer: {as_json(result['inputRequests'])}"
-        return {"content": [{"type": "text", "text": asked[:MAX_ASKED]}], "isError": True}
+    if unfinished := _unfinished(result):
+        if asks_back and _can_be_answered(result):
+            return {word: result[word] for word in _OF_A_QUESTION if word in result} | {"resultType": "input_required"}
+        return {
+            "resultType": "complete",
+            "content": [{"type": "text", "text": unfinished[:MAX_ASKED]}],
+            "isError": True,
+        }
     blocks, structured = result.get("content", result.get(BARE)), result.get("structuredContent")
+    is_error = _tells_an_error(result)
     parts = [_part(block) for block in _flat(blocks) if block is not None]
-    if not any(parts) and structured is not None:
-        parts = [as_json(structured)]
+    if structured is not None and (is_error or not any(parts)):  # an error's words seldom say its data once more
+        said = as_json(structured)
+        parts = [*filter(None, parts), *([said] if said not in parts else [])]
     other = {word: value for word, value in result.items() if word not in _OF_A_RESULT}
     if not parts and other and blocks is None:  # what a result is called in older versions, and by those who guess
         parts = [as_json(other)]
     if not parts and BARE in result:
         parts = [as_json(result[BARE])]
-    kept = {"resultType": result["resultType"]} if "resultType" in result else {}
-    return {**kept, "content": [{"type": "text", "text": "\n".join(parts)}], "isError": _tells_an_error(result)}
+    kind = {"resultType": result.get("resultType", "complete")} if asks_back or "resultType" in result else {}
+    return {**kind, "content": [{"type": "text", "text": "\n".join(parts)}], "isError": is_error}
+
+
+def _unfinished(result: Mapping[str, Any]) -> str:
+    """What to tell of a result that is no end of its call; empty for one that is."""
+    asked, kind = result.get("inputRequests"), result.get("resultType")
+    if kind == "input_required" or ("content" not in result and isinstance(asked, Mapping)):
+        return f"it asks back, which this client does not answer: {as_json(asked or {})}"
+    task = result.get("task")
+    if kind == "task" or ("content" not in result and isinstance(task, Mapping) and "taskId" in task):
+        return f"it goes on as a task, which this client does not follow: {as_json(task or {})}"
+    return ""
+
+
+def _can_be_answered(result: Mapping[str, Any]) -> bool:
+    """Whether the library takes it for a question: some of the kinds it knows, or a state to come back with."""
+    asked = result.get("inputRequests")
+    if not asked:
+        return isinstance(result.get("requestState"), str)
+    return isinstance(asked, Mapping) and all(
+        isinstance(one, Mapping) and one.get("method") in _QUESTIONS for one in asked.values()
+    )
 
 
 def _flat(blocks: Any) -> Iterator[Any]:
@@ -251,12 +285,16 @@ def _part(block: Any) -> str:
         size = _size(inner.get("blob"))
         return f"[resource {inner.get('uri')}, {inner.get('mimeType') or 'binary'}, {size}not shown]"
     kind = str(kind)[:40]
-    if kind not in _MEDIA:
+    is_media = any(word in kind for word in _MEDIA)
+    if not is_media:
         said = next((block[word] for word in (*_SAYS, kind) if block.get(word) is not None), None)
         if said is not None and not ("mimeType" in block and isinstance(said, str)):
             return said if isinstance(said, str) else as_json(said)
     if isinstance(block.get("data"), str):
         return f"[{kind}, {block.get('mimeType') or 'unknown'}, {_size(block['data'])}it is not shown]"
+    other = {word: value for word, value in block.items() if word not in _BESIDE and value is not None}
+    if other and not is_media and "mimeType" not in block:
+        return as_json(other)
     return f"[{kind}, not shown]"
 
 

@@ -78,7 +78,7 @@ class Server:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._failures = 0
         self._not_before = 0.0
-        self._older = self._by_events = False
+        self._older = self._by_events = self._patient = False
 
     def hide(self, secret: str) -> None:
         """Have a text masked in errors from now on."""
@@ -137,7 +137,9 @@ class Server:
         if connection is None or connection.over:
             self._refuse_too_early()
             transport = self._dial(self._by_events)
-            connection = _Connection(transport, limit_s, older=self._older, elicit=self._elicit())
+            connection = _Connection(
+                transport, limit_s, older=self._older, patient=self._patient, elicit=self._elicit()
+            )
             self._connection = connection
         elif not connection.ready.done():
             self._refuse_too_early()
@@ -152,9 +154,11 @@ class Server:
             # streamable HTTP take no message at their address
             self._by_events = not self._older and connection.transport.refuses
             self._older = self._by_events or (not self._older and connection.transport.discovering)
-            if not self._older:
+            # one that knows no other beginning than that question was slow to start: it is asked with all our time
+            self._patient = not self._patient and connection.refused_after_silence
+            if not self._older and not self._patient:
                 self._failed(at_once=False)
-        if self._older:
+        if self._older or self._patient:
             return await self._connected(limit_s)
         raise ToolError(
             self._told(f"the MCP server {self.name} cannot be used", connection, connection.ready.exception())
@@ -209,10 +213,12 @@ class Server:
 class _Connection:
     """One connection, owned by one task from its first to its last step."""
 
-    def __init__(self, transport: Transport, limit_s: float, *, older: bool, elicit: Elicit | None) -> None:
+    def __init__(
+        self, transport: Transport, limit_s: float, *, older: bool, patient: bool, elicit: Elicit | None
+    ) -> None:
         loop = asyncio.get_running_loop()
         self._mode: Literal["legacy", "auto"] = "legacy" if older else "auto"
-        self.transport = Mended(transport)
+        self.transport = Mended(transport, patient=patient)
         self.ready: asyncio.Future[None] = loop.create_future()
         self.client: Any = None
         self._limit_s = limit_s
@@ -227,6 +233,11 @@ class _Connection:
     def over(self) -> bool:
         """Whether it can no longer be used."""
         return self._owner.done() or self._stop.is_set() or (self.ready.done() and self.transport.ended.is_set())
+
+    @property
+    def refused_after_silence(self) -> bool:
+        """Whether it did not answer the first question at once, and refused the older one."""
+        return self.transport.gave_up and _is_refusal(self.ready.exception())
 
     async def tools(self) -> tuple[Any, Sequence[Any]]:
         """List the tools, unless the list is known and has not changed."""
@@ -352,6 +363,13 @@ def _almost_all() -> float | None:
     """What the current deadline leaves, less what it takes to say that it was not enough; None: no limit."""
     left_s = current_deadline().remaining()
     return None if math.isinf(left_s) else left_s - min(0.05, left_s / 10)
+
+
+def _is_refusal(error: BaseException | None) -> bool:
+    """Whether the other side said no, and did not just end."""
+    if isinstance(error, BaseExceptionGroup):
+        return any(map(_is_refusal, error.exceptions))
+    return isinstance(error, MCPError) and (error.code, str(error)) != _CLOSED
 
 
 def _reason(error: BaseException | None) -> str:

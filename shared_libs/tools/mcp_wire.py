@@ -30,7 +30,9 @@ _UNHEARD = re.compile(r"notifications/(?:message|progress|prompts/.{0,40}|resour
 
 _OF_A_SESSION = re.compile(
     r"(?:bad request: ?)?(?:no (?:valid |such |active )?session|session (?:does not|doesn't) exist"
-    r"|session (?:id )?(?:not found|expired|invalid|unknown|terminated|is )"
+    r"|(?:the |your )?session (?:id )?(?:(?:was |has )(?:been )?)?(?:not found|expired|invalid|unknown|terminated"
+    r"|closed|ended|is )"
+    r"|no transport found for session"
     r"|(?:invalid|unknown|expired|missing) (?:mcp[ -])?session"
     r"|(?:.{0,60}\b)?(?:not (?:been )?initialized|before initiali[sz])).*",
     re.IGNORECASE | re.DOTALL,

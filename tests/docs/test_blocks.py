@@ -10,7 +10,6 @@ import inspect
 import json
 import re
 import shlex
-import subprocess
 import sys
 from pathlib import Path
 
@@ -24,6 +23,7 @@ from shared_libs.service.settings import load_settings
 from shared_libs.testing import BackgroundFaultServer, load_scenarios
 from tests.docs.given import GIVEN, said
 from tests.docs.reading import PAGES, ROOT, blocks
+from tests.nursery import ran
 
 NAMES = [path.relative_to(ROOT).as_posix() for path in PAGES]
 NEEDS = {
@@ -83,8 +83,7 @@ def test_a_page_does_what_it_says(page, folder, capsys):
         runner.run(_closed(opened.values()))
     gc.collect()  # what a block has replaced before it was closed goes here, and not in the test of somebody else
     if tests:
-        command = [sys.executable, "-m", "pytest", "-q", "-n", "0", *PLUGIN, *tests]
-        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=120, check=False)
+        done = ran("-m", "pytest", "-q", "-n", "0", *PLUGIN, *tests, cwd=folder)
         assert done.returncode == 0, done.stdout
 
 

@@ -8,10 +8,10 @@ from typing import Any, final
 import msgspec
 
 from shared_libs.atomic.alarm import Expiry
-from shared_libs.atomic.errors import MisuseError
+from shared_libs.atomic.errors import MisuseError, ToolError
 from shared_libs.atomic.results import AgentResult
 from shared_libs.atomic.scope import current_deadline
-from shared_libs.atomic.supervise import supervise
+from shared_libs.atomic.supervise import LeftRunning, supervise
 from shared_libs.atomic.threads import Threads
 
 
@@ -34,6 +34,7 @@ class BaseEvaluator:
     name: str = "evaluator"
 
     _threads: Threads | None = None
+    _left_running: LeftRunning | None = None
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
@@ -51,19 +52,28 @@ class BaseEvaluator:
 
         Raises:
             DeadlineExceeded: the time of whoever asks was over, or the judge blocked the event loop too long.
+            ToolError: it was not asked, as too much that it has begun still runs, or no thread could be started.
             MisuseError: `evaluate` returned something that is no judgement.
 
         """
-        if inspect.iscoroutinefunction(self.evaluate):
-            judging = self.evaluate(answer=answer, expected=expected, result=result)
-            why = f"evaluator {self.name} did not finish before the time was over"
-            expiry = Expiry(current_deadline().at, why)
-            verdict = await supervise(judging, expiry, what="evaluator", name=self.name)
-        else:
+        if self._left_running is None:
+            self._left_running = LeftRunning()
+        if self._left_running.full:
+            raise ToolError(f"evaluator {self.name} was not asked: {self._left_running}")
+        given = {"answer": answer, "expected": expected, "result": result}
+        job = None
+        if not inspect.iscoroutinefunction(self.evaluate):
             if self._threads is None:
                 self._threads = Threads(self.name)
-            arguments = {"answer": answer, "expected": expected, "result": result}
-            verdict = await self._threads.submit(self.evaluate, arguments).result()
+            job = self._threads.submit(self.evaluate, given)
+        verdict = await supervise(
+            self.evaluate(**given) if job is None else job.result(),
+            Expiry(current_deadline().at, f"evaluator {self.name} did not finish before the time was over"),
+            what="evaluator",
+            name=self.name,
+            elsewhere=job,
+            left_running=self._left_running,
+        )
         if isinstance(verdict, Evaluation):
             return verdict
         if isinstance(verdict, bool):

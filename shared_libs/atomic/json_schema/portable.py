@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
@@ -18,6 +19,9 @@ from shared_libs.atomic.json_schema.values import key_of
 MAX_DEPTH = 100
 _MAX_REFERENCES = 10
 """References one behind the other that are followed at the top."""
+
+_MAX_COMBINED, _MAX_PARTS = 12, 2_000
+"""How deep schemas are combined at the top, and of how many parts, that are looked at."""
 
 MAX_TOLD = 1_000
 """Characters in which a model is told what cannot stand at the top of a schema."""
@@ -67,43 +71,59 @@ def portable_names(schema: dict[str, Any]) -> tuple[dict[str, Any], dict[str, st
 
 def _top(schema: dict[str, Any]) -> dict[str, Any]:
     """The top of a schema as an object with properties; what it says by combining others, in words."""
-    for _ in range(_MAX_REFERENCES):
-        reference = schema.get("$ref")
-        if not isinstance(reference, str) or not isinstance(found := _local(schema, reference), dict):
-            break
-        schema = {**found, **{word: given for word, given in schema.items() if word != "$ref"}}
-    if not isinstance(schema.get("properties"), dict):
-        schema = {**schema, "properties": {}}
-    schema = {**schema, "type": "object"}
+    parts = _Parts(schema)
+    schema = {**parts.whole(schema), "type": "object"}
     beside = {word: schema.pop(word) for word in _NOT_AT_THE_TOP if word in schema}
+    schema.pop("$ref", None)  # it leads nowhere, or in a circle
+    properties, required = parts.of({**schema, **beside})
+    schema["properties"] = properties
     if not beside:
         return schema
-    properties, required = dict(schema["properties"]), list(_names(schema.get("required")))
-    for word in ("allOf", "anyOf", "oneOf"):
-        branches = list(_branches(schema, beside.get(word)))
-        for branch in branches:
-            if isinstance(own := branch.get("properties"), dict):
-                for name, inner in own.items():
-                    properties.setdefault(name, inner)
-        due = [set(_names(branch.get("required"))) for branch in branches] or [set()]
-        everywhere = set.union(*due) if word == "allOf" else set.intersection(*due)
-        required += [name for name in properties if name in everywhere]
     words = f"The arguments also have to fit {json.dumps(beside, ensure_ascii=False, default=str)}"
     if len(words) > MAX_TOLD:
         words = f"{words[:MAX_TOLD]}…"
     before = schema.get("description")
-    about = f"{before}\n{words}" if isinstance(before, str) and before else words
     if required:
         schema["required"] = required
-    return {**schema, "properties": properties, "description": about}
+    return {**schema, "description": f"{before}\n{words}" if isinstance(before, str) and before else words}
 
 
-def _branches(schema: dict[str, Any], given: Any) -> Iterator[dict[str, Any]]:
-    for branch in given if isinstance(given, list) else ():
-        if isinstance(branch, dict):
-            found = _local(schema, branch["$ref"]) if isinstance(branch.get("$ref"), str) else branch
-            if isinstance(found, dict):
-                yield found
+class _Parts:
+    """What a schema is put together from, in work that is bounded whatever refers to what."""
+
+    def __init__(self, root: dict[str, Any]) -> None:
+        self._root = root
+        self._left = _MAX_PARTS
+
+    def whole(self, schema: dict[str, Any]) -> dict[str, Any]:
+        """A schema with what it refers to, as far as that leads anywhere."""
+        for _ in range(_MAX_REFERENCES):
+            reference = schema.get("$ref")
+            if not isinstance(reference, str) or not isinstance(found := _local(self._root, reference), dict):
+                break
+            schema = {**found, **{word: given for word, given in schema.items() if word != "$ref"}}
+        return schema
+
+    def of(self, schema: Any, depth: int = _MAX_COMBINED) -> tuple[dict[str, Any], list[str]]:
+        """The properties of a schema and of all it is put together from, and those that are always required."""
+        self._left -= 1
+        if not isinstance(schema, dict) or not depth or self._left < 0:
+            return {}, []
+        schema = self.whole(schema)
+        own = schema.get("properties")
+        properties, required = dict(own) if isinstance(own, dict) else {}, list(_names(schema.get("required")))
+        for word in ("allOf", "anyOf", "oneOf"):
+            given = schema.get(word)
+            branches = [self.of(one, depth - 1) for one in given] if isinstance(given, list) else []
+            said: dict[str, list[Any]] = {}
+            for name, one in ((name, one) for inner, _ in branches for name, one in inner.items()):
+                said.setdefault(name, []).append(one)
+            for name, ways in said.items():
+                same = all(_same(one, ways[0]) for one in ways)
+                properties.setdefault(name, ways[0] if same else {"anyOf": ways})
+            due = Counter(name for _, names in branches for name in names)
+            required += [name for name, times in due.items() if word == "allOf" or times == len(branches)]
+        return properties, list(dict.fromkeys(required))
 
 
 def _local(schema: Any, reference: str) -> Any:

@@ -7,9 +7,9 @@ from typing import Any
 
 import msgspec
 
+from shared_libs.atomic.json_schema import portable
 from shared_libs.atomic.llms.given import is_foreign, wire_ids
 from shared_libs.atomic.llms.payload import inline_image, portable_id, portable_name
-from shared_libs.atomic.llms.tool_schema import portable_parameters
 from shared_libs.atomic.types import ImagePart, Message, TextPart, ToolCall, ToolSpec, with_extra
 
 PROVIDER = "anthropic"
@@ -79,7 +79,7 @@ def request_messages(
 
 def request_tool(tool: ToolSpec) -> dict[str, Any]:
     """A tool as the API takes it."""
-    told = {"name": tool.name, "description": tool.description, "input_schema": portable_parameters(tool.parameters)}
+    told = {"name": tool.name, "description": tool.description, "input_schema": portable(tool.parameters)}
     return with_extra(told, tool.extra, PROVIDER)
 
 

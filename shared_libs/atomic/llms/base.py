@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar, final
 import msgspec
 
 from shared_libs.atomic.deadline import NEVER, Deadline, event_loop
-from shared_libs.atomic.errors import MisuseError, StreamInterrupted
+from shared_libs.atomic.errors import LLMError, MisuseError, StreamInterrupted
 from shared_libs.atomic.inbox import Inbox
 from shared_libs.atomic.llms.fitting import fitted
+from shared_libs.atomic.llms.lessons import worth_again
 from shared_libs.atomic.llms.names import model_named
-from shared_libs.atomic.llms.request import Request, checked_response, plain_options
+from shared_libs.atomic.llms.request import InWords, Request, checked_options, checked_response, plain_options
 from shared_libs.atomic.llms.structured import OutputSchema
 from shared_libs.atomic.llms.tool_schema import restored
 from shared_libs.atomic.loading import load
@@ -47,17 +48,6 @@ if TYPE_CHECKING:
 CALL_TIMEOUT_S = 600.0
 """How long a call may take, retries and fallbacks included, when nobody says: what the vendors' SDKs allow one try."""
 
-_ARGUMENTS = {
-    "messages": "pass them to async_chat",
-    "tools": "pass them to the agent or to async_chat",
-    "model": "it is the wrapper's first argument",
-    "stream": "async_stream streams, and so does on_chunk",
-    "timeout": "pass it to the call",
-    "on_chunk": "pass it to async_chat",
-    "output_schema": "pass it to the agent or to the call",
-}
-"""What `options` must not hold, and where it belongs."""
-
 T = TypeVar("T")
 AnyTool = ToolSpec | HasSpec | Mapping[str, Any]
 
@@ -83,7 +73,7 @@ class BaseLLMWrapper:
     wire: str = "openai"
     """What its requests are written in: `openai` is chat completions."""
     native_tools: bool = True
-    """Whether the model takes tool definitions; without, an agent speaks text ReAct with it."""
+    """Whether the model takes tool definitions; without, or once it has refused them, an agent speaks text with it."""
     structured_output: bool = False
     """Whether `_chat` and `_stream` take an `OutputSchema` as `output_schema`, or tell it in words themselves."""
     context_window: int | None = None
@@ -108,7 +98,7 @@ class BaseLLMWrapper:
         self.resilience = None if resilience is None else Resilience.of(resilience)
         self.fallbacks = _checked_fallbacks(fallbacks)
         self.price = price
-        self.options = _checked_options(options or {})
+        self.options = checked_options(options or {})
         self.health = self._health()
         self._chain: tuple[Resilience, list[tuple[BaseLLMWrapper, Resilience]]] | None = None
         self._limits_tokens = False
@@ -153,6 +143,7 @@ class BaseLLMWrapper:
         stream: bool = True,
         output_schema: OutputSchema | type | Mapping[str, Any] | None = None,
         fit: bool = True,
+        in_words: InWords | None = None,
         **options: Any,
     ) -> LLMResponse:
         """
@@ -168,6 +159,8 @@ class BaseLLMWrapper:
             output_schema: a pydantic model, a dataclass, a TypedDict or a JSON Schema the answer has to fit; it is in
                 `response.parsed`. A wrong answer is sent back once.
             fit: False asks for an answer of that shape, and leaves it as it came: the caller reads it.
+            in_words: writes what a model that takes no tools is told, where the caller reads calls out of its text;
+                else such a model refuses.
             options: request fields as the provider names them.
 
         Raises:
@@ -179,9 +172,9 @@ class BaseLLMWrapper:
         if not checked:
             raise MisuseError("there is no message to answer")
         if options:
-            _checked_options(options)
+            checked_options(options)
         output = None if output_schema is None else OutputSchema.of(output_schema)
-        request = Request(checked, specs, options, output)
+        request = Request(checked, specs, options, output, in_words)
         streaming = stream and on_chunk is not None
 
         routes = self._routes()
@@ -259,7 +252,7 @@ class BaseLLMWrapper:
         from shared_libs.atomic.llms.embedding import checked_embeddings, in_parts  # most wrappers never need it
 
         if options:
-            _checked_options(options)
+            checked_options(options)
         deadline = _deadline(timeout)
 
         await load("numpy")
@@ -296,7 +289,7 @@ class BaseLLMWrapper:
         if not routes:
             raise MisuseError(f"{type(self).__name__} is no reranker")
         if options:
-            _checked_options(options)
+            checked_options(options)
 
         from shared_libs.atomic.llms.embedding import checked_scores  # most wrappers never need it
 
@@ -407,36 +400,53 @@ class BaseLLMWrapper:
 
     @door
     async def _send(self, request: Request, watch: Watch, *, stream: bool) -> LLMResponse:
-        """Make one attempt, streamed or not."""
+        """Make one attempt; a model that refuses tools as such is told of them in words from then on."""
         if not self._is_open:
             await self._ready()
-        messages, options = request.messages, self.options | request.options
+        if request.in_words is None:
+            return await self._sent(request, request.messages, request.tools, watch, stream=stream)
+        if not self.native_tools:
+            told = request.in_words(request.messages, request.tools)
+            answer = await self._sent(request, told, (), watch, stream=stream)
+            return msgspec.structs.replace(answer, in_words=True)
+        try:
+            return await self._sent(request, request.messages, request.tools, watch, stream=stream)
+        except LLMError as error:
+            if error.of_tools:
+                self.native_tools = False
+                worth_again(error, "tools are told in words from now on")
+            raise
+
+    async def _sent(
+        self, request: Request, messages: list[Message], tools: tuple[ToolSpec, ...], watch: Watch, *, stream: bool
+    ) -> LLMResponse:
+        options = self.options | request.options
         if "chat_fields" in options:
             own, told = options.pop("wire_fields", {}).get(self.wire), options.pop("chat_fields")
             options |= self._fields_of_chat(told) if own is None else own
-        if request.output is not None and self.structured_output:
+        if request.output is not None and self.structured_output and tools == request.tools:
             options["output_schema"] = request.output
         elif request.output is not None:
             messages = request.output.instruct(messages, beside_tools=bool(request.tools))
         if watch.asks is not None:
-            watch.asks(messages, request.tools, plain_options(options))
+            watch.asks(messages, tools, plain_options(options))
         if not stream:
-            answer = checked_response(await self._chat(messages, request.tools, **options), request.tools)
+            answer = checked_response(await self._chat(messages, tools, **options), tools)
             watch.whole(answer.text)
             return answer
         finished: LLMResponse | None = None
-        async with aclosing(self._stream(messages, request.tools, **options)) as chunks:
+        async with aclosing(self._stream(messages, tools, **options)) as chunks:
             async for chunk in chunks:
                 kind = chunk.kind if type(chunk) is LLMChunk else ""
                 if kind == "finished":
                     finished = chunk.response
                 elif kind == "tool_call" and type(chunk.tool_call) is ToolCall:
-                    watch.chunk(LLMChunk(kind, tool_call=restored(chunk.tool_call, request.tools)))
+                    watch.chunk(LLMChunk(kind, tool_call=restored(chunk.tool_call, tools)))
                 else:
                     watch.chunk(chunk)
         if finished is None:
             raise StreamInterrupted("the stream ended without its end")
-        return checked_response(finished, request.tools)
+        return checked_response(finished, tools)
 
 
 def _send(request: Request, stream: bool, model: BaseLLMWrapper, watch: Watch) -> Coroutine[Any, Any, LLMResponse]:
@@ -460,20 +470,6 @@ def _checked_fallbacks(given: Any) -> tuple[BaseLLMWrapper, ...]:
                 f"a fallback is a model, or the name of one such as 'openai/gpt-5.4-mini', not {one!r:.100}"
             )
     return models
-
-
-def _checked_options(options: Mapping[str, Any]) -> dict[str, Any]:
-    """
-    Take the fields that are sent with a request, if none of them is an argument of the call itself.
-
-    Raises:
-        MisuseError: one is.
-
-    """
-    if wrong := sorted(_ARGUMENTS.keys() & options.keys()):
-        told = "; ".join(f"`{name}`: {_ARGUMENTS[name]}" for name in wrong)
-        raise MisuseError(f"options hold the fields of the request that are not told otherwise; {told}")
-    return dict(options)
 
 
 def _limits_tokens(policy: Resilience) -> bool:

@@ -33,6 +33,7 @@ Trait = Literal[
     "plain-schemas",
     "portable-properties",
     "no-strict-tools",
+    "no-tools",
     "streams-only",
     "schema-loose",
     "schema-object",
@@ -45,7 +46,8 @@ What a server wants beside the names of fields.
 
 Ids of nine letters and digits; an assistant between a tool and a user; no system role, or only at the front; a content
 that is never null, or always a text; tool definitions while the conversation has calls, no parameters of tools without
-any, none but plain ones, names of them of letters, digits, `_`, `.` and `-`, and no word of strictness; of structured
+any, none but plain ones, names of them of letters, digits, `_`, `.` and `-`, and no word of strictness; no tools at
+all, which an agent then tells in words; of structured
 output no strict mode, JSON without a schema, or nothing but words, or that it may stand beside tools: elsewhere its
 grammar keeps the model from calling any. No reasoning that is encrypted. Answers as streams alone, whatever the caller
 wants.

@@ -113,6 +113,8 @@ class HttpLLM(BaseLLMWrapper):
         self._last_tools: tuple[Any, list[dict[str, Any]]] = None, []
         if "schema-words" in self._dialect.traits:
             self.structured_output = False
+        if "no-tools" in self._dialect.traits:
+            self.native_tools = False
         super().__init__(model, resilience=resilience, fallbacks=fallbacks, price=price, options=options)
         self.obeys = type(self).__module__.startswith(_OURS)  # a subclass of a user's is foreign code
 

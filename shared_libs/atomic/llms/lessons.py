@@ -105,6 +105,26 @@ _OF_DESCRIPTIONS = late(
     re.IGNORECASE | re.DOTALL,
 )
 """That a tool's description is too long, and how long it may be."""
+_CALLING = r"(?:tools?|functions?)(?:[ _-](?:use|usage|call(?:s|ing)?))?\b['\"`]?"
+_NO_TOOLS = late(
+    rf"(?<!parallel )(?<!parallel_)(?<!['\"`(])\b{_CALLING}(?: or function calling)?"
+    r" (?:(?:is|are) (?:not |un|n't )(?:yet |currently )?(?:support|enabled|allowed|available|implement)|not support)"
+    r"|['\"`]tools['\"`] (?:is|are) (?:not |un)support|\('body', 'tools'\)|parameters: \['tools'"
+    rf"|(?:not|n't|cannot) (?:yet |currently )?support (?:the )?(?:use of )?['\"`]?{_CALLING}"
+    r"(?! ?_?(?:choice|schema|role|message|result|of type|named|with (?:an? |this )?(?:name|type|schema)))"
+    r"|no (?:connected )?(?:endpoints?|provider)[\w ]* supports? tool (?:use|call)"
+    r"|tools param requires|enable-auto-tool-choice|only named tools are supported"
+    r"|(?:unsupported param(?:eter)?|argument supplied): ['\"`]?tools\b"
+    r"|不支持.{0,10}(?:工具|函数|function call|tools?\b)",
+    re.IGNORECASE,
+)
+"""That a model, or its server, takes no tools at all."""
+_BUT_PARTLY = late(
+    r"in stream|with stream|while stream|parallel|multiple|more than|at once|simultaneous|together with|in combination"
+    r"|response_?format|structured|json (?:mode|schema)|mime type",
+    re.IGNORECASE,
+)
+"""That they are only refused beside something else."""
 _WORD_STRICT = late(r"(?<![\w-])strict(?![\w-])", re.IGNORECASE)
 
 
@@ -234,6 +254,12 @@ def learn(dialect: Dialect, request: Request, error: LLMError, *, chat: bool = F
         schema: whether it asks for structured output by our own schema, for which there are other ways to ask.
 
     """
+    if _refuses_tools(request, error):
+        error.of_tools = True
+        if "no-tools" not in dialect.traits:
+            dialect.traits.add("no-tools")
+            dialect.note("agents tell tools in words")
+        return False
     lesson = _lesson(dialect, request, error, chat=chat, schema=schema)
     if not lesson:
         return False
@@ -279,6 +305,17 @@ def _lesson(dialect: Dialect, request: Request, error: LLMError, *, chat: bool, 
             dialect.traits.add(rule.trait)
             return rule.lesson
     return _of_tools(dialect, request, text)
+
+
+def _refuses_tools(request: Request, error: LLMError) -> bool:
+    """Whether a request was refused for having tools at all."""
+    kinds = BadRequest | ModelNotFound | ProviderUnavailable
+    if not request.get("tools") or not isinstance(error, kinds) or isinstance(error, ContextOverflow):
+        return False
+    told = str(error)
+    if getattr(error, "field", "") in {"tools", "tool calling"} and _UNKNOWN.search(told):
+        return True
+    return _NO_TOOLS.search(told) is not None and _BUT_PARTLY.search(told) is None
 
 
 def _of_schema(dialect: Dialect, request: Request, error: BadRequest, text: str) -> str:

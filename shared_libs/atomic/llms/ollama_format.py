@@ -8,13 +8,13 @@ from typing import Any
 import msgspec
 
 from shared_libs.atomic.errors import BadRequest
+from shared_libs.atomic.json_schema import portable
 from shared_libs.atomic.llms.faults import error_event, no_answer, refused, says_error
 from shared_libs.atomic.llms.finish import finish_of, told
 from shared_libs.atomic.llms.lenient import words_in
 from shared_libs.atomic.llms.payload import decode, inline_image, portable_name
 from shared_libs.atomic.llms.pieces import Calls, SaidCall, Text
 from shared_libs.atomic.llms.said_usage import counted
-from shared_libs.atomic.llms.tool_schema import portable_parameters
 from shared_libs.atomic.types import (
     ImagePart,
     LLMChunk,
@@ -104,7 +104,7 @@ def request_tool(tool: ToolSpec) -> dict[str, Any]:
         "function": {
             "name": tool.name,
             "description": tool.description,
-            "parameters": portable_parameters(tool.parameters),
+            "parameters": portable(tool.parameters),
         },
     }
 

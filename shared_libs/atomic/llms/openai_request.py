@@ -7,9 +7,9 @@ from typing import Any
 
 import msgspec
 
+from shared_libs.atomic.json_schema import portable
 from shared_libs.atomic.llms.given import Returned, returned, wire_ids
 from shared_libs.atomic.llms.payload import portable_id
-from shared_libs.atomic.llms.tool_schema import portable_parameters
 from shared_libs.atomic.types import ImagePart, Message, TextPart, ToolCall, ToolSpec, plain_on, with_extra
 
 WIRE = "openai"
@@ -103,5 +103,5 @@ def _request_call(call: ToolCall, id: str, given: Mapping[str, Any]) -> dict[str
 
 def request_tool(tool: ToolSpec) -> dict[str, Any]:
     """A tool as the API takes it."""
-    function = {"name": tool.name, "description": tool.description, "parameters": portable_parameters(tool.parameters)}
+    function = {"name": tool.name, "description": tool.description, "parameters": portable(tool.parameters)}
     return with_extra({"type": "function", "function": function}, tool.extra, WIRE)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, get_args
 
 import msgspec
 
-from shared_libs.atomic.errors import MalformedResponse
+from shared_libs.atomic.errors import MalformedResponse, MisuseError
 from shared_libs.atomic.llms.structured import OutputSchema
 from shared_libs.atomic.llms.tool_schema import restored
 from shared_libs.atomic.types import FinishReason, LLMResponse, Message, Thinking, ToolCall, ToolSpec, Usage
@@ -24,10 +24,14 @@ _FIELDS: tuple[tuple[str, type], ...] = (
 _CALL_FIELDS: tuple[tuple[str, type], ...] = (("id", str), ("name", str), ("arguments", dict))
 
 
+InWords = Callable[[Sequence[Message], Sequence[ToolSpec]], list[Message]]
+"""Tells a conversation, and the tools of it, to a model that takes none: the caller reads calls out of its text."""
+
+
 class Request:
     """What is asked of every model of a chain."""
 
-    __slots__ = ("messages", "options", "output", "tools")
+    __slots__ = ("in_words", "messages", "options", "output", "tools")
 
     def __init__(
         self,
@@ -35,11 +39,39 @@ class Request:
         tools: tuple[ToolSpec, ...],
         options: Mapping[str, Any],
         output: OutputSchema | None,
+        in_words: InWords | None = None,
     ) -> None:
+        self.in_words = in_words
         self.messages = messages
         self.tools = tools
         self.options = dict(options)
         self.output = output
+
+
+_ARGUMENTS = {
+    "messages": "pass them to async_chat",
+    "tools": "pass them to the agent or to async_chat",
+    "model": "it is the wrapper's first argument",
+    "stream": "async_stream streams, and so does on_chunk",
+    "timeout": "pass it to the call",
+    "on_chunk": "pass it to async_chat",
+    "output_schema": "pass it to the agent or to the call",
+}
+"""What `options` must not hold, and where it belongs."""
+
+
+def checked_options(options: Mapping[str, Any]) -> dict[str, Any]:
+    """
+    Take the fields that are sent with a request, if none of them is an argument of the call itself.
+
+    Raises:
+        MisuseError: one is.
+
+    """
+    if wrong := sorted(_ARGUMENTS.keys() & options.keys()):
+        told = "; ".join(f"`{name}`: {_ARGUMENTS[name]}" for name in wrong)
+        raise MisuseError(f"options hold the fields of the request that are not told otherwise; {told}")
+    return dict(options)
 
 
 def plain_options(options: Mapping[str, Any]) -> dict[str, Any]:

@@ -7,8 +7,8 @@ from typing import Any
 
 import msgspec
 
+from shared_libs.atomic.json_schema import portable
 from shared_libs.atomic.llms.payload import portable_id, portable_name
-from shared_libs.atomic.llms.tool_schema import portable_parameters
 from shared_libs.atomic.types import ImagePart, Message, TextPart, ToolCall, ToolSpec, plain_on, with_extra
 
 PROVIDER = "openai"
@@ -57,7 +57,7 @@ def request_tool(tool: ToolSpec, *, says_strict: bool = True) -> dict[str, Any]:
     whether the server knows the word.
     """
     told: dict[str, Any] = {"type": "function", "name": tool.name, "description": tool.description}
-    told["parameters"] = portable_parameters(tool.parameters)
+    told["parameters"] = portable(tool.parameters)
     told = with_extra(told, tool.extra, WIRE)
     if says_strict:
         return {"strict": False} | told

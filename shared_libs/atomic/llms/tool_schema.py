@@ -9,19 +9,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator
-from typing import Any, cast
+from typing import Any
 
 import msgspec
 
-from shared_libs.atomic.json_schema import portable_names
+from shared_libs.atomic.json_schema import portable, portable_names
 from shared_libs.atomic.types import ToolCall, ToolSpec
 
 Schema = dict[str, Any]
 
 _CHOICES = ("anyOf", "oneOf")
-_NOT_ON_TOP = frozenset({*_CHOICES, "allOf", "not", "enum", "const", "$ref"})
-"""What OpenAI and Anthropic refuse at the top of a tool's parameters, and only there."""
-_OF_SCHEMAS = ("properties", "$defs", "definitions")
 _PLAIN = frozenset({"type", "description", "enum", "properties", "required", "items"})
 _SILENT = frozenset(
     {
@@ -45,24 +42,9 @@ _MAX_TOLD = 300
 """Characters of what is left out that are told in words."""
 
 
-def portable_parameters(schema: Schema) -> Schema:
-    """
-    A tool's parameters as every provider takes them: an object that says which properties it has, and lists of what.
-
-    The alternatives of an object as a whole become the properties of all of them, and are told in words.
-    """
-    if schema.get("type") == "object" and not _NOT_ON_TOP & schema.keys():
-        top = schema
-    else:
-        top = _Shaper(schema).on_top(schema)
-    if not isinstance(top.get("properties"), dict):
-        top = {**top, "properties": {}}
-    return cast("Schema", _with_items(top))
-
-
 def plain_parameters(schema: Schema) -> Schema:
     """The same in the words that every server knows: nothing but types, descriptions, texts to choose from."""
-    return _Shaper(schema).plain(portable_parameters(schema))
+    return _Shaper(schema).plain(portable(schema))
 
 
 def plain_tools(tools: Iterable[ToolSpec]) -> tuple[ToolSpec, ...]:
@@ -99,7 +81,7 @@ def restored(call: ToolCall, tools: Iterable[ToolSpec]) -> ToolCall:
 
 
 def _named(tool: ToolSpec) -> tuple[Schema, dict[str, str]]:
-    return portable_names(portable_parameters(tool.parameters))
+    return portable_names(portable(tool.parameters))
 
 
 def longest_description(request: dict[str, Any]) -> int:
@@ -122,30 +104,6 @@ class _Shaper:
     def __init__(self, root: Schema) -> None:
         self._root = root
         self._left = _MAX_NODES
-
-    def on_top(self, node: Any, depth: int = 0) -> Schema:
-        """An object that has the properties of whatever it is put together from."""
-        if self._is_too_much(node, depth):
-            return {"type": "object", "properties": {}}
-        made = {key: value for key, value in node.items() if key not in _NOT_ON_TOP}
-        found = made.get("properties")
-        properties = dict(found) if isinstance(found, dict) else {}
-        required = _names(made.get("required"))
-        parts = [*_listed(node.get("allOf")), *([self._resolved(node)] if "$ref" in node else [])]
-        for part in [self.on_top(one, depth + 1) for one in parts]:
-            properties = part["properties"] | properties
-            required += _names(part.get("required"))
-        for choices in (_listed(node.get(word)) for word in _CHOICES):
-            ways = [self.on_top(one, depth + 1) for one in choices]
-            for name in dict.fromkeys(name for way in ways for name in way["properties"]):
-                said = [way["properties"][name] for way in ways if name in way["properties"]]
-                properties.setdefault(name, said[0] if all(one == said[0] for one in said) else {"anyOf": said})
-            always = [set(_names(way.get("required"))) for way in ways]
-            required += sorted(set.intersection(*always)) if always else []
-        made |= {"type": "object", "properties": properties}
-        if required:
-            made["required"] = list(dict.fromkeys(required))
-        return _telling(made, {word: node[word] for word in (*_CHOICES, "not") if word in node})
 
     def plain(self, node: Any, depth: int = 0) -> Schema:
         """A schema of types, descriptions and texts to choose from; of alternatives the first, and the rest told."""
@@ -198,23 +156,6 @@ class _Shaper:
         for step in str(node["$ref"]).removeprefix("#/").split("/"):
             target = target.get(step) if isinstance(target, dict) else None
         return target
-
-
-def _with_items(node: Any, depth: int = 0) -> Any:
-    """OpenAI refuses a list that does not say of what."""
-    if not isinstance(node, dict) or depth > _MAX_DEPTH:
-        return node
-    made = dict(node)
-    if "array" in _types(node) and "items" not in node and "prefixItems" not in node:
-        made["items"] = {}
-    for key, inner in node.items():
-        if key in _OF_SCHEMAS and isinstance(inner, dict):
-            made[key] = {name: _with_items(one, depth + 1) for name, one in inner.items()}
-        elif key in {"items", "additionalProperties"}:
-            made[key] = _with_items(inner, depth + 1)
-        elif key in {*_CHOICES, "allOf"} and isinstance(inner, list):
-            made[key] = [_with_items(one, depth + 1) for one in inner]
-    return made
 
 
 def _kind_of(node: Schema) -> str:

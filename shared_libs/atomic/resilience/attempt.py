@@ -269,6 +269,8 @@ def _book(
         first_token_s=None if watch.first_token_at is None else watch.first_token_at - call.started_at,
         ended_s=call.loop.time() - call.started_at,
         usage=usage,
+        retryable=None if failure is None else failure.retryable,
+        retry_after_s=None if failure is None else failure.retry_after_s,
     )
     call.attempts.append(attempt)
     scope.emit(AttemptFinished(attempt=attempt))

@@ -95,13 +95,15 @@ def _summary(failures: Sequence[LLMError], call: ModelCall[Any]) -> LLMError:
         tries = sum(row.provider == failure.provider and row.model == failure.model for row in call.attempts)
         after = f" after {tries} attempts" if tries > 1 else ""
         parts.append(f"{failure.provider}/{failure.model}{after}: {failure}")
+    # what one of them would answer later is worth sending again, as soon as the first says
+    waits = [failure.retry_after_s for failure in failures if failure.retryable and failure.retry_after_s is not None]
     summary = kind(
         "no model answered: " + "; ".join(parts),
         provider=last.provider,
         model=last.model,
         status_code=last.status_code,
-        retryable=last.retryable,
-        retry_after_s=last.retry_after_s,
+        retryable=any(failure.retryable for failure in failures),
+        retry_after_s=min(waits, default=None),
         replay_safe=all(cause.replay_safe for cause in call.causes),
         response_started=any(cause.response_started for cause in call.causes),
     )

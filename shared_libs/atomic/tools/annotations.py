@@ -21,7 +21,7 @@ import msgspec
 
 from shared_libs.atomic.tools.dependencies import is_of_the_run
 
-_SAID_OF_A_FIELD = ("Required", "NotRequired", "ReadOnly")
+SAID_OF_A_FIELD = ("Required", "NotRequired", "ReadOnly")
 """What is said of a field and is no part of its type, whatever module it is from."""
 
 _READ_ONCE = (Iterable, Collection, Container, Reversible)
@@ -78,7 +78,7 @@ def portable(annotation: Any, made: dict[Any, Any] | None = None) -> Any:
         return annotation
     if origin is Annotated:
         return annotation if is_of_the_run(annotation) else Annotated[(portable(parts[0], made), *_read(parts[1:]))]
-    if called(origin) in _SAID_OF_A_FIELD:
+    if called(origin) in SAID_OF_A_FIELD:
         return portable(parts[0], made)
     changed = tuple(part if part is ... else portable(part, made) for part in parts)
     if origin in _READ_ONCE:
@@ -248,9 +248,18 @@ def _read(metadata: Iterable[Any]) -> Iterator[Any]:
     """What stands beside a type, as pydantic reads it."""
     from pydantic import Field
 
+    metadata = tuple(metadata)
     for part in metadata:
         if isinstance(part, msgspec.Meta):
             said = {word: getattr(part, word) for word in _META if getattr(part, word) is not None}
             yield Field(**said)
         else:
             yield part
+    if (words := words_beside(metadata)) and not any(getattr(part, "description", None) for part in metadata):
+        yield Field(description=words)
+
+
+def words_beside(metadata: Iterable[Any]) -> str | None:
+    """The words beside a type, `Annotated[str, "the city"]` or `Doc("the city")`, of which pydantic knows nothing."""
+    said = [part if isinstance(part, str) else getattr(part, "documentation", None) for part in metadata]
+    return next((words for words in said if isinstance(words, str)), None)

@@ -143,9 +143,7 @@ def _field(parameter: inspect.Parameter, told: str | None) -> tuple[tuple[Any, A
         annotation = _or_none(annotation)
     metadata = getattr(annotation, "__metadata__", ())
     infos = [part for part in (*metadata, default) if isinstance(part, FieldInfo)]
-    words = next((part for part in metadata if isinstance(part, str)), None)
-    words = words or next((part.documentation for part in metadata if hasattr(part, "documentation")), None) or told
-    options: dict[str, Any] = {} if any(info.description for info in infos) or not words else {"description": words}
+    options: dict[str, Any] = {} if any(info.description for info in infos) or not told else {"description": told}
     if not any(info.alias or info.validation_alias for info in infos):
         options["alias"] = parameter.name
     if default is parameter.empty:

@@ -186,7 +186,8 @@ class BaseTool:
         expiry = Expiry(limit.at, f"{self.name} could not find out in time what became of an earlier call")
         began_at = asyncio.get_running_loop().time()
         try:
-            found = await supervise(body(), expiry, what="tool", name=self.name, call_id=call_id)
+            left = self._not_too_many()
+            found = await supervise(body(), expiry, what="tool", name=self.name, call_id=call_id, left_running=left)
             shown, whole = ("", "") if found is None else cut(found, self.max_observation_chars)
         except NO_FAILURES:
             raise
@@ -221,11 +222,7 @@ class BaseTool:
             if not (self.passes_ports and scope.replays(call_id)):
                 raise DeadlineExceeded(f"{self.name} was not started: the time of the run is over")
             until = Deadline.after(REPLAY_S)  # what it has done before it only reads: that needs no time
-        left_running = self._left_running
-        if left_running is None:
-            left_running = vars(self)["_left_running"] = LeftRunning()
-        if left_running.full:
-            raise ToolError(f"{self.name} was not started: {left_running}")
+        left_running = self._not_too_many()
         inner = scope.of_call(self.name, limit, call_id, passes_ports=self.passes_ports)
         own = limit.at < scope.deadline.at
         spare = f"within its {self.timeout_s:g} s" if own else "before the time of the run was over"
@@ -248,6 +245,15 @@ class BaseTool:
         finally:
             if elsewhere is not None:
                 elsewhere.withdraw()
+
+    def _not_too_many(self) -> LeftRunning:
+        """Where is counted what calls leave running; a `ToolError` where that is too much for another one."""
+        left_running = self._left_running
+        if left_running is None:
+            left_running = vars(self)["_left_running"] = LeftRunning()
+        if left_running.full:
+            raise ToolError(f"{self.name} was not started: {left_running}")
+        return left_running
 
     def check_deps(self, deps: Any) -> None:
         """

@@ -100,7 +100,8 @@ class Placement:
         """At the first call, warn of what is known to block; its source is read in a thread, for that is a file."""
         self._looked_at = True
         if suspicious(tool.execute):
-            Threads(f"{tool.name}-source", 1).submit(warn_of_blocking, {"name": tool.name, "execute": tool.execute})
+            with contextlib.suppress(ToolError):  # no thread for it: the warning is not worth the call
+                Threads(f"{tool.name}-source", 1).submit(warn_of_blocking, {"name": tool.name, "execute": tool.execute})
 
     async def warm(self, tool: Placed) -> None:
         """Have a worker process ready, or a thread, where the tool runs in one."""

@@ -8,7 +8,7 @@ from typing import final
 from shared_libs.atomic.alarm import Expiry
 from shared_libs.atomic.errors import DeadlineExceeded, ToolError
 from shared_libs.atomic.scope import current_deadline, use_deadline
-from shared_libs.atomic.supervise import BodyCancelled, supervise
+from shared_libs.atomic.supervise import BodyCancelled, LeftRunning, supervise
 from shared_libs.atomic.tools.base import BaseTool
 
 
@@ -27,6 +27,7 @@ class Toolset:
     needs_approval: bool = False
     max_observation_chars: int = 32_000
     gives_way: bool = False
+    _left_running: LeftRunning | None = None
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.name!r})"
@@ -45,9 +46,14 @@ class Toolset:
         """
         limit = current_deadline().narrowed(min(self.timeout_s, current_deadline().remaining() / 2))
         expiry = Expiry(limit.at, f"{self.name} did not list its tools in time")
+        if self._left_running is None:
+            self._left_running = LeftRunning()
+        if self._left_running.full:
+            raise ToolError(f"{self.name} was not asked for its tools: {self._left_running}")
         try:
             with use_deadline(limit):
-                return await supervise(self._list(), expiry, what="tool", name=self.name)
+                left = self._left_running
+                return await supervise(self._list(), expiry, what="tool", name=self.name, left_running=left)
         except DeadlineExceeded as error:
             raise ToolError(str(error)) from error
         except BodyCancelled as error:

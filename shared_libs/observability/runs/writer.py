@@ -8,7 +8,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from typing import TypeVar
 
@@ -86,11 +86,10 @@ class Writer:
                 return
             self._waiting.append((told, size))
             self._bytes += size
-            if begins or self._soon:
-                self._wake()
-            else:
-                self._soon = True
-                self._wake(gathering=True)
+            gathering = not (begins or self._soon)
+            self._soon = self._soon or gathering
+            with suppress(RuntimeError):  # the system gives no thread: the next that is told tries again
+                self._wake(gathering=gathering)
 
     def call(self, do: Callable[[], T]) -> Future[T]:
         """Have something done in the writer's thread, between two batches."""
@@ -104,8 +103,8 @@ class Writer:
                     outcome.set_exception(error)
 
         with self._changed:
+            self._wake()  # first: what raises here is not done later
             self._calls.append(settle)
-            self._wake()
         return outcome
 
     def flush(self, timeout_s: float) -> bool:
@@ -119,7 +118,7 @@ class Writer:
         """Write what is left, at most so many seconds, and let the thread go; a later event begins another one."""
         with self._changed:
             if self._thread is None:
-                return True
+                return not self._waiting
             self._closing = self._hurry = True
             self._changed.notify_all()
             return self._changed.wait_for(lambda: self._thread is None, timeout_s)
@@ -127,8 +126,9 @@ class Writer:
     def _wake(self, *, gathering: bool = False) -> None:
         if self._thread is None:
             self._closing = self._hurry = False
-            self._thread = threading.Thread(target=self._work, name="factory-runs", daemon=True)
-            self._thread.start()
+            thread = threading.Thread(target=self._work, name="factory-runs", daemon=True)
+            thread.start()
+            self._thread = thread
         elif gathering or not self._busy:
             self._changed.notify_all()
 

@@ -13,14 +13,17 @@ from collections.abc import AsyncGenerator, Iterable
 from contextlib import aclosing
 from typing import Any, Protocol
 
+import msgspec
+
 from shared_libs.service.catalogue import Entry
+from shared_libs.service.claims import Claimed
 from shared_libs.service.durable import wants_durable
 from shared_libs.service.endpoint import Call
 from shared_libs.service.faces.hold import Hold
 from shared_libs.service.faces.wanted import Outcome, Piece, Said, Wanted, pieces_of
 from shared_libs.service.faces.work import ChainWork, RunWork, begin_work, waiting_run
 from shared_libs.service.problems import Problem, problem_of
-from shared_libs.service.repeats import Asked, Brought, Repeats, Shared, answered_once
+from shared_libs.service.repeats import FRESH_S, Asked, Brought, Repeats, Shared, answered_once, given_up
 
 _MAX_IGNORED = 20
 _NAME = re.compile(r"[^\w.:\[\]-]", re.ASCII)
@@ -62,9 +65,12 @@ async def converse(call: Call, entry: Entry, wanted: Wanted, answer: Answer, bod
 
     """
     asked = Asked(call, body)
-    stays = call.stays_when_gone("continue" if wants_durable(entry, call) else "cancel")
+    durable = wants_durable(entry, call)
+    if durable:  # its run is called alike at every server, and they join it
+        await call.service.claims.take(asked, FRESH_S)
+    stays = call.stays_when_gone("continue" if durable else "cancel")
     if wanted.stream:
-        await _stream(call, entry, wanted, answer, asked, stays=stays)
+        await _stream(call, entry, wanted, answer, asked, stays=stays, claims=not durable)
         return
 
     async def fresh() -> Outcome:
@@ -75,30 +81,46 @@ async def converse(call: Call, entry: Entry, wanted: Wanted, answer: Answer, bod
         finally:
             await work.close(stays=stays)
 
-    await call.reply(answer.whole(await answered_once(call.service.outcomes, call, body, fresh)))
+    kind = None if durable else Outcome
+    told = await answered_once(call.service.outcomes, call, body, fresh, kind, lasts_s=entry.longest_s)
+    await call.reply(answer.whole(told))
 
 
-async def _stream(call: Call, entry: Entry, wanted: Wanted, answer: Answer, asked: Asked, *, stays: bool) -> None:
+async def _stream(
+    call: Call, entry: Entry, wanted: Wanted, answer: Answer, asked: Asked, *, stays: bool, claims: bool
+) -> None:
     """Stream an answer, or what became of the request that this one repeats; raises as `converse` does."""
     repeats: Repeats[Shared[Outcome]] = call.service.outcomes
     earlier = repeats.find(asked) if asked.has_key else None
     if earlier is not None:
         await _write(call, _again(earlier), answer)
         return
-    work = await _begin(call, entry, wanted, asked)
-    tell_ignored(call, work.ignored)
-    brought: Brought[Outcome] | None = None
-    if asked.has_key:
-        brought = Brought()
-        repeats.keep(asked, brought)
+    if claims and (claimed := await call.service.claims.take(asked, entry.longest_s)) is not None:
+        await _write(call, _elsewhere(call, asked, claimed), answer)
+        return
+    brought: Brought[Outcome] | None = Brought() if asked.has_key else None
     try:
-        await _write(call, work.pieces() if brought is None else _bringing(work.pieces(), brought), answer)
+        work = await _begin(call, entry, wanted, asked)
+        tell_ignored(call, work.ignored)
+        if brought is not None:
+            repeats.keep(asked, brought)
+        await _told(call, work, answer, brought, stays=stays)
     except BaseException:
         repeats.forget(asked)
         raise
     finally:
         if brought is not None:
+            if claims:
+                call.service.claims.settle(asked, brought.brought)
             brought.give_up()
+
+
+async def _told(
+    call: Call, work: ChainWork | RunWork, answer: Answer, brought: Brought[Outcome] | None, *, stays: bool
+) -> None:
+    try:
+        await _write(call, work.pieces() if brought is None else _bringing(work.pieces(), brought), answer)
+    finally:
         await work.close(stays=stays)
 
 
@@ -109,6 +131,13 @@ async def _begin(call: Call, entry: Entry, wanted: Wanted, asked: Asked) -> Chai
 
 async def _again(earlier: Shared[Outcome]) -> AsyncGenerator[list[Piece], None]:
     yield pieces_of(await earlier.result())
+
+
+async def _elsewhere(call: Call, asked: Asked, claimed: Claimed) -> AsyncGenerator[list[Piece], None]:
+    answer = await call.service.claims.outcome(asked) if claimed.answer is None else claimed.answer
+    if answer is None:
+        raise given_up()
+    yield pieces_of(msgspec.json.decode(answer, type=Outcome))
 
 
 async def _bringing(

@@ -167,13 +167,14 @@ async def _call_tool(
     except Exception as error:  # noqa: BLE001 - what a tool fails with is told to the model that called it
         told = str(error) if isinstance(error, ToolError) else problem_of(error).detail
         return types.CallToolResult(content=[types.TextContent(text=told)], is_error=True)
-    text = result.answer if result.status in ("answered", "partial") else result.error
+    facts = facts_of(result)
+    text = result.answer if result.status in ("answered", "partial") else facts.get("error")
     if result.status == "paused":
         waiting = ", ".join(action.tool for action in result.pending)
         text = f"This waits for a decision on {waiting}. Decide at POST /v1/runs/{result.run_id}/decisions."
     return types.CallToolResult(
         content=[types.TextContent(text=text or "")],
-        structured_content={"answer": result.answer, **facts_of(result)},
+        structured_content={"answer": result.answer, **facts},
         is_error=result.status in ("failed", "cancelled"),
     )
 

@@ -8,6 +8,8 @@ from contextlib import aclosing, nullcontext
 from functools import partial
 from typing import Any, Literal
 
+import msgspec
+
 from shared_libs.atomic.types import Message
 from shared_libs.service.endpoint import Call
 from shared_libs.service.faces.converse import held, tell_ignored
@@ -21,6 +23,9 @@ from shared_libs.service.faces.work import ChainWork, RunWork, begin_work, run_t
 from shared_libs.service.problems import Problem, problem_of
 from shared_libs.service.repeats import Asked, joined
 from shared_libs.service.streams import encode, sse
+
+LOOK_S = 0.1
+"""How often it is looked what another server makes of a request."""
 
 RETOLD_S = 5.0
 """Seconds in which a response is made again of a run that has ended."""
@@ -41,7 +46,10 @@ async def create(call: Call) -> None:
     joins = kept is not None
     if kept is None:
         called = f"resp_{uuid.uuid4().hex}"
-        kept = await _asked(call, called, await _read(call, raw, called), repeated)
+        asked = await _read(call, raw, called)
+        kept = await _elsewhere(call, repeated, stream=asked.wanted.stream)
+        joins = kept is not None
+        kept = kept or await _first(call, called, asked, repeated)
     default: Literal["cancel", "continue"] = "cancel" if kept.run_id is None else "continue"
     stays = kept.made.response["background"] or call.stays_when_gone(default)
     kept.waiting += 1
@@ -59,8 +67,44 @@ async def create(call: Call) -> None:
     finally:
         kept.waiting -= 1
         if not kept.made.ended and not stays and not kept.waiting:
-            repeats.forget(repeated)
+            _forget(call, repeated)
             await kept.cancel()
+
+
+def _forget(call: Call, repeated: Asked) -> None:
+    """Let the next request be the first again, here and elsewhere."""
+    call.service.response_repeats.forget(repeated)
+    call.service.claims.settle(repeated, None)
+
+
+async def _elsewhere(call: Call, repeated: Asked, *, stream: bool) -> KeptResponse | None:
+    """
+    Return what another server makes of this request, as soon as it can be told; None: this is the first.
+
+    Raises:
+        Problem: its key belongs to another request, or what becomes of it there is not kept.
+
+    """
+    claims, longest_s = call.service.claims, call.service.settings.max_timeout_s
+    async with joined(call):
+        while (claimed := await claims.take(repeated, longest_s)) is not None:
+            if claimed.answer is not None:
+                if not (name := msgspec.json.decode(claimed.answer, type=str)):
+                    raise Problem("conflict", "another server has made this response, which was not to be stored")
+                found = await _known(call, name)
+                if found is not None and (not found.elsewhere or (found.made.response["background"] and not stream)):
+                    found.streamed = stream
+                    return found
+            await asyncio.sleep(LOOK_S)
+    return None
+
+
+async def _first(call: Call, id: str, asked: ResponseWanted, repeated: Asked) -> KeptResponse:
+    try:
+        return await _asked(call, id, asked, repeated)
+    except BaseException:
+        call.service.claims.settle(repeated, None)
+        raise
 
 
 async def _asked(call: Call, id: str, asked: ResponseWanted, repeated: Asked) -> KeptResponse:
@@ -87,6 +131,7 @@ async def _asked(call: Call, id: str, asked: ResponseWanted, repeated: Asked) ->
     kept.streamed = wanted.stream
     kept.run_id = work.live.id if isinstance(work, RunWork) and work.durable else None
     repeats.keep(repeated, kept)
+    call.service.claims.settle(repeated, id if asked.store and call.service.settings.contents else "")
     if asked.store:
         call.service.responses.keep(call.caller.team, kept)
     kept.task = asyncio.get_running_loop().create_task(_make(call, kept, work))
@@ -235,7 +280,7 @@ async def _make(call: Call, kept: KeptResponse, work: ChainWork | RunWork) -> No
 def _made(call: Call, kept: KeptResponse, repeated: Asked, task: asyncio.Task[None]) -> None:
     """Keep nothing of what failed before it had begun."""
     if not task.cancelled() and task.exception() is not None:
-        call.service.response_repeats.forget(repeated)
+        _forget(call, repeated)
         call.service.responses.drop(call.caller.team, kept)
     elif not kept.made.ended and not kept.left:
         kept.made.cancel()
@@ -256,13 +301,18 @@ async def _find(call: Call, id: str, param: str | None = None, *, here: bool = F
         Problem: there is none, or the store does not answer, or another process makes it.
 
     """
-    found = await call.service.responses.find(call.caller.team, id)
+    found = await _known(call, id)
     if found is None:
         raise Problem("not_found", f"there is no response {id[:80]!r}, or it is kept no longer", param=param)
-    if found.elsewhere and found.run_id is not None:
-        found = await _gone_on_with(call, found, found.run_id)
     if here and found.elsewhere:
         raise Problem("conflict", "another server of this service makes this response; retrieve it until it has ended")
+    return found
+
+
+async def _known(call: Call, id: str) -> KeptResponse | None:
+    found = await call.service.responses.find(call.caller.team, id)
+    if found is not None and found.elsewhere and found.run_id is not None:
+        found = await _gone_on_with(call, found, found.run_id)
     return found
 
 

@@ -35,6 +35,8 @@ _CODES = {
     "upstream_rate_limited": "rate_limit_exceeded",
     "invalid_request": "invalid_prompt",
     "context_length_exceeded": "context_length_exceeded",
+    "budget_exhausted": "insufficient_quota",
+    "upstream_quota_spent": "insufficient_quota",
 }
 """What OpenAI calls a failure; anything else is a `server_error`, and the message says which."""
 

@@ -11,6 +11,7 @@ import msgspec
 from shared_libs.agents.pause import PausedRun
 from shared_libs.agents.react_agent import ReActAgent
 from shared_libs.agents.variant import Extras
+from shared_libs.atomic.addresses import without_addresses
 from shared_libs.atomic.events import (
     AgentEvent,
     RunFinished,
@@ -36,25 +37,13 @@ from shared_libs.service.faces.wanted import (
     Wanted,
 )
 from shared_libs.service.live import Resumed
-from shared_libs.service.problems import Problem
+from shared_libs.service.problems import Problem, problem_of_model
 
 _CALL_ID = re.compile(r"call_([0-9a-f]{32})_(\d{1,3})")
 
 HEADING = "Instructions of the client that asks:"
 
 WAITS = "This waits for a decision on {tools}. Decide at POST /v1/runs/{run_id}/decisions."
-
-_PROBLEMS = {
-    "rate_limited": "upstream_rate_limited",
-    "content_filter": "content_filtered",
-    "timeout": "deadline_exceeded",
-    "bad_request": "invalid_request",
-    "context_overflow": "context_length_exceeded",
-    "authentication": "upstream_failed",
-    "model_not_found": "upstream_failed",
-    "malformed": "upstream_failed",
-}
-"""What the last attempt of a failed run means to a client; anything else is an upstream that is not there."""
 
 
 def extras_of(wanted: Wanted) -> Extras:
@@ -227,7 +216,7 @@ def facts_of(result: AgentResult) -> dict[str, Any]:
         "still_running": [msgspec.to_builtins(one) for one in result.still_running],
     }
     if result.error:
-        facts["error"] = result.error
+        facts["error"] = without_addresses(result.error)
     if result.pending:
         facts["pending"] = [msgspec.to_builtins(one) for one in result.pending]
     return facts
@@ -235,9 +224,13 @@ def facts_of(result: AgentResult) -> dict[str, Any]:
 
 def problem_of_run(result: AgentResult) -> Problem:
     """Say why a run failed."""
-    last = result.attempts[-1].outcome if result.attempts else ""
-    code = _PROBLEMS.get(last, "upstream_unavailable" if last not in ("", "ok") else "run_failed")
-    return Problem(code, result.error or "the run failed", facts=facts_of(result) | {"error": result.error})
+    facts = {"error": None} | facts_of(result)
+    told = facts["error"] or "the run failed"
+    last = result.attempts[-1] if result.attempts else None
+    if last is None or last.outcome == "ok":
+        return Problem("run_failed", told, facts=facts)
+    again = last.retryable is not False  # what an older record does not tell
+    return problem_of_model(last.outcome, told, again=again, retry_after_s=last.retry_after_s, facts=facts)
 
 
 def _finish(result: AgentResult) -> Finish:

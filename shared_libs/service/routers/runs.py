@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import uuid
 from collections.abc import Mapping
 from contextlib import nullcontext
@@ -28,8 +29,8 @@ from shared_libs.service.endpoint import Call, Endpoint
 from shared_libs.service.keys import require_key
 from shared_libs.service.live import Asked, LiveRun, demand_of_run
 from shared_libs.service.problems import Problem
+from shared_libs.service.repeats import FRESH_S, joined, other_body
 from shared_libs.service.repeats import Asked as AskedBefore
-from shared_libs.service.repeats import joined, other_body
 from shared_libs.service.routers.answers import (
     ANSWERS_DOC,
     MAX_SESSION_ID,
@@ -57,6 +58,10 @@ MAX_NUMBER = 2**53
 
 FLUSH_S = 0.5
 """Seconds a list waits for what this process has to write."""
+
+TOLD_S = 5.0
+LOOK_S = 0.1
+"""How long, and how often, it is looked for a run that another server has just begun."""
 
 _FIELDS = ("question", "session_id", "timeout", "output_schema")
 
@@ -103,52 +108,82 @@ class WantedRuns(BaseModel):
 
 async def begin(call: Call) -> None:
     """Run an agent: answer with its result, with its events, or at once where it is to go on in the background."""
-    entry = call.service.catalogue.find(call.caller, call.path["name"], kind="agent")
+    service = call.service
+    entry = service.catalogue.find(call.caller, call.path["name"], kind="agent")
     raw = await call.body()
     body = _checked(await call.decoded(raw), entry)
     streaming, background = streams(call), in_background(call)
     asked_before = AskedBefore(call, raw)
     stays = background or call.stays_when_gone("continue")
     durable = wants_durable(entry, call)
-    live = call.service.run_repeats.find(asked_before)
-    if live is None and asked_before.has_key and not durable:
-        kept = await call.service.store.async_list(team=call.caller.team, prefix=asked_before.of_key, limit=1)
-        for row in kept.rows:
-            if row.run_id != asked_before.run_id:
-                raise other_body()
-            await _answer_from_store(call, row)
-            return
-        live = call.service.run_repeats.find(asked_before)  # another of its kind may have come meanwhile
+    live: LiveRun | RunRow | None = service.run_repeats.find(asked_before)
+    claimed = None
+    if live is None and asked_before.has_key:
+        claimed = await service.claims.take(asked_before, FRESH_S if durable else entry.longest_s)
+        if not durable:  # one that is has a name that is the same at every server, which they join
+            live = await _begun(call, asked_before, under_way=claimed is not None)
+    if isinstance(live, RunRow):
+        await _answer_from_store(call, live)
+        return
     joins = live is not None and not (streaming or background)
-    if live is None:
-        longest_s = min(entry.longest_s, body.get("timeout") or entry.longest_s)
-        deadline = call.deadline(longest_s, streams=streaming or background)
-        asked = Asked(
-            question=body["question"],
-            session_id=session_of(call.caller, body.get("session_id")),
-            stream=streaming or background,
-            options={key: body[key] for key in ("output_schema",) if body.get(key) is not None},
-        )
-        demand = demand_of_run(entry, call, deadline)
-        run_id = asked_before.run_id if asked_before.has_key else uuid.uuid4().hex
-        if durable and background:
-            timeout_s = body.get("timeout")
-            made = await submission_of(entry, asked, demand, run_id=run_id, timeout_s=timeout_s, followed=False)
-            await _answer_submitted(call, demand, made)
-            return
-        if durable:
-            live = durable_run(entry, asked, demand, call.service.queue, run_id)
-        else:
-            live = LiveRun(entry, asked, demand, record=call.service.record(call.caller), run_id=run_id)
-        call.service.runs.begin(live)
-        call.service.run_repeats.keep(asked_before, live)
-    call.exchange.tell("x-factory-run-id", live.id)
     try:
+        if live is None:
+            asked, demand = _wanted(call, entry, body, unbound=streaming or background)
+            run_id = asked_before.run_id if asked_before.has_key else uuid.uuid4().hex
+            if durable and background:
+                timeout_s = body.get("timeout")
+                made = await submission_of(entry, asked, demand, run_id=run_id, timeout_s=timeout_s, followed=False)
+                await _answer_submitted(call, demand, made)
+                return
+            if durable:
+                live = durable_run(entry, asked, demand, service.queue, run_id)
+            else:
+                live = LiveRun(entry, asked, demand, record=service.record(call.caller), run_id=run_id)
+            service.runs.begin(live)
+            service.run_repeats.keep(asked_before, live)
+        call.exchange.tell("x-factory-run-id", live.id)
         async with joined(call) if joins else nullcontext():
             await answer(call, live, background=background, stays=stays)
     finally:
-        if live.failed:
-            call.service.run_repeats.forget(asked_before)  # who asks again begins anew
+        if live is None or live.failed:
+            service.run_repeats.forget(asked_before)  # who asks again begins anew
+            if claimed is None:
+                service.claims.settle(asked_before, None)
+
+
+def _wanted(call: Call, entry: Entry, body: dict[str, Any], *, unbound: bool) -> tuple[Asked, Demand]:
+    longest_s = min(entry.longest_s, body.get("timeout") or entry.longest_s)
+    asked = Asked(
+        question=body["question"],
+        session_id=session_of(call.caller, body.get("session_id")),
+        stream=unbound,
+        options={key: body[key] for key in ("output_schema",) if body.get(key) is not None},
+    )
+    return asked, demand_of_run(entry, call, call.deadline(longest_s, streams=unbound))
+
+
+async def _begun(call: Call, asked: AskedBefore, *, under_way: bool) -> LiveRun | RunRow | None:
+    """
+    Return the run that a request under a key has begun before, here or elsewhere; None: it is the first.
+
+    Raises:
+        Problem: its key belongs to another request, or another server has begun it and told nothing of it yet.
+
+    """
+    store, loop = call.service.store, asyncio.get_running_loop()
+    told_by = loop.time() + (TOLD_S if under_way else 0.0)
+    while True:
+        page = await store.async_list(team=call.caller.team, prefix=asked.of_key, limit=1)
+        for row in page.rows:
+            if row.run_id != asked.run_id:
+                raise other_body()
+            return row
+        # another of its kind may have come here meanwhile
+        if (live := call.service.run_repeats.find(asked)) is not None or not under_way:
+            return live
+        if loop.time() >= told_by:
+            raise Problem("conflict", "another server has begun this run, and nothing is known of it yet; try again")
+        await asyncio.sleep(LOOK_S)
 
 
 async def _answer_submitted(call: Call, demand: Demand, made: tuple[Submission, str]) -> None:

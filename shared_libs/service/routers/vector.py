@@ -72,7 +72,9 @@ async def index(call: Call) -> None:
 
     work = partial(_indexed, call, collection, documents, deadline, tell)
     try:
-        last = await answered_once(call.service.outcomes, call, raw, work, lambda told: told.finished)
+        last = await answered_once(
+            call.service.outcomes, call, raw, work, IndexProgress, is_kept=lambda told: told.finished
+        )
     except Exception as error:
         if stream is None or not stream.started:
             raise

@@ -12,10 +12,11 @@ from typing import Any
 
 import msgspec
 
+from shared_libs.atomic.addresses import without_addresses
 from shared_libs.atomic.errors import LLMError
 from shared_libs.atomic.llms.request import plain_options
 from shared_libs.atomic.types import ImagePart, LLMResponse, Message, TextPart, Thinking, ToolCall, ToolSpec, Usage
-from shared_libs.testing.cassettes.secrets import Secrets, without_addresses
+from shared_libs.testing.cassettes.secrets import Secrets
 
 
 class Plain(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -65,8 +66,8 @@ class Failure(Plain, frozen=True):
     A failed attempt, as the facts that its error states; `kind` is that of the error's class.
 
     `schema_refused` says that it showed the model to have no mode for structured output, and it is told in words since;
-    `learnt` that the adapter asked otherwise at once. `goes_on` is whether another model is asked, where that is not as
-    the kind has it.
+    `tools_refused` that it takes no tools, as well. `learnt` is that the adapter asked otherwise at once. `goes_on` is
+    whether another model is asked, where that is not as the kind has it.
     """
 
     kind: str
@@ -77,6 +78,7 @@ class Failure(Plain, frozen=True):
     replay_safe: bool = True
     usage: Usage | None = None
     schema_refused: bool = False
+    tools_refused: bool = False
     learnt: bool = False
     goes_on: bool | None = None
 
@@ -192,6 +194,7 @@ def failed(error: Exception, secrets: Secrets, base_url: str = "") -> Failure:
         retry_after_s=None if error.retry_after_s is None else float(error.retry_after_s),
         replay_safe=error.replay_safe,
         usage=error.usage,
+        tools_refused=error.of_tools,
         learnt=error.learnt,
         goes_on=None if error.another_may_answer == type(error).another_may_answer else error.another_may_answer,
     )

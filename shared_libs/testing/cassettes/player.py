@@ -208,7 +208,7 @@ def _error(failure: Failure) -> LLMError:
         replay_safe=failure.replay_safe,
     )
     error.kind = failure.kind  # type: ignore[misc]  # an adapter may have a kind of its own
-    error.usage, error.learnt = failure.usage, failure.learnt
+    error.usage, error.learnt, error.of_tools = failure.usage, failure.learnt, failure.tools_refused
     if failure.goes_on is not None:
         error.another_may_answer = failure.goes_on
     return error

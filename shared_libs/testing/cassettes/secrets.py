@@ -7,7 +7,6 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 from shared_libs.atomic.whole import whole_text
 from shared_libs.observability.redact import MASK, redact_data, redact_schema, redact_text
@@ -17,14 +16,6 @@ MIN_NAMED = 4
 
 MIN_TELLING = 8
 """The same for a variable that the definition does not name, but whose own name says that it holds a secret."""
-
-ADDRESS = "<address>"
-"""What stands for the address of a server."""
-
-_AUTHORITY = re.compile(r"(?<=://)[^\s/?#'\"<>()]+")
-_IPV4 = r"\d{1,3}(?:\.\d{1,3}){3}"
-_IPV6 = r"\[[0-9a-fA-F.]*(?::[0-9a-fA-F.]*){2,}\]"
-_NUMBERS = re.compile(rf"(?<![\w.])(?:{_IPV4}|{_IPV6})(?::\d+)?(?![\w.]*\w)")
 
 
 class Secrets:
@@ -64,22 +55,6 @@ class Secrets:
     def shown(self, value: Any) -> Any:
         """Return plain data with the values of variables back in their places."""
         return _mapped(value, self._shown)
-
-
-def without_addresses(text: str, base_url: str = "") -> str:
-    """
-    Return what an error says without where it happened: the hosts of URLs, numeric addresses, and a server's own.
-
-    Args:
-        text: the error's words.
-        base_url: the address of the server that was asked; its name is hidden wherever it stands.
-
-    """
-    text = _NUMBERS.sub(ADDRESS, _AUTHORITY.sub(ADDRESS, text))
-    host = urlsplit(base_url).hostname
-    if not host:
-        return text
-    return re.sub(rf"(?<![\w.-]){re.escape(host)}(?::\d+)?(?![\w-])", ADDRESS, text, flags=re.IGNORECASE)
 
 
 def variables_used(definition: Mapping[str, Any], folder: Path) -> set[str]:

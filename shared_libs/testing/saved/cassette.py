@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import msgspec
 
+from shared_libs.atomic.addresses import without_addresses
 from shared_libs.atomic.errors import MisuseError
 from shared_libs.atomic.events import AgentEvent, ModelAsked
 from shared_libs.atomic.resilience.attempt import GIVEN_UP
@@ -14,7 +15,7 @@ from shared_libs.observability.runs.contents import is_cut
 from shared_libs.observability.runs.requests import whole_requests
 from shared_libs.testing.cassettes import pieces
 from shared_libs.testing.cassettes.data import Came, Cassette, Entry, Failure, Numbers, answered, asked, failure_of
-from shared_libs.testing.cassettes.secrets import Secrets, without_addresses
+from shared_libs.testing.cassettes.secrets import Secrets
 from shared_libs.testing.saved.own import Try, tries
 
 

@@ -19,7 +19,7 @@ from shared_libs.atomic.errors import DeadlineExceeded, MemoryStoreError, Memory
 from shared_libs.atomic.llms import ScriptedLLM
 from shared_libs.atomic.loading import load
 from shared_libs.memory import SQLMemory
-from tests.support import run, run_virtual
+from tests.support import no_thread, run, run_virtual
 
 FIRST_CALL = """
     import asyncio, sys, threading
@@ -242,3 +242,11 @@ asyncio.run(main())
 def test_a_first_run_whose_time_is_over_while_a_library_still_loads_does_not_wait_for_that():
     done = subprocess.run([sys.executable, "-c", LATE], capture_output=True, text=True, timeout=60, check=False)
     assert (done.stdout, done.stderr) == ("partial deadline []\n", "")
+
+
+def test_what_no_thread_can_load_is_loaded_by_the_loop(tmp_path, monkeypatch):
+    (tmp_path / "loaded_in_place.py").write_text("")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    with no_thread("asyncio_"):
+        asyncio.run(load("loaded_in_place"))
+    assert "loaded_in_place" in sys.modules

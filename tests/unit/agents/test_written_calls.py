@@ -8,10 +8,11 @@ import pytest
 import yaml
 
 from shared_libs.agents import prompts
+from shared_libs.agents.call_words import tool_named
 from shared_libs.agents.protocol import NativeProtocol, TextProtocol
 from shared_libs.agents.reasoning import MARKS, Opening, part
 from shared_libs.agents.speech import Speech
-from shared_libs.agents.written_calls import MAX_CHARS, calls_behind, may_be_calls, tool_named, written_calls
+from shared_libs.agents.written_calls import MAX_CHARS, calls_behind, may_be_calls, written_calls
 from shared_libs.atomic.types import LLMResponse, Thinking, ToolSpec
 
 TOOLS = [
@@ -202,3 +203,25 @@ def test_hostile_turns_are_read_in_linear_time(piece):
     opening = Opening()
     for start in range(0, len(text), 64):
         opening.hear(text[start : start + 64])
+
+
+@pytest.mark.promise("written-read")
+@pytest.mark.parametrize(
+    "text",
+    [
+        '<tool_call>get_weather city="Paris"</tool_call>',
+        '<tool_call>{"name"="get_weather", "arguments"={"city"="Paris"}}</tool_call>',
+        "<tool_call>\nname: get_weather\narguments:\n  city: Paris\n</tool_call>",
+    ],
+)
+@pytest.mark.parametrize("protocol", PROTOCOLS.values(), ids=PROTOCOLS)
+def test_a_call_that_nobody_can_read_is_told_and_no_answer(protocol, text):
+    assert protocol.read(LLMResponse(text=text), OFFERED).problem == prompts.BROKEN_CALL
+
+
+@pytest.mark.promise("written-read")
+@pytest.mark.parametrize("beside", ["for ann", "--customer ann"])
+def test_words_behind_the_name_of_a_tool_do_not_call_it_with_its_defaults(beside):
+    orders = [ToolSpec("orders", "", schema(customer="string", limit="integer"))]
+    (call,) = PROTOCOLS["text"].read(LLMResponse(text=f"Action: orders {beside}"), orders).calls
+    assert call.malformed == beside

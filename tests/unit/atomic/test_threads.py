@@ -13,7 +13,7 @@ import pytest
 
 from shared_libs.atomic.errors import ToolError
 from shared_libs.atomic.threads import MAX_THREADS, Threads
-from tests.support import run
+from tests.support import no_thread, run
 
 VALUE: ContextVar[str] = ContextVar("value", default="none")
 WAIT_S = 20
@@ -224,20 +224,16 @@ def test_an_idle_thread_holds_nothing_of_its_last_call():
     assert run(main()) == (1, True)
 
 
-def test_a_call_for_which_no_thread_can_start_is_refused_for_good(monkeypatch):
-    ran, start = [], threading.Thread.start
-
-    def refused(thread):
-        if thread.name == "factory-full":
-            raise RuntimeError("can't start new thread")
-        start(thread)
+def test_a_call_for_which_no_thread_can_start_is_refused_for_good():
+    ran = []
 
     async def main():
         threads = Threads("full")
-        with monkeypatch.context() as system:
-            system.setattr(threading.Thread, "start", refused)
-            with pytest.raises(ToolError, match="full was not started: the system gives no further thread"):
-                threads.submit(lambda: ran.append(1), {})
+        with (
+            no_thread("factory-full"),
+            pytest.raises(ToolError, match="full was not started: the system gives no further thread"),
+        ):
+            threads.submit(lambda: ran.append(1), {})
         jobs = [threads.submit(lambda n: ran.append(n) or n, {"n": n}) for n in range(2, 5)]
         for job in jobs:
             await job.result()

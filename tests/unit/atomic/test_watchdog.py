@@ -16,8 +16,8 @@ from shared_libs.atomic import tool
 from shared_libs.atomic.deadline import NEVER
 from shared_libs.atomic.events import LoopBlocked
 from shared_libs.atomic.llms import ScriptedLLM, Turn
-from shared_libs.atomic.watchdog import BLOCKED_S, Watchdog
-from tests.support import run_virtual
+from shared_libs.atomic.watchdog import BLOCKED_S, WATCHDOG, Watchdog
+from tests.support import no_thread, run_virtual
 
 WAIT_S = 20
 
@@ -221,3 +221,18 @@ for allowed in range(1, 60):
 def test_a_collection_during_a_look_does_not_stop_the_process():
     done = subprocess.run([sys.executable, "-c", LOOKS], capture_output=True, text=True, timeout=60, check=False)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_a_run_goes_on_unwatched_where_no_thread_can_start_and_the_next_one_is_watched(caplog):
+    WATCHDOG.begin_anew()  # a thread of earlier runs ends by itself
+    agent = ReActAgent(llm=ScriptedLLM([Turn(text="yes"), Turn(text="yes")]))
+
+    async def main():
+        with no_thread("factory-watchdog"):
+            first = await agent.async_run("q")
+        second = asyncio.create_task(agent.async_run("q"))
+        await asyncio.sleep(0)
+        return first.status, (await second).status, WATCHDOG._thread is not None
+
+    assert asyncio.run(main()) == ("answered", "answered", True)
+    assert "no thread could be started" in caplog.text

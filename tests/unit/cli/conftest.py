@@ -11,6 +11,7 @@ from textwrap import dedent
 import pytest
 
 from shared_libs.cli import main
+from tests.nursery import Program, before_any_code
 
 ROOT = Path(__file__).parents[3]
 PATIENCE_S = 60
@@ -134,6 +135,8 @@ tool.unready = cli_plugin:Unready
 tool.clinging = cli_plugin:Clinging
 """
 
+_COMMAND = ("-m", "shared_libs.cli")
+
 
 class Command:
     """The `factory` command in a folder of its own."""
@@ -148,6 +151,7 @@ class Command:
             "COLUMNS": "100",
             "LC_ALL": "C.UTF-8",
         }
+        self._start = before_any_code(self.environment)
 
     def agent(self, script, *tools, **more):
         """Write a definition, and return its name."""
@@ -156,10 +160,14 @@ class Command:
         (self.folder / "agent.yaml").write_text("\n".join(lines) + "\n")
         return "agent.yaml"
 
-    def start(self, *arguments, module=("-m", "shared_libs.cli"), **options):
+    def start(self, *arguments, program=_COMMAND, **options):
         """Start the command, and return the process."""
         given = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE} | options
-        return subprocess.Popen([sys.executable, *module, *arguments], cwd=self.folder, env=self.environment, **given)
+        given |= {"cwd": self.folder, "env": self.environment}
+        as_ever = program is _COMMAND and before_any_code(self.environment) == self._start
+        if as_ever and options.keys() <= {"stdin", "stdout", "stderr"}:
+            return Program([*program, *arguments], **given)
+        return subprocess.Popen([sys.executable, *program, *arguments], **given)
 
     def __call__(self, *arguments, said=b"", **options):
         """Run the command; return its exit code, stdout and stderr."""

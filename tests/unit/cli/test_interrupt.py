@@ -110,7 +110,7 @@ def test_a_signal_while_libraries_load_ends_without_a_traceback(factory, start, 
     )
     given = [*start.split(" ", 1), *command.split()]
     heeds = partial(signal.signal, signal.SIGHUP, signal.SIG_DFL)  # whoever runs the tests may ignore it
-    with factory.start(*given, module=(), stdin=subprocess.PIPE, preexec_fn=heeds) as process:
+    with factory.start(*given, program=(), stdin=subprocess.PIPE, preexec_fn=heeds) as process:
         until(process.stderr, b"importing")
         process.send_signal(number)
         assert ended(process) == end

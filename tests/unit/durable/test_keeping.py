@@ -11,6 +11,7 @@ from shared_libs.durable import StoreUnavailable
 from shared_libs.durable.database import ask, open_database
 from shared_libs.durable.holding import Holder
 from shared_libs.durable.keeping import LANES, Entry, Fact, Keeper
+from tests.support import no_thread
 from tests.unit.durable.cast import opened, submit
 
 
@@ -129,3 +130,17 @@ def test_a_run_whose_row_is_locked_holds_up_no_other(new_postgres):
     others, waits, stuck, asked = asyncio.run(main())
     assert (others, waits, stuck) == ([True, True], True, True)
     assert asked == 2 <= LANES
+
+
+def test_a_write_for_which_no_thread_can_start_is_refused_for_good(tmp_path):
+    made = []
+
+    async def main():
+        database = open_database(f"sqlite:///{tmp_path}/durable.db")
+        with no_thread("durable-sqlite"), pytest.raises(StoreUnavailable, match="can't start new thread"):
+            await database._in_thread(lambda: made.append("told that it failed"))
+        await database._in_thread(lambda: made.append("made"))
+        await database.aclose()
+
+    asyncio.run(main())
+    assert made == ["made"]

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-import sys
 import time
 import uuid
-from pathlib import Path
 
 import pytest
 
 from shared_libs.atomic import MisuseError, RateLimit
 from shared_libs.atomic.errors import LimitStoreError
 from shared_libs.limits import SQLLimitStore
+from tests.nursery import ran
 from tests.wire_server import WireServer, reply
 
-PROCESS = Path(__file__).with_name("limited_process.py")
+PROCESS = ("-m", "tests.unit.limits.limited_process")
 ANSWER = {"model": "m", "choices": [{"message": {"role": "assistant", "content": "x"}, "finish_reason": "stop"}]}
 STORES = ["sqlite", "postgres"]
 
@@ -49,15 +48,13 @@ def test_four_processes_together_send_no_more_than_allowed_in_any_window(url):
 
     async def main():
         async with WireServer(answer) as server:
-            arguments = [PROCESS, server.url, url, *map(str, (calls, window_s, margin_s, limit))]
-            started = [
-                await asyncio.create_subprocess_exec(sys.executable, *arguments, stdout=-1, stderr=-1)
-                for _ in range(processes)
-            ]
-            return [await process.communicate() for process in started]
+            arguments = [*PROCESS, server.url, url, *map(str, (calls, window_s, margin_s, limit))]
+            return await asyncio.gather(*(asyncio.to_thread(ran, *arguments) for _ in range(processes)))
 
     told = run(main())
-    assert told == [(b"%d\n" % calls, b"")] * processes  # every call answered, each by one attempt, and no warning
+    assert [(one.stdout, one.stderr) for one in told] == [
+        (f"{calls}\n", "")
+    ] * processes  # every call answered, each by one attempt, and no warning
     assert len(arrived) == processes * calls
     assert max(sum(1 for other in arrived if start <= other < start + window_s) for start in arrived) <= limit
 

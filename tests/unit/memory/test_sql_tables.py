@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import subprocess
 import sys
 
@@ -13,6 +14,7 @@ from sqlalchemy.ext.asyncio import create_async_engine
 from shared_libs.atomic import MemoryStoreError, Message
 from shared_libs.memory import SQLMemory
 from shared_libs.memory.tables import SCHEMA, _scripts
+from tests.nursery import ROOT, Program
 from tests.postgres import own_name
 from tests.support import run
 
@@ -101,8 +103,10 @@ def test_the_steps_end_in_the_tables_the_code_declares(tmp_path):
 
 def test_four_processes_make_the_tables_at_once(empty_url):
     writers = [
-        subprocess.Popen(
-            [sys.executable, "-c", FIRST, empty_url],
+        Program(
+            ["-c", FIRST, empty_url],
+            cwd=ROOT,
+            env=dict(os.environ),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,

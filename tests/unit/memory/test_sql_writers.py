@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import subprocess
-import sys
 
 import pytest
 
@@ -12,6 +12,7 @@ from shared_libs.agents import ReActAgent
 from shared_libs.atomic import BaseLLMWrapper, InProcessMemory, LLMResponse, MemoryConflict, Message, MisuseError
 from shared_libs.atomic.events import Warned
 from shared_libs.memory import SQLMemory
+from tests.nursery import ROOT, Program
 
 WRITER = """
 import asyncio, sys
@@ -39,7 +40,9 @@ asyncio.run(main())
 @pytest.mark.parametrize("policy", ["after", "whenever"])
 def test_three_processes_lose_nothing_and_do_not_mix(store_url, session, policy):
     writers = [
-        subprocess.Popen([sys.executable, "-c", WRITER, store_url, session, name, policy], stdout=subprocess.PIPE)
+        Program(
+            ["-c", WRITER, store_url, session, name, policy], cwd=ROOT, env=dict(os.environ), stdout=subprocess.PIPE
+        )
         for name in "abc"
     ]
     for writer in writers:

@@ -15,6 +15,7 @@ from shared_libs.atomic.errors import FactoryError, MisuseError
 from shared_libs.atomic.events import RunFinished, RunStarted, TextDelta, ThinkingDelta, ToolFinished, ToolStarted
 from shared_libs.observability import RunRecorder, read_record
 from shared_libs.observability.spool import Spool
+from tests.support import no_thread
 
 SECRET = "sk-abcdefghijklmnopqrst"
 
@@ -296,3 +297,14 @@ def test_who_writes_slowly_but_gets_on_is_waited_for_and_who_does_not_is_left():
     stuck.put(1)
     assert not stuck.flush(0.1, patiently=True)
     never.set()
+
+
+def test_what_is_put_while_no_thread_can_start_is_consumed_by_the_next_that_does():
+    consumed = []
+    spool = Spool(consumed.append, name="refused")
+    with no_thread("factory-refused"):
+        spool.put(1)
+        assert not spool.flush(0.01)
+    spool.put(2)
+    assert spool.flush()
+    assert consumed == [1, 2]

@@ -333,6 +333,9 @@ def test_names_tell_in_data_of_any_shape():
         "password: required, token: str, credentials: include, name: token\nvalues: 3, auth(user, role)",
         "vault login -method=oidc, snyk auth --help, net use * /delete, net users of h",
         "sort key=price, monkey -> banana, keynote value=5",
+        "password=$PASSWORD, password=${DB_PASSWORD}, password = getpass(), password=os.environ['X1'], password: ***",
+        "api_key=settings.api_key, | password | string | required |, login('page', 'title'), pw stands for password",
+        "login: 2024-01-01 / 10:00, identified by name2, the user (admin1) is one, user/pass: see docs1",
         "\x1b[31mred\x1b[0m \U0001f468\u200d\U0001f469",
     ],
 )

@@ -23,7 +23,7 @@ from shared_libs.atomic.llms.scripted_llm import Turn
 from shared_libs.observability import RunStore
 from shared_libs.observability.runs.reader import RunReader
 from shared_libs.observability.runs.statements import SQLITE, Wanted, select_page
-from tests.support import run
+from tests.support import no_thread, run
 from tests.unit.observability.kept import NOW, in_store, names, record, told
 
 SECRET = "sk-abcdefghijklmnopqrst"
@@ -405,5 +405,18 @@ def test_the_row_of_a_run_says_what_the_run_of_a_sub_agent_went_on(url):
         assert (await store.async_get("outer")).why == (
             "8.00 s of 9.00 s went on the tool scout; its run: 8.00 s of 8.00 s went on the tool crawl."
         )
+
+    in_store(url, use)
+
+
+def test_what_is_told_while_no_thread_can_start_is_kept_by_the_next_that_does(url):
+    async def use(store):
+        agent = ReActAgent(llm=ScriptedLLM(["one", "two"]), observers=[store.observer()])
+        await asyncio.to_thread(store.close)
+        with no_thread("factory-runs"):
+            await agent.async_run("q", run_id="r-1")
+        await agent.async_run("q", run_id="r-2")
+        assert await store.flush()
+        assert [len(await store.async_events(name)) > 3 for name in ("r-1", "r-2")] == [True, True]
 
     in_store(url, use)

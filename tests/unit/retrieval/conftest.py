@@ -13,8 +13,18 @@ from aiohttp import web
 from shared_libs.atomic import BaseLLMWrapper
 from shared_libs.atomic.llms.rehearsal_llm import rehearsed_vectors
 from shared_libs.retrieval import Collection, Document
+from shared_libs.retrieval.stores import open_stores
+from shared_libs.retrieval.stores.postgres_database import PostgresDatabase
+from shared_libs.retrieval.stores.postgres_documents import PostgresDocuments
+from shared_libs.retrieval.stores.postgres_vectors import PostgresVectors
+from shared_libs.retrieval.stores.sqlite_database import Database
+from shared_libs.retrieval.stores.sqlite_documents import SqliteDocuments
+from shared_libs.retrieval.stores.sqlite_vectors import SqliteVectors
+from shared_libs.retrieval.stores.sqlite_words import SqliteWords
+from shared_libs.retrieval.types import Point, Space
 from tests.postgres import own_name
 from tests.qdrant_server import application
+from tests.support import run
 
 
 class CountingEmbedder(BaseLLMWrapper):
@@ -190,3 +200,68 @@ async def indexed(collection, documents):
     *_, last = [progress async for progress in collection.async_index(documents)]
     assert last.finished
     return last
+
+
+OURS, THEIRS = Space(tenant="acme", collection="c"), Space(tenant="globex", collection="c")
+
+
+def on_postgres(request):
+    return open_stores(request.getfixturevalue("postgres_url"))
+
+
+async def both_made(documents):
+    for space in (OURS, THEIRS):
+        await documents.async_create(space, None)
+
+
+def unit(count, width=16, seed=1):
+    rows = np.random.default_rng(seed).normal(size=(count, width)).astype(np.float32)
+    return rows / np.linalg.norm(rows, axis=1, keepdims=True)
+
+
+ON_POSTGRES = pytest.param("postgres", marks=pytest.mark.xdist_group("postgres-retrieval"))
+
+
+BY_INDEX = pytest.param("postgres by index", marks=pytest.mark.xdist_group("postgres-retrieval"))
+
+
+@pytest.fixture(params=["coarse", "exact", ON_POSTGRES, BY_INDEX, "qdrant", "qdrant folder"])
+def vectors(request, tmp_path):
+    if request.param == "qdrant folder":
+        yield (vectors := open_stores(vectors=f"qdrant://{tmp_path}/qdrant").vectors)
+        run(vectors.aclose())
+    elif request.param == "qdrant":
+        yield open_stores(vectors=f"qdrant://127.0.0.1:{request.getfixturevalue('qdrant')[0]}").vectors
+    elif request.param == "postgres":
+        stores = on_postgres(request)
+        run(both_made(stores.documents))
+        yield stores.vectors
+    elif request.param == "postgres by index":
+        server = PostgresDatabase(request.getfixturevalue("postgres_url"))
+        run(both_made(PostgresDocuments(server)))
+        yield PostgresVectors(server, few=0, indexed_from=1)
+    else:
+        database = Database(tmp_path / "c.db")
+        run(both_made(SqliteDocuments(database)))
+        yield SqliteVectors(database, coarse=request.param == "coarse")
+
+
+@pytest.fixture(params=["fts5", ON_POSTGRES])
+def words(request, tmp_path):
+    if request.param == "postgres":
+        stores = on_postgres(request)
+        run(both_made(stores.documents))
+        return stores.words
+    database = Database(tmp_path / "c.db")
+    run(both_made(SqliteDocuments(database)))
+    return SqliteWords(database)
+
+
+def points(rows, **metadata):
+    return [Point(f"p{at:04}", row, metadata | {"n": at}) for at, row in enumerate(rows)]
+
+
+def exact(rows, wanted, k, chosen=None):
+    scores = rows @ (wanted / np.linalg.norm(wanted))
+    ids = range(len(rows)) if chosen is None else chosen
+    return [f"p{at:04}" for at in sorted(ids, key=lambda at: (-scores[at], at))[:k]]

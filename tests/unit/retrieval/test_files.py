@@ -6,6 +6,7 @@ import io
 import json
 import os
 import sys
+import types
 import zipfile
 from pathlib import Path
 
@@ -186,17 +187,101 @@ def test_an_office_file_that_is_none_is_told_in_words(tmp_path, body, said):
             found.load()
 
 
-def test_mail_and_notebooks_are_documents(tmp_path):
-    pytest.importorskip("kreuzberg")
-    mail = b"Subject: =?utf-8?B?TGVhdmUg4pyT?=\nContent-Transfer-Encoding: quoted-printable\n\nCaf=C3=A9.\n"
-    cells = [{"cell_type": "markdown", "metadata": {}, "source": ["# Leave\n", "25 days"]}]
-    notebook = {"cells": cells, "metadata": {}, "nbformat": 4, "nbformat_minor": 5}
-    written(tmp_path, a_dot_eml=mail, b_dot_ipynb=json.dumps(notebook))
-    letter, book = (file.load().text for file in find_files([tmp_path]))
-    assert "Leave ✓" in letter
-    assert "Café." in letter
-    assert "25 days" in book
-    assert "cell_type" not in book
+PLAIN = [
+    ("a.json", json.dumps({"a": "年假 🎉", "b": 'one\ntwo "x"'}), '{"a": "年假 🎉", "b": "one\ntwo "x""}'),
+    ("a.jsonl", json.dumps("férias \\ and \\u5e74") + '\n"\\ud83d"', '"férias \\ and \\u5e74"\n"\\ud83d"'),
+    ("a.xml", "<d>M&#252;ller &amp; <u>&#x5e74;&#x5047;</u></d>", "<d>Müller & <u>年假</u></d>"),
+    ("a.xml", '<?xml version="1.0" encoding="GB2312"?><d>年假</d>'.encode("gbk"), "年假"),
+    ("a.txt", "年次有給休暇は二十五日です。".encode("euc_jp"), "年次有給休暇は二十五日です。"),
+    ("a.txt", "C:\\new &#252;", "C:\\new &#252;"),
+    ("a.html", "<select><option>one<option>two</select><button>a</button><button>b</button>", "one\n\ntwo\n\na\n\nb"),
+]
+
+
+@pytest.mark.parametrize(("name", "body", "told"), PLAIN)
+def test_what_a_form_writes_as_escapes_is_read_as_it_is_meant(tmp_path, name, body, told):
+    (tmp_path / name).write_bytes(body if isinstance(body, bytes) else body.encode())
+    assert told in next(find_files([tmp_path])).load().text
+
+
+GREETING = "Grüße aus München an alle"
+MIXED = b"Content-Type: multipart/%s; boundary=x\n\n--x\n%s\n--x\n%s\n--x--"
+MAILS = [
+    (
+        b"Subject: =?utf-8?B?TGVhdmUg4pyT?=\nContent-Transfer-Encoding: quoted-printable\n\nCaf=C3=A9.\n",
+        "Café.",
+        "Leave ✓",
+    ),
+    (b"Content-Type: text/plain; charset=gbk\n\n" + "年假是二十五天。".encode("gbk"), "年假是二十五天。", "a.eml"),
+    (f"Subject: {GREETING}\n\n{GREETING}".encode("cp1252"), GREETING, GREETING),
+    (b"Content-Type: text/plain; charset=klingon\n\n" + GREETING.encode(), GREETING, "a.eml"),
+    (b"\xef\xbb\xbfSubject: =?gb2312?B?xOq82Q==?=\n\nx", "Subject: 年假\n\nx", "年假"),
+    (
+        b"Content-Type: text/html\n\n<p>Caf&eacute; &amp; leave<br>25</p><script>no</script>",
+        "Café & leave\n25",
+        "a.eml",
+    ),
+    (MIXED % (b"alternative", b"\nplain", b"Content-Type: text/html\n\n<p>no</p>"), "plain", "a.eml"),
+    (
+        MIXED % (b"mixed", b"\none", b"Content-Type: message/rfc822\n\nSubject: in\n\ntwo"),
+        "one\n\nSubject: in\n\ntwo",
+        "a.eml",
+    ),
+    (
+        MIXED % (b"mixed", b"\none", b"Content-Type: image/png\nContent-Disposition: attachment; filename=n.png\n\nno"),
+        "one\n\nAttached: n.png",
+        "a.eml",
+    ),
+    (b"Content-Type: multipart/mixed\n\nwithout a boundary", "without a boundary", "a.eml"),
+]
+
+
+@pytest.mark.parametrize(("body", "told", "title"), MAILS)
+def test_mail_is_read_as_it_was_written(tmp_path, body, told, title):
+    (tmp_path / "a.eml").write_bytes(body)
+    letter = next(find_files([tmp_path])).load()
+    assert told in letter.text
+    assert "no" not in letter.text
+    assert letter.title == title
+
+
+def test_notebooks_of_every_version_are_documents(tmp_path):
+    cells = [
+        {"cell_type": "markdown", "source": ["# Férias 年假\n", "25 days"]},
+        {"cell_type": "code", "source": "# comment", "outputs": [{"data": {"image/png": "no", "text/plain": "42"}}]},
+    ]
+    old = {"worksheets": [{"cells": [{"cell_type": "code", "input": ["x = 1"], "outputs": None}]}]}
+    written(tmp_path, a_dot_ipynb=json.dumps({"cells": cells}), b_dot_ipynb=json.dumps(old), c_dot_ipynb="[]")
+    new, old, broken = find_files([tmp_path])
+    assert new.load().text == "# Férias 年假\n25 days\n\n# comment\n\n42"
+    assert new.load().title == "Férias 年假"
+    assert old.load().text == "x = 1"
+    with pytest.raises(MisuseError, match="cannot be read"):
+        broken.load()
+
+
+def test_a_book_is_read_in_the_order_of_its_chapters(tmp_path):
+    spine = '<itemref idref="b"/><itemref idref="a"/><itemref idref="lost"/>'
+    items = '<item id="a" href="Kapitel%202.xhtml"/><item id="b" href="../one.xhtml"/><item id="lost" href="x"/>'
+    with zipfile.ZipFile(tmp_path / "a.epub", "w") as archive:
+        archive.writestr("META-INF/container.xml", '<c xmlns="urn:c"><rootfile full-path="O/c.opf"/></c>')
+        package = f"<metadata><title>Buch</title></metadata><manifest>{items}</manifest><spine>{spine}</spine>"
+        archive.writestr("O/c.opf", f'<p xmlns="http://www.idpf.org/2007/opf">{package}</p>')
+        archive.writestr("O/Kapitel 2.xhtml", "<h1>Zwei</h1><p>caf&eacute;</p>")
+        archive.writestr("one.xhtml", "<p>Eins &amp; mehr</p>")
+    (book,) = find_files([tmp_path])
+    assert (book.load().title, book.load().text) == ("Buch", "Eins & mehr\n\n# Zwei\n\ncafé")
+
+
+def test_no_copy_of_an_office_file_is_left_behind(tmp_path, monkeypatch):
+    """Its library keeps what it has read in the user's folder of caches, if nobody tells it not to."""
+    kreuzberg, given = types.ModuleType("kreuzberg"), {}
+    kreuzberg.ExtractionConfig = dict
+    kreuzberg.extract_file_sync = lambda path, config: given.update(config) or types.SimpleNamespace(content="x")
+    monkeypatch.setitem(sys.modules, "kreuzberg", kreuzberg)
+    written(tmp_path, a_dot_docx=b"PK\3\4")
+    assert next(find_files([tmp_path])).load().text == "x"
+    assert given == {"use_cache": False}
 
 
 def test_what_is_left_out_of_a_folder_is_told(tmp_path):

@@ -1,97 +1,28 @@
-"""One suite for each port, run by every back end."""
+"""One suite for stores of vectors, run by every back end."""
 
 from __future__ import annotations
 
 import asyncio
-import gc
-import itertools
-import re
 
 import numpy as np
 import pytest
 
 from shared_libs.atomic import MisuseError
-from shared_libs.atomic.errors import RetrievalError, RetrievalUnavailable
-from shared_libs.retrieval import LexicalIndex, VectorStore
 from shared_libs.retrieval.filters import among, read_filter
 from shared_libs.retrieval.stores import open_stores
-from shared_libs.retrieval.stores.postgres_database import PostgresDatabase
-from shared_libs.retrieval.stores.postgres_documents import PostgresDocuments
 from shared_libs.retrieval.stores.postgres_vectors import PostgresVectors
-from shared_libs.retrieval.stores.postgres_words import PostgresWords
 from shared_libs.retrieval.stores.qdrant_vectors import LocalQdrantVectors, QdrantVectors
-from shared_libs.retrieval.stores.sqlite_database import Database
-from shared_libs.retrieval.stores.sqlite_documents import SqliteDocuments
-from shared_libs.retrieval.stores.sqlite_vectors import SqliteVectors
-from shared_libs.retrieval.stores.sqlite_words import SqliteWords
-from shared_libs.retrieval.types import Found, Point, Space, Words
-from shared_libs.retrieval.words import ENOUGH
+from shared_libs.retrieval.types import Point, Space
 from tests.qdrant_server import ASKED, INDEXES
-from tests.support import run, run_virtual
-
-OURS, THEIRS = Space(tenant="acme", collection="c"), Space(tenant="globex", collection="c")
-
-
-def on_postgres(request):
-    return open_stores(request.getfixturevalue("postgres_url"))
-
-
-async def both_made(documents):
-    for space in (OURS, THEIRS):
-        await documents.async_create(space, None)
-
-
-def unit(count, width=16, seed=1):
-    rows = np.random.default_rng(seed).normal(size=(count, width)).astype(np.float32)
-    return rows / np.linalg.norm(rows, axis=1, keepdims=True)
-
-
-ON_POSTGRES = pytest.param("postgres", marks=pytest.mark.xdist_group("postgres-retrieval"))
-
-
-BY_INDEX = pytest.param("postgres by index", marks=pytest.mark.xdist_group("postgres-retrieval"))
-
-
-@pytest.fixture(params=["coarse", "exact", ON_POSTGRES, BY_INDEX, "qdrant", "qdrant folder"])
-def vectors(request, tmp_path):
-    if request.param == "qdrant folder":
-        yield (vectors := open_stores(vectors=f"qdrant://{tmp_path}/qdrant").vectors)
-        run(vectors.aclose())
-    elif request.param == "qdrant":
-        yield open_stores(vectors=f"qdrant://127.0.0.1:{request.getfixturevalue('qdrant')[0]}").vectors
-    elif request.param == "postgres":
-        stores = on_postgres(request)
-        run(both_made(stores.documents))
-        yield stores.vectors
-    elif request.param == "postgres by index":
-        server = PostgresDatabase(request.getfixturevalue("postgres_url"))
-        run(both_made(PostgresDocuments(server)))
-        yield PostgresVectors(server, few=0, indexed_from=1)
-    else:
-        database = Database(tmp_path / "c.db")
-        run(both_made(SqliteDocuments(database)))
-        yield SqliteVectors(database, coarse=request.param == "coarse")
-
-
-@pytest.fixture(params=["fts5", ON_POSTGRES])
-def words(request, tmp_path):
-    if request.param == "postgres":
-        stores = on_postgres(request)
-        run(both_made(stores.documents))
-        return stores.words
-    database = Database(tmp_path / "c.db")
-    run(both_made(SqliteDocuments(database)))
-    return SqliteWords(database)
-
-
-def points(rows, **metadata):
-    return [Point(f"p{at:04}", row, metadata | {"n": at}) for at, row in enumerate(rows)]
-
-
-def exact(rows, wanted, k, chosen=None):
-    scores = rows @ (wanted / np.linalg.norm(wanted))
-    ids = range(len(rows)) if chosen is None else chosen
-    return [f"p{at:04}" for at in sorted(ids, key=lambda at: (-scores[at], at))[:k]]
+from tests.support import run
+from tests.unit.retrieval.conftest import (
+    OURS,
+    THEIRS,
+    exact,
+    on_postgres,
+    points,
+    unit,
+)
 
 
 def test_vectors_are_found_by_their_angle(vectors):
@@ -292,292 +223,6 @@ def test_what_another_process_wrote_is_seen(request, tmp_path, vectors):
     run(main())
 
 
-TEXTS = [
-    Words("en", "Annual leave is twenty-five days; ask your manager.", {"lang": "en", "n": 1}),
-    Words("zh", "员工每年有二十五天年假。请先向经理申请。", {"lang": "zh", "n": 2}),
-    Words("vi", "Nhân viên có 25 ngày nghỉ phép mỗi năm.", {"lang": "vi", "n": 3}),
-    Words("pt", "O funcionário tem 25 dias de férias por ano; não esqueça de avisar.", {"lang": "pt", "n": 4}),
-    Words("none", "The quick brown fox.", {"lang": "en", "n": 5}),
-    Words("hi", "कर्मचारियों को वार्षिक अवकाश मिलता है।", {}),
-    Words("he", "כל עובד זכאי לחופש; חוּפשָׁה בתשלום.", {}),
-    Words("de", "Jeder hat dreißig Urlaubstage im Jahr.", {}),
-]
-
-
-@pytest.mark.promise("retrieval-languages")
-@pytest.mark.parametrize(
-    ("asked", "first"),
-    [
-        ("How many days of annual leave?", "en"),
-        ("年假有多少天", "zh"),
-        ("nghi phep", "vi"),
-        ("nghỉ phép mỗi năm", "vi"),
-        ("ferias do funcionario", "pt"),
-        ("férias", "pt"),
-        ("MANAGERS", "en"),
-        ("वार्षिक अवकाश", "hi"),
-        ("חופשה", "he"),
-        ("Urlaubstage", "de"),
-    ],
-)
-def test_words_are_found_in_every_language(words, asked, first):
-    async def main():
-        await words.async_upsert(OURS, TEXTS)
-        found = await words.async_search(OURS, asked, 5)
-        assert found[0].id == first
-        assert all(row.score > 0 for row in found) or found[0].score > found[-1].score
-
-    run(main())
-
-
-@pytest.mark.promise("retrieval-filter")
-def test_words_are_filtered_deleted_and_written_over(words):
-    async def main():
-        assert await words.async_search(OURS, "leave", 5) == []
-        for _ in range(2):
-            await words.async_upsert(OURS, TEXTS)
-        every = "days 25 fox 年假 férias leave"
-        assert {row.id for row in await words.async_search(OURS, every, 9)} == {"en", "zh", "vi", "pt", "none"}
-        for where, ids in (
-            ({"lang": "en"}, {"en", "none"}),
-            ({"lang": ["zh", "vi"]}, {"zh", "vi"}),
-            ({"n": {"from": 2, "to": 3}}, {"zh", "vi"}),
-            ({"lang": {"not": "en"}}, {"zh", "vi", "pt"}),
-            ({"lang": "en", "n": {"from": 2}}, {"none"}),
-            ({"absent": {"not": 1}}, set()),
-            ({"n": "2"}, set()),
-        ):
-            assert {row.id for row in await words.async_search(OURS, every, 9, read_filter(where))} == ids, where
-        assert len(await words.async_search(OURS, every, 2, read_filter({"lang": ["zh", "vi", "pt"]}))) == 2
-        named = (among(["zh", "pt", "never-there"]), *read_filter({"n": {"to": 2}}))
-        assert {row.id for row in await words.async_search(OURS, every, 9, named)} == {"zh"}
-        assert await words.async_search(OURS, every, 9, (among([]),)) == []
-        await words.async_upsert(OURS, [Words("en", "Nothing of that kind.", {})])
-        assert [row.id for row in await words.async_search(OURS, "annual leave", 9)] == []
-        await words.async_delete(OURS, ["pt", "never-there"])
-        assert [row.id for row in await words.async_search(OURS, "férias", 9)] == []
-        assert await words.async_search(THEIRS, every, 9) == []
-        await words.async_drop(OURS)
-        assert await words.async_search(OURS, every, 9) == []
-
-    run(main())
-
-
-@pytest.mark.promise("retrieval-filter")
-@pytest.mark.xdist_group("postgres-retrieval")
-def test_looking_among_the_rarest_terms_first_loses_no_hit(request):
-    words = on_postgres(request).words
-    texts = [Words(f"r{at}", "scarce plenty", {"kind": "both"}) for at in range(ENOUGH)]
-    texts += [Words(f"p{at}", "plenty of it", {"kind": "one"}) for at in range(20)]
-
-    async def main():
-        await both_made(open_stores(request.getfixturevalue("postgres_url")).documents)
-        await words.async_upsert(OURS, texts)
-        assert {row.id[0] for row in await words.async_search(OURS, "plenty, scarce", 50)} == {"r"}
-        assert len(await words.async_search(OURS, "plenty, scarce", 10, read_filter({"kind": "one"}))) == 10
-
-    run(main())
-
-
-@pytest.mark.promise("retrieval-inert")
-@pytest.mark.parametrize(
-    "asked",
-    [
-        '"',
-        "' OR 1=1 --",
-        "NEAR(a b)",
-        "a* AND",
-        "{lang}: x",
-        "^",
-        "-leave",
-        "(" * 50,
-        "\0",
-        "leave " * 3_000,
-        "🙂",
-        "AND",
-    ],
-)
-def test_a_question_is_words_and_no_query(words, asked):
-    async def main():
-        await words.async_upsert(OURS, TEXTS)
-        found = await words.async_search(OURS, asked, 3)
-        assert all(isinstance(row, Found) for row in found)
-
-    run(main())
-
-
-class FakeVectors(VectorStore):
-    name = "fake"
-
-    def __init__(self, answer):
-        self.answer = answer
-
-    async def _search(self, space, vector, k, where):
-        if isinstance(self.answer, BaseException):
-            raise self.answer
-        return self.answer
-
-
-@pytest.mark.parametrize(
-    "answer", [[("a", 1.0)], [Found("a", float("nan"))], ValueError("boom"), SystemExit(1), asyncio.CancelledError()]
-)
-def test_a_store_that_misbehaves_is_an_error_of_one_kind(answer):
-    async def main():
-        with pytest.raises(RetrievalError, match="fake"):
-            await FakeVectors(answer).async_search(OURS, unit(1)[0], 3)
-
-    run(main())
-
-
-class Slow(VectorStore):
-    async def _upsert(self, space, points):
-        await asyncio.sleep(100)
-
-    async def _search(self, space, vector, k, where):
-        await asyncio.sleep(11)
-
-
-def test_a_write_may_take_longer_than_anybody_waits_for_an_answer():
-    async def main():
-        await Slow().async_upsert(OURS, points(unit(1)))
-        with pytest.raises(RetrievalUnavailable, match="within 10 s"):
-            await Slow().async_search(OURS, unit(1)[0], 1)
-
-    run_virtual(main())
-
-
-@pytest.mark.xdist_group("postgres-retrieval")
-def test_writers_of_one_collection_do_not_wait_for_each_other(request):
-    vectors = on_postgres(request).vectors
-    url = request.getfixturevalue("postgres_url")
-
-    async def main():
-        await both_made(open_stores(url).documents)
-        await vectors.async_upsert(OURS, points(unit(1)))
-        other = await pytest.importorskip("asyncpg").connect(url)
-        async with other.transaction():
-            await other.execute("SELECT * FROM factory_generations FOR UPDATE")
-            async with asyncio.timeout(20):
-                await vectors.async_upsert(OURS, points(unit(2)))
-        await other.close()
-        assert await vectors.async_count(OURS) == 2
-
-    asyncio.run(main())
-
-
-def test_a_public_method_cannot_be_overridden():
-    with pytest.raises(MisuseError, match="_search"):
-
-        class Mine(LexicalIndex):
-            async def async_search(self, *arguments):
-                return []
-
-
-@pytest.mark.promise("loop-per-client")
-@pytest.mark.xdist_group("postgres-retrieval")
-def test_connections_end_with_their_loop_closed_or_not(request):
-    async def main(stores):
-        await stores.documents.async_create(OURS, None)
-
-    stores = on_postgres(request)
-    for _ in range(2):
-        run(main(stores))
-    del stores
-    run(main(on_postgres(request)))
-    gc.collect()  # an unclosed connection would warn now
-
-
-@pytest.mark.promise("retrieval-plans")
-@pytest.mark.xdist_group("postgres-retrieval")
-def test_what_a_parameter_stands_for_is_read_once_and_not_for_each_row(request):
-    asked = []
-
-    async def main(stores):
-        await both_made(stores.documents)
-        await stores.vectors.async_upsert(OURS, points(unit(3), kind="b", lang="en"))
-        await stores.words.async_upsert(OURS, [Words("w", "red lamp", {"n": 1})])
-        database = stores.vectors._database
-        async with database.connection() as connection:  # the only one so far, so the one that is lent again
-            connection.add_query_logger(lambda told: asked.append((told.query, told.args)))
-        where = read_filter({"n": {"from": 0, "to": 5}, "kind": {"not": "a"}, "lang": ["en", "pt"]})
-        for vectors in (stores.vectors, PostgresVectors(database, few=0)):
-            assert await vectors.async_search(OURS, unit(1)[0], 1, where)
-        await stores.words.async_search(OURS, "red lamp", 1, where)
-        searches = [row for row in asked if row[0].startswith(("SELECT id,", "WITH fits"))]
-        assert len(searches) == 5  # the last of the three of vectors compares what an index may have missed
-        async with database.connection() as connection:
-            for query, values in searches:
-                rows = await connection.fetch(f"EXPLAIN (VERBOSE, GENERIC_PLAN) {query}", *values)
-                plan = [row[0].strip() for row in rows]
-                read = [
-                    line for line, value in itertools.pairwise(plan) if re.search(r"'::(vector|tsquery|jsonb)", value)
-                ]
-                assert read
-                assert all(line.startswith("->  Result") for line in read), plan
-
-    run(main(on_postgres(request)))
-
-
-@pytest.mark.promise("retrieval-plans")
-@pytest.mark.xdist_group("postgres-retrieval")
-def test_where_the_index_gives_up_what_fits_is_compared_exactly_also_the_tenth_time(postgres_url):
-    """A server keeps the plan of a statement that it has run five times, whatever is set afterwards."""
-    rows = unit(6_000, width=12)
-
-    async def main():
-        server = PostgresDatabase(postgres_url)
-        await both_made(PostgresDocuments(server))
-        vectors = PostgresVectors(server, few=0, indexed_from=1)
-        for start in range(0, len(rows), 1_000):
-            part = [Point(f"p{at:04}", rows[at], {"n": at}) for at in range(start, start + 1_000)]
-            await vectors.async_upsert(OURS, part)
-        await vectors.async_tidy()
-        for wanted in unit(10, width=12, seed=2):
-            found = await vectors.async_search(OURS, wanted, 10, read_filter({"n": {"to": 11}}))
-            assert [row.id for row in found] == exact(rows, wanted, 10, range(12))
-
-    run(main())
-
-
-@pytest.mark.promise("retrieval-plans")
-@pytest.mark.xdist_group("postgres-retrieval")
-def test_an_index_is_built_when_a_table_has_grown_and_what_was_put_off_is_taken_up(postgres_url):
-    async def main():
-        server = PostgresDatabase(postgres_url)
-        documents, vectors = PostgresDocuments(server), PostgresVectors(server, few=5, indexed_from=30)
-        words = PostgresWords(server)
-        await both_made(documents)
-        rows = unit(40, width=24)
-
-        async def told(query):
-            async with server.reading() as connection:
-                return await connection.fetchval(query)
-
-        built = "SELECT indisvalid FROM pg_index WHERE indexrelid = to_regclass('factory_vectors_24_near')"
-        await vectors.async_upsert(OURS, points(rows[:29]))
-        await vectors.async_tidy()
-        assert await told(built) is None
-        await vectors.async_upsert(OURS, points(rows))
-        other = PostgresVectors(server, indexed_from=30)
-        await other.async_upsert(OURS, points(rows[:1]))
-        await asyncio.gather(vectors.async_tidy(), other.async_tidy())
-        assert await told(built) is True
-        for wanted in rows[:5]:
-            assert [row.id for row in await vectors.async_search(OURS, wanted, 3)] == exact(rows, wanted, 3)
-        async with server.reading() as connection:  # as a process leaves it that ended while it built
-            await connection.execute(
-                "UPDATE pg_index SET indisvalid = false WHERE indexrelid = to_regclass('factory_vectors_24_near')"
-            )
-        await vectors.async_tidy()
-        assert await told(built) is True
-        await words.async_upsert(OURS, [Words("w", "red lamp", {})])
-        await words.async_tidy()
-        assert await told("SELECT gin_clean_pending_list('factory_texts_by_word')") == 0
-        assert [row.id for row in await words.async_search(OURS, "lamp", 3)] == ["w"]
-
-    run(main())
-
-
 @pytest.mark.promise("qdrant-apart")
 @pytest.mark.filterwarnings("ignore:Api key is used with an insecure connection")
 def test_a_qdrant_server_gets_the_key_and_keeps_tenants_apart(qdrant):
@@ -606,13 +251,5 @@ def test_what_a_store_cannot_compare_is_compared_behind_it(vectors, where):
         fits = [at for at in range(40) if all(one.holds({"name": "abcdefgh"[at % 8]}) for one in condition)]
         found = await vectors.async_search(OURS, rows[5], 7, condition)
         assert [row.id for row in found] == exact(rows, rows[5], 7, fits)
-
-    run(main())
-
-
-def test_a_server_that_is_not_there_is_told():
-    async def main():
-        with pytest.raises(RetrievalUnavailable, match="does not answer"):
-            await open_stores(vectors="qdrant://127.0.0.1:1").vectors.async_count(OURS)
 
     run(main())

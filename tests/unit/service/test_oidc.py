@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
 import time
 from contextlib import asynccontextmanager
 
@@ -11,12 +13,12 @@ from aiohttp import web
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
 from shared_libs.atomic.errors import MisuseError
-from shared_libs.service.oidc import OidcTokens
+from shared_libs.service.oidc import FRESH_S, STALE_S, UNKNOWN_S, OidcTokens
 from shared_libs.service.problems import Problem
 from shared_libs.service.server import make_server
 from shared_libs.service.settings import OidcSettings, load_settings
 from tests.service import HELLO, serving, write
-from tests.support import run
+from tests.support import run, run_virtual
 
 SECRETS = {
     "a": rsa.generate_private_key(public_exponent=65537, key_size=2048),
@@ -42,7 +44,13 @@ async def provider(kids=("a",)):
         state["asked"].append(time.time())
         if state["down"]:
             raise web.HTTPServiceUnavailable
-        return web.json_response({"keys": [*map(published, state["kids"]), {"kty": "unheard of", "kid": "x"}]})
+        answer = web.StreamResponse()
+        await answer.prepare(_)
+        told = json.dumps({"keys": [*map(published, state["kids"]), {"kty": "unheard of", "kid": "x"}, None]}).encode()
+        for part in (told[:100], told[100:]):  # as it comes over a line
+            await answer.write(part)
+            await asyncio.sleep(0)
+        return answer
 
     app = web.Application()
     app.router.add_get("/.well-known/openid-configuration", configuration)
@@ -59,7 +67,8 @@ async def provider(kids=("a",)):
 def token(issuer, kid="a", key=None, algorithm=None, **claims):
     told = {"iss": issuer, "aud": "factory", "sub": "ann", "exp": time.time() + 60, "team": "ops", "scope": "runs:read"}
     told = {name: value for name, value in (told | claims).items() if value is not None}
-    return jwt.encode(told, key or SECRETS[kid], algorithm or ALGORITHMS[kid], headers={"kid": kid})
+    named = {} if kid is None else {"kid": kid}
+    return jwt.encode(told, key or SECRETS[kid or "a"], algorithm or ALGORITHMS[kid or "a"], headers=named)
 
 
 async def outcome(tokens, text):
@@ -124,6 +133,80 @@ def test_the_provider_is_asked_once_for_many_and_its_absence_is_never_a_401():
     told, asked = run(main())
     assert told == [503] + ["ops"] * 20 + [401] * 20
     assert asked == 1  # a key that nobody knows asks again a minute later
+
+
+class Published(OidcTokens):
+    """Tokens of a provider whose list of keys is at hand: `keys`, or what it fails with; `held` keeps it waiting."""
+
+    def __init__(self, *keys, failure=None):
+        super().__init__(OidcSettings(issuer=ISSUER, audience="factory"))
+        self.published, self.failure, self.held, self.asked = list(keys), failure, None, 0
+
+    async def _published(self):
+        self.asked += 1
+        if self.held is not None:
+            await self.held.wait()
+        if self.failure is not None:
+            raise self.failure
+        return self.published
+
+
+ISSUER = "https://login.example.com"
+ANOTHER = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+PLAIN = published("a")
+OF_ANOTHER = jwt.algorithms.RSAAlgorithm.to_jwk(ANOTHER.public_key(), as_dict=True) | {"kid": "a"}
+
+
+@pytest.mark.promise("serve-oidc")
+@pytest.mark.parametrize(
+    ("keys", "signed", "status"),
+    [
+        ([PLAIN], {"algorithm": "PS256"}, 200),  # a key that does not say how it signs, as most do not
+        ([PLAIN], {"algorithm": "RS512"}, 200),
+        ([PLAIN | {"alg": "RS256"}], {"algorithm": "RS512"}, 401),
+        ([OF_ANOTHER, PLAIN], {}, 200),  # two of one name, while one takes the place of the other
+        ([PLAIN, OF_ANOTHER], {}, 200),
+        ([PLAIN], {"kid": None}, 200),  # a provider of one key need not name it
+        ([PLAIN | {"kid": "b"}, None, {}, 5, {"kty": "RSA", "kid": "a", "n": 5, "e": []}], {}, 401),
+        ([PLAIN | {"use": "enc"}, OF_ANOTHER], {}, 401),
+        ([PLAIN | {"key_ops": ["encrypt"]}, OF_ANOTHER], {}, 401),
+        ([PLAIN | {"key_ops": 5}], {}, 503),
+        ([], {}, 503),  # none at all proves nothing
+        ([PLAIN], {"sub": "a\ud800"}, 200),
+        ([PLAIN], {"exp": float("inf")}, 401),
+        ([PLAIN], {"aud": [["factory"]]}, 401),
+    ],
+)
+def test_what_providers_publish_and_sign_with(keys, signed, status):
+    async def main():
+        got = await outcome(Published(*keys), token(ISSUER, **signed))
+        return got if isinstance(got, int) else 200
+
+    assert run_virtual(main()) == status
+
+
+@pytest.mark.promise("serve-oidc")
+def test_who_has_a_token_by_a_known_key_waits_for_no_provider():
+    async def main():
+        tokens, loop = Published(PLAIN), asyncio.get_running_loop()
+        told = [await outcome(tokens, token(ISSUER, exp=time.time() + 9999))]
+        text = token(ISSUER, exp=time.time() + 9999)
+        tokens.held = asyncio.Event()  # it answers no more
+        await asyncio.sleep(FRESH_S + 1)
+        at = loop.time()
+        told += [await outcome(tokens, text) for _ in range(5)]
+        waited_s = loop.time() - at
+        await asyncio.sleep(1)
+        asked = tokens.asked
+        tokens.held.set()
+        tokens.published = []
+        await asyncio.sleep(UNKNOWN_S + 1)
+        told += [await outcome(tokens, text) for _ in range(2)]  # an empty list takes nothing away
+        await asyncio.sleep(STALE_S)
+        return [each.team for each in told], waited_s, asked, await outcome(tokens, text)
+
+    teams, waited_s, asked, at_last = run_virtual(main())
+    assert (teams, waited_s, asked, at_last) == (["ops"] * 8, 0, 2, 503)
 
 
 @pytest.mark.promise("serve-oidc")

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 import threading
 
 import pytest
 
-from shared_libs.atomic import BaseEvaluator, Evaluation, MisuseError
-from tests.support import run
+from shared_libs.atomic import BaseEvaluator, Deadline, Evaluation, MisuseError, ToolError
+from shared_libs.atomic.errors import DeadlineExceeded
+from shared_libs.atomic.scope import use_deadline
+from shared_libs.atomic.supervise import MAX_LEFT_RUNNING
+from tests.support import run, run_virtual
+from tests.unit.atomic.supervising import absorb
 
 
 def judge(verdict, *, is_async=False):
@@ -81,3 +86,38 @@ def test_async_evaluate_is_final():
 
         class Own(BaseEvaluator):
             async def async_evaluate(self, answer, expected=None, result=None): ...
+
+
+def test_a_sync_judgement_is_given_up_when_the_time_is_over():
+    never = threading.Event()
+
+    class Stuck(BaseEvaluator):
+        def evaluate(self, answer, expected=None, result=None):
+            return never.wait(20)
+
+    async def main():
+        with use_deadline(Deadline.after(0.01)), pytest.raises(DeadlineExceeded, match="did not finish"):
+            await Stuck().async_evaluate("a")
+        never.set()
+
+    run(main())
+
+
+def test_a_judge_that_ignores_its_end_is_asked_only_so_often():
+    begun = []
+
+    class Stubborn(BaseEvaluator):
+        async def evaluate(self, answer, expected=None, result=None):
+            begun.append(answer)
+            await absorb(1_000)
+
+    async def main():
+        stubborn = Stubborn()
+        for number in range(2 * MAX_LEFT_RUNNING):
+            with use_deadline(Deadline.after(1)), pytest.raises((DeadlineExceeded, ToolError)) as caught:
+                await stubborn.async_evaluate(number)
+        await asyncio.sleep(1_000)
+        return str(caught.value)
+
+    assert "earlier calls were given up and still run" in run_virtual(main())
+    assert len(begun) == MAX_LEFT_RUNNING

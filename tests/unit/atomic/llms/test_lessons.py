@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import re
 
 import msgspec
@@ -10,12 +11,13 @@ import pytest
 
 from shared_libs.atomic import Resilience
 from shared_libs.atomic.errors import BadRequest
+from shared_libs.atomic.json_schema import portable
 from shared_libs.atomic.llms.anthropic_llm import AnthropicLLM
 from shared_libs.atomic.llms.dialect import MAX_KNOWN, Dialect, dialect_of, forget, lessons
 from shared_libs.atomic.llms.lessons import learn
 from shared_libs.atomic.llms.openai_llm import OpenAILLM
 from shared_libs.atomic.llms.payload import id_of_nine, portable_name
-from shared_libs.atomic.llms.tool_schema import named_tools, plain_parameters, portable_parameters, restored
+from shared_libs.atomic.llms.tool_schema import named_tools, plain_parameters, restored
 from shared_libs.atomic.resilience.route import MAX_LESSONS
 from shared_libs.atomic.types import Message, ToolCall, ToolSpec
 from tests.support import run
@@ -155,10 +157,12 @@ def test_ids_fit_mistral():
 
 @pytest.mark.parametrize("given", [{}, {"type": "object"}, {"properties": {}}, {"type": "object", "properties": {}}])
 def test_parameters_always_say_what_they_are(given):
-    assert portable_parameters(given) == {"type": "object", "properties": {}}
+    assert portable(given) == {"type": "object", "properties": {}}
 
 
 TEXT = {"type": "string"}
+EITHER = {"oneOf": [{"required": ["a"]}, {"required": ["b"]}]}
+FIT = "The arguments also have to fit"
 
 
 @pytest.mark.parametrize(
@@ -172,8 +176,8 @@ TEXT = {"type": "string"}
         ),
         ({"$ref": "#/$defs/A", "$defs": {"A": {"properties": {"x": TEXT}}}}, {"properties": {"x": TEXT}}),
         (
-            {"type": "object", "properties": {"a": TEXT}, "oneOf": [{"required": ["a"]}, {"required": ["b"]}]},
-            {"properties": {"a": TEXT}, "description": '{"oneOf": [{"required": ["a"]}, {"required": ["b"]}]}'},
+            {"type": "object", "properties": {"a": TEXT}, **EITHER},
+            {"properties": {"a": TEXT}, "description": f"{FIT} {json.dumps(EITHER)}"},
         ),
         (
             {"anyOf": [{"properties": {"k": {"const": "a"}}, "required": ["k"]}, {"properties": {"k": TEXT}}]},
@@ -188,7 +192,7 @@ TEXT = {"type": "string"}
 )
 def test_parameters_keep_what_openai_and_anthropic_refuse_requests_for(given, sent):
     """At the top an object, and nothing that puts it together; a list says of what."""
-    made = portable_parameters(given)
+    made = portable(given)
     assert {key: made[key] for key in ("type", *sent)} == {"type": "object", **sent}
     assert not made.keys() & {"anyOf", "oneOf", "allOf", "$ref", "not", "enum"}
 
@@ -215,7 +219,7 @@ def test_parameters_have_names_that_anthropic_takes_and_calls_come_back_with_the
 def test_a_schema_that_refers_to_itself_is_written_out_to_an_end():
     itself = {"type": "object", "properties": {f"p{number}": {"$ref": "#"} for number in range(30)}}
     assert len(str(plain_parameters(itself))) < 300_000
-    assert portable_parameters({"anyOf": [{"$ref": "#"}] * 30})["properties"] == {}
+    assert portable({"anyOf": [{"$ref": "#"}] * 30})["properties"] == {}
 
 
 def test_anthropics_schema_mode_is_learnt_for_all_wrappers():

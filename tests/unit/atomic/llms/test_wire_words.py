@@ -24,6 +24,7 @@ from shared_libs.atomic.llms.faults import error_event, refusal
 from shared_libs.atomic.llms.lessons import learn, learn_how_many
 from shared_libs.atomic.llms.ollama_llm import OllamaLLM
 from shared_libs.atomic.llms.openai_llm import OpenAILLM
+from shared_libs.atomic.llms.openai_request import request_tool
 from shared_libs.atomic.llms.structured import OutputSchema
 from shared_libs.atomic.llms.tool_schema import longest_description, told_parameters
 from shared_libs.atomic.types import ImagePart, Message, TextPart, ToolCall, ToolSpec
@@ -110,6 +111,24 @@ def test_refusals_of_one_meaning(meaning):
 def test_what_a_refusal_teaches(row):
     heard = taught_how_many if "texts" in row else taught
     assert [(words, told) for words in row["words"] if (told := heard(row, words)) is not None] == []
+
+
+@pytest.mark.promise("asks-as-told")
+def test_which_refusals_say_that_a_model_takes_no_tools():
+    request = {"model": "m", "messages": [], "tools": [request_tool(WEATHER)]}
+    wrong = []
+    for kind, rows in read("tools").items():
+        for words in rows:
+            error, dialect = refused(words), Dialect("m")
+            learn(dialect, request, error, chat=True)
+            right = kind == "refuses-tools"
+            if (error.of_tools, "no-tools" in dialect.traits, bool(error.learnt)) != (
+                right,
+                right,
+                error.learnt and not right,
+            ):
+                wrong.append((words, dialect.learnt))
+    assert wrong == []
 
 
 def taught(row, words):

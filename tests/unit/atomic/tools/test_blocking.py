@@ -11,6 +11,7 @@ import pytest
 
 from shared_libs.atomic import tool
 from shared_libs.atomic.tools.blocking import BLOCKING, caution_for, suspicious
+from tests.support import no_thread, run
 
 WAIT_S = 20
 
@@ -202,3 +203,10 @@ def test_the_first_call_warns_once(source):
 def test_the_names_are_names():
     assert len(set(BLOCKING)) == len(BLOCKING)
     assert all("." in name or name == "input" for name in BLOCKING)
+
+
+def test_a_call_is_made_though_no_thread_can_start_to_look_at_its_source(source):
+    looks = tool(source.looks)
+    assert suspicious(looks.execute)
+    with no_thread("factory-looks-source"):
+        assert not run(looks.async_run({"deep": False})).is_error

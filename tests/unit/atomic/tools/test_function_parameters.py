@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import json
 import math
@@ -71,7 +72,28 @@ def google_style(a: int, b: int):
     """
 
 
-@pytest.mark.parametrize("function", [numpy_style, sphinx_style, google_style])
+def javadoc_style(a: int, b: int):
+    """Add.
+
+    @param a First.
+    @param {int} b - Second
+        one.
+    @returns The sum.
+    """
+
+
+def markdown_style(a: int, b: int):
+    """Add.
+
+    **Params:**
+    - `a` (int): First.
+    - **b** - Second one.
+
+    The sum.
+    """
+
+
+@pytest.mark.parametrize("function", [numpy_style, sphinx_style, google_style, javadoc_style, markdown_style])
 def test_a_docstring_describes_the_parameters_in_any_style(function):
     made = tool(function)
     assert {name: about["description"] for name, about in properties(made).items()} == {
@@ -101,6 +123,32 @@ def test_words_stand_where_people_write_them_and_the_nearest_wins():
 
     told = [about["description"] for about in properties(tool(find)).values()]
     assert told == ["the city's name", "how many", "own", "of the default", "of the docstring"]
+
+
+class Where(BaseModel):
+    city: Annotated[str, "the city's name"]
+
+
+class Told(TypedDict):
+    city: Annotated[str, "the city's name"]
+
+
+@dataclasses.dataclass
+class Kept:
+    city: Annotated[str, "the city's name"]
+
+
+def test_words_beside_a_type_reach_the_model_however_deep_it_stands():
+    def find(
+        a: Annotated[str, "the city's name"] | None,
+        b: list[Annotated[str, "the city's name"]],
+        c: Where,
+        d: Told,
+        e: Kept,
+        *f: Annotated[str, "the city's name"],
+    ): ...
+
+    assert json.dumps(tool(find).spec.parameters).count("the city's name") == 6
 
 
 def test_defaults_and_aliases_of_fields_reach_the_function():

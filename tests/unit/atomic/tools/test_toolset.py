@@ -7,11 +7,13 @@ import asyncio
 import pytest
 
 from shared_libs.agents import ReActAgent
-from shared_libs.atomic import ToolError, tool
+from shared_libs.atomic import BaseTool, ToolError, tool
 from shared_libs.atomic.events import Warned
 from shared_libs.atomic.llms import ScriptedLLM, Turn
+from shared_libs.atomic.supervise import MAX_LEFT_RUNNING
 from shared_libs.atomic.tools import Toolset
 from tests.support import run_virtual
+from tests.unit.atomic.supervising import absorb
 
 
 @tool
@@ -109,3 +111,37 @@ def test_closing_an_agent_closes_its_sources():
 
     run_virtual(main())
     assert source.closed == 1
+
+
+@pytest.mark.parametrize("asked", ["async_list", "async_found_out"])
+def test_what_ignores_its_end_is_asked_only_so_often(asked):
+    begun = []
+
+    class Stubborn(Toolset, BaseTool):
+        name, description, timeout_s = "stubborn", "Never ends.", 1
+
+        async def execute(self) -> None: ...
+
+        async def _list(self):
+            begun.append(asked)
+            await absorb(1_000)
+
+        async def found_out(self, key):
+            await self._list()
+
+    async def main():
+        stubborn, said = Stubborn(), ""
+        for _ in range(2 * MAX_LEFT_RUNNING):
+            try:
+                said = (
+                    await stubborn.async_list()
+                    if asked == "async_list"
+                    else await stubborn.async_found_out(call_id="c")
+                )
+            except ToolError as error:
+                said = str(error)
+        await asyncio.sleep(1_000)
+        return str(said)
+
+    assert "earlier calls were given up and still run" in run_virtual(main())
+    assert len(begun) == MAX_LEFT_RUNNING

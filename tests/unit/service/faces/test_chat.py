@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import product
+
 import pytest
 from openai import APIError, BadRequestError, NotFoundError
 
@@ -9,7 +11,7 @@ from shared_libs.atomic.types import ToolCall
 from shared_libs.service.faces.hold import Hold
 from shared_libs.service.faces.wanted import Said, Voided
 from shared_libs.service.faces.work import MOST_BEHIND
-from shared_libs.testing import Cut, Healthy, HugeChunk, RateLimited, Refused
+from shared_libs.testing import Cut, Healthy, HugeChunk, RateLimited, Refused, Unauthorized
 from tests.growth import assert_linear
 from tests.support import run
 from tests.unit.service.faces.ground import ground
@@ -249,15 +251,22 @@ def test_a_stream_that_breaks_ends_in_an_error_and_never_merely_ends(tmp_path):
 
 @pytest.mark.promise("face-streams")
 def test_a_refusal_keeps_its_wait_and_its_status(tmp_path):
+    path = "/v1/chat/completions"
+
     async def main():
-        async with ground(tmp_path, {"m": [RateLimited(7)] * 2 + [Refused()]}, bot={}) as at:
-            for stream in (False, True):
-                status, headers, told = await at.post(
-                    "/v1/chat/completions", {"model": "bot/chain", "messages": ASK, "stream": stream}
-                )
+        scripts = {"m": [RateLimited(7)] * 4 + [Refused()] * 3, "keyless": Unauthorized()}
+        async with ground(tmp_path, scripts, bot={}, closed={"llm": ["keyless", "m"]}) as at:
+            for stream, model in product((False, True), ("bot/chain", "bot")):
+                status, headers, told = await at.post(path, {"model": model, "messages": ASK, "stream": stream})
                 assert (status, headers["retry-after"], told["error"]["code"]) == (429, "7", "rate_limit_exceeded")
-            status, headers, told = await at.post("/v1/chat/completions", {"model": "bot/chain", "messages": ASK})
-            assert (status, headers["x-should-retry"], told["error"]["code"]) == (429, "false", "insufficient_quota")
+            for model in ("bot/chain", "bot"):
+                status, headers, told = await at.post(path, {"model": model, "messages": ASK})
+                assert (status, headers["x-should-retry"]) == (429, "false")
+                assert told["error"]["code"] == "insufficient_quota"
+            # where none of several models helps later, that is told too; where they stand is not
+            status, headers, told = await at.post(path, {"model": "closed/chain", "messages": ASK})
+            assert (status, headers["x-should-retry"], told["error"]["code"]) == (502, "false", "upstream_failed")
+            assert ("asked http://<address>/v1" in told["error"]["message"], "127.0.0.1" in str(told)) == (True, False)
 
     run(main())
 

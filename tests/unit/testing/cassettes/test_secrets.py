@@ -9,13 +9,13 @@ import pytest
 
 from shared_libs.agents import ReActAgent
 from shared_libs.atomic import LLMError, Resilience, tool
+from shared_libs.atomic.addresses import without_addresses
 from shared_libs.atomic.errors import AuthenticationFailed
 from shared_libs.atomic.llms import OpenAILLM, ScriptedLLM
 from shared_libs.atomic.llms.scripted_llm import Turn
 from shared_libs.atomic.types import LLMResponse, Message, Thinking, ToolSpec
 from shared_libs.testing.cassettes import Player, Recorder, Secrets, text_of, variables_used
 from shared_libs.testing.cassettes.file import cassette_of
-from shared_libs.testing.cassettes.secrets import without_addresses
 from tests.support import run_virtual
 
 SHAPED = "sk-proj-" + "a1B2" * 8
@@ -133,6 +133,10 @@ def test_the_variables_of_a_definition_are_those_of_its_agents_too(tmp_path):
         ("no answer from models.corp.internal: reset", "no answer from <address>: reset"),
         ("the name Models.Corp.Internal cannot be resolved (?)", "the name <address> cannot be resolved (?)"),
         ("Connect call failed ('10.1.2.3', 8443)", "Connect call failed ('<address>', 8443)"),
+        (
+            "no answer from http://gpu-7:80/v1: the name gpu-7 fails",
+            "no answer from http://<address>/v1: the name <address> fails",
+        ),
         ("moved to https://other.corp.internal:8443/v1?x=1", "moved to https://<address>/v1?x=1"),
         ("[fe80::1]:8080 and 10.0.0.9:11434.", "<address> and <address>."),
         ("models.corp.internal:443 ssl:default", "<address> ssl:default"),

@@ -7,11 +7,11 @@ import re
 import subprocess
 import sys
 import tomllib
-from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[4]
+from tests.nursery import ROOT, ran
+
 HELLO = ROOT / "configs" / "hello.yaml"
 PASSING = f"scenario: it greets\nagent: {HELLO}\nquestion: Hi.\nmodels: {{'*': [Hello.]}}\nexpect: {{answer: Hello.}}\n"
 FAILING = (
@@ -30,15 +30,8 @@ def run_pytest(tmp_path):
             (tmp_path / name.replace("__", ".")).write_text(text)
         # the one of this checkout, whichever is installed, and of others what is used here
         plugin = ["--disable-plugin-autoload", "-p", "genai_factory.pytest_plugin", "-p", "xdist", "-p", "random_order"]
-        done = subprocess.run(
-            [sys.executable, "-m", "pytest", *plugin, *arguments],
-            cwd=tmp_path,
-            env={**os.environ, "PYTHONPATH": str(ROOT), "PYTHONUTF8": "1"},
-            capture_output=True,
-            text=True,
-            timeout=120,
-            check=False,
-        )
+        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+        done = ran("-m", "pytest", *plugin, *arguments, cwd=tmp_path, env=environment)
         return done.stdout + done.stderr
 
     return run
@@ -110,14 +103,19 @@ def test_wrong(factory_agent):
     assert "modles: unknown key" in said
 
 
-def test_the_plugin_costs_nothing_without_scenarios(run_pytest):
-    test = (
+def test_the_plugin_costs_nothing_without_scenarios(tmp_path):
+    (tmp_path / "test_a.py").write_text(
         "import sys\n"
         "def test_lean():\n"
         "    heavy = {'pydantic', 'yaml', 'aiohttp', 'openai', 'rich', 'msgspec', 'shared_libs.atomic'}\n"
         "    assert not heavy & set(sys.modules)\n"
     )
-    assert "1 passed" in run_pytest("-q", "-p", "no:random_order", test_a__py=test)
+    command = [sys.executable, "-m", "pytest", "-q", "--disable-plugin-autoload", "-p", "genai_factory.pytest_plugin"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120, check=False
+    )
+    assert "1 passed" in done.stdout
 
 
 def test_installing_the_package_registers_the_plugin():

@@ -49,13 +49,13 @@ class Notes:
         self.path = path
 
     def write(self, what: str, **more: Any) -> None:
-        line = json.dumps({"what": what, "pid": os.getpid(), "at": time.time(), **more}) + "\n"
+        line = "\n" + json.dumps({"what": what, "pid": os.getpid(), "at": time.time(), **more}) + "\n"
         file = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
         os.write(file, line.encode())
         os.close(file)
 
     def read(self) -> list[dict[str, Any]]:
-        return [json.loads(line) for line in self.path.read_text().splitlines()] if self.path.exists() else []
+        return [*said(self.path.read_text())] if self.path.exists() else []
 
 
 class Paced(BaseLLMWrapper):

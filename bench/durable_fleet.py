@@ -27,6 +27,7 @@ from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+from bench.durable import said
 from shared_libs.agents import Limits, ReActAgent
 from shared_libs.atomic import LLMChunk, LLMResponse, Message, ToolCall, tool
 from shared_libs.atomic.errors import ConfigError

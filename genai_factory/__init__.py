@@ -7,16 +7,22 @@ the copy of the code that a wheel holds, in which every `shared_libs` reads `gen
 
 from __future__ import annotations
 
+import os
 import sys
-from collections.abc import Sequence
 from importlib import import_module
-from importlib.abc import InspectLoader, MetaPathFinder
 from importlib.machinery import ModuleSpec, PathFinder
-from importlib.util import find_spec
-from pathlib import Path
-from types import CodeType, ModuleType
 
-_HERE = Path(__file__).parent
+# The command hears Ctrl-C once this has been read. `importlib.abc` alone, which nothing here needs to run, would bring
+# `tempfile`, `pathlib`, `re` and their likes: four fifths of the time until then.
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from importlib.abc import InspectLoader, MetaPathFinder
+    from types import CodeType, ModuleType
+else:
+    InspectLoader = MetaPathFinder = object
+
+_HERE = os.path.dirname(__file__)  # noqa: PTH120
 _CODE = "shared_libs"
 _MARK = "GenAI Factory"
 _OWN = frozenset({"command", "pytest_plugin"})
@@ -37,18 +43,18 @@ class _Names(MetaPathFinder):
         if package != __name__ or not inner:
             return None
         if inner in _OWN:
-            return PathFinder.find_spec(name, [str(_HERE)])
+            return PathFinder.find_spec(name, [_HERE])
         if self._shares is None:
             self._shares = _is_ours()
         if self._shares:
             return _alias(name, f"{_CODE}.{inner}")
-        if not (_HERE / "atomic" / "__init__.py").is_file():
+        if not os.path.isfile(os.path.join(_HERE, "atomic", "__init__.py")):  # noqa: PTH113, PTH118
             raise ImportError(
                 f"{name} cannot be had: another package is called {_CODE} here, and this copy of genai-factory is a "
                 "checkout; install it as a wheel (pip install, without -e)",
                 name=name,
             )
-        return PathFinder.find_spec(name, path or [str(_HERE)])
+        return PathFinder.find_spec(name, path or [_HERE])
 
 
 class _Same(InspectLoader):
@@ -75,17 +81,17 @@ class _Same(InspectLoader):
 
     def get_code(self, fullname: str) -> CodeType | None:
         """Return the code, for `python -m`."""
-        loader = _found(self._name).loader
-        return loader.get_code(self._name) if isinstance(loader, InspectLoader) else None
+        read = getattr(_found(self._name).loader, "get_code", None)
+        return read(self._name) if read else None
 
     def get_source(self, fullname: str) -> str | None:
         """Return the text."""
-        loader = _found(self._name).loader
-        return loader.get_source(self._name) if isinstance(loader, InspectLoader) else None
+        read = getattr(_found(self._name).loader, "get_source", None)
+        return read(self._name) if read else None
 
 
 def _alias(name: str, real: str) -> ModuleSpec | None:
-    found = find_spec(real)
+    found = _spec_of(real)
     if found is None:
         return None
     is_package = found.submodule_search_locations is not None
@@ -93,24 +99,30 @@ def _alias(name: str, real: str) -> ModuleSpec | None:
 
 
 def _found(name: str) -> ModuleSpec:
-    spec = find_spec(name)
+    spec = _spec_of(name)
     assert spec is not None
     return spec
+
+
+def _spec_of(name: str) -> ModuleSpec | None:
+    from importlib.util import find_spec
+
+    return find_spec(name)
 
 
 def _is_ours() -> bool:
     """Whether `shared_libs` is the package of this distribution, all of it; the package of others is not imported."""
     module = sys.modules.get(_CODE)
     if module is None:
-        spec = find_spec(_CODE)
-        if spec is None or spec.origin is None or _MARK not in _beginning(Path(spec.origin)):
+        spec = _spec_of(_CODE)
+        if spec is None or spec.origin is None or _MARK not in _beginning(spec.origin):
             return False
         module = import_module(_CODE)
     return bool(getattr(module, "ALONE", False))
 
 
-def _beginning(file: Path) -> str:
-    with file.open("rb") as source:
+def _beginning(file: str) -> str:
+    with open(file, "rb") as source:  # noqa: PTH123
         return source.read(200).decode(errors="replace")
 
 

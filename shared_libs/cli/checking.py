@@ -136,6 +136,7 @@ def _settings(path: Path, _: Told, __: Told) -> list[str]:
     from shared_libs.service.settings import load_settings
 
     try:
+        read_source(path)  # which a folder may lack, and who names it does not
         load_settings(path.parent)
     except ConfigError as error:
         return list(error.problems)

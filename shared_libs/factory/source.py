@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import math
 import re
 from collections.abc import Callable, Iterator, Mapping
@@ -19,6 +20,8 @@ MAX_BYTES = 1 << 20
 T = TypeVar("T")
 
 _UNPRINTABLE = re.compile(r"[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+_ODD_INDENT = re.compile(r"[ -]*([\u00a0\u2000-\u200b\u202f\u3000])")
+"""What pages put before a line that is copied from them."""
 _SYNTAX = {
     "found character '\\t'": "a tab cannot indent; use spaces",
     "found character '%'": "text cannot begin with '%'; quote it",
@@ -80,6 +83,8 @@ def read_text(text: str, name: str) -> tuple[Any, Problems]:
 
 def not_there(path: FilePath, as_written: str, *, but: tuple[str, ...] = ()) -> str:
     """Say that a file is not there, and the nearest YAML beside it that is, but for names that end in one of `but`."""
+    if path.is_symlink():
+        return f"{printable(str(path), limit=4096)}: is a link to {printable(str(path.readlink()))}, which is not there"
     beside = [file.name for file in path.parent.glob("*.y*ml") if not file.name.endswith(but)]
     near = nearest(path.name, beside)
     meant = printable(f"{as_written.removesuffix(path.name)}{near}", limit=4096)
@@ -90,6 +95,8 @@ def not_there(path: FilePath, as_written: str, *, but: tuple[str, ...] = ()) -> 
 def _text_of(path: str | FilePath) -> tuple[str, str]:
     name = printable(str(path), limit=4096)
     try:
+        if FilePath(path).is_fifo():  # as `<(…)` and `| … /dev/stdin` are
+            raise OSError(errno.ESPIPE, "it is a pipe, which can be read but once; save it as a file")
         with FilePath(path).open("rb") as file:
             content = file.read(MAX_BYTES + 1)
     except FileNotFoundError:
@@ -119,12 +126,15 @@ def _parsed(text: str, name: str, read: Callable[[Iterator[Any], Reader], T]) ->
         return read(events, reader)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
-        text = _syntax_text(error)
+        if blank := _ODD_INDENT.match(text, text.rfind("\n", 0, mark.index) + 1):
+            told = f"U+{ord(blank[1]):04X} looks like a space and cannot indent; use spaces"
+        else:
+            told = _syntax_text(error)
     except ConfigError:
         raise
     except (ValueError, OverflowError):  # what the parser lets through from a "\U" beyond Unicode
-        mark, text = loader.get_mark(), "no such character"
-    last = _syntax_error(name, mark_of(mark), f"is not valid YAML: {text}")
+        mark, told = loader.get_mark(), "no such character"
+    last = _syntax_error(name, mark_of(mark), f"is not valid YAML: {told}")
     raise ConfigError([*reader.problems.lines(), *last.problems])
 
 
@@ -161,6 +171,8 @@ def _mark_after(text: str) -> Mark:
 
 def _syntax_text(error: Any) -> str:
     text = error.problem or error.context or "cannot be read"
+    if text.endswith("but got '?'"):
+        return "text in braces or brackets that holds a '?' has to be quoted"
     return next((words for start, words in _SYNTAX.items() if text.startswith(start)), printable(text, 200))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -140,7 +141,7 @@ def load_settings(configs: Path) -> Settings:
     """
     path = configs / FILE_NAME
     at_hand: dict[str, Any] = {"keys": KEYS_NAME} if (configs / KEYS_NAME).is_file() else {}
-    if not path.is_file():
+    if not os.path.lexists(path):
         return Settings(configs=configs, **at_hand)
     written, problems = read_source(path)
     if written is None:
@@ -151,9 +152,11 @@ def load_settings(configs: Path) -> Settings:
     if not isinstance(data, dict) or "configs" in data:
         problems.add(("configs",) if isinstance(data, dict) else (), "allowed are the keys of a service's settings")
         problems.raise_if_any()
+    settings = None
     try:
-        return Settings(**at_hand | data, configs=configs)
+        settings = Settings(**at_hand | data, configs=configs)
     except ValidationError as error:
         note_errors(draft, error, Settings, data)
     problems.raise_if_any()
-    raise AssertionError("a validation error without a problem")
+    assert settings is not None, "a validation error without a problem"
+    return settings

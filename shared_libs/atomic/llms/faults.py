@@ -40,8 +40,8 @@ _MAY_TELL_A_WAIT = frozenset({429, 503, 529})
 
 _FAILURES = frozenset({"detail", "errors", "fault", "error_code", "error_msg", "error_message", "errorMessage"})
 """The fields of an event that only a failure has."""
-_FAILED = re.compile(r"error|fail|exception")
-"""What a code or type of one has in it."""
+_FAILED = re.compile(r"error|fail|exception|^(?!0+$|200$)\d+$")
+"""What a code or type of one has in it; a number, but for those of success, is a vendor's own."""
 
 _USER = re.compile(r"//[^/@]*@")
 _HAS_VERSION = re.compile(r"/v\d")

@@ -25,10 +25,12 @@ _MEANS: dict[FinishReason | type[LLMError], tuple[str, ...]] = {
         *("eos", "eos_token", "eos_found", "found_eos", "eos_reached", "stop_token", "stop_str"),  # TGI, Together, MLX
         *("stop_string", "stop_word", "stopped"),
         *("normal", "success", "natural", "repetition_stop", "model_stop"),
+        *("end_of_text", "end_of_turn"),
     ),
     "length": (
         *("length", "max_tokens", "max_output_tokens", "max_completion_tokens", "max_new_tokens", "max_length"),
         *("model_length", "token_limit", "limit", "error_limit", "context_length", "context_length_exceeded"),
+        *("max_output", "context", "continuation"),  # MiniMax, Reka, Gemini
         *("length_limit", "token_limit_reached", "max_tokens_reached", "max_seq_len", "context_full"),
         *(
             "model_context_window_exceeded",
@@ -44,6 +46,7 @@ _MEANS: dict[FinishReason | type[LLMError], tuple[str, ...]] = {
         *("content_filter", "content_filtered", "content_filtering", "refusal", "safety", "sensitive", "error_toxic"),
         *("recitation", "blocklist", "prohibited_content", "spii", "language"),  # Gemini, as the next
         *("image_safety", "image_prohibited_content", "image_recitation", "model_armor", "prompt_blocked"),
+        *("blacklist", "censorship_blocked", "escalation"),  # GigaChat, StepFun, Gemini
         *("blocked", "moderated", "safety_block", "policy_violation"),
         *("guardrail_intervened", "guardrails", "moderation", "content_policy_violation", "flagged"),
     ),
@@ -51,9 +54,19 @@ _MEANS: dict[FinishReason | type[LLMError], tuple[str, ...]] = {
         *("error", "network_error", "insufficient_system_resource", "server_error", "internal_error"),
         *("malformed_response", "missing_thought_signature", "too_many_tool_calls", "function_call_filter"),
         *("malformed_function_call", "unexpected_tool_call", "malformed_tool_use", "malformed_model_output"),
+        *("repetition", "no_image", "image_other"),  # vLLM: it went round in circles; Gemini
         *("timeout", "time_limit", "engine_overloaded", "overloaded", "other", "finish_reason_unspecified", "load"),
     ),
-    StreamInterrupted: ("abort", "aborted", "cancelled", "canceled", "user_cancel", "interrupted", "unload"),
+    StreamInterrupted: (
+        "abort",
+        "aborted",
+        "cancelled",
+        "canceled",
+        "user_cancel",
+        "interrupted",
+        "unload",
+        "not_finished",
+    ),
 }
 _BY_WORD = {word: meaning for meaning, words in _MEANS.items() for word in words}
 _BETWEEN = re.compile(r"[-. ]|(?<=[a-z])(?=[A-Z])")

@@ -86,7 +86,7 @@ _FILTER = Meaning(
         "datainspectionfailed bio_policy misalignment_policy_violation image_content_policy_violation flagged_input "
         "responsibleaipolicyviolation moderation_error content_filtered prompt_blocked blocked_by_guardrail "
         "base_resp/1026 base_resp/1027 1301 sensitive_words_detected guardrail_intervened sensitivecontentdetected "
-        "inputtextsensitivecontentdetected outputtextsensitivecontentdetected"
+        "censorship_blocked inputtextsensitivecontentdetected outputtextsensitivecontentdetected"
     ),
     _words(
         r"content filter",
@@ -119,6 +119,7 @@ _TOO_LONG = Meaning(
         r"(input|prompt|token count|length|message size)\b.{0,60}\bexceeds? .{0,40}(maximum|max|limit|allowed)",
         r"token count\b.{0,60}\bonly supports",
         r"must (have less|have fewer|have at most|not exceed|be less) .{0,10}\d.{0,20}\btokens",
+        r"input tokens must be (no more|at most|less)",
         r"tokens\b.{0,40}must not exceed",
         r"max message tokens|expected maxlength: \d+, actual",
         r"input length should be|max input characters",
@@ -129,6 +130,7 @@ _TOO_LONG = Meaning(
         r"`?inputs`? tokens \+ `?max_new_tokens`?",
         r"max_seq_len|n_ctx\b|context the overflows",
         r"longer than the (maximum|model)|maximum model length|token limit (was |has been |is )?exceeded",
+        r"tokens limit exceeded",
         r"(?<!max )(?<!output )(?<!completion )\btokens? .{0,30}exceed\w* (the )?(limit|max)",
         r"(输入|上下文|提示|内容|文本|消息|tokens?).{0,10}(过长|超长|超出|超过)|(超出|超过).{0,10}(上下文|长度)",
         r"payload size exceeds|too large to process",
@@ -152,6 +154,7 @@ _MONEY = Meaning(
         r"credits? .{0,20}(depleted|exhausted|used up)",
         r"\b(no|any|more|of|your|enough|all available|insufficient|purchase|prepaid|remaining) credits?\b",
         r"insufficient[ _](balance|funds|quota|account)",
+        r"not enough (balance|funds|quota)|exhausted (its|your|the|all)\b.{0,30}\bquota",
         r"(spend(ing)?|billing|budget|usage|monthly|weekly|daily|plan('s)?|subscription|credit)"
         r"( hard)?[ _-](usage )?(limit|cap|quota)s?\b",
         r"budget (has been |is |was )?exceeded|exceeded (your |its |the )?(team |key |user |max )?budget",
@@ -176,6 +179,8 @@ _MONEY_WITHOUT_WAIT = Meaning(
     retryable=False,
 )
 """Google says the same of a minute that is used up, and Groq of a day, and then they tell how long to wait."""
+_OF_A_MOMENT = late(r"(per|/) ?(minute|second|min|sec)\b", re.IGNORECASE)
+"""A limit that passes, whatever else is said of plans."""
 _KEY = Meaning(
     AuthenticationFailed,
     _codes(
@@ -196,7 +201,7 @@ _KEY = Meaning(
         r"(api[ _-]?key|(auth\w*|access|proxy) (key|token)|credential)",
         r"authentication (error|fail)|not authenticated|unauthorized|login fail",
         r"(organization|account|project|user|team|workspace)\b.{0,40}(disabled|suspended|deactivated|restricted|banned)",
-        r"(country|region|location)\b.{0,40}not (supported|available|allowed)",
+        r"(country|region|location)\b.{0,40}not (supported|available|allowed)|noautherror",
         r"(无效|过期|错误|失效).{0,6}(密钥|令牌|api ?key)|(密钥|令牌|api ?key).{0,6}(无效|过期|错误|失效)",
     ),
     frozenset({None, 400, 404, 412, 422}),
@@ -216,7 +221,7 @@ _MODEL = Meaning(
         r"model .{1,200} (not found|does not exist|(is|was|has been) "
         r"(not available|decommissioned|deprecated|retired))",
         r"(no|any) (allowed |healthy )?(deployments?|providers?|endpoints?) (available|found)",
-        r"no endpoints found",
+        r"no endpoints found|failed to get model|allowed models are",
         r"unexpected endpoint|unknown (endpoint|url)|invalid url|no route|cannot post",
     ),
     frozenset({None, 400, 404, 405, 422}),
@@ -261,6 +266,7 @@ _BUSY = Meaning(
         r"loading (the |a )?model|overloaded|over capacity|at capacity|capacity exceeded",
         r"(model|server|service|engine)\b.{0,40}\b(loading|starting|warming|restarting|crashed|busy|unloaded)",
         r"temporarily (unavailable|out of|rate)|(try again|retry) (later|in a|shortly)",
+        r"degraded function",
         r"(upstream|internal|gateway)[ _](server )?(error|time)|timed? ?out|queue (is )?full|稍[后後]|繁忙",
     ),
     _REQUEST | {None},
@@ -306,7 +312,8 @@ _THIS_MODEL = Meaning(
         r".{0,60}(tokens?|max_tokens|temperature|top_p)",
         r"(max_tokens|max_completion_tokens|temperature|top_p|top_k|n_predict|reasoning_effort|budget_tokens)\b",
         r"signature|thought|thinking|reasoning",
-        r"roles?\b.{0,60}(alternat|after|must|expected|order)|alternat|unexpected role|after role|last role",
+        r"roles?\b.{0,60}(alternat|after|must|expected|order)|must have role",
+        r"alternat|unexpected role|after role|last role",
         r"system (message|role|prompt|instruction)",
         r"property (keys?|names?)\b.{0,20}(match|pattern)",
         r"(tools?|function)\b.{0,40}description\b.{0,60}(too long|at most|maximum|exceed|less than)",
@@ -315,7 +322,7 @@ _THIS_MODEL = Meaning(
         r"tool.?config|without `?tools|`?tools?`?=? (param|must be (set|defined|given))",
         r"tool.?choice|chat template|requires --|no longer (supported|allowed)|response.?format",
         r"should be non-empty for object",
-        r"no endpoints|multimodal|image input|vision",
+        r"no endpoints|multimodal|image input|vision|invalid provider|please configure|type mismatch of",
         r"image\b.{0,40}(exceeds|maximum|max|limit|at most)|at most \d+ image",
         r"function (call|response) turn|expected an id\b|items? (with id|are not persisted)",
         r"streaming is (required|mandatory)|too many tools|array_above_max|'tools'.{0,20}too long",
@@ -328,7 +335,7 @@ _THIS_MODEL = Meaning(
 _REFUSED_AS_SUCH = Meaning(
     BadRequest,
     _codes(
-        "invalid_request_error invalid_prompt invalid_argument validationexception bad_request "
+        "base_resp/2013 10163 invalid_request_error invalid_prompt invalid_argument validationexception bad_request "
         "invalid_image invalid_image_format invalid_base64_image invalid_image_url invalid_image_mode image_too_large "
         "image_too_small image_parse_error image_file_too_large empty_image_file unsupported_image_media_type "
         "failed_to_download_image image_file_not_found"
@@ -368,7 +375,8 @@ def meaning_of(status: int | None, reason: Reason, wait_s: float | None) -> Mean
     """
     if _asks_too_much(reason.text):
         return _TOO_LARGE_FOR_RATE
-    if wait_s is None and status in {403, 429} and _MONEY_WITHOUT_WAIT.fits(status, reason):
+    passes = _OF_A_MOMENT.search(reason.text)
+    if wait_s is None and status in {403, 429} and not passes and _MONEY_WITHOUT_WAIT.fits(status, reason):
         return _MONEY_WITHOUT_WAIT
     if any(code.startswith("quota/") and "perday" in code for code in reason.codes):
         return _MONEY_WITHOUT_WAIT

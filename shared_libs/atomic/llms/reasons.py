@@ -46,6 +46,7 @@ _INSIDE = frozenset(
     {
         *("error", "errors", "detail", "details", "metadata", "raw", "innererror", "inner_error", "response", "cause"),
         *("fault", "body", "choices", "data", "base_resp", "violations", "provider_error", "upstream_error", "headers"),
+        *("error_msg", "errormsg"),
     }
 )
 """The keys under which a further error, or more about this one, may stand."""
@@ -198,7 +199,7 @@ class _Found:
             if isinstance(value, str) and value.strip():
                 self._take_text(value, depth)
                 return
-            if key in {"message", "msg"} and isinstance(value, dict | list) and value:
+            if key in {"message", "msg"} and isinstance(value, dict | list) and value and "role" not in value:
                 before = len(self._texts)
                 self.take(value, depth + 1)
                 if len(self._texts) == before:

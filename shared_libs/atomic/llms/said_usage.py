@@ -12,6 +12,12 @@ _MOST = 2**53
 """A larger count is none; and no database, nor JSON of browsers, takes it."""
 
 
+class CacheCreation(msgspec.Struct):
+    """What was written to Anthropic's cache, by how long it stays."""
+
+    ephemeral_1h_input_tokens: int | None = None
+
+
 class _InputDetails(msgspec.Struct):
     cached_tokens: int | None = None
     cache_read: int | None = None
@@ -19,6 +25,7 @@ class _InputDetails(msgspec.Struct):
     cache_write_tokens: int | None = None  # OpenAI since GPT-5.6, OpenRouter
     cache_creation_tokens: int | None = None  # LiteLLM
     cache_creation_input_tokens: int | None = None  # DashScope
+    cache_creation_token_details: CacheCreation | None = None  # LiteLLM, of Anthropic's models
 
 
 class SaidUsage(msgspec.Struct):
@@ -36,6 +43,7 @@ class SaidUsage(msgspec.Struct):
     cache_read_input_tokens: int | None = None  # of Anthropic's models, as the next
     cache_creation_input_tokens: int | None = None
     num_cached_tokens: int | None = None  # vLLM
+    precached_prompt_tokens: int | None = None  # GigaChat
     prompt_n: int | None = None  # llama.cpp, among its timings, as the next two
     predicted_n: int | None = None
     cache_n: int | None = None
@@ -64,8 +72,10 @@ class SaidUsage(msgspec.Struct):
         details = self.prompt_tokens_details or self.input_tokens_details
         cached = (details and _first(_CACHED_DETAIL(details))) or _first(_CACHED(self))
         written = (details and _first(_WRITTEN_DETAIL(details))) or _first(_WRITTEN(self))
-        apart = not self.prompt_tokens and details is None and any(_APART(self))
-        return counted(given, made, cached, written, _first(_TOTAL(self)), apart=apart)
+        apart = bool(self.precached_prompt_tokens) or (not self.prompt_tokens and details is None and any(_APART(self)))
+        kept = details and details.cache_creation_token_details
+        hour = kept.ephemeral_1h_input_tokens if kept else 0
+        return counted(given, made, cached, written, _first(_TOTAL(self)), apart=apart, hour=hour)
 
 
 def counted(
@@ -76,6 +86,7 @@ def counted(
     total: int | None = 0,
     *,
     apart: bool = False,
+    hour: int | None = 0,
 ) -> Usage:
     """
     Counts whose parts fit each other.
@@ -90,6 +101,7 @@ def counted(
         written: of the request, those written to it.
         total: both together, where that is told.
         apart: whether the provider tells `given` without what a cache had to do with.
+        hour: of what was written to a cache, what is kept for an hour.
 
     """
     given, made, cached, written, total = map(_count, (given, made, cached, written, total))
@@ -101,14 +113,14 @@ def counted(
             given += beyond
         else:
             made += beyond
-    return Usage(given, made, cached, max(total, given + made), written)
+    return Usage(given, made, cached, max(total, given + made), written, min(_count(hour), written))
 
 
 def newest(known: Usage, told: Usage) -> Usage:
     """What is told last of each count: some servers tell them one by one, and some send zeros at the end."""
     pairs = zip(msgspec.structs.astuple(told), msgspec.structs.astuple(known), strict=True)
-    given, made, cached, total, written = (new or old for new, old in pairs)
-    return Usage(given, made, cached, max(total, given + made), written)
+    given, made, cached, total, *rest = (new or old for new, old in pairs)
+    return Usage(given, made, cached, max(total, given + made), *rest)
 
 
 def _first(told: tuple[int | None, ...]) -> int:
@@ -129,6 +141,7 @@ _MADE = attrgetter(
 )
 _CACHED = attrgetter(
     *("cached_tokens", "prompt_cache_hit_tokens", "cache_read_input_tokens", "num_cached_tokens", "cache_n"),
+    "precached_prompt_tokens",
     *("cacheReadInputTokens", "cachedContentTokenCount"),
 )
 _WRITTEN = attrgetter("cache_creation_input_tokens", "cacheWriteInputTokens")

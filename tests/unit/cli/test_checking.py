@@ -40,6 +40,11 @@ def test_check_of_what_is_no_definition_is_told_without_a_traceback(here, capsys
     assert "Traceback" not in err
 
 
+def test_settings_of_a_service_that_are_named_and_not_there_do_not_hold(here, capsys):
+    assert main(["check", "service.yaml"]) == 2
+    assert capsys.readouterr().err == "service.yaml: there is no such file\n"
+
+
 def test_a_folder_as_the_documents_lay_it_out_is_checked_file_by_file_by_its_kind(here, capsys):
     files = {
         "good.scenario.yaml": SCENARIO,

@@ -7,6 +7,7 @@ import os
 import sqlite3
 import subprocess
 import sys
+import threading
 
 import pytest
 from dotenv import dotenv_values
@@ -97,12 +98,36 @@ def test_the_folders_of_the_user(monkeypatch):
         cache_folder("X")
 
 
-@pytest.mark.parametrize("text", ["FACTORY_RUNS=off\n".encode("utf-16-le"), b"A=x\0y\n", b"A\0B=1\n"])
-def test_an_env_file_with_nul_is_told_by_its_name(here, capsys, text):
+NUL = "it holds NUL, as text in UTF-16 does; save it as UTF-8"
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("FACTORY_RUNS=off\n".encode("utf-16-le"), NUL),
+        (b"A=x\0y\n", NUL),
+        (b"A\0B=1\n", NUL),
+        (b"A=x" + b" " * 200_000 + b"y", "it holds 200 spaces in a row"),
+        (b"B=1\nA='" + b"${a\n" * 100_000 + b"'", "line 2 has over 100 ${…}"),
+    ],
+    ids=["utf-16", "value", "name", "spaces", "references"],
+)
+def test_an_env_file_that_nobody_wrote_by_hand_is_told_and_not_worked_on(here, capsys, text, told):
+    """The last two took python-dotenv minutes and hours: the square of their length."""
     (here / ".env").write_bytes(text)
     assert main(["run", "agent.yaml", QUESTION]) == 2
-    err = capsys.readouterr().err
-    assert err == ".env cannot be read: it holds NUL, as text in UTF-16 does; save it as UTF-8\n"
+    assert capsys.readouterr().err == f".env cannot be read: {told}\n"
+
+
+def test_an_env_file_may_be_a_pipe_as_keepers_of_secrets_make_it(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("OUT_OF_THE_PIPE", raising=False)
+    os.mkfifo(".env")
+    keeper = threading.Thread(target=(tmp_path / ".env").write_text, args=("OUT_OF_THE_PIPE=1\n",))
+    keeper.start()
+    read_env_files(None)
+    keeper.join()
+    assert os.environ.pop("OUT_OF_THE_PIPE") == "1"
 
 
 @pytest.mark.parametrize("folder", ["agent.yaml", "dangling"])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 
 from shared_libs.atomic import ConfigError
@@ -101,6 +103,14 @@ HOSTILE = {
     "raw control character": ("a: 1\nb: \x1b[31m", ["2:4: holds the control character U+001B; remove it"]),
     "raw null": ("a\0", ["1:2: holds the control character U+0000; remove it"]),
     "tab": ("a:\n\tb: 1", ["2:1: is not valid YAML: a tab cannot indent; use spaces"]),
+    "no-break space": (
+        "a:\n - b: 1\n \xa0 c: 2",
+        ["3:2: is not valid YAML: U+00A0 looks like a space and cannot indent; use spaces"],
+    ),
+    "question mark": (
+        "a: {b: What is it?}",
+        ["1:18: is not valid YAML: text in braces or brackets that holds a '?' has to be quoted"],
+    ),
     "colon": ("a: b: c", ["1:5: is not valid YAML: a ':' is not allowed here; quote text that holds ': '"]),
     "open list": ("a: [1, 2\nb: 3", ["2:2: is not valid YAML: a ',' or ']' is missing"]),
     "open quote": ('a: "x\nb: 1', ["2:5: is not valid YAML: quoted text is not closed"]),
@@ -150,6 +160,21 @@ def test_a_file_is_utf8_of_at_most_a_mebibyte(content, line, write):
     with pytest.raises(ConfigError) as caught:
         read_source(write(content, "f.yaml"))
     assert str(caught.value) == line
+
+
+@pytest.mark.parametrize(
+    ("make", "told"),
+    [
+        (os.mkfifo, "cannot be read: it is a pipe, which can be read but once; save it as a file"),
+        (lambda path: path.symlink_to("gone.yaml"), "is a link to gone.yaml, which is not there"),
+    ],
+)
+def test_a_pipe_and_a_link_to_nothing_are_told_as_what_they_are(make, told, tmp_path):
+    """A pipe that nobody writes held the command for ever, and `<(…)` was read twice and empty the second time."""
+    make(path := tmp_path / "f.yaml")
+    with pytest.raises(ConfigError) as caught:
+        read_source(path)
+    assert str(caught.value) == f"{path}: {told}"
 
 
 def test_a_byte_order_mark_is_no_content(write):

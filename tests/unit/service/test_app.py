@@ -228,6 +228,9 @@ def test_a_service_whose_runs_are_to_be_kept_nowhere_says_where_that_is_said(fol
     [
         ("drain: 3", r"service\.yaml:1:1: drain: unknown key; .* did you mean 'drain_s'\?"),
         ("drain_s: soon", r"service\.yaml:1:10: drain_s: .*number"),
+        ("slots: 5\nslots: 6", r"service\.yaml:2:1: slots: the key stands twice, first on line 1"),
+        ("slots: 5\n---\nslots: 6", r"service\.yaml:2:1: a second document begins"),
+        ('pepper: "${NO_SUCH_VARIABLE}"', r"service\.yaml:1:9: pepper: .*NO_SUCH_VARIABLE"),
         ("configs: x", "settings"),
         ("- 1", "settings"),
     ],
@@ -244,71 +247,6 @@ def test_settings_are_read_and_variables_expanded(tmp_path, monkeypatch):
     told = load_settings(tmp_path)
     assert (told.store, told.drain_s, told.configs) == ("sqlite+aiosqlite:///x.db", 3, tmp_path)
     assert "x.db" not in repr(told)
-
-
-@pytest.mark.promise("serve-reload")
-def test_a_broken_file_keeps_what_it_gave_and_shows(folder):
-    async def main():
-        async with serving(folder, reload_s=600.0) as served:
-            catalogue = served.service.catalogue
-            before = catalogue.find(caller(), "hello")
-            (folder / "hello.yaml").write_text("name: hello\nllm: {provider: nonsense}\n")
-            (folder / "second.yaml").write_text(HELLO.replace("hello\n", "second\n", 1))
-            changed = [await catalogue.load(), await catalogue.load()]
-            broken = (await served.get("/readyz"), [entry.name for entry in catalogue.visible(caller())])
-            same = catalogue.find(caller(), "hello") is before
-            (folder / "hello.yaml").write_text(HELLO + "# mended\n")
-            (folder / "second.yaml").unlink()
-            await catalogue.load()
-            mended = (await served.get("/readyz"), [entry.name for entry in catalogue.visible(caller())])
-            return changed, broken, same, mended, (await served.run())[2]["status"]
-
-    changed, ((status, _, ready), names), same, ((_, _, mended), after), answered = run(main())
-    assert changed == [True, False]
-    assert same
-    assert (status, ready["status"]) == (200, "ready")
-    assert "provider" in ready["problems"]["hello.yaml"][0]
-    assert names == ["hello", "hello/chain", "second", "second/chain"]
-    assert (mended["problems"], after, answered) == ({}, ["hello", "hello/chain"], "answered")
-
-
-def caller():
-    from shared_libs.service.callers import ANYONE
-
-    return ANYONE
-
-
-@pytest.mark.promise("serve-reload")
-def test_what_is_replaced_closes_when_its_last_user_has_gone(folder):
-    async def main():
-        async with serving(folder, reload_s=600.0) as served:
-            catalogue, closed = served.service.catalogue, []
-            old = catalogue.find(caller(), "hello")
-            close = old.agent.llm._close
-
-            async def noted():
-                closed.append("closed")
-                await close()
-
-            old.agent.llm._close = noted
-            async with old.used():
-                (folder / "hello.yaml").write_text(HELLO + "# changed\n")
-                await catalogue.load()
-                during = list(closed)
-            return during, closed
-
-    assert run(main()) == ([], ["closed"])
-
-
-def test_a_folder_where_nothing_holds_does_not_start(tmp_path):
-    write(tmp_path, broken="name: broken\n")
-
-    async def main():
-        async with serving(tmp_path):
-            pass
-
-    with pytest.raises((AssertionError, SystemExit)):
-        run(main())
 
 
 @pytest.mark.promise("serve-bounded")

@@ -380,6 +380,7 @@ def as_messages(prompt: Prompt) -> list[Message]:
             return [_as_message(prompt, 0)]
         if not isinstance(prompt, Iterable):
             raise MisuseError(f"a prompt is a question, a message or a list of messages, not {prompt!r}")
+        prompt = list(prompt)  # it may be one that is read only once
     if set(map(type, prompt)) == {Message}:
         return list(prompt)
     return [_as_message(item, index) for index, item in enumerate(prompt)]

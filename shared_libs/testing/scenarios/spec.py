@@ -217,7 +217,7 @@ class AnswerSpec(TextSpec):
     @classmethod
     def _is_a_schema(cls, schema: dict[str, Any] | None) -> dict[str, Any] | None:
         if schema is not None:
-            SchemaCheck(schema, "schema")
+            SchemaCheck(schema, "schema", own=True)
         return schema
 
 

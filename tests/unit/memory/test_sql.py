@@ -116,6 +116,20 @@ def test_a_session_that_is_forgotten_leaves_nothing(store_url, session):
     assert run(main()) == (("", 0), ("sum", 4))
 
 
+def test_a_file_that_was_deleted_is_made_again(url, tmp_path):
+    async def main():
+        memory = SQLMemory(url)
+        await memory.async_store("s", EXCHANGE)
+        for file in tmp_path.glob("sessions.db*"):
+            file.unlink()
+        with pytest.raises(MemoryStoreError, match="no such table"):
+            await memory.async_load("s")
+        await memory.async_store("s", EXCHANGE)
+        return await memory.async_load("s")
+
+    assert run(main()) == EXCHANGE
+
+
 def test_what_cannot_be_read_is_told_with_its_place_and_half_a_character_costs_no_exchange(url):
     async def main():
         memory = SQLMemory(url)

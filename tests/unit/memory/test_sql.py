@@ -58,12 +58,12 @@ def test_a_limit_never_parts_a_call_from_its_result(url, limit, roles):
 def test_writers_at_once_lose_nothing_and_do_not_mix(url):
     async def main():
         memories = [SQLMemory(url) for _ in range(4)]
-        pairs = [[Message("user", f"q{n}"), Message("assistant", f"a{n}")] for n in range(40)]
+        pairs = [[Message("user", f"q{n}"), Message("assistant", f"a{n}")] for n in range(16)]
         await asyncio.gather(*(memories[n % 4].async_store("s", pair) for n, pair in enumerate(pairs)))
         return await SQLMemory(url).async_load("s")
 
     texts = [message.text for message in run(main())]
-    assert sorted(texts) == sorted([f"q{n}" for n in range(40)] + [f"a{n}" for n in range(40)])
+    assert sorted(texts) == sorted([f"q{n}" for n in range(16)] + [f"a{n}" for n in range(16)])
     assert all(answer == "a" + question[1:] for question, answer in zip(texts[::2], texts[1::2], strict=True))
 
 

@@ -17,6 +17,7 @@ import runpy
 import selectors
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import threading
@@ -36,7 +37,7 @@ _LOADED = (
     *("_pytest.config", "_pytest.terminal", "_pytest.python", "_pytest.fixtures", "pytest"),
 )
 _IS_READ = re.compile("PYTHON|LC_|LANG").match
-_MESSAGE = 1 << 17  # bytes at the most
+_NUMBER = struct.Struct("!q")
 
 
 class Program:
@@ -68,13 +69,16 @@ class Program:
             theirs[name] = theirs["stdout"] if wanted == subprocess.STDOUT else wanted
             setattr(self, name, ours)
         start = tuple(sorted(before_any_code(env).items()))
-        self._line, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        told = json.dumps({"arguments": [os.fsdecode(each) for each in arguments], "cwd": str(cwd), "env": env})
+        self._line, other = socket.socketpair()
+        wanted = {"arguments": [os.fsdecode(each) for each in arguments], "cwd": str(cwd), "env": env}
+        told = json.dumps(wanted).encode()
         with other:
-            socket.send_fds(_nursery(start), [told.encode()], [other.fileno(), *theirs.values()])
+            nursery = _nursery(start)
+            socket.send_fds(nursery, [_NUMBER.pack(len(told))], [other.fileno(), *theirs.values()])
+            nursery.sendall(told)
         for descriptor in opened:
             os.close(descriptor)
-        self.pid = int(self._line.recv(_MESSAGE))
+        self.pid = self._heard()
 
     def poll(self):
         """Return how it has ended, None while it runs."""
@@ -86,9 +90,14 @@ class Program:
         """Wait for its end; as `Popen`, but with a TimeoutError."""
         if self.returncode is None:
             self._line.settimeout(1e-9 if timeout == 0 else timeout)
-            self.returncode = int(self._line.recv(_MESSAGE) or -signal.SIGKILL)
+            self.returncode = self._heard()
             self._line.close()
         return self.returncode
+
+    def _heard(self):
+        told = self._line.recv(_NUMBER.size, socket.MSG_WAITALL)
+        assert told, "the nursery has ended"
+        return _NUMBER.unpack(told)[0]
 
     def communicate(self, said=b"", timeout=None):
         """Say something, and read until it ends."""
@@ -154,7 +163,7 @@ def before_any_code(env):
 @cache
 def _nursery(start):
     """Start a nursery, which ends with this process; return the line to it."""
-    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    ours, theirs = socket.socketpair()
     kept = {name: value for name, value in os.environ.items() if not _IS_READ(name)}
     with theirs:
         process = subprocess.Popen(
@@ -192,17 +201,18 @@ def _serve(control):
                     awake.recv(4096)
                     _tell_ends(running)
                     continue
-                told, given, _, _ = socket.recv_fds(control, _MESSAGE, 4)
-                if not told:
+                size, given, _, _ = socket.recv_fds(control, _NUMBER.size, 4)
+                if not size:
                     return
                 line, *streams = given
+                told = control.recv(_NUMBER.unpack(size)[0], socket.MSG_WAITALL)
                 if not (pid := os.fork()):
                     either.close()
                     _become(json.loads(told), streams)
                 for descriptor in streams:
                     os.close(descriptor)
                 running[pid] = line
-                os.write(line, b"%d" % pid)
+                os.write(line, _NUMBER.pack(pid))
 
 
 def _tell_ends(running):
@@ -210,7 +220,7 @@ def _tell_ends(running):
         while (found := os.waitpid(-1, os.WNOHANG))[0]:
             line = running.pop(found[0])
             with suppress(BrokenPipeError):  # nobody waits for it
-                os.write(line, b"%d" % os.waitstatus_to_exitcode(found[1]))
+                os.write(line, _NUMBER.pack(os.waitstatus_to_exitcode(found[1])))
             os.close(line)
 
 

@@ -27,7 +27,9 @@ def scripts():
 
 @pytest.fixture(scope="module")
 def cache(tmp_path_factory):
-    return str(tmp_path_factory.mktemp("cache"))
+    """One for all processes of this run: the first loads the flights, which takes six seconds, the others wait."""
+    own = tmp_path_factory.getbasetemp()
+    return str((own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "factory-cache")
 
 
 @pytest.fixture

@@ -217,7 +217,8 @@ class Usage(msgspec.Struct, PlainData, frozen=True, gc=False):
     Tokens, as the provider counted them.
 
     `input_tokens` includes those read from the provider's cache (`cached_input_tokens`) and those written to it at a
-    price of their own (`cache_creation_input_tokens`). `total_tokens` is both together where nobody tells it.
+    price of their own (`cache_creation_input_tokens`; of those, for an hour: `hour_cache_input_tokens`). `total_tokens`
+    is both together where nobody tells it.
     """
 
     input_tokens: int = 0
@@ -225,6 +226,7 @@ class Usage(msgspec.Struct, PlainData, frozen=True, gc=False):
     cached_input_tokens: int = 0
     total_tokens: int = 0
     cache_creation_input_tokens: int = 0
+    hour_cache_input_tokens: int = 0
 
     def __post_init__(self) -> None:
         if not self.total_tokens:
@@ -237,6 +239,7 @@ class Usage(msgspec.Struct, PlainData, frozen=True, gc=False):
             self.cached_input_tokens + other.cached_input_tokens,
             self.total_tokens + other.total_tokens,
             self.cache_creation_input_tokens + other.cache_creation_input_tokens,
+            self.hour_cache_input_tokens + other.hour_cache_input_tokens,
         )
 
 
@@ -337,20 +340,24 @@ class Price(msgspec.Struct, PlainData, frozen=True, gc=False, forbid_unknown_fie
     US dollars per million tokens.
 
     `cached_input` is for tokens read from the provider's cache, `cache_write` for those written to it; without them
-    such tokens cost as much as fresh ones.
+    such tokens cost as much as fresh ones. `hour_cache_write` is for what is written for an hour; without it such
+    tokens cost as much as the others that are written.
     """
 
     input: float
     output: float
     cached_input: float | None = None
     cache_write: float | None = None
+    hour_cache_write: float | None = None
 
     def cost_usd(self, usage: Usage) -> float:
         """What `usage` costs, in US dollars."""
-        read, written = usage.cached_input_tokens, usage.cache_creation_input_tokens
+        read, hour = usage.cached_input_tokens, usage.hour_cache_input_tokens
+        written = usage.cache_creation_input_tokens
+        write = self.input if self.cache_write is None else self.cache_write
         cost = (usage.input_tokens - read - written) * self.input + usage.output_tokens * self.output
         cost += read * (self.input if self.cached_input is None else self.cached_input)
-        cost += written * (self.input if self.cache_write is None else self.cache_write)
+        cost += (written - hour) * write + hour * (write if self.hour_cache_write is None else self.hour_cache_write)
         return cost / 1_000_000
 
 
@@ -373,6 +380,7 @@ def as_messages(prompt: Prompt) -> list[Message]:
             return [_as_message(prompt, 0)]
         if not isinstance(prompt, Iterable):
             raise MisuseError(f"a prompt is a question, a message or a list of messages, not {prompt!r}")
+        prompt = list(prompt)  # it may be one that is read only once
     if set(map(type, prompt)) == {Message}:
         return list(prompt)
     return [_as_message(item, index) for index, item in enumerate(prompt)]

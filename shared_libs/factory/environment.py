@@ -12,14 +12,15 @@ from shared_libs.factory.problems import Path, Problems, printable
 _REFERENCE = re.compile(r"\$\$\{|\$\{(?P<inside>[^}]*)(?P<end>\}?)")
 _BARE = re.compile(r"\$[A-Z][A-Z0-9_]+")
 _BARE_INSIDE = re.compile(r"(?:^|(?<=[ :/=@]))\$[A-Z][A-Z0-9_]+\b")
-_INSIDE = re.compile(r"(?P<name>[A-Za-z_][A-Za-z0-9_]*)(?::-(?P<default>.*))?", re.DOTALL)
+_INSIDE = re.compile(r"(?P<name>[A-Za-z_][A-Za-z0-9_]*)(?::-(?P<default>(?:(?!\$\{).)*))?", re.DOTALL)
 
 
 class Environment:
     """
     Expands the environment's variables in values; never in keys, and after parsing, so that no value can add YAML.
 
-    As in a shell, the default of `${VAR:-default}` also stands for an empty variable. `$${` is `${` itself.
+    As in a shell, the default of `${VAR:-default}` also stands for an empty variable; unlike there, it holds none.
+    `$${` is `${` itself.
     """
 
     def __init__(self, problems: Problems) -> None:

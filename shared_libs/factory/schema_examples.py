@@ -19,6 +19,7 @@ EXAMPLES: dict[str, Any] = {
     "PriceSpec.output": 4.5,
     "PriceSpec.cached_input": 0.075,
     "PriceSpec.cache_write": 0.94,
+    "PriceSpec.hour_cache_write": 1.5,
     "options": {"temperature": 0.2},
     "context_window": 128_000,
     "requests_per_minute": 500,

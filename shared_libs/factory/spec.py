@@ -78,6 +78,8 @@ class PriceSpec(Section):
     """Dollars per million input tokens read from the provider's cache; by default as much as fresh ones."""
     cache_write: Dollars | None = None
     """Dollars per million input tokens written to the provider's cache; by default as much as fresh ones."""
+    hour_cache_write: Dollars | None = None
+    """The same for those kept there for an hour; by default as much as the others that are written."""
 
 
 class LinkCommon(Section):

@@ -18,14 +18,16 @@ from sqlalchemy.engine import URL
 from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, OperationalError, ProgrammingError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
+from shared_libs.atomic.amounts import is_amount
 from shared_libs.atomic.database_url import DatabaseURL, database_url
 from shared_libs.atomic.errors import MemoryConflict, MemoryStoreError, MemoryUnavailable, MisuseError
 from shared_libs.atomic.llms.base import BaseLLMWrapper
-from shared_libs.atomic.memory.base import BaseMemory, Recollection, outrun
+from shared_libs.atomic.memory.base import BaseMemory, Recollection, checked_count, outrun
 from shared_libs.atomic.memory.compaction import Compaction
 from shared_libs.atomic.places import why_unopened
 from shared_libs.atomic.scope import current_deadline
 from shared_libs.atomic.types import Message
+from shared_libs.atomic.whole import whole_data, whole_text
 from shared_libs.memory.connections import Database
 from shared_libs.memory.meaning import Meaning, fused
 from shared_libs.memory.outbox import Batch, Outbox
@@ -48,6 +50,8 @@ _TRY_SHARE = 0.5
 _CLOSE_S = 1.0
 
 _BATCH_CHARS = 32
+
+_STORED = select(MESSAGES.c.session_id, MESSAGES.c.position, MESSAGES.c.message)
 
 _NO_OUTAGE = re.compile("is not a database|disk image is malformed|readonly database")
 """What an SQLite file says that no waiting mends."""
@@ -89,13 +93,13 @@ class SQLMemory(BaseMemory):
         if engine is not None and url is not None:
             raise MisuseError("SQLMemory takes a url or an engine, not both")
         self._where = _address(url or DEFAULT_URL) if engine is None else _lent(engine)
-        if pool_size < 1:
+        if not is_amount(pool_size, whole=True):
             raise MisuseError(f"pool_size is a number from 1, not {pool_size!r}")
         if on_outage not in ("error", "queue"):
             raise MisuseError(f"on_outage is 'error' or 'queue', not {on_outage!r}")
         if embedder is not None and not embedder.embeds:
             raise MisuseError(f"embedder: {type(embedder).__name__} has no embeddings; name a model that has")
-        self.window = window
+        self.window = checked_count(window, "window")
         self.compaction = compaction
         self._pool_size = pool_size
         self._outbox = Outbox(self._write, QUEUED) if on_outage == "queue" else None
@@ -169,7 +173,7 @@ class SQLMemory(BaseMemory):
 
     async def _load(self, session_id: str, limit: int | None) -> list[Message]:
         await self._settle()
-        query = select(MESSAGES.c.message).where(MESSAGES.c.session_id == _storable(session_id))
+        query = _STORED.where(MESSAGES.c.session_id == _storable(session_id))
         found = await self._read(query.order_by(MESSAGES.c.position.desc()).limit(limit))
         return [_message(row) for row in reversed(found)]
 
@@ -185,8 +189,7 @@ class SQLMemory(BaseMemory):
                 found.before, found.summary = kept.messages, kept.summary
             # up to the length that was counted: what has come meanwhile is another run's
             rows = await connection.execute(
-                select(MESSAGES.c.message)
-                .where(MESSAGES.c.session_id == session_id)
+                _STORED.where(MESSAGES.c.session_id == session_id)
                 .where(MESSAGES.c.position > found.before, MESSAGES.c.position <= length)
                 .order_by(MESSAGES.c.position.desc())
                 .limit(limit)
@@ -199,7 +202,7 @@ class SQLMemory(BaseMemory):
         row = {
             "session_id": _storable(session_id),
             "messages": messages,
-            "summary": summary.replace("\0", " "),
+            "summary": whole_text(summary.replace("\0", " ")),
             "created_at": _now(),
         }
         older = SUMMARIES.c.session_id == session_id, SUMMARIES.c.messages <= messages
@@ -210,6 +213,17 @@ class SQLMemory(BaseMemory):
                 await connection.execute(delete(SUMMARIES).where(*older))
                 if (await connection.execute(still)).first() is None:
                     await connection.execute(insert(SUMMARIES), row)
+        except (DBAPIError, OSError) as error:
+            raise await asyncio.to_thread(self._failure, error) from error
+
+    async def _forget(self, session_id: str) -> None:
+        await self._settle()  # what waits must not come after it
+        session_id = _storable(session_id)
+        try:
+            async with await self._begin(writes=True) as connection:
+                await _locked_length(connection, session_id)  # what is being stored now is deleted too
+                for table in (MESSAGES, SUMMARIES):
+                    await connection.execute(delete(table).where(table.c.session_id == session_id))
         except (DBAPIError, OSError) as error:
             raise await asyncio.to_thread(self._failure, error) from error
 
@@ -242,9 +256,7 @@ class SQLMemory(BaseMemory):
         return [row.position for row in best]
 
     async def _at(self, session_id: str, positions: Sequence[int]) -> list[Message]:
-        query = select(MESSAGES.c.position, MESSAGES.c.message).where(
-            MESSAGES.c.session_id == session_id, MESSAGES.c.position.in_(positions)
-        )
+        query = _STORED.where(MESSAGES.c.session_id == session_id, MESSAGES.c.position.in_(positions))
         found = {row.position: _message(row) for row in await self._read(query)}
         return [found[position] for position in positions if position in found]
 
@@ -322,21 +334,31 @@ def _is_nowhere(url: URL) -> bool:
 def _rows(batch: Batch, length: int) -> list[dict[str, Any]]:
     common = {"session_id": batch.session_id, "batch": batch.id, "created_at": _now()}
     return [
-        common | {"position": position, "message": msgspec.json.encode(message).decode(), "words": _words(message.text)}
+        common | {"position": position, "message": _written(message), "words": _words(message.text)}
         for position, message in enumerate(batch.messages, length + 1)
     ]
+
+
+def _written(message: Message) -> str:
+    try:
+        return msgspec.json.encode(message).decode()
+    except UnicodeEncodeError:
+        return msgspec.json.encode(whole_data(msgspec.to_builtins(message))).decode()
 
 
 def _message(row: Any) -> Message:
     try:
         return msgspec.json.decode(row.message, type=Message)
     except msgspec.DecodeError as error:
-        raise MemoryStoreError(f"a stored message cannot be read: {error}") from error
+        raise MemoryStoreError(
+            f"message {row.position} of session {row.session_id!r} cannot be read: {error}; mend or delete its row in "
+            f"{MESSAGES.name}, or forget the session"
+        ) from error
 
 
 def _words(text: str) -> str:
-    """Lower case of every alphabet, which SQLite's own has not, and without the null PostgreSQL refuses."""
-    return text.lower().replace("\0", " ")
+    """Lower case of every alphabet, which SQLite's own has not, and without what a database refuses."""
+    return whole_text(text.lower().replace("\0", " "))
 
 
 def _now() -> str:

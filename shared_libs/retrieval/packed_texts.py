@@ -13,9 +13,12 @@ import posixpath
 import zipfile
 from codecs import BOM_UTF8
 from collections.abc import Callable, Iterator
+from email.errors import MessageError
+from email.header import decode_header, make_header
 from email.message import EmailMessage, MIMEPart
-from email.policy import default
+from email.policy import EmailPolicy
 from io import BytesIO
+from itertools import islice
 from typing import Any
 from urllib.parse import unquote
 from xml.etree import ElementTree as ET
@@ -26,13 +29,28 @@ from shared_libs.retrieval.plain_texts import text_of
 MAX_UNPACKED = 100_000_000
 """Bytes that a book has when it is unpacked: a small file may hold any number."""
 
+MOST_PARTS = 1_000
+"""Parts of a mail, those of what it forwards among them: each takes a millisecond."""
+
+LONGEST_HEADER = 10_000
+"""Characters that are read of a header; the time that the standard library takes for one grows faster than it does."""
+
 _TOLD = ("Subject", "From", "To", "Cc", "Date")
+_NO_TEXT = ("application", "audio", "font", "image", "model", "video")
 _PAGE = ".html"
+
+
+class _Bounded(EmailPolicy):
+    def header_source_parse(self, sourcelines: list[str]) -> tuple[str, str]:
+        name, value = super().header_source_parse(sourcelines)
+        return name, value[:LONGEST_HEADER]
 
 
 def mail(body: bytes) -> tuple[str, str]:
     """Return the subject and the text of a mail, of those it forwards, and the names of what is attached."""
-    message = email.message_from_bytes(body.removeprefix(BOM_UTF8), _class=EmailMessage, policy=default)
+    message: Any = email.message_from_bytes(body.removeprefix(BOM_UTF8), _class=EmailMessage, policy=_Bounded())
+    if sum(1 for _ in islice(message.walk(), MOST_PARTS + 1)) > MOST_PARTS:
+        raise MisuseError(f"it has more than {MOST_PARTS:,} parts")
     return _header(message, "Subject"), "\n\n".join(_parts(message)).strip()
 
 
@@ -50,19 +68,30 @@ def _parts(message: MIMEPart) -> Iterator[str]:
 
 
 def _header(message: MIMEPart, name: str) -> str:
-    """Return a header; one that its sender wrote in bytes is read as a text is."""
-    told = str(message.get(name, ""))
-    if "\ufffd" in told:
-        written = next(str(value) for key, value in message.raw_items() if key.lower() == name.lower())
-        told = text_of(written.encode("ascii", "surrogateescape"))
+    """Return a header, without reading more into it than its words: what the standard library knows of some fails."""
+    written = next((str(value) for key, value in message.raw_items() if key.lower() == name.lower()), "")
+    try:
+        told = str(make_header(decode_header(written)))
+    except (MessageError, LookupError, ValueError):  # a charset nobody knows, or none at all
+        told = written
+    if any("\udc80" <= sign <= "\udcff" for sign in told):  # its sender wrote it in bytes
+        told = _text(written.encode("utf-8", "surrogateescape"))
     return " ".join(told.split())
 
 
 def _content(part: MIMEPart) -> str:
     body = part.get_payload(decode=True)
-    if not isinstance(body, bytes) or part.get_content_maintype() not in ("text", "multipart"):
+    if not isinstance(body, bytes) or part.get_content_maintype() in _NO_TEXT:
         return ""
-    return text_of(body, _PAGE if part.get_content_subtype() == "html" else "", part.get_content_charset()).strip()
+    return _text(body, _PAGE if part.get_content_subtype() == "html" else "", part.get_content_charset()).strip()
+
+
+def _text(body: bytes, kind: str = "", charset: str | None = None) -> str:
+    """Return what a part tells; one that is no text, whatever it says, costs no other."""
+    try:
+        return text_of(body, kind, charset)
+    except MisuseError:
+        return ""
 
 
 def notebook(body: bytes) -> tuple[str, str]:
@@ -99,7 +128,8 @@ def book(body: bytes) -> tuple[str, str]:
         folder = posixpath.dirname(place)
         there = set(archive.namelist())
         paths = [posixpath.normpath(posixpath.join(folder, unquote(chapter))) for chapter in chapters if chapter]
-        texts = [text_of(archive.read(path), _PAGE) for path in paths if path in there]
+        # each once: a kilobyte that names one chapter a thousand times would be gigabytes
+        texts = [text_of(archive.read(path), _PAGE) for path in dict.fromkeys(paths) if path in there]
         return (package.findtext(".//{*}title") or "").strip(), "\n\n".join(filter(None, texts))
 
 

@@ -47,7 +47,7 @@ def text_of(body: bytes, kind: str = "", charset: str | None = None) -> str:
 
     """
     markup = kind in _MARKUP
-    text = decoded(body, charset or _charset(body, markup=markup), is_html=markup)
+    text = decoded(body, charset or charset_of(body, markup=markup), is_html=markup)
     if kind in _PAGES:
         return readable(text, "")
     if kind in _JSON:
@@ -61,12 +61,15 @@ def _meant(escaped: re.Match[str]) -> str:
     return signs.encode("utf-8", "backslashreplace").decode()
 
 
-def _charset(body: bytes, *, markup: bool) -> str | None:
+def charset_of(body: bytes, *, markup: bool = False) -> str | None:
     """
     Name how a text is written that is not UTF-8: old Polish, Turkish, Chinese, Japanese, Russian files.
 
+    None: it says so itself, is UTF-8, or has too little beyond ASCII to tell.
+
     Raises:
         MisuseError: it is no text.
+        NotInstalled: it is none in Latin letters, and what could tell is missing.
 
     """
     if body.startswith(tuple(mark for mark, _ in BYTE_ORDER_MARKS)):

@@ -18,6 +18,7 @@ from shared_libs.atomic.types import Price
 from shared_libs.factory import agent_from_dict, load_agent, load_collections, load_definition
 from shared_libs.factory.prices import FILE_NAME as PRICES
 from shared_libs.factory.problems import choices
+from shared_libs.factory.source import MAX_BYTES
 from shared_libs.retrieval import Collection
 from shared_libs.service.audit import digest
 from shared_libs.service.callers import Caller
@@ -145,6 +146,13 @@ class _File(NamedTuple):
             await described.collection.aclose()
 
 
+class _Refused(NamedTuple):
+    """A file that does not hold: the stamp of what it is made of, and why."""
+
+    stamp: str
+    problems: Sequence[str]
+
+
 class Catalogue:
     """
     The entries of a folder.
@@ -166,7 +174,7 @@ class Catalogue:
         self._apart = apart
         self._observers = observers
         self._files: dict[str, _File] = {}
-        self._refused: dict[str, str] = {}
+        self._refused: dict[str, _Refused] = {}
         self._entries: Mapping[str, Entry] = {}
         self.collections: Mapping[str, Described] = {}
         self.contents: Mapping[str, str] = {}
@@ -214,7 +222,7 @@ class Catalogue:
         connections and what it remembers.
         """
         contents = await asyncio.to_thread(self._read_contents)
-        files, refused, problems, notes = await asyncio.to_thread(self._read, contents)
+        files, refused, notes = await asyncio.to_thread(self._read, contents)
         apart = self._apart
         self.contents = {name: digest(text) for name, text in contents.items() if name == SETTINGS or name not in apart}
         if (files, refused) == (self._files, self._refused):
@@ -223,6 +231,7 @@ class Catalogue:
         await asyncio.gather(*(made.aopen() for key, file in new.items() if key not in old for made in file.made))
         entries: dict[str, Entry] = {}
         collections: dict[str, Described] = {}
+        problems: dict[str, Sequence[str]] = {name: file.problems for name, file in refused.items()}
         for name, file in files.items():
             for called, described in file.collections.items():
                 if collections.setdefault(called, described).written != described.written:
@@ -250,39 +259,32 @@ class Catalogue:
 
     def _read(
         self, contents: Mapping[str, bytes]
-    ) -> tuple[dict[str, _File], dict[str, str], dict[str, list[str]], dict[str, list[str]]]:
+    ) -> tuple[dict[str, _File], dict[str, _Refused], dict[str, list[str]]]:
         found = {name: text for name, text in contents.items() if name not in self._apart}
         beside = _stamp([found.get(PRICES, b"")])
         every = _stamp(found.values())
         files: dict[str, _File] = {}
-        refused: dict[str, str] = {}
-        problems = {name: list(told) for name, told in self.problems.items() if name in found}
+        refused: dict[str, _Refused] = {}
         notes = {name: list(told) for name, told in self.notes.items() if name in found}
         for name, text in found.items():
             if name == PRICES:
                 continue
             # one that calls others is made of all of them
             stamp = _stamp([text]) + (every if b"path:" in text else beside)
-            before = self._files.get(name)
-            if before is not None and (before.stamp == stamp or self._refused.get(name) == stamp):
+            before, again = self._files.get(name), self._refused.get(name)
+            if before is not None:
                 files[name] = before
-                if self._refused.get(name) == stamp:
-                    refused[name] = stamp
-                continue
-            if before is None and self._refused.get(name) == stamp:
-                refused[name] = stamp
-                continue
-            told: list[str] = []
-            try:
-                files[name] = self._built(self._folder / name, stamp, told)
-                problems.pop(name, None)
-            except (FactoryError, OSError) as error:
-                problems[name] = list(error.problems) if isinstance(error, ConfigError) else [str(error)]
-                refused[name] = stamp
-                if before is not None:
-                    files[name] = before
-            notes[name] = told
-        return files, refused, problems, {name: told for name, told in notes.items() if told}
+            if again is not None and again.stamp == stamp:
+                refused[name] = again
+            elif before is None or before.stamp != stamp:
+                told: list[str] = []
+                try:
+                    files[name] = self._built(self._folder / name, stamp, told)
+                    notes[name] = told
+                except (FactoryError, OSError) as error:
+                    why = error.problems if isinstance(error, ConfigError) else [str(error)]
+                    refused[name] = _Refused(stamp, tuple(why))
+        return files, refused, {name: told for name, told in notes.items() if told}
 
     def _built(self, path: Path, stamp: str, notes: list[str]) -> _File:
         if path.name == MODELS:
@@ -330,8 +332,10 @@ def _definitions(folder: Path) -> list[Path]:
 
 
 def _read_bytes(path: Path) -> bytes:
+    """Read a file, no further than one may be long."""
     try:
-        return path.read_bytes()
+        with path.open("rb") as file:
+            return file.read(MAX_BYTES + 1)
     except OSError:
         return b""
 

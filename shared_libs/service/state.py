@@ -116,6 +116,8 @@ class Service:
             stack.push_async_callback(self.store.aclose)
             stack.push_async_callback(self.queue.aclose)
             await self._open_store()
+            if told := await self.door.aopen():
+                self._on_note(told)
             await stack.enter_async_context(self.metrics.watching_the_loop(self.lag.look))
             stack.push_async_callback(self.catalogue.aclose)
             stack.push_async_callback(self.library.aclose)

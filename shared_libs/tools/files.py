@@ -7,13 +7,15 @@ outside the folder is reached is `rooted`'s.
 
 from __future__ import annotations
 
+import contextlib
 import fnmatch
 import re
 from collections.abc import Iterator
 
-from shared_libs.atomic.errors import MisuseError, ToolError
+from shared_libs.atomic.errors import MisuseError, NotInstalled, ToolError
 from shared_libs.atomic.page_text import BYTE_ORDER_MARKS
 from shared_libs.atomic.tools.base import BaseTool
+from shared_libs.retrieval.plain_texts import charset_of
 from shared_libs.tools.rooted import Entry, Root
 
 MAX_ENTRIES = 500
@@ -35,6 +37,8 @@ MAX_ALTERNATIVES = 20
 
 _BRACES = re.compile(r"\{([^{}]*,[^{}]*)\}")
 _SAMPLE = 8_192
+_ISO_2022 = b"\x1b$"
+"""What changes to another alphabet in old Japanese mail, which is all ASCII else."""
 _CONTROL = re.compile(rb"[\x00-\x06\x0e-\x1a\x1c-\x1f\x7f]")
 
 
@@ -101,9 +105,8 @@ class ReadFile(BaseTool):
 
     def execute(self, path: str, start_line: int = 1, lines: int | None = None) -> str:
         """Read the lines; a part that is not the end says how to go on."""
-        text = text_of(self._root.read(path, self._max_bytes))
-        if text is None:
-            raise ToolError(f"{path!r} is binary; this tool reads text")
+        text, guess = text_of(self._root.read(path, self._max_bytes), path)
+        told = f"\n[the file is not UTF-8; it is read as {guess}, which is a guess]" if guess else ""
         found = text.removesuffix("\n").split("\n") if text else []
         if start_line < 1 or (lines is not None and lines < 1):
             raise ToolError("start_line and lines are whole numbers from 1")
@@ -116,14 +119,14 @@ class ReadFile(BaseTool):
         shown = _fitting(wanted, room)
         last = start_line - 1 + len(shown)
         if shown == found:
-            return text
+            return text + told
         if not shown:
             return (
                 f"{wanted[0][:room]}\n\n[line {start_line} has {len(wanted[0])} characters, of which {room} are shown; "
-                f"search for a text to see another place of it; the next line is start_line {start_line + 1}]"
+                f"search for a text to see another place of it; the next line is start_line {start_line + 1}]{told}"
             )
         more = f"; for the rest read again with start_line {last + 1}" if last < len(found) else ""
-        return "\n".join(shown) + f"\n\n[lines {start_line} to {last} of {len(found)}{more}]"
+        return "\n".join(shown) + f"\n\n[lines {start_line} to {last} of {len(found)}{more}]{told}"
 
 
 class SearchFiles(BaseTool):
@@ -167,6 +170,7 @@ class SearchFiles(BaseTool):
     def _holding(self, text: str, glob: str, path: str, skipped: list[str]) -> Iterator[str]:
         wanted = re.compile(re.escape(text), re.IGNORECASE)
         read = unread = 0
+        guessed: dict[str, int] = {}
         for found, size in self._fitting_files(glob, path, skipped):
             if size > self._max_bytes:  # it is not read, and costs nothing
                 unread += 1
@@ -175,18 +179,27 @@ class SearchFiles(BaseTool):
                 skipped.append(f"stopped after {read} bytes, at {found}; narrow the search down by glob or path")
                 break
             try:
-                content = text_of(self._root.read(found, self._max_bytes))
-            except ToolError:  # too large, not ours to read, or gone meanwhile
+                data = self._root.read(found, self._max_bytes)
+                content, guess = text_of(data, found)
+            except _Binary:
+                read += size
+                continue
+            except ToolError:  # too large, not ours to read, gone meanwhile, or written in what nobody knows
                 unread += 1
                 continue
             read += size
             if not content or not wanted.search(content):
                 continue
+            if guess:
+                guessed[guess] = guessed.get(guess, 0) + 1
             for number, line in enumerate(content.split("\n"), 1):
                 if match := wanted.search(line):
                     yield f"{found}:{number}: {_around(line, match)}"
         if unread:
             skipped.append(f"{unread} files were not searched: too large or not readable")
+        if guessed:
+            told = ", ".join(f"{count} as {guess}" for guess, count in guessed.items())
+            skipped.append(f"of these, files that are not UTF-8 were read by a guess: {told}")
 
     def _fitting_files(self, glob: str, path: str, skipped: list[str]) -> Iterator[tuple[str, int]]:
         globs = [[part for part in one.split("/") if part not in ("", ".")] for one in _alternatives(glob)]
@@ -226,17 +239,39 @@ class WriteFile(BaseTool):
         return f"{'wrote' if new else 'replaced'} {path} ({len(data)} bytes)"
 
 
-def text_of(data: bytes) -> str | None:
-    """Read bytes as text: UTF-8, UTF-16 with its mark, else Windows-1252; None for what is binary."""
+class _Binary(ToolError):
+    """It is no text."""
+
+
+def text_of(data: bytes, path: str) -> tuple[str, str]:
+    """
+    Read bytes as text; with it the code page where that is a guess, for nothing in a file says how it is written.
+
+    Raises:
+        ToolError: it is binary, or written in what nobody here knows.
+
+    """
     for mark, encoding in BYTE_ORDER_MARKS:
         if data.startswith(mark):
-            return data[len(mark) :].decode(encoding, "replace")
-    if b"\0" in data[:_SAMPLE]:
-        return None
+            return data[len(mark) :].decode(encoding, "replace"), ""
+    sample = data[:_SAMPLE]
+    with contextlib.suppress(UnicodeDecodeError):
+        if b"\0" not in sample and _ISO_2022 not in sample:
+            return data.decode(), ""
     try:
-        return data.decode()
+        guess = charset_of(data)
+    except NotInstalled as error:
+        raise ToolError(f"{path!r} is not UTF-8; {error}") from None
+    except MisuseError:
+        guess = "binary"
+    if guess == "binary" or (guess is None and _CONTROL.search(sample)):
+        raise _Binary(f"{path!r} is binary; this tool reads text")
+    try:
+        return data.decode(guess or "cp1252"), (guess or "cp1252")
     except UnicodeDecodeError:
-        return None if _CONTROL.search(data, 0, _SAMPLE) else data.decode("cp1252", "replace")
+        if b"\0" in sample:
+            raise _Binary(f"{path!r} is binary; this tool reads text") from None
+        raise ToolError(f"{path!r} is not UTF-8, and how it is written cannot be told") from None
 
 
 def _line(entry: Entry) -> str:

@@ -7,6 +7,7 @@ cookie, no connection and no name outlives it; the proxies of the environment ar
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 import re
@@ -28,6 +29,7 @@ from shared_libs.atomic.scope import current_deadline, current_scope
 from shared_libs.atomic.secrets import names_a_secret
 from shared_libs.atomic.threads import Threads
 from shared_libs.atomic.tools.base import BaseTool
+from shared_libs.retrieval.plain_texts import charset_of
 from shared_libs.tools.http_guard import AllowList, Pinned
 
 Method = Literal["GET", "POST", "PUT", "PATCH", "DELETE"]
@@ -277,8 +279,13 @@ class _Answer(NamedTuple):
     def text(self) -> str:
         """The body as a model reads it. Takes a second for a million bytes of HTML."""
         is_html = self.kind in ("text/html", "application/xhtml+xml")
-        text = decoded(self.body, self.charset, is_html=is_html)
-        return readable(text, str(self.url)) if is_html else text
+        guess = None
+        if self.charset is None:
+            with contextlib.suppress(MisuseError):  # it is not to be told: as browsers have it
+                guess = charset_of(self.body, markup=is_html)
+        text = decoded(self.body, self.charset or guess, is_html=is_html)
+        text = readable(text, str(self.url)) if is_html else text
+        return text if guess is None else f"{text}\n[no charset is given; it is read as {guess}, which is a guess]"
 
 
 def _phrase(response: aiohttp.ClientResponse) -> str:

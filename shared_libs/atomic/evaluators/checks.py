@@ -77,7 +77,7 @@ class JSONSchemaMatch(BaseEvaluator):
     name = "json_schema_match"
 
     def __init__(self, schema: Mapping[str, Any] | None = None) -> None:
-        self._check = None if schema is None else SchemaCheck(dict(schema), "schema")
+        self._check = None if schema is None else SchemaCheck(dict(schema), "schema", own=True)
 
     def evaluate(self, answer: str, expected: Any = None, result: AgentResult | None = None) -> Evaluation:
         """Check against the schema, or against the one in `expected`."""
@@ -85,7 +85,7 @@ class JSONSchemaMatch(BaseEvaluator):
         if check is None:
             if not isinstance(expected, Mapping):
                 raise MisuseError(f"{self.name} needs a schema, or a JSON Schema as `expected`, not {expected!r}")
-            check = SchemaCheck(dict(expected), "expected")
+            check = SchemaCheck(dict(expected), "expected", own=True)
         try:
             value = msgspec.json.decode(unfenced(answer))
         except (msgspec.DecodeError, UnicodeEncodeError, RecursionError) as error:

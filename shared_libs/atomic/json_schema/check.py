@@ -15,8 +15,8 @@ from typing import Any
 import msgspec
 
 from shared_libs.atomic.errors import MisuseError
-from shared_libs.atomic.json_schema.plan import Plan, SchemaProblem
-from shared_libs.atomic.json_schema.values import MAX_PROBLEMS
+from shared_libs.atomic.json_schema.plan import Plan, SchemaProblem, unspoken
+from shared_libs.atomic.json_schema.values import MAX_PROBLEMS, shown
 from shared_libs.atomic.json_schema.visit import Enough, TooMuchWork, Visit
 
 MAX_BYTES = 256 * 1024
@@ -38,6 +38,7 @@ class SchemaCheck:
     Args:
         schema: the schema.
         what: what the schema is of, for the error.
+        own: somebody wrote it for this: one that says nothing (bare properties, a provider's wrapper) is a mistake.
 
     Raises:
         MisuseError: it is no JSON Schema, a reference in it leads nowhere, or it is larger than `MAX_BYTES`,
@@ -45,7 +46,7 @@ class SchemaCheck:
 
     """
 
-    def __init__(self, schema: Mapping[str, Any], what: str) -> None:
+    def __init__(self, schema: Mapping[str, Any], what: str, *, own: bool = False) -> None:
         try:
             size = len(msgspec.json.encode(schema))
             self._root = Plan(schema if size <= MAX_BYTES else {}).root
@@ -57,6 +58,11 @@ class SchemaCheck:
             raise MisuseError(f"{what} is not a JSON Schema: {problem}") from None
         if size > MAX_BYTES:
             raise MisuseError(f"{what} is too large: {size:,} bytes as JSON, of {MAX_BYTES:,} that are allowed")
+        if own and (odd := unspoken(schema)):
+            raise MisuseError(
+                f"{what} is not a JSON Schema: it holds no word of one, but {shown(odd[0])}; write "
+                "{type: object, properties: {…}, required: […]}"
+            )
 
     def problems(self, value: Any) -> str:
         """What is wrong with a value, with the place of each problem; empty where it fits."""
@@ -92,9 +98,9 @@ class SchemaCheck:
 
 
 def unfenced(text: str) -> str:
-    """Take JSON out of the code fence a model may have put around it."""
-    fenced = _FENCE.search(text)
-    return (fenced["body"] if fenced else text).strip()
+    """Take JSON out of the code fence a model may have put around it; of several nobody knows which is meant."""
+    fenced = _FENCE.findall(text)
+    return (fenced[0] if len(fenced) == 1 else text).strip()
 
 
 def placed(found: Iterable[tuple[Iterable[Any], str]]) -> str:

@@ -19,12 +19,21 @@ MAX_DEPTH = 100
 _HOLDERS = ("$defs", "definitions")
 _REFERENCES = ("$ref", "$dynamicRef", "$recursiveRef")
 _ANCHORS = ("$anchor", "$dynamicAnchor")
+_NOTES = frozenset(
+    ("$id", "$schema", "$comment", "title", "description", "default", "examples", "deprecated", "readOnly", "writeOnly")
+)
 _OLD_DRAFTS = ("draft-03", "draft-04", "draft-06", "draft-07")
 _METASCHEMA = "json-schema.org/"
 
 
 class SchemaProblem(Exception):
     """What is wrong with a schema, and where in it."""
+
+
+def unspoken(schema: Mapping[str, Any]) -> list[str]:
+    """Return the words of a schema that says nothing but such words as no JSON Schema has: its author meant more."""
+    odd = [word for word in schema if word not in _NOTES]
+    return [] if any(word in RULES or word in _REFERENCES for word in odd) else odd
 
 
 class Plan:

@@ -17,7 +17,7 @@ from shared_libs.atomic.llms.given import beside
 from shared_libs.atomic.llms.lenient import objects_in, parsed
 from shared_libs.atomic.llms.payload import decode
 from shared_libs.atomic.llms.pieces import CALL_FIELDS, CALL_TYPES, SaidCall, Text
-from shared_libs.atomic.llms.said_usage import counted
+from shared_libs.atomic.llms.said_usage import CacheCreation, counted
 from shared_libs.atomic.nearly_json import object_in
 from shared_libs.atomic.types import LLMChunk, LLMResponse, Thinking, ToolCall, Usage
 
@@ -66,6 +66,7 @@ class _Usage(msgspec.Struct):
     completion_tokens: int | None = None
     cache_read_input_tokens: int | None = None
     cache_creation_input_tokens: int | None = None
+    cache_creation: CacheCreation | None = None
 
 
 class _Reply(msgspec.Struct):
@@ -339,4 +340,5 @@ def _neutral(usage: _Usage) -> Usage:
     cached = usage.cache_read_input_tokens or 0
     written = usage.cache_creation_input_tokens or 0
     given, made = usage.input_tokens or usage.prompt_tokens, usage.output_tokens or usage.completion_tokens
-    return counted(given, made, cached, written, apart=bool(usage.input_tokens or not usage.prompt_tokens))
+    hour = usage.cache_creation.ephemeral_1h_input_tokens if usage.cache_creation else 0
+    return counted(given, made, cached, written, apart=bool(usage.input_tokens or not usage.prompt_tokens), hour=hour)

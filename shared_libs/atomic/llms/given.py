@@ -28,9 +28,21 @@ STAND_INS: dict[str, tuple[bool, dict[str, Any]]] = {
 }
 """What is sent to a server that misses a field in calls which another one made: whether in each call, and what."""
 
+_OPAQUE = (
+    *("signature", "opaque", "extra_content", "provider_specific", "reasoning_id", "reasoning_item"),
+    *("thought_", "_thought"),
+)
+"""What is in the name of a field that only its server knows and wants to see again, whoever invents the next one."""
+
 _MISSED = re.compile(r"missing|must be|must have|required|lacks|not (?:found|provided|passed)|expected", re.IGNORECASE)
 
 _EMPTY: tuple[Any, ...] = (None, "", [], {}, False)
+
+
+def is_opaque(told: str) -> bool:
+    """Whether a name is that of such a field, or a text may hold one."""
+    # much faster than one pattern; and of a text, for in bytes `in` raises and catches an error before it looks
+    return any(map(told.__contains__, _OPAQUE))
 
 
 def maker(base_url: str, model: str) -> list[str]:

@@ -12,7 +12,7 @@ from shared_libs.atomic.errors import LLMError, MalformedResponse
 from shared_libs.atomic.llms.event_stream import Completeness
 from shared_libs.atomic.llms.faults import error_event, no_answer, refused, says_error
 from shared_libs.atomic.llms.finish import finish_of, told
-from shared_libs.atomic.llms.given import beside, keep, merged, needs_keeping
+from shared_libs.atomic.llms.given import beside, is_opaque, keep, merged, needs_keeping
 from shared_libs.atomic.llms.lenient import fitted, objects_in, parsed, words_in
 from shared_libs.atomic.llms.openai_request import MAX_ID_CHARS
 from shared_libs.atomic.llms.payload import decode
@@ -142,8 +142,6 @@ _decoder = msgspec.json.Decoder(_Completion)
 _odd = attrgetter("error", "x_groq", "base_resp")
 _NOTHING_ODD = _odd(_Completion())
 _KNOWN = frozenset(_Message.__struct_fields__)
-_OPAQUE = ("signature", "encrypted", "opaque", "reasoning_id", "reasoning_item", "thought_", "_thought")
-"""What is in the name of a field that is to go back, whoever invents it next."""
 _rare = attrgetter(*_THINKING, *_GOES_BACK, "refusal", "tool_call", "function_call")
 _NOTHING_RARE = _rare(_Message())
 _thinking = attrgetter(*_THINKING, *_THINKING_INSIDE)
@@ -390,8 +388,7 @@ class OpenAIAnswer:
 
 
 def _is_opaque(told: str) -> bool:
-    # much faster than one pattern; and of a text, for in bytes `in` raises and catches an error before it looks
-    return any(map(told.__contains__, _OPAQUE))
+    return is_opaque(told) or "encrypted" in told
 
 
 def _raw_calls(payload: bytes, index: int | None) -> list[Any]:

@@ -17,6 +17,7 @@ import msgspec
 from shared_libs.atomic.errors import MalformedResponse, StreamInterrupted
 from shared_libs.atomic.llms.faults import error_event, refused, says_error
 from shared_libs.atomic.llms.finish import cut_off, told
+from shared_libs.atomic.llms.given import is_opaque
 from shared_libs.atomic.llms.lenient import objects_in, parsed
 from shared_libs.atomic.llms.payload import decode
 from shared_libs.atomic.llms.pieces import CALL_TYPES, SaidCall, Text
@@ -39,8 +40,6 @@ ENCRYPTED_REASONING = "reasoning.encrypted_content"
 
 _READ = frozenset({"message", "reasoning", "function_call"})
 """The items that mean something here; others, of tools that the server runs itself, are handed back to it."""
-_GOES_BACK = (b"signature", b"opaque", b"extra_content", b"provider_specific")
-"""What is in the names of fields that only their server knows, and wants to see again."""
 _END = b"[DONE]"
 _PARAGRAPH = "\n\n"
 _TEXT = frozenset({"response.output_text.delta", "response.refusal.delta"})
@@ -202,7 +201,7 @@ class ResponsesAnswer:
         if (
             phases > 1
             or any(item.type not in _READ | CALL_TYPES for item in items)
-            or any(map(payload.__contains__, _GOES_BACK))
+            or is_opaque(str(payload, "latin-1"))
         ):
             raw = parsed(payload)
             for step in path:

@@ -12,6 +12,12 @@ _MOST = 2**53
 """A larger count is none; and no database, nor JSON of browsers, takes it."""
 
 
+class CacheCreation(msgspec.Struct):
+    """What was written to Anthropic's cache, by how long it stays."""
+
+    ephemeral_1h_input_tokens: int | None = None
+
+
 class _InputDetails(msgspec.Struct):
     cached_tokens: int | None = None
     cache_read: int | None = None
@@ -19,6 +25,7 @@ class _InputDetails(msgspec.Struct):
     cache_write_tokens: int | None = None  # OpenAI since GPT-5.6, OpenRouter
     cache_creation_tokens: int | None = None  # LiteLLM
     cache_creation_input_tokens: int | None = None  # DashScope
+    cache_creation_token_details: CacheCreation | None = None  # LiteLLM, of Anthropic's models
 
 
 class SaidUsage(msgspec.Struct):
@@ -66,7 +73,9 @@ class SaidUsage(msgspec.Struct):
         cached = (details and _first(_CACHED_DETAIL(details))) or _first(_CACHED(self))
         written = (details and _first(_WRITTEN_DETAIL(details))) or _first(_WRITTEN(self))
         apart = bool(self.precached_prompt_tokens) or (not self.prompt_tokens and details is None and any(_APART(self)))
-        return counted(given, made, cached, written, _first(_TOTAL(self)), apart=apart)
+        kept = details and details.cache_creation_token_details
+        hour = kept.ephemeral_1h_input_tokens if kept else 0
+        return counted(given, made, cached, written, _first(_TOTAL(self)), apart=apart, hour=hour)
 
 
 def counted(
@@ -77,6 +86,7 @@ def counted(
     total: int | None = 0,
     *,
     apart: bool = False,
+    hour: int | None = 0,
 ) -> Usage:
     """
     Counts whose parts fit each other.
@@ -91,6 +101,7 @@ def counted(
         written: of the request, those written to it.
         total: both together, where that is told.
         apart: whether the provider tells `given` without what a cache had to do with.
+        hour: of what was written to a cache, what is kept for an hour.
 
     """
     given, made, cached, written, total = map(_count, (given, made, cached, written, total))
@@ -102,14 +113,14 @@ def counted(
             given += beyond
         else:
             made += beyond
-    return Usage(given, made, cached, max(total, given + made), written)
+    return Usage(given, made, cached, max(total, given + made), written, min(_count(hour), written))
 
 
 def newest(known: Usage, told: Usage) -> Usage:
     """What is told last of each count: some servers tell them one by one, and some send zeros at the end."""
     pairs = zip(msgspec.structs.astuple(told), msgspec.structs.astuple(known), strict=True)
-    given, made, cached, total, written = (new or old for new, old in pairs)
-    return Usage(given, made, cached, max(total, given + made), written)
+    given, made, cached, total, *rest = (new or old for new, old in pairs)
+    return Usage(given, made, cached, max(total, given + made), *rest)
 
 
 def _first(told: tuple[int | None, ...]) -> int:

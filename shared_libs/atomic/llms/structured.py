@@ -21,7 +21,7 @@ from typing import Any, Generic
 import msgspec
 from typing_extensions import TypeVar, is_typeddict
 
-from shared_libs.atomic.errors import DeadlineExceeded, MisuseError
+from shared_libs.atomic.errors import DeadlineExceeded, MisuseError, RunInterrupted
 from shared_libs.atomic.json_schema import MAX_PROBLEMS, SchemaCheck, placed, unfenced
 from shared_libs.atomic.rescue import call_here
 from shared_libs.atomic.supervise import said_by
@@ -87,7 +87,7 @@ class OutputSchema(Generic[T]):
         if isinstance(wanted, Mapping):
             self.schema: dict[str, Any] = dict(wanted)
             name = str(self.schema.get("title", ""))
-        elif _has_fields(wanted):
+        elif _has_fields(typing.get_origin(wanted) or wanted):
             from pydantic import TypeAdapter
             from pydantic.errors import PydanticUserError
 
@@ -100,10 +100,10 @@ class OutputSchema(Generic[T]):
             name = wanted.__name__
         else:
             raise MisuseError(
-                "output_schema is a pydantic model, a dataclass, a TypedDict, or a JSON Schema as a dict, "
-                f"not {wanted!r:.100}"
+                "output_schema is a pydantic model (pydantic.RootModel[…] for a list, a union, a number or a text), "
+                f"a dataclass, a TypedDict, or a JSON Schema as a dict, not {wanted!r:.100}"
             )
-        self._check = SchemaCheck(self.schema, "output_schema")
+        self._check = SchemaCheck(self.schema, "output_schema", own=self._adapter is None)
         # OpenAI takes no other name: letters, digits, _ and -, at most 64; a generic model's has brackets
         self.name = re.sub(r"[^a-zA-Z0-9_-]", "_", name)[:64] or "output"
 
@@ -193,7 +193,7 @@ class OutputSchema(Generic[T]):
             raise InvalidOutput(placed(found[:MAX_PROBLEMS]) + ("; and more" if len(found) >= MAX_PROBLEMS else ""))
         return Output(made, value if self._adapter is None else self._as_data(made, value))
 
-    def _validated(self, body: str, value: Any) -> tuple[Any, Found]:
+    def _validated(self, body: str | bytes, value: Any) -> tuple[Any, Found]:
         """The value as the caller's type has it, and what is wrong with it."""
         if self._adapter is None:
             return value, self._check.found(value)
@@ -210,17 +210,20 @@ class OutputSchema(Generic[T]):
         except DeadlineExceeded as error:
             self._blocked = f"its validator was interrupted: {error}"
             return None, [((), self._blocked)]
-        except Exception as error:  # noqa: BLE001 - a validator of the caller's is foreign code
-            return None, [((), said_by(error))]
+        except (KeyboardInterrupt, RunInterrupted):
+            raise
+        except BaseException as error:  # noqa: BLE001 - a validator is foreign code; nothing is awaited in it, so that a
+            return None, [((), said_by(error))]  # cancellation it raises is its own, too
 
     def _as_data(self, made: Any, value: Any) -> Any:
-        """What was made, as JSON: with its defaults; as the model wrote it where the type cannot be written."""
-        from pydantic_core import PydanticSerializationError
-
+        """What was made, as JSON: as its type writes it; as the model did where the type does not read that again."""
         try:
-            return call_here(partial(self._adapter.dump_python, made, mode="json", by_alias=True))
-        except (PydanticSerializationError, DeadlineExceeded):
+            written = call_here(partial(self._adapter.dump_json, made, by_alias=True))
+        except (KeyboardInterrupt, RunInterrupted):
+            raise
+        except BaseException:  # noqa: BLE001 - a serializer or a computed field is foreign code
             return value
+        return value if self._validated(written, value)[1] else msgspec.json.decode(written)
 
 
 def _has_fields(wanted: Any) -> bool:

@@ -9,6 +9,7 @@ from typing import Any, Self, final
 import msgspec
 
 from shared_libs.atomic.alarm import Expiry
+from shared_libs.atomic.amounts import is_amount
 from shared_libs.atomic.deadline import Deadline
 from shared_libs.atomic.errors import (
     DeadlineExceeded,
@@ -24,6 +25,7 @@ from shared_libs.atomic.rescue import call_here, door
 from shared_libs.atomic.scope import current_deadline, current_scope
 from shared_libs.atomic.supervise import NO_FAILURES, BodyCancelled, LeftRunning, said_by, supervise
 from shared_libs.atomic.types import Message, as_messages
+from shared_libs.atomic.whole import whole_text
 
 RECALLED = 2_000
 """With a compaction a run reads what no summary stands for yet, but never more messages than this."""
@@ -52,7 +54,7 @@ class BaseMemory:
     and the current deadline, and what they return is a history a model accepts, whenever the writer was interrupted.
 
     A store that counts implements `_recall` and `_store_after` too, so that a run is told of another one in its
-    session; one that keeps summaries implements `_recall` and `_summarise`.
+    session; one that keeps summaries implements `_recall` and `_summarise`; one whose users may be forgotten `_forget`.
     """
 
     name: str = "memory"
@@ -66,8 +68,8 @@ class BaseMemory:
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
-        for method in ("async_open", "async_store", "async_load", "async_search", "async_recall", "async_summarise"):
-            if method in vars(cls):
+        for method in vars(cls):
+            if method.startswith("async_") and method in vars(BaseMemory):
                 raise MisuseError(f"{cls.__name__} overrides {method}, which is final; write `_{method[6:]}` instead")
 
     def __repr__(self) -> str:
@@ -120,8 +122,7 @@ class BaseMemory:
             MemoryStoreError: the store failed or did not answer in time.
 
         """
-        if limit is not None and limit < 0:
-            raise MisuseError(f"limit is a number of messages, not {limit}")
+        checked_count(limit, "limit")
         found = self._checked(await self._supervised(self._load(_checked_session(session_id), limit), "load"))
         return last_messages(valid_history(found), limit)
 
@@ -175,7 +176,25 @@ class BaseMemory:
             MemoryStoreError: the store failed or did not answer in time.
 
         """
+        checked_count(k, "k")
+        if not isinstance(query, str):
+            raise MisuseError(f"query is a text, not {query!r:.100}")
         return self._checked(await self._supervised(self._search(_checked_session(session_id), query, k), "search"))
+
+    @final
+    async def async_forget(self, session_id: str) -> None:
+        """
+        Delete a session: its messages, with what is kept beside them (summary, embeddings, what waits to be stored).
+
+        A run that is under way in it stores its exchange all the same, as the first of a new one.
+
+        Raises:
+            MemoryStoreError: the store failed, did not answer in time, or cannot delete; ask again.
+            StaleCall: the tool call that deletes was given up.
+
+        """
+        self._refuse_stale()
+        await self._supervised(self._forget(_checked_session(session_id)), "forget")
 
     def _checked(self, found: Any) -> list[Message]:
         """Take what a store has found: it is foreign code."""
@@ -240,6 +259,10 @@ class BaseMemory:
         """Keep a summary."""
 
     @door
+    async def _forget(self, session_id: str) -> None:
+        raise MemoryStoreError(f"memory {self.name} cannot forget a session: {type(self).__name__} has no `_forget`")
+
+    @door
     async def _search(self, session_id: str, query: str, k: int) -> list[Message]:
         """Search by the words of the query, for a store without an index of its own."""
         words = set(query.lower().split())
@@ -297,9 +320,9 @@ class InProcessMemory(BaseMemory):
     def __init__(
         self, *, window: int | None = None, compaction: Compaction | None = None, max_sessions: int = 10_000
     ) -> None:
-        if max_sessions < 1:
+        if not is_amount(max_sessions, whole=True):
             raise MisuseError(f"max_sessions is a number from 1, not {max_sessions!r}")
-        self.window = window
+        self.window = checked_count(window, "window")
         self.compaction = compaction
         self._most = max_sessions
         self._sessions: dict[str, list[Message]] = {}
@@ -311,10 +334,7 @@ class InProcessMemory(BaseMemory):
         self._sessions[session_id] = kept  # the newest stands last
         kept.extend(messages)
         while len(self._sessions) > self._most:
-            oldest = next(iter(self._sessions))
-            del self._sessions[oldest]
-            self._summaries.pop(oldest, None)
-            self._batches.pop(oldest, None)
+            await self._forget(next(iter(self._sessions)))
 
     async def _store_after(self, session_id: str, messages: list[Message], after: int) -> None:
         if (length := len(self._sessions.get(session_id, ()))) != after:
@@ -338,6 +358,10 @@ class InProcessMemory(BaseMemory):
         if messages > self._summaries.get(session_id, (0, ""))[0]:
             self._summaries[session_id] = (messages, summary)
 
+    async def _forget(self, session_id: str) -> None:
+        for kept in (self._sessions, self._summaries, self._batches):
+            kept.pop(session_id, None)
+
 
 def outrun(session_id: str, after: int, length: int) -> MemoryConflict:
     """Say that another writer was faster."""
@@ -347,7 +371,20 @@ def outrun(session_id: str, after: int, length: int) -> MemoryConflict:
     )
 
 
-def _checked_session(session_id: str) -> str:
-    if not session_id:
-        raise MisuseError(f"a session id is a text that is not empty, not {session_id!r}")
+def _checked_session(session_id: Any) -> str:
+    if not isinstance(session_id, str) or not session_id or whole_text(session_id) != session_id:
+        raise MisuseError(f"a session id is a text that is not empty, of whole characters, not {session_id!r:.100}")
     return session_id
+
+
+def checked_count(count: int | None, name: str) -> int | None:
+    """
+    Take a number of messages.
+
+    Raises:
+        MisuseError: it is none.
+
+    """
+    if count is not None and not is_amount(count, whole=True, zero=True):
+        raise MisuseError(f"{name} is a number of messages, not {count!r:.100}")
+    return count

@@ -37,6 +37,7 @@ from shared_libs.retrieval.types import Expanded, Facts, Space
 
 if TYPE_CHECKING:
     from neo4j import AsyncDriver, AsyncManagedTransaction
+    from neo4j.exceptions import DriverError, Neo4jError
 
 Rows = list[dict[str, Any]]
 
@@ -265,7 +266,7 @@ class Neo4jGraph(GraphStore):
         """Lend the driver of this loop, and tell in one kind of error what goes wrong."""
         await load("neo4j")
         from neo4j import AsyncGraphDatabase
-        from neo4j.exceptions import AuthError, DriverError, Neo4jError, ServiceUnavailable, TransientError
+        from neo4j.exceptions import DriverError, Neo4jError
 
         loop = asyncio.get_running_loop()
         for closed in [known for known in self._drivers if known.is_closed()]:
@@ -284,12 +285,21 @@ class Neo4jGraph(GraphStore):
                         await (await session.run(statement)).consume()
                 self._indexed = True
             yield driver
-        except AuthError as error:
-            raise RetrievalError(f"{self.name} refuses the user or the password of the URL") from error
-        except (ServiceUnavailable, TransientError, OSError) as error:
-            raise RetrievalUnavailable(f"{self.name} does not answer: {str(error).splitlines()[0]}") from error
-        except (Neo4jError, DriverError) as error:
-            raise RetrievalError(f"{self.name}: {str(error).splitlines()[0]}") from error
+        except (Neo4jError, DriverError, OSError) as error:
+            raise in_one_kind(self.name, error) from error
+
+
+def in_one_kind(name: str, error: Neo4jError | DriverError | OSError) -> RetrievalError:
+    """Tell in one kind of error what a server or the way to it does: what passes, a full disk too, is unavailable."""
+    from neo4j import exceptions as known
+
+    said = (getattr(error, "message", "") or str(error) or type(error).__name__).splitlines()[0]
+    if isinstance(error, known.AuthError):
+        return RetrievalError(f"{name} refuses the user or the password of the URL")
+    passes = (OSError, known.ServiceUnavailable, known.ConnectionPoolError, known.DatabaseError)
+    if isinstance(error, passes) or error.is_retryable():
+        return RetrievalUnavailable(f"{name} does not answer: {said}")
+    return RetrievalError(f"{name}: {said}")
 
 
 async def _run(transaction: AsyncManagedTransaction, queries: tuple[str, ...], values: dict[str, Any]) -> list[Rows]:

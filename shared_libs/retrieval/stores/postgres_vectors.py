@@ -2,10 +2,10 @@
 Vectors in PostgreSQL by the extension pgvector: an HNSW index, and nothing a filter would lose.
 
 An index that filters behind its search finds 2 of 10 (pgvector#751). So where few fit the filter (which an index of the
-metadata tells; or the collection is small), all of those are compared exactly; where many do, the index goes on until
-enough fit (`iterative_scan`, pgvector 0.8), and where it gives up before, what fits is compared exactly. It is built
-when the indexing of the first ten thousand has ended: to build it at once takes a fraction of what writing into it
-takes, and until then it saves little.
+metadata tells, else a sample; or the collection is small), all of those are compared exactly; where many do, the index
+goes on until enough fit (`iterative_scan`, pgvector 0.8), and where it gives up before, what fits is compared too. The
+index is built when the indexing of the first ten thousand has ended: to build it at once takes a fraction of what
+writing into it takes, and until then it saves little.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from shared_libs.retrieval.filters import Where
 from shared_libs.retrieval.ports import POOL, VectorStore
 from shared_libs.retrieval.stores.postgres_database import (
     LOCK,
+    MOST_CANDIDATES,
     PostgresDatabase,
     collection_key,
     compiled,
@@ -46,6 +47,9 @@ So many an index is asked for at least.
 Of ten behind a range of 1 % it finds 0.92 and does not know it, asked for fifty 0.96; for these it gives up in time.
 """
 
+SAMPLED = 1_000
+"""Of so many it is looked at which share of them fits what no index tells; ids are digests, so the first are any."""
+
 INDEXED_FROM = 10_000
 """From so many vectors of a table on there is an index."""
 
@@ -53,7 +57,7 @@ BUILDING = LOCK + 1
 """Held by who builds an index."""
 
 MOST_KNOWN = 1_000
-"""Of so many filters it is remembered that many fit them."""
+"""Of so many filters it is remembered whether many fit them."""
 
 BUILD_MEMORY = "512MB"
 """For building an index: what does not fit in takes many times as long (a hundred thousand take 200 MB)."""
@@ -76,7 +80,7 @@ class PostgresVectors(VectorStore):
         self._few = few
         self._indexed_from = indexed_from
         self._widths: set[int] = set()
-        self._many: dict[tuple[int, int, Where], None] = {}
+        self._many: dict[tuple[int, int, Where], bool] = {}
 
     async def aclose(self) -> None:
         """Close the connections of this loop."""
@@ -117,17 +121,31 @@ class PostgresVectors(VectorStore):
             most = max(k, LEAST_ASKED)
             values: list[Any] = [_written(vector), key, space.generation, most]
             known = (key, space.generation, where)
-            by_index = not where or any(map(has_index, where))  # else to count them is to look at every row
-            if by_index and known not in self._many:
+            if (many := self._many.get(known)) is None:
+                counted = not where or any(map(has_index, where))  # else to count them is to look at every row
+                many = not counted and await self._finds_enough(connection, width, where, key, space.generation)
+            if not many:
                 rows = await self._exactly(connection, width, where, [*values, self._few + 1])
                 if not rows or rows[0]["fit"] <= self._few:
                     return _found(rows)[:k]
-                self._remember(known)
+            self._remember(known, many=True)
             rows = await self._by_index(connection, width, where, values)
             if len(rows) < most:  # it has given up before all that fit were seen: they are few, by now at least
-                self._many.pop(known, None)
+                self._remember(known, many=False)
                 rows = await self._exactly(connection, width, where, [*values, None])
             return _found(rows)[:k]
+
+    async def _finds_enough(
+        self, connection: asyncpg.Connection[Any], width: int, where: Where, key: int, generation: int
+    ) -> bool:
+        """Tell whether the index is likely to find enough before it gives up; else what it does is done in vain."""
+        values: list[Any] = [key, generation]
+        query = (
+            f"SELECT count(*) AS seen, count(*) FILTER (WHERE true{compiled(where, values)}) AS fit FROM (SELECT id, "
+            f"metadata FROM {_table(width)} WHERE collection = $1 AND generation = $2 ORDER BY id LIMIT {SAMPLED}) AS s"
+        )
+        row = await connection.fetchrow(query, *values)
+        return bool(row["seen"] == SAMPLED and row["fit"] * MOST_CANDIDATES > LEAST_ASKED * SAMPLED)
 
     async def _exactly(
         self, connection: asyncpg.Connection[Any], width: int, where: Where, values: list[Any]
@@ -154,10 +172,10 @@ class PostgresVectors(VectorStore):
         rows: list[Any] = await connection.fetch(query, *values)
         return rows
 
-    def _remember(self, many: tuple[int, int, Where]) -> None:
+    def _remember(self, known: tuple[int, int, Where], *, many: bool) -> None:
         if len(self._many) >= MOST_KNOWN:
             del self._many[next(iter(self._many))]
-        self._many[many] = None
+        self._many[known] = many
 
     async def _tag(self, space: Space, ids: list[str], metadata: dict[str, Any]) -> set[str]:
         async with self._database.connection() as connection:

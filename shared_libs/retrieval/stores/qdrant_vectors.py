@@ -16,7 +16,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import unquote, urlsplit
 from uuid import UUID
 
-from shared_libs.atomic.errors import MisuseError, RetrievalError, RetrievalUnavailable
+import msgspec
+
+from shared_libs.atomic.errors import FactoryError, MisuseError, RetrievalError, RetrievalUnavailable
 from shared_libs.atomic.loading import load, needs
 from shared_libs.retrieval.filters import Condition, Where
 from shared_libs.retrieval.ports import POOL, VectorStore
@@ -173,6 +175,7 @@ class _Server:
         """Lend the client of this loop, and tell in one kind of error what goes wrong."""
         await load("qdrant_client")
         from qdrant_client import AsyncQdrantClient
+        from qdrant_client.common.client_exceptions import QdrantException
         from qdrant_client.http.exceptions import ResponseHandlingException, UnexpectedResponse
 
         loop = asyncio.get_running_loop()
@@ -186,17 +189,23 @@ class _Server:
                 await keeper.aclose()  # another was quicker
         try:
             yield self._clients[loop][0]
+        except FactoryError:
+            raise
         except ResponseHandlingException as error:
             raise RetrievalUnavailable(f"{self.name} does not answer: {error}") from error
+        except QdrantException as error:  # how its client tells a 429
+            raise RetrievalUnavailable(f"{self.name} answered 429: {error}") from error
         except UnexpectedResponse as error:
-            told = f"{self.name} answered {error.status_code}"
+            told = f"{self.name} answered {error.status_code}{_reason(error.content)}"
             if error.status_code == 404:
                 self._widths.clear()  # somebody has emptied the server: the next write makes room again
             if error.status_code in (401, 403):
-                raise RetrievalError(f"{told}: it refuses the key of the URL") from error
-            if error.status_code == 429 or (error.status_code or 0) >= 500:
+                raise RetrievalError(f"{told}; it refuses the key of the URL") from error
+            if error.status_code in (408, 429) or (error.status_code or 0) >= 500:
                 raise RetrievalUnavailable(told) from error
-            raise RetrievalError(f"{told}: {error.content[:200].decode(errors='replace')}") from error
+            raise RetrievalError(told) from error
+        except (ValueError, AssertionError) as error:
+            raise RetrievalUnavailable(f"{self.name} answered what no Qdrant says; a proxy may be between") from error
 
 
 class _Folder(_Server):
@@ -317,6 +326,15 @@ async def _keep_open(client: AsyncQdrantClient) -> AsyncGenerator[None, None]:
         yield
     finally:
         await client.close()
+
+
+def _reason(body: bytes) -> str:
+    """Return what a server says went wrong; the page of a proxy says nothing."""
+    try:
+        said = msgspec.json.decode(body)["status"]["error"]
+    except (msgspec.DecodeError, KeyError, TypeError):
+        said = "" if body.lstrip().startswith(b"<") else body.decode(errors="replace").strip()
+    return f": {said}"[:200] if said else ""
 
 
 async def _tables(client: AsyncQdrantClient) -> list[str]:

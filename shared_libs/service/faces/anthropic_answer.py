@@ -68,7 +68,7 @@ class MessageAnswer:
         """The answer in one piece."""
         content: list[dict[str, Any]] = self._thoughts(outcome) if self._thinking else []
         if outcome.text or not outcome.calls:
-            content.append({"type": "text", "text": outcome.text, "citations": None})
+            content.append({"type": "text", "text": outcome.text})
         content += [{"type": "tool_use", **_call(call), "input": call.arguments} for call in outcome.calls]
         return self._message(content, _STOPS[outcome.finish], usage_of(outcome.usage), outcome.facts)
 
@@ -81,9 +81,7 @@ class MessageAnswer:
         """What a piece is on this wire; nothing, where the wire has no word for it."""
         match piece:
             case Said(text):
-                return self._into("text", {"text": "", "citations": None}) + self._delta(
-                    {"type": "text_delta", "text": text}
-                )
+                return self._into("text", {"text": ""}) + self._delta({"type": "text_delta", "text": text})
             case Thought() if self._thinking:
                 return self._thought(piece)
             case Called(call):
@@ -110,7 +108,7 @@ class MessageAnswer:
         return told
 
     def _end(self, outcome: Outcome) -> bytes:
-        empty = b"" if self._index >= 0 else self._into("text", {"text": "", "citations": None})
+        empty = b"" if self._index >= 0 else self._into("text", {"text": ""})
         told = {
             "type": "message_delta",
             "delta": {"stop_reason": _STOPS[outcome.finish], "stop_sequence": None, "container": None},
@@ -170,7 +168,9 @@ def hidden_in(block: Thinking) -> str | None:
 def usage_of(usage: Usage) -> dict[str, Any]:
     """Tokens, as the API counts them: what was read from a cache, and written to one, apart from the rest."""
     read, written = usage.cached_input_tokens, usage.cache_creation_input_tokens
-    return {
+    hour = usage.hour_cache_input_tokens
+    kept = {"ephemeral_5m_input_tokens": written - hour, "ephemeral_1h_input_tokens": hour}
+    return ({"cache_creation": kept} if hour else {}) | {
         "input_tokens": max(0, usage.input_tokens - read - written),
         "output_tokens": usage.output_tokens,
         "cache_read_input_tokens": read,

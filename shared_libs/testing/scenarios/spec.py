@@ -41,6 +41,8 @@ class UsageSpec(Section):
     """Tokens of the request that were read from the cache."""
     cache_creation_input_tokens: _Whole = 0
     """Tokens of the request that were written to the cache."""
+    hour_cache_input_tokens: _Whole = 0
+    """Of those, the ones that are kept for an hour."""
 
 
 class TurnSpec(Section):
@@ -215,7 +217,7 @@ class AnswerSpec(TextSpec):
     @classmethod
     def _is_a_schema(cls, schema: dict[str, Any] | None) -> dict[str, Any] | None:
         if schema is not None:
-            SchemaCheck(schema, "schema")
+            SchemaCheck(schema, "schema", own=True)
         return schema
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 import json
 import math
+from typing import Generic, TypeVar
 
 import pydantic
 import pytest
@@ -18,6 +20,8 @@ from shared_libs.factory import agent_from_dict
 from shared_libs.tools.agent import AgentTool
 from tests.support import is_valid_history, run_virtual
 from tests.unit.agents.cast import NO_RETRY, add, agent, call, wait_
+
+T = TypeVar("T")
 
 
 class City(pydantic.BaseModel):
@@ -227,13 +231,64 @@ def test_what_is_hostile_is_bounded():
     assert result.output.people == 3
 
 
+class Sum(pydantic.BaseModel):
+    model_config = pydantic.ConfigDict(extra="forbid")
+    people: float
+    day: int = pydantic.Field(1, validation_alias="d", serialization_alias="D")
+    note: str = "-"
+
+    @pydantic.computed_field
+    @property
+    def twice(self) -> float:
+        return {3: 6, math.inf: math.inf}[self.people]
+
+    @pydantic.field_validator("people")
+    @classmethod
+    def _leaves(cls, people):
+        raises = {1: asyncio.CancelledError, 2: SystemExit}.get(people)
+        if raises is not None:
+            raise raises
+        return people
+
+
+@dataclasses.dataclass
+class Of(Generic[T]):
+    people: T
+
+
+@pytest.mark.promise("output-fits")
+@pytest.mark.parametrize(
+    ("wanted", "said", "data", "asked_again"),
+    [
+        (Sum, '{"people": 3, "d": 4}', {"people": 3, "d": 4}, False),  # its type refuses what it writes itself
+        (Sum, '{"people": 5}', {"people": 5}, False),  # and this it cannot write
+        (Sum, '{"people": "inf"}', {"people": "inf"}, False),  # no number of JSON
+        (Sum, '{"people": 1}', {"people": 3}, True),  # a validator's cancellation is nobody's
+        (Sum, '{"people": 2}', {"people": 3}, True),
+        (Of[int], BONN, {"people": 3}, False),
+        (SCHEMA, f"```json\n{BONN}\n```\nNo:\n```json\n{BONN.replace('3', '4')}\n```", {"people": 3}, True),
+        (SCHEMA, f"```json\n{BONN}\n```\nas in:\n```python\nf([1])\n```", json.loads(BONN), False),
+    ],
+)
+def test_what_is_kept_of_an_answer_is_what_its_type_reads_again(wanted, said, data, asked_again):
+    llm = ScriptedLLM([said, '{"people": 3, "name": "Bonn"}' if wanted is SCHEMA else '{"people": 3}'])
+    result = asked(llm, output_schema=wanted)
+    assert (result.status, len(llm.requests)) == ("answered", 1 + asked_again)
+    assert {key: result.output_data[key] for key in data} == data
+    again = json.loads(json.dumps(result.to_dict(), allow_nan=False))["output"]
+    assert wanted is SCHEMA or pydantic.TypeAdapter(wanted).validate_json(json.dumps(again)) == result.output
+
+
 @pytest.mark.parametrize(
     ("wanted", "why"),
     [
         (int, "not <class 'int'>"),
         ("City", "not 'City'"),
         (City(name="x", people=1), "not City"),
+        (list[City], "RootModel"),
         ({"type": "nonsense"}, "not a JSON Schema"),
+        ({"name": {"type": "string"}}, "no word of one, but 'name'"),
+        ({"name": "city", "strict": True, "schema": SCHEMA}, "no word of one, but 'name'"),
         ({"$ref": "https://example.org/x"}, "leads out"),
         (pydantic.create_model("Odd", call=(type(print), ...), __config__={"arbitrary_types_allowed": True}), "Odd"),
     ],

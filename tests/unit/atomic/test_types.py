@@ -32,6 +32,7 @@ USER = Message("user", "hi")
 )
 def test_a_prompt_may_be_a_question_a_message_or_several(prompt):
     assert as_messages(prompt) == [USER]
+    assert as_messages(each for each in as_messages(prompt)) == [USER]
 
 
 def test_messages_as_openai_writes_them_are_read():

@@ -119,8 +119,8 @@ BROKEN = {
         [
             "2:48: llm.price.input: expected a number from 0, got the number -1",
             (
-                "2:63: llm.price.cache: unknown key; allowed: cache_write, cached_input, input, output; "
-                "did you mean 'cache_write'?"
+                "2:63: llm.price.cache: unknown key; allowed: cache_write, cached_input, hour_cache_write, "
+                "input, output; did you mean 'cache_write'?"
             ),
         ],
     ),

@@ -44,7 +44,7 @@ def test_variables_are_expanded_in_text_and_stay_text(written, expanded, monkeyp
     assert expand({"k": [written, 5], "${A}": None}) == ({"k": [expanded, 5], "${A}": None}, [])
 
 
-@pytest.mark.parametrize("written", ["${}", "${1A}", "${A B}", "${A", "${A:?x}", "${${A}}"])
+@pytest.mark.parametrize("written", ["${}", "${1A}", "${A B}", "${A", "${A:?x}", "${${A}}", "${B:-${A}}"])
 def test_what_names_no_variable_is_an_error(written):
     _, (line,) = expand({"k": written})
     assert line.startswith("k: ")

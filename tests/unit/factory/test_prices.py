@@ -67,7 +67,7 @@ def test_the_factory_prices_what_has_no_price_of_its_own():
         {"provider": "openai", "model": "unheard-of", "api_key": "k"},
     ]
     llm = agent_from_dict({"name": "a", "llm": {"chain": chain}}).llm
-    sonnet = Price(input=3.0, cached_input=0.3, cache_write=3.75, output=15.0)
+    sonnet = Price(input=3.0, cached_input=0.3, cache_write=3.75, hour_cache_write=6.0, output=15.0)
     assert [model.price for model in (llm, *llm.fallbacks)] == [MINI, Price(1.0, 2.0), sonnet, None, MINI, None]
 
 
@@ -91,7 +91,7 @@ def test_a_wrong_table_is_told_with_its_places(write):
         "anthropic: 3\nollama: {e: true}\n",
         "prices.yaml",
     )
-    providers, keys = ", ".join(LLMS.names()), ("cache_write", "cached_input", "input", "output")
+    providers, keys = ", ".join(LLMS.names()), ("cache_write", "cached_input", "hour_cache_write", "input", "output")
     told = [
         f"prices.yaml:1:1: openia: is no provider; allowed: {providers}; did you mean 'openai'?",
         "prices.yaml:4:6: openai.a.output: is missing; dollars per million output tokens",

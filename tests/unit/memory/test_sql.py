@@ -15,6 +15,8 @@ from shared_libs.atomic import MemoryStoreError, MemoryUnavailable, Message, Mis
 from shared_libs.atomic.llms import ScriptedLLM, Turn
 from shared_libs.atomic.memory import Compaction, Recollection
 from shared_libs.memory import SQLMemory
+from shared_libs.memory.outbox import Batch
+from shared_libs.memory.tables import MESSAGES
 from tests.support import run
 
 EXCHANGE = [
@@ -99,6 +101,37 @@ def test_search_knows_the_case_of_every_alphabet(url):
     assert run(main()) == [Message("user", "ÄPFEL und \0 Birnen")]
 
 
+def test_a_session_that_is_forgotten_leaves_nothing(store_url, session):
+    async def main():
+        memory = SQLMemory(store_url, compaction=Compaction(ScriptedLLM([])), on_outage="queue")
+        for name in (session, f"{session}x"):
+            await memory.async_store(name, EXCHANGE)
+            await memory.async_summarise(name, "sum", 2)
+        memory._outbox.put(Batch("b", session, EXCHANGE), "the store was out")
+        await memory.async_forget(session)
+        gone, other = [await memory.async_recall(name) for name in (session, f"{session}x")]
+        await memory.aclose()
+        return (gone.summary, gone.length), (other.summary, other.length)
+
+    assert run(main()) == (("", 0), ("sum", 4))
+
+
+def test_what_cannot_be_read_is_told_with_its_place_and_half_a_character_costs_no_exchange(url):
+    async def main():
+        memory = SQLMemory(url)
+        half = [Message("user", "caf\ud800"), Message("assistant", "ok")]
+        await memory.async_store("s", half)
+        found = await memory.async_search("s", "caf\ud800")
+        async with await memory._begin(writes=True) as connection:
+            await connection.execute(MESSAGES.update().where(MESSAGES.c.position == 2).values(message="{"))
+        with pytest.raises(MemoryStoreError, match="message 2 of session 's' cannot be read"):
+            await memory.async_load("s")
+        await memory.aclose()
+        return [message.text for message in found]
+
+    assert run(main()) == ["caf?"]
+
+
 WRITER = """
 import asyncio, sys
 from shared_libs.atomic import Message
@@ -117,7 +150,7 @@ asyncio.run(main())
 @pytest.mark.promise("history-valid")
 def test_a_killed_writer_leaves_whole_exchanges(url):
     seen = 0
-    for _ in range(5):
+    for _ in range(2):  # `python -m bench.kill_memory` kills more
         writer = subprocess.Popen([sys.executable, "-c", WRITER, url], stdout=subprocess.PIPE)
         for _ in range(4):
             assert writer.stdout.readline()

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import pytest
+from aiohttp import web
 
 from shared_libs.atomic.errors import RetrievalError, RetrievalUnavailable
 from shared_libs.retrieval import Collection, open_stores
 from shared_libs.retrieval.extraction import Extractor
+from shared_libs.retrieval.stores.neo4j_graph import in_one_kind
+from shared_libs.retrieval.types import Space
 from tests.qdrant_server import ENGINE
 from tests.support import run
 from tests.unit.retrieval.conftest import document, executed, indexed
@@ -139,3 +142,62 @@ def test_a_server_that_only_reads_for_a_while_or_is_emptied_comes_back(postgres_
         await collection.aclose()
 
     run(main())
+
+
+DISK = b'{"status": {"error": "Service internal error: No space left on device"}, "time": 0}'
+QDRANTS = [
+    (507, DISK, RetrievalUnavailable, "answered 507: Service internal error: No space left on device$"),
+    (500, b"<html>down</html>", RetrievalUnavailable, "answered 500$"),
+    (429, b'{"status": {"error": "Rate limit"}}', RetrievalUnavailable, "answered 429: Rate limit"),
+    (429, b"slow down", RetrievalUnavailable, "answered 429"),
+    (408, b'{"status": {"error": "Timeout"}}', RetrievalUnavailable, "answered 408: Timeout"),
+    (
+        403,
+        b'{"status": {"error": "Write access required"}}',
+        RetrievalError,
+        "required; it refuses the key",
+    ),
+    (200, b"<html>sign in</html>", RetrievalUnavailable, "no Qdrant says"),
+    (200, b"", RetrievalUnavailable, "no Qdrant says"),
+    (200, b'{"result": null}', RetrievalUnavailable, "no Qdrant says"),
+    (400, b'{"status": {"error": "Strict mode"}}', RetrievalError, "answered 400: Strict mode"),
+    (400, b'["odd"]', RetrievalError, "answered 400: ."),
+]
+
+
+@pytest.mark.promise("store-away")
+def test_what_a_vector_server_or_a_proxy_before_it_refuses_is_one_sentence():
+    async def answer(request):
+        status, body, *_ = row
+        return web.Response(status=status, body=body, headers={"Retry-After": "1"} if b"Rate" in body else {})
+
+    async def main():
+        nonlocal row
+        app = web.Application()
+        app.router.add_route("*", "/{rest:.*}", answer)
+        runner = web.AppRunner(app)
+        await runner.setup()
+        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        vectors = open_stores(vectors=f"qdrant://127.0.0.1:{runner.addresses[0][1]}").vectors
+        for row in QDRANTS:
+            with pytest.raises(RetrievalError, match=row[3]) as told:
+                await vectors.async_count(Space(tenant="t", collection="c"))
+            assert type(told.value) is row[2], row
+        await vectors.aclose()
+        await runner.cleanup()
+
+    row = ()
+    run(main())
+
+
+def test_what_passes_on_a_server_of_graphs_is_unavailable_and_the_rest_is_told():
+    known = pytest.importorskip("neo4j.exceptions")
+    passes = [
+        *(known.SessionExpired("cut"), known.IncompleteCommit("cut"), known.DatabaseError("full"), OSError("cut")),
+        *(known.NotALeader("follower"), known.ForbiddenOnReadOnlyDatabase("reads"), known.DatabaseUnavailable("away")),
+        *(known.ServiceUnavailable(""), known.ConnectionAcquisitionTimeoutError("none free")),
+    ]
+    for error in passes:
+        assert type(in_one_kind("g", error)) is RetrievalUnavailable, error
+    for error in (known.AuthError("no"), known.Forbidden("no"), known.CypherSyntaxError("no"), known.ClientError("no")):
+        assert type(in_one_kind("g", error)) is RetrievalError, error

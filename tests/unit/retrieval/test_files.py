@@ -233,6 +233,14 @@ MAILS = [
         "a.eml",
     ),
     (b"Content-Type: multipart/mixed\n\nwithout a boundary", "without a boundary", "a.eml"),
+    # the standard library fails at these headers
+    (
+        b"From: a@\nTo: " + b"(" * 400 + b"\nSubject: =?a\0b?q?x?=\n\nread all the same",
+        "read all the same",
+        "=?a\0b?q?x?=",
+    ),
+    (b"To: team: other: a@b.c;;\nContent-Type: te(xt/plain\n\nread", "read", "a.eml"),
+    (MIXED % (b"mixed", b"\none", b"Content-Type: text/plain\n\n" + bytes(range(1, 9)) * 9), "one", "a.eml"),
 ]
 
 
@@ -243,6 +251,18 @@ def test_mail_is_read_as_it_was_written(tmp_path, body, told, title):
     assert told in letter.text
     assert "no" not in letter.text
     assert letter.title == title
+
+
+def test_a_mail_is_read_in_bounded_work(tmp_path):
+    """A part takes a millisecond, a header of a megabyte minutes."""
+    parts = tmp_path / "parts.eml"
+    parts.write_bytes(b"Content-Type: multipart/mixed; boundary=x\n\n" + b"--x\n\nhi\n" * 1_001)
+    header = tmp_path / "header.eml"
+    header.write_bytes(b"To: " + b"=?utf-8?q?a?= " * 40_000 + b"\n\nhi")
+    found = {file.path.name: file for file in find_files([tmp_path])}
+    with pytest.raises(MisuseError, match="more than 1,000 parts"):
+        found["parts.eml"].load()
+    assert len(found["header.eml"].load().text) < 10_000
 
 
 def test_notebooks_of_every_version_are_documents(tmp_path):
@@ -261,7 +281,7 @@ def test_notebooks_of_every_version_are_documents(tmp_path):
 
 
 def test_a_book_is_read_in_the_order_of_its_chapters(tmp_path):
-    spine = '<itemref idref="b"/><itemref idref="a"/><itemref idref="lost"/>'
+    spine = '<itemref idref="b"/><itemref idref="a"/><itemref idref="lost"/><itemref idref="a"/>'  # a twice: once
     items = '<item id="a" href="Kapitel%202.xhtml"/><item id="b" href="../one.xhtml"/><item id="lost" href="x"/>'
     with zipfile.ZipFile(tmp_path / "a.epub", "w") as archive:
         archive.writestr("META-INF/container.xml", '<c xmlns="urn:c"><rootfile full-path="O/c.opf"/></c>')

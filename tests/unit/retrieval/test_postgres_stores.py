@@ -112,7 +112,7 @@ def test_what_a_parameter_stands_for_is_read_once_and_not_for_each_row(request):
 @pytest.mark.xdist_group("postgres-retrieval")
 def test_where_the_index_gives_up_what_fits_is_compared_exactly_also_the_tenth_time(postgres_url):
     """A server keeps the plan of a statement that it has run five times, whatever is set afterwards."""
-    rows = unit(6_000, width=12)
+    rows = unit(5_000, width=12)
 
     async def main():
         server = PostgresDatabase(postgres_url)
@@ -125,6 +125,16 @@ def test_where_the_index_gives_up_what_fits_is_compared_exactly_also_the_tenth_t
         for wanted in unit(10, width=12, seed=2):
             found = await vectors.async_search(OURS, wanted, 10, read_filter({"n": {"to": 11}}))
             assert [row.id for row in found] == exact(rows, wanted, 10, range(12))
+        asked = []
+        async with server.connection() as connection:  # the only one so far, so the one that is lent again
+            connection.add_query_logger(lambda told: asked.append(told.query))
+        vectors = PostgresVectors(server)
+        ways = {"AS seen": "sample", "WITH fits": "exactly", "ORDER BY vector": "index"}
+        for to, done in ((11, ["sample", "exactly"] * 2), (1_500, ["sample", "index", "index"])):
+            asked.clear()
+            for _ in range(2):
+                assert (await vectors.async_search(OURS, rows[5], 10, read_filter({"n": {"to": to}})))[0].id == "p0005"
+            assert [way for query in asked for part, way in ways.items() if part in query] == done
 
     run(main())
 

@@ -233,6 +233,8 @@ def test_a_service_whose_runs_are_to_be_kept_nowhere_says_where_that_is_said(fol
         ('pepper: "${NO_SUCH_VARIABLE}"', r"service\.yaml:1:9: pepper: .*NO_SUCH_VARIABLE"),
         ("configs: x", "settings"),
         ("- 1", "settings"),
+        ("teams: {a b: {budget_usd: 1}}", "teams"),
+        ("5: x", "the key 5 is not text"),
     ],
 )
 def test_settings_that_do_not_hold_are_told_with_their_place(tmp_path, text, says):
@@ -247,71 +249,6 @@ def test_settings_are_read_and_variables_expanded(tmp_path, monkeypatch):
     told = load_settings(tmp_path)
     assert (told.store, told.drain_s, told.configs) == ("sqlite+aiosqlite:///x.db", 3, tmp_path)
     assert "x.db" not in repr(told)
-
-
-@pytest.mark.promise("serve-reload")
-def test_a_broken_file_keeps_what_it_gave_and_shows(folder):
-    async def main():
-        async with serving(folder, reload_s=600.0) as served:
-            catalogue = served.service.catalogue
-            before = catalogue.find(caller(), "hello")
-            (folder / "hello.yaml").write_text("name: hello\nllm: {provider: nonsense}\n")
-            (folder / "second.yaml").write_text(HELLO.replace("hello\n", "second\n", 1))
-            changed = [await catalogue.load(), await catalogue.load()]
-            broken = (await served.get("/readyz"), [entry.name for entry in catalogue.visible(caller())])
-            same = catalogue.find(caller(), "hello") is before
-            (folder / "hello.yaml").write_text(HELLO + "# mended\n")
-            (folder / "second.yaml").unlink()
-            await catalogue.load()
-            mended = (await served.get("/readyz"), [entry.name for entry in catalogue.visible(caller())])
-            return changed, broken, same, mended, (await served.run())[2]["status"]
-
-    changed, ((status, _, ready), names), same, ((_, _, mended), after), answered = run(main())
-    assert changed == [True, False]
-    assert same
-    assert (status, ready["status"]) == (200, "ready")
-    assert "provider" in ready["problems"]["hello.yaml"][0]
-    assert names == ["hello", "hello/chain", "second", "second/chain"]
-    assert (mended["problems"], after, answered) == ({}, ["hello", "hello/chain"], "answered")
-
-
-def caller():
-    from shared_libs.service.callers import ANYONE
-
-    return ANYONE
-
-
-@pytest.mark.promise("serve-reload")
-def test_what_is_replaced_closes_when_its_last_user_has_gone(folder):
-    async def main():
-        async with serving(folder, reload_s=600.0) as served:
-            catalogue, closed = served.service.catalogue, []
-            old = catalogue.find(caller(), "hello")
-            close = old.agent.llm._close
-
-            async def noted():
-                closed.append("closed")
-                await close()
-
-            old.agent.llm._close = noted
-            async with old.used():
-                (folder / "hello.yaml").write_text(HELLO + "# changed\n")
-                await catalogue.load()
-                during = list(closed)
-            return during, closed
-
-    assert run(main()) == ([], ["closed"])
-
-
-def test_a_folder_where_nothing_holds_does_not_start(tmp_path):
-    write(tmp_path, broken="name: broken\n")
-
-    async def main():
-        async with serving(tmp_path):
-            pass
-
-    with pytest.raises((AssertionError, SystemExit)):
-        run(main())
 
 
 @pytest.mark.promise("serve-bounded")
@@ -431,6 +368,36 @@ def test_who_offers_another_protocol_beside_its_request_is_answered(folder, upgr
     answers = run(main())
     assert re.findall(rb"HTTP/1.1 (\d+)", answers) == [b"200", b"200"]
     assert b"391" in answers
+
+
+@pytest.mark.promise("serve-answers")
+def test_a_trailer_is_no_header_a_slash_too_many_no_redirect_and_a_probe_may_ask_for_the_head(folder):
+    run_path, body = "/v1/agents/hello/runs", json.dumps(ASKED).encode()
+    chunked = b"".join((f"POST {run_path} HTTP/1.1\r\nhost: localhost\r\n".encode(), b"connection: close\r\n"))
+    chunked += b"transfer-encoding: chunked\r\n\r\n%x\r\n%s\r\n0\r\n" % (len(body), body)
+    asks = {
+        200: (
+            chunked + b"x-request-timeout: 0\r\ncontent-type: text/plain\r\n\r\n",
+            request_head(f"{run_path}/", "connection: close", length=len(body)) + body,
+            request_head("/v1/runs/?limit=1", "connection: close", method="GET"),
+            request_head("/healthz", "connection: close", method="HEAD"),
+            request_head("/readyz", "connection: close", method="HEAD"),
+        ),
+        404: (request_head("/v1/nothing/", "connection: close", method="GET"),),
+        415: (request_head(run_path, "connection: close", length=1).replace(b"application/json", b"a/b") + b"{",),
+    }
+
+    async def main():
+        async with serving(folder) as served:
+            return {
+                status: [(await said_back(served, ask)).partition(b"\r\n\r\n") for ask in each]
+                for status, each in asks.items()
+            }
+
+    told = run(main())
+    for status, answers in told.items():
+        assert [int(head[9:12]) for head, _, _ in answers] == [status] * len(asks[status])
+    assert [body for _, _, body in told[200][-2:]] == [b"", b""]
 
 
 @pytest.mark.promise("serve-refuses")

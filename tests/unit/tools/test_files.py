@@ -112,7 +112,6 @@ def test_a_line_that_is_too_long_is_cut_and_the_next_can_be_read(home):
     [
         (b"\xef\xbb\xbfcaf\xc3\xa9", "café"),
         ("café".encode("utf-16"), "café"),
-        (b"caf\xe9", "café"),
         (b"a\r\nb", "a\r\nb"),
         (b"\x1b[31mred\x1b[0m", "\x1b[31mred\x1b[0m"),
     ],
@@ -120,6 +119,36 @@ def test_a_line_that_is_too_long_is_cut_and_the_next_can_be_read(home):
 def test_text_of_other_encodings_is_read(home, content, text):
     (home / "file").write_bytes(content)
     assert said(home, "read", {"path": "file"}) == text
+
+
+WRITTEN = [
+    ("caf\u00e9", "cp1252", "cp1252"),
+    ("会議は月曜日の午前十時に始まります。資料を忘れないでください。", "shift_jis", "cp932"),
+    ("会議は月曜日の午前十時に始まります。資料を忘れないでください。", "iso2022_jp", "iso2022_jp_2"),
+    ("会议将于星期一上午十点开始。请不要忘记带上资料。", "gbk", "gb18030"),
+    ("這是一個中文文本。會議將於星期一上午十點開始。請不要忘記帶上資料。", "big5", "big5"),
+    ("회의는 월요일 오전 열 시에 시작합니다. 자료를 잊지 마세요.", "euc_kr", "cp949"),
+    ("Совещание начнётся в понедельник в десять часов утра.", "cp1251", "cp1251"),
+    ("Zażółć gęślą jaźń. Spotkanie zaczyna się o dziesiątej.", "cp1250", "cp1250"),
+    ("plain words, as Windows writes them", "utf-16-le", "utf-16-le"),
+]
+
+
+@pytest.mark.parametrize(("text", "encoding", "guess"), WRITTEN)
+def test_what_is_not_utf_8_is_read_by_a_guess_that_is_told(home, text, encoding, guess):
+    (home / "file").write_bytes(text.encode(encoding))
+    told = f"[the file is not UTF-8; it is read as {guess}, which is a guess]"
+    assert said(home, "read", {"path": "file"}) == f"{text}\n{told}"
+    found = said(home, "search", {"text": text[:9], "glob": "file"})
+    assert found == f"file:1: {text}\n[of these, files that are not UTF-8 were read by a guess: 1 as {guess}]"
+
+
+def test_what_is_in_no_alphabet_is_refused_and_not_searched(home):
+    (home / "file").write_bytes("plain words".encode("cp037"))
+    assert refused(home, "read", {"path": "file"}) == "'file' is not UTF-8, and how it is written cannot be told"
+    assert said(home, "search", {"text": "plain w", "glob": "file"}).endswith(
+        "[1 files were not searched: too large or not readable]"
+    )
 
 
 @pytest.mark.parametrize("content", [b"a\0b", b"\x80\x02\xff\xfe\x01", b"\x7fELF\x02\x01\0"])

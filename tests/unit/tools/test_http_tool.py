@@ -56,6 +56,13 @@ def test_a_page_is_read_as_text():
     assert not result.is_error
 
 
+def test_a_text_without_a_charset_is_read_by_a_guess_that_is_told():
+    text = "会議は月曜日の午前十時に始まります。資料を忘れないでください。"
+    result, _ = ask(reply(text.encode("shift_jis"), 200, "text/plain"))
+    told = "[no charset is given; it is read as cp932, which is a guess]"
+    assert result.content.split("\n\n", 1)[1] == f"{text}\n{told}"
+
+
 def test_json_is_left_as_it_is():
     body = b'{"b": 1.10,  "a": [ "\xc3\xa9" ]}'
     result, _ = ask(reply(body))

@@ -156,10 +156,11 @@ def test_input_tokens_include_the_cached_ones():
         "input_tokens": 2,
         "cache_read_input_tokens": 30,
         "cache_creation_input_tokens": 400,
+        "cache_creation": {"ephemeral_5m_input_tokens": 100, "ephemeral_1h_input_tokens": 300},
         "output_tokens": 5,
     }
     response, _ = ask([reply(answer(TEXT, usage=usage))])
-    assert response.usage == Usage(432, 5, 30, 437, 400)
+    assert response.usage == Usage(432, 5, 30, 437, 400, 300)
 
 
 @pytest.mark.promise("filter-reported")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+import msgspec
 import pytest
 
 from shared_libs.agents import ReActAgent
@@ -71,6 +72,10 @@ def test_tokens_read_from_and_written_to_anthropics_cache_have_their_own_prices(
     )
     assert response.usage == Usage(1_000_000, 10_000, 400_000, 1_010_000, 500_000)
     assert response.cost_usd == pytest.approx(0.1 * 3 + 0.4 * 0.3 + 0.5 * 3.75 + 0.01 * 15)
+    hour = msgspec.structs.replace(response.usage, hour_cache_input_tokens=200_000)
+    kept = msgspec.structs.replace(SONNET, hour_cache_write=6.0)
+    assert kept.cost_usd(hour) == pytest.approx(response.cost_usd + 0.2 * (6 - 3.75))
+    assert SONNET.cost_usd(hour) == pytest.approx(response.cost_usd)
 
 
 @pytest.mark.parametrize(

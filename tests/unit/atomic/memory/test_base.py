@@ -18,7 +18,8 @@ from shared_libs.atomic import (
     MisuseError,
     ToolCall,
 )
-from shared_libs.atomic.memory import last_messages, valid_history
+from shared_libs.atomic.llms import ScriptedLLM
+from shared_libs.atomic.memory import Compaction, last_messages, valid_history
 from shared_libs.atomic.scope import use_deadline
 from tests.support import is_valid_history, run, run_virtual
 
@@ -189,6 +190,16 @@ def test_a_cancelled_caller_is_cancelled():
         lambda memory: memory.async_store("", [USER]),
         lambda memory: memory.async_search("", "q"),
         lambda memory: memory.async_load("s", -1),
+        lambda memory: memory.async_load("s", "3"),
+        lambda memory: memory.async_load("s", 10**30),
+        lambda memory: memory.async_load(5),
+        lambda memory: memory.async_load("\ud800"),
+        lambda memory: memory.async_forget(""),
+        lambda memory: memory.async_search("s", "q", k=-1),
+        lambda memory: memory.async_search("s", None),
+        lambda memory: InProcessMemory(window=-1).async_load("s"),
+        lambda memory: InProcessMemory(window="3").async_load("s"),
+        lambda memory: InProcessMemory(max_sessions=None).async_load("s"),
         lambda memory: memory.async_store("s", [{"role": "robot", "content": "x"}]),
         lambda memory: memory.async_store("s", 42),
     ],
@@ -196,6 +207,23 @@ def test_a_cancelled_caller_is_cancelled():
 def test_misuse_is_told_at_once(misuse):
     with pytest.raises(MisuseError):
         run(misuse(InProcessMemory()))
+
+
+def test_a_session_can_be_forgotten_where_the_store_can():
+    async def main():
+        memory = InProcessMemory(compaction=Compaction(ScriptedLLM([])))
+        for session in ("s", "t"):
+            await memory.async_store(session, [USER, ANSWER], batch="b")
+            await memory.async_summarise(session, "sum", 2)
+        await memory.async_forget("s")
+        await memory.async_forget("nobody's")
+        found = [await memory.async_recall(session) for session in ("s", "t")]
+        await memory.async_store("s", [USER], batch="b")  # a name of the one that is gone
+        return [(each.summary, each.length) for each in found], await memory.async_load("s")
+
+    assert run(main()) == ([("", 0), ("sum", 2)], [USER])
+    with pytest.raises(MemoryStoreError, match="memory foreign cannot forget a session: Foreign has no `_forget`"):
+        run(Foreign(0).async_forget("s"))
 
 
 def test_the_public_methods_are_final():

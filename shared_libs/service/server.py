@@ -168,7 +168,7 @@ class Server(uvicorn.Server):
                 await self._hurry.wait()
         left_s = self.config.timeout_graceful_shutdown or 1
         service.drained_by = Deadline.after(left_s)
-        answering = asyncio.create_task(service.runs.drain(service.drained_by.earlier_by(left_s * LAST_SHARE)))
+        answering = asyncio.create_task(service.finish(service.drained_by.earlier_by(left_s * LAST_SHARE)))
         try:
             await super().shutdown(sockets)
         finally:

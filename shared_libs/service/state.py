@@ -142,6 +142,12 @@ class Service:
         await self.responses.drain(deadline)
         await self._stack.aclose()
 
+    async def finish(self, deadline: Deadline) -> None:
+        """Let what is under way end until the deadline, and have the rest answered: runs with what they have."""
+        await self.runs.drain(deadline)
+        await asyncio.sleep(deadline.remaining() or 0.0)
+        self.admission.stop()
+
     async def _open_store(self) -> None:
         try:
             await self.store.aopen()

@@ -18,7 +18,7 @@ from shared_libs.service.keys import RequireKey
 from shared_libs.service.openapi import OPEN_PATHS
 from shared_libs.service.server import make_server
 from shared_libs.service.settings import Settings, load_settings
-from shared_libs.testing import FaultServer, Healthy, SlowFirstToken
+from shared_libs.testing import FaultServer, Healthy, Silence, SlowFirstToken, Stall
 from tests.service import ASKED, HELLO, events_of, model_at, serving, write
 from tests.support import run
 
@@ -459,6 +459,29 @@ def test_a_server_that_is_told_to_stop_is_unready_at_once_and_ends_what_is_under
                 return statuses, late, status, result["answer"]
 
     assert run(main()) == ({200, 503}, 202, 200, "at last")
+
+
+@pytest.mark.promise("serve-drains")
+def test_who_asks_a_chain_that_has_not_answered_by_the_end_is_told_in_its_own_dialect(tmp_path):
+    asks = [("silent", False), ("silent", True), ("stalls", True)]
+
+    async def main():
+        async with FaultServer({"silent": Silence(), "stalls": Stall(answer=Healthy("Many words. " * 60))}) as upstream:
+            for name in ("silent", "stalls"):
+                write(tmp_path, **{name: model_at(upstream, name).replace("model: m", f"model: {name}")})
+
+            async def ask(served, name, stream):
+                body = {"model": f"{name}/chain", "messages": [{"role": "user", "content": "hi"}], "stream": stream}
+                async with served.http.post("/v1/chat/completions", json=body) as answer:
+                    return answer.status, '"code":"stopping"' in await answer.text()
+
+            async with serving(tmp_path) as served:
+                under_way = [asyncio.create_task(ask(served, *each)) for each in asks]
+                await upstream.until_asked(len(asks))
+                served.server.should_exit = True
+                return await asyncio.gather(*under_way)
+
+    assert run(main()) == [(503, True), (503, True), (200, True)]
 
 
 @pytest.mark.promise("serve-drains")

@@ -92,7 +92,11 @@ async def count(place: str) -> str:
 
 def script():
     return [
-        Turn(text="I look.", calls=[("look", {"place": "a"}), ("count", {"place": "b"})], usage=Usage(4, 2, cache_creation_input_tokens=2)),
+        Turn(
+            text="I look.",
+            calls=[("look", {"place": "a"}), ("count", {"place": "b"})],
+            usage=Usage(4, 2, cache_creation_input_tokens=2),
+        ),
         RateLimited("slow down", status_code=429, retry_after_s=2.0),
         Turn(text="There.", usage=Usage(20, 5, 3)),
     ]

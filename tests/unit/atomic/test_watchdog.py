@@ -17,7 +17,7 @@ from shared_libs.atomic.deadline import NEVER
 from shared_libs.atomic.events import LoopBlocked
 from shared_libs.atomic.llms import ScriptedLLM, Turn
 from shared_libs.atomic.thread_context import has_threads
-from shared_libs.atomic.watchdog import BLOCKED_S, WATCHDOG, Watchdog
+from shared_libs.atomic.watchdog import BLOCKED_S, Watchdog
 from tests.support import no_thread, run_virtual
 
 WAIT_S = 20
@@ -224,18 +224,26 @@ def test_a_collection_during_a_look_does_not_stop_the_process():
     assert (done.returncode, done.stderr) == (0, "")
 
 
-def test_a_run_goes_on_unwatched_where_no_thread_can_start_and_the_next_one_is_watched(caplog):
-    WATCHDOG.begin_anew()  # a thread of earlier runs ends by itself
-    agent = ReActAgent(llm=ScriptedLLM([Turn(text="yes"), Turn(text="yes")]))
+class Patient:
+    deadline = NEVER
 
+    def emit(self, event):
+        raise AssertionError
+
+
+def test_runs_go_on_unwatched_where_no_thread_can_start_and_the_next_one_is_watched(caplog):
     async def main():
+        watchdog, one, other = Watchdog(), Patient(), Patient()
         with no_thread("factory-watchdog"):
-            first = await agent.async_run("q")
-        second = asyncio.create_task(agent.async_run("q"))
-        await asyncio.sleep(0)
-        return first.status, (await second).status, WATCHDOG._thread is not None
+            watchdog.begin(one)
+        unwatched = watchdog._thread is None
+        watchdog.begin(other)
+        watched = watchdog._thread is not None
+        watchdog.end(one)
+        watchdog.end(other)
+        return unwatched, watched
 
-    assert asyncio.run(main()) == ("answered", "answered", True)
+    assert asyncio.run(main()) == (True, True)
     assert "no thread could be started" in caplog.text
 
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import re
 from collections import deque
-from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
@@ -37,6 +38,9 @@ if TYPE_CHECKING:
 
 MAX_STALE = 1000
 """How many pieces of reasoning that a server could not read are remembered."""
+
+_AT_ONCE = 250
+"""Events that are taken before the loop has its turn: what a server has sent already is read without a wait."""
 
 _OURS = f"{__name__.rpartition('.')[0]}."
 """Where the adapters stand that obey their cancellation."""
@@ -187,8 +191,10 @@ class HttpLLM(BaseLLMWrapper):
         try:
             whole = await self._wire().post(path, body)
             if not whole.startswith(b"{") and (events := streamed_events(whole)):
-                for event in events:
-                    _take(answer, event)
+                for some in _in_turns(events):
+                    await asyncio.sleep(0)
+                    for event in some:
+                        _take(answer, event)
                 _check_end(answer)
             else:
                 _take_whole(answer, whole)
@@ -212,8 +218,11 @@ class HttpLLM(BaseLLMWrapper):
         try:
             async with self._wire().stream(path, body, framing) as events:
                 async for payloads in events:
-                    for chunk in _taken(answer, payloads, doubles):
-                        yield chunk
+                    for some in _in_turns(payloads):
+                        if some is not payloads:
+                            await asyncio.sleep(0)
+                        for chunk in _taken(answer, some, doubles):
+                            yield chunk
                     if answer.ended or answer.complete:
                         events.end_within(END_WAIT_S if answer.ended else answer.silence_s)
                 if events.whole is not None:
@@ -300,6 +309,13 @@ class VendorLLM(HttpLLM):
         from shared_libs.atomic.llms.sdk_client import ClientWire
 
         return ClientWire(self._client, self.sdk)
+
+
+def _in_turns(payloads: list[bytes]) -> Iterable[list[bytes]]:
+    """Events that came at once, as many at a time as the loop can wait for."""
+    if len(payloads) <= _AT_ONCE:
+        return (payloads,)
+    return (payloads[start : start + _AT_ONCE] for start in range(0, len(payloads), _AT_ONCE))
 
 
 def _taken(answer: Answer, payloads: list[bytes], doubles: Doubles) -> Iterator[LLMChunk]:

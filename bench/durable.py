@@ -22,8 +22,8 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -50,8 +50,12 @@ NOTES = "FACTORY_BENCH_NOTES"
 
 
 def note(what: str, **more: Any) -> None:
-    """Write a line into the file outside; whole, whatever kills the writer next."""
-    line = json.dumps({"what": what, **more}) + "\n"
+    """
+    Write a line into the file outside.
+
+    A kill may cut a write where it crosses a page: what has not been said whole is not said (`said`).
+    """
+    line = "\n" + json.dumps({"what": what, **more}) + "\n"
     file = os.open(os.environ[NOTES], os.O_WRONLY | os.O_APPEND | os.O_CREAT)
     os.write(file, line.encode())
     os.close(file)
@@ -296,6 +300,13 @@ def _recorded_and_begun_again(notes: list[dict[str, Any]]) -> int:
     return again
 
 
+def said(notes: str) -> Iterator[dict[str, Any]]:
+    """Read what the file outside says."""
+    for line in filter(None, notes.split("\n")):
+        with suppress(json.JSONDecodeError):
+            yield json.loads(line)
+
+
 def _begun(notes: str) -> int:
     return Path(notes).read_bytes().count(b'"begun"')
 
@@ -321,7 +332,7 @@ def kill(url: str, lives: argparse.Namespace) -> None:
                 os.kill(pid, signal.SIGKILL)
                 deaths += died(pid)
         died(child(lambda: work(url, None)))
-        notes = [json.loads(line) for line in Path(file.name).read_text().splitlines()]
+        notes = [*said(Path(file.name).read_text())]
         if died(child(lambda: judge(url, deaths, notes))):
             sys.exit(1)
 

@@ -27,6 +27,7 @@ from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+from bench.durable import said
 from shared_libs.agents import Limits, ReActAgent
 from shared_libs.atomic import LLMChunk, LLMResponse, Message, ToolCall, tool
 from shared_libs.atomic.errors import ConfigError
@@ -49,13 +50,13 @@ class Notes:
         self.path = path
 
     def write(self, what: str, **more: Any) -> None:
-        line = json.dumps({"what": what, "pid": os.getpid(), "at": time.time(), **more}) + "\n"
+        line = "\n" + json.dumps({"what": what, "pid": os.getpid(), "at": time.time(), **more}) + "\n"
         file = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
         os.write(file, line.encode())
         os.close(file)
 
     def read(self) -> list[dict[str, Any]]:
-        return [json.loads(line) for line in self.path.read_text().splitlines()] if self.path.exists() else []
+        return [*said(self.path.read_text())] if self.path.exists() else []
 
 
 class Paced(BaseLLMWrapper):

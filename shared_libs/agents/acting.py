@@ -149,4 +149,7 @@ async def _begun() -> bool:
 async def _found_out(tool: BaseTool, call: ToolCall) -> ToolResult:
     """What became of a call during which its process ended: what the tool itself knows, or that nobody does."""
     found = await tool.async_found_out(call_id=call.id)
-    return found or ToolResult(prompts.MAY_HAVE_HAPPENED.format(tool=call.name), is_error=True)
+    if found is not None and not found.is_error:
+        return found
+    why = "" if found is None else f"\n{found.content}"
+    return ToolResult(prompts.MAY_HAVE_HAPPENED.format(tool=call.name) + why, is_error=True)

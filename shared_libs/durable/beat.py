@@ -62,7 +62,6 @@ class Beat:
         self._url, self._executor, self._name = url, executor, name
         self._concurrency, self._lease_s = policy.concurrency, policy.lease_s
         self._on_beat = on_beat
-        self._loop = asyncio.get_running_loop()
         self._beaten = asyncio.Event()
         self._sent = self._reaps_from = -math.inf
         self._patience_s = self._least_s = max(PATIENCE_S, self._lease_s / 4)
@@ -70,7 +69,6 @@ class Beat:
         self._ahead: dict[str, tuple[float, float]] = {}  # beats of others that lie ahead, and since when each is known
         self._apart, self._apart_said_at = False, -math.inf
         self._apart_s = 0.0
-        self._born = self._answered = clock()
         self._pending_answer = False
         self._stop = threading.Event()
         self.draining = False
@@ -93,6 +91,8 @@ class Beat:
 
     async def start(self) -> None:
         """Begin to beat; the first beat is through when this returns."""
+        self._loop = asyncio.get_running_loop()
+        self._born = self._answered = clock()
         self._thread.start()
         await self.beaten()
 

@@ -87,8 +87,8 @@ class Outlet:
     async def _call_out(self, pieces: list[tuple[Piece, int]]) -> None:
         with suppress(StoreUnavailable):  # what is live only may be missed
             for piece, after in pieces:
-                for begin in range(0, len(piece.text), _MOST // 4):
-                    part = msgspec.structs.replace(piece, text=piece.text[begin : begin + _MOST // 4])
+                for begin in range(0, len(piece.text), _MOST // 6):  # JSON makes up to six bytes of a character
+                    part = msgspec.structs.replace(piece, text=piece.text[begin : begin + _MOST // 6])
                     told = msgspec.to_builtins(part) | {_AFTER: after}
                     await self._store.call(LIVE_CHANNEL, msgspec.json.encode(told).decode())
 
@@ -197,13 +197,16 @@ class _Reader:
         self._early: list[tuple[int, dict[str, Any]]] = []  # pieces, each with the event it waits for
         self._store = store
         self._run_id, self._after = run_id, after
+        self._taken_to = 0  # the last event that was read here
         self._heard = False  # pieces since the last answer of the model
         self._followed_at = asyncio.get_running_loop().time()
 
     async def look(self) -> bool:
         """Read what is new; True when there is nothing more to come."""
         await self._stay()
-        ended = await self._store.has_ended(self._run_id)  # looked at first: what comes between is read below
+        last, ended = await self._store.last_event(self._run_id)  # looked at first: what comes between is read below
+        if last < self._taken_to and not (ended and not last):  # which is a run that has been forgotten
+            self._set_back(last)
         while events := await self._store.events(self._run_id, self._after):
             for event in events:
                 self._take(event)
@@ -241,8 +244,15 @@ class _Reader:
             self.ready.append(piece)
             self.news.set()
 
+    def _set_back(self, last: int) -> None:
+        """Go on behind what is left: a backup was restored, or a standby took over that lacks the last seconds."""
+        self._after = self._taken_to = last
+        self._early.clear()
+        void = {"type": "stream_restarted", "run_id": self._run_id, "seq": last, "at_s": 0.0}
+        self.ready.append(void | {"reason": f"the store was set back: what came behind event {last} is void"})
+
     def _take(self, event: dict[str, Any]) -> None:
-        self._after = event["seq"]
+        self._after = self._taken_to = event["seq"]
         if event["type"] == "run_started":
             self._early.clear()  # of an execution that has ended
         if event["type"] == "run_started" and self._heard:

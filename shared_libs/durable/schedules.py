@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import math
-from contextlib import suppress
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
@@ -129,9 +128,11 @@ def _submit_due(store: JobStore, told: dict[str, str]) -> Script[list[str]]:
                 _log.warning("schedule %s is not attended to: %s", row["name"], error)
             continue
         run_id = f"{row['name']}-{datetime.fromtimestamp(due_at, UTC):%Y%m%dT%H%MZ}"
-        with suppress(MisuseError):  # there is such a run already, of a schedule that had this name before
+        try:
             yield from store.submitting(msgspec.structs.replace(template.submission, run_id=run_id), template.hash)
             made.append(run_id)
+        except MisuseError as error:  # such as another run of this name; the next one is due all the same
+            _log.warning("schedule %s: %s is not submitted: %s", row["name"], run_id, error)
         yield ask("UPDATE factory_schedules SET next_at = $2 WHERE name = $1", row["name"], following)
     return made
 

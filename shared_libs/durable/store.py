@@ -152,15 +152,20 @@ class JobStore:
         )
         return read_json(rows[0]["state"]) if rows else None
 
-    async def has_ended(self, run_id: str) -> bool:
-        """Whether nothing more becomes of a run; also where it has been forgotten."""
-        rows = await self.database.one(ask("SELECT ended_at FROM factory_jobs WHERE run_id = $1", run_id))
-        return not rows or rows[0]["ended_at"] is not None
+    async def last_event(self, run_id: str) -> tuple[int, bool]:
+        """
+        Return the number of the last event of a run, 0 where there is none yet, and whether there comes no more.
 
-    async def last_event(self, run_id: str) -> int:
-        """Return the number of the last event of a run; 0 where there is none yet."""
-        rows = await self.database.one(ask("SELECT max(seq) AS last FROM factory_events WHERE run_id = $1", run_id))
-        return rows[0]["last"] or 0
+        Of a run that has been forgotten there is neither.
+        """
+        rows = await self.database.one(
+            ask(
+                """SELECT ended_at, (SELECT max(seq) FROM factory_events WHERE run_id = $1) AS last
+                   FROM factory_jobs WHERE run_id = $1""",
+                run_id,
+            )
+        )
+        return (rows[0]["last"] or 0, rows[0]["ended_at"] is not None) if rows else (0, True)
 
     async def find(
         self, *, team: str | None = None, statuses: Sequence[str] = (), prefix: str = "", limit: int = 50

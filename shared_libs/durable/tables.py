@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from shared_libs.atomic.errors import MisuseError
 from shared_libs.atomic.postgres import HAS_TABLE
 from shared_libs.durable.database import Database, Dialect, Script, ask
 
@@ -78,10 +79,11 @@ async def open_tables(database: Database) -> None:
 
     Raises:
         StoreUnavailable: the database does not answer.
+        MisuseError: it cannot hold every text.
 
     """
     if await form_of(database) < VERSION:
-        await database.run(lambda: _upgrade(database.dialect))
+        await database.run(lambda: _upgrade(database))
 
 
 async def form_of(database: Database) -> int:
@@ -89,10 +91,16 @@ async def form_of(database: Database) -> int:
     return await database.run(lambda: _version(database.dialect))
 
 
-def _upgrade(dialect: Dialect) -> Script[None]:
-    if dialect == "postgresql":  # on SQLite a script that writes is alone
+def _upgrade(database: Database) -> Script[None]:
+    if database.dialect == "postgresql":  # on SQLite a script that writes is alone
         yield ask("SELECT pg_advisory_xact_lock($1)", _LOCK)
-    found = yield from _version(dialect)
+        ((encoding,),) = yield ask("SHOW server_encoding")
+        if encoding not in ("UTF8", "SQL_ASCII"):
+            raise MisuseError(
+                f"store of durable runs {database.place}: its encoding {encoding} does not hold every text, and a run "
+                "would fail at the first other character; make the database with ENCODING 'UTF8'"
+            )
+    found = yield from _version(database.dialect)
     if found == 0:
         yield ask("CREATE TABLE IF NOT EXISTS factory_durable_version (version INTEGER NOT NULL)")
         yield ask("INSERT INTO factory_durable_version (version) VALUES (0)")

@@ -9,12 +9,12 @@ import socket
 import uuid
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, suppress
-from typing import Any, Protocol
+from typing import Any
 
 import msgspec
 
 from shared_libs.atomic.errors import ConfigError, FactoryError, RunInterrupted, in_words
-from shared_libs.atomic.events import AgentEvent, EventSink, ModelAsked, RunFinished, WithRequests
+from shared_libs.atomic.events import AgentEvent, ModelAsked, RunFinished, WithRequests
 from shared_libs.atomic.results import AgentResult
 from shared_libs.atomic.scope import Scope, use_scope
 from shared_libs.atomic.whole import column_value
@@ -27,6 +27,7 @@ from shared_libs.durable.holding import NOW, Holder
 from shared_libs.durable.jobs import Claim, Held, Unreadable, WorkerPolicy
 from shared_libs.durable.journal import FactJournal
 from shared_libs.durable.keeping import Events
+from shared_libs.durable.making import Agent, Agents, Build
 from shared_libs.durable.schedules import submit_due
 from shared_libs.durable.store import WORKER_CHANNEL, JobStore, to_json
 
@@ -54,29 +55,6 @@ GIVE_BACK_S = 5.0
 HAND_OVER_S = 5.0
 """Seconds that handing over what was cut off may take; without a database it takes for ever."""
 
-
-class Agent(Protocol):
-    """What does a run: a `ReActAgent`, or whoever has its methods."""
-
-    async def async_run(
-        self, question: Any, /, *, timeout: float | None, session_id: str | None, run_id: str
-    ) -> AgentResult:
-        """Answer a question."""
-
-    async def async_resume(
-        self, state: Mapping[str, Any], decisions: Mapping[str, Any], /, *, timeout: float | None
-    ) -> AgentResult:
-        """Go on from a state."""
-
-    async def aopen(self) -> None:
-        """Get ready."""
-
-    async def aclose(self) -> None:
-        """Close."""
-
-
-Build = Callable[[Claim, Sequence[EventSink]], Agent]
-"""Makes the agent of a run, whose events go to the sinks; a `ConfigError` leaves the run to other workers."""
 
 Extend = Callable[[Any, Claim], Agent]
 """Makes of an agent what one run wants of it beside its definition (`Claim.extras`)."""
@@ -119,15 +97,15 @@ class Worker:
         self.executor = uuid.uuid4().hex  # the name of a pod comes back; this does not
         self.name = name or f"{socket.gethostname()}:{os.getpid()}"
         self.policy = policy or WorkerPolicy()
-        self._url, self._build, self._extend = url, build, extend or _nothing_more
+        self._extend = extend or _nothing_more
         self._record, self._only = record, only
         self._holder = Holder(self.store.database, self.executor)
         self.counts = self._holder.counts
         self._tasks: dict[tuple[str, int], asyncio.Task[None]] = {}
         self._deaths: dict[tuple[str, int], int] = {}
         self._journals: dict[str, FactJournal] = {}
-        self._agents: dict[tuple[str, str | None], Agent] = {}
-        self._building: dict[tuple[str, str | None], asyncio.Lock] = {}
+        self._agents = Agents(build, [WithRequests(self._hear)])
+        self._beat = Beat(url, self.executor, self.name, self.policy, self._on_beat)
         self._refused: dict[str, float] = {}
         self._awake = asyncio.Event()
         self._draining = False
@@ -145,10 +123,9 @@ class Worker:
         await self.store.aopen()
         self._loop = asyncio.get_running_loop()
         self._outlet = Outlet(self.store)
-        self._beat = Beat(self._url, self.executor, self.name, self.policy, self._on_beat)
         async with AsyncExitStack() as stack:
             stack.push_async_callback(self.store.aclose)
-            stack.push_async_callback(self._close_agents)
+            stack.push_async_callback(self._agents.aclose)
             await self._beat.start()
             stack.push_async_callback(self._beat.stop)
             self.started.set()
@@ -171,12 +148,14 @@ class Worker:
     def drain(self) -> None:
         """Claim nothing more, begin no new effect, and hand over what is under way at its next boundary."""
         self._draining = self._beat.draining = True
+        self._agents.stop()
         for journal in self._journals.values():
             journal.draining = True
         self._awake.set()
 
     def cut_off(self) -> None:
         """Hand over at once what has not been handed over yet; what is in flight is done once more elsewhere."""
+        self._agents.stop()
         for journal in self._journals.values():
             journal.stop()
         self._cut_off.set()
@@ -351,17 +330,18 @@ class Worker:
             await self._end(claim, None, failed(claim.run_id, claim.lost))
             return
         refused = claim.definition_hash  # with it all runs of the definition
-        try:
-            agent = await self._agent(claim)
-            refused = claim.run_id
-            agent = self._extend(agent, claim)
-        except Exception as error:  # noqa: BLE001 - whatever keeps it from being built here
-            why = in_words(error) if not isinstance(error, FactoryError) else str(error)
-            await self._refuse(claim, refused, why)
-            return
-        part: Claim | None = claim
-        while part is not None:
-            part = await self._part(part, agent)
+        async with AsyncExitStack() as lent:
+            try:
+                agent = await lent.enter_async_context(self._agents.of(claim))
+                refused = claim.run_id
+                agent = self._extend(agent, claim)
+            except Exception as error:  # noqa: BLE001 - whatever keeps it from being built here
+                why = in_words(error) if not isinstance(error, FactoryError) else str(error)
+                await self._refuse(claim, refused, why)
+                return
+            part: Claim | None = claim
+            while part is not None:
+                part = await self._part(part, agent)
 
     async def _part(self, claim: Claim, agent: Agent) -> Claim | None:
         """Do a run until it ends, pauses or is handed over; return the next part of it where a segment is full."""
@@ -410,8 +390,7 @@ class Worker:
         if journal is not None:
             self._hear(event)
             return ()
-        if self._record is not None:
-            self._record(event, claim.team)
+        self._recorded(event, claim.team)
         return [(number, to_json(folded(event, {}, {})))]
 
     async def _pause(self, claim: Claim, journal: FactJournal, result: AgentResult) -> Claim | None:
@@ -457,28 +436,20 @@ class Worker:
 
     # agents and their events
 
-    async def _agent(self, claim: Claim) -> Agent:
-        key = claim.definition_hash, claim.file
-        if key not in self._agents:
-            async with self._building.setdefault(key, asyncio.Lock()):
-                if key not in self._agents:
-                    # it reads files and loads libraries: in a thread, so that other runs and probes go on
-                    agent = await asyncio.to_thread(self._build, claim, [WithRequests(self._hear)])
-                    await agent.aopen()
-                    self._agents[key] = agent
-        return self._agents[key]
-
     def _hear(self, event: AgentEvent) -> None:
         journal = self._journals.get(event.run_id)
         known = journal is None or isinstance(event, ModelAsked) or journal.hear(event)  # a request is no fact
-        if known and self._record is not None:
+        if known:
             of = journal or self._journals.get(event.run_id.partition("/")[0])
-            self._record(event, "" if of is None else of.claim.team)
+            self._recorded(event, "" if of is None else of.claim.team)
 
-    async def _close_agents(self) -> None:
-        for agent in self._agents.values():
-            with suppress(Exception):
-                await agent.aclose()
+    def _recorded(self, event: AgentEvent, team: str) -> None:
+        if self._record is None:
+            return
+        try:
+            self._record(event, team)
+        except Exception:  # noqa: BLE001 - foreign code: it must not end what hears beside it, which is the run's end
+            _log.exception("worker %s could not record an event of run %s", self.name, event.run_id)
 
 
 _QUEUED: dict[str, Any] = {"status": "queued", "executor": None, "facts_then": -1}

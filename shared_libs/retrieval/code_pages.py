@@ -1,8 +1,9 @@
 """
-Old texts in Latin letters: which code page they were written in.
+Old texts of one byte a letter: which code page they were written in.
 
 One byte is `è` in Paris, `č` in Prague and `ė` in Vilnius. What tells them apart is that a text is of one language, and
 every language has few letters beyond ASCII: read by a wrong page, it has letters that no one language has together.
+Another alphabet is told by which of its letters are many: by a wrong page, the rare ones are.
 """
 
 from __future__ import annotations
@@ -27,7 +28,24 @@ The letters of German, French, Portuguese, Spanish, Italian, Swedish; Danish, Ic
 Polish, Czech, Slovak, Hungarian, Romanian, Croatian; Turkish; Lithuanian, Latvian; and what they were written in.
 """
 
+_CYRILLIC = ("cp1251", "koi8_u", "cp866", "iso8859_5", "mac_cyrillic", "cp855")
+_ALPHABETS = {
+    "оеаинтсрвлкмдпуяыьгзбчйхжшюцщэфъё": _CYRILLIC,
+    "оанивіетрслкудмпзяьбгйчхцжюїєшщфґ": _CYRILLIC,
+    "аиоетнрсвлкдпмзяъубгчщхцжшйюфь": _CYRILLIC,
+    "аоиенрсјтудклпмвзгбчшцжхњћљђфџ": _CYRILLIC,
+    "анеіортсклвыдпмузяўьгбчйшжцхюэфё": _CYRILLIC,
+    "αοιετσνηρπκμλυςγδωχθφβξζψάέήίόύώϊϋΐΰ": ("cp1253", "iso8859_7", "cp737", "cp869", "mac_greek"),
+    "יוהלאתרשמבםנןדפףקעחכךגצץטסז": ("cp1255", "cp862"),
+}
+"""The letters of Russian, Ukrainian, Bulgarian, Serbian, Belarusian, Greek and Hebrew, the most frequent first."""
+
+_LOOKED_AT = 4_096
+_USUAL = 12.0
+"""The place in their alphabet that letters of a text have in the mean, or less (of pangrams 11.7; most have 6 to 9)."""
+
 _SIGNS = frozenset("\u00a0\u00ad„“”‚‘’‹›«»–—…•·§€£¥©®™°±×÷½¼¾¿¡ºª")  # noqa: RUF001 - as they stand in texts
+_NOT_WITHIN = frozenset("€£¥±÷½¼¾¿¡")
 _ENOUGH = 0.97
 """Share of the letters that have to be of the language: there are foreign names."""
 
@@ -39,6 +57,28 @@ def latin_code_page(body: bytes) -> str | None:
     if any(page == "cp1252" for _, page in fits):
         return "cp1252"
     return max(fits, key=lambda one: one[0])[1] if fits else None
+
+
+def alphabet_code_page(body: bytes) -> str | None:
+    """Return the code page by which a text is of an alphabet that is not Latin, its letters as frequent; or None."""
+    best = (_USUAL, "")
+    for page in dict.fromkeys(page for pages in _ALPHABETS.values() for page in pages):
+        text = body[:_LOOKED_AT].decode(page, "replace")
+        told = Counter(sign.lower() for sign in text if sign > "\x7f" and sign not in _SIGNS)
+        turned = sum(map(_is_odd, text, text[1:]))
+        for letters, pages in _ALPHABETS.items():
+            good = sum(told[sign] for sign in letters)
+            if page in pages and good - turned >= _ENOUGH * told.total() > 0:
+                place = sum(at * told[sign] for at, sign in enumerate(letters)) / good
+                best = min(best, (place + 100 * (told.total() - good) / good, page))
+    return best[1] or None
+
+
+def _is_odd(before: str, sign: str) -> bool:
+    """Whether no word is written so: a capital behind a small letter, Latin ones beside others, a currency within."""
+    if not (before.isalpha() and sign.isalpha()):
+        return before.isalpha() and sign in _NOT_WITHIN
+    return (before < "\x80") != (sign < "\x80") or (before > "\x7f" and before.islower() and sign.isupper())
 
 
 def _shares(beyond: Counter[tuple[int, bool]]) -> Iterator[tuple[float, str]]:

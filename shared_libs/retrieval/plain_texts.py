@@ -13,7 +13,7 @@ from html import unescape
 from shared_libs.atomic.errors import MisuseError
 from shared_libs.atomic.loading import optional
 from shared_libs.atomic.page_text import BYTE_ORDER_MARKS, declares_charset, decoded, is_utf8, readable
-from shared_libs.retrieval.code_pages import latin_code_page
+from shared_libs.retrieval.code_pages import alphabet_code_page, latin_code_page
 
 _JSON = (".json", ".jsonl", ".ndjson")
 _PAGES = (".html", ".htm", ".xhtml")
@@ -91,6 +91,8 @@ def charset_of(body: bytes, *, markup: bool = False) -> str | None:
         return page
     if beyond < max(_TELLING, len(told) // _NOT_LATIN):
         return None
+    if page := alphabet_code_page(told):
+        return page
     if _is_japanese(told):
         return "euc_jp"
     guesser = optional("charset_normalizer", "a text that is not UTF-8")

@@ -115,6 +115,7 @@ class Admission:
         self._pools: dict[str, Pool] = {}
         self._under_way: dict[str, int] = {}
         self._refused: dict[str, Counter[str]] = {}
+        self._endings: set[asyncio.Timeout] = set()
 
     @asynccontextmanager
     async def enter(self, demand: Demand, accepted: Callable[[], None] = _nothing) -> AsyncIterator[Grant]:
@@ -133,18 +134,25 @@ class Admission:
         pool = self._pool(demand.target)
         self._count(demand)
         grant, booking, began_at = None, None, loop.time()
+        ending = asyncio.timeout(None)
+        self._endings.add(ending)
         try:
-            waiter = _waiter(demand, pool, began_at)
-            self._lag.check(waiter.rank)
-            if self._limits is not None and self._limits.bind(demand.caller):
-                pool.check(waiter)  # what comes too late reserves nothing
-                lasts_s = demand.deadline.remaining() or 0.0
-                booking = await self._limits.reserve(demand.caller, self._estimate(demand), lasts_s)
-                demand.tell_rates(booking.rates)
-            queued_s = await pool.enter(waiter, accepted)
-            pool.waits.add(queued_s)
-            grant, began_at = Grant(demand, queued_s), loop.time()
-            yield grant
+            async with ending:
+                waiter = _waiter(demand, pool, began_at)
+                self._lag.check(waiter.rank)
+                if self._limits is not None and self._limits.bind(demand.caller):
+                    pool.check(waiter)  # what comes too late reserves nothing
+                    lasts_s = demand.deadline.remaining() or 0.0
+                    booking = await self._limits.reserve(demand.caller, self._estimate(demand), lasts_s)
+                    demand.tell_rates(booking.rates)
+                queued_s = await pool.enter(waiter, accepted)
+                pool.waits.add(queued_s)
+                grant, began_at = Grant(demand, queued_s), loop.time()
+                yield grant
+        except TimeoutError:
+            if not ending.expired():
+                raise
+            raise Problem("stopping", "this server stops, and the time for what is under way is over") from None
         except Problem as problem:
             if grant is None:
                 self._note_refusal(demand, problem)
@@ -156,6 +164,7 @@ class Admission:
                     grant.upstream_was_full()
             raise
         finally:
+            self._endings.discard(ending)
             self._uncount(demand.caller)
             if grant is not None:
                 used = grant.usage.total_tokens if grant.usage is not None else 0
@@ -163,6 +172,12 @@ class Admission:
                 pool.leave(cost=float(used or waiter.cost), took_s=took_s, was_full=grant.throttled)
             if booking is not None:
                 self._settle(booking, grant)
+
+    def stop(self) -> None:
+        """End what is under way and what waits, each with a `Problem` that its client is told."""
+        now = asyncio.get_running_loop().time()
+        for ending in self._endings:
+            ending.reschedule(now)
 
     def told(self) -> dict[str, dict[str, Any]]:
         """

@@ -56,6 +56,18 @@ class Application(FastAPI):
             scope["app"], scope["path_params"] = self, {}
             await self.edge.serve(endpoint, scope, receive, send)
 
+    async def find_without_slash(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """
+        Take a slash too many at the end of an address for none.
+
+        A redirect would lead to an address made of `Host`, and not by TLS behind a proxy that speaks it: with the key.
+        """
+        if scope["type"] == "http" and (path := scope["path"].rstrip("/")) not in ("", scope["path"]):
+            scope["path"] = path
+            await self.router(scope, receive, send)
+        else:
+            await self.router.not_found(scope, receive, send)
+
 
 def create_app(settings: Settings, *, on_note: Callable[[str], None] = _log.warning) -> FastAPI:
     """
@@ -88,9 +100,11 @@ def create_app(settings: Settings, *, on_note: Callable[[str], None] = _log.warn
         docs_url=None,
         redoc_url=None,
         openapi_url=None,
+        redirect_slashes=False,
         telemetry={"tracing": False, "metrics": False},
     )
     app.state.service = service
+    app.router.default = app.find_without_slash
     app.router.routes.extend(_hot_routes())
     for router in _ROUTERS:
         app.include_router(router)

@@ -152,10 +152,10 @@ class Call:
             Problem: it is none, or is not said to be JSON.
 
         """
-        data = await self.service.bodies.decoded(raw)
         kind = self.headers.get("content-type", "application/json").partition(";")[0].strip().lower()
         if kind != "application/json" and not kind.endswith("+json"):
             raise Problem("unsupported_media_type", f"send application/json, not {kind[:60]!r}")
+        data = await self.service.bodies.decoded(raw)
         if not isinstance(data, dict):
             raise Problem("invalid_request", "the body is a JSON object")
         return data

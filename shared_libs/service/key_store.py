@@ -34,6 +34,15 @@ class KeyStoreError(FactoryError):
 class KeyStore(Protocol):
     """A place for keys."""
 
+    async def aopen(self) -> str:
+        """
+        Look whether it can be used, as a server starts; return what whoever starts it should know.
+
+        Raises:
+            KeyStoreError: it never can be: what is kept does not hold.
+
+        """
+
     async def find(self, key_id: str) -> KeyRow | None:
         """
         Return a key's row.
@@ -76,6 +85,13 @@ class FileKeys:
         self._path = path
         self._stamp: tuple[int, int] | None = None
         self._rows: dict[str, KeyRow] = {}
+
+    async def aopen(self) -> str:
+        """Read it."""
+        await asyncio.to_thread(self._refresh)
+        return (
+            "" if self._rows else f"{self._path} has no key: nobody is let in by one until `factory keys new` makes it"
+        )
 
     async def find(self, key_id: str) -> KeyRow | None:
         """Return a key's row."""
@@ -131,6 +147,14 @@ class SQLKeys:
 
     def __init__(self, database: ServiceDatabase) -> None:
         self._database = database
+
+    async def aopen(self) -> str:
+        """Ask it once; one that does not answer now may do so later."""
+        try:
+            await self._read(select(_KEYS.c.told).limit(1))
+        except KeyStoreError as error:
+            return f"{error}; nobody is let in until it is there"
+        return ""
 
     async def find(self, key_id: str) -> KeyRow | None:
         """Return a key's row."""

@@ -162,6 +162,16 @@ class Door:
             raise
         return caller
 
+    async def aopen(self) -> str:
+        """
+        Look whether keys can be looked up; return what whoever starts the service should know.
+
+        Raises:
+            KeyStoreError: they never can be.
+
+        """
+        return "" if self._store is None else await self._store.aopen()
+
     async def rows(self) -> list[KeyRow]:
         """
         Return what is kept of every key.

@@ -236,7 +236,7 @@ def _signs(told: Any) -> bool:
 def _check_address(url: str) -> None:
     """Keys that came over a line anybody can write on prove nothing."""
     parts = urlsplit(url)
-    if parts.scheme == "https" or (parts.scheme == "http" and is_loopback(parts.hostname or "")):
+    if parts.hostname and (parts.scheme == "https" or (parts.scheme == "http" and is_loopback(parts.hostname))):
         return
     raise MisuseError(f"oidc: {url[:200]!r} is no https address")
 

@@ -67,6 +67,7 @@ KINDS: dict[str, Kind] = {
     "upstream_unavailable": Kind(503, "No model is available", retry=True),
     "overloaded": Kind(503, "There is more to do than can be done in time", retry=True),
     "server_busy": Kind(503, "This server has more to do than it can", retry=True),
+    "stopping": Kind(503, "This server stops", retry=True),
     "deadline_unreachable": Kind(503, "The answer would come too late", retry=True),
     "store_unavailable": Kind(503, "A store does not answer", retry=True),
     "deadline_exceeded": Kind(504, "The time is over"),

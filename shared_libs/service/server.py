@@ -74,6 +74,11 @@ class Protocol(HttpToolsProtocol):
             self.transport.write(_TOO_LARGE)
             self.transport.close()
 
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Take a header; what comes behind a body as its trailer is none, whatever it is called."""
+        if not self._body_due:
+            super().on_header(name, value)
+
     def on_headers_complete(self) -> None:
         """Take a request."""
         self._stop_waiting()
@@ -159,11 +164,11 @@ class Server(uvicorn.Server):
         service.draining = True
         self._on_note(f"stops: what is under way has {self._settings.drain_s:g} s to end")
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(self._settings.drain_notice_s):
+            async with asyncio.timeout(self._settings.notice_s):
                 await self._hurry.wait()
         left_s = self.config.timeout_graceful_shutdown or 1
         service.drained_by = Deadline.after(left_s)
-        answering = asyncio.create_task(service.runs.drain(service.drained_by.earlier_by(left_s * LAST_SHARE)))
+        answering = asyncio.create_task(service.finish(service.drained_by.earlier_by(left_s * LAST_SHARE)))
         try:
             await super().shutdown(sockets)
         finally:
@@ -204,7 +209,7 @@ def make_server(
         access_log=False,
         server_header=False,
         timeout_keep_alive=KEEP_ALIVE_S,
-        timeout_graceful_shutdown=max(1, round(settings.drain_s - settings.drain_notice_s)),
+        timeout_graceful_shutdown=max(1, round(settings.drain_s - settings.notice_s)),
     )
     return Server(config, settings, on_start, on_note)
 

@@ -75,7 +75,9 @@ class Settings(Section):
     """A secret that keys are hashed with, best as "${VARIABLE}"; another one makes every key invalid."""
     oidc: OidcSettings | None = None
     """An identity provider whose tokens open the service too."""
-    teams: Annotated[dict[str, TeamLimits], Field(default_factory=dict)]
+    teams: Annotated[
+        dict[Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,64}$")], TeamLimits], Field(default_factory=dict)
+    ]
     """What teams may use together, beside the limits of their keys."""
     slots: Count = 100
     """How many requests one agent or chain serves at the same time, at the most; more wait, or are refused."""
@@ -95,6 +97,11 @@ class Settings(Section):
     """Seconds in which what is under way may end, the notice included."""
     reload_s: Seconds = 2.0
     """How often the folder of definitions is looked at, in seconds."""
+
+    @property
+    def notice_s(self) -> float:
+        """Seconds of the notice: half of the time to end in at the most, so that this holds."""
+        return min(self.drain_notice_s, self.drain_s / 2)
 
     @property
     def is_open(self) -> bool:
@@ -154,7 +161,7 @@ def load_settings(configs: Path) -> Settings:
         problems.raise_if_any()
     settings = None
     try:
-        settings = Settings(**at_hand | data, configs=configs)
+        settings = Settings.model_validate(at_hand | data | {"configs": configs})
     except ValidationError as error:
         note_errors(draft, error, Settings, data)
     problems.raise_if_any()

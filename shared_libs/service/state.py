@@ -116,6 +116,8 @@ class Service:
             stack.push_async_callback(self.store.aclose)
             stack.push_async_callback(self.queue.aclose)
             await self._open_store()
+            if told := await self.door.aopen():
+                self._on_note(told)
             await stack.enter_async_context(self.metrics.watching_the_loop(self.lag.look))
             stack.push_async_callback(self.catalogue.aclose)
             stack.push_async_callback(self.library.aclose)
@@ -139,6 +141,12 @@ class Service:
         await self.runs.drain(deadline)
         await self.responses.drain(deadline)
         await self._stack.aclose()
+
+    async def finish(self, deadline: Deadline) -> None:
+        """Let what is under way end until the deadline, and have the rest answered: runs with what they have."""
+        await self.runs.drain(deadline)
+        await asyncio.sleep(deadline.remaining() or 0.0)
+        self.admission.stop()
 
     async def _open_store(self) -> None:
         try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import functools
 from collections.abc import Callable, Iterable, Mapping
+from inspect import isawaitable
 from typing import TYPE_CHECKING, Any, final
 
 from shared_libs.atomic.alarm import Expiry
@@ -16,11 +17,12 @@ from shared_libs.atomic.json_schema import shown
 from shared_libs.atomic.rescue import door
 from shared_libs.atomic.scope import current_scope, use_scope
 from shared_libs.atomic.supervise import NO_FAILURES, BodyCancelled, BodyExited, LeftRunning, said_by, supervise
+from shared_libs.atomic.threads import Threads
 from shared_libs.atomic.tools.arguments import Arguments, InvalidArguments
 from shared_libs.atomic.tools.dependencies import Dependency
 from shared_libs.atomic.tools.exchange import Answer
 from shared_libs.atomic.tools.outcome import as_text, cut, words_of
-from shared_libs.atomic.tools.placement import Isolation, Placement
+from shared_libs.atomic.tools.placement import Isolation, Placement, is_async
 from shared_libs.atomic.tools.plan import Plan, plan_of
 from shared_libs.atomic.types import TOOL_NAME, ToolResult, ToolSpec
 
@@ -165,8 +167,8 @@ class BaseTool:
         """
         Find out what became of an earlier call, by its key (`Scope.key`); None when that is not known.
 
-        Asked of a tool that is not `idempotent` when the process that called it has ended meanwhile. What it returns is
-        the observation.
+        Asked of a tool that is not `idempotent` when the process that called it has ended meanwhile; in a thread where
+        it is not async. What it returns is the observation; where it fails, that the call may have happened.
         """
         return None
 
@@ -180,7 +182,11 @@ class BaseTool:
 
         async def body() -> str | None:
             with use_scope(inner):
-                found = await self.found_out(inner.key)
+                asked = functools.partial(self.found_out, inner.key)
+                found: Any = (
+                    asked() if is_async(self.found_out) else await Threads(self.name, 1).submit(asked, {}).result()
+                )
+                found = await found if isawaitable(found) else found
                 return None if found is None else as_text(found)
 
         expiry = Expiry(limit.at, f"{self.name} could not find out in time what became of an earlier call")

@@ -14,6 +14,7 @@ from shared_libs.service.faces.anthropic_answer import MessageAnswer
 from shared_libs.service.faces.anthropic_messages import counted, read_request, wants_thinking
 from shared_libs.service.faces.converse import converse
 from shared_libs.service.faces.openai_chat import for_agent
+from shared_libs.service.faces.tasks import errand_of
 from shared_libs.service.faces.wanted import Wanted
 from shared_libs.service.streams import encode
 
@@ -24,7 +25,7 @@ async def messages(call: Call) -> None:
     raw = await call.body()
     data = await call.decoded(raw)
     wanted = await call.apart(raw, read_request, data)
-    entry = call.service.catalogue.find(call.caller, wanted.model)
+    entry = errand_of(call, call.service.catalogue.find(call.caller, wanted.model), wanted)
     wanted.session_id = call.headers.get("x-session-id") or None
     wanted.schema = schema_of(wanted.fields)
     if entry.kind == "agent":

@@ -18,6 +18,7 @@ from shared_libs.service.faces.openai_chat import for_agent
 from shared_libs.service.faces.responses_events import Event, ResponseEvents, response_of_item
 from shared_libs.service.faces.responses_kept import KeptResponse
 from shared_libs.service.faces.responses_request import ResponseWanted, read_response
+from shared_libs.service.faces.tasks import errand_of
 from shared_libs.service.faces.wanted import Outcome
 from shared_libs.service.faces.work import ChainWork, RunWork, begin_work, run_there, waiting_run
 from shared_libs.service.problems import Problem, problem_of
@@ -110,7 +111,7 @@ async def _first(call: Call, id: str, asked: ResponseWanted, repeated: Asked) ->
 async def _asked(call: Call, id: str, asked: ResponseWanted, repeated: Asked) -> KeptResponse:
     """Begin what is asked for, unless a request like it began it in the meantime."""
     wanted = asked.wanted
-    entry = call.service.catalogue.find(call.caller, wanted.model)
+    entry = errand_of(call, call.service.catalogue.find(call.caller, wanted.model), wanted)
     if session := call.headers.get("x-session-id"):
         wanted.session_id = session
     system = [message for message in wanted.messages if message.role == "system"]

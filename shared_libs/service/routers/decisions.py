@@ -99,7 +99,7 @@ async def _durable(call: Call, job: Job, decisions: dict[str, Decision]) -> Live
     service = call.service
     entry = service.catalogue.find(call.caller, job.agent, kind="agent")
     deadline = call.deadline(entry.longest_s, streams=streams(call))
-    after = await service.queue.store.last_event(job.run_id)
+    after, _ = await service.queue.store.last_event(job.run_id)
     await _queued(call, job, decisions)
     live = DurableRun(entry, demand_of_run(entry, call, deadline), service.queue, job.run_id, after=after)
     live.goes_on_from(after, service.runs.get(job.run_id, call.caller.team))

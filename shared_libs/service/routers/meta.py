@@ -14,12 +14,14 @@ from shared_libs.service.openapi import document
 router = APIRouter(tags=["meta"])
 
 
+@router.head("/healthz", include_in_schema=False)
 @router.get("/healthz")
 async def healthz() -> dict[str, str]:
     """Tell that the event loop is alive; no store and no model is looked at."""
     return {"status": "ok"}
 
 
+@router.head("/readyz", include_in_schema=False)
 @router.get("/readyz", responses={503: {"description": "Not now."}})
 async def readyz(request: Request) -> JSONResponse:
     """

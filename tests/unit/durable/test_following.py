@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import aclosing
 
+import msgspec
 import pytest
 
 from shared_libs.atomic import MisuseError, tool
+from shared_libs.atomic.events import TextDelta
 from shared_libs.atomic.llms import ScriptedLLM, Turn
 from shared_libs.durable import follow
 from shared_libs.durable.database import ask
-from shared_libs.durable.following import LIVE_CHANNEL
+from shared_libs.durable.following import LIVE_CHANNEL, Following, Outlet
 from shared_libs.durable.holding import NOW, Holder
 from shared_libs.durable.store import to_json
 from tests.unit.durable.cast import agent, answers, by_length, ended, looks_twice, opened, submit, turn, until, working
@@ -213,3 +216,48 @@ def test_who_submits_and_follows_hears_the_first_word(new_postgres):
     words = asyncio.run(main())
     assert words != ""  # though nobody had followed when the model was asked
     assert said.text.endswith(words)  # and none is too late for the event that ends the turn
+
+
+@pytest.mark.promise("durable-followed")
+def test_who_follows_a_run_hears_that_its_store_was_set_back_and_what_comes_instead(tmp_path):
+    """A backup that is restored, or a standby that lacks the last seconds."""
+
+    async def main():
+        async with opened(f"sqlite:///{tmp_path}/durable.db") as store:
+            await submit(store, "r")
+
+            async def tells(seqs, of):
+                for seq in seqs:
+                    event = {"type": "thought", "run_id": "r", "seq": seq, "at_s": 0.0, "step": 1, "text": of}
+                    await store.database.one(
+                        ask("INSERT INTO factory_events (run_id, seq, event) VALUES ('r', $1, $2)", seq, to_json(event))
+                    )
+
+            await tells([1, 2, 3], "old")
+            async with asyncio.timeout(10), aclosing(Following(store).follow("r")) as events:
+                seen = [await anext(events) for _ in range(3)]
+                await store.database.one(ask("DELETE FROM factory_events WHERE seq > 1"))
+                seen.append(await anext(events))
+                await tells([2, 3], "new")
+                return seen + [await anext(events) for _ in range(2)]
+
+    seen = asyncio.run(main())
+    assert [(one["seq"], one.get("text", one["type"])) for one in seen] == [
+        *((1, "old"), (2, "old"), (3, "old")),
+        *((1, "stream_restarted"), (2, "new"), (3, "new")),
+    ]
+
+
+@pytest.mark.promise("durable-followed")
+def test_pieces_of_text_come_whole_whatever_their_characters_take_in_a_call(new_postgres):
+    text, heard = "\x01" * 3000, []
+
+    async def main():
+        async with opened(new_postgres) as store:
+            await store.listen(LIVE_CHANNEL, lambda told: heard.append(msgspec.json.decode(told)["text"]))
+            outlet = Outlet(store)
+            outlet.put(TextDelta(run_id="\N{GRINNING FACE}" * 200, seq=1, at_s=0.0, text=text), 0)
+            await outlet.flush()
+            await until(lambda: asyncio.sleep(0, "".join(heard) == text))
+
+    asyncio.run(main())

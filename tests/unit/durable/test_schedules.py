@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from datetime import UTC, datetime
 
+import msgspec
 import pytest
 
 from shared_libs.atomic import MisuseError
@@ -80,6 +81,28 @@ def test_a_schedule_that_cannot_be_read_here_holds_up_no_other_and_is_told_once(
     (line,) = caplog.messages
     assert line.startswith("schedule ares is not attended to")
     assert why in line
+
+
+@pytest.mark.promise("durable-scheduled")
+def test_a_run_that_a_schedule_cannot_submit_is_told_and_the_next_one_is_due(tmp_path, caplog):
+    async def main():
+        async with opened(f"sqlite:///{tmp_path}/durable.db") as store:
+            await put_schedule(store, "news", "* * * * *", "UTC", DAILY, "h")
+            due = "UPDATE factory_schedules SET next_at = next_at - 60"
+            await store.database.one(ask(due))
+            (run_id,) = await submit_due(store)
+            (row,) = await schedules(store)
+            other = msgspec.structs.replace(DAILY, question="another")
+            await put_schedule(store, "news", "* * * * *", "UTC", other, "h")
+            await store.database.one(ask("UPDATE factory_schedules SET next_at = $1", row.next_at - 60))
+            made = await submit_due(store), await submit_due(store)
+            return run_id, made, (await schedules(store))[0].next_at - row.next_at
+
+    run_id, made, moved_s = asyncio.run(main())
+    assert made == ([], [])
+    assert moved_s >= 0
+    (line,) = caplog.messages
+    assert line.startswith(f"schedule news: {run_id} is not submitted: there is another run")
 
 
 @pytest.mark.promise("durable-scheduled")

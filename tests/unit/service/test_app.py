@@ -18,7 +18,7 @@ from shared_libs.service.keys import RequireKey
 from shared_libs.service.openapi import OPEN_PATHS
 from shared_libs.service.server import make_server
 from shared_libs.service.settings import Settings, load_settings
-from shared_libs.testing import FaultServer, Healthy, SlowFirstToken
+from shared_libs.testing import FaultServer, Healthy, Silence, SlowFirstToken, Stall
 from tests.service import ASKED, HELLO, events_of, model_at, serving, write
 from tests.support import run
 
@@ -233,6 +233,8 @@ def test_a_service_whose_runs_are_to_be_kept_nowhere_says_where_that_is_said(fol
         ('pepper: "${NO_SUCH_VARIABLE}"', r"service\.yaml:1:9: pepper: .*NO_SUCH_VARIABLE"),
         ("configs: x", "settings"),
         ("- 1", "settings"),
+        ("teams: {a b: {budget_usd: 1}}", "teams"),
+        ("5: x", "the key 5 is not text"),
     ],
 )
 def test_settings_that_do_not_hold_are_told_with_their_place(tmp_path, text, says):
@@ -368,6 +370,36 @@ def test_who_offers_another_protocol_beside_its_request_is_answered(folder, upgr
     assert b"391" in answers
 
 
+@pytest.mark.promise("serve-answers")
+def test_a_trailer_is_no_header_a_slash_too_many_no_redirect_and_a_probe_may_ask_for_the_head(folder):
+    run_path, body = "/v1/agents/hello/runs", json.dumps(ASKED).encode()
+    chunked = b"".join((f"POST {run_path} HTTP/1.1\r\nhost: localhost\r\n".encode(), b"connection: close\r\n"))
+    chunked += b"transfer-encoding: chunked\r\n\r\n%x\r\n%s\r\n0\r\n" % (len(body), body)
+    asks = {
+        200: (
+            chunked + b"x-request-timeout: 0\r\ncontent-type: text/plain\r\n\r\n",
+            request_head(f"{run_path}/", "connection: close", length=len(body)) + body,
+            request_head("/v1/runs/?limit=1", "connection: close", method="GET"),
+            request_head("/healthz", "connection: close", method="HEAD"),
+            request_head("/readyz", "connection: close", method="HEAD"),
+        ),
+        404: (request_head("/v1/nothing/", "connection: close", method="GET"),),
+        415: (request_head(run_path, "connection: close", length=1).replace(b"application/json", b"a/b") + b"{",),
+    }
+
+    async def main():
+        async with serving(folder) as served:
+            return {
+                status: [(await said_back(served, ask)).partition(b"\r\n\r\n") for ask in each]
+                for status, each in asks.items()
+            }
+
+    told = run(main())
+    for status, answers in told.items():
+        assert [int(head[9:12]) for head, _, _ in answers] == [status] * len(asks[status])
+    assert [body for _, _, body in told[200][-2:]] == [b"", b""]
+
+
 @pytest.mark.promise("serve-refuses")
 @pytest.mark.parametrize("path", ["/v1/responses/resp_1", "/v1/runs/x/events"])
 def test_a_query_of_too_many_parameters_is_refused(folder, path):
@@ -427,6 +459,29 @@ def test_a_server_that_is_told_to_stop_is_unready_at_once_and_ends_what_is_under
                 return statuses, late, status, result["answer"]
 
     assert run(main()) == ({200, 503}, 202, 200, "at last")
+
+
+@pytest.mark.promise("serve-drains")
+def test_who_asks_a_chain_that_has_not_answered_by_the_end_is_told_in_its_own_dialect(tmp_path):
+    asks = [("silent", False), ("silent", True), ("stalls", True)]
+
+    async def main():
+        async with FaultServer({"silent": Silence(), "stalls": Stall(answer=Healthy("Many words. " * 60))}) as upstream:
+            for name in ("silent", "stalls"):
+                write(tmp_path, **{name: model_at(upstream, name).replace("model: m", f"model: {name}")})
+
+            async def ask(served, name, stream):
+                body = {"model": f"{name}/chain", "messages": [{"role": "user", "content": "hi"}], "stream": stream}
+                async with served.http.post("/v1/chat/completions", json=body) as answer:
+                    return answer.status, '"code":"stopping"' in await answer.text()
+
+            async with serving(tmp_path) as served:
+                under_way = [asyncio.create_task(ask(served, *each)) for each in asks]
+                await upstream.until_asked(len(asks))
+                served.server.should_exit = True
+                return await asyncio.gather(*under_way)
+
+    assert run(main()) == [(503, True), (503, True), (200, True)]
 
 
 @pytest.mark.promise("serve-drains")

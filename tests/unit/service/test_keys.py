@@ -86,12 +86,20 @@ def test_a_file_of_keys_holds_no_key_and_is_its_owners(tmp_path):
     key = Key.new()
 
     async def main():
-        await FileKeys(tmp_path / "keys.yaml").keep(row_of(key))
+        keys = FileKeys(tmp_path / "keys.yaml")
+        told = [await keys.aopen()]
+        await keys.keep(row_of(key))
+        return [*told, await keys.aopen()]
 
-    run(main())
+    nobody, somebody = run(main())
+    assert "has no key" in nobody
+    assert not somebody
     file = tmp_path / "keys.yaml"
     assert key.secret not in file.read_text()
     assert file.stat().st_mode & 0o077 == 0
+    file.write_text("keys: [")
+    with pytest.raises(KeyStoreError, match="not valid YAML"):  # a server with it does not start
+        run(FileKeys(file).aopen())
 
 
 class Kept:

@@ -8,6 +8,8 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import anthropic
+import openai
 import yaml
 
 from shared_libs.testing import FaultServer
@@ -15,7 +17,12 @@ from tests.service import Served, serving
 
 
 class Ground:
-    """A service and the upstream behind it, with clients for it."""
+    """
+    A service and the upstream behind it, with clients for it.
+
+    The SDKs are loaded before there is a loop, and read no certificates: both hold the loop, on which the server of the
+    test is too, for a second where the machine is busy.
+    """
 
     def __init__(self, served: Served, upstream: FaultServer) -> None:
         self.url = served.url
@@ -24,14 +31,12 @@ class Ground:
         self.http = served.http
 
     def openai(self, **options: Any) -> Any:
-        from openai import AsyncOpenAI
-
-        return AsyncOpenAI(base_url=f"{self.url}/v1", api_key="none", **({"max_retries": 0} | options))
+        given = {"max_retries": 0, "http_client": openai.DefaultAsyncHttpxClient(verify=False)}
+        return openai.AsyncOpenAI(base_url=f"{self.url}/v1", api_key="none", **(given | options))
 
     def anthropic(self, **options: Any) -> Any:
-        from anthropic import AsyncAnthropic
-
-        return AsyncAnthropic(base_url=self.url, api_key="none", **({"max_retries": 0} | options))
+        given = {"max_retries": 0, "http_client": anthropic.DefaultAsyncHttpxClient(verify=False)}
+        return anthropic.AsyncAnthropic(base_url=self.url, api_key="none", **(given | options))
 
     async def send(self, method: str, path: str, body: Any = None, **headers: str) -> tuple[int, Any, Any]:
         """Send JSON; give back status, headers and the JSON."""

@@ -190,13 +190,16 @@ def test_what_is_refused_is_an_error_of_the_sdk(tmp_path):
                 ({"response_format": {"type": "xml"}}, "response_format"),
                 ({"response_format": {"type": "json_schema", "json_schema": {"name": "x"}}}, "response_format"),
                 ({"tool_choice": "get_weather"}, "tool_choice"),
-                ({"messages": ASK * 10_001}, "messages"),
-                ({"tools": [tool(f"f{number}") for number in range(2_001)]}, "tools"),
                 ({"tools": [tool("f"), tool("g"), tool("f")]}, "tools"),
             ):
                 with pytest.raises(BadRequestError) as refused:
                     await create(**({"model": "bot", "messages": ASK} | wrong))
                 assert refused.value.param == param
+            # without the SDK, which takes ten seconds to write so much
+            for wrong in ({"messages": ASK * 10_001}, {"tools": [tool(f"f{number}") for number in range(2_001)]}):
+                body = {"model": "bot", "messages": ASK} | wrong
+                status, _, told = await at.post("/v1/chat/completions", body)
+                assert (status, told["error"]["param"]) == (400, *wrong)
 
     run(main())
 
@@ -292,26 +295,40 @@ def test_models_are_listed_and_found_by_names_with_slashes(tmp_path):
     run(main())
 
 
+ERRANDS = {
+    "### Task:\nGenerate a concise, 3-5 word title with an emoji summarizing the chat history.": True,
+    "### Task:\nGenerate 1-3 broad tags categorizing the main themes": True,
+    "### Task:\nSuggest 3-5 relevant follow-up questions or prompts": True,
+    "Provide a concise, 5-word-or-less title for the conversation, using title case": True,
+    "Please generate a four to five word title summarizing our conversation without any lead-in": True,
+    "Based on the chat history, give this conversation a name. Keep it short": True,
+    "Based on the conversation so far, provide a concise description of this session in 4 words or less.": True,
+    "SYSTEM You are a title generator. You output ONLY a thread title. Nothing else.": True,
+    "SYSTEM \n    - you will generate a short title based on the first message a user begins": True,
+    "SYSTEM 你是一名擅长会话的助理，你需要将用户的会话总结为 10 个字以内的标题": True,
+    "SYSTEM You are a helpful assistant. You write titles of conversations well.": False,
+    "What is the title of the book?": False,
+    "Write a short title for my novel.": False,
+    "Write a title deed.": False,
+}
+
+
 @pytest.mark.promise("face-chat")
-@pytest.mark.parametrize(
-    ("text", "routed"),
-    [
-        ("### Task:\nGenerate a concise, 3-5 word title with an emoji summarizing the chat history.", True),
-        ("### Task:\nGenerate 1-3 broad tags categorizing the main themes", True),
-        ("### Task:\nSuggest 3-5 relevant follow-up questions or prompts", True),
-        ("Provide a concise, 5-word-or-less title for the conversation, using title case", True),
-        ("What is the title of the book?", False),
-        ("Write a title deed.", False),
-    ],
-)
-def test_errands_of_chat_uis_go_to_the_agent_s_bare_models(tmp_path, text, routed):
+def test_errands_of_chat_uis_go_to_the_agent_s_bare_models(tmp_path):
     async def main():
         async with ground(tmp_path, {"m": Healthy("A title")}, bot={"tools": ["calculator"]}) as at:
-            body = {"model": "bot", "messages": [{"role": "user", "content": text}]}
-            _, headers, told = await at.post("/v1/chat/completions", body)
-            assert ("run_id" in told["factory"]) is not routed
-            assert headers.get("x-factory-routed") == ("bot/chain" if routed else None)
-            assert ("tools" in at.upstream.requests[-1].body) is not routed
+            for number, (text, routed) in enumerate(ERRANDS.items()):
+                system = text.removeprefix("SYSTEM ") if text.startswith("SYSTEM ") else None
+                talk = [{"role": "user", "content": "What is this project?" if system else text}]
+                first = [{"role": "system", "content": system}] if system else []
+                path, body = (
+                    ("/v1/chat/completions", {"messages": first + talk}),
+                    ("/v1/messages", {"messages": talk, "max_tokens": 9} | ({"system": system} if system else {})),
+                    ("/v1/responses", {"input": talk, "instructions": system}),
+                )[number % 3]
+                _, headers, _ = await at.post(path, body | {"model": "bot"})
+                assert (text, headers.get("x-factory-routed")) == (text, "bot/chain" if routed else None)
+                assert ("tools" in at.upstream.requests[-1].body) is not routed
 
     run(main())
 

@@ -6,7 +6,7 @@ import asyncio
 import os
 import re
 from collections import deque
-from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
@@ -21,7 +21,7 @@ from shared_libs.atomic.errors import (
 )
 from shared_libs.atomic.llms.base import BaseLLMWrapper
 from shared_libs.atomic.llms.dialect import dialect_of
-from shared_libs.atomic.llms.event_stream import END_WAIT_S, Completeness
+from shared_libs.atomic.llms.event_stream import AT_ONCE, END_WAIT_S, Completeness
 from shared_libs.atomic.llms.framing import Doubles, streamed_events
 from shared_libs.atomic.llms.given import maker
 from shared_libs.atomic.llms.payload import values_in
@@ -38,9 +38,6 @@ if TYPE_CHECKING:
 
 MAX_STALE = 1000
 """How many pieces of reasoning that a server could not read are remembered."""
-
-_AT_ONCE = 250
-"""Events that are taken before the loop has its turn: what a server has sent already is read without a wait."""
 
 _OURS = f"{__name__.rpartition('.')[0]}."
 """Where the adapters stand that obey their cancellation."""
@@ -196,10 +193,10 @@ class HttpLLM(BaseLLMWrapper):
         try:
             whole = await self._wire().post(path, body)
             if not whole.startswith(b"{") and (events := streamed_events(whole)):
-                for some in _in_turns(events):
-                    await asyncio.sleep(0)
-                    for event in some:
-                        _take(answer, event)
+                for number, event in enumerate(events, 1):
+                    _take(answer, event)
+                    if number % AT_ONCE == 0:
+                        await asyncio.sleep(0)
                 _check_end(answer)
             else:
                 _take_whole(answer, whole)
@@ -223,11 +220,8 @@ class HttpLLM(BaseLLMWrapper):
         try:
             async with self._wire().stream(path, body, framing) as events:
                 async for payloads in events:
-                    for some in _in_turns(payloads):
-                        if some is not payloads:
-                            await asyncio.sleep(0)
-                        for chunk in _taken(answer, some, doubles):
-                            yield chunk
+                    for chunk in _taken(answer, payloads, doubles):
+                        yield chunk
                     if answer.ended:
                         events.end_within(END_WAIT_S, total_s=END_WAIT_S)
                     elif answer.complete:
@@ -323,13 +317,6 @@ class VendorLLM(HttpLLM):
         from shared_libs.atomic.llms.sdk_client import ClientWire
 
         return ClientWire(self._client, self.sdk)
-
-
-def _in_turns(payloads: list[bytes]) -> Iterable[list[bytes]]:
-    """Events that came at once, as many at a time as the loop can wait for."""
-    if len(payloads) <= _AT_ONCE:
-        return (payloads,)
-    return (payloads[start : start + _AT_ONCE] for start in range(0, len(payloads), _AT_ONCE))
 
 
 def _taken(answer: Answer, payloads: list[bytes], doubles: Doubles) -> Iterator[LLMChunk]:

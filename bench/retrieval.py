@@ -17,6 +17,7 @@ import tempfile
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import ExitStack
+from hashlib import blake2b
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -284,9 +285,10 @@ async def filters(url: str, count: int, folder: Path) -> None:
     rows = np.array(await embedded(Kept(folder / "vectors.db"), [text for _, text in told]), "f4")
     stores, space = open_stores(url), Space(tenant="t", collection="f")
     await stores.documents.async_create(space, None)
+    names = [blake2b(str(at).encode(), digest_size=16).hexdigest() for at in range(count)]  # as the ids of chunks are
     for start in range(0, count, 500):
         points = [
-            Point(f"p{at:06}", rows[at], {"n": at, "chapter": told[at][0]})
+            Point(names[at], rows[at], {"n": at, "chapter": told[at][0]})
             for at in range(start, min(count, start + 500))
         ]
         await stores.vectors.async_upsert(space, points)
@@ -308,7 +310,7 @@ async def filters(url: str, count: int, folder: Path) -> None:
             began = time.perf_counter()
             found = await stores.vectors.async_search(space, query, 10, read_filter(where))
             took.append(1e3 * (time.perf_counter() - began))
-            best = {f"p{at:06}" for at in chosen[np.argsort(-(rows[chosen] @ query))[:10]]}
+            best = {names[at] for at in chosen[np.argsort(-(rows[chosen] @ query))[:10]]}
             right.append(len(best & {one.id for one in found}) / len(best))
         print(
             f"{url.partition(':')[0]}: {count} sentences, filter {name}: recall {statistics.mean(right):.3f}, "

@@ -99,6 +99,14 @@ class DatabaseURL(msgspec.Struct, frozen=True, kw_only=True):
         return self.driver == "postgresql+asyncpg"
 
     @property
+    def is_nowhere(self) -> bool:
+        """Whether it is SQLite in memory, which is another database for every connection."""
+        name, mode = self.database or "", str(self.query.get("mode"))
+        return not self.is_postgres and (
+            name in ("", ":memory:", "file::memory:") or "memory" in mode or "mode=memory" in name
+        )
+
+    @property
     def shown(self) -> str:
         """The address without secrets: a query may hold a password too."""
         return self._written(self.driver, "***")

@@ -146,11 +146,17 @@ class RetryScheduled(Event):
 
 
 class LimitWaited(Event):
-    """A request waited for a place within our own limit; `waited_s` in seconds, told when the wait is over."""
+    """
+    A request waited for a place within our own limit; `waited_s` in seconds, told when the wait is over.
+
+    `limit` says which: "60 requests a minute", "90,000 tokens a minute", "4 requests at once"; "" where it is shared
+    with other processes, or no place came.
+    """
 
     provider: str
     model: str
     waited_s: float
+    limit: str = ""
 
 
 class FellBack(Event):

@@ -9,10 +9,13 @@ state; the place differs between versions, and is looked up in the state of this
 from __future__ import annotations
 
 import ctypes
+import logging
 import sys
 import threading
 from contextvars import Context
 from functools import cache
+
+_log = logging.getLogger(__name__)
 
 _WORDS = 36
 """Words of a state to look at: each version has more, and the context before the 30th."""
@@ -30,7 +33,7 @@ class ThreadContext:
     __slots__ = ("_at", "_thread_id")
 
     def __init__(self) -> None:
-        self._thread_id = threading.get_ident()
+        self._thread_id = thread_id()
         self._at = _state() if _places() else 0
 
     def get(self) -> Context | None:
@@ -58,4 +61,19 @@ def _places() -> tuple[int, int] | None:
         return None  # without the lock threads move on, and end, while this one looks at them
     known = Context()
     words = known.run(lambda: list((ctypes.c_size_t * _WORDS).from_address(_state())))
-    return words.index(threading.get_ident()) * _SIZE, words.index(id(known)) * _SIZE
+    return words.index(thread_id()) * _SIZE, words.index(id(known)) * _SIZE
+
+
+def thread_id() -> int:
+    """The number of this thread as the interpreter knows it, whoever has put something else into `threading`."""
+    number: int = ctypes.PYFUNCTYPE(ctypes.c_ulong)(("PyThread_get_thread_ident", ctypes.pythonapi))()
+    return number
+
+
+@cache
+def has_threads() -> bool:
+    """Whether the threads of `threading` are some; where gevent or eventlet has replaced them, the log says so once."""
+    some = threading.get_ident() == thread_id()
+    if not some:
+        _log.warning("threads take turns here (gevent, eventlet): what blocks an event loop is not seen or interrupted")
+    return some

@@ -42,7 +42,7 @@ from shared_libs.atomic.rescue import (
     what_runs,
 )
 from shared_libs.atomic.scope import current_scope, scope_in
-from shared_libs.atomic.thread_context import ThreadContext
+from shared_libs.atomic.thread_context import ThreadContext, has_threads
 
 _log = logging.getLogger(__name__)
 
@@ -127,7 +127,7 @@ class Watchdog:
 
     def _watched(self, loop: asyncio.AbstractEventLoop) -> _Watched | None:
         watched = self._loops.get(loop)
-        if watched is None and self.watches and abs(loop.time() - time.monotonic()) < 1:
+        if watched is None and self.watches and abs(loop.time() - time.monotonic()) < 1 and has_threads():
             with self._changed:
                 signal = self._signal if self._signal.arm() else None
                 watched = self._loops[loop] = _Watched(loop, signal, self._forget)

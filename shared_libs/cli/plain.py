@@ -64,8 +64,9 @@ def told(event: AgentEvent) -> list[tuple[str, str]]:  # noqa: PLR0912 - one cas
             return [("error" if wrong else "observation", f"{one_line(content)}  ({tool}, {seconds:.2f} s)")]
         case e.RetryScheduled(provider=provider, model=model, wait_s=wait_s, why=why):
             return [("retry", f"{provider}/{model} again in {wait_s:.1f} s: {one_line(why)}")]
-        case e.LimitWaited(provider=provider, model=model, waited_s=waited_s):
-            return [("limit", f"waited {waited_s:.1f} s for room in our own limit of {provider}/{model}")]
+        case e.LimitWaited(provider=provider, model=model, waited_s=waited_s, limit=limit):
+            room = f"our own limit{f' of {limit}' if limit else ''}"
+            return [("limit", f"{provider}/{model} waited {waited_s:.1f} s for room in {room}")]
         case e.FellBack(next_provider=provider, next_model=model, why=why):
             return [("fallback", f"to {provider}/{model}: {one_line(why)}")]
         case e.BreakerChanged(provider=provider, model=model, state=state):

@@ -34,8 +34,9 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 from sqlalchemy.schema import CreateIndex, CreateTable
 
+from shared_libs.atomic.amounts import is_amount
 from shared_libs.atomic.database_url import database_url
-from shared_libs.atomic.errors import LimitStoreError
+from shared_libs.atomic.errors import LimitStoreError, MisuseError
 from shared_libs.atomic.places import what_failed
 from shared_libs.atomic.postgres import engine_arguments
 from shared_libs.atomic.resilience.policy import RateLimit
@@ -75,12 +76,16 @@ class SQLLimitStore:
         margin_s: the longest a request may take from its booking until it is at its server.
 
     Raises:
-        MisuseError: the URL is none of these.
+        MisuseError: the URL is none of these, or a number is not valid.
 
     """
 
     def __init__(self, url: str, *, window_s: float = 60.0, margin_s: float = MARGIN_S) -> None:
         self._at = database_url(url, "limit store")
+        if self._at.is_nowhere:
+            raise MisuseError("limit store: a database in memory is another one for every connection; name a file")
+        if not is_amount(window_s) or not is_amount(margin_s, zero=True):
+            raise MisuseError(f"window_s is above 0 seconds, margin_s not below, not {window_s!r} and {margin_s!r}")
         self._counts_s = window_s + margin_s
         # connections belong to the event loop that opened them
         self._engines: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, AsyncEngine] = weakref.WeakKeyDictionary()
@@ -211,6 +216,7 @@ class SQLLimitStore:
         return sqlite_engine(self._at.url, _lock, busy_s=BUSY_S)
 
     def _failure(self, error: Exception) -> LimitStoreError:
+        self._ready = False  # the table may be gone, with its file or its database: the next call looks again
         return LimitStoreError(f"limit store {self._at.shown}: {what_failed(error, self._at.url.database)}")
 
 

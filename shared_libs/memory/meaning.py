@@ -14,7 +14,6 @@ from sqlalchemy import Row, bindparam, func, or_, select, update
 
 from shared_libs.atomic.errors import LLMError, MemoryStoreError
 from shared_libs.atomic.llms.base import BaseLLMWrapper
-from shared_libs.atomic.scope import current_deadline
 from shared_libs.atomic.types import Message
 from shared_libs.memory.tables import MESSAGES
 
@@ -55,7 +54,7 @@ class Meaning:
     words.
 
     Args:
-        embedder: makes the embeddings. Those of another model are not compared; they are made anew.
+        embedder: makes the embeddings. Those of another model, or length, are not compared; they are made anew.
         begin: begins a transaction, to write where `writes=True`.
 
     """
@@ -63,6 +62,7 @@ class Meaning:
     def __init__(self, embedder: BaseLLMWrapper, begin: Begin) -> None:
         self.embedder = embedder
         self._begin = begin
+        self._bytes: int | None = None
         self._waiting: dict[str, None] = {}
         self._tasks: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Task[None]] = (
             weakref.WeakKeyDictionary()
@@ -87,12 +87,16 @@ class Meaning:
             task.cancel()
             await asyncio.wait([task], timeout=1.0)
 
-    async def nearest(self, session_id: str, query: str, k: int) -> list[int] | None:
-        """Return the positions of the messages nearest in meaning, best first; None where there are no embeddings."""
-        left_s = current_deadline().narrowed(EMBED_S).remaining() / 3
+    async def nearest(self, session_id: str, query: str, k: int, within_s: float) -> list[int] | None:
+        """
+        Return the positions of the messages nearest in meaning, best first; None where there are no embeddings.
+
+        The embedder has two thirds of the time, so that words can be looked for in the rest.
+        """
         try:
-            wanted = (await self.embedder.async_embed([query[:_EMBEDDED_CHARS]], timeout=left_s))[0]
-            await self._embed(session_id, left_s)
+            wanted = (await self.embedder.async_embed([query[:_EMBEDDED_CHARS]], timeout=within_s / 3))[0]
+            self._bytes = wanted.astype("<f4").nbytes
+            await self._embed(session_id, within_s / 3)
         except LLMError as error:
             _log.warning("searching by words, because the embedder does not answer: %s", error)
             return None
@@ -104,8 +108,11 @@ class Meaning:
         return await asyncio.to_thread(_nearest, wanted, rows, k)
 
     def unembedded(self) -> Any:
-        """Return the condition for the messages that have no embedding of the present model."""
-        return or_(MESSAGES.c.embedding_model.is_(None), MESSAGES.c.embedding_model != self.embedder.model)
+        """Return the condition for the messages that have no embedding of the present model, and length."""
+        others = [MESSAGES.c.embedding_model.is_(None), MESSAGES.c.embedding_model != self.embedder.model]
+        if self._bytes is not None:
+            others.append(func.length(MESSAGES.c.embedding) != self._bytes)
+        return or_(*others)
 
     async def _work(self) -> None:
         while self._waiting:

@@ -236,7 +236,8 @@ class SQLMemory(BaseMemory):
             ranking = await self._by_words(session_id, query)
         else:
             try:
-                near = await self._meaning.nearest(session_id, query, k)
+                left_s = current_deadline().narrowed(self.timeout_s).remaining()
+                near = await self._meaning.nearest(session_id, query, k, left_s)
             except (DBAPIError, OSError) as error:
                 raise await asyncio.to_thread(self._failure, error) from error
             others = () if near is None else (self._meaning.unembedded(),)
@@ -300,6 +301,7 @@ class SQLMemory(BaseMemory):
         return self._url.set(query={}).render_as_string(hide_password=True)  # a query may hold a password too
 
     def _failure(self, error: Exception) -> MemoryStoreError:
+        self._ready = False  # the tables may be gone, with their file or their database: the next call looks again
         said = str(getattr(error, "orig", None) or error).splitlines()[0]
         if isinstance(error, OperationalError) and "unable to open" in said:
             why = why_unopened(self._url.database or "")
@@ -310,7 +312,7 @@ class SQLMemory(BaseMemory):
 
 def _address(url: str) -> DatabaseURL:
     at = database_url(url, "memory url")
-    if not at.is_postgres and _is_nowhere(at.url):
+    if at.is_nowhere:
         raise MisuseError(
             "memory url: a database in memory is another one for every connection; name a file, or take "
             "InProcessMemory(), which keeps the sessions of this process"
@@ -324,11 +326,6 @@ def _lent(engine: Any) -> AsyncEngine:
             f"engine is an AsyncEngine of SQLAlchemy for PostgreSQL or SQLite, not a {type(engine).__name__}"
         )
     return engine
-
-
-def _is_nowhere(url: URL) -> bool:
-    name = url.database or ""
-    return name in ("", ":memory:", "file::memory:") or "memory" in str(url.query.get("mode")) or "mode=memory" in name
 
 
 def _rows(batch: Batch, length: int) -> list[dict[str, Any]]:

@@ -275,8 +275,9 @@ class Attributor:
                 said = f"try {number} of {model} waited {seconds(wait_s)} because {_brief(why)}"
                 kind: PartKind = "retry_after" if told else "backoff"
                 self._waits.append(self._add(kind, model, self._now, self._now + wait_s, said))
-            case e.LimitWaited(model=model, waited_s=waited_s):
-                self._add("rate_limit", model, self._now - waited_s, self._now)
+            case e.LimitWaited(model=model, waited_s=waited_s, limit=limit):
+                said = f"{model} was asked {seconds(waited_s)} later for our own limit of {limit}" if limit else ""
+                self._add("rate_limit", model, self._now - waited_s, self._now, said)
             case e.StreamRestarted(reason=reason):
                 self._again_why, self._all_failed = _brief(reason), True
             case e.ModelFinished():

@@ -243,7 +243,8 @@ def _tell_model(
             facts |= {"outcome": attempt.outcome, "status_code": attempt.status_code, "why": attempt.why}
             return logging.WARNING, "attempt failed", facts
         case events.LimitWaited():
-            return logging.INFO, "rate limit", {"model": event.model, "waited_s": round(event.waited_s, 3)}
+            facts = {"model": event.model, "waited_s": round(event.waited_s, 3), "limit": event.limit}
+            return logging.INFO, "rate limit", facts
         case events.RetryScheduled():
             return logging.WARNING, "retry", {"model": event.model, "wait_s": round(event.wait_s, 3), "why": event.why}
         case events.FellBack():

@@ -215,10 +215,10 @@ class _Builder:
                 self._begin((provider, model, number), "model", label, event.at_s, [("Provider", provider)])
             case events.AttemptFinished():
                 self._take_attempt(event)
-            case events.LimitWaited(model=model, waited_s=waited_s):
+            case events.LimitWaited(model=model, waited_s=waited_s, limit=limit):
                 start_s = max(0.0, event.at_s - waited_s)
                 bar = self._begin(None, "wait", "rate limit", start_s, [("Then asks", model)])
-                bar.end_s, bar.note = event.at_s, "our own limit"
+                bar.end_s, bar.note = event.at_s, f"our own limit{f' of {limit}' if limit else ''}"
             case events.RetryScheduled(model=model, wait_s=wait_s, why=why):
                 self._begin(
                     "wait",

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from shared_libs.atomic.errors import MisuseError, in_words
 from shared_libs.atomic.loading import optional
-from shared_libs.retrieval.packed_texts import PACKED
+from shared_libs.retrieval.packed_texts import PACKED, without_hidden
 from shared_libs.retrieval.plain_texts import text_of
 from shared_libs.retrieval.types import Document
 
@@ -205,16 +205,16 @@ def _pdf(path: Path) -> str:
 
 
 def _office(path: Path) -> str:
-    with path.open("rb") as file:
-        begins = file.read(4)
-    kind = path.suffix.lower()
-    if kind in _ZIPPED and begins == _OLD_OFFICE:
+    body, kind = path.read_bytes(), path.suffix.lower()
+    if kind in _ZIPPED and body.startswith(_OLD_OFFICE):
         raise MisuseError("it is protected by a password, or of an older kind under a new name")
-    if kind in _ZIPPED and not begins.startswith(_ZIP):
+    if kind in _ZIPPED and not body.startswith(_ZIP):
         raise MisuseError(f"it is no {kind} file, whatever its name says")
     kreuzberg = optional("kreuzberg", f"a {kind} file")
     try:
+        body = without_hidden(body) if kind == ".docx" else body
         # nor a copy of every text in its folder of caches, where nobody removes it
-        return str(kreuzberg.extract_file_sync(str(path), config=kreuzberg.ExtractionConfig(use_cache=False)).content)
+        config = kreuzberg.ExtractionConfig(use_cache=False)
+        return str(kreuzberg.extract_bytes_sync(body, KINDS[kind], config=config).content)
     except Exception as error:
         raise MisuseError(f"the file cannot be read: {error}") from error

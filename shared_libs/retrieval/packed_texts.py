@@ -10,6 +10,7 @@ from __future__ import annotations
 import email
 import json
 import posixpath
+import re
 import zipfile
 from codecs import BOM_UTF8
 from collections.abc import Callable, Iterator
@@ -38,6 +39,12 @@ LONGEST_HEADER = 10_000
 _TOLD = ("Subject", "From", "To", "Cc", "Date")
 _NO_TEXT = ("application", "audio", "font", "image", "model", "video")
 _PAGE = ".html"
+_HIDDEN_RUN = re.compile(
+    rb"<w:r(?:\s[^<>]*+)?>\s*+<w:rPr>(?:(?!</?w:rPr>|<w:vanish\b).)*+"
+    rb"<w:vanish(?:\s++w:val=[\"'](?:1|true|on)[\"'])?\s*+/>(?:(?!</?w:r[\s>]).)*+",
+    re.DOTALL,
+)
+_TEXT_OF_A_RUN = re.compile(rb"<w:t(?:\s[^<>]*+)?>[^<]*+</w:t>")
 
 
 class _Bounded(EmailPolicy):
@@ -131,6 +138,24 @@ def book(body: bytes) -> tuple[str, str]:
         # each once: a kilobyte that names one chapter a thousand times would be gigabytes
         texts = [text_of(archive.read(path), _PAGE) for path in dict.fromkeys(paths) if path in there]
         return (package.findtext(".//{*}title") or "").strip(), "\n\n".join(filter(None, texts))
+
+
+def without_hidden(body: bytes) -> bytes:
+    """Return a Word file without the runs that it says are hidden: who reads it does not see them."""
+    with zipfile.ZipFile(BytesIO(body)) as archive:
+        if "word/document.xml" not in archive.namelist():
+            return body
+        if archive.getinfo("word/document.xml").file_size > MAX_UNPACKED:
+            raise MisuseError(f"it has more than {MAX_UNPACKED:,} bytes when it is unpacked")
+        told = archive.read("word/document.xml")
+        shown = _HIDDEN_RUN.sub(lambda run: _TEXT_OF_A_RUN.sub(b"", run[0]), told)
+        if shown == told:
+            return body
+        made = BytesIO()
+        with zipfile.ZipFile(made, "w", zipfile.ZIP_DEFLATED) as copy:
+            for entry in archive.infolist():
+                copy.writestr(entry.filename, shown if entry.filename == "word/document.xml" else archive.read(entry))
+        return made.getvalue()
 
 
 def _xml(archive: zipfile.ZipFile, name: str) -> ET.Element:

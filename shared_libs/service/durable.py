@@ -207,31 +207,37 @@ class DurableRun(LiveRun):
         # the worker records what happens
         super().__init__(entry, Asked(question=""), demand, record=lambda _: None, run_id=run_id)
         self._queue, self._begin, self._after, self._patient = queue, begin, after, patient
-        self._leaving = False
 
     def give_up(self) -> None:
         """End it wherever it is: its client has gone, and wants it no more."""
         super().give_up()
         self._queue.cancel_later(self.id, self.task)
 
-    def leave(self) -> None:
-        """Answer with what there is: this server stops, and the run goes on."""
-        self._leaving = True
-        super().leave()
-
     async def _run(self) -> AgentResult:
-        if self._begin is not None:
-            await self._begin(self)
         try:
-            async with asyncio.timeout_at(None if self._patient else self.demand.deadline.at - LAST_S):
-                return await self._followed()
-        except TimeoutError:
-            pass
+            if self._begin is not None:
+                await self._begun(self._begin)
+            with suppress(TimeoutError):
+                async with asyncio.timeout_at(None if self._patient else self.demand.deadline.at - LAST_S):
+                    return await self._followed()
         except asyncio.CancelledError:
             if not self._leaving:
                 raise
-            self.task.uncancel()
+            self.task.uncancel()  # this server stops, and the run goes on: the answer is what there is
         return so_far(self.id, self.events)
+
+    async def _begun(self, begin: Begin) -> None:
+        """Put it there; this is not cut by a server that stops: its client would not know whether it stands."""
+        beginning = asyncio.ensure_future(begin(self))
+        try:
+            await asyncio.shield(beginning)
+        except asyncio.CancelledError:
+            if self._leaving:
+                await beginning
+            else:
+                beginning.cancel()
+                await asyncio.wait([beginning])
+            raise
 
     async def _followed(self) -> AgentResult:
         """Hear what is told of it, until it ends or waits for a decision."""

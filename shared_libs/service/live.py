@@ -86,7 +86,7 @@ class LiveRun:
         self._loop = asyncio.get_running_loop()
         self._changed = self._loop.create_future()
         self._accepted = self._loop.create_future()
-        self._over = False
+        self._over = self._leaving = False
         self.first = 1
         self._known = 0
         self._grant: Grant | None = None
@@ -193,6 +193,8 @@ class LiveRun:
         if self.told_its_end:
             ended: RunFinished = self.events[-1]  # type: ignore[assignment]
             return ended.result
+        if self._leaving:
+            raise Problem("server_busy", "this server stops, and the run has not begun; another one takes it")
         raise Problem("conflict", "the run was cancelled before it began")
 
     def give_up(self) -> None:
@@ -201,6 +203,7 @@ class LiveRun:
 
     def leave(self) -> None:
         """End it: this server stops."""
+        self._leaving = True
         self.task.cancel()
 
     async def cancel(self) -> None:

@@ -86,6 +86,8 @@ THEIRS = {
     },
 }
 TEST = """
+import sys
+
 import pytest
 
 from shared_libs import db
@@ -98,6 +100,8 @@ def test_theirs():
 def test_ours(factory_agent, virtual_clock):
     agent = factory_agent("agent.yaml", models={"*": ["Hello."]})
     assert virtual_clock.run(agent.async_run("Hi.")).answer == "Hello."
+    ours = [module for name, module in sys.modules.items() if name.startswith("genai_factory.")]
+    assert not [module for module in ours if "Rewriting" in type(module.__spec__.loader).__name__]
 """
 APP = """
 import asyncio

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Awaitable
 from typing import Any, final
 
 import msgspec
@@ -21,6 +22,12 @@ class Evaluation(msgspec.Struct, frozen=True):
     score: float
     passed: bool
     reason: str = ""
+
+
+async def _awaited(answer: Awaitable[Any]) -> Any:
+    """Wait for an answer, and for what it has to be waited for itself: a function may hand out a coroutine."""
+    found = await answer
+    return await found if inspect.isawaitable(found) else found
 
 
 class BaseEvaluator:
@@ -67,19 +74,23 @@ class BaseEvaluator:
                 self._threads = Threads(self.name)
             job = self._threads.submit(self.evaluate, given)
         verdict = await supervise(
-            self.evaluate(**given) if job is None else job.result(),
+            self.evaluate(**given) if job is None else _awaited(job.result()),
             Expiry(current_deadline().at, f"evaluator {self.name} did not finish before the time was over"),
             what="evaluator",
             name=self.name,
             elsewhere=job,
             left_running=self._left_running,
         )
-        if isinstance(verdict, Evaluation):
-            return verdict
         if isinstance(verdict, bool):
             return Evaluation(float(verdict), verdict)
-        if isinstance(verdict, int | float) and 0 <= verdict <= 1:
+        if _is_score(verdict):
             return Evaluation(float(verdict), verdict >= 0.5)
+        if isinstance(verdict, Evaluation) and _is_score(verdict.score) and isinstance(verdict.passed, bool):
+            return msgspec.structs.replace(verdict, score=float(verdict.score))
         raise MisuseError(
             f"{self.name}.evaluate returned {verdict!r}; allowed: an Evaluation, a bool, a score from 0 to 1"
         )
+
+
+def _is_score(value: Any) -> bool:
+    return isinstance(value, int | float) and 0 <= value <= 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+import unicodedata
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
@@ -56,6 +57,8 @@ class Contains(BaseEvaluator):
     def evaluate(self, answer: str, expected: Any = None, result: AgentResult | None = None) -> Evaluation:
         """Look for `expected`: a text, or a list of texts."""
         wanted = _texts(self.name, expected)
+        if not all(map(str.strip, wanted)):
+            raise MisuseError(f"{self.name} needs words to look for, not {expected!r}: every answer holds nothing")
         said = _plain(answer, ignore_case=self.ignore_case)
         missing = [text for text in wanted if _plain(text, ignore_case=self.ignore_case) not in said]
         reason = f"missing: {', '.join(map(repr, missing))}" if missing else ""
@@ -189,7 +192,8 @@ def _texts(name: str, expected: Any) -> list[str]:
 
 
 def _plain(text: str, *, ignore_case: bool) -> str:
-    return text.strip().casefold() if ignore_case else text.strip()
+    text = unicodedata.normalize("NFC", text.strip())  # an accent of its own is shown as one with its letter
+    return text.casefold() if ignore_case else text
 
 
 def _calls(name: str, expected: Any) -> list[tuple[str, Mapping[str, Any]]]:

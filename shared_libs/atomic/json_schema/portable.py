@@ -69,6 +69,12 @@ def portable_names(schema: dict[str, Any]) -> tuple[dict[str, Any], dict[str, st
     return renamed, {told: name for told, name in names.items() if told != name}
 
 
+def top_of(schema: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return a schema with what its top refers to, and the properties of all that it is put together from."""
+    parts = _Parts(dict(schema))
+    return parts.whole(dict(schema)), parts.of(dict(schema))[0]
+
+
 def _top(schema: dict[str, Any]) -> dict[str, Any]:
     """The top of a schema as an object with properties; what it says by combining others, in words."""
     parts = _Parts(schema)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Iterable, Mapping, Sequence
 from contextlib import aclosing
-from functools import partial
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar, final
 
 import msgspec
@@ -99,7 +99,6 @@ class BaseLLMWrapper:
         self.fallbacks = _checked_fallbacks(fallbacks)
         self.price = price
         self.options = checked_options(options or {})
-        self.health = self._health()
         self._chain: tuple[Resilience, list[tuple[BaseLLMWrapper, Resilience]]] | None = None
         self._limits_tokens = False
         self._is_open = False
@@ -375,6 +374,11 @@ class BaseLLMWrapper:
 
     async def _close(self) -> None:
         """Close the provider's own connections."""
+
+    @cached_property
+    def health(self) -> ModelHealth:
+        """What the process knows of this model, as whoever pays for it meets it; settled at the first use."""
+        return self._health()
 
     def _health(self) -> ModelHealth:
         """What the process knows of this model; a provider with a base URL shares it with its equals."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Callable, Coroutine
 from typing import Any, Final, Protocol, Self
 
@@ -34,7 +35,7 @@ class EventStream:
         self._framing = framing
         self._loop = asyncio.get_running_loop()
         self._wait_s: float | None = None
-        self._until = 0.0
+        self._until = math.inf
         self._over = False
         self.broken = False
         """Whether the connection broke after the answer was said to be complete."""
@@ -44,17 +45,14 @@ class EventStream:
         """The body, where it was one JSON document."""
         return self._framing.whole
 
-    def end_within(self, seconds: float | None) -> None:
+    def end_within(self, seconds: float | None, *, total_s: float = TOTAL_WAIT_S) -> None:
         """
         Say that the answer seems complete: that nothing comes for `seconds` is its end, and its break no failure.
 
-        None takes it back. The moment at which the wait is over whatever comes is set once, by the first word. Reading
+        None takes it back. Whatever comes, the wait is over `total_s` after the first time that this was said. Reading
         on to the end, instead of stopping here, is what lets the connection be used again.
         """
-        if seconds is not None and not self._until:
-            self._until = self._loop.time() + TOTAL_WAIT_S
-        elif seconds is None:
-            self._until = 0.0
+        self._until = math.inf if seconds is None else min(self._until, self._loop.time() + total_s)
         self._wait_s = seconds
 
     def __aiter__(self) -> Self:

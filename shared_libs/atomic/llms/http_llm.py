@@ -125,9 +125,14 @@ class HttpLLM(BaseLLMWrapper):
         return os.environ.get(self.base_url_variable)
 
     def _health(self) -> ModelHealth:
-        return health_of(
-            self.provider, self.base_url, self.model, self._api_key or os.environ.get(self.key_variable, "")
-        )
+        return health_of(self.provider, self.base_url, self.model, repr(self._whose()))
+
+    def _whose(self) -> object:
+        """Whose requests these are, to their server: what their headers say, such as a key or an organisation."""
+        try:
+            return sorted(self._headers().items())
+        except Exception:  # noqa: BLE001 - the request itself will say so
+            return None
 
     def _wire(self) -> Connections:
         """
@@ -214,8 +219,10 @@ class HttpLLM(BaseLLMWrapper):
                 async for payloads in events:
                     for chunk in _taken(answer, payloads, doubles):
                         yield chunk
-                    if answer.ended or answer.complete:
-                        events.end_within(END_WAIT_S if answer.ended else answer.silence_s)
+                    if answer.ended:
+                        events.end_within(END_WAIT_S, total_s=END_WAIT_S)
+                    elif answer.complete:
+                        events.end_within(answer.silence_s)
                 if events.whole is not None:
                     for chunk in _take_whole(answer, events.whole):
                         yield chunk
@@ -289,6 +296,13 @@ class VendorLLM(HttpLLM):
 
     async def _open(self) -> None:
         await (super()._open() if self._client is None else load("shared_libs.atomic.llms.sdk_client"))
+
+    def _whose(self) -> object:
+        if self._client is None:
+            return super()._whose()
+        held = getattr(self._client, "__dict__", {})
+        # its key, organisation, account, own headers; of what gives it tokens, which one that is
+        return [(name, it) for name, it in held.items() if isinstance(it, str | Mapping) or callable(it)]
 
     def _hint(self, error: LLMError) -> None:
         if self._client is None:  # the client's key is the client's

@@ -158,6 +158,8 @@ class OpenAILLM(VendorLLM):
             request["stream"] = True
             if self._api == "chat":
                 request.setdefault("stream_options", {"include_usage": True})
+        else:
+            request.pop("stream_options", None)  # OpenAI and vLLM refuse it then
         self._dialect.fit(request)
         return request
 

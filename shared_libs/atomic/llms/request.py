@@ -11,6 +11,7 @@ from shared_libs.atomic.errors import MalformedResponse, MisuseError
 from shared_libs.atomic.llms.structured import OutputSchema
 from shared_libs.atomic.llms.tool_schema import restored
 from shared_libs.atomic.types import FinishReason, LLMResponse, Message, Thinking, ToolCall, ToolSpec, Usage
+from shared_libs.atomic.whole import whole_text
 
 _FINISH_REASONS = frozenset(get_args(FinishReason))
 _COSTS = frozenset({float, int, type(None)})
@@ -96,6 +97,8 @@ def checked_response(response: LLMResponse, tools: tuple[ToolSpec, ...] = ()) ->
     """
     if type(response) is not LLMResponse or response.thinking or not _is_plain(response):
         _check(response)
+    if not response.text.isascii() and (text := whole_text(response.text)) != response.text:
+        response = msgspec.structs.replace(response, text=text)
     if response.tool_calls and tools:
         calls = tuple([restored(call, tools) for call in response.tool_calls])
         return msgspec.structs.replace(response, tool_calls=calls)

@@ -22,7 +22,7 @@ import msgspec
 from typing_extensions import TypeVar, is_typeddict
 
 from shared_libs.atomic.errors import DeadlineExceeded, MisuseError, RunInterrupted
-from shared_libs.atomic.json_schema import MAX_PROBLEMS, SchemaCheck, placed, unfenced
+from shared_libs.atomic.json_schema import MAX_PROBLEMS, SchemaCheck, placed, top_of, unfenced
 from shared_libs.atomic.rescue import call_here
 from shared_libs.atomic.supervise import said_by
 from shared_libs.atomic.types import Message
@@ -168,14 +168,19 @@ class OutputSchema(Generic[T]):
         Those are the members of its object, or the items of its list, that have no problem. An answer that is cut off
         is read up to there; of a number at its end nobody knows whether it is whole.
         """
-        value, declared = _begun(_without_thought(text)), self.schema.get("properties")
-        if isinstance(value, dict) and isinstance(declared, Mapping):
-            value = {key: item for key, item in value.items() if key in declared}
-        elif not isinstance(value, list) or self.schema.get("type") != "array":
+        value, (whole, declared) = _begun(_without_thought(text)), top_of(self.schema)
+        kinds = whole.get("type", ["object", "array"])
+        if self._adapter is None and not {"anyOf", "oneOf"}.isdisjoint(whole):
+            return None, ""  # which of them was meant, and so which members fit, nobody knows
+        if isinstance(value, dict) and "object" in kinds:
+            value = {key: item for key, item in value.items() if key in declared or not declared}
+        elif not isinstance(value, list) or "array" not in kinds:
             return None, ""
         while value and not self._check.too_much(value):
             found = self._validated(json.dumps(value), value)[1]
-            wrong = {path[0] for path, _ in found if path}
+            places = range(len(value)) if isinstance(value, list) else value
+            # pydantic puts the name of a union's member before the place
+            wrong = {next((step for step in path if step in places), None) for path, _ in found}
             # a checker tells so many problems at once; what is missing has its place in the value, or outside of it
             fits = _without(value, wrong)
             if len(fits) == len(value):

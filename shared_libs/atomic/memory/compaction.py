@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from shared_libs.atomic.amounts import is_amount
 from shared_libs.atomic.errors import MisuseError
 from shared_libs.atomic.types import BYTES_PER_TOKEN, Message, estimate_tokens
 
@@ -77,7 +78,7 @@ class Compaction:
     def __init__(
         self, llm: BaseLLMWrapper, *, max_tokens: int = 8_000, keep: int = 10, timeout_s: float = 20.0
     ) -> None:
-        if max_tokens < 1 or keep < 1 or not timeout_s > 0:
+        if not (is_amount(max_tokens, whole=True) and is_amount(keep, whole=True) and is_amount(timeout_s)):
             raise MisuseError(
                 f"max_tokens and keep are numbers from 1, timeout_s is above 0, not {max_tokens}, {keep}, {timeout_s}"
             )

@@ -236,14 +236,13 @@ MAX_KNOWN = 4096
 _known: OrderedDict[tuple[str, str, str, bytes], ModelHealth] = OrderedDict()
 
 
-def health_of(provider: str, base_url: str, model: str, key: str = "") -> ModelHealth:
+def health_of(provider: str, base_url: str, model: str, whose: str = "") -> ModelHealth:
     """
-    The one record of this model in this process, as the owner of this key meets it.
+    The one record of this model in this process, as whoever asks it (a key, an organisation) meets it.
 
-    Limits and quotas are a key's: one whose quota is used up must not close the model to the others.
+    Limits and quotas are a customer's: one whose quota is used up must not close the model to the others.
     """
-    whose = blake2b(key.encode("utf-8", "surrogatepass"), digest_size=8).digest() if key else b""
-    name = (provider, base_url, model, whose)
+    name = (provider, base_url, model, blake2b(whose.encode("utf-8", "surrogatepass"), digest_size=8).digest())
     found = _known.get(name)
     if found is None:
         found = _known.setdefault(name, ModelHealth(f"{provider} {model} at {base_url}"))

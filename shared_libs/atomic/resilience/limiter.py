@@ -31,20 +31,22 @@ _LEARNING = 0.2
 
 
 class Place:
-    """The right to make one request; `reserved` is how many tokens are held for it."""
+    """The right to make one request; `reserved` is how many tokens are held for it, `held` what it waited for."""
 
-    __slots__ = ("reserved",)
+    __slots__ = ("held", "reserved")
 
     def __init__(self, reserved: int) -> None:
         self.reserved = reserved
+        self.held = ""
 
 
 class _Waiter:
     """Somebody who waits for a place; the nearest deadline sorts first."""
 
-    __slots__ = ("_woken", "about", "key", "limit", "loop", "place")
+    __slots__ = ("_woken", "about", "held", "key", "limit", "loop", "place")
 
     def __init__(self, key: tuple[float, int], limit: RateLimit, about: int) -> None:
+        self.held = ""
         self.key = key
         self.limit = limit
         self.about = about
@@ -110,14 +112,16 @@ class Limiter:
         """
         now = asyncio.get_running_loop().time()
         with self._lock:
-            if not self._waiting and self._opens_at(limit, about, now) <= now:
+            if not self._waiting and self._opens_at(limit, about, now)[0] <= now:
                 return self._take(limit, about, now)
             waiter = _Waiter((deadline.at, next(self._order)), limit, about)
             ahead = bisect_right(self._waiting, waiter)
-            opens_at = self._opens_at(limit, about, now, ahead)
+            opens_at, held = self._opens_at(limit, about, now, ahead)
+            waiter.held = _in_words(limit, held) if held else self._waiting[0].held  # which would fit, but for others
             if deadline.at <= opens_at != float("inf"):
                 wait_s = opens_at - now
-                raise RateLimited(f"not asked: our own limit is used up for {wait_s:.3g} s", retry_after_s=wait_s)
+                told = f"not asked: our own limit of {waiter.held} is used up for {wait_s:.3g} s"
+                raise RateLimited(told, retry_after_s=wait_s)
             insort(self._waiting, waiter)
         self._serve()
         try:
@@ -132,9 +136,11 @@ class Limiter:
             else:
                 self._serve()
             if isinstance(error, TimeoutError):
-                raise RateLimited("not asked: no place within our own limit before the deadline") from None
+                told = f"not asked: no place within our own limit of {waiter.held} before the deadline"
+                raise RateLimited(told) from None
             raise
         assert waiter.place is not None
+        waiter.place.held = waiter.held
         return waiter.place
 
     def take(self, limit: RateLimit, about: int = 0) -> Place:
@@ -184,7 +190,7 @@ class Limiter:
             while self._waiting:
                 first = self._waiting[0]
                 now = _now()
-                opens_at = self._opens_at(first.limit, first.about, now)
+                opens_at, _ = self._opens_at(first.limit, first.about, now)
                 if first.loop.is_closed():
                     del self._waiting[0]
                 elif opens_at <= now:
@@ -212,14 +218,14 @@ class Limiter:
         self._timers = {known: timer for known, timer in self._timers.items() if not known.is_closed()}
         self._timers[loop] = loop.call_at(opens_at, self._serve)
 
-    def _opens_at(self, limit: RateLimit, about: int, now: float, ahead: int = 0) -> float:
+    def _opens_at(self, limit: RateLimit, about: int, now: float, ahead: int = 0) -> tuple[float, str]:
         """
-        When there is a place, with `ahead` others served first.
+        When there is a place, with `ahead` others served first, and which part of the limit is waited for.
 
         Now or earlier: there is one; infinite: when somebody gives one back, which has no time.
         """
         self._forget(now)
-        opens_at = now
+        opens_at, held = now, ""
         if limit.requests_per_minute is not None:
             # the request that must leave the window first; those ahead will enter as those before them leave
             index, rounds = len(self._requests) + ahead - limit.requests_per_minute, 1
@@ -228,11 +234,14 @@ class Limiter:
                 index -= limit.requests_per_minute * (rounds - 1)
             if index >= 0:
                 opens_at = (self._requests[index] if self._requests else now) + WINDOW_S * rounds
+                held = "requests_per_minute"
         if limit.tokens_per_minute is not None:
-            opens_at = max(opens_at, self._tokens_fit_at(limit.tokens_per_minute, self._expected(limit, about), now))
+            fits_at = self._tokens_fit_at(limit.tokens_per_minute, self._expected(limit, about), now)
+            if fits_at > opens_at:
+                opens_at, held = fits_at, "tokens_per_minute"
         if opens_at <= now and self.is_full(limit):
-            return float("inf")
-        return opens_at
+            return float("inf"), "concurrency"
+        return opens_at, held
 
     def _tokens_fit_at(self, most: int, expected: int, now: float) -> float:
         """When so many tokens fit in; what is larger than the whole limit goes alone."""
@@ -259,6 +268,11 @@ def running_loop() -> asyncio.AbstractEventLoop | None:
         return asyncio.get_running_loop()
     except RuntimeError:
         return None
+
+
+def _in_words(limit: RateLimit, held: str) -> str:
+    many, of = getattr(limit, held), "token" if held.startswith("tokens") else "request"
+    return f"{many:,} {of}{'' if many == 1 else 's'} {'at once' if held == 'concurrency' else 'a minute'}"
 
 
 def _now() -> float:

@@ -253,13 +253,16 @@ def _tell(model: Model, state: BreakerState) -> None:
 
 
 async def _enter(model: Model, limit: RateLimit, call: ModelCall[T]) -> Place:
-    began_at = call.loop.time()
+    began_at, place = call.loop.time(), None
     try:
-        return await model.health.enter(limit, call.deadline, call.about_tokens)
+        place = await model.health.enter(limit, call.deadline, call.about_tokens)
     except RateLimited as error:
         error.provider, error.model = model.provider, model.model
         raise
     finally:
         waited_s = call.loop.time() - began_at
         if waited_s >= TOLD_WAIT_S:
-            current_scope().emit(LimitWaited(provider=model.provider, model=model.model, waited_s=waited_s))
+            held = "" if place is None else place.held
+            waited = LimitWaited(provider=model.provider, model=model.model, waited_s=waited_s, limit=held)
+            current_scope().emit(waited)
+    return place

@@ -32,13 +32,19 @@ BLOCKING = (
 )
 """What blocks, by its full name; a name with a dot at its end stands for all of a package."""
 
-_WORDS = frozenset(word for name in BLOCKING for word in name.split(".") if word)
+_WORDS = [frozenset(filter(None, name.split("."))) for name in BLOCKING]
 _DEPTH = 3
 
 
 def suspicious(execute: Callable[..., Any]) -> bool:
-    """Whether the compiled code mentions anything of the kind: cheap, and reads no file."""
-    return any(not _WORDS.isdisjoint(_mentioned(function)) for function in _own_functions(execute))
+    """
+    Whether the compiled code mentions all words of such a name: cheap, and reads no file.
+
+    A `get` alone, as of a dict, is nothing: the source is parsed in a thread, and who parses elsewhere at the same time
+    (an import under pytest, a cell of a notebook) may get a SystemError for it on old Pythons.
+    """
+    mentioned = [frozenset(_mentioned(function)) for function in _own_functions(execute)]
+    return any(words <= own for own in mentioned for words in _WORDS)
 
 
 def warn_of_blocking(name: str, execute: Callable[..., Any]) -> None:

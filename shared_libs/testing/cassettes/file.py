@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import re
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
@@ -111,9 +112,9 @@ def cassette_of(text: str) -> Cassette:
 
 def write_cassette(path: str | Path, cassette: Cassette) -> None:
     """Write a cassette; a reader sees the whole old file or the whole new one."""
-    path = Path(path)
+    path = Path(path).resolve()  # what a link leads to
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    partial = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}")
     try:
         with open(partial, "w", encoding="utf-8", opener=private) as file:
             file.write(text_of(cassette))

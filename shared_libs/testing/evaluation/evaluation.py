@@ -10,6 +10,7 @@ from typing import Any, Literal, TypeVar
 import msgspec
 
 from shared_libs.agents import ReActAgent
+from shared_libs.atomic.amounts import is_amount
 from shared_libs.atomic.errors import FactoryError, MisuseError
 from shared_libs.atomic.evaluators import BaseEvaluator
 from shared_libs.atomic.events import AgentEvent, RunFinished, RunStarted
@@ -196,8 +197,13 @@ async def evaluate(
 
     """
     asked = [Question(one) if isinstance(one, str) else one for one in questions]
-    if not asked or concurrency < 1:
-        raise MisuseError(f"at least one question, one at a time; got {len(asked)} questions, {concurrency} at a time")
+    given: Sequence[Any] = evaluators
+    if wrong := [one for one in given if not isinstance(one, BaseEvaluator)]:
+        raise MisuseError(f"evaluators are instances of a BaseEvaluator, not {wrong[0]!r:.100}")
+    if not asked or not is_amount(concurrency, whole=True):
+        raise MisuseError(
+            f"at least one question, one at a time; got {len(asked)} questions, {concurrency!r} at a time"
+        )
 
     async def row(question: Question) -> Row:
         checks = [Check(name=one.name, evaluator=one, expected=question.expected) for one in evaluators]

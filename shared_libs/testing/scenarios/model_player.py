@@ -98,6 +98,8 @@ class Chances:
         self.said: list[tuple[Asked, LLMResponse]] = []
         self.unheard: set[str] = set()
         self.returned: dict[tuple[str, str], Any] = {}
+        self.raised: dict[tuple[str, str], str] = {}
+        self.real: set[str] = set()
         self.stubborns: list[Stubborn] = []
         self.problems: list[str] = []
         self.sleepers: list[threading.Event] = []

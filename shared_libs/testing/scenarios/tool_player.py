@@ -12,6 +12,7 @@ from typing import Any
 
 from shared_libs.atomic.errors import ToolError
 from shared_libs.atomic.scope import current_scope
+from shared_libs.atomic.supervise import NO_FAILURES
 from shared_libs.atomic.threads import Job, Threads
 from shared_libs.atomic.tools.base import BaseTool
 from shared_libs.atomic.tools.placement import Placement
@@ -39,26 +40,34 @@ def played_tool(tool: BaseTool, script: Script[Outcome] | None, chances: Chances
     real = _bound(tool, twin)
     in_thread = tool.isolation == "thread" or (tool.isolation is None and not inspect.iscoroutinefunction(real))
     if in_thread and script is None:
+        chances.real.add(tool.name)  # what it returns is not seen here
         twin.execute = real
         twin._placement = Placement("thread", threads=_PlayedThreads(tool.name, chances))  # noqa: SLF001
         return twin
     works_outside = not isinstance(tool, AgentTool)
 
-    async def execute(**arguments: Any) -> Any:
+    async def outcome_of(arguments: dict[str, Any]) -> Any:
         fault = chances.plan.next("tool", tool.name)
         if fault is not None:
             await _meet(fault, chances, tool.name)
-        outcome: Any
         if fault is not None and (wrong := _wrong(fault)) is not None:
-            outcome = wrong
-        elif script is not None:
-            outcome = await _scripted(script)
-        else:
-            with real_time() if works_outside else nullcontext():
-                outcome = real(**arguments)
-                outcome = await outcome if inspect.isawaitable(outcome) else outcome
+            return wrong
+        if script is not None:
+            return await _scripted(script)
+        with real_time() if works_outside else nullcontext():
+            outcome = real(**arguments)
+            return await outcome if inspect.isawaitable(outcome) else outcome
+
+    async def execute(**arguments: Any) -> Any:
         scope = current_scope()
-        chances.returned[scope.run_id, scope.call_id] = outcome
+        call = scope.run_id, scope.call_id
+        try:
+            outcome = chances.returned[call] = await outcome_of(arguments)
+        except NO_FAILURES:
+            raise
+        except BaseException as error:
+            chances.raised[call] = str(error)
+            raise
         return outcome
 
     twin.execute = execute

@@ -352,25 +352,6 @@ def _streamed(record: RunRecord) -> str:
     return text
 
 
-def _observations(evidence: Evidence) -> Iterator[Broken]:
-    """What a call observed is what its tool returned to it; what was cut says so."""
-    for record in evidence.by_run.values():
-        result = record.result
-        if result is None or record.seen is None:
-            continue
-        for step in result.steps:
-            for action, seen in zip(step.actions, step.observations, strict=False):
-                returned = evidence.chances.returned.get((record.id, action.call_id))
-                if seen.is_error or not isinstance(returned, str) or seen.content == returned:
-                    continue
-                kept, noted, _ = seen.content.rpartition("\n[cut: ")
-                if not returned.startswith(kept or seen.content):
-                    said, got = returned[:80], seen.content[:80]
-                    yield Broken("no-cross", f"{record.id}: {action.call_id} observed {got!r}, its tool said {said!r}")
-                elif not noted:
-                    yield Broken("observation-cut", f"{record.id}: {action.tool} was cut without a word of it")
-
-
 def _requests(evidence: Evidence) -> Iterator[Broken]:
     """Every conversation that is sent is one that a provider takes, and is about the question of its run."""
     questions = {run.id: run.question for run in evidence.runs}
@@ -416,6 +397,5 @@ CHECKS = (
     _breaker,
     _fair_weather,
     _whole_answers,
-    _observations,
     _requests,
 )

@@ -11,10 +11,12 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from shared_libs.agents.run import RESERVE_SHARE, STORE_S
 from shared_libs.atomic.events import (
     MemoryStored,
     RunFinished,
     StepStarted,
+    ToolStarted,
     Warned,
 )
 from shared_libs.atomic.memory.history import valid_history
@@ -55,6 +57,33 @@ def _in_time(evidence: Evidence) -> Iterator[Broken]:
             late_s = record.result.elapsed_s - record.started.timeout_s
             if late_s > LATE_S + max((run.held_s for run in evidence.runs), default=0.0):
                 yield Broken("time-total", f"{record.started.agent} answered its caller {late_s:.3f} s late")
+            caller = evidence.by_run.get(record.started.parent_run_id or "")
+            began = None if caller is None else caller.started
+            if caller is None or began is None or began.resumed:
+                continue
+            for event in caller.events:
+                if isinstance(event, ToolStarted) and event.call_id == record.started.parent_call_id:
+                    more_s = event.at_s + record.started.timeout_s - began.timeout_s
+                    if more_s > _SAME_S:
+                        yield Broken("time-total", f"{record.id} was given {more_s:.3f} s more than its caller has")
+
+
+def _last_words(evidence: Evidence) -> Iterator[Broken]:
+    """When the time to explore is over the model is asked for its last word, at once and without tools."""
+    for run in evidence.runs:
+        record = evidence.by_run.get(run.id)
+        finals = [event for event in record.events if isinstance(event, StepStarted) and event.final] if record else []
+        final = finals[0] if finals else None
+        if record is None or final is None or record.result is None or record.result.stop_reason != "deadline":
+            continue
+        kept_s = GRACE_S + (min(STORE_S, run.timeout_s / 10) if run.session_id is not None else 0.0)
+        kept_s += min(evidence.agent.limits.reserve_s, run.timeout_s * RESERVE_SHARE)
+        late_s = final.at_s - (run.timeout_s - kept_s)
+        if late_s > 2 * GRACE_S + LATE_S + run.held_s:
+            yield Broken("time-reserve", f"{run.id} explored {late_s:.3f} s into the time of its last word")
+        asked = [request for request in record.asked if request.at_s - run.began_s > final.at_s + _SAME_S]
+        if any(request.tools for request in asked):
+            yield Broken("time-reserve", f"{run.id} was offered tools for its last word")
 
 
 def _results(evidence: Evidence) -> Iterator[Broken]:
@@ -198,4 +227,4 @@ def _memory(evidence: Evidence) -> Iterator[Broken]:
             yield Broken("kept", f"{run.id} was not stored in session {run.session_id}, and nobody was told")
 
 
-CHECKS = (_in_time, _results, _endings, _events, _budget, _loops, _left_behind, _memory)
+CHECKS = (_in_time, _last_words, _results, _endings, _events, _budget, _loops, _left_behind, _memory)

@@ -6,7 +6,7 @@ import asyncio
 import dataclasses
 import json
 import math
-from typing import Generic, TypeVar
+from typing import Annotated, Generic, Literal, TypeVar
 
 import pydantic
 import pytest
@@ -129,6 +129,39 @@ def test_at_the_deadline_what_fits_is_returned_and_it_says_what_is_missing(last,
     assert missing in result.error
     assert "output_schema" in result.error
     assert result.elapsed_s <= 10
+
+
+class Leaf(pydantic.BaseModel):
+    kind: Literal["leaf"]
+    size: int
+    name: str
+
+
+class Branch(pydantic.BaseModel):
+    kind: Literal["branch"]
+    parts: list[Branch | Leaf] = []
+    name: str
+
+
+Node = pydantic.RootModel[Annotated[Leaf | Branch, pydantic.Field(discriminator="kind")]]
+
+
+@pytest.mark.promise("output-fits")
+@pytest.mark.parametrize(
+    ("wanted", "said", "part"),
+    [
+        (Branch, '{"kind": "branch", "parts": [', {"kind": "branch", "parts": []}),  # its schema is a reference
+        ({"$ref": "#/$defs/City", "$defs": {"City": SCHEMA}}, '{"name": "Bonn", "people"', {"name": "Bonn"}),
+        ({"allOf": [SCHEMA]}, '{"name": "Bonn", "people": "3"}', {"name": "Bonn"}),
+        ({"anyOf": [SCHEMA, {"type": "object"}], "required": ["x"]}, '{"name": "Bonn"}', None),
+        (Node, '{"kind": "leaf", "size": "big", "name"', {"kind": "leaf"}),
+        (pydantic.RootModel[dict[str, int]], '{"a": 1, "b": "x", "c": 2', {"a": 1}),
+        ({"type": ["array", "null"], "items": {"type": "integer"}}, '[1, "x", 2]', [1, 2]),
+        (SCHEMA, '["Bonn"]', None),
+    ],
+)
+def test_what_fits_is_kept_of_every_form_of_schema(wanted, said, part):
+    assert OutputSchema(wanted).fitting_part(said)[0] == part
 
 
 @pytest.mark.promise("output-fits")

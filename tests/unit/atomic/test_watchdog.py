@@ -16,6 +16,7 @@ from shared_libs.atomic import tool
 from shared_libs.atomic.deadline import NEVER
 from shared_libs.atomic.events import LoopBlocked
 from shared_libs.atomic.llms import ScriptedLLM, Turn
+from shared_libs.atomic.thread_context import has_threads
 from shared_libs.atomic.watchdog import BLOCKED_S, WATCHDOG, Watchdog
 from tests.support import no_thread, run_virtual
 
@@ -236,3 +237,14 @@ def test_a_run_goes_on_unwatched_where_no_thread_can_start_and_the_next_one_is_w
 
     assert asyncio.run(main()) == ("answered", "answered", True)
     assert "no thread could be started" in caplog.text
+
+
+def test_where_threads_only_take_turns_runs_are_not_watched_and_the_log_says_so_once(monkeypatch, caplog):
+    """What gevent and eventlet put into `threading` has numbers of its own, and is no thread that could watch."""
+    monkeypatch.setattr(threading, "get_ident", lambda: 4711)
+    has_threads.cache_clear()
+    agent = ReActAgent(llm=ScriptedLLM([Turn(text="yes")] * 2))
+    statuses = [asyncio.run(agent.async_run("q")).status for _ in range(2)]
+    has_threads.cache_clear()
+    assert statuses == ["answered"] * 2
+    assert caplog.text.count("threads take turns here") == 1

@@ -167,6 +167,26 @@ def test_a_store_that_fails_says_which_and_keeps_the_password():
     assert "secret" not in text + repr(store)
 
 
+def test_a_file_that_was_deleted_is_made_again(tmp_path):
+    async def main():
+        store = SQLLimitStore(f"sqlite:///{tmp_path}/limits.db")
+        told = [await store.take("m", RateLimit(requests_per_minute=1), 1)]
+        for file in tmp_path.iterdir():
+            file.unlink()
+        with pytest.raises(LimitStoreError, match="no such table"):
+            await store.take("m", RateLimit(requests_per_minute=1), 1)
+        told += [len(await store.take("m", RateLimit(requests_per_minute=1), 1)) for _ in range(2)]
+        return told
+
+    assert run(main()) == [[], 0, 1]
+
+
+@pytest.mark.parametrize("wrong", [{"url": "sqlite://"}, {"window_s": 0}, {"window_s": "60"}, {"margin_s": -1}])
+def test_a_store_that_could_not_count_is_refused(wrong):
+    with pytest.raises(MisuseError, match=r"in memory|window_s is above 0"):
+        SQLLimitStore(**{"url": "sqlite:///x.db"} | wrong)
+
+
 @pytest.mark.parametrize("wrong", ["", "nonsense", "sqlite+pysqlite:///x.db", "mysql+aiomysql://x/y"])
 def test_another_address_is_refused(wrong):
     with pytest.raises(MisuseError, match="limit store: allowed are sqlite:"):

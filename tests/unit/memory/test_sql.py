@@ -58,12 +58,12 @@ def test_a_limit_never_parts_a_call_from_its_result(url, limit, roles):
 def test_writers_at_once_lose_nothing_and_do_not_mix(url):
     async def main():
         memories = [SQLMemory(url) for _ in range(4)]
-        pairs = [[Message("user", f"q{n}"), Message("assistant", f"a{n}")] for n in range(40)]
+        pairs = [[Message("user", f"q{n}"), Message("assistant", f"a{n}")] for n in range(16)]
         await asyncio.gather(*(memories[n % 4].async_store("s", pair) for n, pair in enumerate(pairs)))
         return await SQLMemory(url).async_load("s")
 
     texts = [message.text for message in run(main())]
-    assert sorted(texts) == sorted([f"q{n}" for n in range(40)] + [f"a{n}" for n in range(40)])
+    assert sorted(texts) == sorted([f"q{n}" for n in range(16)] + [f"a{n}" for n in range(16)])
     assert all(answer == "a" + question[1:] for question, answer in zip(texts[::2], texts[1::2], strict=True))
 
 
@@ -114,6 +114,20 @@ def test_a_session_that_is_forgotten_leaves_nothing(store_url, session):
         return (gone.summary, gone.length), (other.summary, other.length)
 
     assert run(main()) == (("", 0), ("sum", 4))
+
+
+def test_a_file_that_was_deleted_is_made_again(url, tmp_path):
+    async def main():
+        memory = SQLMemory(url)
+        await memory.async_store("s", EXCHANGE)
+        for file in tmp_path.glob("sessions.db*"):
+            file.unlink()
+        with pytest.raises(MemoryStoreError, match="no such table"):
+            await memory.async_load("s")
+        await memory.async_store("s", EXCHANGE)
+        return await memory.async_load("s")
+
+    assert run(main()) == EXCHANGE
 
 
 def test_what_cannot_be_read_is_told_with_its_place_and_half_a_character_costs_no_exchange(url):

@@ -11,7 +11,8 @@ from shared_libs.atomic import Message, MisuseError, Resilience, Retry
 from shared_libs.atomic.errors import ProviderUnavailable
 from shared_libs.atomic.llms import BaseLLMWrapper, ScriptedLLM
 from shared_libs.memory import SQLMemory
-from shared_libs.memory.meaning import fused
+from shared_libs.memory.meaning import Meaning, fused
+from tests.support import run_virtual
 
 MEANINGS = {"dog": 0, "puppy": 0, "hound": 0, "car": 1, "van": 1, "rain": 2}
 
@@ -23,11 +24,13 @@ class Embedder(BaseLLMWrapper):
         super().__init__(model, resilience=Resilience(retry=Retry(attempts=1)))
         self.dimensions = dimensions
         self.asked = []
-        self.down = False
+        self.down = self.hangs = False
         self.answered = asyncio.Event()
 
     async def _embed(self, texts, **options):
         self.asked.append(texts)
+        if self.hangs:
+            await asyncio.Event().wait()
         if self.down:
             raise ProviderUnavailable("the embedder is down")
         vectors = np.full((len(texts), self.dimensions), 0.01, dtype=np.float32)
@@ -104,7 +107,7 @@ def test_while_the_embedder_is_down_words_find_messages_and_none_is_lost(store_u
     assert texts(by_meaning) == ["the van is red"]
 
 
-def test_another_model_or_length_of_vectors_is_never_compared(store_url, session):
+def test_another_model_or_length_of_vectors_is_never_compared_but_made_anew(store_url, session):
     async def main():
         await (one := memory_of(store_url, Embedder())).async_store(session, SAID)
         await one.async_search(session, "dog")
@@ -116,7 +119,17 @@ def test_another_model_or_length_of_vectors_is_never_compared(store_url, session
             await memory.aclose()
         return found
 
-    assert asyncio.run(main()) == [[], ["a hound barks"]]
+    assert asyncio.run(main()) == [["a hound barks"], ["a hound barks"]]
+
+
+def test_an_embedder_that_hangs_leaves_time_to_look_for_words():
+    async def main():
+        embedder = Embedder()
+        embedder.hangs = True
+        found = await Meaning(embedder, None).nearest("s", "the red dog", 5, 9.0)
+        return found, asyncio.get_running_loop().time()
+
+    assert run_virtual(main()) == (None, 3)
 
 
 def test_sessions_are_kept_apart(store_url, session):

@@ -75,7 +75,7 @@ def test_a_slow_answer_has_its_line_and_the_end_of_a_run_its_session_and_cost(lo
     log(AttemptFinished(run_id="run-1", attempt=quick))
     slow = Attempt(provider="p", model="m", number=2, outcome="ok", started_s=2, first_token_s=8, ended_s=9)
     log(AttemptFinished(run_id="run-1", attempt=slow))
-    log(LimitWaited(run_id="run-1", provider="p", model="m", waited_s=3.21))
+    log(LimitWaited(run_id="run-1", provider="p", model="m", waited_s=3.21, limit="9 requests at once"))
     first, *_, end, answer, limit = lines()
     assert (first["session_id"], end["session_id"]) == ("s", "s")
     assert end["cost_usd"] > 0
@@ -85,7 +85,7 @@ def test_a_slow_answer_has_its_line_and_the_end_of_a_run_its_session_and_cost(lo
         7,
         6,
     )
-    assert (limit["event"], limit["waited_s"]) == ("rate limit", 3.21)
+    assert (limit["event"], limit["waited_s"], limit["limit"]) == ("rate limit", 3.21, "9 requests at once")
 
 
 def test_a_partial_run_is_a_warning_and_names_what_was_left(logged, partial):

@@ -301,13 +301,28 @@ def test_a_book_is_read_in_the_order_of_its_chapters(tmp_path):
     assert (book.load().title, book.load().text) == ("Buch", "Eins & mehr\n\n# Zwei\n\ncafé")
 
 
+def test_what_a_word_file_hides_is_not_read(tmp_path):
+    pytest.importorskip("kreuzberg")
+    main = "http://schemas.openxmlformats.org/wordprocessingml/2006/main"
+    runs = [
+        *("<w:r><w:t>seen</w:t></w:r>", "<w:r><w:rPr><w:b/><w:vanish/></w:rPr><w:t>HIDDEN</w:t></w:r>"),
+        *("<w:r><w:rPr><w:vanish w:val='0'/></w:rPr><w:t> too</w:t></w:r>", "<w:r><w:t>.</w:t></w:r>"),
+    ]
+    kinds = "http://schemas.openxmlformats.org/package/2006/content-types"
+    with zipfile.ZipFile(tmp_path / "a.docx", "w") as archive:
+        archive.writestr("[Content_Types].xml", f'<Types xmlns="{kinds}"/>')
+        body = f"<w:body><w:p>{''.join(runs)}</w:p></w:body>"
+        archive.writestr("word/document.xml", f'<w:document xmlns:w="{main}">{body}</w:document>')
+    assert next(find_files([tmp_path])).load().text.strip() == "seen too."
+
+
 def test_no_copy_of_an_office_file_is_left_behind(tmp_path, monkeypatch):
     """Its library keeps what it has read in the user's folder of caches, if nobody tells it not to."""
     kreuzberg, given = types.ModuleType("kreuzberg"), {}
     kreuzberg.ExtractionConfig = dict
-    kreuzberg.extract_file_sync = lambda path, config: given.update(config) or types.SimpleNamespace(content="x")
+    kreuzberg.extract_bytes_sync = lambda body, kind, config: given.update(config) or types.SimpleNamespace(content="x")
     monkeypatch.setitem(sys.modules, "kreuzberg", kreuzberg)
-    written(tmp_path, a_dot_docx=b"PK\3\4")
+    written(tmp_path, a_dot_xlsx=b"PK\3\4")
     assert next(find_files([tmp_path])).load().text == "x"
     assert given == {"use_cache": False}
 

@@ -136,6 +136,40 @@ async def _followed(served, entry, run_id):
 
 
 @pytest.mark.promise("serve-durable")
+def test_a_server_that_stops_while_a_run_is_submitted_answers_when_it_stands_and_one_that_has_not_begun_is_for_others(
+    folder,
+):
+    from shared_libs.atomic import Deadline
+    from shared_libs.service.admission import Demand
+    from shared_libs.service.durable import DurableRun
+    from shared_libs.service.problems import Problem
+
+    async def main():
+        begun, proceed, stands = asyncio.Event(), asyncio.Event(), []
+
+        async def begin(run):
+            begun.set()
+            await proceed.wait()
+            stands.append(run.id)
+
+        async with serving(folder) as served:
+            entry = served.service.catalogue.find(_anyone(), "kept", kind="agent")
+            demand = Demand(caller=_anyone(), target=entry.name, deadline=Deadline.after(20))
+            live, late = (DurableRun(entry, demand, served.service.queue, name, begin=begin) for name in ("r", "late"))
+            for one in (live, late):
+                one.begin(served.service.admission)
+                if one is live:
+                    await begun.wait()
+                one.leave()
+            proceed.set()
+            with pytest.raises(Problem, match="this server stops") as refused:
+                await late.result()
+            return (await live.result()).status, stands, refused.value.kind.status
+
+    assert run(main()) == ("partial", ["r"], 503)
+
+
+@pytest.mark.promise("serve-durable")
 def test_a_server_that_is_replaced_costs_no_run_and_one_key_is_one_run_at_two_servers(folder):
     """As `python -m bench.durable_rolling` does with real programs under load."""
 

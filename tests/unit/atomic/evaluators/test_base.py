@@ -41,13 +41,25 @@ def judge(verdict, *, is_async=False):
         (0.5, Evaluation(0.5, passed=True)),
         (0.49, Evaluation(0.49, passed=False)),
         (Evaluation(0.2, passed=True, reason="close"), Evaluation(0.2, passed=True, reason="close")),
+        (Evaluation(1, passed=True), Evaluation(1.0, passed=True)),
     ],
 )
 def test_a_judgement_may_be_a_bool_a_score_or_an_evaluation(verdict, expected, is_async):
     assert judge(verdict, is_async=is_async) == expected
 
 
-@pytest.mark.parametrize("verdict", [None, "good", 1.01, -0.1, math.nan, math.inf])
+def test_a_function_may_hand_out_a_coroutine():
+    class Hands(BaseEvaluator):
+        def evaluate(self, answer, expected=None, result=None):
+            return asyncio.sleep(0, 0.5)
+
+    assert run(Hands().async_evaluate("a")) == Evaluation(0.5, passed=True)
+
+
+ODD = [Evaluation(*odd) for odd in [(math.nan, True), (2, True), (-1, False), ("1", True), (1, "no")]]
+
+
+@pytest.mark.parametrize("verdict", [None, "good", 1.01, -0.1, math.nan, math.inf, *ODD])
 def test_anything_else_is_misuse(verdict):
     with pytest.raises(MisuseError, match="a score from 0 to 1"):
         judge(verdict)

@@ -28,6 +28,7 @@ def judged(evaluator, answer="", expected=None, result=None):
         (ExactMatch(), "x", ["a", "b"], (0, False, "expected 'a' or 'b'")),
         (Contains(), "It is PARIS, France", ["paris", "france"], (1, True, "")),
         (Contains(), "It is Paris", ["paris", "france"], (0.5, False, "missing: 'france'")),
+        (Contains(), "Cafe\u0301", "caf\u00e9", (1, True, "")),
         (Contains(ignore_case=False), "paris", "Paris", (0, False, "missing: 'Paris'")),
         (JSONSchemaMatch(SCHEMA), '```json\n{"n": 1}\n```', None, (1, True, "")),
         (JSONSchemaMatch(), '{"n": 1}', SCHEMA, (1, True, "")),

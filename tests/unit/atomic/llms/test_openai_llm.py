@@ -460,7 +460,35 @@ def test_a_wrong_address_is_misuse(url):
     assert "pw" not in str(caught.value)
 
 
-def test_what_is_known_of_a_model_is_shared_by_address():
-    one, same = (OpenAILLM("m", base_url="http://127.0.0.1:1/v1") for _ in range(2))
-    assert one.health is same.health
-    assert one.health is not OpenAILLM("m", base_url="http://127.0.0.1:2/v1").health
+class OfTenant(OpenAILLM):
+    """A proxy's customer, by a header."""
+
+    tenant = "one"
+
+    def _headers(self):
+        return super()._headers() | {"x-tenant": self.tenant}
+
+
+class OfAnother(OfTenant):
+    tenant = "other"
+
+
+@pytest.mark.parametrize(
+    ("llm", "other", "given"),
+    [
+        (OpenAILLM, OpenAILLM, {"base_url": "http://127.0.0.1:2/v1"}),
+        (OpenAILLM, OpenAILLM, {"api_key": "another"}),
+        (OfTenant, OfAnother, {}),
+    ],
+)
+def test_what_is_known_of_a_model_is_shared_by_address_and_by_who_pays(llm, other, given):
+    own = {"base_url": "http://127.0.0.1:1/v1", "api_key": KEY}
+    assert llm("m", **own).health is llm("m", **own).health
+    assert llm("m", **own).health is not other("m", **own | given).health
+
+
+@pytest.mark.parametrize("variable", ["OPENAI_ORG_ID", "OPENAI_PROJECT_ID"])
+def test_what_is_known_of_a_model_is_an_organisations(variable, monkeypatch):
+    one = OpenAILLM("m", api_key=KEY).health
+    monkeypatch.setenv(variable, "other")
+    assert OpenAILLM("m", api_key=KEY).health is not one

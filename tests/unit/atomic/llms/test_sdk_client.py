@@ -90,3 +90,48 @@ def test_a_client_has_its_own_key_and_address(llm, client_of, address):
     with pytest.raises(MisuseError, match="either client"):
         llm("m", client=client, base_url="http://127.0.0.1/v1")
     assert llm("m", client=client).base_url == address
+
+
+async def token():
+    return "t"
+
+
+async def other_token():
+    return "t"
+
+
+AZURE = {"azure_endpoint": "http://127.0.0.1:1", "api_version": "1"}
+
+
+@pytest.mark.parametrize(
+    ("client_of", "one", "other"),
+    [
+        (openai.AsyncOpenAI, {"api_key": "one"}, {"api_key": "other"}),
+        (openai.AsyncOpenAI, {"api_key": KEY, "organization": "one"}, {"api_key": KEY, "organization": "other"}),
+        (openai.AsyncOpenAI, {"api_key": KEY, "project": "one"}, {"api_key": KEY, "project": "other"}),
+        (
+            openai.AsyncOpenAI,
+            {"api_key": KEY, "default_headers": {"x-tenant": "one"}},
+            {"api_key": KEY, "default_headers": {"x-tenant": "other"}},
+        ),
+        (
+            openai.AsyncOpenAI,
+            {"api_key": KEY, "default_query": {"team": "one"}},
+            {"api_key": KEY, "default_query": {"team": "other"}},
+        ),
+        (openai.AsyncAzureOpenAI, AZURE | {"api_key": "one"}, AZURE | {"api_key": "other"}),
+        (
+            openai.AsyncAzureOpenAI,
+            AZURE | {"azure_ad_token_provider": token},
+            AZURE | {"azure_ad_token_provider": other_token},
+        ),
+        (anthropic.AsyncAnthropic, {"api_key": "one"}, {"api_key": "other"}),
+        (anthropic.AsyncAnthropic, {"auth_token": "one"}, {"auth_token": "other"}),
+    ],
+)
+def test_what_is_known_of_a_model_is_known_to_one_customer(client_of, one, other):
+    """The quota of one, used up, must not close the model to another."""
+    llm = AnthropicLLM if client_of is anthropic.AsyncAnthropic else OpenAILLM
+    mine, same, theirs = (llm("m", client=client_of(**given)) for given in (one, one, other))
+    assert mine.health is same.health
+    assert mine.health is not theirs.health

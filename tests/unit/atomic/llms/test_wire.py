@@ -6,12 +6,15 @@ import asyncio
 import gc
 import socket
 import weakref
+from contextlib import asynccontextmanager
 
 import pytest
 
 from shared_libs.atomic import Resilience
 from shared_libs.atomic.deadline import Deadline
 from shared_libs.atomic.errors import LLMConnectionError, LLMTimeout, ProviderUnavailable
+from shared_libs.atomic.llms.event_stream import EventStream
+from shared_libs.atomic.llms.framing import AnyFraming
 from shared_libs.atomic.llms.openai_llm import OpenAILLM
 from shared_libs.atomic.scope import use_deadline
 from tests.support import run, run_virtual
@@ -325,3 +328,30 @@ def test_a_server_is_told_how_long_its_answer_is_waited_for():
     assert alone == 29.0  # one attempt
     assert within == 3.8
     assert short > 0
+
+
+class GoesOn:
+    """A server that has said all, and its end marker, and goes on with comments."""
+
+    secrets = ()
+
+    @asynccontextmanager
+    async def stream(self, path, body, framing=None):
+        events = iter(sse({"choices": [{"delta": {"content": "Hi."}, "finish_reason": "stop"}]}, "[DONE]"))
+
+        async def read():
+            await asyncio.sleep(0.02)
+            return next(events, b": still here\n\n")
+
+        yield EventStream(read, AnyFraming())
+
+
+def test_behind_the_end_marker_nobody_is_waited_for():
+    async def main():
+        llm = OpenAILLM("m", api_key="k", resilience=ONCE)
+        llm._opened = GoesOn()
+        began = asyncio.get_running_loop().time()
+        response = await llm.async_chat("Hi", on_chunk=print)
+        return response.text, asyncio.get_running_loop().time() - began < 0.2
+
+    assert run_virtual(main()) == ("Hi.", True)

@@ -6,9 +6,11 @@ import asyncio
 
 import pytest
 
+from shared_libs.agents import Limits, LimitWaited, ReActAgent
 from shared_libs.atomic import Resilience, Usage
 from shared_libs.atomic.errors import RateLimited
 from shared_libs.atomic.llms import ScriptedLLM, Turn
+from shared_libs.observability.attribution import attribute
 from tests.support import run_virtual
 
 
@@ -50,6 +52,30 @@ def test_requests_at_once_are_bounded():
     assert run_virtual(main()) == 3
 
 
+@pytest.mark.parametrize(
+    ("limit", "says"),
+    [
+        ({"requests_per_minute": 1}, "1 request a minute"),
+        ({"tokens_per_minute": 1500, "concurrency": 9}, "1,500 tokens a minute"),
+        ({"concurrency": 1, "requests_per_minute": 60}, "1 request at once"),
+    ],
+)
+def test_who_waits_is_told_for_which_limit(limit, says):
+    turns = [Turn(text="x", delay_s=1, usage=Usage(700, 400, 0, 1100))] * 3
+    agent = ReActAgent(limited(turns, **limit), limits=Limits(timeout_s=200))
+
+    async def told():
+        return [event async for event in agent.async_stream("x")]
+
+    async def main():
+        await agent.async_run("x")  # which takes up the minute
+        return await asyncio.gather(told(), told())
+
+    runs = run_virtual(main())
+    assert {event.limit for run in runs for event in run if isinstance(event, LimitWaited)} == {says}
+    assert f"for our own limit of {says}" in attribute(runs[1]).why
+
+
 @pytest.mark.promise("limit-kept")
 def test_tokens_used_count_for_a_minute():
     async def main():
@@ -77,7 +103,7 @@ def test_a_wait_that_cannot_fit_is_refused_at_once():
     async def main():
         llm = limited(["x", "x"], requests_per_minute=1)
         await llm.async_chat("x")
-        with pytest.raises(RateLimited, match="our own limit") as caught:
+        with pytest.raises(RateLimited, match="our own limit of ") as caught:
             await llm.async_chat("x", timeout=10)
         return caught.value, asyncio.get_running_loop().time(), len(llm.requests)
 

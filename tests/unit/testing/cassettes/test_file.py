@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -30,7 +31,7 @@ def recording(*turns, messages="Q", tools=()):
 
 def test_any_text_reads_as_it_was_written():
     words = random.Random(7)
-    for _ in range(300):
+    for _ in range(60):
         texts = ["".join(words.choices(PIECES, k=words.randint(0, 12))) for _ in range(4)]
         call = ("look", {texts[2] or "k": [texts[3], 1.5, None, True, 10**20, 1e300]})
         told = ToolSpec("look", texts[0], {"type": "object", "title": texts[1]})
@@ -118,6 +119,16 @@ def test_there_is_none(tmp_path):
     (tmp_path / "b.cassette.yaml").write_bytes(b"\xff")
     with pytest.raises(MisuseError, match="cannot be read"):
         read_cassette(tmp_path / "b.cassette.yaml")
+
+
+def test_several_threads_write_one_file_and_a_link_stays_one(tmp_path):
+    (tmp_path / "link.yaml").symlink_to("a.cassette.yaml")
+    cassette = recording("New.")
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda _: write_cassette(tmp_path / "link.yaml", cassette), range(16)))
+    assert (tmp_path / "link.yaml").is_symlink()
+    assert (tmp_path / "a.cassette.yaml").read_text() == text_of(cassette)
+    assert len(list(tmp_path.iterdir())) == 2
 
 
 def test_a_writer_that_fails_leaves_the_old_one(tmp_path):

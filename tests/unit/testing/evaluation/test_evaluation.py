@@ -64,6 +64,10 @@ def test_only_a_run_that_answered_passes():
 def test_nothing_to_ask_is_misuse():
     with pytest.raises(MisuseError, match="at least one question"):
         run(evaluate(agent(), []))
+    with pytest.raises(MisuseError, match="'2' at a time"):
+        run(evaluate(agent(), ["q"], concurrency="2"))
+    with pytest.raises(MisuseError, match="instances of a BaseEvaluator, not 'exact'"):
+        run(evaluate(agent(), ["q"], ["exact"]))
 
 
 def test_a_scenario_is_one_for_each_question_and_row(tmp_path):

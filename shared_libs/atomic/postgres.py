@@ -16,6 +16,7 @@ from shared_libs.atomic.database_url import DatabaseURL
 
 if TYPE_CHECKING:
     import asyncpg
+    from sqlalchemy.ext.asyncio import AsyncEngine
 
 UNHEARD_S = 10
 """Seconds after which a connection is over whose other end confirms nothing of what it was sent."""
@@ -27,6 +28,8 @@ Asks whether a table is there, also right behind a lock that was waited for.
 `to_regclass` is answered from the connection's cache, which has not heard yet of what the holder of the lock has made:
 of those that come to an empty database at once all but one would make the tables again, and fail.
 """
+
+_READ_ONLY = "25006"
 
 _PROBES = {"TCP_KEEPIDLE": UNHEARD_S, "TCP_KEEPINTVL": UNHEARD_S // 2, "TCP_KEEPCNT": 2}
 
@@ -65,6 +68,28 @@ def engine_arguments(at: DatabaseURL, **options: Any) -> dict[str, Any]:
         return await connect(at, **at.options, **options)
 
     return {"async_creator_fn": connected}
+
+
+def postgres_engine(at: DatabaseURL, **settings: Any) -> AsyncEngine:
+    """
+    Return an engine whose connections are left when they only read: their server has become a standby.
+
+    Args:
+        at: the address.
+        settings: what `create_async_engine` takes besides.
+
+    """
+    from sqlalchemy import event
+    from sqlalchemy.ext.asyncio import create_async_engine
+
+    engine = create_async_engine(at.url, pool_pre_ping=True, connect_args=engine_arguments(at), **settings)
+
+    @event.listens_for(engine.sync_engine, "handle_error")
+    def _leave(failure: Any) -> None:
+        if getattr(failure.original_exception, "sqlstate", None) == _READ_ONLY:
+            failure.is_disconnect = True
+
+    return engine
 
 
 def _end_others(chosen: asyncpg.Connection | None, task: asyncio.Task[asyncpg.Connection]) -> None:

@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 
 import msgspec
 
+from shared_libs.atomic.errors import FactoryError
 from shared_libs.atomic.events import AgentEvent
 from shared_libs.atomic.results import Action, AgentResult
 from shared_libs.cli.loop import CommandLoop
@@ -121,6 +122,7 @@ def run_here(arguments: argparse.Namespace, question: str, show: Callable[[Agent
 
     Raises:
         StoreUnavailable: nothing keeps its facts; no model was asked.
+        FactoryError: it cannot be done here; it stands in the queue.
         KeyboardInterrupt: a signal stopped it; it stands in the queue.
 
     """
@@ -145,15 +147,18 @@ def run_here(arguments: argparse.Namespace, question: str, show: Callable[[Agent
             await Worker(url, claimed_agent, extend=extended_agent, record=record, only=made.run_id).run()
             return await store.get(made.run_id)
 
+    stands = f"run {made.run_id} stands in the queue: `factory worker` goes on with it, `factory runs` cancels it"
     loop = CommandLoop()
     try:
         job = loop.run(main())
     except KeyboardInterrupt:
-        _say(f"run {made.run_id} stands in the queue: `factory worker` goes on with it, `factory runs` cancels it")
+        _say(stands)
         raise
     finally:
         loop.close()
     assert job is not None
+    if job.status == "queued":
+        raise FactoryError(f"{job.why or 'it was not begun'}\n{stands}")
     return ended_result(job)
 
 

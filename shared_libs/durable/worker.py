@@ -176,7 +176,8 @@ class Worker:
 
     async def _is_done(self, run_id: str) -> bool:
         job = await self.store.get(run_id)
-        return not self._tasks and (job is None or job.ended or job.status == "waiting")
+        # what it refuses is that run: who waits for it is told why, and does not wait for others
+        return not self._tasks and (job is None or job.ended or job.status == "waiting" or bool(self._refused))
 
     @property
     def ready(self) -> bool:

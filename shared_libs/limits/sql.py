@@ -31,14 +31,14 @@ from sqlalchemy import (
 )
 from sqlalchemy import inspect as inspect_database
 from sqlalchemy.exc import SQLAlchemyError
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from sqlalchemy.schema import CreateIndex, CreateTable
 
 from shared_libs.atomic.amounts import is_amount
 from shared_libs.atomic.database_url import database_url
 from shared_libs.atomic.errors import LimitStoreError, MisuseError
 from shared_libs.atomic.places import what_failed
-from shared_libs.atomic.postgres import engine_arguments
+from shared_libs.atomic.postgres import postgres_engine
 from shared_libs.atomic.resilience.policy import RateLimit
 from shared_libs.atomic.sqlite import sqlite_engine
 
@@ -207,12 +207,7 @@ class SQLLimitStore:
     def _connect(self) -> AsyncEngine:
         if self._at.is_postgres:
             # each statement has to see what the holder of the lock before has committed
-            return create_async_engine(
-                self._at.url,
-                pool_pre_ping=True,
-                isolation_level="READ COMMITTED",
-                connect_args=engine_arguments(self._at),
-            )
+            return postgres_engine(self._at, isolation_level="READ COMMITTED")
         return sqlite_engine(self._at.url, _lock, busy_s=BUSY_S)
 
     def _failure(self, error: Exception) -> LimitStoreError:

@@ -9,10 +9,10 @@ from contextlib import AsyncExitStack, asynccontextmanager, nullcontext
 from typing import Any
 
 from sqlalchemy.exc import OperationalError
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from shared_libs.atomic.database_url import DatabaseURL
-from shared_libs.atomic.postgres import engine_arguments
+from shared_libs.atomic.postgres import postgres_engine
 from shared_libs.atomic.sqlite import sqlite_engine
 
 BUSY_S = 5.0
@@ -35,7 +35,11 @@ class Database:
     def __init__(self, at: DatabaseURL | AsyncEngine, pool_size: int) -> None:
         self._is_lent = isinstance(at, AsyncEngine)
         self._engine = (
-            at if isinstance(at, AsyncEngine) else _postgres(at, pool_size) if at.is_postgres else _sqlite(at)
+            at
+            if isinstance(at, AsyncEngine)
+            else postgres_engine(at, pool_size=pool_size, max_overflow=0)
+            if at.is_postgres
+            else _sqlite(at)
         )
         sqlite = self._engine.dialect.name == "sqlite"
         # an application's engine may have one connection to an SQLite database for everybody
@@ -68,12 +72,6 @@ class Database:
         """Close the connections, where they are ours."""
         if not self._is_lent:
             await self._engine.dispose()
-
-
-def _postgres(at: DatabaseURL, pool_size: int) -> AsyncEngine:
-    return create_async_engine(
-        at.url, pool_size=pool_size, max_overflow=0, pool_pre_ping=True, connect_args=engine_arguments(at)
-    )
 
 
 def _sqlite(at: DatabaseURL) -> AsyncEngine:

@@ -139,17 +139,20 @@ class OutputSchema(Generic[T]):
         Read an answer.
 
         Reasoning in tags is none of it, and words around the value are not held against it where they hold one value
-        that fits, and not two different ones.
+        that fits, and not two different ones. One of the words of an `enum` needs no quotes.
 
         Raises:
             InvalidOutput: it is no JSON, or does not fit.
 
         """
         said = _without_thought(text)
+        body = unfenced(said)
         try:
-            return self._read_value(unfenced(said))
+            return self._read_value(body)
         except InvalidOutput as error:
             problem = error
+        if body in top_of(self.schema)[0].get("enum", ()):
+            return self._read_value(json.dumps(body))
         fitting: list[Output] = []
         for body in _values_in(said):
             with contextlib.suppress(InvalidOutput):

@@ -98,6 +98,16 @@ def test_a_durable_agent_runs_durably_or_says_why_not(place, capsys, monkeypatch
     assert "geheim" not in said + ran.stderr
 
 
+@pytest.mark.promise("durable-away")
+def test_a_run_that_cannot_be_done_here_comes_back_and_says_why(place, capsys):
+    lacks = place / "lacks.yaml"
+    lacks.write_text(DEFINITION + "memory: {url: 'postgresql+asyncpg://x@127.0.0.1:1/nowhere'}\n")
+    assert main(["run", str(lacks), "x", "--timeout", "5"]) == 1
+    said = capsys.readouterr().err
+    assert "nowhere" in said
+    assert "stands in the queue" in said
+
+
 @pytest.mark.promise("durable-kept")
 @pytest.mark.parametrize(
     ("line", "where"),

@@ -106,6 +106,10 @@ def test_the_response_says_who_answered_and_what_it_cost():
     assert run(ScriptedLLM(["x"]).async_chat("x")).cost_usd is None
 
 
+def test_half_a_character_of_an_adapter_goes_no_further():
+    assert run(ScriptedLLM(["caf\ud800"]).async_chat("x")).text == "caf?"
+
+
 @pytest.mark.parametrize("closed_after", ["the failure", "the first chunk"])
 def test_closing_a_stream_early_complains_of_nothing(closed_after):
     async def main():

@@ -197,6 +197,7 @@ def test_a_cancelled_caller_is_cancelled():
         lambda memory: memory.async_forget(""),
         lambda memory: memory.async_search("s", "q", k=-1),
         lambda memory: memory.async_search("s", None),
+        lambda memory: Compaction(ScriptedLLM([]), max_tokens="5"),
         lambda memory: InProcessMemory(window=-1).async_load("s"),
         lambda memory: InProcessMemory(window="3").async_load("s"),
         lambda memory: InProcessMemory(max_sessions=None).async_load("s"),

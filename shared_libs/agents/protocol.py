@@ -24,6 +24,7 @@ from shared_libs.agents.written_calls import (
     named_right,
     written_calls,
 )
+from shared_libs.atomic.llms.base import BaseLLMWrapper
 from shared_libs.atomic.llms.request import InWords
 from shared_libs.atomic.types import LLMResponse, Message, ToolCall, ToolSpec
 
@@ -151,10 +152,12 @@ class TextProtocol:
         return final_answer_start(text, new)
 
 
-def choose_protocol(name: ProtocolName, *, native_tools: bool) -> TurnProtocol:
+def choose_protocol(name: ProtocolName, llm: BaseLLMWrapper) -> TurnProtocol:
     """Take the protocol asked for; "auto" goes by what the model can."""
-    native = native_tools if name == "auto" else name == "native"
-    return NativeProtocol(in_words if name == "auto" else None) if native else TextProtocol()
+    if not (llm.native_tools if name == "auto" else name == "native"):
+        return TextProtocol()
+    # a user's stand-in, as good as a model by its shape, need not know what is new
+    return NativeProtocol(in_words if name == "auto" and isinstance(llm, BaseLLMWrapper) else None)
 
 
 def in_words(messages: Sequence[Message], tools: Sequence[ToolSpec]) -> list[Message]:

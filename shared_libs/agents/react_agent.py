@@ -101,7 +101,7 @@ class ReActAgent(parts.Parts, Generic[T]):
         self.memory = parts.checked_memory(memory)
         self.limits = Limits.of(limits)
         self.name = name
-        self.protocol: TurnProtocol = choose_protocol(protocol, native_tools=self.llm.native_tools)
+        self.protocol: TurnProtocol = choose_protocol(protocol, self.llm)
         self.observers = parts.checked_observers(observers)
         self.shape = None if output_schema is None else OutputSchema.of(output_schema)
         self.deps = deps

@@ -54,8 +54,8 @@ _COLUMNS = (
     Column("agent", 14, lambda row: row.agent, range(130, 10_000)),
     Column("session", 13, lambda row: row.session_id or "", range(150, 10_000)),
     Column("status", 10, lambda row: row.status),
-    Column("took", 7, lambda row: "" if row.elapsed_s is None else seconds(row.elapsed_s), right=True),
-    Column("longest", 18, lambda row: row.longest, range(70, 110)),
+    Column("took", 9, lambda row: "" if row.elapsed_s is None else seconds(row.elapsed_s), right=True),
+    Column("longest", 16, lambda row: row.longest, range(70, 110)),
     Column("longest", 30, _longest, range(110, 10_000)),
     Column("cost", 8, lambda row: "" if not row.cost_usd else cost_words(row.cost_usd), range(95, 10_000), right=True),
 )

@@ -42,6 +42,8 @@ def usage_told(usage: Usage) -> dict[str, Any]:
     told = {"gen_ai.usage.input_tokens": usage.input_tokens, "gen_ai.usage.output_tokens": usage.output_tokens}
     if usage.cached_input_tokens:
         told["gen_ai.usage.cache_read.input_tokens"] = usage.cached_input_tokens
+    if usage.cache_creation_input_tokens:
+        told["gen_ai.usage.cache_creation.input_tokens"] = usage.cache_creation_input_tokens
     return told
 
 

@@ -6,14 +6,17 @@ from shared_libs.atomic.types import Usage
 
 
 def seconds(value: float) -> str:
-    """Say a span of time in few characters: `45 ms`, `1.20 s`, `2 m 05 s`."""
+    """Say a span of time in few characters: `45 ms`, `1.20 s`, `2 m 05 s`, `3 h 07 m`."""
     if value < 0.0005:
         return "0 ms"
     if value < 0.9995:
         return f"{value * 1000:.0f} ms"
     if value < 99.95:
         return f"{value:.2f} s" if value < 9.995 else f"{value:.1f} s"
-    return f"{int(value + 0.5) // 60} m {int(value + 0.5) % 60:02} s"
+    whole = int(value + 0.5)
+    if whole < 3600:
+        return f"{whole // 60} m {whole % 60:02} s"
+    return f"{whole // 3600} h {whole // 60 % 60:02} m"
 
 
 def counted(count: int, what: str) -> str:

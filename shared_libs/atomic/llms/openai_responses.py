@@ -15,7 +15,7 @@ from typing import Any
 import msgspec
 
 from shared_libs.atomic.errors import MalformedResponse, StreamInterrupted
-from shared_libs.atomic.llms.faults import error_event, refused, says_error
+from shared_libs.atomic.llms.faults import error_event, no_answer, refused, says_error
 from shared_libs.atomic.llms.finish import cut_off, told
 from shared_libs.atomic.llms.given import is_opaque
 from shared_libs.atomic.llms.lenient import objects_in, parsed
@@ -190,7 +190,7 @@ class ResponsesAnswer:
         if says_error(response.error):
             raise error_event(body, self._secrets)
         if response.output is None:
-            raise MalformedResponse("the answer has no output")
+            raise no_answer(body, self._secrets, "output")
         self._keep(response, body)
         return self._finish(response, response.status or "completed")
 

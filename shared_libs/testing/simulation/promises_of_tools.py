@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 
 from shared_libs.atomic.events import ToolFinished, ToolStarted
@@ -79,4 +80,24 @@ def _at_once(evidence: Evidence) -> Iterator[Broken]:
                 open_calls.discard(event.call_id)
 
 
-CHECKS = (_observations, _times, _at_once)
+def _spent_below(evidence: Evidence) -> Iterator[Broken]:
+    """What an agent has spent that was called, and has answered, its caller has spent."""
+    answered = {
+        (record.id, event.call_id)
+        for record in evidence.by_run.values()
+        for event in record.events
+        if isinstance(event, ToolFinished) and not event.is_error
+    }
+    below: Counter[str] = Counter()
+    for record in evidence.by_run.values():
+        began, result = record.started, record.result
+        if began is not None and result is not None and (began.parent_run_id, began.parent_call_id) in answered:
+            below[began.parent_run_id or ""] += result.usage.total_tokens
+    for name, tokens in below.items():
+        result = evidence.by_run[name].result
+        if result is not None and result.usage.total_tokens < tokens:
+            how = f"{name} tells {result.usage.total_tokens} tokens, and the agents that it called {tokens}"
+            yield Broken("spent", how)
+
+
+CHECKS = (_observations, _times, _at_once, _spent_below)

@@ -273,3 +273,20 @@ def test_text_without_action_or_answer_is_told_to_the_model():
     result = run(agent(model).async_run("go"))
     assert result.answer == "42"
     assert "Action Input" in model.requests[1][-1].text
+
+
+class Standing:
+    """A user's own stand-in: a model by its shape, which takes what it knows and nothing else."""
+
+    def __init__(self, llm):
+        self._llm = llm
+
+    def __getattr__(self, name):
+        return getattr(self._llm, name)
+
+    async def async_chat(self, messages, tools=(), *, on_chunk=None, stream=True):
+        return await self._llm.async_chat(messages, tools, on_chunk=on_chunk, stream=stream)
+
+
+def test_a_model_by_its_shape_is_asked_for_nothing_that_it_does_not_know():
+    assert run(ReActAgent(llm=Standing(ScriptedLLM(["fine"]))).async_run("How is it?")).answer == "fine"

@@ -92,7 +92,11 @@ async def count(place: str) -> str:
 
 def script():
     return [
-        Turn(text="I look.", calls=[("look", {"place": "a"}), ("count", {"place": "b"})], usage=Usage(4, 2)),
+        Turn(
+            text="I look.",
+            calls=[("look", {"place": "a"}), ("count", {"place": "b"})],
+            usage=Usage(4, 2, cache_creation_input_tokens=2),
+        ),
         RateLimited("slow down", status_code=429, retry_after_s=2.0),
         Turn(text="There.", usage=Usage(20, 5, 3)),
     ]
@@ -134,6 +138,7 @@ def test_a_run_reads_as_the_conventions_say():
         "gen_ai.usage.input_tokens": 24,
         "gen_ai.usage.output_tokens": 7,
         "gen_ai.usage.cache_read.input_tokens": 3,
+        "gen_ai.usage.cache_creation.input_tokens": 2,
         "factory.run_id": "",
         "factory.timeout_s": 60.0,
         "factory.status": "answered",

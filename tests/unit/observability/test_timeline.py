@@ -121,6 +121,9 @@ def test_a_far_deadline_does_not_press_the_bars_together(answered):
         (59.94, "59.9 s"),
         (125, "2 m 05 s"),
         (119.6, "2 m 00 s"),
+        (3599.4, "59 m 59 s"),
+        (3599.6, "1 h 00 m"),
+        (100_000, "27 h 46 m"),
     ],
 )
 def test_times_are_short(value, said):

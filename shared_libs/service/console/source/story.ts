@@ -341,7 +341,7 @@ const TAKES: Record<string, (story: Story, event: RunEvent) => void> = {
   attempt_finished: (story, event) => story.endAttempt(event),
   retry_scheduled: (story, event) => story.scheduleRetry(event),
   limit_waited: (story, event) =>
-    story.wait(event, Math.max(0, event.at_s - event.waited_s), event.at_s, "rate limit", "our own limit"),
+    story.wait(event, Math.max(0, event.at_s - event.waited_s), event.at_s, "rate limit", event.limit ? `our own limit of ${event.limit}` : "our own limit"),
   fell_back: (story, event) => story.note(`${event.model} → ${event.next_model}: ${event.why}`),
   breaker_changed: (story, event) =>
     story.note(`circuit breaker of ${event.provider}/${event.model}: ${event.state.replaceAll("_", " ")}`),

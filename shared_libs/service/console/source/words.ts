@@ -6,7 +6,9 @@ export function seconds(value: number | null | undefined): string {
   if (value < 0.9995) return `${(value * 1000).toFixed(0)} ms`;
   if (value < 99.95) return value < 9.995 ? `${value.toFixed(2)} s` : `${value.toFixed(1)} s`;
   const whole = Math.round(value);
-  return `${Math.floor(whole / 60)} m ${String(whole % 60).padStart(2, "0")} s`;
+  const two = (part: number): string => String(part % 60).padStart(2, "0");
+  if (whole < 3600) return `${Math.floor(whole / 60)} m ${two(whole)} s`;
+  return `${Math.floor(whole / 3600)} h ${two(Math.floor(whole / 60))} m`;
 }
 
 export function money(value: number | null | undefined): string {

@@ -68,7 +68,8 @@ _MADE_UP = late(
 """How a model goes on that answers its call itself: neither that nor what follows it is true."""
 _FENCE = r"```(?:json|JSON|xml)?(?!\w)"
 _MARK = late("|".join(_MARKS), re.IGNORECASE)
-_MAX_MARK = 80
+_MAX_MARK, _MAX_HEAD = 80, 4_000
+"""Characters of a mark, and of all that may stand before the name of a call that broke off."""
 _AT_THE_END = late(rf"(?:{'|'.join(_MARKS)})[\s*.]*\Z", re.IGNORECASE)
 _END_OF_CODE = late("|".join((*_MARKS, _FENCE)), re.IGNORECASE)
 _BETWEEN = late(
@@ -218,9 +219,8 @@ def broken_call(text: str, tools: Sequence[ToolSpec]) -> bool:
     It breaks off before its end; or it is closed, nothing follows it, and what stands in it is of no form of a call.
     """
     text = text.replace(_MINIMAX, "").strip().lstrip(_UNSEEN)
-    if _is_prose(text):
+    if _is_prose(text) or (end := _end_of(_BETWEEN, text[:_MAX_HEAD], 0)) > _MAX_HEAD - _MAX_MARK:
         return False
-    end = _end_of(_BETWEEN, text, 0)
     if not _MARK.search(text, 0, end):
         return False
     if _CLOSED.search(text, end) and (_AT_THE_END.search(text[-_MAX_MARK:]) is None or '"description"' in text):

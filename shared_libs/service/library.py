@@ -12,7 +12,7 @@ from typing import Literal
 
 from shared_libs.factory.library import default_embedder
 from shared_libs.retrieval import Collection
-from shared_libs.retrieval.stores import DEFAULT_URL
+from shared_libs.retrieval.stores import DEFAULT_URL, open_stores
 from shared_libs.retrieval.types import CollectionRow
 from shared_libs.service.callers import Caller
 from shared_libs.service.catalogue import Catalogue
@@ -38,9 +38,14 @@ class Library:
         catalogue: what the definitions describe.
         url: where collections are kept that no definition describes.
 
+    Raises:
+        MisuseError: no collection is kept at such an address.
+
     """
 
     def __init__(self, catalogue: Catalogue, url: str | None = None) -> None:
+        if url is not None:
+            open_stores(url)  # only whether they could be: whoever starts the service is told, and no client
         self._catalogue = catalogue
         self._url = DEFAULT_URL if url is None else url
         self._own: Collection | None = None

@@ -20,6 +20,10 @@ TOTAL_WAIT_S = 5.0
 """How long, all in all, a server may go on after the model's last word, whatever it sends."""
 
 
+AT_ONCE = 250
+"""Events that are taken before the loop has its turn: what a server has sent already is read without a wait."""
+
+
 class EventStream:
     """
     The answer to a streamed request: iterate for lists of payloads, each of one complete event.
@@ -28,11 +32,12 @@ class EventStream:
     answered with one JSON document instead of a stream; known at its end.
     """
 
-    __slots__ = ("_framing", "_loop", "_over", "_read", "_until", "_wait_s", "broken")
+    __slots__ = ("_framing", "_left", "_loop", "_over", "_read", "_until", "_wait_s", "broken")
 
     def __init__(self, read: Callable[[], Coroutine[Any, Any, bytes]], framing: Framing) -> None:
         self._read = read
         self._framing = framing
+        self._left: list[bytes] = []
         self._loop = asyncio.get_running_loop()
         self._wait_s: float | None = None
         self._until = math.inf
@@ -59,12 +64,24 @@ class EventStream:
         return self
 
     async def __anext__(self) -> list[bytes]:
+        if self._left:
+            await asyncio.sleep(0)
+            return self._some()
         if self._over:
             raise StopAsyncIteration
         if data := await self._next_bytes():
-            return self._framing.feed(data)
+            payloads = self._framing.feed(data)
+            if len(payloads) <= AT_ONCE:
+                return payloads
+            self._left = payloads
+            return self._some()
         self._over = True
         return self._framing.end()
+
+    def _some(self) -> list[bytes]:
+        """The first of what came at once, as many as the loop can wait for."""
+        some, self._left = self._left[:AT_ONCE], self._left[AT_ONCE:]
+        return some
 
     async def _next_bytes(self) -> bytes:
         if self._wait_s is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import re
 from collections import deque
@@ -20,7 +21,7 @@ from shared_libs.atomic.errors import (
 )
 from shared_libs.atomic.llms.base import BaseLLMWrapper
 from shared_libs.atomic.llms.dialect import dialect_of
-from shared_libs.atomic.llms.event_stream import END_WAIT_S, Completeness
+from shared_libs.atomic.llms.event_stream import AT_ONCE, END_WAIT_S, Completeness
 from shared_libs.atomic.llms.framing import Doubles, streamed_events
 from shared_libs.atomic.llms.given import maker
 from shared_libs.atomic.llms.payload import values_in
@@ -192,8 +193,10 @@ class HttpLLM(BaseLLMWrapper):
         try:
             whole = await self._wire().post(path, body)
             if not whole.startswith(b"{") and (events := streamed_events(whole)):
-                for event in events:
+                for number, event in enumerate(events, 1):
                     _take(answer, event)
+                    if number % AT_ONCE == 0:
+                        await asyncio.sleep(0)
                 _check_end(answer)
             else:
                 _take_whole(answer, whole)

@@ -75,7 +75,7 @@ class Wire:
             *(value.rpartition(" ")[2] for name, value in headers.items() if name.lower() in _SECRET_HEADERS and value),
             # a gateway that quotes the line of the request quotes the query as it was sent
             *(value for _, value in parse_qsl(self._base.query_string)),
-            *(part.partition("=")[2] for part in self._base.raw_query_string.split("&") if "=" in part),
+            *(part.partition("=")[2] if "=" in part else part for part in self._base.raw_query_string.split("&")),
         )
         self._pools: Pools = WeakKeyDictionary()
 

@@ -221,6 +221,8 @@ def test_a_service_whose_runs_are_to_be_kept_nowhere_says_where_that_is_said(fol
         make_server(Settings(configs=folder))
     with pytest.raises(MisuseError, match="`store` is off"):
         make_server(Settings(configs=folder, store="off"))
+    with pytest.raises(MisuseError, match="no collection is kept at mysql:"):
+        make_server(Settings(configs=folder, store="sqlite:///runs.db", collections="mysql://server/database"))
 
 
 @pytest.mark.parametrize(

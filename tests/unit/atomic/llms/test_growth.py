@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 
 import pytest
 
+from shared_libs.atomic import Resilience
 from shared_libs.atomic.errors import LLMError
 from shared_libs.atomic.llms.anthropic_answer import AnthropicAnswer
 from shared_libs.atomic.llms.openai_format import OpenAIAnswer
+from shared_libs.atomic.llms.openai_llm import OpenAILLM
 from shared_libs.atomic.llms.openai_responses import ResponsesAnswer
 from shared_libs.atomic.llms.structured import OutputSchema
+from shared_libs.atomic.types import Message
 from tests.growth import assert_linear
+from tests.support import run
+from tests.wire_server import WireServer, stream
 
 
 def delta(**fields):
@@ -68,3 +74,29 @@ def test_a_stream_costs_in_proportion_to_its_length(name):
 def test_an_answer_that_broke_off_behind_a_run_of_digits_costs_in_proportion_to_its_length():
     schema = OutputSchema({"type": "object", "properties": {"a": {"type": "string"}}})
     assert_linear(schema.fitting_part, lambda n: f'{{"a": "{"0" * n} x', start=1 << 12)
+
+
+async def heard(llm):
+    async for _ in llm.async_stream([Message("user", "q")]):
+        pass
+
+
+@pytest.mark.promise("work-bounded")
+@pytest.mark.parametrize("streamed", [False, True])
+def test_the_loop_has_its_turn_between_events_that_are_there_already(streamed):
+    turns = 0
+
+    async def main():
+        nonlocal turns
+        async with WireServer([stream([b"data: {}\n\n" * 5000])]) as server:
+            llm = OpenAILLM(model="m", base_url=server.url, api_key="k", resilience=Resilience(retry={"attempts": 1}))
+            under_way = asyncio.ensure_future(heard(llm) if streamed else llm.async_chat([Message("user", "q")]))
+            await server.until(lambda: bool(server.requests))
+            while not under_way.done():
+                turns += 1
+                await asyncio.sleep(0)
+            await llm.aclose()
+            assert isinstance(under_way.exception(), LLMError)
+
+    run(main())
+    assert turns > 20  # one for each 250 events, and some for the connection

@@ -12,40 +12,75 @@ import ctypes
 import logging
 import sys
 import threading
+from _thread import _local
 from contextvars import Context
 from functools import cache
+from typing import Any
 
 _log = logging.getLogger(__name__)
 
 _WORDS = 36
 """Words of a state to look at: each version has more, and the context before the 30th."""
 
-_SIZE = ctypes.sizeof(ctypes.c_size_t)
-
 
 class ThreadContext:
     """
     The context of the thread in which this is made, for others to ask.
 
-    A thread that has ended has none: CPython takes the context out of its state before it lets go of that.
+    A thread that has ended has none. Its state is looked at only while it stands.
     """
 
-    __slots__ = ("_at", "_thread_id")
+    __slots__ = ("_life", "_slot")
 
     def __init__(self) -> None:
-        self._thread_id = thread_id()
-        self._at = _state() if _places() else 0
+        self._life = _life_of_this_thread()
+        place = _place()
+        self._slot: Any = None if place is None else ctypes.py_object.from_address(_state() + place)
 
     def get(self) -> Context | None:
         """Return the context that the thread is in now; None where it has none, or where this Python does not tell."""
-        places = _places()
-        if not places or ctypes.c_size_t.from_address(self._at + places[0]).value != self._thread_id:
+        slot, life = self._slot, self._life
+        if slot is None:
             return None
-        try:  # read and held in one: between two instructions of ours the thread may have let go of it
-            context: Context = ctypes.cast(self._at + places[1], ctypes.POINTER(ctypes.py_object)).contents.value
+        try:
+            # no call in between: the lock goes to another thread at calls and jumps back alone, so that the state still
+            # stands when it is read, and what is read is held in the same step
+            context: Context | None = None if life.over else slot.value
         except ValueError:  # none yet, or none any more
             return None
         return context
+
+
+class _Life:
+    """Whether a thread has ended."""
+
+    __slots__ = ("over",)
+
+    def __init__(self) -> None:
+        self.over = False
+
+
+class _End:
+    """What stands in a thread's own storage: CPython clears that before the context, and lets go of the state last."""
+
+    __slots__ = ("_life",)
+
+    def __init__(self, life: _Life) -> None:
+        self._life = life
+
+    def __del__(self) -> None:
+        self._life.over = True
+
+
+_own = _local()
+
+
+def _life_of_this_thread() -> _Life:
+    known: _Life | None = getattr(_own, "life", None)
+    if known is None:
+        known = _own.life = _Life()
+        _own.end = _End(known)
+    return known
 
 
 def _state() -> int:
@@ -55,13 +90,13 @@ def _state() -> int:
 
 
 @cache
-def _places() -> tuple[int, int] | None:
-    """Where in a state the thread's id and its context stand, in bytes; None where others' cannot be looked at."""
+def _place() -> int | None:
+    """Where in a state the thread's context stands, in bytes; None where others' cannot be looked at."""
     if sys.implementation.name != "cpython" or not getattr(sys, "_is_gil_enabled", lambda: True)():
         return None  # without the lock threads move on, and end, while this one looks at them
     known = Context()
     words = known.run(lambda: list((ctypes.c_size_t * _WORDS).from_address(_state())))
-    return words.index(thread_id()) * _SIZE, words.index(id(known)) * _SIZE
+    return words.index(id(known)) * ctypes.sizeof(ctypes.c_size_t)
 
 
 def thread_id() -> int:

@@ -402,7 +402,6 @@ class BaseLLMWrapper:
             await self._open()
             self._is_open = True
 
-    @door
     async def _send(self, request: Request, watch: Watch, *, stream: bool) -> LLMResponse:
         """Make one attempt; a model that refuses tools as such is told of them in words from then on."""
         if not self._is_open:
@@ -421,6 +420,7 @@ class BaseLLMWrapper:
                 worth_again(error, "tools are told in words from now on")
             raise
 
+    @door
     async def _sent(
         self, request: Request, messages: list[Message], tools: tuple[ToolSpec, ...], watch: Watch, *, stream: bool
     ) -> LLMResponse:

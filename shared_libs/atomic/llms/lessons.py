@@ -114,7 +114,7 @@ _NO_TOOLS = late(
     r"(?! ?_?(?:choice|schema|role|message|result|of type|named|with (?:an? |this )?(?:name|type|schema)))"
     r"|no (?:connected )?(?:endpoints?|provider)[\w ]* supports? tool (?:use|call)"
     r"|tools param requires|enable-auto-tool-choice|only named tools are supported"
-    r"|(?:unsupported param(?:eter)?|argument supplied): ['\"`]?tools\b"
+    r"|(?:unsupported param(?:eter)?|argument supplied): ['\"`]?tools\b(?![.\[])"
     r"|不支持.{0,10}(?:工具|函数|function call|tools?\b)",
     re.IGNORECASE,
 )

@@ -113,9 +113,14 @@ def test_the_context_of_another_thread_is_that_of_what_its_loop_calls(new_loop):
 def test_threads_that_move_on_and_end_while_they_are_looked_at_are_seen_in_a_context_or_in_none():
     made, seen = [], set()
 
+    def look_around():
+        made.append(ThreadContext())
+        for _ in range(30):  # calls, at which another thread may have its turn
+            len(made)
+
     def move_on():
-        for _ in range(200):
-            Context().run(made.append, ThreadContext())
+        for _ in range(100):
+            Context().run(look_around)
 
     ended = [threading.Thread(target=move_on) for _ in range(20)]
     interval = sys.getswitchinterval()

@@ -237,7 +237,7 @@ async def test_a_paused_run_tells_how_long_it_was_paused():
     state = {**paused.state, "started_at": hour_ago.isoformat(timespec="milliseconds")}
     await agent.async_resume(state, {call.call_id: True for call in paused.pending})
     assert 3600 <= next(event.waited_s for event in events if isinstance(event, e.RunStarted) and event.resumed) < 3700
-    assert "it waited 60 m 0" in attribute(events).why
+    assert "it waited 1 h 00 m" in attribute(events).why
 
 
 def test_a_circuit_of_ours_is_not_the_providers_word():

@@ -182,8 +182,8 @@ def test_a_server_that_is_replaced_costs_no_run_and_one_key_is_one_run_at_two_se
             await stays.service.queue.store.aopen()
             async with serving(folder) as goes:
                 there = asyncio.create_task(goes.run("kept", idempotency_key="k"))
-                here = asyncio.create_task(stays.run("kept", idempotency_key="k"))
                 await until(stays.service.queue.store.standing, wanted=lambda standing: standing == {"queued": 1})
+                here = asyncio.create_task(stays.run("kept", idempotency_key="k"))  # second: it is the other's run
                 goes.server.should_exit = True
                 status, _, left = await there
             following = asyncio.create_task(followed(stays, left["run_id"]))

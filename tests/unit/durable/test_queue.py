@@ -80,7 +80,7 @@ def test_the_urgent_come_first_the_delayed_later_and_no_more_at_once_than_allowe
             return await store.get("late")
 
     assert asyncio.run(main()).status == "queued"
-    assert "first" in begun[:3]  # it is taken first; two of `a` and one of `b` begin at once, each when its agent is made
+    assert "first" in begun[:3]  # taken first; two of `a` and one of `b` begin at once, each when its agent is made
     assert "late" not in begun
     assert sorted(begun) == sorted({*begun})
     assert most == {"a": 2, "b": 1}

@@ -235,7 +235,7 @@ async def _run(
         return await live.result()
     finally:
         if not live.task.done():
-            live.task.cancel()
+            live.end("its client has gone")
 
 
 def _call_of(context: ServerRequestContext[Any, Any]) -> Call:

@@ -49,7 +49,9 @@ _TOLD = late(
     r"(?:(?:请在|请于|等待)[^.\d]{0,40}?"
     r"|\b(?:again|retry(?:ing)?(?:[ _-]?(?:after|at))?|wait(?:ing)?|available|resets?(?:[ _]?at)?|expires?|refills?"
     r"|cool(?:ing)? ?down|back off|until|(?:blocked|suspended|banned|limited|locked) for)(?![a-z])[^.\d]{0,40}?"
-    r"|(?:^|[.,;:!?])[^.,;:!?\d]{0,80}(?<!requests )(?<!tokens )(?<!calls )\bin (?:about |around |approximately |another |~)?"  # not "5 requests in 10 s"
+    # not "5 requests in 10 s"
+    r"|(?:^|[.,;:!?])[^.,;:!?\d]{0,80}(?<!requests )(?<!tokens )(?<!calls )\bin "
+    r"(?:about |around |approximately |another |~)?"
     rf"|(?=\d[\d.]{{0,9}} ?{_UNIT} ?(?:remaining|left|[后後])))(?<!-)(?=\d)",
     re.IGNORECASE,
 )

@@ -252,9 +252,8 @@ class LiveRun:
         return result
 
     def _hear(self, event: AgentEvent) -> None:
-        ends = isinstance(event, RunFinished) and event.run_id == self.id
-        if ends and self._ended_by and event.result.status == "cancelled":
-            event = replace(event, result=replace(event.result, error=self._ended_by))
+        if isinstance(event, RunFinished) and event.run_id == self.id and event.result.status == "cancelled":
+            event = replace(event, result=replace(event.result, error=self._ended_by or event.result.error))
         self._record(event)
         if event.run_id == self.id and not isinstance(event, ModelAsked):  # not those of agents that it calls
             if isinstance(event, RunFinished) and self._grant is not None:

@@ -355,7 +355,7 @@ def check_width(vectors: np.ndarray, dimensions: int) -> None:
     if vectors.shape[1] != dimensions:
         raise MisuseError(
             f"the embedder gives vectors of {vectors.shape[1]} numbers, and the collection holds those of "
-            f"{dimensions}: they do not compare. Set its `dimensions` as they were, or embed anew: factory index --rebuild"
+            f"{dimensions}: they do not compare. Set `dimensions` as they were, or embed anew: factory index --rebuild"
         )
 
 

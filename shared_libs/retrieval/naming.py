@@ -24,9 +24,9 @@ LOOKED_AT = 400
 """Characters of a question in which names are looked for."""
 
 _FORMS = (
-    "inc|incorporated|ltd|limited|llc|llp|lp|plc|corp|corporation|co|company|gmbh|ag|kg|se|sa|s a|sas|sarl|srl|spa|bv|nv"
-    "|oy|ab|as|aps|ltda|limitada|sociedade anonima|eireli|jsc|joint stock|tnhh|cp|pty|pvt|private|sdn|bhd|oyj|kk|doo|sro"
-    "|aktiengesellschaft|gesellschaft mit beschrankter haftung|주식회사"
+    "inc|incorporated|ltd|limited|llc|llp|lp|plc|corp|corporation|co|company|gmbh|ag|kg|se|sa|s a|sas|sarl|srl|spa|bv"
+    "|nv|oy|ab|as|aps|ltda|limitada|sociedade anonima|eireli|jsc|tnhh|cp|pty|pvt|private|sdn|bhd|oyj|kk|doo|sro"
+    "|joint stock|aktiengesellschaft|gesellschaft mit beschrankter haftung|주식회사"
 )
 _BEHIND = late(rf"(?: (?:{_FORMS}))+$")
 _BEFORE = late(

@@ -179,6 +179,10 @@ class Watch(Expiry):
         self.move(next_at if next_at < self._total_at else self._total_at)  # noqa: FURB136 - a call for every chunk
         self._listener.hear(chunk)
 
+    def wait_for_all(self) -> None:
+        """Wait for an answer that comes in one piece: its first token is its last."""
+        self.move(self._total_at)
+
     def whole(self, text: str) -> None:
         """Take an answer that came in one piece."""
         self.first_token_at = self._loop.time()

@@ -216,7 +216,9 @@ async def run_attempt(
     total_at = min(now + policy.attempt_timeout_s, call.deadline.at if call.stream else share_at)
     watch = Watch(policy, call, now, total_at, min(now + policy.first_token_timeout_s, share_at))
     scope = current_scope()
-    began = AttemptStarted(provider=model.provider, model=model.model, number=number, operation=call.operation)
+    began = AttemptStarted(
+        provider=model.provider, model=model.model, number=number, operation=call.operation, stream=call.stream
+    )
     scope.emit(began)
     if scope.asking is not None and began.seq:  # without a number nobody heard of it
         watch.asks = partial(scope.asking.ask, began)

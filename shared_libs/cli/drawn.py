@@ -9,7 +9,6 @@ from typing import Any, ClassVar, TextIO
 
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
-from pygments.token import Comment, Keyword
 from rich.console import Console, ConsoleOptions, RenderResult
 from rich.markdown import CodeBlock, Markdown, MarkdownElement
 from rich.style import Style
@@ -35,7 +34,7 @@ _MARKDOWN = re.compile(
 )
 
 
-_CODE = ANSISyntaxTheme({Keyword: Style(bold=True), Comment: Style(italic=True)})
+_CODE = ANSISyntaxTheme({("Keyword",): Style(bold=True), ("Comment",): Style(italic=True)})
 
 
 def print_answer(answer: str, stream: TextIO) -> None:

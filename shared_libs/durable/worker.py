@@ -147,7 +147,8 @@ class Worker:
 
     def drain(self) -> None:
         """Claim nothing more, begin no new effect, and hand over what is under way at its next boundary."""
-        self._draining = self._beat.draining = True
+        self._draining = True
+        self._beat.drain()
         self._agents.stop()
         for journal in self._journals.values():
             journal.draining = True

@@ -2,10 +2,10 @@
 Kills the process of a worker with SIGKILL, at every boundary or at random moments, and looks at what became of it.
 
 `python -m bench.durable --kills 300 --seed 1` does so on SQLite and on a PostgreSQL of its own. The agents call one
-tool a turn, several side by side, one after the other, in processes, in two sub-agents at once, ask for approvals, and
-call one that must not be called twice. Their tools write down when a body begins and ends, in a file outside. After the last kill a worker
-that nobody kills ends all runs; then nothing may be lost, nothing that was recorded done again, no content wrong or
-swapped, and no key another one.
+tool a turn, several side by side, one after the other, in two sub-agents at once, in processes, ask for approvals, and
+call one that must not be called twice. Their tools write down when a body begins and ends, in a file outside. After the
+last kill a worker that nobody kills ends all runs; then nothing may be lost, nothing that was recorded done again, no
+content wrong or swapped, and no key another one.
 """
 
 from __future__ import annotations

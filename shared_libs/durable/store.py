@@ -22,7 +22,7 @@ RUN_CHANNEL = "factory_run"
 """Where the ids of runs are called out of which there is something new to read."""
 
 WORKER_CHANNEL = "factory_worker"
-"""Where workers are called: `queued`, `cancel:ID`, `follow:ID`."""
+"""Where workers are called: `queued`, `cancel:ID`, `follow:ID`, `tell:ID`."""
 
 FOLLOWED_S = 15.0
 """Seconds a follower counts as one, from when it was last heard of."""
@@ -299,15 +299,15 @@ class JobStore:
             facts |= {row["name"]: read_json(row["value"]) for row in rows}
         return [unfolded(data, facts) for data in written]
 
-    async def follow(self, run_id: str) -> None:
-        """Say that somebody follows a run: pieces of text are told for a while."""
+    async def follow(self, run_id: str, *, anew: bool = False) -> None:
+        """Say that somebody follows a run: pieces of text are told for a while, `anew` those of the turn again."""
 
         def script() -> Script[None]:
             yield ask(
                 "UPDATE factory_jobs SET followed_until = CLOCK + $2 WHERE run_id = $1 AND ended_at IS NULL",
                 *(run_id, FOLLOWED_S),
             )
-            yield from called(self.database.dialect, WORKER_CHANNEL, f"follow:{run_id}")
+            yield from called(self.database.dialect, WORKER_CHANNEL, f"{'tell' if anew else 'follow'}:{run_id}")
 
         await self.database.run(script)
 

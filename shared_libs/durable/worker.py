@@ -281,8 +281,10 @@ class Worker:
         journal = self._journals.get(run_id)
         if journal is not None and what == "cancel":
             self._cancel(journal)
-        elif journal is not None and what == "follow":
+        elif journal is not None and what in ("follow", "tell"):
             journal.followed = True
+            if what == "tell":
+                journal.tell_again()
 
     def _on_beat(self, held: Sequence[Held], asked_at: float) -> None:
         """Compare what the database believes with what is; in the beat's thread."""

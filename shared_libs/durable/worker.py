@@ -254,8 +254,7 @@ class Worker:
         told: dict[str, str] = {}
         while True:
             if not works():
-                with suppress(StoreUnavailable):
-                    works = await self.store.listen(WORKER_CHANNEL, self._called)
+                works = await self._try("listen", self.store.listen(WORKER_CHANNEL, self._called)) or works
             await self._try("attend to schedules", submit_due(self.store, told))
             await asyncio.sleep(1.0)
 

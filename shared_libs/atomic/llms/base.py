@@ -357,6 +357,10 @@ class BaseLLMWrapper:
             yield LLMChunk("tool_call", tool_call=call)
         yield LLMChunk("finished", response=response)
 
+    def _streams(self, tools: tuple[ToolSpec, ...]) -> bool:
+        """Whether an answer may be asked for as a stream."""
+        return True
+
     async def _embed(self, texts: list[str], **options: Any) -> np.ndarray:
         """Make one request for embeddings."""
         raise NotImplementedError
@@ -392,8 +396,7 @@ class BaseLLMWrapper:
             others = [(model, policy if model.resilience else own) for model, policy in theirs]
             self._chain = own, others
             self._limits_tokens = any(_limits_tokens(policy) for policy in (own, *(policy for _, policy in others)))
-        own, others = self._chain  # without itself, which would be freed by the collector only
-        return [(self, own), *others]
+        return [(self, self._chain[0]), *self._chain[1]]  # kept without itself, or only the collector would free it
 
     @door
     async def _ready(self) -> None:
@@ -434,7 +437,8 @@ class BaseLLMWrapper:
             messages = request.output.instruct(messages, beside_tools=bool(request.tools))
         if watch.asks is not None:
             watch.asks(messages, tools, plain_options(options))
-        if not stream:
+        if not stream or not self._streams(tools):
+            watch.wait_for_all()
             answer = checked_response(await self._chat(messages, tools, **options), tools)
             watch.whole(answer.text)
             return answer

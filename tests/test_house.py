@@ -12,8 +12,10 @@ import shutil
 import subprocess
 import sys
 import tomllib
+from graphlib import TopologicalSorter
 from pathlib import Path
 
+import grimp
 import pytest
 
 from shared_libs.cli.examining import EXTRAS
@@ -53,6 +55,13 @@ def lint(folder):
 def test_imports_only_point_down():
     done = lint(ROOT)
     assert done.returncode == 0, done.stdout
+
+
+def test_no_module_imports_itself_by_way_of_others():
+    graph = grimp.build_graph("shared_libs", cache_dir=ROOT / ".import_linter_cache")
+    # one annotation: a call names the service that it is made to, which is made of what takes calls
+    graph.remove_import(importer="shared_libs.service.endpoint", imported="shared_libs.service.state")
+    TopologicalSorter({name: graph.find_modules_directly_imported_by(name) for name in graph.modules}).prepare()
 
 
 @pytest.mark.parametrize(

@@ -27,7 +27,8 @@ from shared_libs.atomic.events import (
 from shared_libs.atomic.results import Action, AgentResult, Decision, Observation, Step
 from shared_libs.durable import Job, JobStore, Submission
 from shared_libs.durable.following import Following
-from shared_libs.factory.durability import DurableAgent, submission
+from shared_libs.factory.durability import submission
+from shared_libs.factory.durable_agent import DurableAgent
 from shared_libs.observability.runs.rows import RunRow
 from shared_libs.service.admission import Demand
 from shared_libs.service.catalogue import Entry

@@ -314,11 +314,7 @@ class BaseLLMWrapper:
         """
         Get ready what takes long, of this wrapper and its fallbacks, before a clock starts; optional, safe to repeat.
 
-        The first request does it as well. Nothing is asked of a model.
-
-        Raises:
-            FactoryError: what is wrong with one of them, such as that it was not ready within `OPEN_S`.
-
+        The first request does it as well; nothing is asked of a model. Longer than `OPEN_S` is `DeadlineExceeded`.
         """
         await opened(self.model, self._ready())
         for fallback in self.fallbacks:

@@ -74,7 +74,7 @@ def run(folder: Path, *command: str) -> str:
 
 def by_scenarios(folder: Path) -> str:
     """Return the first scenario that fails, or nothing."""
-    plugin = () if "genai-factory" in _entry_points() else ("-p", "genai_factory.pytest_plugin")
+    plugin = () if "genai-factory" in _entry_points() else ("-p", "genai_factory_pytest")
     told = run(
         folder, "-m", "pytest", "-q", "-x", "-c", os.devnull, "--rootdir", str(folder), *plugin, "tests/scenarios"
     )

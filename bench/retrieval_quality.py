@@ -3,7 +3,7 @@ How well it finds: four sets of questions, our ways and two others', of the same
 
 FanOutQA (several documents each, of pages that lead to each other), Python's FAQ over its manual, and LibreOffice's
 help in Chinese, Vietnamese and Portuguese (one document each). The others are LlamaIndex and Haystack as they are
-without options, where they are installed (`pip install llama-index-core haystack-ai`).
+without options, where they are installed (`pip install llama-index-core haystack-ai`); pages are read by `selectolax`.
 """
 
 from __future__ import annotations
@@ -121,7 +121,7 @@ async def ours(questions: Questions, path: Path, embedder: LocalEmbeddings) -> d
             ask = collection.async_retrieve if deep else collection.async_search
             found = await ask(question, k=K)
             assert not found.notes, found.notes
-            return list(dict.fromkeys(hit.source for hit in found.hits))
+            return list(dict.fromkeys(place.source for hit in found.hits for place in (hit, *hit.also)))
 
         return way
 

@@ -25,8 +25,8 @@ else:
 _HERE = os.path.dirname(__file__)  # noqa: PTH120
 _CODE = "shared_libs"
 _MARK = "GenAI Factory"
-_OWN = frozenset({"command", "pytest_plugin"})
-"""What is no part of `shared_libs`, and must not ask whose that is: a plugin is loaded before a project's path is."""
+_OWN = frozenset({"command"})
+"""What is no part of `shared_libs`, and must not ask whose that is."""
 
 
 class _Names(MetaPathFinder):

@@ -97,44 +97,61 @@ _ANSWERS = tuple(mark.lower() for mark in ANSWER_MARKS)
 _BEGINNINGS = (*(opening for opening, _ in _OPENINGS), *_ANSWERS)
 _FIRST = frozenset(mark[:2] for mark in _BEGINNINGS)
 """What a turn begins with that begins with a mark; two characters, for one is that of too many words."""
-_HAS_MARK = re.compile(
-    "|".join(re.escape(mark[:4] if mark[0].isalpha() else mark[0]) for mark in _BEGINNINGS)
-    + "|assistantfinal|assistantcommentary",
-    re.IGNORECASE,
-)
 _LONGEST = max(map(len, _BEGINNINGS))
 
 
-def _stands_alone(end: str) -> bool:
-    return end[0] in "<[\u25c1" and end[1] != "|"
-
-
-# alone on its side of a line, or without a space on either, so that a word about it is none
-_LONE_END = re.compile(
-    r"(?:^|\n)[ \t]*(?:{0})|(?:{0})[ \t]*(?:\n|\Z)|(?<=[\w.!?)])(?:{0})(?=[\w*#])".format(
-        "|".join((r"</think:[\w-]{1,32}>", *(re.escape(end) for _, end in MARKS if _stands_alone(end))))
-    ),
-    re.IGNORECASE,
-)
+MAX_LONE = 512 * 1024
+"""Characters of a turn within which reasoning may end that has no beginning: as much as any model thinks."""
+_LONE_ENDS = frozenset(end.lower() for _, end in MARKS if end[0] in "<[\u25c1" and end[1] != "|")
+_SUFFIXED_END = "</think:"
+_LONE_END = re.compile("|".join((rf"{_SUFFIXED_END}[\w-]{{1,32}}>", *map(re.escape, _LONE_ENDS))))
+_BLANKS = 80
+"""Blanks beside the end of reasoning that are looked past."""
 _WITHOUT_TOKENS = re.compile(r"analysis(?P<thinking>.*?)assistant(?:final|(?=commentary to=))(?P<answer>.*)", re.DOTALL)
 """Harmony as it looks where a server takes out its tokens and not its words."""
 
 
 def part(text: str) -> tuple[str, str]:
     """What of a turn is reasoning, and what it says."""
-    if not _HAS_MARK.search(text):
-        return "", text
     stripped = _WITHOUT_TOKENS.fullmatch(text.strip())
     if stripped:
         return stripped["thinking"].strip(), stripped["answer"].strip()
     opening = Opening()
     heard, held = opening.hear(text), opening.end()
     thinking, said = heard[0] + held[0], heard[1] + held[1]
-    if not thinking and (lone := _LONE_END.search(said)) and said.count("```", 0, lone.start()) % 2 == 0:
-        before = said[: lone.start()].lower()
+    if not thinking and (lone := _lone_end(said)) and said.count("```", 0, lone.start()) % 2 == 0:
+        before = lone.string[: lone.start()]
         if not any(mark in before for mark, closing in _OPENINGS if closing):
             thinking, said = said[: lone.start()], said[lone.end() :].lstrip()
     return thinking.strip(), without_end(said)
+
+
+def _lowered(text: str) -> str:
+    """A text in small letters, each in its place: the one that is two letters in small is one."""
+    return text.replace("\u0130", "i").lower()
+
+
+def _lone_end(said: str) -> re.Match[str] | None:
+    """Where reasoning ends that has no beginning; looked for by its marks, for a pattern takes seconds of megabytes."""
+    looked = _lowered(said[:MAX_LONE])
+    found = [_first_alone(looked, end) for end in (_SUFFIXED_END, *_LONE_ENDS)]
+    return min(filter(None, found), key=lambda one: one.start(), default=None)
+
+
+def _first_alone(text: str, end: str) -> re.Match[str] | None:
+    """The first end that stands alone on its side of a line, or without a space on either: a word about it is none."""
+    at = text.find(end)
+    while at >= 0:
+        found = _LONE_END.match(text, at)
+        if found is not None:
+            before, behind = text[max(0, at - _BLANKS) : at], text[found.end() : found.end() + _BLANKS]
+            first = behind[:1]
+            if (before.rstrip(" \t") or "\n")[-1] == "\n" or (behind.lstrip(" \t") or "\n")[0] == "\n":
+                return found
+            if (before[-1].isalnum() or before[-1] in "_.!?)") and (first.isalnum() or first in "_*#"):
+                return found
+        at = text.find(end, at + 1)
+    return None
 
 
 def without_end(said: str) -> str:
@@ -197,7 +214,7 @@ class Opening:
     def _until_closed(self, text: str) -> tuple[str, str]:
         """The reasoning up to its end, and what follows; what may be the beginning of the end is held."""
         closing = self._closing
-        at = text.lower().find(closing)
+        at = _lowered(text).find(closing)
         if at >= 0:
             self._closing = ""
             return text[:at], text[at + len(closing) :]

@@ -58,7 +58,7 @@ NAMES: Mapping[PartKind, str] = {
     "rate_limit": "rate limit",
     "backoff": "backoff",
     "retry_after": "Retry-After",
-    "first_token": "first token",
+    "first_token": "first token of",  # "token NAME" is what a secret stands behind, and is masked
     "generation": "writing",
     "failed_attempt": "failed attempt",
     "tool": "tool",

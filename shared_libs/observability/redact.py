@@ -59,10 +59,10 @@ _CALLED = re.compile(r"\([^()\n]{0,99}\)|\[[\"'][^\[\]\n]{1,99}\]|(?<=\$)\{\w{1,
 _OF_CODE = re.compile(r"\$|[A-Za-z_][A-Za-z_.]{0,60}")
 _FEW = 200
 _VALUES_IN_A_SCHEMA = frozenset({"default", "const", "enum", "example", "examples"})
-_VALUES = (bool, int, float)
+_VALUES, _NESTED = (bool, int, float), (dict, list, tuple)
 _IN_WORDS = string.ascii_letters + string.digits + "_"
-_LONG, _LONGEST_KNOWN = 200, 8_000
-"""Characters of texts of which it is remembered that nothing in them is masked."""
+_LONGEST_KNOWN, _REMEMBERED = 8_000, 1 << 20
+"""Characters of texts, of one event and of all, of which it is remembered that nothing in them is masked."""
 
 _TABLE = '{"columns":['
 _NAMERS = ("name", "key", "header", "param", "field", "id", "label", "type")
@@ -73,15 +73,17 @@ def redact_data(value: Any) -> Any:
     """
     Return JSON-like data with its secrets masked, and what is nested too deep; the data itself is left as it is.
 
-    Data of dicts, lists, tuples and plain values that hold nothing to mask are returned themselves: most do not, and
-    looking at all their texts as one costs a tenth of looking at each.
+    Data of dicts, lists, tuples and plain values that hold nothing to mask are returned themselves: most do not.
     """
+    return value if is_harmless(value) else _redacted(value, MAX_DEPTH)
+
+
+def is_harmless(value: Any) -> bool:
+    """Whether it is sure that nothing in JSON-like data, the structs of msgspec among them, is masked."""
+    names: list[Any] = []
     texts: list[str] = []
-    if _is_plain(value, texts, MAX_DEPTH):
-        rest = [text for text in texts if not (_LONG <= len(text) <= _LONGEST_KNOWN and _holds_nothing(text))]
-        if redact_text(joined := "\n".join(rest)) == joined:
-            return value
-    return _redacted(value, MAX_DEPTH)
+    plain = _is_plain((value,), names, texts, MAX_DEPTH + 1)
+    return plain and all(map(_is_plain_name, names)) and _known.harmless(texts)
 
 
 def redact_schema(schema: Any, *, secret: bool = False) -> Any:
@@ -122,37 +124,64 @@ def redact_start(text: str, limit: int) -> str:
     return redact_text(text[: limit + PIECE])[:limit]
 
 
-def _is_plain(value: Any, texts: list[str], depth: int) -> bool:
-    """Whether data have no names that tell of a secret; what is to be looked at besides is put to the texts."""
-    kind = type(value)
-    if kind is str:
-        texts.append(value)
-        return not value.startswith(_TABLE) or _without_secret_columns(value) is value
-    if kind is dict:
-        if not depth or ("columns" in value and _secret_columns(value)):
+def _is_plain(value: Any, names: list[Any], texts: list[str], depth: int) -> bool:
+    """Whether the shape of data tells of no secret; its keys are put to the names, the rest to the texts."""
+    items = value
+    if type(value) is dict:
+        if "columns" in value and _secret_columns(value):
             return False
-        for key, item in value.items():  # no generator: this is done for every event of every run
-            if type(key) is not str or len(key) >= _FEW or not _is_plain_name(key):
+        names += value
+        items = value.values()
+    elif isinstance(value, msgspec.Struct):
+        names += value.__struct_fields__
+        items = msgspec.structs.astuple(value)
+    elif len(value) == 2 and type(value[0]) is str and names_a_secret(value[0]):
+        return False
+    for item in items:  # no generator, and no call for a text: this is done for every event of every run
+        kind = type(item)
+        if kind is str:
+            if item[:1] == "-" and items is value:  # an option of a program, in a list
                 return False
-            if not _is_plain(item, texts, depth - 1):
+            texts.append(item)
+        elif item is not None and kind not in _VALUES:
+            nested = kind in _NESTED or isinstance(item, msgspec.Struct)
+            if not (nested and depth and _is_plain(item, names, texts, depth - 1)):
                 return False
+    return True
+
+
+class _Known:
+    """Remembers texts in which nothing is masked; names, questions and answers stand in many events of many runs."""
+
+    def __init__(self) -> None:
+        self._texts: set[str] = set()
+        self._room = _REMEMBERED
+
+    def harmless(self, texts: Sequence[str]) -> bool:
+        """Whether nothing of these texts is masked; looking at all new ones as one costs a tenth of looking at each."""
+        new = [text for text in dict.fromkeys(texts) if text not in self._texts]
+        if not new:
+            return True
+        tables = [text for text in new if text.startswith(_TABLE)]
+        joined = "\n".join(new)
+        if redact_text(joined) != joined or any(redact_text(text) != text for text in tables):
+            return False
+        if len(joined) <= _LONGEST_KNOWN:
+            if self._room < len(joined):
+                self._texts, self._room = set(), _REMEMBERED
+            self._texts.update(new)
+            self._room -= len(joined)
         return True
-    if kind is list or kind is tuple:
-        told = any(type(item) is str and item[:1] == "-" for item in value)  # options of a program
-        told = told or (len(value) == 2 and type(value[0]) is str and names_a_secret(value[0]))
-        return depth > 0 and not told and all(_is_plain(item, texts, depth - 1) for item in value)
-    return value is None or kind in _VALUES
 
 
-@lru_cache(maxsize=256)
-def _holds_nothing(text: str) -> bool:
-    """Whether nothing of a text is masked; instructions, questions and answers stand in many events of many runs."""
-    return redact_text(text) == text
+_known = _Known()
 
 
 @lru_cache(maxsize=4096)
 def _is_plain_name(name: str) -> bool:
     """Whether nothing has to be masked for a key's sake, nor in it; the same few come again and again."""
+    if type(name) is not str or len(name) >= _FEW:
+        return False
     return name.lower() != "value" and not names_a_secret(name) and redact_text(name) == name
 
 

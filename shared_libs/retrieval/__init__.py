@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from shared_libs.retrieval.files import find_files
     from shared_libs.retrieval.ports import DocumentStore, GraphStore, LexicalIndex, VectorStore
     from shared_libs.retrieval.stores import Stores, open_stores
-    from shared_libs.retrieval.types import Chunk, Document, Found, Hit, IndexProgress, Point, Retrieved, Space
+    from shared_libs.retrieval.types import Chunk, Document, Found, Hit, IndexProgress, Place, Point, Retrieved, Space
 
 __all__ = [
     "Chunk",
@@ -27,6 +27,7 @@ __all__ = [
     "Hit",
     "IndexProgress",
     "LexicalIndex",
+    "Place",
     "Point",
     "Retrieved",
     "Space",
@@ -48,8 +49,7 @@ __getattr__ = lazy(
         "find_files": "files",
         **dict.fromkeys(("DocumentStore", "GraphStore", "LexicalIndex", "VectorStore"), "ports"),
         **dict.fromkeys(("Stores", "open_stores"), "stores"),
-        **dict.fromkeys(
-            ("Chunk", "Document", "Found", "Hit", "IndexProgress", "Point", "Retrieved", "Space", "Stage"), "types"
-        ),
+        **dict.fromkeys(("Chunk", "Document", "Found", "Hit", "IndexProgress", "Place"), "types"),
+        **dict.fromkeys(("Point", "Retrieved", "Space", "Stage"), "types"),
     },
 )

@@ -29,7 +29,7 @@ from shared_libs.retrieval.filters import Where
 from shared_libs.retrieval.fusion import behind_the_head, stretched, weights_for
 from shared_libs.retrieval.planning import Plan, Usual, plan
 from shared_libs.retrieval.stores import Stores
-from shared_libs.retrieval.types import Found, Hit, Retrieved, Space, StoredChunk
+from shared_libs.retrieval.types import Found, Hit, Place, Retrieved, Space, StoredChunk
 
 BRANCH = 50
 """Hits of each branch that are put together."""
@@ -104,7 +104,7 @@ class Retriever:
         order = stretched(branches, weights)
         if found.graph:
             order = behind_the_head(order, stretched(branches | {"graph": found.graph}, weights))
-        hits = await self._hits(space, order[: max(k, RERANKED) + BRANCH], found, where)
+        hits = _once(await self._hits(space, order[: max(k, RERANKED) + BRANCH], found, where))
         if "rerank" in done and hits:
             hits = await self._reranked(run, question, hits, plan_)
         return Retrieved(hits=tuple(hits[:k]), stages=tuple(run.stages))
@@ -227,6 +227,21 @@ class _Run:
 
     def told(self) -> str:
         return "; ".join(stage.told for stage in self.stages)
+
+
+def _once(hits: list[Hit]) -> list[Hit]:
+    """Let the best of equal passages stand for all of them, and name the others' places."""
+    equal: dict[tuple[str, ...], list[Hit]] = {}
+    for hit in hits:
+        equal.setdefault((hit.heading, *hit.text.split()), []).append(hit)
+    return [
+        msgspec.structs.replace(best, also=tuple(map(_place, others))) if others else best
+        for best, *others in equal.values()
+    ]
+
+
+def _place(hit: Hit) -> Place:
+    return Place(id=hit.id, document=hit.document, source=hit.source, title=hit.title, start=hit.start, end=hit.end)
 
 
 def _hit(stored: StoredChunk, score: float, scores: dict[str, float], via: tuple[str, ...]) -> Hit:

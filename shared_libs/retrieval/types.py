@@ -210,12 +210,24 @@ class CollectionRow(msgspec.Struct, frozen=True, kw_only=True):
     chunks: int = 0
 
 
+class Place(msgspec.Struct, frozen=True, kw_only=True):
+    """Where a passage stands: `[start, end)` of a document's stored text; `id` is that of its chunk."""
+
+    id: str
+    document: str
+    source: str
+    title: str
+    start: int
+    end: int
+
+
 class Hit(msgspec.Struct, frozen=True, kw_only=True):
     """
     A passage that was found.
 
     `text` is what stands at `[start, end)` of the document's stored text. `score` orders the hits of one answer and
-    means nothing beyond; `scores` are the branches' own, and `via` names what led a graph to it.
+    means nothing beyond; `scores` are the branches' own, and `via` names what led a graph to it. `also` is where else
+    the same words were found under the same heading, best first: copies are one hit.
     """
 
     id: str
@@ -230,6 +242,7 @@ class Hit(msgspec.Struct, frozen=True, kw_only=True):
     scores: dict[str, float] = {}
     via: tuple[str, ...] = ()
     metadata: dict[str, Scalar] = {}
+    also: tuple[Place, ...] = ()
 
 
 class Retrieved(msgspec.Struct, frozen=True, kw_only=True):

@@ -248,11 +248,13 @@ class _Connection:
             while cursor not in seen and len(seen) < MAX_PAGES and len(listed) < MAX_TOOLS:
                 seen.add(cursor)
                 try:
-                    page = await self.client.list_tools(cursor=cursor)
-                except MCPError as error:
+                    async with asyncio.timeout(None if cursor is None else current_deadline().remaining() / 2):
+                        page = await self.client.list_tools(cursor=cursor)
+                except (MCPError, TimeoutError) as error:
                     if cursor is None or self.over:
                         raise
-                    _log.warning("a list of MCP tools breaks off: %s; %d tools of it are taken", error, len(listed))
+                    why = str(error) or "its next page does not come"
+                    _log.warning("a list of MCP tools breaks off: %s; %d tools of it are taken", why, len(listed))
                     break
                 listed += self._offered(page)
                 cursor = page.next_cursor

@@ -41,6 +41,31 @@ _HARMLESS = (
 _ACTS = r"crosstab\w*|connectby|dblink\w*|xpath_table|txid_current|pg_current_xact_id"
 """Functions that run a statement given as a text, or use up a number of a transaction, whatever they are declared."""
 
+_READ_AS_IT_IS = frozenset(
+    kind + many
+    for kind in (
+        "bool",
+        "int2",
+        "int4",
+        "int8",
+        "oid",
+        "float4",
+        "float8",
+        "numeric",
+        "text",
+        "varchar",
+        "bpchar",
+        "uuid",
+    )
+    for many in ("", "[]")
+) | {"name", "bytea", "json", "jsonb", "void"}
+"""
+Types whose values the driver gives as JSON has them.
+
+Of the others it makes objects of its own, and of what Python has none for (a year before 1 or past 9999) an error that
+costs the whole answer: those the server writes as JSON.
+"""
+
 _WORD = re.compile(r"[a-z_][\w$]*", re.ASCII)
 _ESCAPED_NAME = re.compile(r'u&\s*"', re.IGNORECASE)
 _ACTING = """
@@ -79,7 +104,7 @@ async def answer(url: str, query: str, rows: Rows, limit: Deadline) -> dict[str,
             found = (await driver.prepare(query)).get_attributes()
             if not found:
                 raise ToolError("the statement returns no rows; write one SELECT")
-            sized = _sized(query, len(found))
+            sized = _sized(query, [column.type.name in _READ_AS_IT_IS for column in found])
             statement = await driver.prepare(sized)
             left = rows.most
             async for size, *values in statement.cursor(prefetch=1):
@@ -132,10 +157,11 @@ async def _connected(url: str, limit: Deadline) -> AsyncIterator[AsyncConnection
         await engine.dispose()
 
 
-def _sized(query: str, columns: int) -> str:
+def _sized(query: str, as_they_are: Sequence[bool]) -> str:
     """Wrap a query so that a row comes with its size, and without its values where that is too much."""
-    names = [f"c{number}" for number in range(columns)]
-    kept = ", ".join(f"CASE WHEN size <= {MAX_ROW_BYTES} THEN {name} END" for name in names)
+    names = [f"c{number}" for number in range(len(as_they_are))]
+    values = [name if plain else f"to_json({name})" for name, plain in zip(names, as_they_are, strict=True)]
+    kept = ", ".join(f"CASE WHEN size <= {MAX_ROW_BYTES} THEN {value} END" for value in values)
     # the offset keeps the server from writing the size into every column anew
     return (
         f"SELECT size, {kept} FROM (SELECT octet_length(answer::text) AS size, answer.* "  # noqa: S608 - the server reads it

@@ -31,7 +31,7 @@ NEEDS = {
     "docs/guides/migration.md": ["langchain_openai", "pydantic_ai"],
 }
 PART = {"name": "part", "llm": {"provider": "openai", "model": "m"}}
-PLUGIN = ("--disable-plugin-autoload", "-p", "genai_factory.pytest_plugin", "-p", "anyio", "-p", "xdist")
+PLUGIN = ("--disable-plugin-autoload", "-p", "genai_factory_pytest", "-p", "anyio", "-p", "xdist")
 VARIABLES = ("API_TOKEN", "DB_PASSWORD", "TOOLS_TOKEN")
 
 

@@ -27,7 +27,7 @@ NOT_LANGCHAINS = {"PYTEST_ADDOPTS": "-p no:langsmith_plugin"}
 def wheel(tmp_path_factory):
     """The wheel, unpacked; built from a copy, for building leaves its traces."""
     place = tmp_path_factory.mktemp("wheel")
-    for name in ("pyproject.toml", "setup.py", "README.md", "LICENSE"):
+    for name in ("pyproject.toml", "setup.py", "README.md", "LICENSE", "genai_factory_pytest.py"):
         shutil.copy(ROOT / name, place)
     for name in ("genai_factory", "shared_libs"):
         shutil.copytree(ROOT / name, place / name, ignore=shutil.ignore_patterns("__pycache__"))
@@ -73,7 +73,6 @@ def project(tmp_path, wheel):
 
 
 THEIRS = {
-    "with an __init__": {"shared_libs/__init__.py": "", "shared_libs/db.py": "URL = 'theirs'\n"},
     "without one": {"shared_libs/db.py": "URL = 'theirs'\n"},
     "with names like ours": {
         "shared_libs/__init__.py": "",
@@ -127,6 +126,14 @@ def test_a_project_with_a_shared_libs_of_its_own_is_left_alone_and_can_use_us(pr
     assert "3 passed" in run("-m", "pytest", "-p", "no:cacheprovider")
     assert run("app.py") == "theirs Hello.\n"
     assert "agent.yaml: ok" in run("-m", "genai_factory.cli", "check", "agent.yaml")
+
+
+@pytest.mark.promise("no-harm")
+def test_a_project_with_a_genai_factory_of_its_own_is_left_alone_and_has_our_fixtures(project):
+    test = TEST.replace("shared_libs", "genai_factory").split("    ours = ")[0]
+    files = {"genai_factory/__init__.py": "", "genai_factory/db.py": "URL = 'theirs'\n", "test_a.py": test}
+    run = project(**files, **{"agent.yaml": AGENT, "a.scenario.yaml": SCENARIO})
+    assert "3 passed" in run("-m", "pytest", "-p", "no:cacheprovider")
 
 
 @pytest.mark.promise("no-harm")
@@ -211,4 +218,4 @@ def test_the_wheel_has_what_it_needs(wheel):
             assert (wheel / name / file).is_file(), f"{name}/{file}"
     points = (next(wheel.glob("*.dist-info")) / "entry_points.txt").read_text()
     assert "factory = genai_factory.command:main" in points
-    assert "genai_factory = genai_factory.pytest_plugin" in points
+    assert "genai_factory = genai_factory_pytest" in points

@@ -73,8 +73,8 @@ def fit_tools(tools: list[dict[str, Any]], dialect: Dialect) -> list[dict[str, A
 def tools_of(messages: list[ChatMessage]) -> list[dict[str, Any]]:
     """The tools that a conversation has called, as far as it tells: for a server that wants to know what was called."""
     names = {call["function"]["name"]: None for message in messages for call in message.get("tool_calls", ())}
-    nothing = {"type": "object", "properties": {}}
-    return [{"type": "function", "function": {"name": name, "parameters": nothing}} for name in names]
+    nothing = {"description": "", "parameters": {"type": "object", "properties": {}}}  # each is asked for somewhere
+    return [{"type": "function", "function": {"name": name, **nothing}} for name in names]
 
 
 def _fit(message: ChatMessage, dialect: Dialect, *, first: bool) -> None:

@@ -25,7 +25,7 @@ _MEANS: dict[FinishReason | type[LLMError], tuple[str, ...]] = {
         *("eos", "eos_token", "eos_found", "found_eos", "eos_reached", "stop_token", "stop_str"),  # TGI, Together, MLX
         *("stop_string", "stop_word", "stopped"),
         *("normal", "success", "natural", "repetition_stop", "model_stop"),
-        *("end_of_text", "end_of_turn"),
+        *("end_of_text", "end_of_turn", "endoftext", "im_end", "eot_id"),
     ),
     "length": (
         *("length", "max_tokens", "max_output_tokens", "max_completion_tokens", "max_new_tokens", "max_length"),
@@ -47,7 +47,7 @@ _MEANS: dict[FinishReason | type[LLMError], tuple[str, ...]] = {
         *("recitation", "blocklist", "prohibited_content", "spii", "language"),  # Gemini, as the next
         *("image_safety", "image_prohibited_content", "image_recitation", "model_armor", "prompt_blocked"),
         *("blacklist", "censorship_blocked", "escalation"),  # GigaChat, StepFun, Gemini
-        *("blocked", "moderated", "safety_block", "policy_violation"),
+        *("blocked", "moderated", "safety_block", "safety_blocked", "policy_violation"),
         *("guardrail_intervened", "guardrails", "moderation", "content_policy_violation", "flagged"),
     ),
     ProviderUnavailable: (
@@ -83,7 +83,7 @@ def told(reason: Any) -> str:
 
 @lru_cache(maxsize=256)
 def _word(reason: str) -> str:
-    word = _BETWEEN.sub("_", reason.strip()).lower().removeprefix("finish_reason_")
+    word = _BETWEEN.sub("_", reason.strip(" \n<|>")).lower().removeprefix("finish_reason_")
     return "" if word in _NONE else word
 
 

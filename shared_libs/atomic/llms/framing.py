@@ -19,10 +19,11 @@ MAX_EVENT_BYTES = 16 * 1024 * 1024
 _BOM = b"\xef\xbb\xbf"
 _SPACE = b" \t\r\n"
 _DONE = b"[DONE]"
-_NOTHING = (b"", b"null")
-"""Data of events that only show that the server is alive."""
-_SIGNS_OF_LIFE = frozenset({b"ping", b"heartbeat", b"keepalive", b"keep-alive"})
-"""Names of such events; what they hold may be no JSON."""
+_SIGNS_OF_LIFE = frozenset({b"ping", b"heartbeat", b"keepalive", b"keep-alive", b"open", b"connected", b"start"})
+"""Names of events that only show that the server is alive; what they hold may be no JSON."""
+_NOTHING = frozenset({b"", b"null", b"[]", b"[start]", *_SIGNS_OF_LIFE})
+"""Their data."""
+_LONGEST_NOTHING = 16
 _PAGE_BYTES = 16 * 1024
 
 
@@ -148,7 +149,8 @@ class ServerSentEvents:
     def _flush(self, payloads: list[bytes]) -> None:
         payload = self._data[0] if len(self._data) == 1 else b"\n".join(self._data)
         self._data, self._size = [], 0
-        if payload.strip() not in _NOTHING and not (self._name in _SIGNS_OF_LIFE and not payload.startswith(b"{")):
+        lives = self._name in _SIGNS_OF_LIFE and not payload.startswith(b"{")
+        if not lives and (len(payload) > _LONGEST_NOTHING or payload.strip().lower() not in _NOTHING):
             payloads.append(_as_error(payload) if self._name == b"error" else payload)
         self._name = b""
 

@@ -350,6 +350,8 @@ def _take_whole(answer: Answer, body: bytes) -> list[LLMChunk]:
         MalformedResponse: it is none, or there are several.
 
     """
+    if body.endswith((b"]", b"\n")) and (said := body.rstrip()).endswith(b"[DONE]"):
+        body = said.removesuffix(b"[DONE]").rstrip().removesuffix(b"data:")  # a proxy ends all it passes on alike
     try:
         return answer.take_whole(body)
     except MalformedResponse:

@@ -55,7 +55,9 @@ _ALSO_CALLED = {
     "tool_choice": r"toolconfig\.toolchoice",
 }
 """What refusals call a field beside its own name."""
-_OF_A_CHOICE = late(r"\b(auto|any|required|none)\b", re.IGNORECASE)
+_OF_A_CHOICE = late(
+    r"['\"`(](auto|any|required|none)['\"`)]|\b(be|is|only( \w+)?|choice) (auto|any|required|none)\b", re.IGNORECASE
+)
 """The ways of `tool_choice`: one that is refused is a server's rule, for another one knows it."""
 _OTHER_NAMES = {"max_tokens": "max_completion_tokens", "max_completion_tokens": "max_tokens"}
 """What a field is called elsewhere, where its refusal does not say so."""
@@ -160,6 +162,9 @@ def _words(told: str) -> re.Pattern[str]:
     return late(told, re.IGNORECASE | re.DOTALL)
 
 
+_NO_STRING_IN_A_MESSAGE = r"(?=.*valid string)(?=.*messages[.\[]\d)"
+"""What FastAPI says of a union of messages, without naming the field: of each kind why it is not that (llama-cpp)."""
+
 _RULES = (
     _Rule(
         "ids-of-nine",
@@ -186,12 +191,6 @@ _RULES = (
         "parameters of tools that have none are not told",
     ),
     _Rule(
-        "tools-with-history",
-        _words(r"tool"),
-        lambda request: "tools" not in request and "tool" in _roles(request),
-        "tools are sent, and closed, while the conversation has calls",
-    ),
-    _Rule(
         "system-first",
         _words(r"system.{0,60}(first|beginning|start|position|order)|unexpected role.{0,20}system"),
         lambda request: "system" in _roles(request)[1:],
@@ -216,7 +215,10 @@ _RULES = (
     ),
     _Rule(
         "no-null-content",
-        _words(r"(?=.*content)(?=.*(null|\bnone\b|\bnil\b|string|required|missing|empty))|nonetype|string: null"),
+        _words(
+            r"(?=.*content)(?=.*(null|\bnone\b|\bnil\b|string|required|missing|empty))|nonetype|string: null"
+            rf"|{_NO_STRING_IN_A_MESSAGE}"
+        ),
         lambda request: any("content" in message and message["content"] is None for message in _messages(request)),
         "a content is never null",
     ),
@@ -224,10 +226,17 @@ _RULES = (
         "plain-content",
         _words(
             r"image|vision|multi-?modal|(?=.*content)(?=.*(\bstring|\bstr\b|\btext))|expected (a )?string"
-            r"|'list' object|not \"list\"|list found"
+            rf"|'list' object|not \"list\"|list found|{_NO_STRING_IN_A_MESSAGE}"
         ),
         lambda request: _has_parts(_messages(request)),
         "contents are plain texts, and images of earlier turns a note",
+    ),
+    # the last: every refusal of a conversation with tools may have its word
+    _Rule(
+        "tools-with-history",
+        _words(r"tool"),
+        lambda request: "tools" not in request and "tool" in _roles(request),
+        "tools are sent, and closed, while the conversation has calls",
     ),
 )
 

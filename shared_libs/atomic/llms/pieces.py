@@ -32,6 +32,7 @@ class SaidCall(msgspec.Struct):
     arguments: Any = None
     parameters: Any = None
     input: Any = None
+    args: Any = None
     function: SaidCall | None = None
 
     @property
@@ -43,7 +44,8 @@ class SaidCall(msgspec.Struct):
     def said(self) -> Any:
         """The arguments, or a piece of them; None where it has none."""
         inner = self.function.said if self.function is not None else None
-        return next((one for one in (inner, self.arguments, self.parameters, self.input) if one is not None), None)
+        said = (inner, self.arguments, self.parameters, self.input, self.args)
+        return next((one for one in said if one is not None), None)
 
 
 CALL_FIELDS = frozenset({"index", "id", "type", *SaidCall.__struct_fields__})
@@ -116,8 +118,8 @@ class _OpenCall:
         opens = arguments.lstrip().startswith("{")
         if id and self.id and id != self.id:
             return not (name == self.name and self.arguments and not opens)
-        if not self.arguments:
-            return False  # the name comes in pieces, or again
+        if not self.arguments or not self.name:
+            return False  # the name comes in pieces, or again, or last
         return name != self.name or (opens and self._is_whole and arguments.strip() != "".join(self.arguments).strip())
 
     @property

@@ -46,37 +46,16 @@ _INSIDE = frozenset(
     {
         *("error", "errors", "detail", "details", "metadata", "raw", "innererror", "inner_error", "response", "cause"),
         *("fault", "body", "choices", "data", "base_resp", "violations", "provider_error", "upstream_error", "headers"),
+        "rate_limit",
         *("error_msg", "errormsg"),
     }
 )
 """The keys under which a further error, or more about this one, may stand."""
-_WAITS = frozenset(
-    {
-        *(
-            "retrydelay",
-            "retry_delay",
-            "retry_after",
-            "retry_after_s",
-            "retry_after_seconds",
-            "retryafter",
-            "retry-after",
-        ),
-        *(
-            "retry_after_ms",
-            "retryafterms",
-            "retry_after_milliseconds",
-            "reset_after",
-            "reset_seconds",
-            "reset_in",
-            "resetat",
-            "resets_in_seconds",
-            "resets_at",
-            "reset_at",
-            "wait_seconds",
-            "estimated_time",
-        ),
-    }
+_WAIT = re.compile(
+    r"(?:retry(?:after|delay|in|at)|(?:timeto)?resets?(?:after|in|at|time)?|wait(?:time|for)?|cooldown"
+    r"|(?:next)?available(?:at|in)?|estimatedtime)(?:in)?(?P<unit>s|secs?|seconds|ms|millis|milliseconds|m|minutes)?"
 )
+"""What a wait, or the moment of its end, is called; without `_` and `-`."""
 _STARTS_JSON = re.compile(r"[\[{]")
 _LABEL = re.compile(r"\s*(?:event\s*:\s*error\s+)?(?:(?:data|error)\s*:\s*)?", re.IGNORECASE)
 """What may stand before some JSON and says nothing."""
@@ -172,8 +151,8 @@ class _Found:
         for key, value in by_name.items():
             if key in _CODES:
                 self._take_code(value)
-            elif key in _WAITS:
-                self._wait = self._wait or _as_wait(value, "ms" if key.endswith(("ms", "milliseconds")) else "")
+            elif (found := _WAIT.fullmatch(re.sub(r"[_-]", "", key))) is not None:
+                self._wait = self._wait or _as_wait(value, found["unit"] or "")
             elif key == "headers" and isinstance(value, dict):
                 self._headers |= {str(name).lower(): str(told) for name, told in value.items()}
         if isinstance(base := by_name.get("base_resp"), dict) and base.get("status_code"):

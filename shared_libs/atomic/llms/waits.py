@@ -2,7 +2,8 @@
 The wait that a provider tells: in headers, in the body, or only in words.
 
 Sources: RFC 9110 (`Retry-After`), the pages on rate limits of OpenAI (`x-ratelimit-reset-*`, durations) and Anthropic
-(`anthropic-ratelimit-*-reset`, RFC 3339), Google's `RetryInfo`, IETF draft `ratelimit-headers`.
+(`anthropic-ratelimit-*-reset`, RFC 3339), Google's `RetryInfo`, IETF draft `ratelimit-headers`, ISO 8601 and
+.NET's `TimeSpan` for durations.
 """
 
 from __future__ import annotations
@@ -19,37 +20,57 @@ _EPOCH_FROM_S = 1e9
 """A number of seconds beyond this is a moment since 1970 and no wait."""
 _EPOCH_FROM_MS = 1e12
 
-_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+_JUST_NOW_S = 60.0
+"""A time of day that passed so long ago is now, and not tomorrow."""
+
+_UNITS = {"µ": 1e-6, "ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "w": 604800.0}
 _UNIT_OF = (
+    (late(r"[µμ]"), "µ"),
     (late(r"ms|milli|msec"), "ms"),
     (late(r"s|秒"), "s"),
     (late(r"m|分"), "m"),
-    (late(r"h|小"), "h"),
-    (late(r"d"), "d"),
+    (late(r"h|小|時"), "h"),
+    (late(r"d|天"), "d"),
+    (late(r"w"), "w"),
+)
+_UNIT = (
+    r"(?:(?:[µμ]s|milliseconds?|millis|msecs?|ms|seconds?|secs?|s|minutes?|mins?|m|hours?|hrs?|h|days?|d|weeks?|w)"
+    r"(?:\(s\))?(?!(?!t\d)[a-z])|秒钟?|分[钟間]?|小时|時間|天)"
 )
 _PART = late(
-    r"(\d{1,30}+(?:\.\d{1,30}+)?)\s{0,9}(milliseconds?|msecs?|ms|seconds?|secs?|s|minutes?|mins?|m|hours?|hrs?|h|days?|d|秒|分钟|小时)"
-    r"(?![a-z])"
-    r"[\s,]{0,9}+(?:and\s{1,9})?",
+    r"(?:\d{1,9}+(?:\.\d{1,9}+)?\s?(?:[-\u2013]|to)\s?(?=\d))?"  # of a range its end
+    rf"(\d{{1,3}}(?:,\d{{3}})++|\d{{1,30}}+)(\.\d{{1,30}}+)?\s{{0,9}}({_UNIT})[\s,t]{{0,9}}+(?:and\s{{1,9}})?",
     re.IGNORECASE,
 )
+_SPAN = late(r"(?:(\d{1,4})\.)?(\d{1,3}):([0-5]\d):([0-5]\d(?:\.\d{1,9})?)(?![\d:])")
+"""A duration as hours, minutes and seconds, with days before them."""
 _NUMBER = late(r"\d+(?:\.\d+)?")
 _TOLD = late(
     r"(?:(?:请在|请于|等待)[^.\d]{0,40}?"
-    r"|\b(?:again|retry(?:ing)?(?:[ _-]?after)?|wait(?:ing)?|available|resets?|expires?|refills?|cool(?:ing)? ?down"
-    r"|back off)\b[^.\d]{0,40}?"
-    r"|(?<!requests )(?<!tokens )(?<!calls )\bin (?:about |around |approximately |another |~)?)(?=\d)",
+    r"|\b(?:again|retry(?:ing)?(?:[ _-]?(?:after|at))?|wait(?:ing)?|available|resets?(?:[ _]?at)?|expires?|refills?"
+    r"|cool(?:ing)? ?down|back off|until|(?:blocked|suspended|banned|limited|locked) for)(?![a-z])[^.\d]{0,40}?"
+    # not "5 requests in 10 s"
+    r"|(?:^|[.,;:!?])[^.,;:!?\d]{0,80}(?<!requests )(?<!tokens )(?<!calls )\bin "
+    r"(?:about |around |approximately |another |~)?"
+    rf"|(?=\d[\d.]{{0,9}} ?{_UNIT} ?(?:remaining|left|[后後])))(?<!-)(?=\d)",
     re.IGNORECASE,
 )
-_ONE = late(r"\b(?:an?|one) (?=second|minute|hour|day)", re.IGNORECASE)
-_MOMENT = late(r"\b(?:at|until|on|after):? (\d{4}-\d\d-\d\d[T ]\d\d:\d\d(?::\d\d(?:\.\d+)?)?) ?(Z|UTC|[+-]\d\d:?\d\d)")
-"""A moment in words; one without a zone is anybody's guess."""
-_WAITS = (
-    *(("retry-after-ms", 1000.0), ("x-retry-after-ms", 1000.0), ("x-ms-retry-after-ms", 1000.0)),
-    *(("retry-after", 1.0), ("x-retry-after", 1.0), ("x-ratelimit-retry-after", 1.0)),
-    *(("llm_provider-retry-after", 1.0), ("msh-cooldown-seconds", 1.0)),  # behind LiteLLM; Moonshot
+_ONE = late(r"(?<!half )\b(?:an?|one) (?=second|minute|hour|day|week)", re.IGNORECASE)
+_MOMENT = late(
+    r"\b(?:at|until|on|after|resets?):? (?:[a-z]{3,9}, )?(\d{4}-\d\d-\d\d|\d{1,2} [a-z]{3,9} \d{4}"
+    r"|[a-z]{3,9} \d{1,2},? \d{4})"
+    r"(?:T| at |,? )(\d\d:\d\d(?::\d\d(?:\.\d+)?)?) ?\(?(Z\b|UTC|GMT|[+-]\d\d:?\d\d)",
+    re.IGNORECASE,
 )
-"""The headers that tell a wait, and how many of their units are a second."""
+"""A moment in words; one without a zone is anybody's guess."""
+_TIME_OF_DAY = late(
+    r"\b(?:at|until|after|resets?):? (\d\d?:\d\d(?::\d\d)?) ?([ap]\.?m\.?)? ?\(?(?:UTC|GMT|Z)\b", re.IGNORECASE
+)
+_WAITS = (
+    (late(r"retry-after-ms$"), 1000.0),
+    (late(r"(?:retry-(?:after|in)|cooldown)(?:-s|-seconds)?$"), 1.0),  # the latter is Moonshot's
+)
+"""What the headers that tell a wait are called, whoever passes them on, and how many of their units are a second."""
 _FIELD = late(r"\b(remaining|reset|r|t)\s*=\s*(\d+)")
 """What the one header `RateLimit` of the IETF's draft holds, of its older and its newer form."""
 _RESET = late(r"^(?P<before>[a-z_-]*ratelimit(bysize)?)-(?P<what>.*-)?reset(?P<of>-.*)?$")
@@ -70,11 +91,7 @@ def wait_told(headers: Mapping[str, str], told: str = "", words: str = "") -> fl
     if found is None and told:
         found = _wait_of(told, headers.get("date"))
     if found is None and words:
-        words = _ONE.sub("1 ", words)
-        found = next((s for told in _TOLD.finditer(words) if (s := _duration_at(words, told.end())) is not None), None)
-        if found is None and (moment := _MOMENT.search(words)) is not None:
-            zone = "Z" if moment[2] == "UTC" else moment[2]
-            found = _wait_of(f"{moment[1]}{zone}", headers.get("date"))
+        found = _in_words(_ONE.sub("1 ", words).replace("midnight", "00:00"), headers.get("date"))
     if found is None:
         found = max(_resets(headers), default=None)
     return found
@@ -82,13 +99,15 @@ def wait_told(headers: Mapping[str, str], told: str = "", words: str = "") -> fl
 
 def retry_after_s(headers: Mapping[str, str]) -> float | None:
     """Seconds the provider asks to wait (`retry-after-ms`, `retry-after` as seconds or as a date), or None."""
-    told = ((value, unit) for name, unit in _WAITS if (value := headers.get(name)) is not None)
+    named = [(name.lower(), value) for name, value in headers.items()]
+    told = ((value, unit) for called, unit in _WAITS for name, value in named if called.search(name))
     waits = (_wait_of(value, headers.get("date"), unit) for value, unit in told)
     return next((seconds for seconds in waits if seconds is not None), None)
 
 
 def _wait_of(told: str, date: str | None, unit: float = 1.0) -> float | None:
     """Seconds of a wait told as a number, as a duration, as a date, or as a moment since 1970."""
+    told = told.strip(" \"'")
     try:
         seconds = float(told) / unit
     except ValueError:
@@ -98,21 +117,37 @@ def _wait_of(told: str, date: str | None, unit: float = 1.0) -> float | None:
     return seconds if math.isfinite(seconds) and seconds >= 0 else None
 
 
+def _in_words(words: str, date: str | None) -> float | None:
+    """Seconds to the moment that words name, or as long as they say."""
+    if (moment := _MOMENT.search(words)) is not None:
+        day, time, zone = moment.groups()
+        offset = "+00:00" if zone.isalpha() else zone
+        return _wait_of(f"{day}T{time}{offset}" if day[:4].isdecimal() else f"{day} {time} {zone}", date)
+    if (time_of_day := _TIME_OF_DAY.search(words)) is not None:
+        return _until_time(time_of_day[1], time_of_day[2] or "", _now(date))
+    waits = (_duration_at(words, told.end(), told[0].endswith(("at ", "after "))) for told in _TOLD.finditer(words))
+    found = next((seconds for seconds in waits if seconds is not None), None)
+    return None if found is None else _from_now(found, date)
+
+
 def duration_s(text: str) -> float | None:
-    """Seconds of a duration such as `1.8s`, `1m2s`, `20 seconds`, `6m0s` or `12`; None for what is none."""
-    text = text.strip()
+    """Seconds of a duration such as `1.8s`, `1m2s`, `20 seconds`, `6m0s`, `PT30S`, `00:01:30` or `12`; or None."""
+    text = text.strip().removeprefix("P").removeprefix("T")
     found = _NUMBER.fullmatch(text)
     return float(text) if found else _duration_at(text, 0)
 
 
-def _duration_at(text: str, start: int) -> float | None:
+def _duration_at(text: str, start: int, may_be_a_time: bool = False) -> float | None:
     """The duration that stands at a place in a text; a number without a unit is seconds, if no date goes on there."""
     seconds, at = 0.0, start
     while part := _PART.match(text, at):
-        seconds += float(part[1]) * _UNITS[_unit(part[2])]
+        seconds += float(part[1].replace(",", "") + (part[2] or "")) * _UNITS[_unit(part[3])]
         at = part.end()
     if at > start:
         return seconds
+    if not may_be_a_time and (span := _SPAN.match(text, start)) is not None:
+        days, hours, minutes, rest = (float(one or 0) for one in span.groups())
+        return ((days * 24 + hours) * 60 + minutes) * 60 + rest
     bare = _NUMBER.match(text, start)
     ends = (
         bare is not None and not text[bare.end() :].lstrip()[:1].isalnum() and text[bare.end() :][:1] not in set("-:/")
@@ -166,19 +201,31 @@ def _until(date: str, now: str | None) -> float:
     """Seconds to a date; by the server's own clock where it tells it, so that a wrong one here does no harm."""
     try:
         then = parsedate_to_datetime(date)
+        then = then if then.tzinfo else then.replace(tzinfo=UTC)  # RFC 9110: HTTP's dates are, however they are written
     except (TypeError, ValueError):
         try:
-            then = datetime.fromisoformat(date.strip())
+            then = datetime.fromisoformat(date.strip().replace(" UTC", "Z"))
         except ValueError:
             return math.nan
+    return max(0.0, (then - _now(now)).total_seconds()) if then.tzinfo else math.nan
+
+
+def _until_time(time: str, half: str, now: datetime) -> float | None:
+    """Seconds to the next time of day, of UTC."""
+    hour, minute, *second = (int(part) for part in time.split(":"))
+    if half:
+        hour = hour % 12 + (12 if half[0] in "pP" else 0)
     try:
-        return max(0.0, (then - _now(now)).total_seconds())
-    except TypeError:  # one of them has no time zone
-        return math.nan
+        then = now.astimezone(UTC).replace(hour=hour, minute=minute, second=next(iter(second), 0), microsecond=0)
+    except ValueError:
+        return None
+    seconds = (then - now).total_seconds()
+    return max(0.0, seconds) if seconds > -_JUST_NOW_S else seconds + _UNITS["d"]
 
 
 def _now(date: str | None) -> datetime:
     try:
-        return parsedate_to_datetime(date) if date else datetime.now(UTC)
+        now = parsedate_to_datetime(date) if date else datetime.now(UTC)
     except (TypeError, ValueError):
         return datetime.now(UTC)
+    return now if now.tzinfo else now.replace(tzinfo=UTC)

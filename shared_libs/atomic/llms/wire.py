@@ -37,6 +37,8 @@ CONNECT_TIMEOUT_S = 5.0
 KEEPALIVE_S = 60.0
 """How long an idle connection is kept: longer than the tools between two calls of a model usually take."""
 
+MAX_HEADER_BYTES = 64 * 1024
+"""The longest header of an answer: policies that proxies add are longer than aiohttp's 8 kB."""
 MAX_REPLY_BYTES = 256 * 1024 * 1024
 MAX_REFUSAL_BYTES = 64 * 1024
 
@@ -247,7 +249,12 @@ class _Pool:
             assert protocol is not None
             assert transport is not None  # nothing was waited for since
             if protocol._parser is None:  # noqa: SLF001 - the parser goes on with the next answer of a connection
-                protocol.set_response_params(read_until_eof=True)
+                protocol.set_response_params(
+                    read_until_eof=True,
+                    max_line_size=MAX_HEADER_BYTES,
+                    max_field_size=MAX_HEADER_BYTES,
+                    max_headers=1000,
+                )
             if (left_s := patience_s()) is not None:
                 head += _PATIENCE % left_s
             transport.write(b"%bContent-Length: %d\r\n\r\n%b" % (head, len(body), body))

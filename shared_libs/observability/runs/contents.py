@@ -7,10 +7,10 @@ from typing import Any
 
 import msgspec
 
-from shared_libs.atomic.events import ModelAsked
+from shared_libs.atomic.events import AgentEvent, ModelAsked
 from shared_libs.atomic.types import ImagePart, Message, TextPart
 from shared_libs.observability.encoding import json_bytes
-from shared_libs.observability.redact import redact_data, redact_schema
+from shared_libs.observability.redact import is_harmless, redact_data, redact_schema
 
 _Data = dict[str, Any]
 
@@ -41,13 +41,15 @@ _CUT = "more characters are not kept)"
 _BLANK: dict[type, Any] = {str: "", dict: {}, list: []}
 
 
-def kept(data: _Data, *, contents: bool) -> _Data:
-    """Return what is kept of an event: its secrets masked, its contents only where they are wanted."""
+def kept(event: AgentEvent, text: bytes, *, contents: bool) -> bytes:
+    """Return what is kept of an event, from its JSON: its secrets masked, its contents only where they are wanted."""
+    if contents and is_harmless(event):
+        return text
+    data: _Data = msgspec.json.decode(text)
     if not contents:
         for path in CONTENTS.get(data["type"], ()):
             _blank(data, path.split("."))
-    masked: _Data = redact_data(data)
-    return masked
+    return msgspec.json.encode(redact_data(data))
 
 
 def kept_request(asked: ModelAsked) -> _Data:

@@ -13,7 +13,6 @@ import msgspec
 
 from shared_libs.atomic.errors import RunStoreError
 from shared_libs.atomic.events import (
-    AgentEvent,
     ModelAsked,
     RunFinished,
     RunStarted,
@@ -24,7 +23,7 @@ from shared_libs.atomic.events import (
 from shared_libs.atomic.results import AgentResult
 from shared_libs.observability.attribution import Attribution, Attributor
 from shared_libs.observability.encoding import json_bytes
-from shared_libs.observability.redact import redact_text
+from shared_libs.observability.redact import redact_data, redact_text
 from shared_libs.observability.runs.contents import kept, kept_request
 from shared_libs.observability.runs.hub import Hub
 from shared_libs.observability.runs.rows import LATE_S, SHOWN, first_id, moment, new_id
@@ -80,7 +79,7 @@ class _Run(msgspec.Struct):
     attributor: Attributor
     made_by: tuple[str, str] | None = None
     since: float | None = None
-    piece: dict[str, Any] | None = None
+    piece: TextDelta | ThinkingDelta | None = None
     texts: list[str] = []
 
 
@@ -127,34 +126,34 @@ class Desk:
         if isinstance(event, ModelAsked):
             return [] if run is None or not self.contents else [self._request(run.id, event)]
         changes: list[Change] = []
-        data: dict[str, Any] = msgspec.json.decode(told.event)
-        masked = kept(data, contents=self.contents) if not isinstance(event, TextDelta | ThinkingDelta) else data
-        if run is None or begins:
-            if not isinstance(event, RunStarted):
-                return []
-            question = _beginning(masked["question"])
-            made_by = (event.parent_run_id, event.parent_call_id or "") if event.parent_run_id else None
-            run = _Run(new_id(event.started_at), words_of(question), Attributor(), made_by)
-            changes.append(Change(BEGIN_RUN, _begun(event, told, run, question)))
-            changes.append(self._words(run))
-        elif isinstance(event, RunStarted):
-            changes.append(Change(RESUME_RUN, {"id": run.id, "ends_by": _ends_by(event)}))
         if isinstance(event, RunStarted):
-            run.since = _start(event) - event.at_s
+            at = datetime.now(UTC) if event.resumed else moment(event.started_at)
+            if run is None or begins:
+                question = _row_text(event.question) if self.contents else ""
+                made_by = (event.parent_run_id, event.parent_call_id or "") if event.parent_run_id else None
+                run = _Run(new_id(at), words_of(question), Attributor(), made_by)
+                changes.append(Change(BEGIN_RUN, _begun(event, told, run, question, at)))
+                changes.append(self._words(run))
+            else:
+                changes.append(Change(RESUME_RUN, {"id": run.id, "ends_by": _ends_by(event, at)}))
+            run.since = at.timestamp() - event.at_s
+        elif run is None:
+            return []
         self._remember(key, run)
-        run.attributor.take(event if self.contents else msgspec.convert(masked, AgentEvent))
         if isinstance(event, TextDelta | ThinkingDelta):
-            if run.piece is None or run.piece["type"] != data["type"]:
+            run.attributor.take(event)
+            if type(run.piece) is not type(event):
                 changes += self._told_so_far(run)
-                run.piece = data
-            run.texts.append(data["text"])
+                run.piece = event
+            run.texts.append(event.text)
             return changes
         changes += self._told_so_far(run)
-        text = told.event if masked is data and self.contents else msgspec.json.encode(masked)
+        text = kept(event, told.event, contents=self.contents)
+        run.attributor.take(event if self.contents else decode_event(text))
         changes.append(_added(run.id, event.seq, text))
         if isinstance(event, RunFinished):
             spent = run.attributor.attribution()
-            changes += self._ended(run, event.result, masked["result"], spent)
+            changes += self._ended(run, event.result, spent)
             if run.made_by is not None and (above := self._open.get((told.team, run.made_by[0]))) is not None:
                 above.attributor.know(run.made_by[1], spent)
             if event.result.status != "paused":
@@ -228,10 +227,10 @@ class Desk:
             run.attributor.take(decode_event(event))
         return run
 
-    def _ended(self, run: _Run, result: AgentResult, masked: dict[str, Any], spent: Attribution) -> list[Change]:
+    def _ended(self, run: _Run, result: AgentResult, spent: Attribution) -> list[Change]:
         parts = spent.parts
-        answer = None if result.answer is None or not self.contents else _beginning(masked["answer"])
-        error = _beginning(masked["error"] or "")
+        answer = None if result.answer is None or not self.contents else _row_text(result.answer)
+        error = _row_text(result.error or "")
         row = {
             "id": run.id,
             "status": result.status,
@@ -257,10 +256,10 @@ class Desk:
         """Return the event that pieces of text are as one, and begin anew."""
         if run.piece is None:
             return []
-        whole = kept(run.piece | {"text": "".join(run.texts)}, contents=self.contents)
+        whole = msgspec.structs.replace(run.piece, text="".join(run.texts))
         run.piece = None
         run.texts.clear()
-        return [_added(run.id, whole["seq"], msgspec.json.encode(whole))]
+        return [_added(run.id, whole.seq, kept(whole, json_bytes(whole), contents=self.contents))]
 
     def _request(self, id: int, asked: ModelAsked) -> Change:
         request = json_bytes(kept_request(asked)).decode()
@@ -271,12 +270,13 @@ def _added(id: int, seq: int, event: bytes) -> Change:
     return Change(ADD_EVENT, {"id": id, "seq": seq, "event": event.decode()})
 
 
-def _beginning(masked: str) -> str:
+def _row_text(text: str) -> str:
     """Return the beginning of a text, as a row has it."""
+    masked: str = redact_data(text)
     return masked[:SHOWN].replace("\0", " ")
 
 
-def _begun(event: RunStarted, told: Told, run: _Run, question: str) -> dict[str, Any]:
+def _begun(event: RunStarted, told: Told, run: _Run, question: str, at: datetime) -> dict[str, Any]:
     return {
         "id": run.id,
         "run_id": event.run_id,
@@ -286,19 +286,14 @@ def _begun(event: RunStarted, told: Told, run: _Run, question: str) -> dict[str,
         "model": event.model,
         "session_id": event.session_id,
         "parent_run_id": event.parent_run_id,
-        "started_at": moment(event.started_at).astimezone(UTC).isoformat(timespec="milliseconds"),
+        "started_at": at.astimezone(UTC).isoformat(timespec="milliseconds"),
         "timeout_s": event.timeout_s,
-        "ends_by": _ends_by(event),
+        "ends_by": _ends_by(event, at),
         "rehearsal": int(event.rehearsal),
         "question": question,
     }
 
 
-def _start(event: RunStarted) -> float:
-    """When it began, or goes on; in seconds since 1970."""
-    return time.time() if event.resumed else moment(event.started_at).timestamp()
-
-
-def _ends_by(event: RunStarted) -> float:
-    """When a run that has no end by then has lost its process, in seconds since 1970."""
-    return _start(event) + event.timeout_s + LATE_S
+def _ends_by(event: RunStarted, at: datetime) -> float:
+    """When a run that has begun, or goes on, has lost its process if it has no end; in seconds since 1970."""
+    return at.timestamp() + event.timeout_s + LATE_S

@@ -79,9 +79,9 @@ class UsualRun(msgspec.Struct, PlainData, frozen=True):
     parts: list[dict[str, Any]]
 
 
-def new_id(started_at: str) -> int:
+def new_id(at: datetime) -> int:
     """Return a number for a run that sorts by the time it began: milliseconds, and chance behind them."""
-    return first_id(moment(started_at)) | secrets.randbits(_CHANCE_BITS)
+    return first_id(at) | secrets.randbits(_CHANCE_BITS)
 
 
 def first_id(at: datetime) -> int:

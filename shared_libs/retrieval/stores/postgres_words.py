@@ -48,17 +48,11 @@ class PostgresWords(LexicalIndex):
             key = await collection_key(connection, space)
             if key is None:
                 return
-            last = {text.id: text for text in texts}
-            found = await POOL.submit(lambda: {id_: terms(text.text) for id_, text in last.items()}, {}).result()
+            rows = await POOL.submit(lambda: [(key, *_row(text)) for text in _last(texts)], {}).result()
             await connection.executemany(
-                "INSERT INTO factory_texts SELECT $1, $2, COALESCE(("
-                f"SELECT string_agg(w.term || ':' || LEAST(w.place, {MOST_POSITIONS}), ' ') "
-                "FROM unnest($3::text[]) WITH ORDINALITY AS w (term, place)), '')::tsvector, $4::text::jsonb "
+                "INSERT INTO factory_texts VALUES ($1, $2, $3::text::tsvector, $4::text::jsonb) "
                 "ON CONFLICT (collection, id) DO UPDATE SET words = excluded.words, metadata = excluded.metadata",
-                [
-                    (key, id_, found[id_], msgspec.json.encode(dict(text.metadata)).decode())
-                    for id_, text in sorted(last.items())
-                ],
+                rows,
             )
 
     async def _search(self, space: Space, text: str, k: int, where: Where) -> list[Found]:
@@ -109,3 +103,15 @@ class PostgresWords(LexicalIndex):
         async with self._database.connection() as connection:
             key = await collection_key(connection, space)
             await connection.execute("DELETE FROM factory_texts WHERE collection = $1", key)
+
+
+def _last(texts: list[Words]) -> list[Words]:
+    """Return the last text of each id, by id: so two writers wait for each other in one order."""
+    last = {text.id: text for text in texts}
+    return [last[id_] for id_ in sorted(last)]
+
+
+def _row(text: Words) -> tuple[str, str, str]:
+    """Return what is written of a text: one string each, since lists are encoded on the loop, term by term."""
+    placed = (f"{term}:{min(at, MOST_POSITIONS)}" for at, term in enumerate(terms(text.text), 1))
+    return text.id, " ".join(placed), msgspec.json.encode(dict(text.metadata)).decode()

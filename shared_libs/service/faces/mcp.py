@@ -134,7 +134,13 @@ async def _list_tools(
 
     call = _call_of(context)
     tools = [
-        types.Tool(name=name, title=entry.name, description=_about(entry), input_schema=_INPUT)
+        types.Tool(
+            name=name,
+            title=entry.name,
+            description=_about(entry),
+            input_schema=_INPUT,
+            output_schema=_told_of(name, entry),
+        )
         for name, entry in _agents(call).items()
     ]
     tools += [
@@ -174,7 +180,7 @@ async def _call_tool(
         text = f"This waits for a decision on {waiting}. Decide at POST /v1/runs/{result.run_id}/decisions."
     return types.CallToolResult(
         content=[types.TextContent(text=text or "")],
-        structured_content={"answer": result.answer, **facts},
+        structured_content={"answer": result.answer, "output": result.output_data, **facts},
         is_error=result.status in ("failed", "cancelled"),
     )
 
@@ -276,6 +282,19 @@ async def _collections(call: Call) -> list[str]:
 
 def _tool_name(name: str) -> str:
     return re.sub(r"[^A-Za-z0-9_.-]", "_", name)[:128]
+
+
+def _told_of(name: str, entry: Entry) -> dict[str, Any]:
+    """What the result of an agent is: its answer, and its output in the shape of the agent, or null."""
+    output: dict[str, Any] = {}
+    if (shape := entry.agent.shape) is not None:
+        # within another schema its references are still to itself
+        output = {"anyOf": [{"$id": f"urn:genai-factory:output:{name}", **shape.schema}, {"type": "null"}]}
+    return {
+        "type": "object",
+        "properties": {"answer": {"type": ["string", "null"]}, "status": {"type": "string"}, "output": output},
+        "required": ["answer", "status", "output"],
+    }
 
 
 def _about(entry: Entry) -> str:

@@ -217,6 +217,8 @@ def facts_of(result: AgentResult) -> dict[str, Any]:
     }
     if result.error:
         facts["error"] = without_addresses(result.error)
+    if result.partial_output is not None:
+        facts["partial_output"] = result.partial_output
     if result.pending:
         facts["pending"] = [msgspec.to_builtins(one) for one in result.pending]
     return facts

@@ -1,7 +1,7 @@
 """
 Scenarios as tests of pytest: what the plugin hands on to as soon as there is one.
 
-The plugin itself is `genai_factory.pytest_plugin`; it is loaded into foreign projects, and imports nothing of this.
+The plugin itself is `genai_factory_pytest`; it is loaded into foreign projects, and imports nothing of this.
 """
 
 from __future__ import annotations

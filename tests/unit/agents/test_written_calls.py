@@ -10,7 +10,7 @@ import yaml
 from shared_libs.agents import prompts
 from shared_libs.agents.call_words import tool_named
 from shared_libs.agents.protocol import NativeProtocol, TextProtocol
-from shared_libs.agents.reasoning import MARKS, Opening, part
+from shared_libs.agents.reasoning import MARKS, MAX_LONE, Opening, part
 from shared_libs.agents.speech import Speech
 from shared_libs.agents.written_calls import MAX_CHARS, calls_behind, may_be_calls, written_calls
 from shared_libs.atomic.types import LLMResponse, Thinking, ToolSpec
@@ -34,6 +34,24 @@ def test_reasoning_is_parted_however_it_is_cut(marks):
         pieces = [opening.hear(text[start : start + size]) for start in range(0, len(text), size)]
         assert "".join(thinking for thinking, _ in pieces) == "because"
         assert "".join(said for _, said in pieces) + opening.end()[1] == "Paris < Rome"
+
+
+@pytest.mark.promise("written-read")
+@pytest.mark.parametrize(
+    ("text", "parted"),
+    [
+        ("<think>\u0130zmir\u0130</think>Hi", ("\u0130zmir\u0130", "Hi")),  # two letters where it is small
+        ("\u0130zmir\n</THINK>\nHi", ("\u0130zmir", "Hi")),
+        ("a</think:b>\nHi", ("a", "Hi")),
+        ("done.</think>Hi", ("done.", "Hi")),
+        ("the mark </think> is one", ("", "the mark </think> is one")),
+        ("(</think>) is one", ("", "(</think>) is one")),
+        (f"{'x' * MAX_LONE}\n</think>Hi", ("", f"{'x' * MAX_LONE}\n</think>Hi")),
+    ],
+    ids=["dotted", "alone", "suffixed", "tight", "told of", "in brackets", "further than is looked"],
+)
+def test_where_reasoning_ends(text, parted):
+    assert part(text) == parted
 
 
 @pytest.mark.promise("written-read")

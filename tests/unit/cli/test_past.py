@@ -66,12 +66,12 @@ def test_a_list_tells_when_what_how_long_and_what_took_longest(kept, capsys, mon
     out = capsys.readouterr().out
     assert all(len(line) <= 80 for line in out.splitlines())
     assert "\x1b" not in out
-    for words in ("c2000000", "partial", "9.00 s", "first token m-9", "Which aircraft?"):
+    for words in ("c2000000", "partial", "9.00 s", "first token of…", "Which aircraft?"):
         assert words in out
     monkeypatch.setenv("COLUMNS", "160")
     assert main(["runs"]) == 0
     out = capsys.readouterr().out
-    for words in ("scout", "s1", "9.00 s first token m-9", "Why red?"):
+    for words in ("scout", "s1", "9.00 s first token of m-9", "Why red?"):
         assert words in out
 
 
@@ -207,7 +207,7 @@ def test_a_record_of_many_runs_is_listed_and_one_of_them_drawn(tmp_path, capsys,
     out, err = capsys.readouterr()
     assert len(out.splitlines()) == 1 + 24
     assert "Question 7?" in out
-    assert "first token scripted" in out
+    assert "first token of scripted" in out
     assert err.startswith("24 runs; factory trace ")
     assert main(["trace", str(record), "--run", "r7-"]) == 0
     assert capsys.readouterr().out.startswith("Question 7?")

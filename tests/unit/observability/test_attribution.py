@@ -17,7 +17,8 @@ from shared_libs.atomic.resilience.policy import Breaker, Resilience, Retry
 from shared_libs.atomic.results import AgentResult
 from shared_libs.atomic.scope import Scope, use_scope
 from shared_libs.atomic.types import Attempt, LLMResponse, Usage
-from shared_libs.observability.attribution import attribute
+from shared_libs.observability.attribution import NAMES, Part, attribute
+from shared_libs.observability.redact import redact_text
 from shared_libs.observability.timeline import timelines
 from shared_libs.testing.clock import run_virtual
 
@@ -86,6 +87,12 @@ def test_the_sentence_says_how_much_on_what_and_why():
     )
 
 
+def test_nothing_of_what_a_part_is_called_looks_like_a_secret():
+    """ "first token gpt-5.4-mini" was shown, listed and stored as "first token [redacted]"."""
+    told = [Part(kind, "claude-sonnet-5-20260115", 1.0) for kind in NAMES]
+    assert [part for part in told if redact_text(said := f"{part.label} 1.80 s · {part.words}") != said] == []
+
+
 def test_of_parallel_tools_the_one_that_ends_last_is_waited_for():
     events = told(*tool("quick", "1", 0, 2), *tool("slow", "2", 0, 5), *tool("late", "3", 4, 6), elapsed_s=6)
     assert parts(events) == {"tool slow": 4, "tool late": 2}
@@ -95,14 +102,14 @@ def test_of_models_asked_at_once_the_one_that_answers_is_waited_for():
     events = told(
         *attempt("a", 0, 3, 4, "cancelled"), *attempt("b", 1, 2, 4), *attempt("c", 1, None, 1.5, "timeout"), elapsed_s=4
     )
-    assert parts(events) == {"first token a": 1, "first token b": 1, "writing b": 2}
+    assert parts(events) == {"first token of a": 1, "first token of b": 1, "writing b": 2}
 
 
 def test_what_blocks_the_loop_is_not_the_models_time():
     blocked = e.LoopBlocked(tool="", call_id="", blocked_s=3.0, stack="", at_s=4.0)
     assert parts(told(*attempt("m", 0, 4.5, 5), blocked, elapsed_s=5)) == {
         "blocked loop something": 3,
-        "first token m": 1.5,
+        "first token of m": 1.5,
         "writing m": 0.5,
     }
 
@@ -112,7 +119,7 @@ def test_our_own_limit_is_told_from_the_providers():
     assert parts(told(waited, *attempt("m", 7.5, 8, 8), elapsed_s=8)) == {
         "rate limit m": 7,
         "overhead": 0.5,
-        "first token m": 0.5,
+        "first token of m": 0.5,
     }
 
 
@@ -120,16 +127,16 @@ def test_what_did_not_end_and_what_failed_to_store_has_its_part():
     events = told(
         e.StepStarted(step=1), *attempt("m", 0, 1, 1), *tool("hang", "1", 1, None), elapsed_s=5, session_id="s"
     )
-    assert parts(events) == {"first token m": 1, "tool hang": 4}
+    assert parts(events) == {"first token of m": 1, "tool hang": 4}
     events = told(e.StepStarted(step=1), *attempt("m", 0, 1, 1), elapsed_s=5, session_id="s")
-    assert parts(events) == {"first token m": 1, "memory storing": 4}
+    assert parts(events) == {"first token of m": 1, "memory storing": 4}
     assert parts(told(elapsed_s=2, session_id="s")) == {"memory loading": 2}
 
 
 def test_a_run_that_waited_for_a_process_says_so():
     given = {"agent": "a", "question": "q", "started_at": "", "timeout_s": 60.0, "model": "m", "protocol": "native"}
     again = e.RunStarted(**given, resumed=True, at_s=9.0)
-    assert parts(told(*attempt("m", 0, 1, 1), again, elapsed_s=10)) == {"first token m": 1, "away": 8, "overhead": 1}
+    assert parts(told(*attempt("m", 0, 1, 1), again, elapsed_s=10)) == {"first token of m": 1, "away": 8, "overhead": 1}
 
 
 def failed(name, call_id, start_s, end_s, content):
@@ -210,7 +217,10 @@ def test_a_wait_for_a_decision_is_told_while_it_lasts_and_behind_it():
         " Besides, it waited 15 m 00 s for a decision on pay, which is none of its time."
     )
     durable = e.RunStarted(**given, resumed=True, at_s=9.0)  # its time goes on
-    assert parts(told(*attempt("m", 0, 1, 1), asked, durable, elapsed_s=9.0)) == {"first token m": 1, "decision pay": 8}
+    assert parts(told(*attempt("m", 0, 1, 1), asked, durable, elapsed_s=9.0)) == {
+        "first token of m": 1,
+        "decision pay": 8,
+    }
 
 
 @pytest.mark.anyio
@@ -255,7 +265,7 @@ def test_a_run_of_many_steps_is_parted_in_time_that_grows_with_it():
     steps = [
         event for n in range(5_000) for event in (*attempt("m", n, n + 0.5, n + 0.7), *tool("t", n, n + 0.7, n + 1))
     ]
-    assert parts(told(*steps, elapsed_s=5_000.0)) == {"first token m": 2_500, "writing m": 1_000, "tool t": 1_500}
+    assert parts(told(*steps, elapsed_s=5_000.0)) == {"first token of m": 2_500, "writing m": 1_000, "tool t": 1_500}
 
 
 def test_the_parts_add_up_to_the_result_where_a_clock_was_set_back():

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from shared_libs.agents import ToolStarted
 from shared_libs.observability import redact_data, redact_text
-from shared_libs.observability.redact import PIECE, redact_start
+from shared_libs.observability.redact import MAX_DEPTH, PIECE, _redacted, is_harmless, redact_start
 from tests.growth import assert_linear
 
 SECRETS = [
@@ -144,6 +145,17 @@ def test_a_table_and_what_a_struct_became_are_looked_at_as_quickly():
     assert "hunter2" not in str(redact_data({"attempts": ({"content": secret},)}))
     assert redact_data({"pairs": ("password", "hunter2!x")}) == {"pairs": ["password", "[redacted]"]}
     assert redact_data({"run": ("login", "--password", "hunter2!x")}) == {"run": ["login", "--password", "[redacted]"]}
+
+
+@pytest.mark.parametrize("text", ["correct horse", "ordinary words", SECRETS[0]])
+def test_what_was_harmless_once_is_masked_where_it_is_a_secret_and_an_event_is_looked_at_like_its_json(text):
+    for given in ({"note": text}, {"password": text}, {"pair": ["password", f"{text} 1x"]}, {"say": [{"it": text}]}):
+        event = ToolStarted(at_s=1.0, step=1, run_id="r", seq=3, tool="ask", call_id="c", input=given)
+        data = event.to_dict()
+        masked = _redacted(data, MAX_DEPTH)  # one by one, as nothing is remembered
+
+        assert redact_data(data) == redact_data(data) == masked
+        assert is_harmless(event) == is_harmless(data) == (masked == data)
 
 
 def test_masking_twice_changes_nothing_more():

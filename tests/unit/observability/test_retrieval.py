@@ -11,8 +11,10 @@ from structlog.testing import capture_logs
 
 from shared_libs.agents import ReActAgent, RetrievalFinished, RetrievalStarted
 from shared_libs.atomic.errors import RetrievalError
+from shared_libs.atomic.events import decode_event
 from shared_libs.atomic.llms import RehearsalLLM, ScriptedLLM, Turn
 from shared_libs.observability import PrometheusMetrics, log_events
+from shared_libs.observability.encoding import json_bytes
 from shared_libs.observability.runs.contents import kept
 from shared_libs.observability.timeline import timelines
 from shared_libs.retrieval import Collection, Document
@@ -83,7 +85,7 @@ def test_what_a_collection_is_asked_is_told_to_every_listener(tmp_path):
     bars = {bar.label: bar for row in line.rows for bar in row.inner if bar.kind == "retrieval"}
     assert bars["retrieve manual"].note == "2 found"
     assert ("Asked", "days of leave") in bars["retrieve manual"].details
-    assert kept(asked[0].to_dict(), contents=False)["query"] == ""
+    assert decode_event(kept(asked[0], json_bytes(asked[0]), contents=False)).query == ""
 
 
 @pytest.mark.promise("otel")

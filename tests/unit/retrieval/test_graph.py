@@ -13,7 +13,7 @@ import pytest
 from shared_libs.atomic import MisuseError
 from shared_libs.atomic.errors import RetrievalError, RetrievalUnavailable
 from shared_libs.retrieval import Collection, open_stores
-from shared_libs.retrieval.cypher_guard import read_query
+from shared_libs.retrieval.cypher_guard import ReadQuery, read_query
 from shared_libs.retrieval.naming import canonical, possible_names
 from shared_libs.retrieval.stores import graphs
 from shared_libs.retrieval.stores.sqlite_database import Database
@@ -346,6 +346,16 @@ def test_what_only_reads_is_let_pass(query):
 def test_everything_else_is_refused(query):
     with pytest.raises(MisuseError):
         read_query(query, {"name": "x"})
+
+
+@needs_kglite
+@pytest.mark.promise("graph-reads-only")
+@pytest.mark.parametrize("query", ["LOAD CSV FROM 'file:///etc/passwd' AS line RETURN line", "CALL db.labels()"])
+def test_what_the_plan_of_a_query_shows_is_refused_whoever_let_it_pass(query):
+    copy = graphs.frozen([{"id": "a", "name": "Ada", "type": ""}], [], [], [])
+    assert graphs.answered(copy, ReadQuery("MATCH (e:Entity) RETURN e.name AS name")) == [{"name": "Ada"}]
+    with pytest.raises(MisuseError, match="is not allowed: a query only reads"):
+        graphs.answered(copy, ReadQuery(query))
 
 
 @pytest.mark.promise("graph-reads-only")

@@ -13,6 +13,7 @@ from shared_libs.atomic.errors import RetrievalUnavailable
 from shared_libs.atomic.scope import use_deadline
 from shared_libs.retrieval import (
     Collection,
+    Document,
     DocumentStore,
     LexicalIndex,
     Stores,
@@ -177,6 +178,31 @@ def test_what_a_store_gives_twice_is_one_hit():
         assert answer.hits[0].score == 1.0
 
     run_virtual(main())
+
+
+def test_copies_of_a_passage_are_one_hit_that_names_its_other_places(file_url, embedder):
+    collection = Collection("c", tenant="t", stores=file_url, embedder=embedder, reranker=Reverse())
+    copied = "Everyone has 25 days of leave a year."
+    documents = [Document(source=f"{year}.md", title=f"Rules of {year}", text=copied) for year in range(2020, 2026)]
+    documents += [
+        Document(source="pair.md", text=f"# Leave in 2026\n\n{copied}\n\n# Leave in 2027\n\n{copied}"),
+        Document(source="wide.md", text="Everyone has\n25  days of leave a year.\n"),
+        Document(source="ask.md", text="Leave is asked for a week before."),
+    ]
+
+    async def main():
+        await indexed(collection, documents)
+        found = await collection.async_search("How many days of leave has everyone?", k=4)
+        best, *others = sorted(found.hits, key=lambda hit: -len(hit.also))
+        assert {place.source for place in (best, *best.also)} == {"wide.md"} | {row.source for row in documents[:6]}
+        assert {hit.source for hit in others} == {"pair.md", "ask.md"}  # what stands under another heading is no copy
+        for place in (best, *best.also):
+            text = await collection.async_text(place.source)
+            assert text[place.start : place.end].split() == best.text.split()
+        assert len((await collection.async_retrieve("days of leave", document="2020.md")).hits) == 1
+        await collection.aclose()
+
+    run(main())
 
 
 @pytest.mark.promise("retrieval-deadline")

@@ -11,7 +11,8 @@ import anyio
 import pytest
 from mcp.shared.message import SessionMessage
 
-from shared_libs.atomic import MisuseError, ToolError
+from shared_libs.atomic import Deadline, MisuseError, ToolError
+from shared_libs.atomic.scope import use_deadline
 from shared_libs.tools import mcp_listing
 from shared_libs.tools.mcp import MCPToolset
 from shared_libs.tools.mcp_server import Server
@@ -88,7 +89,7 @@ def test_a_secret_among_the_arguments_of_a_program_is_in_no_error(monkeypatch):
 
 
 class OfTomorrow:
-    """A server in memory that takes five seconds to start and knows no beginning but that of 2026-07-28."""
+    """A server in memory that takes five seconds to start, knows no beginning but that of 2026-07-28, and one page."""
 
     refuses = False
 
@@ -107,12 +108,14 @@ class OfTomorrow:
 
     async def _answer(self, into, said):
         able = {"supportedVersions": ["2026-07-28"], "capabilities": {"tools": {}}, "serverInfo": {}}
-        page = {"tools": [{"name": "a"}]}
+        page = {"tools": [{"name": "a"}], "nextCursor": "never"}
         results = {"server/discover": able, "tools/list": page}
         await asyncio.sleep(5)
         async with into, said:
             async for item in said:
                 method, identity = item.message.method, getattr(item.message, "id", None)
+                if (getattr(item.message, "params", None) or {}).get("cursor"):
+                    continue
                 told = {"error": {"code": -32601, "message": f"no {method}"}}
                 if method in results:
                     told = {"result": results[method] | {"resultType": "complete", "cacheScope": "private", "ttlMs": 0}}
@@ -130,12 +133,20 @@ class OfTomorrow:
 
 
 @pytest.mark.promise("time-mcp")
-def test_a_server_of_todays_protocol_alone_that_starts_slowly_is_waited_for():
+def test_a_server_of_todays_protocol_alone_that_starts_slowly_is_waited_for_and_its_tools_are_taken_as_far_as_they_come(
+    caplog,
+):
     async def main():
         server = Server("slow", lambda _: OfTomorrow(), [])
         try:
-            return (await server.tools(20))[1]
+            with use_deadline(Deadline.after(20)):
+                first = await server.tools(20)
+                return first, await server.tools(20), asyncio.get_running_loop().time()
         finally:
             await server.aclose()
 
-    assert [tool["name"] for tool in run_virtual(main())] == ["a"]
+    first, again, at = run_virtual(main())
+    assert [tool["name"] for tool in first[1]] == ["a"]
+    assert again == first  # and the page is not waited for a second time
+    assert at < 20
+    assert "its next page does not come; 1 tools of it are taken" in caplog.text

@@ -80,6 +80,24 @@ def test_values_come_as_json(url):
         ask(url, "SELECT price, day, tags, extra, 9 % 2 AS rest, '1:2' AS t, '3'::int AS i FROM items").content
     )
     assert answer["rows"] == [[1.5, "2013-01-01", ["x", "y"], {"k": 1}, 1, "1:2", 3]]
+    values = {
+        "ROW(1, 'x')": {"f1": 1, "f2": "x"},
+        "array[ROW(NULL, '{1}'::int[])]": [{"f1": None, "f2": [1]}],
+        "items.*::items IS NULL": False,
+        "'0044-03-15 BC'::date": "0044-03-15 BC",
+        "'20000-01-01 10:00'::timestamp": "20000-01-01T10:00:00",
+        "'infinity'::timestamptz": "infinity",
+        "array['0044-03-15 BC'::date]": ["0044-03-15 BC"],
+        "'24:00'::time": "24:00:00",
+        "interval '1 day 2 hours'": "1 day 02:00:00",
+        "int4range(1, 5)": "[1,5)",
+        "'(1,2)'::point": "(1,2)",
+        "B'101'": "101",
+        "'x'::\"char\"": "x",
+        "NULL::interval": None,
+    }
+    answer = json.loads(ask(url, f"SELECT {', '.join(values)} FROM items").content)
+    assert answer["rows"] == [[*values.values()]]
 
 
 def test_rows_are_capped_with_a_note(url):

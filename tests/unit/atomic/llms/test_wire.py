@@ -167,6 +167,19 @@ def test_what_only_says_that_it_goes_on_is_no_answer():
     assert run(main()) == "Hello."
 
 
+def test_the_head_of_an_answer_may_be_as_long_as_proxies_make_it():
+    headers = {"Content_Security_Policy": "x" * 20_000} | {f"X_{number}": "y" for number in range(300)}
+
+    async def main():
+        async with (
+            WireServer([reply(HELLO, **headers)]) as server,
+            OpenAILLM("m", base_url=server.url, resilience=ONCE) as llm,
+        ):
+            return (await llm.async_generate("Hi")).text
+
+    assert run(main()) == "Hello."
+
+
 def test_what_is_no_http_is_told_as_such():
     async def main():
         plays = [Play([b"+PONG 200 hello\r\n\r\n"], "close")]

@@ -12,6 +12,12 @@ from shared_libs.testing import Healthy, ServerError
 from tests.support import run
 from tests.unit.service.faces.ground import ground
 
+SHAPE = {
+    "type": "object",
+    "properties": {"cities": {"type": "array", "items": {"$ref": "#/$defs/city"}}},
+    "required": ["cities"],
+    "$defs": {"city": {"type": "string"}},
+}
 CALL = ToolCall("c1", "calculator", {"expression": "6*7"})
 
 
@@ -50,6 +56,21 @@ def test_every_agent_is_a_tool_with_progress(tmp_path):
                     assert says in failed.content[0].text
 
     run(main())
+
+
+@pytest.mark.promise("face-mcp")
+def test_what_an_agent_answers_in_a_shape_is_told_and_given_as_a_value(tmp_path):
+    async def main():
+        scripts = {"m": Healthy('{"cities": ["Rome"]}'), "wrong": Healthy('{"cities": [1]}')}
+        agents = {"plain": {}, "typed": {"output_schema": SHAPE}, "unfit": {"output_schema": SHAPE, "llm": ["wrong"]}}
+        async with ground(tmp_path, scripts, **agents) as at, Client(f"{at.url}/mcp") as client:
+            await client.list_tools()  # the client holds each result to the schema that was told
+            return [(await client.call_tool(name, {"question": "Which?"})).structured_content for name in agents]
+
+    plain, typed, unfit = run(main())
+    assert (plain["output"], typed["output"], unfit["output"]) == (None, {"cities": ["Rome"]}, None)
+    assert unfit["status"] == "failed"
+    assert "cities" in unfit["error"]
 
 
 @pytest.mark.promise("face-mcp")

@@ -130,7 +130,7 @@ def test_what_does_not_replay_and_what_asked_nobody_is_not_kept(tmp_path):
 
 def pytest_here(folder: Path, *arguments: str) -> str:
     """What pytest says of a folder, with our plugin and no other."""
-    command = ["-m", "pytest", "-p", "genai_factory.pytest_plugin", "-p", "no:cacheprovider", *arguments]
+    command = ["-m", "pytest", "-p", "genai_factory_pytest", "-p", "no:cacheprovider", *arguments]
     path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
     env = {**os.environ, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "PYTHONPATH": path}
     done = ran(*command, cwd=folder, env=env)

@@ -29,7 +29,7 @@ def run_pytest(tmp_path):
         for name, text in files.items():
             (tmp_path / name.replace("__", ".")).write_text(text)
         # the one of this checkout, whichever is installed, and of others what is used here
-        plugin = ["--disable-plugin-autoload", "-p", "genai_factory.pytest_plugin", "-p", "xdist", "-p", "random_order"]
+        plugin = ["--disable-plugin-autoload", "-p", "genai_factory_pytest", "-p", "xdist", "-p", "random_order"]
         environment = {**os.environ, "PYTHONPATH": str(ROOT)}
         done = ran("-m", "pytest", *plugin, *arguments, cwd=tmp_path, env=environment)
         return done.stdout + done.stderr
@@ -110,7 +110,7 @@ def test_the_plugin_costs_nothing_without_scenarios(tmp_path):
         "    heavy = {'pydantic', 'yaml', 'aiohttp', 'openai', 'rich', 'msgspec', 'shared_libs.atomic'}\n"
         "    assert not heavy & set(sys.modules)\n"
     )
-    command = [sys.executable, "-m", "pytest", "-q", "--disable-plugin-autoload", "-p", "genai_factory.pytest_plugin"]
+    command = [sys.executable, "-m", "pytest", "-q", "--disable-plugin-autoload", "-p", "genai_factory_pytest"]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     done = subprocess.run(
         command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120, check=False
@@ -120,5 +120,5 @@ def test_the_plugin_costs_nothing_without_scenarios(tmp_path):
 
 def test_installing_the_package_registers_the_plugin():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    assert project["entry-points"]["pytest11"] == {"genai_factory": "genai_factory.pytest_plugin"}
+    assert project["entry-points"]["pytest11"] == {"genai_factory": "genai_factory_pytest"}
     assert any(need.startswith("pytest") for need in project["optional-dependencies"]["testing"])

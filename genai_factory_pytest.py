@@ -2,7 +2,8 @@
 The pytest plugin: scenario files are tests, and tests get agents whose ports are taken.
 
 It is loaded into every project that has us installed, so it brings hooks and fixtures and nothing else: nothing of the
-library is imported before a scenario of ours is collected or a fixture asked for.
+library is imported before a scenario of ours is collected or a fixture asked for. It is a module by itself, for a
+project may have a folder `genai_factory` too, and a plugin in there would not be found.
 """
 
 from __future__ import annotations
@@ -10,6 +11,8 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, suppress
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -61,9 +64,15 @@ def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> pytest.Col
     """Collect the `*.scenario.yaml` that are ours; other tools use the name too."""
     if not file_path.name.endswith(SUFFIX) or not _is_ours(file_path):
         return None
-    from genai_factory.testing.scenarios.collecting import ScenarioFile
+    collected: pytest.Collector = _ours("testing.scenarios.collecting").ScenarioFile.from_parent(parent, path=file_path)
+    return collected
 
-    return ScenarioFile.from_parent(parent, path=file_path)
+
+def _ours(module: str) -> Any:
+    """A module of the library, by the one of its two names that is not a folder of the project."""
+    found = find_spec("genai_factory")
+    here = found is not None and found.origin is not None and Path(found.origin).parents[1] == Path(__file__).parent
+    return import_module(f"{'genai_factory' if here else 'shared_libs'}.{module}")
 
 
 def _is_ours(file: Path) -> bool:
@@ -78,20 +87,18 @@ def _is_ours(file: Path) -> bool:
 @pytest.fixture
 def virtual_clock() -> VirtualClock:
     """Run coroutines on virtual time: `virtual_clock.run(agent.async_run("…"))`."""
-    from genai_factory.testing import VirtualClock
-
-    return VirtualClock()
+    clock: VirtualClock = _ours("testing").VirtualClock()
+    return clock
 
 
 @pytest.fixture
 def scripted_llm() -> Iterator[Callable[..., ScriptedLLM]]:
     """Make models that follow a script, `scripted_llm(["Hello."])`; a turn that is left over fails the test."""
-    from genai_factory.atomic.llms import ScriptedLLM
-
+    model = _ours("atomic.llms").ScriptedLLM
     made: list[ScriptedLLM] = []
 
     def make(script: Iterable[Any], **options: Any) -> ScriptedLLM:
-        made.append(ScriptedLLM(list(script), **options))
+        made.append(model(list(script), **options))
         return made[-1]
 
     yield make
@@ -107,9 +114,7 @@ def factory_agent(request: pytest.FixtureRequest) -> Iterator[Callable[..., ReAc
     It takes the keys of a scenario file; a path is relative to the test's file. A script that was not followed and a
     fault that met no call fail the test.
     """
-    from genai_factory.testing.scenarios.collecting import Agents
-
-    agents = Agents(request)
+    agents = _ours("testing.scenarios.collecting").Agents(request)
     yield agents.make
     if problems := agents.finish():
         pytest.fail("\n".join(problems), pytrace=False)
@@ -124,13 +129,12 @@ def fault_server() -> Iterator[Callable[[Mapping[str, Script]], BackgroundFaultS
     at `server.url("openai")`. They run on the real clock and are stopped at the end of the test, which fails when one
     was asked for what it has no script for.
     """
-    from genai_factory.testing import BackgroundFaultServer, UnexpectedRequest
-
+    testing = _ours("testing")
     running, problem = ExitStack(), ""
     try:
         with running:
-            yield lambda models: running.enter_context(BackgroundFaultServer(models))
-    except UnexpectedRequest as error:
+            yield lambda models: running.enter_context(testing.BackgroundFaultServer(models))
+    except testing.UnexpectedRequest as error:
         problem = str(error)
     if problem:
         pytest.fail(problem, pytrace=False)

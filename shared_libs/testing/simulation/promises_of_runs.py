@@ -166,7 +166,7 @@ def _loops(evidence: Evidence) -> Iterator[Broken]:
     for run in evidence.runs:
         record = evidence.by_run.get(run.id)
         result = record.result if record is not None else None
-        if result is None:
+        if record is None or result is None:
             continue
         marks: list[Any] = [
             ([(act.tool, act.input) for act in step.actions], [got.content for got in step.observations])
@@ -182,7 +182,8 @@ def _loops(evidence: Evidence) -> Iterator[Broken]:
             yield Broken("loop", f"{run.id} ended for a loop, and there is none of {allowed}")
         warned = any(_NOTE in message.text for request in record.asked for message in request.messages)
         again = any(_repeats(marks[:count], WARN_AT) for count in range(1, len(marks)))  # and a turn came after it
-        if again and record.heard and not warned and not (record.started is not None and record.started.resumed):
+        resumed = record.started is not None and record.started.resumed
+        if again and record.heard and not warned and not resumed:
             yield Broken("repeats-told", f"{run.id} repeated itself {WARN_AT} times, and its model was not told")
 
 

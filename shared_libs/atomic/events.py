@@ -103,12 +103,13 @@ class StepStarted(Event):
 
 
 class AttemptStarted(Event):
-    """A request goes to a model, for "chat", "embeddings" or "rerank"."""
+    """A request goes to a model, for "chat", "embeddings" or "rerank"; `stream`: its answer comes in pieces."""
 
     provider: str
     model: str
     number: int
     operation: str = "chat"
+    stream: bool = False
 
 
 class ModelAsked(Event):

@@ -15,8 +15,8 @@ from contextvars import ContextVar
 
 from shared_libs.atomic.context_value import holds
 
-Carrier = Callable[[dict[str, str]], object]
-"""Writes the headers of the current trace into a mapping; it must not block."""
+Carrier = Callable[[dict[str, str], str], object]
+"""Writes the headers of the current trace into a mapping; is told which model server they go to. It must not block."""
 
 _carriers: list[Carrier] = []
 
@@ -27,11 +27,11 @@ def carry_traces_by(carrier: Carrier) -> None:
         _carriers.append(carrier)
 
 
-def trace_headers() -> dict[str, str]:
-    """The headers that a request made here and now carries; none where nothing traces."""
+def trace_headers(server: str = "") -> dict[str, str]:
+    """The headers that a request made here and now carries, to a model at the URL `server`; none without a trace."""
     headers: dict[str, str] = {}
     for carrier in _carriers:
-        carrier(headers)
+        carrier(headers, server)
     return headers
 
 

@@ -25,9 +25,12 @@ from shared_libs.atomic.events import AgentEvent
 from shared_libs.atomic.loading import importing
 from shared_libs.atomic.propagation import carry_traces_by
 from shared_libs.atomic.types import Attempt
+from shared_libs.observability.otel_requests import Requests
 from shared_libs.observability.otel_words import (
     FINISH,
     LONGEST_NAME,
+    NOTED,
+    SCOPE,
     SECONDS,
     TOKENS,
     as_json,
@@ -43,8 +46,6 @@ if TYPE_CHECKING:
     from opentelemetry.context import Context
     from opentelemetry.metrics import MeterProvider
     from opentelemetry.trace import Span, TracerProvider
-
-SCOPE = "genai-factory"
 
 CONTENTS = "OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT"
 """The variable by which instrumentations of the field are told to record what was said."""
@@ -64,6 +65,7 @@ class _Open:
     before: Context
     inside: Context
     operation: str = ""
+    seq: int = 0
     attempt: Attempt | None = None
     """What became of a request whose answer has not been told yet."""
     told: dict[str, Any] = field(default_factory=dict)
@@ -83,6 +85,7 @@ class _Run:
     answered: _Open | None = None
     tools: dict[str, _Open] = field(default_factory=dict)
     retrievals: dict[int, _Open] = field(default_factory=dict)
+    requests: Requests = field(default_factory=Requests)
 
     @property
     def told(self) -> dict[str, Any]:
@@ -110,6 +113,9 @@ class OpenTelemetry:
 
     """
 
+    wants_requests = True
+    """What models are asked is told by the spans of the requests."""
+
     def __init__(
         self,
         tracer_provider: TracerProvider | None = None,
@@ -118,14 +124,14 @@ class OpenTelemetry:
         contents: bool | None = None,
     ) -> None:
         with importing("opentelemetry", "OpenTelemetry"):
-            from opentelemetry import context, metrics, propagate, trace
+            from opentelemetry import context, metrics, trace
 
-            from shared_libs.observability.otel_spans import Points, Spans
-        carry_traces_by(propagate.inject)
+            from shared_libs.observability.otel_spans import Points, Spans, carry
+        carry_traces_by(carry)
         self._trace, self._context = trace, context
         self._inside, self._outside = trace.SpanKind.INTERNAL, trace.SpanKind.CLIENT
         self._meters = metrics.get_meter_provider if meter_provider is None else lambda: meter_provider
-        self._spans = Spans(tracer_provider, SCOPE)
+        self._spans = Spans(tracer_provider)
         meter = metrics.get_meter(SCOPE, meter_provider=meter_provider)
         self._points = Points(meter)
         self._duration = meter.create_histogram(
@@ -146,9 +152,10 @@ class OpenTelemetry:
         said = os.environ.get(CONTENTS, "").lower()
         self._contents = said not in {"", "false", "0", "no_content"} if contents is None else contents
         self._runs: dict[str, _Run] = {}
-        self._tells: dict[type[AgentEvent], Callable[[_Run, Any], None]] = dict.fromkeys(_NOTED, self._note) | {
+        self._tells: dict[type[AgentEvent], Callable[[_Run, Any], None]] = dict.fromkeys(NOTED, self._note) | {
             events.StepStarted: self._step_started,
             events.AttemptStarted: self._attempt_started,
+            events.ModelAsked: self._model_asked,
             events.AttemptFinished: self._attempt_finished,
             events.ModelFinished: self._model_finished,
             events.ToolStarted: self._tool_started,
@@ -191,7 +198,7 @@ class OpenTelemetry:
             self._run_started(event)
 
     def _note(self, run: _Run, event: AgentEvent) -> None:
-        told = {f"factory.{name}": shown(getattr(event, name)) for name in _NOTED[type(event)]}
+        told = {f"factory.{name}": shown(getattr(event, name)) for name in NOTED[type(event)]}
         name = f"factory.{type(event).__struct_config__.tag}"
         run.run.span.add_event(name, told, run.at(event.at_s))
 
@@ -271,11 +278,21 @@ class OpenTelemetry:
             "gen_ai.request.model": model,
             "factory.attempt": event.number,
         }
+        if event.stream:
+            attributes["gen_ai.request.stream"] = True
         if not run.provider:
             run.provider = provider
             run.run.span.set_attribute("gen_ai.provider.name", provider)
         opened = self._open(run, f"{operation} {model}", event.at_s, attributes)
+        opened.seq = event.seq
         run.attempts.setdefault((event.provider, event.model, event.number), []).append(opened)
+
+    def _model_asked(self, run: _Run, event: events.ModelAsked) -> None:
+        told = run.requests.told(event, contents=self._contents)
+        for waiting in run.attempts.values():
+            for opened in waiting:
+                if opened.seq == event.seq:
+                    opened.told |= told
 
     def _attempt_finished(self, run: _Run, event: events.AttemptFinished) -> None:
         attempt = event.attempt
@@ -471,20 +488,6 @@ _STORES = ("dense", "lexical", "graph")
 """Steps of a retrieval that ask a store; those that ask a model are spans of their own already."""
 
 _MEMORY = {events.MemoryLoaded: "load", events.MemoryStored: "store", events.MemoryCompacted: "compact"}
-
-_NOTED: dict[type[AgentEvent], tuple[str, ...]] = {
-    events.RetryScheduled: ("provider", "model", "wait_s", "why"),
-    events.FellBack: ("provider", "model", "next_provider", "next_model", "why"),
-    events.BreakerChanged: ("provider", "model", "state"),
-    events.StreamRestarted: ("reason",),
-    events.ApprovalRequested: ("tool", "call_id"),
-    events.Abandoned: ("what", "name", "call_id"),
-    events.AbandonedEnded: ("what", "name", "call_id", "late_s"),
-    events.LoopBlocked: ("tool", "call_id", "blocked_s"),
-    events.LimitReached: ("stop_reason", "why"),
-    events.Warned: ("message",),
-}
-"""What is told as an event of the run's span, and which of its fields."""
 
 
 def _records(provider: TracerProvider | MeterProvider) -> bool:

@@ -11,7 +11,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 from shared_libs.atomic.loading import importing
-from shared_libs.observability.otel import SCOPE, OpenTelemetry
+from shared_libs.observability.otel import OpenTelemetry
+from shared_libs.observability.otel_words import SCOPE
 
 TO_SEND_S = 2.0
 """Seconds at the end of a program to send what is left."""

@@ -14,11 +14,13 @@ from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 from shared_libs.atomic.loading import importing
+from shared_libs.observability.otel_words import SCOPE
 
 with importing("opentelemetry", "OpenTelemetry"):
-    from opentelemetry import trace
+    from opentelemetry import propagate, trace
 
 if TYPE_CHECKING:
     from opentelemetry.context import Context
@@ -35,19 +37,30 @@ AT_A_TIME = 16
 """So many points a thread records before it lets the event loop go on."""
 
 
+_PORTS = {"http": 80, "https": 443}
+
+
+def carry(headers: dict[str, str], server: str) -> None:
+    """Write the current trace into a request's headers; a span of ours tells which model server is asked."""
+    propagate.inject(headers)
+    span = trace.get_current_span()
+    scope = getattr(span, "instrumentation_scope", None)
+    if server and scope is not None and scope.name == SCOPE:
+        at = urlsplit(server)
+        span.set_attributes({"server.address": at.hostname or "", "server.port": at.port or _PORTS.get(at.scheme, 0)})
+
+
 class Spans:
     """
     Starts spans by a provider, or by the one of the process, whichever that is when a run begins.
 
     Args:
         provider: whose spans; None: the process's.
-        scope: the name under which they are made.
 
     """
 
-    def __init__(self, provider: TracerProvider | None, scope: str) -> None:
+    def __init__(self, provider: TracerProvider | None) -> None:
         self._given = provider
-        self._scope = scope
         self._provider: TracerProvider | None = None
         self._tracer: trace.Tracer
         self._quick: Callable[..., trace.Span] | None = None
@@ -61,7 +74,7 @@ class Spans:
         """Take the provider that there is now."""
         provider = self.provider
         if provider is not self._provider:
-            self._provider, self._tracer = provider, provider.get_tracer(self._scope)
+            self._provider, self._tracer = provider, provider.get_tracer(SCOPE)
             self._quick = _quick(self._tracer)
 
     def first(self, name: str, before: Context, attributes: Mapping[str, Any], start_ns: int) -> trace.Span:

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from shared_libs.atomic.types import LLMResponse, Usage
+from shared_libs.atomic import events
+from shared_libs.atomic.events import AgentEvent
+from shared_libs.atomic.types import ImagePart, LLMResponse, Message, ToolCall, Usage
 from shared_libs.atomic.whole import whole_data, whole_text
 from shared_libs.observability.redact import redact_data, redact_start
+
+SCOPE = "genai-factory"
+"""The name under which spans and points are made."""
 
 SECONDS = (0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24, 20.48, 40.96, 81.92)
 """Buckets of `gen_ai.client.operation.duration`, as the conventions give them."""
@@ -30,6 +35,21 @@ LONGEST_ID = 256
 
 FINISH = {"tool_calls": "tool_call"}
 """Finish reasons that the conventions call otherwise."""
+
+
+NOTED: dict[type[AgentEvent], tuple[str, ...]] = {
+    events.RetryScheduled: ("provider", "model", "wait_s", "why"),
+    events.FellBack: ("provider", "model", "next_provider", "next_model", "why"),
+    events.BreakerChanged: ("provider", "model", "state"),
+    events.StreamRestarted: ("reason",),
+    events.ApprovalRequested: ("tool", "call_id"),
+    events.Abandoned: ("what", "name", "call_id"),
+    events.AbandonedEnded: ("what", "name", "call_id", "late_s"),
+    events.LoopBlocked: ("tool", "call_id", "blocked_s"),
+    events.LimitReached: ("stop_reason", "why"),
+    events.Warned: ("message",),
+}
+"""What is told as an event of the run's span, and which of its fields."""
 
 
 def without_none(attributes: Mapping[str, Any]) -> dict[str, Any]:
@@ -70,18 +90,34 @@ def as_messages(role: str, text: str) -> str:
 
 def turn(response: LLMResponse) -> str:
     """A model's turn, as the conventions write messages: whole JSON, of contents that are cut."""
-    text = _kept(response.text, LONGEST_CONTENT)
+    reason = named(FINISH.get(response.finish_reason, response.finish_reason))
+    return _json([{"role": "assistant", "parts": _said(response.text, response.tool_calls), "finish_reason": reason}])
+
+
+def message(sent: Message) -> str:
+    """A message that was sent to a model, the same way; of an image it says which it was."""
+    if sent.role == "tool":
+        text = _kept(sent.text, LONGEST_CONTENT)
+        parts = [{"type": "tool_call_response", "id": named(sent.tool_call_id or ""), "response": text}]
+    else:
+        images = [] if isinstance(sent.content, str) else [part for part in sent.content if isinstance(part, ImagePart)]
+        parts = [{"type": "uri", "modality": "image", "uri": _kept(image.place, LONGEST_WHY)} for image in images]
+        parts += _said(sent.text, sent.tool_calls)
+    return _json({"role": sent.role, "parts": parts})
+
+
+def _said(said: str, calls: Sequence[ToolCall]) -> list[dict[str, Any]]:
+    text = _kept(said, LONGEST_CONTENT)
     parts: list[dict[str, Any]] = [{"type": "text", "content": text}] if text else []
     room = LONGEST_CONTENT
-    for call in response.tool_calls:
-        said = _json(call.input)
-        arguments = whole_data(redact_data(call.input)) if len(said) <= room else _kept(said, room)
-        room -= min(room, len(said))
+    for call in calls:
+        told = _json(call.input)
+        arguments = whole_data(redact_data(call.input)) if len(told) <= room else _kept(told, room)
+        room -= min(room, len(told))
         parts.append({"type": "tool_call", "id": named(call.id), "name": named(call.name), "arguments": arguments})
         if not room:
             break
-    reason = named(FINISH.get(response.finish_reason, response.finish_reason))
-    return _json([{"role": "assistant", "parts": parts, "finish_reason": reason}])
+    return parts
 
 
 def _kept(text: str, limit: int) -> str:

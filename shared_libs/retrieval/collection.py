@@ -17,7 +17,7 @@ from shared_libs.retrieval.chunking import Chunker, Tokenizer
 from shared_libs.retrieval.cypher_guard import read_query
 from shared_libs.retrieval.extraction import Extractor, Told, Upserted, extracted, facts_told, keep_facts
 from shared_libs.retrieval.filters import Condition, among, read_filter
-from shared_libs.retrieval.indexer import AnyDocument, Indexer, check_embeddings, embedded_text
+from shared_libs.retrieval.indexer import AnyDocument, Indexer, check_width, embedded_text
 from shared_libs.retrieval.ports import POOL
 from shared_libs.retrieval.retriever import Retriever
 from shared_libs.retrieval.stores import Stores, open_stores
@@ -379,7 +379,6 @@ class Collection:
         if self.embedder is None:
             return None
         vectors = await self.embedder.async_embed(["dimensions"])
-        check_embeddings(vectors, 1, vectors.shape[1] if vectors.ndim == 2 else 0)
         return EmbedderIdentity(
             provider=self.embedder.provider, model=self.embedder.model, dimensions=int(vectors.shape[1])
         )
@@ -440,6 +439,6 @@ class Collection:
         assert self.embedder is not None
         texts = [embedded_text(Document(source="-", text="", title=row.title), row.chunk) for row in chunks]
         vectors = await self.embedder.async_embed(texts)
-        check_embeddings(vectors, len(chunks), identity.dimensions)
+        check_width(vectors, identity.dimensions)
         points = [Point(row.chunk.id, vector, row.metadata) for row, vector in zip(chunks, vectors, strict=True)]
         await self.stores.vectors.async_upsert(space, points)

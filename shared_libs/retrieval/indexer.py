@@ -12,7 +12,7 @@ import asyncio
 from collections.abc import AsyncGenerator, AsyncIterable, Iterable, Sequence
 from contextlib import aclosing
 from hashlib import sha256
-from typing import Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import msgspec
 
@@ -38,8 +38,10 @@ from shared_libs.retrieval.filters import checked_metadata
 from shared_libs.retrieval.ports import POOL
 from shared_libs.retrieval.stores import Stores
 from shared_libs.retrieval.types import Chunk, Document, DocumentRow, IndexProgress, Point, Space, Words
-from shared_libs.retrieval.vectors import check_vector
 from shared_libs.retrieval.words import VERSION
+
+if TYPE_CHECKING:
+    import numpy as np
 
 BATCH = 64
 """Chunks of one request for embeddings; documents are put together until they have so many new ones."""
@@ -285,7 +287,6 @@ class Indexer:
         assert self._embedder is not None
         try:
             vectors = await self._embedder.async_embed([embedded_text(owner.document, chunk) for owner, chunk in part])
-            check_embeddings(vectors, len(part), self._dimensions)
         except _NOT_ITS_FAULT:
             raise
         except (LLMError, MisuseError) as error:
@@ -293,6 +294,7 @@ class Indexer:
                 return {part[0][1].id: str(error)}
             half = len(part) // 2
             return await self._embed(part[:half]) | await self._embed(part[half:])
+        check_width(vectors, self._dimensions)
         points = [
             Point(chunk.id, vector, owner.document.metadata)
             for (owner, chunk), vector in zip(part, vectors, strict=True)
@@ -342,18 +344,19 @@ def embedded_text(document: Document, chunk: Chunk) -> str:
     return "\n".join([*above, chunk.text])
 
 
-def check_embeddings(vectors: Any, count: int, dimensions: int) -> None:
+def check_width(vectors: np.ndarray, dimensions: int) -> None:
     """
-    Check what an embedder gave before any of it is stored.
+    Check that an embedder gives vectors as long as those that are stored, before one of them is.
 
     Raises:
-        MisuseError: it is not one vector of finite numbers for each text, as long as those before.
+        MisuseError: it does not: it is another model under the same name, and no text is to blame.
 
     """
-    if len(vectors) != count:
-        raise MisuseError(f"the embedder gave {len(vectors)} vectors for {count} texts")
-    for vector in vectors:
-        check_vector(vector, dimensions)
+    if vectors.shape[1] != dimensions:
+        raise MisuseError(
+            f"the embedder gives vectors of {vectors.shape[1]} numbers, and the collection holds those of "
+            f"{dimensions}: they do not compare. Set `dimensions` as they were, or embed anew: factory index --rebuild"
+        )
 
 
 def _row(prepared: _Prepared) -> DocumentRow:

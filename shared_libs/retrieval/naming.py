@@ -23,12 +23,17 @@ LEAST = 4
 LOOKED_AT = 400
 """Characters of a question in which names are looked for."""
 
-_FORMS = {
-    *("inc", "incorporated", "ltd", "limited", "llc", "llp", "lp", "plc", "corp", "corporation", "co", "company"),
-    *("gmbh", "ag", "kg", "se", "sa", "sas", "sarl", "srl", "spa", "bv", "nv", "oy", "ab", "as", "aps", "ltda"),
-    *("eireli", "jsc", "tnhh", "cp", "pty", "pvt", "sdn", "bhd", "oyj", "kk", "doo", "sro", "주식회사"),
-}
-_FORMS_BEFORE = {"ооо", "оао", "зао", "пао", "주식회사", "주", "株"}  # noqa: RUF001 - in the letters they are in
+_FORMS = (
+    "inc|incorporated|ltd|limited|llc|llp|lp|plc|corp|corporation|co|company|gmbh|ag|kg|se|sa|s a|sas|sarl|srl|spa|bv"
+    "|nv|oy|ab|as|aps|ltda|limitada|sociedade anonima|eireli|jsc|tnhh|cp|pty|pvt|private|sdn|bhd|oyj|kk|doo|sro"
+    "|joint stock|aktiengesellschaft|gesellschaft mit beschrankter haftung|주식회사"
+)
+_BEHIND = late(rf"(?: (?:{_FORMS}))+$")
+_BEFORE = late(
+    "^(?:ооо|оао|зао|пао|주식회사|주|株"  # noqa: RUF001 - in the letters they are in
+    "|(?:tong )?cong ty(?: (?:tnhh|trach nhiem huu han|cp|co phan|mtv|mot thanh vien))*) (?=.)"
+)
+_ARTICLE = late("^(?:the|a|an) (?=.)")
 _JOINED_BEFORE = ("株式会社", "有限会社", "주식회사")
 _FORMS_BEHIND = ("股份有限公司", "有限责任公司", "有限公司", "公司", "株式会社", "주식회사")
 _JOINED = late(r"[.'’`´]")  # noqa: RUF001 - apostrophes as they are typed
@@ -42,14 +47,9 @@ def canonical(name: str) -> str:
     """Return the key of a name; empty where it has no letter or digit."""
     folded = without_marks(unicodedata.normalize("NFKC", name).casefold())
     parts = _parts(_BESIDE_NUMBERS.sub(" ", _JOINED.sub("", folded).replace("&", " and ")))
-    words = [word for part in parts if (word := part.lstrip("+#"))]
-    while len(words) > 1 and words[-1] in _FORMS:
-        words.pop()
-    if len(words) > 1 and words[0] in _FORMS_BEFORE:
-        words.pop(0)
-    if len(words) > 1 and words[0] in ("the", "a", "an"):
-        words.pop(0)
-    key = " ".join(words)
+    key = " ".join(word for part in parts if (word := part.lstrip("+#")))
+    for beside in (_BEHIND, _BEFORE, _ARTICLE):
+        key = beside.sub("", key)
     for form in _JOINED_BEFORE:
         key = key.removeprefix(form) or key
     for form in _FORMS_BEHIND:

@@ -326,11 +326,7 @@ class BaseLLMWrapper:
         return None
 
     async def aclose(self) -> None:
-        """
-        Close the connections of this wrapper and its fallbacks; using it afterwards opens them again.
-
-        What is not closed within `CLOSE_S` is left behind, and the log says so.
-        """
+        """Close its connections and its fallbacks', within `CLOSE_S`; using it afterwards opens them again."""
         await closed((self.model, self._close()), *((each.model, each.aclose()) for each in self.fallbacks))
         if self.resilience is not None and self.resilience.rate_limit is not None:
             await close_store(self.resilience.rate_limit)
@@ -357,6 +353,10 @@ class BaseLLMWrapper:
         for call in response.tool_calls:
             yield LLMChunk("tool_call", tool_call=call)
         yield LLMChunk("finished", response=response)
+
+    def _streams(self, tools: tuple[ToolSpec, ...]) -> bool:
+        """Whether an answer may be asked for as a stream."""
+        return True
 
     async def _embed(self, texts: list[str], **options: Any) -> np.ndarray:
         """Make one request for embeddings."""
@@ -393,8 +393,7 @@ class BaseLLMWrapper:
             others = [(model, policy if model.resilience else own) for model, policy in theirs]
             self._chain = own, others
             self._limits_tokens = any(_limits_tokens(policy) for policy in (own, *(policy for _, policy in others)))
-        own, others = self._chain  # without itself, which would be freed by the collector only
-        return [(self, own), *others]
+        return [(self, self._chain[0]), *self._chain[1]]  # kept without itself, or only the collector would free it
 
     @door
     async def _ready(self) -> None:
@@ -435,7 +434,8 @@ class BaseLLMWrapper:
             messages = request.output.instruct(messages, beside_tools=bool(request.tools))
         if watch.asks is not None:
             watch.asks(messages, tools, plain_options(options))
-        if not stream:
+        if not stream or not self._streams(tools):
+            watch.wait_for_all()
             answer = checked_response(await self._chat(messages, tools, **options), tools)
             watch.whole(answer.text)
             return answer

@@ -174,6 +174,10 @@ class HttpLLM(BaseLLMWrapper):
             raise AuthenticationFailed(f"there is no key for {self.base_url}: set {self.key_variable} or pass api_key")
         return key or None
 
+    def _streams(self, tools: tuple[ToolSpec, ...]) -> bool:
+        traits = self._dialect.traits
+        return "whole-only" not in traits and not (tools and "whole-beside-tools" in traits)
+
     def _told_tools(
         self, tools: tuple[ToolSpec, ...], tell: Callable[[ToolSpec], dict[str, Any]]
     ) -> list[dict[str, Any]]:

@@ -123,11 +123,20 @@ _NO_TOOLS = late(
 )
 """That a model, or its server, takes no tools at all."""
 _BUT_PARTLY = late(
-    r"in stream|with stream|while stream|parallel|multiple|more than|at once|simultaneous|together with|in combination"
-    r"|response_?format|structured|json (?:mode|schema)|mime type",
+    r"(?:in|with|while|when|for)\W{1,3}stream|parallel|multiple|more than|at once|simultaneous|together with"
+    r"|in combination|response_?format|structured|json (?:mode|schema)|mime type",
     re.IGNORECASE,
 )
 """That they are only refused beside something else."""
+_STREAM = r"\bstream(?:ing|ed)?\b(?![_.])"
+_NO_STREAMS = late(
+    rf"(?:not|n't|cannot|unsupported|unavailable)\b.{{0,40}}{_STREAM}|verified to stream|(?<!be )only non-?stream"
+    rf"|{_STREAM}.{{0,40}}(?:not|n't|un)[ _-]?(?:support|allow|avail|permit|enabl|implement|possible)"
+    rf"|{_STREAM}\W{{0,3}}(?:must|should|has to|needs to) be (?:set to )?['\"`]?false"
+    r"|set ['\"`]?stream['\"`]? to ['\"`]?false",
+    re.IGNORECASE,
+)
+"""That answers are not to be had as streams; at all, or where tools are named."""
 _WORD_STRICT = late(r"(?<![\w-])strict(?![\w-])", re.IGNORECASE)
 
 
@@ -310,6 +319,8 @@ def _lesson(dialect: Dialect, request: Request, error: LLMError, *, chat: bool, 
             return lesson
         if lesson := _of_length(dialect, request, error, text) or _of_field(dialect, request, error, text):
             return lesson
+        if lesson := _of_streams(dialect, request, text):
+            return lesson
     for rule in _RULES if chat else ():
         if rule.trait not in dialect.traits and rule.words.search(text) and rule.breaks(request):
             dialect.traits.add(rule.trait)
@@ -355,6 +366,15 @@ def _of_strict_tools(dialect: Dialect, request: Request, text: str) -> str:
         return ""
     dialect.traits.add("no-strict-tools")
     return "strict is left out of tools"
+
+
+def _of_streams(dialect: Dialect, request: Request, text: str) -> str:
+    """That the answer has to come in one piece."""
+    if not request.get("stream") or not _NO_STREAMS.search(text):
+        return ""
+    of_tools = bool(request.get("tools")) and re.search(r"tool|function", text, re.IGNORECASE) is not None
+    dialect.traits.add("whole-beside-tools" if of_tools else "whole-only")
+    return f"answers{' with tools' if of_tools else ''} are asked for in one piece"
 
 
 def _of_tools(dialect: Dialect, request: Request, text: str) -> str:

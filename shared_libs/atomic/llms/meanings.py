@@ -93,7 +93,7 @@ _FILTER = Meaning(
         r"content[ _-]?(management )?polic(y|ies)",
         r"content exists risk",
         r"requires moderation",
-        r"(input|prompt|output|content|request|message)\b.{0,40}\bflagged",
+        r"(input|prompt|output|content|request|message)\b.{0,40}\bflagged|flagged by",
         r"(blocked|rejected|refused)\b.{0,40}\b(safety|moderation|guardrail|filter)",
         r"(safety system|safety (settings|model|filter)|(?<!['\"`])guardrails?)\b",
         r"violat\w+ .{0,40}(usage (polic|guideline)|content|safety|moderation|terms|acceptable use)",
@@ -128,7 +128,9 @@ _TOO_LONG = Meaning(
         r"(number of )?tokens? (in|of) (the|your) (prompt|input|request).{0,60}(exceed|cannot|larger|greater)",
         r"reduce (the |your )?(length|size) of (the |your )?(messages|prompt|input|conversation)",
         r"`?inputs`? tokens \+ `?max_new_tokens`?",
-        r"max_seq_len|n_ctx\b|context the overflows",
+        r"max_seq_len|n_ctx\b|context (the )?overflows?",
+        r"\btokens?\b.{0,40}\b(is|are) over\b.{0,20}\d",
+        r"excede .{0,30}contexto",
         r"longer than the (maximum|model)|maximum model length|token limit (was |has been |is )?exceeded",
         r"tokens limit exceeded",
         r"(?<!max )(?<!output )(?<!completion )\btokens? .{0,30}exceed\w* (the )?(limit|max)",
@@ -158,7 +160,9 @@ _MONEY = Meaning(
         r"(spend(ing)?|billing|budget|usage|monthly|weekly|daily|plan('s)?|subscription|credit)"
         r"( hard)?[ _-](usage )?(limit|cap|quota)s?\b",
         r"budget (has been |is |was )?exceeded|exceeded (your |its |the )?(team |key |user |max )?budget",
-        r"payment (is )?required|overdue|in good standing|余额不足|欠费",
+        r"payment (is )?required|overdue|in good standing|余额不足|欠费|in arrears|balance is negative",
+        r"(used up|exhausted|exceeded) (your|the|its)\b.{0,30}\busage|out of quota",
+        r"\bbudget\b.{0,40}\b(was|is|has been) (exceeded|exhausted|used up)",
         r"(额度|配额|套餐|今日|本月).{0,10}(上限|用完|不足|用尽|耗尽|超出)|exceeded its total limit",
         r"extra usage is required|upgrade (your |to a )?(plan|account|subscription|paid)|over budget",
         r"(per|a) (month|week)\b.{0,40}(limit|quota)|(limit|quota)\b.{0,40}per (month|week)\b",
@@ -196,7 +200,7 @@ _KEY = Meaning(
         r"(invalid|not valid|incorrect|wrong|missing|expired|not (be )?found|required|revoked|disabled|exist)",
         r"(provide|supply|missing|without|pass|send|set) (an? |the |your |a valid )?"
         r"(api[ _-]?key|bearer|credential|access token)",
-        r"(invalid or )?expired token|access token (is )?(invalid|expired)",
+        r"(invalid or )?expired token|(access|security) token\b.{0,30}\b(invalid|expired)|api[ _-]?key is empty",
         r"(invalid|incorrect|wrong|missing|no|expired|unknown) "
         r"(api[ _-]?key|(auth\w*|access|proxy) (key|token)|credential)",
         r"authentication (error|fail)|not authenticated|unauthorized|login fail",
@@ -215,7 +219,8 @@ _MODEL = Meaning(
         "base_resp/1211 1211 1220"
     ),
     _words(
-        r"invalid model name|not a valid model|model identifier|unknown model|no such model",
+        r"invalid model( name|: )|not a valid model|model identifier|unknown model|no such model",
+        r"(model|adapter) \S{1,200} (is not supported|does not exist)$",
         r"model (does )?not (exist|found)",
         r"no models? (is |are )?loaded|模型.{0,20}不存在",
         r"model .{1,200} (not found|does not exist|(is|was|has been) "
@@ -304,7 +309,7 @@ _THIS_MODEL = Meaning(
     _words(
         r"不支持|不允许",
         r"(not|n't|never|isn't|un|only)[ _-]?(yet )?(be )?"
-        r"(support|permitt|enabled|implemented|available|allowed for|accept)",
+        r"(support|permitt|enabled|implemented|available|allowed for|accept)|supported only|extra_body",
         r"(unknown|unrecognized|unexpected|unrecognised|deprecated|extra|additional) "
         r"(field|param|argument|request arg|key|input|value|keyword|name|propert)",
         r"(this|the|your|selected|chosen|requested) (\S+ )?model\b",
@@ -313,7 +318,7 @@ _THIS_MODEL = Meaning(
         r"(max_tokens|max_completion_tokens|temperature|top_p|top_k|n_predict|reasoning_effort|budget_tokens)\b",
         r"signature|thought|thinking|reasoning",
         r"roles?\b.{0,60}(alternat|after|must|expected|order)|must have role",
-        r"alternat|unexpected role|after role|last role",
+        r"alternat|unexpected role|after role|last role|must be followed by|equal to (the )?number of",
         r"system (message|role|prompt|instruction)",
         r"property (keys?|names?)\b.{0,20}(match|pattern)",
         r"(tools?|function)\b.{0,40}description\b.{0,60}(too long|at most|maximum|exceed|less than)",
@@ -324,6 +329,7 @@ _THIS_MODEL = Meaning(
         r"should be non-empty for object",
         r"no endpoints|multimodal|image input|vision|invalid provider|please configure|type mismatch of",
         r"image\b.{0,40}(exceeds|maximum|max|limit|at most)|at most \d+ image",
+        r"function\.name|unexpected `|trailing whitespace",
         r"function (call|response) turn|expected an id\b|items? (with id|are not persisted)",
         r"streaming is (required|mandatory)|too many tools|array_above_max|'tools'.{0,20}too long",
     ),

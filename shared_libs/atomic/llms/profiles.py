@@ -26,6 +26,8 @@ Trait = Literal[
     "no-strict-tools",
     "no-tools",
     "streams-only",
+    "whole-only",
+    "whole-beside-tools",
     "schema-loose",
     "schema-object",
     "schema-words",
@@ -40,8 +42,8 @@ that is never null, or always a text; tool definitions while the conversation ha
 any, none but plain ones, names of them of letters, digits, `_`, `.` and `-`, and no word of strictness; no tools at
 all, which an agent then tells in words; of structured
 output no strict mode, JSON without a schema, or nothing but words, or that it may stand beside tools: elsewhere its
-grammar keeps the model from calling any. No reasoning that is encrypted. Answers as streams alone, whatever the caller
-wants.
+grammar keeps the model from calling any. No reasoning that is encrypted. Answers as streams alone, or
+never as streams, or not with tools, whatever the caller wants.
 """
 
 

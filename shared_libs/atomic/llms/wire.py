@@ -243,7 +243,7 @@ class _Pool:
         try:
             if not target.head:
                 target.head = _head(target.request)
-            traced = trace_headers()
+            traced = trace_headers(target.where)
             head = target.head + _lines(traced.items()) if traced else target.head
             protocol, transport = connection.protocol, connection.transport
             assert protocol is not None

@@ -179,6 +179,10 @@ class Watch(Expiry):
         self.move(next_at if next_at < self._total_at else self._total_at)  # noqa: FURB136 - a call for every chunk
         self._listener.hear(chunk)
 
+    def wait_for_all(self) -> None:
+        """Wait for an answer that comes in one piece: its first token is its last."""
+        self.move(self._total_at)
+
     def whole(self, text: str) -> None:
         """Take an answer that came in one piece."""
         self.first_token_at = self._loop.time()
@@ -212,7 +216,9 @@ async def run_attempt(
     total_at = min(now + policy.attempt_timeout_s, call.deadline.at if call.stream else share_at)
     watch = Watch(policy, call, now, total_at, min(now + policy.first_token_timeout_s, share_at))
     scope = current_scope()
-    began = AttemptStarted(provider=model.provider, model=model.model, number=number, operation=call.operation)
+    began = AttemptStarted(
+        provider=model.provider, model=model.model, number=number, operation=call.operation, stream=call.stream
+    )
     scope.emit(began)
     if scope.asking is not None and began.seq:  # without a number nobody heard of it
         watch.asks = partial(scope.asking.ask, began)

@@ -59,12 +59,12 @@ def kept_request(asked: ModelAsked) -> _Data:
         enc_hook=repr,
     )
     masked: _Data = redact_data(data)
-    tools = None if asked.tools is None else [_masked_tool(json_bytes(tool)) for tool in asked.tools]
+    tools = None if asked.tools is None else [masked_tool(json_bytes(tool)) for tool in asked.tools]
     return masked | {"tools": tools}
 
 
 @lru_cache(MOST_TOOLS)
-def _masked_tool(tool: bytes) -> _Data:
+def masked_tool(tool: bytes) -> _Data:
     """A tool without secrets; each run of an agent tells the same ones."""
     masked: _Data = redact_schema(msgspec.json.decode(tool))
     return masked

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 from http.server import BaseHTTPRequestHandler, HTTPServer
+from urllib.parse import urlsplit
 
 import numpy as np
 import pytest
@@ -24,7 +25,7 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.sdk.trace.sampling import TraceIdRatioBased
 from opentelemetry.semconv._incubating.attributes import gen_ai_attributes
-from opentelemetry.semconv.attributes import error_attributes, http_attributes
+from opentelemetry.semconv.attributes import error_attributes, http_attributes, server_attributes
 
 from shared_libs.agents import ReActAgent
 from shared_libs.atomic import InProcessMemory, Resilience, tool
@@ -39,7 +40,7 @@ from tests.support import run_virtual
 
 KNOWN = {
     value
-    for module in (gen_ai_attributes, error_attributes, http_attributes)
+    for module in (gen_ai_attributes, error_attributes, http_attributes, server_attributes)
     for name, value in vars(module).items()
     if name.isupper() and isinstance(value, str)
 }
@@ -240,7 +241,8 @@ def test_runs_side_by_side_do_not_touch_each_other():
 
 @pytest.mark.promise("otel")
 def test_contents_only_when_asked_for_and_without_secrets():
-    said = ("gen_ai.input.messages", "gen_ai.output.messages", "gen_ai.tool.call.arguments", "gen_ai.tool.call.result")
+    said = {f"gen_ai.{name}" for name in ("input.messages", "output.messages", "tool.definitions")}
+    said |= {"gen_ai.tool.call.arguments", "gen_ai.tool.call.result"}
     plain, full = Traced(), Traced(contents=True)
     played(plain)
     played(full)
@@ -251,8 +253,16 @@ def test_contents_only_when_asked_for_and_without_secrets():
     [run] = full.named("invoke_agent scout")
     [question] = json.loads(run.attributes["gen_ai.input.messages"])
     assert question == {"role": "user", "parts": [{"type": "text", "content": "Where?"}]}
-    [turn] = json.loads(full.named("chat m-1")[0].attributes["gen_ai.output.messages"])
+    first, again, last = (span.attributes for span in full.named("chat m-1"))
+    [turn] = json.loads(first["gen_ai.output.messages"])
     assert [part["type"] for part in turn["parts"]] == ["text", "tool_call", "tool_call"]
+    asked = json.loads(last["gen_ai.input.messages"])
+    assert asked[:2] == json.loads(first["gen_ai.input.messages"])
+    assert [message["role"] for message in asked] == ["system", "user", "assistant", "tool", "tool"]
+    assert again["gen_ai.input.messages"] == last["gen_ai.input.messages"]
+    assert asked[3]["parts"][0]["type"] == "tool_call_response"
+    assert "sk-abc" not in last["gen_ai.input.messages"]
+    assert [one["name"] for one in json.loads(last["gen_ai.tool.definitions"])] == ["look", "count"]
 
 
 def test_metrics_by_the_conventions():
@@ -285,6 +295,8 @@ async def test_requests_carry_the_trace_and_a_run_goes_on_from_one():
                 await agent.async_run("q")
         [request] = server.requests
     [chat] = traced.named("chat m")
+    port = urlsplit(llm.base_url).port
+    assert (chat.attributes["server.address"], chat.attributes["server.port"]) == ("127.0.0.1", port)
     assert request.headers["traceparent"] == f"00-0af7651916cd43dd8448eb211c80319c-{chat.context.span_id:016x}-01"
     [run] = traced.named("invoke_agent agent")
     assert f"{run.parent.span_id:016x}" == "b7ad6b7169203331"

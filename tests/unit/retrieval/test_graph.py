@@ -98,6 +98,15 @@ def test_twelve_spellings_are_one():
     assert {canonical(name) for name in spellings} == {"acme"}
     assert canonical("阿里巴巴有限公司") == canonical("阿里巴巴") == "阿里巴巴"
     assert canonical("Công ty TNHH") != ""
+    assert {
+        canonical(name) for name in ("Công ty Cổ phần FPT", "Công ty TNHH MTV FPT", "FPT JSC", "Tổng công ty FPT")
+    } == {"fpt"}
+    assert (
+        canonical("Petróleo Brasileiro S/A")
+        == canonical("Petroleo Brasileiro Sociedade Anônima")
+        == "petroleo brasileiro"
+    )
+    assert canonical("Siemens Aktiengesellschaft") == canonical("Siemens AG")
     assert len({canonical(name) for name in ("Ford", "Fort", "Ford Focus", "公司")}) == 4
     assert canonical("...") == ""
 

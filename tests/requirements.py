@@ -567,6 +567,10 @@ REQUIREMENTS: dict[str, Requirement] = {
         "a run is followed from any event on, while it goes on, after its end and after a restart, up to its end",
         "aegra#472, #461; agno#9893",
     ),
+    "serve-forgets": Requirement(
+        "a session is forgotten over HTTP, with what is kept of its runs, and nothing else is",
+        "issue 14: what operators are asked for by law",
+    ),
     "serve-disconnect": Requirement(
         "a client that leaves is noticed in every phase, and what becomes of its run is a stated policy",
         "litellm#13774, #37140; adk-python#4029",

@@ -14,6 +14,7 @@ from shared_libs.atomic.whole import whole_data
 from shared_libs.durable.database import Database, Dialect, Script, ask, open_database
 from shared_libs.durable.ends import never_begun
 from shared_libs.durable.folding import holes, kept_name, unfolded
+from shared_libs.durable.forgetting import drop
 from shared_libs.durable.jobs import ENDED, HeldRun, Job, Sizes, Submission, WorkerRow
 from shared_libs.durable.tables import TABLES, form_of, open_tables
 
@@ -363,20 +364,7 @@ class JobStore:
 
     async def prune(self, older_s: float) -> int:
         """Delete what ended so long ago; return how many runs."""
-        old = "SELECT run_id FROM factory_jobs WHERE ended_at < CLOCK - $1 ORDER BY ended_at LIMIT 500"
-
-        def script() -> Script[int]:
-            rows = yield ask(old, older_s)
-            for row in rows:
-                for table in ("facts", "events", "decisions", "jobs"):
-                    yield ask(f"DELETE FROM factory_{table} WHERE run_id = $1", row["run_id"])
-            yield ask(
-                """DELETE FROM factory_definitions WHERE used_at < CLOCK - 86400
-                   AND hash NOT IN (SELECT definition FROM factory_jobs)"""
-            )
-            return len(rows)
-
-        return await self.database.run(script)
+        return await self.database.run(lambda: drop("ended_at < CLOCK - $1", older_s))
 
     async def call(self, channel: str, text: str) -> None:
         """Call whoever listens, where the database can."""

@@ -12,6 +12,7 @@ import atexit
 import logging
 import weakref
 from collections.abc import AsyncIterator, Awaitable, Callable
+from functools import partial
 from typing import Self
 
 from shared_libs.atomic.errors import MisuseError
@@ -108,6 +109,22 @@ class RunStore(RunReader):
         """
         count = 0
         while some := await asyncio.wrap_future(self._writer.call(self._desk.prune_some)):
+            count += some
+        return count
+
+    async def async_forget(self, session_id: str, *, agent: str, team: str = "") -> int:
+        """
+        Forget the runs of an agent in a session, with those of the agents they called; return how many.
+
+        One that is under way goes on, and nothing more of it is kept.
+
+        Raises:
+            RunStoreError: the database failed; what was forgotten is.
+
+        """
+        count, forget = 0, partial(self._desk.forget_some, team, agent, session_id)
+        await self.flush()
+        while some := await asyncio.wrap_future(self._writer.call(forget)):
             count += some
         return count
 

@@ -92,6 +92,11 @@ class Grant:
         self.throttled = True
 
 
+def stopping() -> Problem:
+    """Say that the server stops, and has waited for what is under way as long as it may."""
+    return Problem("stopping", "this server stops, and the time for what is under way is over")
+
+
 def _nothing() -> None:
     """Nobody asked to be told."""
 
@@ -152,7 +157,7 @@ class Admission:
         except TimeoutError:
             if not ending.expired():
                 raise
-            raise Problem("stopping", "this server stops, and the time for what is under way is over") from None
+            raise stopping() from None
         except Problem as problem:
             if grant is None:
                 self._note_refusal(demand, problem)

@@ -9,7 +9,8 @@ import msgspec
 from shared_libs.service.problems import Problem
 
 SCOPES = (
-    *("agents:run:", "models:", "runs:read", "runs:cancel", "runs:decide", "service:read", "keys:read"),
+    *("agents:run:", "models:", "runs:read", "runs:cancel", "runs:decide", "runs:forget"),
+    *("service:read", "keys:read"),
     *("collections:read:", "collections:write:"),
 )
 """What the service asks for; a name follows those that end in a colon. Applications have scopes of their own beside."""

@@ -27,6 +27,7 @@ from shared_libs.atomic.events import (
 from shared_libs.atomic.results import Action, AgentResult, Decision, Observation, Step
 from shared_libs.durable import Job, JobStore, Submission
 from shared_libs.durable.following import Following
+from shared_libs.durable.forgetting import forget_session, open_in_session
 from shared_libs.factory.durability import submission
 from shared_libs.factory.durable_agent import DurableAgent
 from shared_libs.observability.runs.rows import RunRow
@@ -112,6 +113,15 @@ class Queue:
         """
         told = {call: msgspec.to_builtins(decision) for call, decision in decisions.items()}
         return bool(await self.store.decide(run_id, told))
+
+    async def open_in_session(self, team: str, agent: str, session_id: str) -> list[str]:
+        """Return the runs of a session that have not ended, some at the most."""
+        self._there = self._there or await self.store.is_there()
+        return await open_in_session(self.store.database, team, agent, session_id) if self._there else []
+
+    async def forget_session(self, team: str, agent: str, session_id: str) -> int:
+        """Delete the runs of a session that have ended; return how many."""
+        return await forget_session(self.store.database, team, agent, session_id) if self._there else 0
 
     def cancel_later(self, run_id: str, submitting: asyncio.Task[Any]) -> None:
         """Cancel a run once it is certain whether it stands here, and wait for nothing."""
@@ -222,7 +232,7 @@ class DurableRun(LiveRun):
                 async with asyncio.timeout_at(None if self._patient else self.demand.deadline.at - LAST_S):
                     return await self._followed()
         except asyncio.CancelledError:
-            if not self._leaving:
+            if not self.leaving:
                 raise
             self.task.uncancel()  # this server stops, and the run goes on: the answer is what there is
         return so_far(self.id, self.events)
@@ -233,7 +243,7 @@ class DurableRun(LiveRun):
         try:
             await asyncio.shield(beginning)
         except asyncio.CancelledError:
-            if self._leaving:
+            if self.leaving:
                 await beginning
             else:
                 beginning.cancel()

@@ -24,7 +24,7 @@ class KeyRow(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         hash: HMAC-SHA-256 of the key, as hexadecimal digits; never accepted in place of it.
         team: whose it is: runs, sessions and answers of one team are never another's.
         name: who has it, in words.
-        scopes: what it may: `agents:run:NAME`, `models:NAME`, `runs:read`, `runs:cancel`, `runs:decide`,
+        scopes: what it may: `agents:run:NAME`, `models:NAME`, `runs:read`, `runs:cancel`, `runs:decide`, `runs:forget`,
             `collections:read:NAME`, `collections:write:NAME`, … or `*`.
         created_at, expires_at, revoked_at: moments; None: never.
         weight: its share in a queue beside others.

@@ -10,6 +10,7 @@ from contextvars import ContextVar
 from typing import Any
 
 import msgspec
+from msgspec.structs import replace
 
 from shared_libs.agents.react_agent import ReActAgent
 from shared_libs.agents.variant import Extras
@@ -86,7 +87,8 @@ class LiveRun:
         self._loop = asyncio.get_running_loop()
         self._changed = self._loop.create_future()
         self._accepted = self._loop.create_future()
-        self._over = self._leaving = False
+        self._over = self.leaving = False
+        self._ended_by = ""
         self.first = 1
         self._known = 0
         self._grant: Grant | None = None
@@ -154,7 +156,7 @@ class LiveRun:
                 self.queued_s, self._grant = grant.queued_s, grant
                 token = _listener.set(self._hear)
                 try:
-                    with use_scope(msgspec.structs.replace(current_scope(), waited_s=grant.queued_s)):
+                    with use_scope(replace(current_scope(), waited_s=grant.queued_s)):
                         return await self._run()
                 finally:
                     _listener.reset(token)
@@ -193,23 +195,28 @@ class LiveRun:
         if self.told_its_end:
             ended: RunFinished = self.events[-1]  # type: ignore[assignment]
             return ended.result
-        if self._leaving:
+        if self.leaving:
             raise Problem("server_busy", "this server stops, and the run has not begun; another one takes it")
         raise Problem("conflict", "the run was cancelled before it began")
 
+    def end(self, why: str) -> None:
+        """End it; its result says why."""
+        self._ended_by = why
+        self.task.cancel()
+
     def give_up(self) -> None:
         """End it: its client has gone, and wants it no more."""
-        self.task.cancel()
+        self.end("its client has gone")
 
     def leave(self) -> None:
         """End it: this server stops."""
-        self._leaving = True
-        self.task.cancel()
+        self.leaving = True
+        self.end("the server stopped before it had ended")
 
     async def cancel(self) -> None:
         """End it, and wait for that; of one that has ended nothing changes."""
         if not self.task.done():
-            self.task.cancel()
+            self.end("cancelled by request")
             await asyncio.wait([self.task])
 
     async def follow(self, after: int = -1) -> AsyncIterator[list[AgentEvent]]:
@@ -245,6 +252,8 @@ class LiveRun:
         return result
 
     def _hear(self, event: AgentEvent) -> None:
+        if isinstance(event, RunFinished) and event.run_id == self.id and event.result.status == "cancelled":
+            event = replace(event, result=replace(event.result, error=self._ended_by or event.result.error))
         self._record(event)
         if event.run_id == self.id and not isinstance(event, ModelAsked):  # not those of agents that it calls
             if isinstance(event, RunFinished) and self._grant is not None:
@@ -327,7 +336,7 @@ class Runs:
 
         def look() -> None:
             if not live.followers:
-                live.task.cancel()
+                live.end("nobody followed it any more")
 
         asyncio.get_running_loop().call_later(self._orphan_grace_s, look)
 

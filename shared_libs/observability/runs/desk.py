@@ -39,7 +39,9 @@ from shared_libs.observability.runs.statements import (
     END_RUN,
     OLD_RUNS,
     RESUME_RUN,
+    RUNS_OF_SESSION,
     Change,
+    Params,
     row_of,
     select_run,
 )
@@ -196,7 +198,14 @@ class Desk:
         before = datetime.now(UTC) - timedelta(days=self._retention_days)
         bounds = {"before": first_id(before), "now": time.time(), "ended_before": before.timestamp()}
         bounds["paused_before"] = before.timestamp() - LONGEST_PAUSE_S
-        found = self.shelf.select(OLD_RUNS, bounds | {"limit": PRUNED_AT_ONCE})
+        return self._forget(OLD_RUNS, bounds)
+
+    def forget_some(self, team: str, agent: str, session_id: str) -> int:
+        """Forget some of the runs of a session, with those of the agents they called; as `prune_some`."""
+        return self._forget(RUNS_OF_SESSION, {"team": team, "agent": agent, "session_id": session_id})
+
+    def _forget(self, which: str, bounds: Params) -> int:
+        found = self.shelf.select(which, bounds | {"limit": PRUNED_AT_ONCE})
         drops = (DROP_EVENTS, DROP_REQUESTS, DROP_RUN, *self.shelf.dialect.dropped)
         self.write([Change(statement, {"id": row[0]}) for row in found for statement in drops])
         return len(found)

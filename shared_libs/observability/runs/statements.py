@@ -164,6 +164,14 @@ SELECT id FROM factory_runs WHERE id < :before AND (status = 'running' AND ends_
   OR status = 'paused' AND ends_by < :paused_before OR status NOT IN ('running', 'paused') AND ends_by < :ended_before)
   ORDER BY id LIMIT :limit
 """
+RUNS_OF_SESSION = """
+WITH RECURSIVE gone(id, run_id) AS (
+  SELECT id, run_id FROM factory_runs WHERE team = :team AND agent = :agent AND session_id = :session_id
+  UNION SELECT below.id, below.run_id FROM factory_runs below JOIN gone ON below.parent_run_id = gone.run_id
+    WHERE below.team = :team)
+SELECT id FROM gone ORDER BY id DESC LIMIT :limit
+"""
+"""Those of the agents that its runs called among them; the last first, so that none is left without its caller."""
 EVENTS = "SELECT seq, event FROM factory_run_events WHERE run = :id AND seq > :after ORDER BY seq LIMIT :limit"
 REQUESTS = "SELECT seq, request FROM factory_run_requests WHERE run = :id AND seq > :after ORDER BY seq LIMIT :limit"
 LIKE_IT = """

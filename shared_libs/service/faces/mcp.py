@@ -2,7 +2,9 @@
 The service as an MCP server, at `/mcp`: the agents that the key may run are tools, and the collections it may read.
 
 Streamable HTTP without sessions, so that any replica answers any request. Progress is told from the run's events to a
-client that asks for it. The protocol itself is the MCP package's.
+client that asks for it. A call of a tool that needs an approval is asked of the person at the client, where the client
+can ask and the key may decide: the answer is that input is wanted, and the call comes again with it (protocol of
+2026-07-28; before it, that needs a session). The protocol itself is the MCP package's.
 """
 
 from __future__ import annotations
@@ -22,12 +24,15 @@ from shared_libs.atomic.types import Usage
 from shared_libs.service.catalogue import Entry
 from shared_libs.service.durable import durable_run, wants_durable
 from shared_libs.service.endpoint import Call
+from shared_libs.service.faces.mcp_approvals import approvals_of, decisions_of, may_ask
+from shared_libs.service.faces.mcp_resources import CALL, call_of, list_documents, list_templates, read_resource
 from shared_libs.service.faces.runs import facts_of
 from shared_libs.service.faces.wanted import Body
 from shared_libs.service.live import Asked, LiveRun, demand_of_run
 from shared_libs.service.problems import Problem, problem_of
 from shared_libs.service.routers.answers import check_fields, session_of
 from shared_libs.service.routers.collections import about_tokens, asking, named, whole_number
+from shared_libs.service.routers.decisions import go_on
 from shared_libs.tools.retrieval import PASSAGES, RetrievalTool
 
 if TYPE_CHECKING:
@@ -36,9 +41,6 @@ if TYPE_CHECKING:
     from mcp.server.streamable_http_manager import StreamableHTTPSessionManager
 
 _log = logging.getLogger("shared_libs.service")
-
-CALL = "factory.call"
-"""Where the request's `Call` stands in its scope, for the tool that it calls."""
 
 RETRIEVE_S = 20.0
 """Seconds a search may take."""
@@ -123,7 +125,14 @@ def _manager() -> StreamableHTTPSessionManager:
     from mcp.server import Server
     from mcp.server.streamable_http_manager import StreamableHTTPSessionManager
 
-    server: Server[Any] = Server("genai-factory", on_list_tools=_list_tools, on_call_tool=_call_tool)
+    server: Server[Any] = Server(
+        "genai-factory",
+        on_list_tools=_list_tools,
+        on_call_tool=_call_tool,
+        on_list_resources=list_documents,
+        on_list_resource_templates=list_templates,
+        on_read_resource=read_resource,
+    )
     return StreamableHTTPSessionManager(server, stateless=True)
 
 
@@ -132,7 +141,7 @@ async def _list_tools(
 ) -> types.ListToolsResult:
     import mcp_types as types
 
-    call = _call_of(context)
+    call = call_of(context)
     tools = [
         types.Tool(
             name=name,
@@ -158,10 +167,10 @@ async def _list_tools(
 
 async def _call_tool(
     context: ServerRequestContext[Any, Any], params: types.CallToolRequestParams
-) -> types.CallToolResult:
+) -> types.CallToolResult | types.InputRequiredResult:
     import mcp_types as types
 
-    call = _call_of(context)
+    call = call_of(context)
     given = params.arguments or {}
     try:
         if params.name not in _agents(call) and params.name.startswith(RETRIEVE):
@@ -169,10 +178,13 @@ async def _call_tool(
             return types.CallToolResult(
                 content=[types.TextContent(text=msgspec.json.encode(found).decode())], structured_content=found
             )
-        result = await _run(context, call, params.name, given)
+        live = await _begun(call, params.name, given) if params.request_state is None else await _decided(call, params)
+        result = await _followed(context, live)
     except Exception as error:  # noqa: BLE001 - what a tool fails with is told to the model that called it
         told = str(error) if isinstance(error, ToolError) else problem_of(error).detail
         return types.CallToolResult(content=[types.TextContent(text=told)], is_error=True)
+    if result.status == "paused" and may_ask(context, call):
+        return approvals_of(result)
     facts = facts_of(result)
     text = result.answer if result.status in ("answered", "partial") else facts.get("error")
     if result.status == "paused":
@@ -212,9 +224,7 @@ async def _retrieved(call: Call, tool: str, given: dict[str, Any]) -> dict[str, 
     return found
 
 
-async def _run(
-    context: ServerRequestContext[Any, Any], call: Call, name: str, arguments: dict[str, Any]
-) -> AgentResult:
+async def _begun(call: Call, name: str, arguments: dict[str, Any]) -> LiveRun:
     entry = _agents(call).get(name)
     if entry is None:
         raise Problem("not_found", f"there is no tool {name[:80]!r}; there are {', '.join(_agents(call)) or 'none'}")
@@ -232,22 +242,30 @@ async def _run(
         else LiveRun(entry, asked, demand, record=call.service.record(call.caller))
     )
     call.service.runs.begin(live)
+    return live
+
+
+async def _decided(call: Call, params: types.CallToolRequestParams) -> LiveRun:
+    """Go on with a run as the person at the client has decided; whose run it is counts, not who names it."""
+    call.caller.need("runs:decide")
+    run_id, decisions = params.request_state or "", decisions_of(params.input_responses or {})
+    if not decisions:
+        raise ToolError(f"Nothing was decided. The run waits: decide at POST /v1/runs/{run_id[:80]}/decisions.")
+    return await go_on(call, run_id, await call.service.queue.job(run_id, call.caller.team), decisions)
+
+
+async def _followed(context: ServerRequestContext[Any, Any], live: LiveRun) -> AgentResult:
+    """Tell how far a run is, and wait for its end; it ends with its client."""
     try:
         step = 0.0
-        async for events in live.follow():
+        async for events in live.follow(live.events[-1].seq if live.events else -1):
             for said in filter(None, map(_progress, events)):
                 step += 1
                 await context.session.report_progress(step, None, said)
         return await live.result()
     finally:
         if not live.task.done():
-            live.task.cancel()
-
-
-def _call_of(context: ServerRequestContext[Any, Any]) -> Call:
-    request: Any = context.request
-    call: Call = request.scope[CALL]
-    return call
+            live.end("its client has gone")
 
 
 def _progress(event: AgentEvent) -> str:

@@ -7,14 +7,15 @@ What is under way for one request: a chain that is asked, or a run of an agent. 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
+from contextlib import contextmanager
 
 import msgspec
 
 from shared_libs.agents.variant import Extras, extended
 from shared_libs.atomic.types import LLMResponse, estimate_tokens
 from shared_libs.durable import Job
-from shared_libs.service.admission import Demand
+from shared_libs.service.admission import Demand, stopping
 from shared_libs.service.catalogue import Entry
 from shared_libs.service.durable import DurableRun, durable_run, wants_durable
 from shared_libs.service.endpoint import Call
@@ -200,17 +201,29 @@ class RunWork:
         """
         result = await self.live.result()
         self._call.exchange.waited_s += self.live.queued_s + outside_s(result)
-        return self._reader.outcome(result)
+        with self._told_if_stopped():
+            return self._reader.outcome(result)
 
     async def pieces(self) -> AsyncGenerator[list[Piece], None]:
         """Yield the answer's pieces, as many at once as there are, none when it has begun; raises as `whole` does."""
         ended = False
         async for events in self.live.follow():
-            batch = [piece for event in events for piece in self._reader.take(event)]
+            with self._told_if_stopped():
+                batch = [piece for event in events for piece in self._reader.take(event)]
             ended = ended or any(isinstance(piece, Outcome) for piece in batch)
             yield batch
         if not ended:  # it was not admitted, and says why; or it is durable, and goes on behind its deadline
             yield pieces_of(self._reader.outcome(await self.live.result()))
+
+    @contextmanager
+    def _told_if_stopped(self) -> Iterator[None]:
+        """Say of a run that was cut because the server stops that it was that, and no fault of its models."""
+        try:
+            yield
+        except Problem:
+            if self.live.leaving:
+                raise stopping() from None
+            raise
 
     async def close(self, *, stays: bool) -> None:
         """End it, unless it is to go on; keep it, where it waits for its client."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -25,8 +25,10 @@ from shared_libs.service.problems import Problem
 from shared_libs.service.repeats import Asked as Repeated
 from shared_libs.service.repeats import answered_once
 from shared_libs.service.routers.answers import ANSWERS_DOC, answer, check_fields, in_background, no_such_run, streams
-from shared_libs.service.state import Service
 from shared_libs.service.streams import encode
+
+if TYPE_CHECKING:
+    from shared_libs.service.state import Service
 
 
 async def decide(call: Call) -> None:
@@ -55,7 +57,7 @@ async def decide(call: Call) -> None:
     live = service.run_repeats.find(repeated)
     if live is None:
         try:
-            live = await (_gone_on(call, decisions, timeout) if job is None else _durable(call, job, decisions))
+            live = await go_on(call, call.path["run_id"], job, decisions, timeout)
             service.run_repeats.keep(repeated, live)
         except Problem:
             live = service.run_repeats.find(repeated)  # the same may have come in the same moment
@@ -65,9 +67,29 @@ async def decide(call: Call) -> None:
     await answer(call, live, background=background, stays=stays)
 
 
-async def _gone_on(call: Call, decisions: dict[str, Decision], timeout: float | None) -> LiveRun:
+async def go_on(
+    call: Call, run_id: str, job: Job | None, decisions: dict[str, Decision], timeout: float | None = None
+) -> LiveRun:
+    """
+    Go on with a run that waits; calls without a decision stay pending.
+
+    Args:
+        call: the request of whoever decides.
+        run_id: the run.
+        job: the same in the queue, where it is durable.
+        decisions: what is decided, by the id of the call.
+        timeout: seconds it may go on for; None: as long as its agent may.
+
+    Raises:
+        Problem: it does not wait, or not for these decisions, or is not there for this caller.
+
+    """
+    return await (_gone_on(call, run_id, decisions, timeout) if job is None else _durable(call, job, decisions))
+
+
+async def _gone_on(call: Call, run_id: str, decisions: dict[str, Decision], timeout: float | None) -> LiveRun:
     """Go on with a run that waits here, or that the store has."""
-    service, team, run_id = call.service, call.caller.team, call.path["run_id"]
+    service, team = call.service, call.caller.team
     agent, state = await _waiting(service, team, run_id)
     entry = service.catalogue.find(call.caller, agent, kind="agent")
     PausedRun.read(state).decide(decisions)  # raises what is wrong before anything is begun

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from contextlib import nullcontext
 from datetime import UTC, datetime
 from functools import partial
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import msgspec
 from fastapi import APIRouter, Depends, Query, Request
@@ -46,8 +46,10 @@ from shared_libs.service.routers.answers import (
     streams,
 )
 from shared_libs.service.routers.decisions import DECIDE_DOC, cancel_paused, decide
-from shared_libs.service.state import Service
 from shared_libs.service.streams import encode
+
+if TYPE_CHECKING:
+    from shared_libs.service.state import Service
 
 router = APIRouter(prefix="/v1/runs", tags=["runs"], default_response_class=Json)
 
@@ -229,7 +231,7 @@ async def list_runs(
     order = wanted.order if wanted.after is None else "slowest" if "~" in wanted.after else "newest"
     which["session_id"] = session_of(caller, wanted.session_id)
     page = await store.async_list(team=caller.team, order=order, after=wanted.after, limit=wanted.limit, **which)
-    return Json({"runs": [_shown(row, caller) for row in page.rows], "next": page.next})
+    return Json({"runs": [shown(row, caller) for row in page.rows], "next": page.next})
 
 
 @router.get("/{run_id}")
@@ -242,8 +244,8 @@ async def get_run(
     With `brief` the result is without steps and attempts, which the events tell.
     """
     service = _service(request)
-    row = await _found(service, run_id, caller, brief=brief)
-    told = _shown(row, caller) | {"usual": await service.store.async_usual(row)}
+    row = await find_run(service, run_id, caller, brief=brief)
+    told = shown(row, caller) | {"usual": await service.store.async_usual(row)}
     if brief and told["result"] is not None:  # of a durable run the queue gives the whole
         told["result"] = brief_result(told["result"])
     return Json(told)
@@ -264,7 +266,7 @@ async def list_requests(
     null where they are those of `base`. `seq` is that of the event `attempt_started` it belongs to.
     """
     service = _service(request)
-    await _found(service, run_id, caller)
+    await find_run(service, run_id, caller)
     await service.store.flush(FLUSH_S)
     found = await service.store.async_requests(run_id, after, limit + 1, team=caller.team)
     return Json({"requests": found[:limit], "next": found[limit - 1]["seq"] if len(found) > limit else None})
@@ -281,20 +283,20 @@ async def cancel_run(
     if job is not None:
         job = await service.queue.cancel(job)
         noted()
-        return Json(_shown(row_of(job, await service.store.async_get(run_id, caller.team)), caller))
+        return Json(shown(row_of(job, await service.store.async_get(run_id, caller.team)), caller))
     live = service.runs.get(run_id, caller.team)
     if live is not None and not live.task.done():
         noted()
         await live.cancel()
-    row = await _found(service, run_id, caller)
+    row = await find_run(service, run_id, caller)
     if row.status == "paused":
         cancel_paused(service, row, caller.team)
         noted()
         await service.store.flush()
-        row = await _found(service, run_id, caller)
+        row = await find_run(service, run_id, caller)
     if row.status == "running":
         raise Problem("conflict", "another process has this run; it ends by its deadline at the latest")
-    return Json(_shown(row, caller))
+    return Json(shown(row, caller))
 
 
 async def _answer_from_store(call: Call, row: RunRow) -> None:
@@ -312,7 +314,14 @@ async def _answer_from_store(call: Call, row: RunRow) -> None:
     await call.reply(ended.result)
 
 
-async def _found(service: Service, run_id: str, caller: Caller, *, brief: bool = False) -> RunRow:
+async def find_run(service: Service, run_id: str, caller: Caller, *, brief: bool = False) -> RunRow:
+    """
+    Return a run of the caller's team, from wherever it is kept.
+
+    Raises:
+        Problem: there is none.
+
+    """
     row = await service.store.async_get(run_id, caller.team, brief=brief)
     if row is None or row.source == "worker":
         job = await service.queue.job(run_id, caller.team)
@@ -331,7 +340,8 @@ def _service(request: Request) -> Service:
     return service
 
 
-def _shown(row: RunRow, caller: Caller) -> dict[str, Any]:
+def shown(row: RunRow, caller: Caller) -> dict[str, Any]:
+    """Tell a run, as its team knows it."""
     told: dict[str, Any] = msgspec.to_builtins(row)
     told["session_id"] = shown_session(caller, row.session_id)
     return told

@@ -12,6 +12,7 @@ from shared_libs.atomic.events import ToolStarted
 from shared_libs.atomic.scope import current_scope
 from shared_libs.durable import JobStore
 from shared_libs.durable.database import ask, open_database
+from shared_libs.durable.forgetting import forget_session, open_in_session
 from shared_libs.durable.holding import NOW, Holder
 from shared_libs.durable.keeping import Fact
 from shared_libs.durable.store import STANDING
@@ -188,11 +189,18 @@ def test_a_call_that_is_kept_as_begun_is_made_before_its_run_is_handed_over(url)
 def test_what_has_ended_goes_after_its_time_and_nothing_else(url):
     async def main():
         async with opened(url) as store:
+            await submit(store, "said", session_id="s")
             await submit(store, "old")
             async with working(url, answers()):
-                await until(store.get, "old", wanted=ended)
-            await submit(store, "new")
+                for name in ("said", "old"):
+                    await until(store.get, name, wanted=ended)
+            await submit(store, "new", session_id="s")
+            job = await store.get("new")
+            which = job.team, job.agent, "s"
             assert await store.prune(3600) == 0
+            assert await open_in_session(store.database, *which) == ["new"]
+            assert await forget_session(store.database, *which[:2], "another's") == 0
+            assert await forget_session(store.database, *which) == 1
             assert await store.prune(0) == 1
             return await store.get("old"), await store.get("new"), await store.sizes()
 

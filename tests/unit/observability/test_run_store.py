@@ -294,6 +294,24 @@ def test_what_is_too_old_is_forgotten_and_nothing_else(url, tmp_path):
         assert db.execute("SELECT count(*) FROM factory_run_words").fetchone() == (2,)
 
 
+@pytest.mark.promise("runs-kept", "serve-forgets")
+def test_a_session_is_forgotten_with_the_runs_of_sub_agents_and_no_other_s(any_url):
+    others = (("b", "scout", "ours"), ("a", "guide", "ours"), ("a", "scout", "theirs"))
+
+    async def use(store):
+        record(store, *told("outer", session_id="a"), team="ours")
+        record(store, *told("inner", agent="guide", parent_run_id="outer"), team="ours")
+        record(store, *told("innermost", agent="guide", parent_run_id="inner"), team="ours")
+        for at, (session, agent, team) in enumerate(others):
+            record(store, *told(str(at), session_id=session, agent=agent), team=team)
+        assert await store.async_forget("a", agent="scout", team="ours") == 3
+        assert await store.async_forget("a", agent="scout", team="ours") == 0
+        assert sorted(names(await store.async_list())) == ["0", "1", "2"]
+        assert not names(await store.async_list(parent="outer"))
+
+    in_store(any_url, use)
+
+
 @pytest.mark.parametrize("url", ["runs.db", "sqlite://runs.db", "sqlite:///", "sqlite:///:memory:", "mysql://h/d", ""])
 def test_a_url_of_another_kind_is_refused_with_those_that_are_allowed(url):
     with pytest.raises(MisuseError, match="allowed are sqlite:///"):

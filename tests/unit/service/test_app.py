@@ -464,8 +464,8 @@ def test_a_server_that_is_told_to_stop_is_unready_at_once_and_ends_what_is_under
 
 
 @pytest.mark.promise("serve-drains")
-def test_who_asks_a_chain_that_has_not_answered_by_the_end_is_told_in_its_own_dialect(tmp_path):
-    asks = [("silent", False), ("silent", True), ("stalls", True)]
+def test_who_has_no_answer_by_the_end_is_told_in_its_own_dialect_and_the_run_says_why(tmp_path):
+    asks = [(f"silent{of}", stream) for of in ("", "/chain") for stream in (False, True)] + [("stalls/chain", True)]
 
     async def main():
         async with FaultServer({"silent": Silence(), "stalls": Stall(answer=Healthy("Many words. " * 60))}) as upstream:
@@ -473,7 +473,7 @@ def test_who_asks_a_chain_that_has_not_answered_by_the_end_is_told_in_its_own_di
                 write(tmp_path, **{name: model_at(upstream, name).replace("model: m", f"model: {name}")})
 
             async def ask(served, name, stream):
-                body = {"model": f"{name}/chain", "messages": [{"role": "user", "content": "hi"}], "stream": stream}
+                body = {"model": name, "messages": [{"role": "user", "content": "hi"}], "stream": stream}
                 async with served.http.post("/v1/chat/completions", json=body) as answer:
                     return answer.status, '"code":"stopping"' in await answer.text()
 
@@ -481,9 +481,13 @@ def test_who_asks_a_chain_that_has_not_answered_by_the_end_is_told_in_its_own_di
                 under_way = [asyncio.create_task(ask(served, *each)) for each in asks]
                 await upstream.until_asked(len(asks))
                 served.server.should_exit = True
-                return await asyncio.gather(*under_way)
+                told = await asyncio.gather(*under_way)
+            async with serving(tmp_path) as served:
+                return told, (await served.get("/v1/runs"))[2]["runs"]
 
-    assert run(main()) == [(503, True), (503, True), (200, True)]
+    told, runs = run(main())
+    assert told == [(503, True)] * 4 + [(200, True)]
+    assert [row["error"] for row in runs] == ["the server stopped before it had ended"] * 2
 
 
 @pytest.mark.promise("serve-drains")

@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 import aiohttp
 import pytest
 
+from shared_libs.service.callers import ANYONE
 from shared_libs.testing import FaultServer, Healthy, Silence, SlowFirstToken
 from tests.service import ASKED, HELLO, events_of, model_at, serving, write
 from tests.support import run
@@ -286,3 +287,31 @@ def test_what_models_were_asked_is_had_a_page_at_a_time_by_the_team_and_is_in_no
     assert [message["role"] for message in then["messages"]] == ["assistant", "tool"]
     assert "model_asked" not in {kind for _, kind, _ in events}
     assert (unknown[0], none[2]) == (404, {"requests": [], "next": None})
+
+
+@pytest.mark.promise("serve-forgets")
+def test_a_session_is_forgotten_with_its_runs_and_not_while_one_waits(folder):
+    async def main():
+        asks = HELLO.replace("[calculator]", "[{use: calculator, needs_approval: true}]")
+        write(folder, asks=asks.replace("name: hello", "name: asks"))
+        async with serving(folder) as served:
+
+            async def forget(path):
+                async with served.http.delete(f"/v1/agents/{path}") as answer:
+                    return answer.status, await answer.json()
+
+            for agent, session in (("hello", "a/b"), ("hello", "a/b"), ("hello", "other"), ("asks", "a/b")):
+                _, _, ended = await served.run(agent, ASKED | {"session_id": session})
+            waits = await forget("asks/sessions/a/b")
+            async with served.http.delete(f"/v1/runs/{ended['run_id']}"):
+                pass
+            told = [await forget(f"{agent}/sessions/a/b") for agent in ("hello", "hello", "asks", "nobody")]
+            memory = served.service.catalogue.find(ANYONE, "hello").agent.memory
+            left = [len(await memory.async_load(session)) for session in ("/a/b", "other")]
+            return waits, ended["run_id"], told, left, (await served.get("/v1/runs"))[2]["runs"]
+
+    waits, waiting, told, left, runs = run(main())
+    assert (waits[0], waits[1]["runs"]) == (409, [waiting])
+    assert [(status, found.get("runs")) for status, found in told] == [(200, 2), (200, 0), (200, 1), (404, None)]
+    assert left[0] == 0 < left[1]
+    assert [row["session_id"] for row in runs] == ["other"]

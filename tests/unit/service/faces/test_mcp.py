@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import json
 
 import pytest
 from mcp import Client
+from mcp.shared.exceptions import MCPError
+from mcp_types import INVALID_PARAMS, ElicitResult
 
 from shared_libs.atomic.types import ToolCall
 from shared_libs.testing import Healthy, ServerError
@@ -101,8 +104,44 @@ def test_many_clients_at_once_and_none_is_left_behind(tmp_path):
     run(main())
 
 
+@pytest.mark.promise("face-mcp", "serve-approves")
+def test_who_sits_at_a_client_that_can_ask_approves_and_other_clients_are_told_where(tmp_path):
+    turns = [[Healthy("", (CALL,)), Healthy(text)] for text in ("42.", "As you wish.")]
+    answers = {
+        "accept": ElicitResult(action="accept", content={"approved": True}),
+        "refuse": ElicitResult(action="accept", content={"approved": False, "reason": "not today"}),
+        "cancel": ElicitResult(action="cancel"),
+    }
+
+    async def main():
+        agents = {"bot": {"tools": [{"use": "calculator", "needs_approval": True}]}}
+        async with ground(tmp_path, {"m": [*turns[0], *turns[1], turns[0][0], turns[0][0]]}, **agents) as at:
+            told, asked = [], []
+            for name in (*answers, None):
+
+                async def answer(_, params, name=name):
+                    asked.append(params.message)
+                    return answers[name]
+
+                async with Client(f"{at.url}/mcp", elicitation_callback=answer if name else None) as client:
+                    told.append(await client.call_tool("bot", {"question": "What is 6*7?"}))
+            run_id = told[1].structured_content["run_id"]
+            async with at.http.get(f"/v1/runs/{run_id}") as answer:
+                return told, asked, await answer.text()
+
+    told, asked, refused = run(main())
+    assert [(result.is_error, result.content[0].text[:12]) for result in told] == [
+        (False, "42."),
+        (False, "As you wish."),
+        (True, "Nothing was "),
+        (False, "This waits f"),
+    ]
+    assert asked == ['May the tool calculator be called with {"expression":"6*7"}?'] * 3
+    assert "not today" in refused
+
+
 @pytest.mark.promise("face-mcp")
-def test_every_collection_is_a_tool_that_finds_passages(tmp_path):
+def test_every_collection_is_a_tool_that_finds_passages_and_its_documents_and_runs_are_read(tmp_path):
     shelf = "collections: {the manual: {url: 'sqlite:///%s/manual.db', embedder: null}}"
 
     async def main():
@@ -123,5 +162,21 @@ def test_every_collection_is_a_tool_that_finds_passages(tmp_path):
                     failed = await client.call_tool(name, given)
                     assert failed.is_error
                     assert says in failed.content[0].text
+                (listed,) = (await client.list_resources()).resources
+                templates = (await client.list_resource_templates()).resource_templates
+                assert (listed.name, len(templates)) == ("leave.md", 2)
+                assert (await client.read_resource(listed.uri)).contents[0].text == document["text"]
+                run_id = (await client.call_tool("bot", {"question": "hello"})).structured_content["run_id"]
+                (read,) = (await client.read_resource(f"factory://runs/{run_id}")).contents
+                assert (read.mime_type, json.loads(read.text)["answer"]) == ("application/json", "Hi.")
+                for uri in (
+                    "test://x",
+                    "factory://runs/nobody",
+                    f"{listed.uri}x",
+                    "factory://collections/x/documents/1",
+                ):
+                    with pytest.raises(MCPError) as wrong:
+                        await client.read_resource(uri)
+                    assert (wrong.value.code, wrong.value.error.data) == (INVALID_PARAMS, {"uri": uri})
 
     run(main())

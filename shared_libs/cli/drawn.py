@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable
-from typing import Any, TextIO
+from typing import Any, ClassVar, TextIO
 
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
-from rich.console import Console
-from rich.markdown import Markdown
+from rich.console import Console, ConsoleOptions, RenderResult
+from rich.markdown import CodeBlock, Markdown, MarkdownElement
+from rich.style import Style
+from rich.syntax import ANSISyntaxTheme, Syntax
 from rich.table import Table
 from rich.text import Text
 
@@ -32,20 +34,32 @@ _MARKDOWN = re.compile(
 )
 
 
+_CODE = ANSISyntaxTheme({("Keyword",): Style(bold=True), ("Comment",): Style(italic=True)})
+
+
 def print_answer(answer: str, stream: TextIO) -> None:
     """Print an answer on a terminal; what could steer it is taken out, and what is no Markdown stays as it is."""
     text = printable(answer)
     # links are written out: a text that hides another address is not to be believed
     drawn: Markdown | Text = Text(text)
     if len(text) <= MAX_DRAWN and _MARKDOWN.search(text):
-        drawn = _Lines(text, hyperlinks=False, code_theme="bw")
+        drawn = _Lines(text, hyperlinks=False)
     console = Console(file=stream, highlight=False)
     console.print(drawn)
     stream.flush()
 
 
+class _Code(CodeBlock):
+    """Code in the terminal's own colours, dark or light as they may be."""
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        yield Syntax(str(self.text).rstrip(), self.lexer_name, theme=_CODE, word_wrap=True, padding=1)
+
+
 class _Lines(Markdown):
     """Markdown whose lines end where they end, and in which `<b>` is `<b>`."""
+
+    elements: ClassVar[dict[str, type[MarkdownElement]]] = {**Markdown.elements, "fence": _Code, "code_block": _Code}
 
     def __init__(self, markup: str, **options: Any) -> None:
         super().__init__(markup, **options)

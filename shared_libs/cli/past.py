@@ -65,10 +65,21 @@ def runs(arguments: argparse.Namespace) -> int:
 
 def trace(arguments: argparse.Namespace) -> int:
     """Draw runs: on the terminal, or as one HTML file."""
-    if Path(arguments.file).exists() or os.sep in arguments.file or arguments.file.endswith(".jsonl"):
-        from shared_libs.observability.record import read_record
+    if (
+        arguments.file == "-"
+        or Path(arguments.file).exists()
+        or os.sep in arguments.file
+        or arguments.file.endswith(".jsonl")
+    ):
+        from shared_libs.observability.record import read_record, record_of
 
-        events = read_record(arguments.file, on_note=lambda text: print(f"note: {text}", file=sys.stderr))
+        def note(text: str) -> None:
+            print(f"note: {text}", file=sys.stderr)
+
+        if arguments.file == "-":
+            events = record_of(sys.stdin.buffer.read(), "stdin", on_note=note)
+        else:
+            events = read_record(arguments.file, on_note=note)
     else:
         import asyncio
 
@@ -329,6 +340,9 @@ def _draw(events: Sequence[AgentEvent], arguments: argparse.Namespace) -> int:
         return ExitCode.ANSWERED
     from shared_libs.observability.run_file import run_page
 
+    if str(arguments.html) == "-":
+        print(run_page(events))
+        return ExitCode.ANSWERED
     if arguments.html.exists() and Path(arguments.file).exists() and arguments.html.samefile(arguments.file):
         raise MisuseError(f"{arguments.html} is the run record itself; name another file for the page")
     try:

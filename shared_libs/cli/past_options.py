@@ -44,7 +44,9 @@ def add_runs(parser: argparse.ArgumentParser) -> None:
 
 def add_trace(parser: argparse.ArgumentParser) -> None:
     """Add the options of `factory trace`."""
-    parser.add_argument("file", metavar="FILE|ID", help="a run record, or a run of the store; last: the newest")
+    parser.add_argument(
+        "file", metavar="FILE|ID", help="a run record (- is stdin), or a run of the store; last: the newest"
+    )
     parser.add_argument(
         "--run", metavar="ID", help="one run of a record, by its id or the beginning of it; last: the newest"
     )
@@ -52,7 +54,9 @@ def add_trace(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--scenario", type=Path, metavar="OUT", help="save it as a scenario that plays it again")
     parser.add_argument("--cassette", type=Path, metavar="OUT", help="save what its models were asked and answered")
     parser.add_argument("--agent", type=Path, metavar="CONFIG", help="with --scenario: the agent's definition")
-    parser.add_argument("--html", type=Path, metavar="OUT", help="write one self-contained HTML file instead")
+    parser.add_argument(
+        "--html", type=Path, metavar="OUT", help="write one self-contained HTML file instead; - is stdout"
+    )
     add_store(parser)
 
 

@@ -20,7 +20,9 @@ def add_serve(serve: argparse.ArgumentParser) -> None:
     serve.add_argument("--host", default="127.0.0.1", help="the address to listen on (default: 127.0.0.1)")
     serve.add_argument("--port", type=port, default=8000, metavar="P", help="the port to listen on (default: 8000)")
     serve.add_argument("--store", metavar="URL", help="where runs are kept (default: as service.yaml says)")
-    serve.add_argument("--keys", metavar="FILE|URL", help="where keys are kept (default: as service.yaml says)")
+    serve.add_argument(
+        "--keys", type=_place, metavar="FILE|URL", help="where keys are kept (default: as service.yaml says)"
+    )
 
 
 def add_keys(keys: argparse.ArgumentParser) -> None:
@@ -47,7 +49,9 @@ def add_keys(keys: argparse.ArgumentParser) -> None:
         action.add_argument(
             "--configs", type=Path, default=Path("configs"), metavar="DIR", help="the definitions (default: ./configs)"
         )
-        action.add_argument("--keys", metavar="FILE|URL", help="where keys are kept (default: as service.yaml says)")
+        action.add_argument(
+            "--keys", type=_place, metavar="FILE|URL", help="where keys are kept (default: as service.yaml says)"
+        )
 
 
 def add_audit(audit: argparse.ArgumentParser) -> None:
@@ -63,3 +67,8 @@ def add_audit(audit: argparse.ArgumentParser) -> None:
             "--configs", type=Path, default=Path("configs"), metavar="DIR", help="the definitions (default: ./configs)"
         )
         action.add_argument("--store", metavar="URL", help="where it is kept (default: as service.yaml says)")
+
+
+def _place(text: str) -> str:
+    """Read where keys are: a file is meant from the working directory, as any that a command line names."""
+    return text if "://" in text else str(Path(text).absolute())

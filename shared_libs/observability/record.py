@@ -168,6 +168,11 @@ def read_record(path: str | Path, *, on_note: Callable[[str], None] = _log.warni
         data = Path(path).read_bytes()
     except (OSError, ValueError) as error:
         raise MisuseError(f"the run record {path} cannot be read: {_reason(error)}") from error
+    return record_of(data, str(path), on_note=on_note)
+
+
+def record_of(data: bytes, path: str, *, on_note: Callable[[str], None] = _log.warning) -> list[AgentEvent]:
+    """Read a run record that came from somewhere else, told as `path`; see `read_record`."""
     lines = data.split(b"\n")
     events: list[AgentEvent] = []
     for number, line in enumerate(lines, 1):

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import io
+import shutil
 from collections.abc import Iterable
 
 from shared_libs.observability import draw_timeline, timelines
 from shared_libs.testing.scenarios.play import Played
 
-_COLUMNS = 100
+_COLUMNS, _INDENT = 100, 2
+"""How wide a timeline is drawn at the most, and what stands before it, on a terminal that is not so wide."""
+
 _MAX_CHARS = 1_000
 
 
@@ -36,7 +39,7 @@ def _timelines(played: Played) -> str:
     from rich.console import Console
 
     drawn = io.StringIO()
-    console = Console(file=drawn, width=_COLUMNS)
+    console = Console(file=drawn, width=min(_COLUMNS, shutil.get_terminal_size((999, 0)).columns - _INDENT))
     for line in timelines(played.events):
         line.started_at = ""  # which is no part of a scenario
         if line.answer and len(line.answer) > _MAX_CHARS:

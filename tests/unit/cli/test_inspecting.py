@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import json
+import re
 import subprocess
 import sys
 
@@ -11,6 +13,7 @@ import pytest
 import yaml
 
 from shared_libs.cli import main
+from shared_libs.cli.drawn import print_answer
 
 
 @pytest.fixture
@@ -52,6 +55,25 @@ def test_trace_of_a_cut_record_draws_what_there_is(here, capsys):
     assert "mind the gap" in out
     assert "unfinished" in out
     assert "run.jsonl:2: the last line is cut off" in err
+
+
+def test_trace_reads_records_from_stdin_and_writes_a_page_to_stdout(here, capsys, monkeypatch):
+    """Of several files: `cat runs/*.jsonl | factory trace -`."""
+    said = b'{"type":"warned","message":"mind the gap","run_id":"r"}\n'
+    for arguments, words in (([], "mind the gap"), (["--html", "-"], "<!doctype html>")):
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(said)))
+        assert main(["trace", "-", *arguments]) == 0
+        assert words in capsys.readouterr().out
+    assert list(here.iterdir()) == [here / "good.yaml"]
+
+
+def test_code_in_an_answer_has_the_colours_of_the_terminal(monkeypatch):
+    """It was black on white, on a dark terminal too."""
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("TERM", "xterm-256color")
+    print_answer("So:\n\n```sql\nSELECT name -- all\n```\n", shown := io.StringIO())
+    assert "\x1b[1mSELECT" in shown.getvalue()
+    assert not re.search(r"\x1b\[(?:\d+;)*(?:4[0-8]|10[0-7])[;m]", shown.getvalue())
 
 
 def test_trace_writes_one_page(here, capsys):

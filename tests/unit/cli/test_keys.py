@@ -43,6 +43,12 @@ def test_a_key_is_shown_once_listed_without_it_rotated_and_revoked(factory):
     assert (code, "revoked" in out, key.secret in out) == (0, True, False)
 
 
+def test_a_file_is_meant_from_the_working_directory(factory, tmp_path):
+    assert factory("new", "--keys", "own.yaml")[0] == 0
+    assert (tmp_path / "own.yaml").is_file()
+    assert factory("list", "--keys", "own.yaml", "--json")[1].count('"id"') == 1
+
+
 @pytest.mark.parametrize(
     "arguments",
     [["revoke", "nothing"], ["new", "--budget", "-1"], ["new", "--team", "a b"], ["new", "--keys", "x://y"]],

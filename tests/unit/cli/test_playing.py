@@ -18,13 +18,16 @@ def here(tmp_path, monkeypatch):
     return tmp_path
 
 
-def test_what_passes_is_a_line_and_what_fails_says_what_a_person_needs(here, capsys):
+def test_what_passes_is_a_line_and_what_fails_says_what_a_person_needs(here, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "60")
     (here / "b.scenario.yaml").write_text(PASSING.replace("answer: Hello.", "answer: Bye."))
     assert main(["scenario", "."]) == 1
     out, err = capsys.readouterr()
     assert "a.scenario.yaml:1: it greets: passed\n" in out
     assert "b.scenario.yaml:1: it greets: FAILED\n" in out
     assert "Difference: answer: expected" in out
+    assert "openai" in out or "Step 1" in out
+    assert all(len(line) <= 60 for line in out.splitlines())
     assert "Again: factory scenario b.scenario.yaml --seed 0" in out
     assert err.startswith("1 passed, 1 failed in ")
     assert main(["scenario", "a.scenario.yaml", "--seed", "7"]) == 0

@@ -216,7 +216,8 @@ def test_what_stands_alone_has_the_same_limits(caplog):
 
     run_virtual(main())
     left = {
-        f"{name} was not closed within {CLOSE_S:g} s, and is left so" for name in ("slow", "spare", "memory", "vectors")
+        f"{name} was not closed within {CLOSE_S:g} s, and is left so"
+        for name in ("slow", "spare", "memory", "the stores of collection c")
     }
     assert left <= set(caplog.messages)
 

@@ -220,7 +220,14 @@ class DocumentStore(Port):
         Make this the document, at once: its chunks are seen, and what it had besides is doomed.
 
         False, and nothing done, where another indexing has doomed one of the chunks meanwhile.
+
+        Raises:
+            RetrievalError: a chunk is not what stands at its place: who cites it would cite something else.
+
         """
+        for chunk in chunks:
+            if text[chunk.start : chunk.end] != chunk.text:
+                raise RetrievalError(f"chunk {chunk.id} is not what stands at {chunk.start} to {chunk.end}")
         return await self._keep("commit a document", self._commit, space, document, text, list(chunks))
 
     @final

@@ -8,9 +8,9 @@ import pytest
 
 from shared_libs.atomic import MisuseError
 from shared_libs.atomic.errors import RetrievalError, RetrievalUnavailable
-from shared_libs.retrieval import LexicalIndex, VectorStore
+from shared_libs.retrieval import Chunk, DocumentStore, LexicalIndex, VectorStore
 from shared_libs.retrieval.stores import open_stores
-from shared_libs.retrieval.types import Found
+from shared_libs.retrieval.types import DocumentRow, Found
 from tests.support import run, run_virtual
 from tests.unit.retrieval.conftest import (
     OURS,
@@ -65,6 +65,21 @@ def test_a_public_method_cannot_be_overridden():
         class Mine(LexicalIndex):
             async def async_search(self, *arguments):
                 return []
+
+
+@pytest.mark.promise("citations-checked")
+def test_no_passage_is_kept_that_does_not_stand_where_it_says():
+    class Kept(DocumentStore):
+        async def _commit(self, space, document, text, chunks):
+            return True
+
+    async def main():
+        there = Chunk(id="a", document="d", start=2, end=4, text="🙂c")
+        assert await Kept().async_commit(OURS, DocumentRow(id="d", source="d"), "ab🙂cd", [there])
+        with pytest.raises(RetrievalError, match="chunk a is not what stands at 2 to 4"):
+            await Kept().async_commit(OURS, DocumentRow(id="d", source="d"), "ab-🙂cd", [there])
+
+    run(main())
 
 
 def test_a_server_that_is_not_there_is_told():

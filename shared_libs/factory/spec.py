@@ -200,7 +200,7 @@ class ToolCommon(ToolsetCommon):
     """What every tool may have; all of it is optional."""
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
-    """What the model calls the tool: letters, digits, '_' and '-'; needed when one is used twice. By default the tool's own name."""
+    """What the model calls the tool (letters, digits, '_', '-'): by default its own name; needed for a second."""
     description: Text
     """What the model reads about the tool; by default what the tool says itself."""
     isolation: Literal["loop", "thread", "process"]

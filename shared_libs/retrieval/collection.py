@@ -86,6 +86,9 @@ class Collection:
         self._chunk_tokens = chunk_tokens
         self._retriever = Retriever(self.stores, embedder, reranker)
 
+    def __repr__(self) -> str:
+        return f"Collection({self.name!r}, tenant={self.tenant!r})"
+
     @property
     def name(self) -> str:
         """What it is called."""

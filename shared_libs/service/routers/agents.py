@@ -52,10 +52,12 @@ async def forget_session(
     """
     service: Service = request.app.state.service
     entry = service.catalogue.find(caller, name, kind="agent")
-    if entry.agent.memory is None:
-        raise Problem("invalid_request", f"{name} has no memory to keep a session in", param="session_id")
-    kept_as = session_of(caller, session_id)
-    assert kept_as is not None
+    try:
+        kept_as = session_of(caller, session_id)
+    except Problem:
+        kept_as = None
+    if kept_as is None or entry.agent.memory is None:
+        raise Problem("not_found", f"no session of {name} is called so, or it has no memory to keep one in")
     which = caller.team, name, kept_as
     under_way = await service.queue.open_in_session(*which)
     await service.store.flush()

@@ -11,6 +11,7 @@ from starlette.routing import Route
 
 from shared_libs.atomic.errors import RetrievalError, RetrievalUnavailable
 from shared_libs.atomic.types import Price, Usage
+from shared_libs.retrieval.cypher_guard import MAX_ROWS
 from shared_libs.retrieval.extraction import Extractor, Reading, Told
 from shared_libs.service.admission import Grant
 from shared_libs.service.endpoint import Call, Endpoint, Handler
@@ -185,6 +186,8 @@ _FACTS = shaped(
     entities={"type": "array", "items": _ENTITY},
     relations={"type": "array", "items": _RELATION},
 )
+_ROWS = {"type": "integer", "minimum": 1, "maximum": MAX_ROWS}
+
 HOT = [
     _route(
         "/v1/graph/probe", probe, "Which models can read entities and relations", shaped(**_WHO) | _SOMEBODY, _MODELS
@@ -206,6 +209,6 @@ HOT = [
         "/v1/graph/query",
         query,
         "A Cypher query that only reads",
-        shaped(*("collection", "cypher"), collection=TEXT, cypher=TEXT, parameters=SOME, rows={"type": "integer"}),
+        shaped(*("collection", "cypher"), collection=TEXT, cypher=TEXT, parameters=SOME, rows=_ROWS),
     ),
 ]

@@ -306,12 +306,19 @@ def test_a_session_is_forgotten_with_its_runs_and_not_while_one_waits(folder):
             async with served.http.delete(f"/v1/runs/{ended['run_id']}"):
                 pass
             told = [await forget(f"{agent}/sessions/a/b") for agent in ("hello", "hello", "asks", "nobody")]
+            told.append(await forget(f"hello/sessions/{'x' * 201}"))
             memory = served.service.catalogue.find(ANYONE, "hello").agent.memory
             left = [len(await memory.async_load(session)) for session in ("/a/b", "other")]
             return waits, ended["run_id"], told, left, (await served.get("/v1/runs"))[2]["runs"]
 
     waits, waiting, told, left, runs = run(main())
     assert (waits[0], waits[1]["runs"]) == (409, [waiting])
-    assert [(status, found.get("runs")) for status, found in told] == [(200, 2), (200, 0), (200, 1), (404, None)]
+    assert [(status, found.get("runs")) for status, found in told] == [
+        (200, 2),
+        (200, 0),
+        (200, 1),
+        (404, None),
+        (404, None),
+    ]
     assert left[0] == 0 < left[1]
     assert [row["session_id"] for row in runs] == ["other"]

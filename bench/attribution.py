@@ -15,19 +15,25 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
+from msgspec.structs import replace
+
 from shared_libs.agents import Limits, ReActAgent
 from shared_libs.atomic import BaseTool, InProcessMemory, RateLimit, Resilience, Retry
 from shared_libs.atomic.errors import ProviderUnavailable, RateLimited
-from shared_libs.atomic.events import AgentEvent, RunFinished
+from shared_libs.atomic.events import AgentEvent, AttemptFinished, LoopBlocked, RunFinished, StepStarted
 from shared_libs.atomic.llms import ScriptedLLM
 from shared_libs.atomic.llms.scripted_llm import Turn
+from shared_libs.atomic.scope import current_scope
 from shared_libs.observability.attribution import Attribution, attribute
 from shared_libs.testing.clock import run_virtual
 from shared_libs.testing.simulation.simulation import Simulation
 
 CONFIGS = Path(__file__).parent.parent / "configs"
 DEFINITIONS = ("hello", "flights", "planner")
-CAUSES = ("backoff", "failed_attempt", "first_token", "generation", "memory", "rate_limit", "retry_after", "tool")
+CAUSES = (
+    *("away", "backoff", "blocked", "failed_attempt", "first_token", "generation", "memory", "rate_limit"),
+    *("retry_after", "tool"),
+)
 OFF_S = 0.001
 
 
@@ -41,6 +47,16 @@ class Slow(BaseTool):
 
     async def execute(self, seconds: float) -> str:
         await asyncio.sleep(seconds)
+        return "seen"
+
+
+class Blocking(Slow):
+    """Holds the event loop, and tells it as the watchdog does, which does not watch a clock of our own."""
+
+    async def execute(self, seconds: float) -> str:
+        asyncio.get_running_loop().pass_by(seconds)
+        scope = current_scope()
+        scope.emit(LoopBlocked(tool=self.name, call_id=scope.call_id, blocked_s=seconds, stack=""))
         return "seen"
 
 
@@ -70,7 +86,7 @@ def planted(cause: str, seed: int) -> tuple[str, list[AgentEvent]]:
     policy = {"retry": Retry(attempts=3, base_s=0.0), "first_token_timeout_s": 20.0, "idle_timeout_s": 20.0}
     turns: list[object] = [
         Turn(text="Well now", calls=calls(), delay_s=some(), chunk_delay_s=some() / 2),
-        Turn(text="And then", calls=calls(*[long_s] * (cause == "tool")), delay_s=some()),
+        Turn(text="And then", calls=calls(*[long_s] * (cause in ("tool", "blocked"))), delay_s=some()),
     ]
     last = Turn(text="So it is", delay_s=some(), chunk_delay_s=some() / 3)
     name = "m"
@@ -88,17 +104,34 @@ def planted(cause: str, seed: int) -> tuple[str, list[AgentEvent]]:
         last = Turn(text="So it is", chunk_delay_s=long_s / 2)
     elif cause == "rate_limit":
         policy["rate_limit"] = RateLimit(requests_per_minute=2)
-    elif cause == "tool":
+    elif cause in ("tool", "blocked"):
         name = "tool_2"
+    elif cause == "away":
+        name = ""
     elif cause == "memory":
         name = "loading"
     memory = SlowMemory(long_s if cause == "memory" else some())
-    return name, _events([*turns, last], policy, memory, dice)
+    tools = [Slow("tool_0"), Slow("tool_1"), Blocking("tool_2") if cause == "blocked" else Slow("tool_2")]
+    events = _events([*turns, last], policy, memory, tools, dice)
+    return name, taken_over(events, long_s) if cause == "away" else events
 
 
-def _events(script, policy, memory, dice) -> list[AgentEvent]:
+def taken_over(events: list[AgentEvent], away_s: float) -> list[AgentEvent]:
+    """A run whose process died before its last step, and that another one went on with so many seconds later."""
+    last = max(index for index, event in enumerate(events) if isinstance(event, StepStarted))
+    for event in events[last:]:
+        event.at_s += away_s
+        if isinstance(event, AttemptFinished):
+            attempt = event.attempt
+            times = {name: getattr(attempt, name) + away_s for name in ("started_s", "first_token_s", "ended_s")}
+            event.attempt = replace(attempt, **times)
+        elif isinstance(event, RunFinished):
+            event.result = replace(event.result, elapsed_s=event.result.elapsed_s + away_s)
+    return [*events[:last], replace(events[0], resumed=True, at_s=events[last].at_s), *events[last:]]
+
+
+def _events(script, policy, memory, tools, dice) -> list[AgentEvent]:
     events: list[AgentEvent] = []
-    tools = [Slow(f"tool_{index}") for index in range(3)]
     memory.timeout_s = 30
     agent = ReActAgent(
         llm=ScriptedLLM(script, model="m", resilience=Resilience(**policy)),

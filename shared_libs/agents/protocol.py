@@ -16,7 +16,7 @@ from shared_libs.agents import prompts
 from shared_libs.agents.call_words import tool_named
 from shared_libs.agents.react_text import begins_with_label, final_answer_start, read_react
 from shared_libs.agents.reasoning import part
-from shared_libs.agents.speech import NO_ANSWER, UNDECIDED
+from shared_libs.agents.speech import BEFORE, NO_ANSWER, UNDECIDED
 from shared_libs.agents.written_calls import (
     broken_call,
     calls_behind,
@@ -94,8 +94,13 @@ class NativeProtocol:
             return Turn(calls=calls)
         if broken_call(said, tools):
             return Turn(thought=thinking, problem=prompts.BROKEN_CALL)
-        if begins_with_label(said) and (found := read_react(said, tools)).calls and _known(found.calls, tools):
-            return Turn(thought=found.thought, calls=found.calls)
+        labelled = said.lstrip().lower().startswith(_LABELS[:-1])
+        if labelled or begins_with_label(said):
+            found = read_react(said, tools)
+            if found.calls and _known(found.calls, tools):
+                return Turn(thought=found.thought, calls=found.calls)
+            if labelled and found.answer is not None:
+                return Turn(thought=found.thought, answer=found.answer)
         if said.strip():
             return Turn(thought=thinking, answer=said)
         if calls := calls_behind(thinking or _reasoned(response), tools):
@@ -103,10 +108,14 @@ class NativeProtocol:
         return Turn(thought=thinking, problem=prompts.NO_ANSWER)
 
     def answer_start(self, text: str, new: str | None = None) -> int | None:
-        """All text may be the answer, but for calls written out; whether it is, shows at the end of the turn."""
+        """All text may be the answer, but for calls written out, and the label of a turn that has labels."""
+        if text.startswith(BEFORE):  # only behind a label the answer was not found at once
+            return final_answer_start(text, new)
         start = text.lstrip().lower()
         if start and any(label.startswith(start) or start.startswith(label) for label in _LABELS):
-            return UNDECIDED if len(start) < len(_LABELS[-1]) else NO_ANSWER
+            if len(start) < len(_LABELS[-1]):
+                return UNDECIDED
+            return final_answer_start(text, new) if start.startswith(_LABELS[:-1]) else NO_ANSWER
         calls = may_be_calls(text)
         return UNDECIDED if calls is None else NO_ANSWER if calls else 0
 

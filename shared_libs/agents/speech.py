@@ -15,7 +15,7 @@ what has come may yet be part of it.
 NO_ANSWER = -1
 UNDECIDED = -2
 
-_BEFORE = ".\n"
+BEFORE = ".\n"
 """Stands for the lines that are over: what begins a turn, such as a fence around it, means nothing on a later line."""
 
 
@@ -87,7 +87,7 @@ class Speech:
             return True
         if found is None:
             if "\n" in piece and not self._tail.isspace():
-                self._tail = _BEFORE + self._tail[self._tail.rfind("\n") + 1 :]
+                self._tail = BEFORE + self._tail[self._tail.rfind("\n") + 1 :]
         elif found == NO_ANSWER:
             self._start = NO_ANSWER
         else:

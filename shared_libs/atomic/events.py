@@ -294,7 +294,8 @@ class LoopBlocked(Event):
     The event loop could do nothing for `blocked_s` seconds, the deadlines of all its runs included.
 
     `tool` and `call_id` name the call that blocked it, where it was one; `stack` is where it stood, and `place` the
-    innermost line of it that is neither ours nor a library's: `refresh (app.py:12)`.
+    innermost line of it that is neither ours nor a library's: `refresh (app.py:12)`. `interrupted`: it would have held
+    the loop longer, and was interrupted.
     """
 
     tool: str
@@ -302,6 +303,7 @@ class LoopBlocked(Event):
     blocked_s: float
     stack: str
     place: str = ""
+    interrupted: bool = False
 
     @property
     def who(self) -> str:

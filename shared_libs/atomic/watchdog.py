@@ -262,7 +262,7 @@ class _Watched:
         told, self._told = self._told, []
         held_s = time.monotonic() - self._since
         for emit, event in told:
-            event.blocked_s = held_s
+            event.blocked_s, event.interrupted = held_s, self._interrupts > 0
             emit(event)
         if self._interrupts:
             self._interrupts = 0

@@ -440,7 +440,7 @@ class OpenTelemetry:
             "factory.steps": len(result.steps),
             "factory.cost_usd": result.cost_usd,
             "factory.still_running": tuple(named(left.tool) for left in result.still_running) or None,
-            **usage_told(result.usage),
+            **usage_told(result.usage, "factory"),
         }
         span.set_attributes(without_none(told))
         if self._contents and span.is_recording() and result.answer is not None:

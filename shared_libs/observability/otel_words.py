@@ -57,13 +57,18 @@ def without_none(attributes: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in attributes.items() if value is not None}
 
 
-def usage_told(usage: Usage) -> dict[str, Any]:
-    """Tokens, by the names of the conventions."""
-    told = {"gen_ai.usage.input_tokens": usage.input_tokens, "gen_ai.usage.output_tokens": usage.output_tokens}
+def usage_told(usage: Usage, of: str = "gen_ai") -> dict[str, Any]:
+    """
+    Tokens, by the names of the conventions.
+
+    Those of a run are `factory`'s: many back ends add up what has the names of the conventions, wherever it stands, and
+    would count each request again with every run that it is part of.
+    """
+    told = {f"{of}.usage.input_tokens": usage.input_tokens, f"{of}.usage.output_tokens": usage.output_tokens}
     if usage.cached_input_tokens:
-        told["gen_ai.usage.cache_read.input_tokens"] = usage.cached_input_tokens
+        told[f"{of}.usage.cache_read.input_tokens"] = usage.cached_input_tokens
     if usage.cache_creation_input_tokens:
-        told["gen_ai.usage.cache_creation.input_tokens"] = usage.cache_creation_input_tokens
+        told[f"{of}.usage.cache_creation.input_tokens"] = usage.cache_creation_input_tokens
     return told
 
 

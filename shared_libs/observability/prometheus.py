@@ -128,6 +128,7 @@ class PrometheusMetrics:
         self._abandoned = counter("abandoned", "Calls that ignored their cancellation", "what")
         self._blocked = counter("loop_blocked", "Times that something held the event loop", "tool")
         self._blocked_seconds = counter("loop_blocked_seconds", "How long the event loop was held")
+        self._rescues = counter("loop_rescues", "Times that what held the event loop was interrupted", "tool")
         self._lag = seconds("loop_lag", "How late the event loop is", buckets=LAG)
 
     def __call__(self, event: AgentEvent) -> None:
@@ -249,8 +250,11 @@ class PrometheusMetrics:
                 self._stage_seconds.labels(name).observe(stage.elapsed_s)
 
     def _loop_blocked(self, event: events.LoopBlocked) -> None:
-        self._blocked.labels(self._names("tool", event.tool, known_only=not event.call_id)).inc()
+        tool = self._names("tool", event.tool, known_only=not event.call_id)
+        self._blocked.labels(tool).inc()
         self._blocked_seconds.inc(event.blocked_s)
+        if event.interrupted:
+            self._rescues.labels(tool).inc()
 
     def _fell_back(self, event: events.FellBack) -> None:
         self._fallbacks.labels(*self._model(event.provider, event.model)).inc()

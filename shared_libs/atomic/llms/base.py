@@ -13,7 +13,7 @@ from shared_libs.atomic.deadline import NEVER, Deadline, event_loop
 from shared_libs.atomic.errors import LLMError, MisuseError, StreamInterrupted
 from shared_libs.atomic.inbox import Inbox
 from shared_libs.atomic.llms.fitting import fitted
-from shared_libs.atomic.llms.lessons import worth_again
+from shared_libs.atomic.llms.lessons import TOLD_IN_WORDS, worth_again
 from shared_libs.atomic.llms.names import model_named
 from shared_libs.atomic.llms.request import InWords, Request, checked_options, checked_response, plain_options
 from shared_libs.atomic.llms.structured import OutputSchema
@@ -420,7 +420,7 @@ class BaseLLMWrapper:
         except LLMError as error:
             if error.of_tools:
                 self.native_tools = False
-                worth_again(error, "tools are told in words from now on")
+                worth_again(error, TOLD_IN_WORDS)
             raise
 
     @door

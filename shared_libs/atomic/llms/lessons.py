@@ -22,6 +22,9 @@ from shared_libs.atomic.types import ToolSpec
 
 Request = dict[str, Any]
 
+TOLD_IN_WORDS = "tools are told in words from now on"
+"""What is said with the refusal of tools by which an agent learnt of it."""
+
 _NEEDED = frozenset({"model", "messages", "input", "tools", "stream", "system", "contents"})
 """What a request is, and what is never left out."""
 
@@ -116,7 +119,8 @@ _NO_TOOLS = late(
     r"(?! ?_?(?:choice|schema|role|message|result|of type|named|with (?:an? |this )?(?:name|type|schema)))"
     r"|no (?:connected )?(?:endpoints?|provider)[\w ]* supports? tool (?:use|call)"
     r"|tools param requires|enable-auto-tool-choice|only named tools are supported"
-    r"|(?:unsupported param(?:eter)?|argument supplied): ['\"`]?tools\b(?![.\[])"
+    r"|(?:(?:unsupported|unknown|unexpected|unrecognized) (?:param(?:eter)?|field|argument)|argument supplied)"
+    r": ['\"`]?tools\b(?![.\[])"
     r"|不支持.{0,10}(?:工具|函数|function call|tools?\b)",
     re.IGNORECASE,
 )

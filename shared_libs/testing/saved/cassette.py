@@ -9,6 +9,7 @@ import msgspec
 from shared_libs.atomic.addresses import without_addresses
 from shared_libs.atomic.errors import MisuseError
 from shared_libs.atomic.events import AgentEvent, ModelAsked
+from shared_libs.atomic.llms.lessons import TOLD_IN_WORDS
 from shared_libs.atomic.resilience.attempt import GIVEN_UP
 from shared_libs.atomic.types import Attempt, LLMChunk, LLMResponse, ToolCall
 from shared_libs.observability.runs.contents import is_cut
@@ -72,7 +73,7 @@ def _came(
 
 
 def _failure(one: Try, ended: Attempt, hide: Secrets) -> Failure:
-    return failure_of(
+    failure = failure_of(
         ended.outcome,
         hide.hidden_text(without_addresses(ended.why)),
         status_code=ended.status_code,
@@ -81,6 +82,8 @@ def _failure(one: Try, ended: Attempt, hide: Secrets) -> Failure:
         goes_on=one.next,
         usage=ended.usage,
     )
+    refused = TOLD_IN_WORDS in ended.why
+    return msgspec.structs.replace(failure, tools_refused=True, learnt=True) if refused else failure
 
 
 def _in_pieces(came: Came, ended: Attempt, calls: Sequence[ToolCall]) -> Came:

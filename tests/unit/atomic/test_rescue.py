@@ -11,6 +11,7 @@ import pytest
 from shared_libs.agents import ReActAgent
 from shared_libs.atomic import BaseEvaluator, BaseMemory, tool
 from shared_libs.atomic.errors import DeadlineExceeded
+from shared_libs.atomic.events import LoopBlocked
 from shared_libs.atomic.llms import ScriptedLLM, Turn
 from shared_libs.atomic.rescue import SIGNAL
 from shared_libs.tools.agent import AgentTool
@@ -40,7 +41,10 @@ pytestmark = pytest.mark.skipif(SIGNAL is None, reason="the system has no such s
 @pytest.mark.parametrize("block", [waits, reads, spins, runs])
 def test_an_async_tool_that_blocks_is_interrupted_at_its_limit(block, new_loop):
     ENDED.clear()
-    result = on(new_loop, run_with(blocking_by(block)))
+    heard = []
+    result = on(new_loop, run_with(blocking_by(block), observers=[heard.append]))
+    rescued = [event.tool for event in heard if isinstance(event, LoopBlocked) and event.interrupted]
+    assert rescued == [action.tool for action in result.steps[0].actions]
     assert (result.status, told(result), result.still_running, ENDED) == ("answered", [OVER], (), [])
 
 

@@ -136,10 +136,10 @@ def test_a_run_reads_as_the_conventions_say():
         "gen_ai.agent.name": "scout",
         "gen_ai.request.model": "m-1",
         "gen_ai.conversation.id": "s-1",
-        "gen_ai.usage.input_tokens": 24,
-        "gen_ai.usage.output_tokens": 7,
-        "gen_ai.usage.cache_read.input_tokens": 3,
-        "gen_ai.usage.cache_creation.input_tokens": 2,
+        "factory.usage.input_tokens": 24,
+        "factory.usage.output_tokens": 7,
+        "factory.usage.cache_read.input_tokens": 3,
+        "factory.usage.cache_creation.input_tokens": 2,
         "factory.run_id": "",
         "factory.timeout_s": 60.0,
         "factory.status": "answered",
@@ -152,6 +152,10 @@ def test_a_run_reads_as_the_conventions_say():
     assert (limited.attributes["error.type"], limited.attributes["http.response.status_code"]) == ("rate_limited", 429)
     assert limited.status.status_code is trace.StatusCode.ERROR
     assert last.attributes["factory.waited_s"] == 2.0
+    # what back ends add up over all spans of a trace is what was used, and not twice that
+    assert (
+        sum(span.attributes.get("gen_ai.usage.input_tokens", 0) for span in traced.spans) == result.usage.input_tokens
+    )
     used = {name for span in traced.spans for name in span.attributes if not name.startswith("factory.")}
     assert used <= KNOWN
 

@@ -101,7 +101,11 @@ def test_labels_are_bounded():
                 run_id=run_id, step=1, tool=f"t{number}", call_id="c", content="", is_error=False, elapsed_s=0.1
             )
         )
-        metrics(LoopBlocked(run_id=run_id, tool=f"t{number}", call_id="c", blocked_s=1, stack=""))
+        metrics(
+            LoopBlocked(run_id=run_id, tool=f"t{number}", call_id="c", blocked_s=1, stack="", interrupted=number > 1)
+        )
+    rescued = [s.value for f in metrics.registry.collect() for s in f.samples if s.name == "factory_loop_rescues_total"]
+    assert sum(rescued) == number - 1
     for label in ("agent", "tool"):
         values = {s.labels[label] for f in metrics.registry.collect() for s in f.samples if label in s.labels}
         assert len(values) == 4

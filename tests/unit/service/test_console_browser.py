@@ -10,8 +10,8 @@ from asyncio.subprocess import PIPE
 import pytest
 
 from shared_libs.atomic import events as e
-from shared_libs.atomic.results import AgentResult
-from shared_libs.atomic.types import LLMResponse, Thinking
+from shared_libs.atomic.results import Action, AgentResult, Step, StillRunning
+from shared_libs.atomic.types import Attempt, LLMResponse, Stage, Thinking
 from shared_libs.testing import load_scenarios, play
 from tests.browser import PHONE, looking, violations, visit
 from tests.console_states import cited, everything, sub_agent
@@ -107,23 +107,48 @@ def hostile_run(words: str, number: int) -> list:
         ),
         e.MemoryLoaded(session_id=words, messages=1, elapsed_s=0.1),
         e.StepStarted(step=1),
+        e.LimitWaited(provider=words, model=words, waited_s=0.1, limit=words),
         e.AttemptStarted(provider=words, model=words, number=1),
+        e.AttemptFinished(
+            attempt=Attempt(provider=words, model=words, number=1, outcome=words, why=words, ended_s=0.1)
+        ),
         e.RetryScheduled(provider=words, model=words, wait_s=1, why=words),
         e.FellBack(provider=words, model=words, next_provider=words, next_model=words, why=words),
         e.BreakerChanged(provider=words, model=words, state=words),
         e.StreamRestarted(reason=words),
         e.TextDelta(text=words),
+        e.ThinkingDelta(text=words),
         e.ModelFinished(step=1, response=LLMResponse(text=words, thinking=(Thinking(text=words),))),
         e.Thought(step=1, text=words),
         e.ToolStarted(step=1, tool=words, input={words: words}, call_id=words),
+        e.RetrievalStarted(operation=words, collection=words, query=words, k=1),
+        e.RetrievalFinished(
+            operation=words,
+            collection=words,
+            started=16,
+            elapsed_s=0.1,
+            scores={words: 1.0},
+            error=words,
+            stages=(Stage(name=words, state="failed", reason=words),),
+        ),
+        e.ApprovalRequested(step=1, tool=words, input=words, call_id=words),
         e.Abandoned(what=words, name=words, call_id=words),
+        e.AbandonedEnded(what=words, name=words, call_id=words, late_s=1.0),
         e.ToolFinished(step=1, tool=words, call_id=words, content=words, is_error=True, elapsed_s=1.0),
-        e.LoopBlocked(tool=words, call_id=words, blocked_s=1.0, stack=words),
+        e.LoopBlocked(tool=words, call_id=words, blocked_s=1.0, stack=words, place=words),
         e.LimitReached(stop_reason=words, why=words),
         e.Warned(message=words),
     ]
     result = AgentResult(
-        run_id="", status="partial", stop_reason="deadline", answer=words, error=words, elapsed_s=20.0, cost_usd=0.1
+        run_id="",
+        status="partial",
+        stop_reason="deadline",
+        answer=words,
+        error=words,
+        elapsed_s=20.0,
+        cost_usd=0.1,
+        still_running=(StillRunning(tool=words, call_id=words, since_s=1.0),),
+        steps=(Step(thought=words, actions=(Action(words, {words: words}, words),)),),
     )
     told.append(e.RunFinished(result=result))
     for event in told:

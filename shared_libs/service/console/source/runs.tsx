@@ -108,7 +108,7 @@ export function Runs() {
             Back
           </button>
           <button type="button" disabled={!page.next} onClick={() => setCursors([...cursors, page.next])}>
-            Next {filters.order === "slowest" ? "slower" : "older"} runs
+            Next {filters.order === "slowest" ? "faster" : "older"} runs
           </button>
         </p>
       )}

@@ -6,6 +6,7 @@ import asyncio
 
 import pytest
 
+from shared_libs.atomic.llms.dialect import forget
 from shared_libs.atomic.types import ToolCall
 from shared_libs.cli import main
 from shared_libs.factory import load_agent
@@ -13,6 +14,7 @@ from shared_libs.observability import RunStore
 from shared_libs.testing import (
     Cut,
     FaultServer,
+    FieldRefused,
     Healthy,
     MalformedBody,
     RateLimited,
@@ -108,6 +110,17 @@ def test_a_run_is_saved_and_plays_again_with_the_same_end_from_a_cassette_and_fr
     scripted = play(saved(tmp_path, cassette=False))
     assert scripted.differences == []
     assert (scripted.result.status, scripted.result.answer) == (result.status, result.answer)
+
+
+def test_that_a_model_takes_no_tools_is_known_to_the_cassette_of_its_run(tmp_path):
+    turns = (
+        'Thought: I reckon.\nAction: calculator\nAction Input: {"expression": "6*7"}',
+        "Thought: I know.\nFinal Answer: 42.",
+    )
+    run(lived(tmp_path, {"first": [FieldRefused("tools"), *map(Healthy, turns)]}))
+    forget()  # another process plays it
+    again = play(saved(tmp_path))
+    assert (again.differences, again.result.answer) == ([], "42.")
 
 
 def test_a_turn_of_a_conversation_has_what_stood_before_it(tmp_path):

@@ -126,8 +126,9 @@ class OpenTelemetry:
         with importing("opentelemetry", "OpenTelemetry"):
             from opentelemetry import context, metrics, trace
 
+            from shared_libs.observability.otel_export import continued_from
             from shared_libs.observability.otel_spans import Points, Spans, carry
-        carry_traces_by(carry)
+        carry_traces_by(carry, continued_from)
         self._trace, self._context = trace, context
         self._inside, self._outside = trace.SpanKind.INTERNAL, trace.SpanKind.CLIENT
         self._meters = metrics.get_meter_provider if meter_provider is None else lambda: meter_provider

@@ -311,7 +311,8 @@ async def measure(make: Callable[[str], ReActAgent], path: Path) -> tuple[float,
     if any(isinstance(made, BaseTool) and made.isolation == "process" for made in agent.tools):
         await agent.aopen()  # a worker that imports all this takes its second
     started = time.perf_counter()
-    result = await agent.async_run("go", timeout=LIMIT_S, session_id="s")
+    session = None if agent.memory is None else "s"
+    result = await agent.async_run("go", timeout=LIMIT_S, session_id=session)
     took = time.perf_counter() - started
     before = size(path)
     await asyncio.sleep(AFTER_S)

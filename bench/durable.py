@@ -1,11 +1,11 @@
 """
 Kills the process of a worker with SIGKILL, at every boundary or at random moments, and looks at what became of it.
 
-`python -m bench.durable --kills 300 --seed 1` does so on SQLite and on a PostgreSQL of its own. The agents call tools
-side by side, one after the other, in processes, in two sub-agents at once, ask for approvals, and call one that must
-not be called twice. Their tools write down when a body begins and ends, in a file outside. After the last kill a worker
-that nobody kills ends all runs; then nothing may be lost, nothing that was recorded done again, no content wrong or
-swapped, and no key another one.
+`python -m bench.durable --kills 300 --seed 1` does so on SQLite and on a PostgreSQL of its own. The agents call one
+tool a turn, several side by side, one after the other, in two sub-agents at once, in processes, ask for approvals, and
+call one that must not be called twice. Their tools write down when a body begins and ends, in a file outside. After the
+last kill a worker that nobody kills ends all runs; then nothing may be lost, nothing that was recorded done again, no
+content wrong or swapped, and no key another one.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ PACE_S = 0.01
 """What a body takes, and a model, a few times over: so that most lives end in the middle of something."""
 
 LOADED = ("aiosqlite", "asyncpg", "jsonschema", "pydantic", "shared_libs.durable.worker", "shared_libs.tools.agent")
-SHAPES = ("plain", "sequential", "subagents", "once", "approval", "process")
+SHAPES = ("plain", "parallel", "sequential", "subagents", "process", "approval", "once")
 NOTES = "FACTORY_BENCH_NOTES"
 
 
@@ -99,9 +99,13 @@ class PayApart(BaseTool):
 
 
 class Model(BaseLLMWrapper):
-    """Asks two calls of `tool` a turn, for `turns` turns; answers with all it has seen. It is what it is shown."""
+    """
+    Asks `at_once` calls of `tool` a turn, for `turns` turns; answers with all it has seen.
 
-    tool, turns = "pay", 3
+    It is what it is shown.
+    """
+
+    tool, turns, at_once = "pay", 3, 2
 
     async def _chat(self, messages: list[Message], tools: tuple, **options: object) -> LLMResponse:
         done = sum(message.role == "assistant" for message in messages)
@@ -109,10 +113,12 @@ class Model(BaseLLMWrapper):
         if done >= self.turns:
             return LLMResponse(text="|".join(message.text for message in messages if message.role == "tool"))
         words = self.tool == "left"
-        names = ["left", "right"] if words else [self.tool, self.tool]
+        names = ["left", "right"] if words else [self.tool] * self.at_once
         calls = tuple(
             ToolCall(
-                f"c{done}{index}", name, {"question": str(10 * done + index)} if words else {"amount": done * 2 + index}
+                f"c{done}{index}",
+                name,
+                {"question": str(10 * done + index)} if words else {"amount": done * self.at_once + index},
             )
             for index, name in enumerate(names)
         )
@@ -132,9 +138,9 @@ class Asked(Model):
         )
 
 
-def model(tool: str, turns: int = 3) -> Model:
+def model(tool: str, turns: int = 3, at_once: int = 2) -> Model:
     made = Model("bench")
-    made.tool, made.turns = tool, turns
+    made.tool, made.turns, made.at_once = tool, turns, at_once
     return made
 
 
@@ -153,12 +159,14 @@ def build(claim: Claim, sinks: Sequence[EventSink]) -> ReActAgent:
         return ReActAgent(llm=model("left", 2), tools=inner, observers=sinks, limits=LIMITS)
     tool = {
         "plain": Pay,
+        "parallel": Pay,
         "sequential": PayInLine,
         "once": PayOnce,
         "approval": PayIfAllowed,
         "process": PayApart,
     }[shape]()
-    return ReActAgent(llm=model(tool.name), tools=[tool], observers=sinks, limits=LIMITS)
+    asks = model(tool.name, 6, 1) if shape == "plain" else model(tool.name)
+    return ReActAgent(llm=asks, tools=[tool], observers=sinks, limits=LIMITS)
 
 
 def died(pid: int) -> bool:

@@ -233,7 +233,7 @@ class Memory(BaseMemory):
 
     async def forget(self, session_id: str) -> list[Message]:
         """Return what is kept of a session, and let go of it."""
-        kept = await self._of(session_id).async_load(session_id)
+        kept = await self._of(session_id)._load(session_id, None)  # noqa: SLF001 - however long a busy machine takes
         self._sessions.pop(session_id, None)
         return kept
 

@@ -12,8 +12,10 @@ import shutil
 import subprocess
 import sys
 import tomllib
+from graphlib import TopologicalSorter
 from pathlib import Path
 
+import grimp
 import pytest
 
 from shared_libs.cli.examining import EXTRAS
@@ -53,6 +55,13 @@ def lint(folder):
 def test_imports_only_point_down():
     done = lint(ROOT)
     assert done.returncode == 0, done.stdout
+
+
+def test_no_module_imports_itself_by_way_of_others():
+    # but for annotations: a call of the service names the service that is made of what takes calls
+    cache = str(ROOT / ".import_linter_cache")
+    graph = grimp.build_graph("shared_libs", cache_dir=cache, exclude_type_checking_imports=True)
+    TopologicalSorter({name: graph.find_modules_directly_imported_by(name) for name in graph.modules}).prepare()
 
 
 @pytest.mark.parametrize(

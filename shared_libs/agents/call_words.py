@@ -27,11 +27,11 @@ INPUT_KEYS = (
 )
 WRAPPERS = (
     *("tool_calls", "tool_call", "function_call", "function_calls", "tool_uses", "tool_use", "tool", "tools"),
-    *("calls", "call", "actions", "action", "next_action", "command"),
+    *("calls", "call", "actions", "action", "next_action", "command", "params"),
 )
 _BESIDE_BOTH = (
     *("id", "type", "thought", "thoughts", "reasoning", "reason", "rationale", "explanation", "plan", "index"),
-    *("tool_call_id", "call_id", "tool_use_id"),
+    *("tool_call_id", "call_id", "tool_use_id", "jsonrpc", "method"),  # the last two are MCP's, as some have seen it
 )
 OF_A_MESSAGE = ("role", "content", "refusal", "reasoning_content", "tool_plan")
 """What stands beside the calls of a whole message of a model, written out."""

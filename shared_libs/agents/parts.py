@@ -2,37 +2,25 @@
 
 from __future__ import annotations
 
-import asyncio
 import inspect
-import logging
-from collections.abc import Coroutine, Iterable
+from collections.abc import Iterable
 from contextlib import AsyncExitStack
 from typing import Any, Self, Unpack
 
 from shared_libs.agents.limits import Limits
 from shared_libs.agents.run import Run, RunOptions
-from shared_libs.atomic.alarm import Expiry
 from shared_libs.atomic.amounts import is_amount
-from shared_libs.atomic.deadline import Deadline
-from shared_libs.atomic.errors import DeadlineExceeded, MisuseError, ToolError
+from shared_libs.atomic.errors import MisuseError
 from shared_libs.atomic.events import EventSink, listens
-from shared_libs.atomic.llms.base import CALL_TIMEOUT_S, BaseLLMWrapper
+from shared_libs.atomic.llms.base import BaseLLMWrapper
 from shared_libs.atomic.llms.names import model_named
 from shared_libs.atomic.llms.structured import OutputSchema
 from shared_libs.atomic.memory.base import BaseMemory
+from shared_libs.atomic.opening import closed, opened
 from shared_libs.atomic.scope import current_deadline, current_scope
-from shared_libs.atomic.supervise import BodyCancelled, supervise
 from shared_libs.atomic.tools.base import BaseTool
 from shared_libs.atomic.tools.function_tool import tool
 from shared_libs.atomic.tools.toolset import Toolset
-
-OPEN_S = CALL_TIMEOUT_S
-"""Seconds a part of an agent may take to get ready, such as to load a model, where no deadline says less."""
-
-CLOSE_S = 5.0
-"""Seconds a part of an agent may take to close."""
-
-_log = logging.getLogger(__name__)
 
 
 class Parts:
@@ -62,19 +50,11 @@ class Parts:
             FactoryError: what is wrong with one of them, such as that it was not ready within `OPEN_S`.
 
         """
-        await self._opened(self.llm.aopen(), self.llm.model)
+        await opened(f"{self.llm.model} of agent {self.name}", self.llm.aopen())
         if self.memory is not None:
             await self.memory.async_open()
         for one in self.tools:
-            await self._opened(one.aopen(), one.name)
-
-    async def _opened(self, opening: Coroutine[Any, Any, None], name: str) -> None:
-        limit = current_deadline().narrowed(OPEN_S)
-        expiry = Expiry(limit.at, f"{name} of agent {self.name} was not ready within {limit.remaining():.3g} s")
-        try:
-            await supervise(opening, expiry, what="part", name=name)
-        except BodyCancelled:
-            raise ToolError(f"{name} of agent {self.name} was cancelled from within as it got ready") from None
+            await opened(f"{one.name} of agent {self.name}", one.aopen())
 
     async def aclose(self) -> None:
         """
@@ -83,10 +63,7 @@ class Parts:
         What is not closed within `CLOSE_S` is left behind, and the log says so.
         """
         kept = [part for part in (self.memory, *self.tools) if part is not None]
-        closing = [_closed(self.llm.aclose(), self.llm.model), *(_closed(part.aclose(), part.name) for part in kept)]
-        failures = await asyncio.gather(*closing, return_exceptions=True)  # what fails keeps nothing else open
-        if failure := next(filter(None, failures), None):
-            raise failure
+        await closed((self.llm.model, self.llm.aclose()), *((part.name, part.aclose()) for part in kept))
 
     async def __aenter__(self) -> Self:
         async with AsyncExitStack() as stack:
@@ -124,16 +101,6 @@ class Parts:
         run.shape, run.own_shape = None if shape is None else OutputSchema.of(shape), wanted is not None
         run.deps, run.listener = deps, sinks[0] if sinks else None
         return run
-
-
-async def _closed(closing: Coroutine[Any, Any, None], name: str) -> None:
-    why = f"{name} was not closed within {CLOSE_S:g} s, and is left so"
-    try:
-        await supervise(closing, Expiry(Deadline.after(CLOSE_S).at, why), what="part", name=name)
-    except DeadlineExceeded as error:
-        _log.warning("%s", error)
-    except BodyCancelled:
-        _log.warning("%s was cancelled from within as it was closed", name)
 
 
 def check_texts(**given: Any) -> None:

@@ -13,6 +13,7 @@ import ast
 import json
 import re
 from collections.abc import Sequence
+from html import unescape
 from typing import Any
 
 from shared_libs.agents.call_words import FIRST_KEY, NAME_KEYS, call_in, calls_in, fits_tool, properties_of, tool_named
@@ -31,7 +32,7 @@ _MAX_STARTS = 20
 
 _NAME = r"(?P<name>[\w.\-:/]+)"
 
-_PREFIX = r"(?:\w{1,20}[:|]|[|\uff5c][A-Z]{1,9}[|\uff5c] ?|(?:longcat|dots|iquest)_)"
+_PREFIX = r"(?:\w{1,20}[:|]|[|\uff5c][A-Z]{1,9}[|\uff5c] ?|(?:longcat|dots|iquest|use_mcp)_)"
 """What families put before the names of their elements: `antml:`, `ifm|`, DeepSeek's `DSML`, GigaChat's `GCML`."""
 _SUFFIX = r"(?::\w{1,12})?"
 """What Hunyuan puts behind them, another one in each of its models."""
@@ -61,6 +62,7 @@ _UNSEEN = "\u200b\u2060\ufeff \t\r\n"
 """What a turn may begin with that nobody sees."""
 _MINIMAX = "]<]minimax[>["
 """What MiniMax M3 puts before each of its elements."""
+_BOLD = late(r"\*\*(<[^<>*\n]{1,60}>)\*\*")
 _MADE_UP = late(
     r"\s*(?:</?(?:(?:tool|function)_?)?(?:responses?|results?|outputs?|observation)>(?!\s*</response>)|\u273fRE(?:SULT|TURN)\u273f)",
     re.IGNORECASE,
@@ -74,7 +76,8 @@ _AT_THE_END = late(rf"(?:{'|'.join(_MARKS)})[\s*.]*\Z", re.IGNORECASE)
 _END_OF_CODE = late("|".join((*_MARKS, _FENCE)), re.IGNORECASE)
 _BETWEEN = late(
     rf"(?:\s|\\n|{'|'.join(_MARKS)}|{_FENCE}|[,;](?=\s*(?:\{{|\Z))|[\]}}](?=\s*<|\Z)|Action:(?=\s*```json\s*\[)"
-    r"|</?(?:tool_)?(?:name|arguments|args|input|parameters)>|<response>\s{0,9}</response>)*",  # the last is ERNIE's
+    r"|</?(?:tool_)?(?:name|arguments|args|input|parameters)>"
+    r"|<response>\s{0,9}</response>|<server_name>[^<>]{0,100}</server_name>)*",  # ERNIE's, Cline's
     re.IGNORECASE,
 )
 """
@@ -94,6 +97,7 @@ _HEADS = (
     late(rf"(?:assistant)?(?:commentary|analysis|final)?\s*\bto={_NAME}"),  # harmony
     late(rf">>>\s*{_NAME}(?=\s*\n)"),  # Functionary
     late(rf"call:{_NAME}(?=\{{)"),  # Gemma
+    late(rf"call[ \t]+{_NAME}(?=[ \t]*\{{)", re.IGNORECASE),
 )
 """What a call may begin with that says its tool; else it begins with the name itself, or is JSON or code."""
 _ATTRIBUTE = r"\s+([\w.\-]{1,64})=(?:\"([^\"<>]*)\"|'([^'<>]*)')"
@@ -149,15 +153,16 @@ _CLOSED = late(r"</(?!think)|<[|\uff5c]/|[\w\u2581]end[|\uff5c]>|<\|(?:call|eo[t
 
 MAY_BE_CALLS = late(
     rf"{'|'.join(_MARKS)}|<{_PREFIX}?(?:tool|function|invoke|call|action)[\s=(_]|\[\s*[a-z_][\w.]*\("
-    r"|```xml\s*<|>>>\s*[a-z_]|functions\.\w|call:[a-z_][\w.]*\{|Action:\s*```json\s*\[|(?:assistant)?(?:commentary|analysis)?\s*\bto="
+    r"|```xml\s*<|>>>\s*[a-z_]|functions\.\w|call:[a-z_][\w.]*\{|call[ \t]+[\w.\-]+[ \t]*\{"
+    r"|Action:\s*```json\s*\[|(?:assistant)?(?:commentary|analysis)?\s*\bto="
     r"|(?:```(?:json)?\s*+)?\[?\s*+\{\s*+\"(?:" + FIRST_KEY + r")\"",
     re.IGNORECASE,
 )
 """What a turn begins with that may be nothing but calls."""
 
-_UNDECIDED = late(r"[<\[\]{\u273f]|```?`?|>{1,3}")
+_UNDECIDED = late(r"[<\[\]{\u273f]|```?`?|>{1,3}|&l?t?\Z|\*\*?(?:<|\Z)")
 _WORDS = (
-    *("action:", "analysis", "assistant", "call:", "commentary", "function call", "function<", "functions."),
+    *("action:", "analysis", "assistant", "call", "commentary", "function call", "function<", "functions."),
     *("functools", "to=", "tool_code"),
 )
 _UNDECIDED_CHARS = 48
@@ -166,7 +171,7 @@ _LETTERS = frozenset(word[:2] for word in _WORDS)
 
 def may_be_calls(start: str) -> bool | None:
     """Whether a turn that begins so may be nothing but calls; None where that is too early to say."""
-    start = start.lstrip().lstrip(_UNSEEN).removeprefix(_MINIMAX).lstrip()
+    start = _bare(start)
     if _is_prose(start):
         return False
     if MAY_BE_CALLS.match(start):
@@ -185,9 +190,9 @@ def named_right(calls: Sequence[ToolCall], tools: Sequence[ToolSpec]) -> tuple[T
 
 def written_calls(text: str, tools: Sequence[ToolSpec]) -> tuple[ToolCall, ...]:
     """The calls that a turn consists of; none where it says anything else, or means a tool that is not there."""
-    text = text.replace(_MINIMAX, "").strip().lstrip(_UNSEEN)
     if not tools or len(text) > MAX_CHARS:
         return ()
+    text = _bare(text).rstrip()
     if (_is_prose(text) or not MAY_BE_CALLS.match(text)) and not _begins_with_a_tool(text, tools):
         return ()
     found: list[ToolCall] = []
@@ -218,7 +223,7 @@ def broken_call(text: str, tools: Sequence[ToolSpec]) -> bool:
 
     It breaks off before its end; or it is closed, nothing follows it, and what stands in it is of no form of a call.
     """
-    text = text.replace(_MINIMAX, "").strip().lstrip(_UNSEEN)
+    text = _bare(text).rstrip()
     if _is_prose(text) or (end := _end_of(_BETWEEN, text[:_MAX_HEAD], 0)) > _MAX_HEAD - _MAX_MARK:
         return False
     if not _MARK.search(text, 0, end):
@@ -228,6 +233,15 @@ def broken_call(text: str, tools: Sequence[ToolSpec]) -> bool:
     named = _NAMED.match(text, end) or next((found for head in _HEADS if (found := head.match(text, end))), None)
     named = named or _FIRST_WORD.match(text, end)
     return named is not None and tool_named(named["name"], tools) is not None
+
+
+def _bare(text: str) -> str:
+    """A turn without what some put around its marks: what nobody sees, bold letters, the escapes of a web page."""
+    text = text.lstrip().lstrip(_UNSEEN).replace(_MINIMAX, "").lstrip()
+    if len(text) > MAX_CHARS:
+        return text
+    text = unescape(text) if text.startswith("&lt;") else text
+    return _BOLD.sub(r"\1", text) if text.startswith("**<") else text
 
 
 def _is_prose(text: str) -> bool:

@@ -41,7 +41,10 @@ An `LLMError` states facts (`retryable`, `retry_after_s`, `replay_safe`, `respon
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
+
+from shared_libs.atomic.misuse import FactoryError as FactoryError  # noqa: PLC0414 - it is had from here
+from shared_libs.atomic.misuse import MisuseError as MisuseError  # noqa: PLC0414
 
 if TYPE_CHECKING:
     from shared_libs.atomic.types import Attempt, Usage
@@ -49,24 +52,6 @@ if TYPE_CHECKING:
 
 MAX_REASONS = 5
 """How many of the errors in a group are told."""
-
-
-class FactoryError(Exception):
-    """Root of everything this library raises on purpose."""
-
-    def __reduce__(self) -> Any:
-        # exceptions with keyword-only arguments do not pickle by themselves: rebuild without calling __init__
-        return _rebuilt, (type(self), *self.args), self.__dict__
-
-
-def _rebuilt(kind: type[FactoryError], *args: Any) -> FactoryError:
-    error = kind.__new__(kind, *args)
-    error.args = args  # those that are an OSError as well take them in __init__
-    return error
-
-
-class MisuseError(FactoryError, ValueError):
-    """The caller did something that can never work; the text says what is allowed."""
 
 
 class ConfigError(MisuseError):

@@ -11,7 +11,7 @@ from typing import Any, Literal, Self, get_args, get_origin
 
 import msgspec
 
-from shared_libs.atomic.errors import MisuseError
+from shared_libs.atomic.misuse import MisuseError
 
 
 class PlainData:

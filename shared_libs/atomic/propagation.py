@@ -12,7 +12,9 @@ import asyncio
 import math
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, ExitStack
-from contextvars import ContextVar, Token
+from contextvars import ContextVar
+
+from shared_libs.atomic.context_value import holds
 
 Carrier = Callable[[dict[str, str], str], object]
 """Writes the headers of the current trace into a mapping; is told which model server they go to. It must not block."""
@@ -62,23 +64,9 @@ LEAST_S = 0.001
 _until: ContextVar[float] = ContextVar("waited_until", default=math.inf)
 
 
-class waited_until:  # noqa: N801 - used like a function, a class because it is on the path of every call
+def waited_until(at: float) -> holds[float]:
     """Tell requests made inside a `with` block until when their answer is waited for, on the loop's clock."""
-
-    __slots__ = ("_at", "_token")
-
-    def __init__(self, at: float) -> None:
-        self._at = at
-        self._token: Token[float]
-
-    def __enter__(self) -> None:
-        self._token = _until.set(self._at)
-
-    def __exit__(self, *_: object) -> None:
-        try:  # noqa: SIM105 - on the path of every call
-            _until.reset(self._token)
-        except ValueError:  # in another context: what waited here is being freed, after its loop was closed under it
-            pass
+    return holds(_until, at)
 
 
 def patience_s() -> float | None:

@@ -8,13 +8,14 @@ by hand. It is replaced, never changed, on the way down.
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextvars import Context, ContextVar, Token
+from contextvars import Context, ContextVar
 from typing import Any
 
 import msgspec
 
 from shared_libs.atomic.asking import Asking
 from shared_libs.atomic.budget import Budget
+from shared_libs.atomic.context_value import holds
 from shared_libs.atomic.deadline import NEVER, Deadline
 from shared_libs.atomic.events import AgentEvent, EventSink, ModelFinished
 from shared_libs.atomic.journal import Journal, Within
@@ -159,27 +160,12 @@ def current_deadline() -> Deadline:
     return _current.get().deadline
 
 
-class use_scope:  # noqa: N801 - used like a function, a class because it is on the path of every call
+def use_scope(scope: Scope) -> holds[Scope]:
     """Make `scope` the current one inside a `with` block."""
-
-    __slots__ = ("_scope", "_token")
-
-    def __init__(self, scope: Scope) -> None:
-        self._scope = scope
-        self._token: Token[Scope]
-
-    def __enter__(self) -> Scope:
-        self._token = _current.set(self._scope)
-        return self._scope
-
-    def __exit__(self, *_: object) -> None:
-        try:  # noqa: SIM105 - on the path of every call
-            _current.reset(self._token)
-        except ValueError:  # in another context: what waited here is being freed, after its loop was closed under it
-            pass
+    return holds(_current, scope)
 
 
-def use_deadline(deadline: Deadline) -> use_scope:
+def use_deadline(deadline: Deadline) -> holds[Scope]:
     """Narrow the current deadline to `deadline` inside a `with` block; a later one changes nothing."""
     scope = _current.get()
     return use_scope(msgspec.structs.replace(scope, deadline=deadline) if deadline < scope.deadline else scope)

@@ -70,6 +70,8 @@ class LeftRunning:
     @property
     def full(self) -> bool:
         """Whether a further call is to be refused."""
+        if len(self) >= MAX_LEFT_RUNNING:
+            self._running -= {each for each in self._running if not each.is_running()}
         return len(self) >= MAX_LEFT_RUNNING
 
     def book(self, straggler: _Straggler) -> None:
@@ -330,8 +332,9 @@ class _Straggler:
             self._elsewhere.when_over(self._look)
 
     def is_running(self) -> bool:
-        """Whether it still goes on."""
-        return not self._task.done() or (self._elsewhere is not None and self._elsewhere.running)
+        """Whether it still goes on; a task whose loop was closed under it does not."""
+        in_task = not (self._task.done() or self._task.get_loop().is_closed())
+        return in_task or (self._elsewhere is not None and self._elsewhere.running)
 
     def _look(self) -> None:
         """Take it off when the task, and what it waited for, are both over."""

@@ -16,7 +16,7 @@ from typing import Any, Literal, Protocol, runtime_checkable
 
 import msgspec
 
-from shared_libs.atomic.errors import MisuseError
+from shared_libs.atomic.misuse import MisuseError
 from shared_libs.atomic.nearly_json import object_in
 from shared_libs.atomic.plain_data import PlainData
 from shared_libs.atomic.whole import whole_text

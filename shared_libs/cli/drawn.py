@@ -10,7 +10,7 @@ from typing import Any, ClassVar, TextIO
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
 from rich.console import Console, ConsoleOptions, RenderResult
-from rich.markdown import CodeBlock, Markdown, MarkdownElement
+from rich.markdown import CodeBlock, Markdown, MarkdownElement, TableElement
 from rich.style import Style
 from rich.syntax import ANSISyntaxTheme, Syntax
 from rich.table import Table
@@ -56,10 +56,25 @@ class _Code(CodeBlock):
         yield Syntax(str(self.text).rstrip(), self.lexer_name, theme=_CODE, word_wrap=True, padding=1)
 
 
+class _Table(TableElement):
+    """A table that leaves nothing of its cells out: an address that is cut leads nowhere."""
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        for drawn in super().__rich_console__(console, options):
+            for column in drawn.columns if isinstance(drawn, Table) else ():
+                column.overflow = "fold"
+            yield drawn
+
+
 class _Lines(Markdown):
     """Markdown whose lines end where they end, and in which `<b>` is `<b>`."""
 
-    elements: ClassVar[dict[str, type[MarkdownElement]]] = {**Markdown.elements, "fence": _Code, "code_block": _Code}
+    elements: ClassVar[dict[str, type[MarkdownElement]]] = {
+        **Markdown.elements,
+        "fence": _Code,
+        "code_block": _Code,
+        "table_open": _Table,
+    }
 
     def __init__(self, markup: str, **options: Any) -> None:
         super().__init__(markup, **options)
@@ -69,10 +84,19 @@ class _Lines(Markdown):
 
 def _broken(tokens: Iterable[Token]) -> Iterable[Token]:
     for token in tokens:
-        for inner in token.children or ():
-            if inner.type == "softbreak":
-                inner.type = "hardbreak"
+        if token.children:
+            token.children = [inner for each in token.children for inner in _inline(each)]
         yield token
+
+
+def _inline(token: Token) -> Iterable[Token]:
+    if token.type == "softbreak":
+        token.type = "hardbreak"
+    if token.type != "image":
+        return [token]
+    # a terminal shows no picture, but where it is
+    said = Token("text", "", 0, content=token.content or "image")
+    return [Token("link_open", "a", 1, attrs={"href": token.attrs.get("src", "")}), said, Token("link_close", "a", -1)]
 
 
 def table_of(content: str) -> tuple[Table, int] | None:

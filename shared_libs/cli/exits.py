@@ -18,6 +18,16 @@ class ExitCode(IntEnum):
     TERMINATED = 143
 
 
+CODES = {
+    "answered": ExitCode.ANSWERED,
+    "partial": ExitCode.PARTIAL,
+    "failed": ExitCode.FAILED,
+    "cancelled": ExitCode.INTERRUPTED,
+    "paused": ExitCode.PARTIAL,
+}
+"""How a command ends after a run that ended so."""
+
+
 def end_on_interrupt() -> None:
     """
     Let Ctrl-C end the process at once: while libraries load and files are read, nothing is to be cleaned up.

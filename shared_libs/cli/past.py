@@ -12,7 +12,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from shared_libs.cli.exits import ExitCode
+from shared_libs.cli.exits import CODES, ExitCode
 from shared_libs.observability.runs.reader import OFF, default_url, whole
 
 if TYPE_CHECKING:
@@ -314,7 +314,6 @@ def _on_terminal(drawn: Sequence[Timeline], *, sent: Mapping[str, Sequence[Model
 async def _follow(events: AsyncIterator[dict[str, Any]]) -> int:
     from shared_libs.atomic.events import Event, RunFinished
     from shared_libs.cli.plain import PlainView
-    from shared_libs.cli.running import CODES
     from shared_libs.observability.printable import presentable
 
     view = PlainView(sys.stderr)

@@ -85,8 +85,10 @@ async def act(url: str, name: str, *, cancel: bool, decisions: Mapping[str, bool
             _say(f"run {job.run_id} {told}")
         if decisions:
             first = await store.decide(job.run_id, {call: {"approved": yes} for call, yes in decisions.items()})
+            counts = await store.decided(job.run_id, decisions)
             for call in decisions:
-                _say(f"{call}: {'decided' if call in first else 'somebody has decided before; that counts'}")
+                before = f"somebody has decided before: {'yes' if counts[call].approved else 'no'}; that counts"
+                _say(f"{call}: {'decided' if call in first else before}")
         return ExitCode.ANSWERED
 
 

@@ -19,11 +19,15 @@ from shared_libs.cli.loop import CommandLoop
 from shared_libs.cli.queued import queue_url
 from shared_libs.durable import Job, JobStore, Worker, WorkerPolicy
 from shared_libs.durable.schedules import put_schedule
+from shared_libs.factory import load_agent
 from shared_libs.factory.durability import claimed_agent, extended_agent, submission
 from shared_libs.observability.printable import presentable
 from shared_libs.observability.run_store import RunStore
 
 DAY_S = 86_400.0
+
+OVER_S = 1.0
+"""Seconds beyond its time in which a run that was begun at once ends by itself; as many more for what is in flight."""
 
 
 def submit(arguments: argparse.Namespace) -> int:
@@ -120,6 +124,9 @@ def run_here(arguments: argparse.Namespace, question: str, show: Callable[[Agent
     """
     Do one run of a durable agent in this process: killed, any worker goes on with it.
 
+    What has not ended when its time is up, counted from now, is left to others: it waits for its turn, or the store is
+    away.
+
     Raises:
         StoreUnavailable: nothing keeps its facts; no model was asked.
         FactoryError: it cannot be done here; it stands in the queue.
@@ -135,6 +142,8 @@ def run_here(arguments: argparse.Namespace, question: str, show: Callable[[Agent
         followed=show is not None,
     )
 
+    limit_s = arguments.timeout or load_agent(arguments.config).limits.timeout_s
+
     async def main() -> Job | None:
         async with RunStore(url) as runs, JobStore(url) as store:
             await store.submit(made, definition_hash)
@@ -144,7 +153,10 @@ def run_here(arguments: argparse.Namespace, question: str, show: Callable[[Agent
                 if show is not None and event.run_id == made.run_id:
                     show(event)
 
-            await Worker(url, claimed_agent, extend=extended_agent, record=record, only=made.run_id).run()
+            works = Worker(url, claimed_agent, extend=extended_agent, record=record, only=made.run_id)
+            asyncio.get_running_loop().call_later(limit_s + OVER_S, works.drain)
+            asyncio.get_running_loop().call_later(limit_s + 2 * OVER_S, works.cut_off)
+            await works.run()
             return await store.get(made.run_id)
 
     stands = f"run {made.run_id} stands in the queue: `factory worker` goes on with it, `factory runs` cancels it"
@@ -158,7 +170,10 @@ def run_here(arguments: argparse.Namespace, question: str, show: Callable[[Agent
         loop.close()
     assert job is not None
     if job.status == "queued":
-        raise FactoryError(f"{job.why or 'it was not begun'}\n{stands}")
+        late = (
+            "has not ended" if job.epoch else "was not begun: others go on, as many as its agent, team or key may have"
+        )
+        raise FactoryError(f"{job.why or f'the time of {limit_s:g} s is up, and it {late}'}\n{stands}")
     return ended_result(job)
 
 

@@ -19,7 +19,7 @@ from shared_libs.atomic.errors import FactoryError, MisuseError
 from shared_libs.atomic.events import AgentEvent, EventSink, RunFinished, RunStarted
 from shared_libs.atomic.memory.base import InProcessMemory
 from shared_libs.atomic.results import Action, AgentResult
-from shared_libs.cli.exits import ExitCode
+from shared_libs.cli.exits import CODES, ExitCode
 from shared_libs.cli.loop import CommandLoop, Terminated
 from shared_libs.cli.past import CLOSE_S, keeping
 from shared_libs.cli.plain import PlainView, Viewer
@@ -35,14 +35,6 @@ if TYPE_CHECKING:
 
 MAX_QUESTION = 8 * 1024 * 1024
 """Bytes of a question that are read from stdin; no model takes more."""
-
-CODES = {
-    "answered": ExitCode.ANSWERED,
-    "partial": ExitCode.PARTIAL,
-    "failed": ExitCode.FAILED,
-    "cancelled": ExitCode.INTERRUPTED,
-    "paused": ExitCode.PARTIAL,
-}
 
 
 def run(arguments: argparse.Namespace) -> int:

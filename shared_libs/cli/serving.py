@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import asyncio
 import sys
 from collections.abc import Callable
 
@@ -18,11 +19,15 @@ def serve(arguments: argparse.Namespace) -> int:
         needs(package, "the service")
     from shared_libs.service import load_settings
     from shared_libs.service import serve as serve_until_stopped
+    from shared_libs.service.key_store import key_store
 
     if not arguments.configs.is_dir():
         raise MisuseError(f"--configs {arguments.configs} is no folder; name the one that holds the definitions")
     told = {"store": arguments.store, "keys": arguments.keys}
     settings = load_settings(arguments.configs).model_copy(update={k: v for k, v in told.items() if v is not None})
+    if settings.keys is not None and "://" not in settings.keys:
+        # within the server, what is wrong with it would be a traceback in its log
+        asyncio.run(key_store(settings.keys, settings.configs).aopen())
     began = serve_until_stopped(
         settings, host=arguments.host, port=arguments.port, on_start=_tell_where(settings.is_open), on_note=_note
     )

@@ -85,16 +85,22 @@ class Beat:
         return self.age_s < FRESH * self._lease_s and not self._apart
 
     async def beaten(self) -> None:
-        """Wait for the next beat that gets through."""
+        """Wait for the next beat that gets through, or for being told to end."""
         self._beaten.clear()
         await self._beaten.wait()
 
     async def start(self) -> None:
-        """Begin to beat; the first beat is through when this returns."""
+        """Begin to beat; the first beat is through when this returns, or the worker is to end before it."""
         self._loop = asyncio.get_running_loop()
         self._born = self._answered = clock()
         self._thread.start()
-        await self.beaten()
+        if not self.draining:
+            await self.beaten()
+
+    def drain(self) -> None:
+        """Tell with the beats that this worker ends; who waits for a beat waits for it no more."""
+        self.draining = True
+        self._beaten.set()
 
     async def stop(self) -> None:
         """Beat no more, and say that this worker has ended."""

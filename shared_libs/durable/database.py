@@ -205,7 +205,10 @@ class _Postgres:
                 self._listener = await postgres.connect(self._at, **self._options)
             listener = self._listener
             await listener.add_listener(channel, lambda *told: heard(told[3]))
-        except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+        except (
+            *(OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError),
+            asyncpg.InternalClientError,  # as where the server has just ended the line, which is not closed yet
+        ) as error:
             raise self._unavailable(error) from error
         return lambda: not listener.is_closed()
 

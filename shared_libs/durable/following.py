@@ -2,12 +2,14 @@
 A run as somebody elsewhere sees it: its events from the store, in order and once, and pieces of text as they come.
 
 Pieces are called out and never stored; only PostgreSQL can call, and only while somebody follows is there anything to
-call. A call that is missed costs nothing: the store is looked at each second.
+call. A call that is missed costs nothing: the store is looked at each second, and whoever lacks a piece, such as who
+comes late, asks for those of the turn again.
 """
 
 from __future__ import annotations
 
 import asyncio
+import math
 import re
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import aclosing, suppress
@@ -31,10 +33,49 @@ _MOST = 5_000
 
 _LOOK_S = {"postgresql": 1.0, "sqlite": 0.1}
 
-Piece = TextDelta | ThinkingDelta
+ASKED_AGAIN_S = 0.25
+"""Seconds until a piece that was asked for again may be asked for once more."""
+
 _PIECES = ("text_delta", "thinking_delta")
-_AFTER = "after"
-"""With a piece as it is called out: the event it comes behind, which may be stored later than the call is heard."""
+TURNS = ("run_started", "step_started", "stream_restarted", "model_finished")
+"""Events behind which the words of a turn begin anew."""
+
+
+class Piece(msgspec.Struct, frozen=True):
+    """
+    A piece of text as it is called out: each is told once and in order by where it stands.
+
+    Args:
+        words: the piece.
+        epoch: the execution that says it.
+        turn: the event its turn began with.
+        at: how many characters of the turn come before it.
+        after: the event it comes behind, which may be stored later than the call is heard.
+
+    """
+
+    words: TextDelta | ThinkingDelta
+    epoch: int
+    turn: int
+    at: int
+    after: int
+
+    @property
+    def end(self) -> int:
+        """How many characters of the turn have been said with it."""
+        return self.at + len(self.words.text)
+
+    def with_text(self, text: str, at: int) -> Piece:
+        """Return it with another text, which stands elsewhere."""
+        return msgspec.structs.replace(self, words=msgspec.structs.replace(self.words, text=text), at=at)
+
+    def behind(self, last: Piece) -> Piece | None:
+        """Return the two as one; None where they are not, or it would be too large."""
+        one = (last.epoch, last.turn, last.end, last.after) == (self.epoch, self.turn, self.at, self.after)
+        same = type(last.words) is type(self.words) and last.words.run_id == self.words.run_id
+        if not (one and same and len(last.words.text) < _MOST):
+            return None
+        return self.with_text(last.words.text + self.words.text, last.at)
 
 
 class Outlet:
@@ -43,20 +84,19 @@ class Outlet:
     def __init__(self, store: JobStore) -> None:
         self._store = store
         self._loop = asyncio.get_running_loop()
-        self._pieces: list[tuple[Piece, int]] = []
+        self._pieces: list[Piece] = []
         self._calling: asyncio.Task[None] | None = None
         self._now = asyncio.Event()
         self._taken = self._called = 0
         self._progress = asyncio.Event()
 
-    def put(self, piece: Piece, after: int) -> None:
-        """Take a piece that comes behind event `after`; those of one run and kind, with no event between, are one."""
-        last, behind = self._pieces[-1] if self._pieces else (None, 0)
-        one = last is not None and behind == after and type(last) is type(piece) and last.run_id == piece.run_id
-        if last is not None and one and len(last.text) < _MOST:
-            self._pieces[-1] = msgspec.structs.replace(piece, text=last.text + piece.text), after
+    def put(self, piece: Piece) -> None:
+        """Take a piece; those of one turn and kind, with no event between, are one."""
+        joined = piece.behind(self._pieces[-1]) if self._pieces else None
+        if joined is None:
+            self._pieces.append(piece)
         else:
-            self._pieces.append((piece, after))
+            self._pieces[-1] = joined
         self._taken += 1
         if self._calling is None:
             self._calling = self._loop.create_task(self._call())
@@ -84,13 +124,13 @@ class Outlet:
                 progress.set()
         self._calling = None
 
-    async def _call_out(self, pieces: list[tuple[Piece, int]]) -> None:
+    async def _call_out(self, pieces: list[Piece]) -> None:
+        most = _MOST // 6  # JSON makes up to six bytes of a character
         with suppress(StoreUnavailable):  # what is live only may be missed
-            for piece, after in pieces:
-                for begin in range(0, len(piece.text), _MOST // 6):  # JSON makes up to six bytes of a character
-                    part = msgspec.structs.replace(piece, text=piece.text[begin : begin + _MOST // 6])
-                    told = msgspec.to_builtins(part) | {_AFTER: after}
-                    await self._store.call(LIVE_CHANNEL, msgspec.json.encode(told).decode())
+            for piece in pieces:
+                for begin in range(0, len(piece.words.text), most):
+                    part = piece.with_text(piece.words.text[begin : begin + most], piece.at + begin)
+                    await self._store.call(LIVE_CHANNEL, msgspec.json.encode(part).decode())
 
 
 async def follow(url: str, run_id: str, *, after: int = 0, team: str | None = None) -> AsyncIterator[dict[str, Any]]:
@@ -146,7 +186,6 @@ class Following:
         readers = self._readers.setdefault(run_id, set())
         readers.add(reader)
         try:
-            await self.store.follow(run_id)
             while True:
                 ended = await self._look(reader)
                 for event in reader.taken():
@@ -181,10 +220,10 @@ class Following:
         found = _WHOSE.search(text)
         readers = self._readers.get(msgspec.json.decode(found[1])) if found is not None else None
         if readers:
-            piece = msgspec.json.decode(text)
-            after = piece.pop(_AFTER, 0)
-            for reader in readers:
-                reader.hear(piece, after)
+            with suppress(msgspec.DecodeError):  # another version's
+                piece = msgspec.json.decode(text, type=Piece)
+                for reader in readers:
+                    reader.hear(piece)
 
 
 _WHOSE = re.compile(r'"run_id":("(?:[^"\\]|\\.)*")')
@@ -194,12 +233,14 @@ class _Reader:
     def __init__(self, store: JobStore, run_id: str, after: int) -> None:
         self.ready: list[dict[str, Any]] = []
         self.news = asyncio.Event()
-        self._early: list[tuple[int, dict[str, Any]]] = []  # pieces, each with the event it waits for
+        self._early: list[Piece] = []  # each waits for an event
         self._store = store
         self._run_id, self._after = run_id, after
         self._taken_to = 0  # the last event that was read here
         self._heard = False  # pieces since the last answer of the model
-        self._followed_at = asyncio.get_running_loop().time()
+        self._epoch = self._turn = self._chars = 0  # of the turn under way: who says it, where it began, what was heard
+        self._lacks = True
+        self._followed_at = -math.inf
 
     async def look(self) -> bool:
         """Read what is new; True when there is nothing more to come."""
@@ -210,8 +251,9 @@ class _Reader:
         while events := await self._store.events(self._run_id, self._after):
             for event in events:
                 self._take(event)
-        self.ready += [piece for after, piece in self._early if after <= self._after]
-        self._early = [(after, piece) for after, piece in self._early if after > self._after]
+        early, self._early = self._early, []
+        for piece in early:
+            self.hear(piece)
         self.ready.sort(key=lambda event: int(event["seq"]))
         return ended
 
@@ -230,29 +272,44 @@ class _Reader:
                 await self.news.wait()
 
     async def _stay(self) -> None:
-        """Say now and then that somebody follows."""
+        """Say now and then that somebody follows, and at once where pieces are to be told again."""
         now = asyncio.get_running_loop().time()
-        if now - self._followed_at > FOLLOWED_S / 3:
+        if now - self._followed_at > (ASKED_AGAIN_S if self._lacks else FOLLOWED_S / 3):
             self._followed_at = now
-            await self._store.follow(self._run_id)
+            await self._store.follow(self._run_id, anew=self._lacks)
+            self._lacks = False
 
-    def hear(self, piece: dict[str, Any], after: int) -> None:
-        """Take a piece of text that was called out; it waits for event `after`, which may not be stored yet."""
-        if after > self._after:
-            self._early.append((after, piece))
-        elif piece["seq"] > self._after:
-            self.ready.append(piece)
+    def hear(self, piece: Piece) -> None:
+        """Take a piece of text that was called out; it waits for the event it comes behind, and void ones go."""
+        if piece.after > self._after:
+            self._early.append(piece)
+            return
+        if piece.epoch < self._epoch or piece.turn < self._turn:
+            return
+        if piece.turn > self._turn:  # it began before the first event that was read here
+            self._turn, self._chars = piece.turn, piece.at
+        self._epoch = piece.epoch
+        if piece.at > self._chars:
+            self._lacks = True
+            self.news.set()
+        elif piece.end > self._chars:
+            words = piece.with_text(piece.words.text[self._chars - piece.at :], self._chars).words
+            self._chars = piece.end
+            self.ready.append(msgspec.to_builtins(words))
             self.news.set()
 
     def _set_back(self, last: int) -> None:
         """Go on behind what is left: a backup was restored, or a standby took over that lacks the last seconds."""
         self._after = self._taken_to = last
+        self._turn = 0
         self._early.clear()
         void = {"type": "stream_restarted", "run_id": self._run_id, "seq": last, "at_s": 0.0}
         self.ready.append(void | {"reason": f"the store was set back: what came behind event {last} is void"})
 
     def _take(self, event: dict[str, Any]) -> None:
         self._after = self._taken_to = event["seq"]
+        if event["type"] in TURNS:
+            self._turn, self._chars = event["seq"], 0
         if event["type"] == "run_started":
             self._early.clear()  # of an execution that has ended
         if event["type"] == "run_started" and self._heard:

@@ -17,7 +17,7 @@ from shared_libs.atomic.types import Attempt, LLMResponse, ToolResult
 from shared_libs.durable.beat import clock
 from shared_libs.durable.database import StoreUnavailable, persistently
 from shared_libs.durable.folding import folded, kept_name
-from shared_libs.durable.following import Outlet
+from shared_libs.durable.following import TURNS, Outlet, Piece
 from shared_libs.durable.holding import Holder
 from shared_libs.durable.jobs import Claim
 from shared_libs.durable.keeping import ASKED, Events, Fact
@@ -72,6 +72,7 @@ class FactJournal:
         self.contents: dict[str, str] = {}
         self._holder, self._pulse = holder, pulse
         self._outlet = outlet
+        self._turn, self._spoken = claim.last_event, list[Piece]()
         self._facts = dict(claim.facts)
         self._answers: dict[int, str] = {}
         self._loop = asyncio.get_running_loop()
@@ -275,8 +276,10 @@ class FactJournal:
         """Take an event of this run; it is written with the next fact, or soon. False where it is nobody's business."""
         self.heard = max(self.heard, event.seq)
         if isinstance(event, TextDelta | ThinkingDelta):
+            at = self._spoken[-1].end if self._spoken else 0
+            self._spoken.append(Piece(event, self.claim.epoch, self._turn, at, self._last_event))
             if self.followed and self._outlet is not None:
-                self._outlet.put(event, self._last_event)
+                self._outlet.put(self._spoken[-1])
             return True
         if isinstance(event, RunFinished):
             if event.result.stop_reason == "handed_over" or (event.result.status == "cancelled" and not self.cancelled):
@@ -285,6 +288,8 @@ class FactJournal:
                 return False  # nobody is waited for any more
             self.result = event.result
         self._last_event = event.seq
+        if event.__struct_config__.tag in TURNS:
+            self._turn, self._spoken = event.seq, []
         written = event.seq, to_json(folded(event, self.contents, self._answers))
         if isinstance(event, RunFinished):
             self._end = [written]  # it is told in the transaction that ends the run, and not before its result is there
@@ -292,6 +297,12 @@ class FactJournal:
         self._untold.append(written)
         self._tell_soon()
         return True
+
+    def tell_again(self) -> None:
+        """Call out what has been said of the turn under way: somebody lacks some of it."""
+        if self._outlet is not None:
+            for piece in self._spoken:
+                self._outlet.put(piece)
 
     def _tell_soon(self) -> None:
         if self._telling is None:

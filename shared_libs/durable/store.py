@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Self, TypeVar
 
 import msgspec
 
+from shared_libs.atomic.amounts import is_amount
 from shared_libs.atomic.errors import MisuseError
 from shared_libs.atomic.propagation import trace_headers
 from shared_libs.atomic.results import Decision
@@ -23,7 +24,7 @@ RUN_CHANNEL = "factory_run"
 """Where the ids of runs are called out of which there is something new to read."""
 
 WORKER_CHANNEL = "factory_worker"
-"""Where workers are called: `queued`, `cancel:ID`, `follow:ID`."""
+"""Where workers are called: `queued`, `cancel:ID`, `follow:ID`, `tell:ID`."""
 
 FOLLOWED_S = 15.0
 """Seconds a follower counts as one, from when it was last heard of."""
@@ -198,6 +199,12 @@ class JobStore:
         read = {call_id: Decision.read(call_id, given) for call_id, given in decisions.items()}
         return await self.database.run(lambda: self._decide(run_id, read, team))
 
+    async def decided(self, run_id: str, calls: Iterable[str]) -> dict[str, Decision]:
+        """Return what has been decided of calls, which is what counts."""
+        rows = await self.database.one(ask(DECIDED, run_id))
+        kept = {row["call_id"]: Decision.read(row["call_id"], read_json(row["decision"])) for row in rows}
+        return {call: kept[kept_name(call)] for call in calls if kept_name(call) in kept}
+
     def _decide(self, run_id: str, decisions: Mapping[str, Any], team: str | None) -> Script[list[str]]:
         rows = yield ask(
             f"SELECT status, team, pending, cancel_at FROM factory_jobs WHERE run_id = $1 {self._for_update}", run_id
@@ -296,15 +303,15 @@ class JobStore:
             facts |= {row["name"]: read_json(row["value"]) for row in rows}
         return [unfolded(data, facts) for data in written]
 
-    async def follow(self, run_id: str) -> None:
-        """Say that somebody follows a run: pieces of text are told for a while."""
+    async def follow(self, run_id: str, *, anew: bool = False) -> None:
+        """Say that somebody follows a run: pieces of text are told for a while, `anew` those of the turn again."""
 
         def script() -> Script[None]:
             yield ask(
                 "UPDATE factory_jobs SET followed_until = CLOCK + $2 WHERE run_id = $1 AND ended_at IS NULL",
                 *(run_id, FOLLOWED_S),
             )
-            yield from called(self.database.dialect, WORKER_CHANNEL, f"follow:{run_id}")
+            yield from called(self.database.dialect, WORKER_CHANNEL, f"{'tell' if anew else 'follow'}:{run_id}")
 
         await self.database.run(script)
 
@@ -442,7 +449,7 @@ def _check(job: Submission) -> None:
     for name in ("agent_limit", "team_limit", "key_limit"):
         if (limit := getattr(job, name)) is not None and not 0 < limit <= MOST_AT_ONCE:
             raise MisuseError(f"{name} is a number from 1 to {MOST_AT_ONCE:,}, not {limit}")
-    if job.timeout_s is not None and not 0 < job.timeout_s < math.inf:
+    if job.timeout_s is not None and not is_amount(job.timeout_s):
         raise MisuseError(f"timeout_s is a positive number of seconds, not {job.timeout_s}")
 
 

@@ -148,7 +148,8 @@ class Worker:
 
     def drain(self) -> None:
         """Claim nothing more, begin no new effect, and hand over what is under way at its next boundary."""
-        self._draining = self._beat.draining = True
+        self._draining = True
+        self._beat.drain()
         self._agents.stop()
         for journal in self._journals.values():
             journal.draining = True
@@ -254,8 +255,7 @@ class Worker:
         told: dict[str, str] = {}
         while True:
             if not works():
-                with suppress(StoreUnavailable):
-                    works = await self.store.listen(WORKER_CHANNEL, self._called)
+                works = await self._try("listen", self.store.listen(WORKER_CHANNEL, self._called)) or works
             await self._try("attend to schedules", submit_due(self.store, told))
             await asyncio.sleep(1.0)
 
@@ -281,8 +281,10 @@ class Worker:
         journal = self._journals.get(run_id)
         if journal is not None and what == "cancel":
             self._cancel(journal)
-        elif journal is not None and what == "follow":
+        elif journal is not None and what in ("follow", "tell"):
             journal.followed = True
+            if what == "tell":
+                journal.tell_again()
 
     def _on_beat(self, held: Sequence[Held], asked_at: float) -> None:
         """Compare what the database believes with what is; in the beat's thread."""

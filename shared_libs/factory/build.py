@@ -22,7 +22,7 @@ from shared_libs.atomic.tools.blocking import caution_for
 from shared_libs.atomic.tools.placement import is_async
 from shared_libs.factory import chain, library, storage, toolbox
 from shared_libs.factory.draft import Draft, kind_of
-from shared_libs.factory.durability import DurableAgent
+from shared_libs.factory.durable_agent import DurableAgent
 from shared_libs.factory.elsewhere import hint_for_file
 from shared_libs.factory.environment import Environment
 from shared_libs.factory.ports import OUTSIDE, Ports, without_secrets

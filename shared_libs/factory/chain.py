@@ -11,8 +11,7 @@ from pydantic import ValidationError
 
 from shared_libs.atomic.errors import MisuseError
 from shared_libs.atomic.llms.base import BaseLLMWrapper
-from shared_libs.atomic.resilience.policy import Resilience
-from shared_libs.atomic.resilience.store import LimitStore
+from shared_libs.atomic.resilience.policy import LimitStore, Resilience
 from shared_libs.atomic.types import Price
 from shared_libs.factory.draft import Draft
 from shared_libs.factory.elsewhere import hint_for_provider

@@ -11,30 +11,15 @@ from typing import Any
 import msgspec
 
 from shared_libs.agents import ReActAgent
-from shared_libs.agents.run import Run
 from shared_libs.agents.variant import Extras, extended
-from shared_libs.atomic.errors import ConfigError, MisuseError
+from shared_libs.atomic.errors import ConfigError
 from shared_libs.atomic.events import EventSink
 from shared_libs.atomic.llms.structured import OutputSchema
-from shared_libs.atomic.scope import current_scope
 from shared_libs.atomic.secrets import names_a_secret
 from shared_libs.durable.jobs import Claim, Submission
 from shared_libs.durable.store import check_run_id
 
 _PASSWORD = re.compile(r"://[^/@\s:]*:[^/@\s]+@")
-
-
-class DurableAgent(ReActAgent[Any]):
-    """An agent whose definition says `durable`: it runs where its facts are kept, and nowhere else."""
-
-    def _new_run(self, *arguments: Any, **more: Any) -> Run:
-        scope = current_scope()
-        if scope.journal is None and not scope.call_id:  # asked by a tool it is a part of another's run
-            raise MisuseError(
-                f"agent {self.name} is durable, and nothing keeps its facts here: submit it (`factory submit`, "
-                "`factory run`, the service), or take `durable` out of its definition"
-            )
-        return super()._new_run(*arguments, **more)
 
 
 def is_durable(path: str | FilePath) -> bool:

@@ -5,12 +5,7 @@ from __future__ import annotations
 import re
 import unicodedata
 
-ESCAPE = (
-    r"(?:\x1b\[|\x9b)[0-?]*[ -/]*[@-~]"
-    r"|(?:\x1b\]|\x9d)[^\x07\x1b\x9c]*(?:\x07|\x1b\\|\x9c)?"
-    r"|\x1b[@-Z\\^_]"
-)
-"""An escape code, in seven bits or in eight, as a regular expression."""
+from shared_libs.observability.escapes import ESCAPE
 
 _ESCAPE = re.compile(ESCAPE + r"|\r(?=\n)")
 

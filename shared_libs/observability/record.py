@@ -86,6 +86,9 @@ class RunRecorder:
             self._file = self._opened()
         self._spool.put(event if isinstance(event, ModelAsked) else msgspec.to_builtins(event, enc_hook=repr))
 
+    def __repr__(self) -> str:
+        return f"RunRecorder({str(self.path)!r})"
+
     def close(self) -> None:
         """
         Write what is left and close the file.

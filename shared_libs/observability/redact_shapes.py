@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 
 from shared_libs.atomic.secrets import LOUD, STRONG, WEAK
-from shared_libs.observability.printable import ESCAPE
+from shared_libs.observability.escapes import ESCAPE
 
 INVISIBLE = re.compile(
     rf"{ESCAPE}|\x1b"

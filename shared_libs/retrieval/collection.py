@@ -12,6 +12,7 @@ import msgspec
 from shared_libs.atomic.errors import MisuseError
 from shared_libs.atomic.llms.base import BaseLLMWrapper
 from shared_libs.atomic.loading import load
+from shared_libs.atomic.opening import closed
 from shared_libs.retrieval.chunking import Chunker, Tokenizer
 from shared_libs.retrieval.cypher_guard import read_query
 from shared_libs.retrieval.extraction import Extractor, Told, Upserted, extracted, facts_told, keep_facts
@@ -85,6 +86,9 @@ class Collection:
         self.extractor = extractor
         self._chunk_tokens = chunk_tokens
         self._retriever = Retriever(self.stores, embedder, reranker)
+
+    def __repr__(self) -> str:
+        return f"Collection({self.name!r}, tenant={self.tenant!r})"
 
     @property
     def name(self) -> str:
@@ -315,13 +319,15 @@ class Collection:
         return answer
 
     async def aclose(self) -> None:
-        """Close stores and models; using it afterwards opens them again."""
-        await self.stores.aclose()
-        if self.embedder is not None:
-            await self.embedder.aclose()
-        for model in (self.reranker, *(self.extractor.models if self.extractor else ())):
-            if model is not None:
-                await model.aclose()
+        """
+        Close stores and models; using it afterwards opens them again.
+
+        What is not closed within `CLOSE_S` is left behind, and the log says so.
+        """
+        models = (self.embedder, self.reranker, *(self.extractor.models if self.extractor else ()))
+        used = {id(model): model for model in models if model is not None}  # one may serve twice
+        stores = (f"the stores of collection {self.name}", self.stores.aclose())
+        await closed(stores, *((model.model, model.aclose()) for model in used.values()))
 
     async def _retrieve(
         self, question: str, k: int, where: Mapping[str, Any] | None, document: str | None, *, deep: bool

@@ -28,7 +28,8 @@ from shared_libs.atomic.results import Action, AgentResult, Decision, Observatio
 from shared_libs.durable import Job, JobStore, Submission
 from shared_libs.durable.following import Following
 from shared_libs.durable.forgetting import forget_session, open_in_session
-from shared_libs.factory.durability import DurableAgent, submission
+from shared_libs.factory.durability import submission
+from shared_libs.factory.durable_agent import DurableAgent
 from shared_libs.observability.runs.rows import RunRow
 from shared_libs.service.admission import Demand
 from shared_libs.service.catalogue import Entry

@@ -12,7 +12,7 @@ import yaml
 from sqlalchemy import Column, String, Table, Text, select, update
 from sqlalchemy.exc import SQLAlchemyError
 
-from shared_libs.atomic.errors import ConfigError, FactoryError
+from shared_libs.atomic.errors import ConfigError, FactoryError, MisuseError
 from shared_libs.atomic.secrets import private
 from shared_libs.factory.source import read_source
 from shared_libs.service.database import METADATA, ServiceDatabase
@@ -29,6 +29,10 @@ _KEYS = Table(
 
 class KeyStoreError(FactoryError):
     """The store of keys failed; nobody is known to be refused for that."""
+
+
+class KeyFileError(KeyStoreError, MisuseError):
+    """What stands in a file of keys does not hold."""
 
 
 class KeyStore(Protocol):
@@ -138,7 +142,7 @@ class FileKeys:
             try:
                 self._rows = _rows_of(self._path)
             except ConfigError as error:
-                raise KeyStoreError(str(error)) from error
+                raise KeyFileError(str(error)) from error
             self._stamp = stamp
 
 

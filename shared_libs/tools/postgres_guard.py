@@ -41,24 +41,9 @@ _HARMLESS = (
 _ACTS = r"crosstab\w*|connectby|dblink\w*|xpath_table|txid_current|pg_current_xact_id"
 """Functions that run a statement given as a text, or use up a number of a transaction, whatever they are declared."""
 
-_READ_AS_IT_IS = frozenset(
-    kind + many
-    for kind in (
-        "bool",
-        "int2",
-        "int4",
-        "int8",
-        "oid",
-        "float4",
-        "float8",
-        "numeric",
-        "text",
-        "varchar",
-        "bpchar",
-        "uuid",
-    )
-    for many in ("", "[]")
-) | {"name", "bytea", "json", "jsonb", "void"}
+_READ_AS_IT_IS = re.compile(
+    r"(?:bool|int[248]|oid|float[48]|numeric|text|varchar|bpchar|uuid)(?:\[\])?|name|bytea|jsonb?|void"
+)
 """
 Types whose values the driver gives as JSON has them.
 
@@ -104,7 +89,7 @@ async def answer(url: str, query: str, rows: Rows, limit: Deadline) -> dict[str,
             found = (await driver.prepare(query)).get_attributes()
             if not found:
                 raise ToolError("the statement returns no rows; write one SELECT")
-            sized = _sized(query, [column.type.name in _READ_AS_IT_IS for column in found])
+            sized = _sized(query, [_READ_AS_IT_IS.fullmatch(column.type.name) for column in found])
             statement = await driver.prepare(sized)
             left = rows.most
             async for size, *values in statement.cursor(prefetch=1):
@@ -157,7 +142,7 @@ async def _connected(url: str, limit: Deadline) -> AsyncIterator[AsyncConnection
         await engine.dispose()
 
 
-def _sized(query: str, as_they_are: Sequence[bool]) -> str:
+def _sized(query: str, as_they_are: Sequence[re.Match[str] | None]) -> str:
     """Wrap a query so that a row comes with its size, and without its values where that is too much."""
     names = [f"c{number}" for number in range(len(as_they_are))]
     values = [name if plain else f"to_json({name})" for name, plain in zip(names, as_they_are, strict=True)]

@@ -19,6 +19,7 @@ from shared_libs.atomic.llms.request import InWords, Request, checked_options, c
 from shared_libs.atomic.llms.structured import OutputSchema
 from shared_libs.atomic.llms.tool_schema import restored
 from shared_libs.atomic.loading import load
+from shared_libs.atomic.opening import closed, opened
 from shared_libs.atomic.rescue import door
 from shared_libs.atomic.resilience.attempt import ChunkSink, Listener, ModelCall, Watch
 from shared_libs.atomic.resilience.chain import run_chain
@@ -309,14 +310,13 @@ class BaseLLMWrapper:
         """Whether this provider has embeddings."""
         return type(self)._embed is not BaseLLMWrapper._embed  # noqa: SLF001 - its own method
 
-    @door
     async def aopen(self) -> None:
         """
         Get ready what takes long, of this wrapper and its fallbacks, before a clock starts; optional, safe to repeat.
 
-        The first request does it as well. Nothing is asked of a model.
+        The first request does it as well; nothing is asked of a model. Longer than `OPEN_S` is `DeadlineExceeded`.
         """
-        await self._ready()
+        await opened(self.model, self._ready())
         for fallback in self.fallbacks:
             await fallback.aopen()
 
@@ -325,14 +325,11 @@ class BaseLLMWrapper:
         """How many texts `_embed` takes in one request; None: any number. More are split."""
         return None
 
-    @door
     async def aclose(self) -> None:
-        """Close the connections of this wrapper and its fallbacks; using it afterwards opens them again."""
-        await self._close()
+        """Close its connections and its fallbacks', within `CLOSE_S`; using it afterwards opens them again."""
+        await closed((self.model, self._close()), *((each.model, each.aclose()) for each in self.fallbacks))
         if self.resilience is not None and self.resilience.rate_limit is not None:
             await close_store(self.resilience.rate_limit)
-        for fallback in self.fallbacks:
-            await fallback.aclose()
 
     async def __aenter__(self) -> Self:
         await self.aopen()

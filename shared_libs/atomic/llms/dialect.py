@@ -11,58 +11,16 @@ import contextlib
 import logging
 from collections import OrderedDict
 from collections.abc import Iterator
-from typing import Any, Literal, NamedTuple
+from typing import Any
 
 from shared_libs.atomic.events import Warned
+from shared_libs.atomic.llms.profiles import Profile, Trait, profile_of
 from shared_libs.atomic.scope import current_scope
 
 _log = logging.getLogger(__name__)
 
 MAX_KNOWN = 1000
 """How many servers and models are remembered; the one used longest ago is forgotten first."""
-
-Trait = Literal[
-    "ids-of-nine",
-    "no-user-after-tool",
-    "no-system",
-    "system-first",
-    "no-null-content",
-    "plain-content",
-    "tools-with-history",
-    "no-empty-parameters",
-    "plain-schemas",
-    "portable-properties",
-    "no-strict-tools",
-    "no-tools",
-    "streams-only",
-    "whole-only",
-    "whole-beside-tools",
-    "schema-loose",
-    "schema-object",
-    "schema-words",
-    "schema-beside-tools",
-    "no-encrypted-reasoning",
-]
-"""
-What a server wants beside the names of fields.
-
-Ids of nine letters and digits; an assistant between a tool and a user; no system role, or only at the front; a content
-that is never null, or always a text; tool definitions while the conversation has calls, no parameters of tools without
-any, none but plain ones, names of them of letters, digits, `_`, `.` and `-`, and no word of strictness; no tools at
-all, which an agent then tells in words; of structured
-output no strict mode, JSON without a schema, or nothing but words, or that it may stand beside tools: elsewhere its
-grammar keeps the model from calling any. No reasoning that is encrypted. Answers as streams alone, or
-never as streams, or not with tools, whatever the caller wants.
-"""
-
-
-class Profile(NamedTuple):
-    """What is known of a server before it was asked anything."""
-
-    traits: tuple[Trait, ...] = ()
-    dropped: tuple[str, ...] = ()
-    renamed: tuple[tuple[str, str], ...] = ()
-    texts_at_once: int | None = None
 
 
 class Dialect:
@@ -120,8 +78,6 @@ def dialect_of(provider: str, base_url: str, model: str) -> Dialect:
     name = (provider, base_url, model)
     found = _known.get(name)
     if found is None:
-        from shared_libs.atomic.llms.profiles import profile_of
-
         found = _known.setdefault(name, Dialect(f"{provider}/{model} at {base_url}", profile_of(base_url, model)))
         if len(_known) > MAX_KNOWN:
             with contextlib.suppress(KeyError):  # another thread has just forgotten it

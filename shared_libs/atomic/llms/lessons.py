@@ -15,7 +15,8 @@ from typing import Any, NamedTuple
 
 from shared_libs.atomic.errors import BadRequest, ContextOverflow, LLMError, ModelNotFound, ProviderUnavailable
 from shared_libs.atomic.llms.chat_rules import has_images
-from shared_libs.atomic.llms.dialect import Dialect, Trait
+from shared_libs.atomic.llms.dialect import Dialect
+from shared_libs.atomic.llms.profiles import Trait
 from shared_libs.atomic.llms.tool_schema import longest_description, named_tools, plain_tools, told_parameters
 from shared_libs.atomic.patterns import late
 from shared_libs.atomic.types import ToolSpec

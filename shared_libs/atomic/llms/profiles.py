@@ -8,9 +8,53 @@ not here is learnt (`lessons.py`). Sources: the API references of the providers 
 from __future__ import annotations
 
 import re
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
-from shared_libs.atomic.llms.dialect import Profile
+from shared_libs.atomic.patterns import late
+
+Trait = Literal[
+    "ids-of-nine",
+    "no-user-after-tool",
+    "no-system",
+    "system-first",
+    "no-null-content",
+    "plain-content",
+    "tools-with-history",
+    "no-empty-parameters",
+    "plain-schemas",
+    "portable-properties",
+    "no-strict-tools",
+    "no-tools",
+    "streams-only",
+    "whole-only",
+    "whole-beside-tools",
+    "schema-loose",
+    "schema-object",
+    "schema-words",
+    "schema-beside-tools",
+    "no-encrypted-reasoning",
+]
+"""
+What a server wants beside the names of fields.
+
+Ids of nine letters and digits; an assistant between a tool and a user; no system role, or only at the front; a content
+that is never null, or always a text; tool definitions while the conversation has calls, no parameters of tools without
+any, none but plain ones, names of them of letters, digits, `_`, `.` and `-`, and no word of strictness; no tools at
+all, which an agent then tells in words; of structured
+output no strict mode, JSON without a schema, or nothing but words, or that it may stand beside tools: elsewhere its
+grammar keeps the model from calling any. No reasoning that is encrypted. Answers as streams alone, or
+never as streams, or not with tools, whatever the caller wants.
+"""
+
+
+class Profile(NamedTuple):
+    """What is known of a server before it was asked anything."""
+
+    traits: tuple[Trait, ...] = ()
+    dropped: tuple[str, ...] = ()
+    renamed: tuple[tuple[str, str], ...] = ()
+    texts_at_once: int | None = None
+
 
 _COMPLETION_TOKENS = (("max_tokens", "max_completion_tokens"),)
 
@@ -18,11 +62,11 @@ _COMPLETION_TOKENS = (("max_tokens", "max_completion_tokens"),)
 class _Row(NamedTuple):
     address: re.Pattern[str]
     profile: Profile
-    model: re.Pattern[str] = re.compile("")
+    model: re.Pattern[str]
 
 
 def _row(address: str, profile: Profile, model: str = "") -> _Row:
-    return _Row(re.compile(address), profile, re.compile(model))
+    return _Row(late(address), profile, late(model))
 
 
 _ROWS = (

@@ -21,6 +21,7 @@ from shared_libs.atomic.errors import (
 )
 from shared_libs.atomic.memory.compaction import Compaction
 from shared_libs.atomic.memory.history import last_messages, valid_history
+from shared_libs.atomic.opening import closed
 from shared_libs.atomic.rescue import call_here, door
 from shared_libs.atomic.scope import current_deadline, current_scope
 from shared_libs.atomic.supervise import NO_FAILURES, BodyCancelled, LeftRunning, said_by, supervise
@@ -226,7 +227,7 @@ class BaseMemory:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        await self.aclose()
+        await closed((self.name, self.aclose()))
 
     async def _open(self) -> None:
         """Get ready what takes long."""

@@ -16,7 +16,7 @@ import itertools
 import threading
 import time
 from bisect import bisect_right, insort
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable
 
 from shared_libs.atomic.deadline import Deadline
@@ -31,11 +31,12 @@ _LEARNING = 0.2
 
 
 class Place:
-    """The right to make one request; `reserved` is how many tokens are held for it, `held` what it waited for."""
+    """The right to make one request on a loop; `reserved` tokens are held for it, `held` is what it waited for."""
 
-    __slots__ = ("held", "reserved")
+    __slots__ = ("held", "loop", "reserved")
 
-    def __init__(self, reserved: int) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, reserved: int) -> None:
+        self.loop = loop
         self.reserved = reserved
         self.held = ""
 
@@ -79,11 +80,11 @@ class Limiter:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._active = 0
+        self._active: Counter[asyncio.AbstractEventLoop] = Counter()
         self._requests: deque[float] = deque()
         self._tokens: deque[tuple[float, int]] = deque()
         self._in_window = 0
-        self._reserved = 0
+        self._reserved: Counter[asyncio.AbstractEventLoop] = Counter()
         self._usual = 0.0
         self._waiting: list[_Waiter] = []
         self._order = itertools.count()
@@ -94,7 +95,7 @@ class Limiter:
     def begin_anew(self) -> None:
         """Begin anew in a child: what waits there is nobody's, and the lock may be held."""
         self._lock = threading.Lock()
-        self._active = self._reserved = 0
+        self._active, self._reserved = Counter(), Counter()
         self._waiting, self._timers, self._hearers = [], {}, []
 
     async def enter(self, limit: RateLimit, deadline: Deadline, about: int = 0) -> Place:
@@ -113,7 +114,7 @@ class Limiter:
         now = asyncio.get_running_loop().time()
         with self._lock:
             if not self._waiting and self._opens_at(limit, about, now)[0] <= now:
-                return self._take(limit, about, now)
+                return self._take(asyncio.get_running_loop(), limit, about, now)
             waiter = _Waiter((deadline.at, next(self._order)), limit, about)
             ahead = bisect_right(self._waiting, waiter)
             opens_at, held = self._opens_at(limit, about, now, ahead)
@@ -148,13 +149,12 @@ class Limiter:
         with self._lock:
             now = _now()
             self._forget(now)
-            return self._take(limit, about, now)
+            return self._take(asyncio.get_running_loop(), limit, about, now)
 
     def leave(self, place: Place, tokens: int) -> None:
         """Give the place back, and book the tokens the answer cost instead of those reserved."""
         with self._lock:
-            self._active -= 1
-            self._reserved -= place.reserved
+            self._give_back(place)
             if tokens:
                 self._tokens.append((_now(), tokens))
                 self._in_window += tokens
@@ -165,18 +165,27 @@ class Limiter:
 
     def is_full(self, limit: RateLimit) -> bool:
         """Whether as many requests are under way as may be at once."""
-        return limit.concurrency is not None and self._active >= limit.concurrency
+        if limit.concurrency is None:
+            return False
+        return sum(many for loop, many in [*self._active.items()] if not loop.is_closed()) >= limit.concurrency
 
     def when_left(self, hear: Callable[[], bool]) -> None:
         """Have `hear` called, in any thread, whenever a place is given back, until it returns False."""
         self._hearers.append(hear)
 
-    def _take(self, limit: RateLimit, about: int, now: float) -> Place:
-        place = Place(self._expected(limit, about))
-        self._active += 1
-        self._reserved += place.reserved
+    def _take(self, loop: asyncio.AbstractEventLoop, limit: RateLimit, about: int, now: float) -> Place:
+        place = Place(loop, self._expected(limit, about))
+        self._active[loop] += 1
+        self._reserved[loop] += place.reserved
         self._requests.append(now)
         return place
+
+    def _give_back(self, place: Place) -> None:
+        if self._active[place.loop] > 1:
+            self._active[place.loop] -= 1
+            self._reserved[place.loop] -= place.reserved
+        else:  # the last one there, or one of a loop that was closed under it, whose places are given back already
+            del self._active[place.loop], self._reserved[place.loop]
 
     def _expected(self, limit: RateLimit, about: int) -> int:
         """How many tokens a request will take, where that is limited."""
@@ -195,10 +204,9 @@ class Limiter:
                     del self._waiting[0]
                 elif opens_at <= now:
                     del self._waiting[0]
-                    first.place = self._take(first.limit, first.about, now)
+                    first.place = self._take(first.loop, first.limit, first.about, now)
                     if not first.wake():
-                        self._active -= 1
-                        self._reserved -= first.place.reserved
+                        self._give_back(first.place)
                 else:
                     self._look_again(first.loop, opens_at)
                     return
@@ -245,17 +253,20 @@ class Limiter:
 
     def _tokens_fit_at(self, most: int, expected: int, now: float) -> float:
         """When so many tokens fit in; what is larger than the whole limit goes alone."""
-        excess = self._in_window + self._reserved + expected - most
-        if excess <= 0 or not (self._in_window or self._reserved):
+        reserved = self._reserved.total()
+        excess = self._in_window + reserved + expected - most
+        if excess <= 0 or not (self._in_window or reserved):
             return now
         for at, count in self._tokens:
             excess -= count
             if excess <= 0:
                 return at + WINDOW_S
-        return float("inf") if self._reserved else self._tokens[-1][0] + WINDOW_S
+        return float("inf") if reserved else self._tokens[-1][0] + WINDOW_S
 
     def _forget(self, now: float) -> None:
-        """Drop what has left the window, or belongs to the clock of another loop."""
+        """Drop what has left the window, or belongs to the clock of another loop, or to a loop that is closed."""
+        for closed in [loop for loop in self._active if loop.is_closed()]:  # nobody there will give a place back
+            del self._active[closed], self._reserved[closed]
         while self._requests and not now - WINDOW_S < self._requests[0] <= now:
             self._requests.popleft()
         while self._tokens and not now - WINDOW_S < self._tokens[0][0] <= now:

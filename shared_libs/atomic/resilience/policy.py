@@ -6,13 +6,12 @@ Every default is finite, so that a call without any policy still ends.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from typing import Any, Literal, TypeVar, get_args
+from typing import Any, Literal, Protocol, TypeVar, get_args, runtime_checkable
 
 from shared_libs.atomic.amounts import is_amount
 from shared_libs.atomic.errors import MisuseError
-from shared_libs.atomic.resilience.store import LimitStore
 
 Strategy = Literal["sequential", "hedged", "race"]
 P = TypeVar("P")
@@ -58,6 +57,29 @@ class Breaker:
     def __post_init__(self) -> None:
         _check_whole("breaker.failures", self.failures)
         _check_seconds("breaker.reset_s", self.reset_s)
+
+
+@runtime_checkable
+class LimitStore(Protocol):
+    """
+    Counts the use of models for everybody who has the same store.
+
+    It may fail and it may hang: whoever asks bounds every call, and goes on with the limit of its own process.
+    """
+
+    async def take(self, model: str, limit: RateLimit, places: int) -> Sequence[float]:
+        """
+        Book one request to the model if the limit has room, and return nothing; it has to be sent at once.
+
+        Without room nothing is booked: returned are the seconds until each of the next `places` places opens at the
+        earliest, soonest first.
+        """
+
+    async def book(self, model: str, tokens: int) -> None:
+        """Book the tokens that an answer used."""
+
+    async def aclose(self) -> None:
+        """Close the connections of the running event loop; using the store afterwards opens them again."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

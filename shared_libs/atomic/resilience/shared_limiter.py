@@ -21,8 +21,7 @@ from shared_libs.atomic.deadline import Deadline
 from shared_libs.atomic.errors import DeadlineExceeded, RateLimited
 from shared_libs.atomic.events import Warned
 from shared_libs.atomic.resilience.limiter import Limiter, Place
-from shared_libs.atomic.resilience.policy import RateLimit
-from shared_libs.atomic.resilience.store import LimitStore
+from shared_libs.atomic.resilience.policy import LimitStore, RateLimit
 from shared_libs.atomic.scope import current_scope
 from shared_libs.atomic.supervise import BodyCancelled, supervise
 

@@ -56,13 +56,20 @@ class Dependency(NamedTuple):
                     "or to the agent"
                 )
             return
-        kind = typing.get_origin(self.kind) or self.kind
-        try:
-            fits = not inspect.isclass(kind) or isinstance(deps, kind)
-        except TypeError:  # a protocol or TypedDict that cannot be asked
-            fits = True
-        if not fits:
+        if not any(_fits(kind, deps) for kind in (typing.get_args(self.kind) if _is_union(self.kind) else [self.kind])):
             raise MisuseError(f"tool {tool} takes {self.parameter}: Deps[{name}]; deps is a {type(deps).__name__}")
+
+
+def _fits(kind: Any, deps: Any) -> bool:
+    kind = typing.get_origin(kind) or kind
+    try:
+        return not inspect.isclass(kind) or isinstance(deps, kind)
+    except TypeError:  # a protocol or TypedDict that cannot be asked
+        return True
+
+
+def _is_union(annotation: Any) -> bool:
+    return typing.get_origin(annotation) in (typing.Union, types.UnionType)
 
 
 def dependencies_in(parameters: Iterable[inspect.Parameter]) -> tuple[Dependency, ...]:
@@ -84,8 +91,9 @@ def is_of_the_run(annotation: Any) -> bool:
 def _kind_of(annotation: Any) -> tuple[Any, bool]:
     """The type inside `Deps[…]`, and whether None may stand for it; (None, False) for any other annotation."""
     if is_of_the_run(annotation):
-        return typing.get_args(annotation)[0], False
-    if typing.get_origin(annotation) in (typing.Union, types.UnionType):
+        kind = typing.get_args(annotation)[0]
+        return kind, _is_union(kind) and type(None) in typing.get_args(kind)
+    if _is_union(annotation):
         for part in typing.get_args(annotation):
             kind, _ = _kind_of(part)
             if kind is not None:

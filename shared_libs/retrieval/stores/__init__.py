@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from shared_libs.atomic.errors import MisuseError
+from shared_libs.atomic.opening import closed
 from shared_libs.retrieval.ports import DocumentStore, GraphStore, LexicalIndex, VectorStore
 
 DEFAULT_URL = "sqlite:///collections.db"
@@ -21,9 +22,8 @@ class Stores:
 
     async def aclose(self) -> None:
         """Close all of them; using one afterwards opens it again."""
-        for store in (self.documents, self.vectors, self.words, self.graph):
-            if store is not None:
-                await store.aclose()
+        stores = (self.documents, self.vectors, self.words, self.graph)
+        await closed(*((store.name, store.aclose()) for store in stores if store is not None))
 
 
 def open_stores(url: str = DEFAULT_URL, *, vectors: str | None = None, graph: str | None = None) -> Stores:

@@ -145,7 +145,9 @@ async def _enter(service: Service, job: Job, decisions: dict[str, Decision]) -> 
             raise
         raise Problem("conflict", str(error), facts={"status": job.status}) from None
     if not counts:
-        raise Problem("conflict", "the run goes on already: somebody has decided")
+        before = await service.queue.store.decided(job.run_id, decisions)
+        facts = {"decided": {call_id: decision.approved for call_id, decision in before.items()}}
+        raise Problem("conflict", "the run goes on already: somebody has decided", facts=facts)
 
 
 async def _waiting(service: Service, team: str, run_id: str) -> tuple[str, dict[str, Any]]:

@@ -11,7 +11,9 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from shared_libs.agents.prompts import REPEATED
 from shared_libs.agents.run import RESERVE_SHARE, STORE_S
+from shared_libs.agents.step import WARN_AT
 from shared_libs.atomic.events import (
     MemoryStored,
     RunFinished,
@@ -27,6 +29,9 @@ CANCEL_S = 0.1
 """How long a run may take to end when its caller cancels it, in seconds."""
 
 _SAME_S = 0.001
+
+_NOTE = REPEATED.partition("{")[0]
+"""How the note begins that tells a model that it repeats itself."""
 
 REASONS = {
     "answered": ("final_answer",),
@@ -161,7 +166,7 @@ def _loops(evidence: Evidence) -> Iterator[Broken]:
     for run in evidence.runs:
         record = evidence.by_run.get(run.id)
         result = record.result if record is not None else None
-        if result is None:
+        if record is None or result is None:
             continue
         marks: list[Any] = [
             ([(act.tool, act.input) for act in step.actions], [got.content for got in step.observations])
@@ -175,6 +180,11 @@ def _loops(evidence: Evidence) -> Iterator[Broken]:
                 break
         if result.stop_reason == "loop" and not _repeats(marks, allowed):
             yield Broken("loop", f"{run.id} ended for a loop, and there is none of {allowed}")
+        warned = any(_NOTE in message.text for request in record.asked for message in request.messages)
+        again = any(_repeats(marks[:count], WARN_AT) for count in range(1, len(marks)))  # and a turn came after it
+        resumed = record.started is not None and record.started.resumed
+        if again and record.heard and not warned and not resumed:
+            yield Broken("repeats-told", f"{run.id} repeated itself {WARN_AT} times, and its model was not told")
 
 
 def _repeats(marks: Sequence[Any], times: int) -> bool:

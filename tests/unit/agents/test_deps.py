@@ -47,6 +47,12 @@ async def perhaps(deps: Deps[Shop] | None = None, *, default: Deps[Shop] = None)
     return f"{deps and deps.user} {default and default.user}"
 
 
+@tool
+async def either(deps: Deps[Shop | str | None]) -> str:
+    """Say which it is."""
+    return type(deps).__name__
+
+
 class Own(BaseTool):
     name = "own"
     description = "A tool with a schema of its own."
@@ -70,6 +76,17 @@ def test_a_tool_gets_what_the_run_was_given():
     assert shop.seen == [("ann", "tea")]
     assert observed([("stock", {"item": "tea"})], stock, deps=Shop("bob", shop.seen)) == ["tea for bob"]
     assert observed([("own", {"x": 1})], Own(), deps=shop) == ["ann ['x']"]
+
+
+@pytest.mark.promise("deps")
+@pytest.mark.parametrize(("deps", "said"), [(Shop("ann", []), "Shop"), ("ann", "str"), (5, "deps is a int")])
+def test_what_a_tool_takes_may_be_one_of_several_types(deps, said):
+    """A union was fitted by nothing."""
+    try:
+        told = observed([("either", {})], either, deps=deps)[0]
+    except MisuseError as error:
+        told = str(error)
+    assert told.endswith(said)
 
 
 @pytest.mark.promise("deps")

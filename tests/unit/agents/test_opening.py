@@ -13,12 +13,15 @@ from types import SimpleNamespace
 import pytest
 
 from shared_libs.agents import ReActAgent
-from shared_libs.agents.parts import CLOSE_S, OPEN_S
 from shared_libs.atomic import BaseLLMWrapper, BaseMemory, BaseTool, LLMResponse
 from shared_libs.atomic.errors import DeadlineExceeded, MemoryStoreError, MemoryUnavailable
 from shared_libs.atomic.llms import ScriptedLLM
 from shared_libs.atomic.loading import load
+from shared_libs.atomic.opening import CLOSE_S, OPEN_S
 from shared_libs.memory import SQLMemory
+from shared_libs.retrieval import Collection
+from shared_libs.retrieval.ports import DocumentStore, LexicalIndex, VectorStore
+from shared_libs.retrieval.stores import Stores
 from tests.support import no_thread, run, run_virtual
 
 FIRST_CALL = """
@@ -168,6 +171,54 @@ def test_what_does_not_get_ready_ends_and_what_does_not_close_holds_nobody(stuck
 
     run_virtual(main())
     left = {f"{name} was not closed within {CLOSE_S:g} s, and is left so" for name in ("one", "two")}
+    assert left <= set(caplog.messages)
+
+
+class Slow(BaseLLMWrapper):
+    """A model that never gets ready, and never closes."""
+
+    async def _open(self):
+        await whatever_is_said()
+
+    async def _close(self):
+        await whatever_is_said()
+
+
+class NeverClosed(BaseMemory):
+    """A memory that never closes."""
+
+    async def aclose(self):
+        await whatever_is_said()
+
+
+class NeverClosedVectors(VectorStore):
+    """A store of vectors that never closes."""
+
+    name = "vectors"
+
+    async def aclose(self):
+        await whatever_is_said()
+
+
+@pytest.mark.promise("opened")
+def test_what_stands_alone_has_the_same_limits(caplog):
+    async def main():
+        clock = asyncio.get_running_loop().time
+        with pytest.raises(DeadlineExceeded, match="slow was not ready within 600 s"):
+            await Slow("slow").aopen()
+        assert clock() < OPEN_S + 0.1
+        await Slow("slow", fallbacks=[Slow("spare")]).aclose()
+        async with NeverClosed():
+            pass
+        stores = Stores(DocumentStore(), NeverClosedVectors(), LexicalIndex())
+        await Collection("c", tenant="t", stores=stores).aclose()
+        assert clock() < OPEN_S + 3 * CLOSE_S + 0.3
+
+    run_virtual(main())
+    left = {
+        f"{name} was not closed within {CLOSE_S:g} s, and is left so"
+        for name in ("slow", "spare", "memory", "the stores of collection c")
+    }
     assert left <= set(caplog.messages)
 
 

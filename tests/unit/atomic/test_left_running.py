@@ -10,7 +10,7 @@ import pytest
 from shared_libs.atomic.alarm import Expiry
 from shared_libs.atomic.errors import DeadlineExceeded
 from shared_libs.atomic.events import Abandoned, AbandonedEnded
-from shared_libs.atomic.supervise import LeftRunning, supervise
+from shared_libs.atomic.supervise import MAX_LEFT_RUNNING, LeftRunning, supervise
 from tests.support import run_virtual
 from tests.unit.atomic.supervising import Ledger, absorb, now, sleep
 
@@ -96,3 +96,22 @@ def test_work_outside_the_task_is_booked_when_the_caller_is_cancelled():
         return len(ledger.rows)
 
     assert run_virtual(main()) == 1
+
+
+@pytest.mark.promise("time-orphans")
+def test_what_was_left_on_a_loop_that_is_closed_counts_no_more():
+    left, loop = LeftRunning(), asyncio.new_event_loop()
+
+    async def given_up():
+        with pytest.raises(DeadlineExceeded):
+            await supervise(absorb(100), Expiry(now() + 0.02, "late"), what="tool", name="t", left_running=left)
+
+    async def many():
+        await asyncio.gather(*(given_up() for _ in range(MAX_LEFT_RUNNING)))
+
+    loop.run_until_complete(many())
+    assert left.full
+    for task in asyncio.all_tasks(loop):
+        task._log_destroy_pending = False
+    loop.close()
+    assert not left.full

@@ -76,6 +76,16 @@ def test_code_in_an_answer_has_the_colours_of_the_terminal(monkeypatch):
     assert not re.search(r"\x1b\[(?:\d+;)*(?:4[0-8]|10[0-7])[;m]", shown.getvalue())
 
 
+def test_of_an_address_in_an_answer_nothing_is_cut(monkeypatch):
+    """In a table it ended in an ellipsis, and a picture had none."""
+    monkeypatch.setenv("COLUMNS", "40")
+    address = f"https://example.com/{'way/' * 12}end"
+    print_answer(f"| a | b |\n|---|---|\n| x | {address} |\n\n![the chart]({address})\n", shown := io.StringIO())
+    said = "".join(shown.getvalue().split())
+    assert said.count(address) == 2
+    assert f"thechart({address})" in said
+
+
 def test_trace_writes_one_page(here, capsys):
     (here / "run.jsonl").write_text('{"type":"warned","message":"mind the gap","run_id":"r"}\n')
     assert main(["trace", "run.jsonl", "--html", "page.html"]) == 0

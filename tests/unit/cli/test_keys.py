@@ -49,6 +49,15 @@ def test_a_file_is_meant_from_the_working_directory(factory, tmp_path):
     assert factory("list", "--keys", "own.yaml", "--json")[1].count('"id"') == 1
 
 
+def test_a_file_that_does_not_hold_is_bad_configuration(factory, tmp_path, capsys):
+    """A server with it told so by a traceback, and ended with what means partial."""
+    (tmp_path / "own.yaml").write_text("kys: []\n")
+    code, _, err = factory("list", "--keys", "own.yaml")
+    assert (code, "own.yaml:1:1: " in err) == (2, True)
+    assert main(["serve", "--keys", "own.yaml"]) == 2
+    assert capsys.readouterr().err == err
+
+
 @pytest.mark.parametrize(
     "arguments",
     [["revoke", "nothing"], ["new", "--budget", "-1"], ["new", "--team", "a b"], ["new", "--keys", "x://y"]],

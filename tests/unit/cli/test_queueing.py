@@ -18,6 +18,7 @@ from shared_libs.atomic import MisuseError, tool
 from shared_libs.atomic.errors import ConfigError
 from shared_libs.cli import main
 from shared_libs.durable import JobStore
+from shared_libs.durable.holding import Holder
 from shared_libs.factory import load_agent
 from shared_libs.factory.durability import submission
 from shared_libs.observability.run_store import RunStore
@@ -108,6 +109,23 @@ def test_a_run_that_cannot_be_done_here_comes_back_and_says_why(place, capsys):
     assert "stands in the queue" in said
 
 
+@pytest.mark.promise("durable-away")
+def test_a_run_whose_lane_is_full_comes_back_when_its_time_is_up(place, capsys):
+    async def fill():
+        async with JobStore(os.environ["FACTORY_RUNS"]) as store:
+            await submit(store, "first", agent="hello", agent_limit=1)
+            elsewhere = Holder(store.database, "elsewhere")
+            await elsewhere.beat("elsewhere", 60.0, 1, draining=False)
+            await elsewhere.claim(1)
+
+    (place / "hello.yaml").write_text((place / "hello.yaml").read_text().replace("concurrency: 3", "concurrency: 1"))
+    asyncio.run(fill())
+    assert main(["run", str(place / "hello.yaml"), "x", "--timeout", "0.1"]) == 1
+    said = capsys.readouterr().err
+    assert "the time of 0.1 s is up, and it was not begun" in said
+    assert "stands in the queue" in said
+
+
 @pytest.mark.promise("durable-kept")
 @pytest.mark.parametrize(
     ("line", "where"),
@@ -192,6 +210,8 @@ def test_runs_says_how_one_stands_and_ends_or_decides_it_from_any_process(place,
     assert (decided.returncode, decided.stderr.strip()) == (0, "a: decided")
     assert (followed.returncode, followed.stdout.strip()) == (0, "done")
     assert "paid 1" in followed.stderr
+    assert main(["runs", "payment", "--decide", "a=no"]) == 0
+    assert "a: somebody has decided before: yes; that counts" in capsys.readouterr().err
 
 
 @pytest.mark.promise("durable-scheduled")

@@ -9,7 +9,7 @@ import signal
 import pytest
 
 from shared_libs.atomic import tool
-from shared_libs.durable import StoreUnavailable
+from shared_libs.durable import StoreUnavailable, Worker
 from shared_libs.durable.database import ask, open_database, persistently
 from tests.unit.durable.cast import agent, answers, by_length, ended, opened, submit, turn, until, working
 
@@ -103,6 +103,21 @@ def test_a_beat_and_a_claim_that_fail_in_a_way_nobody_foresaw_go_on(url, caplog)
     assert asyncio.run(main()).status == "answered"
     assert "could not beat" in caplog.text
     assert "beats again" in caplog.text
+
+
+@pytest.mark.promise("durable-away")
+def test_a_worker_whose_first_beat_never_gets_through_ends_when_it_is_told_to(new_postgres, caplog):
+    async def main():
+        async with opened(new_postgres) as store:
+            await store.database.run(lambda: moved("factory_", "elsewhere_"))
+            worker = Worker(new_postgres, answers())
+            task = asyncio.create_task(worker.run())
+            await until(lambda: asyncio.sleep(0, "could not beat" in caplog.text))
+            worker.drain()
+            await task
+
+    asyncio.run(main())
+    assert "could not sign off" in caplog.text
 
 
 @pytest.mark.promise("durable-away")

@@ -13,7 +13,7 @@ from shared_libs.atomic.events import TextDelta
 from shared_libs.atomic.llms import ScriptedLLM, Turn
 from shared_libs.durable import follow
 from shared_libs.durable.database import ask
-from shared_libs.durable.following import LIVE_CHANNEL, Following, Outlet
+from shared_libs.durable.following import LIVE_CHANNEL, Following, Outlet, Piece
 from shared_libs.durable.holding import NOW, Holder
 from shared_libs.durable.store import to_json
 from tests.unit.durable.cast import agent, answers, by_length, ended, looks_twice, opened, submit, turn, until, working
@@ -94,6 +94,8 @@ def test_pieces_of_text_come_while_the_model_speaks_and_a_lost_line_costs_no_eve
     assert cut >= 2  # the worker's line and the follower's
     assert seen[-1]["type"] == "run_finished"
     assert seen[-1]["result"]["answer"] == "one two three four"
+    told = "".join(event["text"] for event in seen if event["type"] == "text_delta")
+    assert "one two three four".startswith(told)  # nothing is left out between two pieces: what follows comes whole
     assert [event["type"] for event in seen].count("model_finished") == 2
 
 
@@ -102,8 +104,8 @@ def test_a_piece_that_is_heard_before_the_event_it_comes_behind_is_stored_waits_
     def event(kind, seq, **more):
         return seq, to_json({"type": kind, "run_id": "r", "seq": seq, "at_s": 0.0} | more)
 
-    def piece(seq, after):
-        return event("text_delta", seq, text=str(seq), after=after)[1]
+    def piece(seq, after, at=0):
+        return to_json(Piece(TextDelta(run_id="r", seq=seq, text=str(seq)), 1, 0, at, after))
 
     async def main():
         async with opened(new_postgres) as store:
@@ -113,7 +115,7 @@ def test_a_piece_that_is_heard_before_the_event_it_comes_behind_is_stored_waits_
             (claim,) = await holder.claim(1)
             following = asyncio.create_task(gathered(follow(new_postgres, "r"), seen))
             # who hears the last of them has heard all: calls come in the order they were made
-            for told in (piece(3, 2), piece(5, 4), piece(1, 0)):
+            for told in (piece(3, 2, at=1), piece(5, 4, at=2), piece(1, 0)):
                 await until(listens, store)
                 await store.call(LIVE_CHANNEL, told)
             await until(lambda: asyncio.sleep(0, seen))
@@ -192,8 +194,8 @@ def test_answers_are_there(url):
 
 
 @pytest.mark.promise("durable-followed")
-def test_who_submits_and_follows_hears_the_first_word(new_postgres):
-    url, heard = new_postgres, asyncio.Event()
+def test_who_follows_a_turn_that_is_under_way_hears_it_from_its_first_word_on(new_postgres):
+    url, heard, spoken = new_postgres, asyncio.Event(), asyncio.Event()
     said = Turn(text="one two three four five six", chunk_delay_s=0.06)  # longer than pieces are gathered
 
     class Speaks(ScriptedLLM):
@@ -201,12 +203,13 @@ def test_who_submits_and_follows_hears_the_first_word(new_postgres):
             async for chunk in super()._stream(*arguments, **more):
                 yield chunk
                 if chunk.kind == "text":
+                    spoken.set()
                     await heard.wait()
 
     async def main():
         async with opened(url) as store, working(url, agent(lambda: Speaks([said]))):
             await submit(store, "r", followed=True)
-            await until(store.get, "r", wanted=lambda job: job.status == "running")
+            await spoken.wait()
             pieces = []
             async for event in follow(url, "r"):
                 heard.set()
@@ -214,8 +217,7 @@ def test_who_submits_and_follows_hears_the_first_word(new_postgres):
             return "".join(pieces)
 
     words = asyncio.run(main())
-    assert words != ""  # though nobody had followed when the model was asked
-    assert said.text.endswith(words)  # and none is too late for the event that ends the turn
+    assert words == said.text  # though nobody had followed when the model was asked, and none is too late for its end
 
 
 @pytest.mark.promise("durable-followed")
@@ -254,9 +256,11 @@ def test_pieces_of_text_come_whole_whatever_their_characters_take_in_a_call(new_
 
     async def main():
         async with opened(new_postgres) as store:
-            await store.listen(LIVE_CHANNEL, lambda told: heard.append(msgspec.json.decode(told)["text"]))
+            await store.listen(
+                LIVE_CHANNEL, lambda told: heard.append(msgspec.json.decode(told, type=Piece).words.text)
+            )
             outlet = Outlet(store)
-            outlet.put(TextDelta(run_id="\N{GRINNING FACE}" * 200, seq=1, at_s=0.0, text=text), 0)
+            outlet.put(Piece(TextDelta(run_id="\N{GRINNING FACE}" * 200, seq=1, text=text), 1, 0, 0, 0))
             await outlet.flush()
             await until(lambda: asyncio.sleep(0, "".join(heard) == text))
 

@@ -16,7 +16,7 @@ def bench(*arguments, program="durable"):
 
 
 @pytest.mark.promise("durable-once")
-@pytest.mark.parametrize("shapes", [["plain", "sequential"], ["subagents", "once", "approval"]])
+@pytest.mark.parametrize("shapes", [["plain", "parallel", "sequential"], ["subagents", "once", "approval"]])
 def test_killed_at_its_writes_nothing_is_lost_and_nothing_recorded_is_done_again(shapes, postgres):
     told = bench("--kills", "7", "--boundaries", "--every", "7", "--shapes", *shapes, "--server", postgres)
     assert told.count("lost 0, wrong or swapped 0, recorded and done again 0") == 2

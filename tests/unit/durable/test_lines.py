@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
 import pytest
 from sqlalchemy.ext.asyncio import create_async_engine
@@ -216,3 +216,25 @@ def test_a_worker_that_is_cut_off_while_the_database_is_away_leaves_and_loses_no
                 return await until(store.get, "r", wanted=ended)
 
     assert asyncio.run(main()).status == "answered"
+
+
+@pytest.mark.promise("durable-away")
+def test_who_listens_as_the_server_ends_the_line_is_told_so_and_goes_on(new_postgres):
+    """The driver has heard the end, and the line is not closed yet: it takes what it is asked then ill."""
+
+    cut = """SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+        WHERE datname = current_database() AND query ILIKE 'LISTEN%'"""
+
+    async def main():
+        database, other = open_database(new_postgres), open_database(new_postgres, connections=1)
+        for _ in range(10):  # the moment is missed in half of them
+            works = await database.listen("here", print)
+            cutting = asyncio.create_task(other.one(ask(cut)))
+            while works():
+                with suppress(StoreUnavailable):
+                    await database.listen("there", print)
+                await asyncio.sleep(0)
+            await cutting
+        await asyncio.gather(database.aclose(), other.aclose())
+
+    asyncio.run(main())

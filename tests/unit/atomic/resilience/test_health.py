@@ -10,7 +10,7 @@ import threading
 import pytest
 
 from shared_libs.atomic import LLMError, Resilience, Usage
-from shared_libs.atomic.deadline import NEVER
+from shared_libs.atomic.deadline import NEVER, Deadline
 from shared_libs.atomic.errors import CircuitOpen, RateLimited
 from shared_libs.atomic.llms import OpenAILLM, ScriptedLLM, Turn
 from shared_libs.atomic.resilience import health
@@ -154,6 +154,24 @@ def test_a_loop_that_is_closed_under_a_probe_does_not_close_the_model_for_ever()
                 await asyncio.sleep(0.01)
 
     assert asyncio.run(again()) == "well"
+
+
+@pytest.mark.promise("limit-kept")
+@pytest.mark.parametrize("limit", [RateLimit(concurrency=1), RateLimit(tokens_per_minute=100)])
+def test_a_loop_that_is_closed_under_a_call_keeps_no_place(limit):
+    limiter, loop = Limiter(), asyncio.new_event_loop()
+    given = loop.run_until_complete(limiter.enter(limit, NEVER, 100))
+    loop.close()
+
+    async def again():
+        place = await limiter.enter(limit, Deadline.after(1), 100)
+        limiter.leave(given, 0)  # what was closed is freed late
+        with pytest.raises(RateLimited):
+            await limiter.enter(limit, Deadline.after(1), 100)
+        limiter.leave(place, 0)
+        await limiter.enter(limit, Deadline.after(1), 100)
+
+    run_virtual(again())
 
 
 @pytest.mark.promise("limit-kept")

@@ -74,12 +74,12 @@ _NUMBER = late(r"\d[\d,_]*")
 _LENGTHS = ("max_tokens", "max_completion_tokens", "max_output_tokens")
 
 _OF_A_BATCH = late(
-    r"batch|too many|per request|split|array too|maxitems|entity too|payload too"
+    r"batch|too many|per request|条文本|split|array too|maxitems|entity too|payload too"
     r"|(?=.*\b(array|list|items?|elements?|entries|inputs?|texts?|documents?|strings?)\b)"
     r"(?=.*(limit|max|at most|larger|exceed|more than|fewer|less than|up to|超过|[<>]))",
     re.IGNORECASE | re.DOTALL,
 )
-_OF_ONE_TEXT = late(r"\btokens?\b(?!.*(batch|total|per request|sum of|all (in|the)))", re.IGNORECASE | re.DOTALL)
+_OF_ONE_TEXT = late(r"^(?!.*(batch|total|per request|sum of|all (in|the))).*\btokens?\b", re.IGNORECASE | re.DOTALL)
 """That a text is too long, and not that there are too many of them."""
 
 _SCHEMA_FIELDS = ("response_format", "text", "output_config", "format")
@@ -230,6 +230,7 @@ _RULES = (
         "no-null-content",
         _words(
             r"(?=.*content)(?=.*(null|\bnone\b|\bnil\b|string|required|missing|empty))|nonetype|string: null"
+            r"|null, expected (a )?string"
             rf"|{_NO_STRING_IN_A_MESSAGE}"
         ),
         lambda request: any("content" in message and message["content"] is None for message in _messages(request)),
@@ -439,8 +440,10 @@ def _of_field(dialect: Dialect, request: Request, error: BadRequest, text: str) 
 def _named(request: Request, field: str, text: str) -> str:
     """The field of the request that a refusal names."""
     optional = sorted(request.keys() - _NEEDED, key=len, reverse=True)
-    if head := _head(field):
-        return head if head in optional else ""
+    if (head := _head(field)) in optional:
+        return head
+    if head in _NEEDED:
+        return ""
     instead = {found[1] for found in _INSTEAD.finditer(text)}
     places = [(place, name) for name in optional if name not in instead and (place := _place(text, name)) is not None]
     return min(places, key=itemgetter(0))[1] if places else ""
@@ -449,11 +452,11 @@ def _named(request: Request, field: str, text: str) -> str:
 def _place(text: str, name: str) -> int | None:
     """Where a text speaks of a field, or None; a short name, which may be a word, counts where it can be no other."""
     words = re.escape(name).replace("_", "[ _-]?")
-    ways = [rf"(?<!role )['\"`]{words}['\"`.]"]
+    ways = [rf"(?<!role )['\"`\[]{words}['\"`.\]]"]
     if "_" in name or len(name) > len("model"):
         ways.append(rf"(?<![\w.]){words}(?!\w)")
     else:
-        ways.append(rf"(?:argument|parameter|field|property|key)s?(?: supplied)?:? {name}\b|(?<=: ){name}:")
+        ways.append(rf"(?:argument|parameter|field|property|key|参数)s?(?: supplied)?:? ?{name}\b|(?<=: ){name}:")
         ways.append(rf"\b{name}(?: [<>=] ?\d+)? (?:is|are) (?:not|un)")
     if also := _ALSO_CALLED.get(name):
         ways.append(rf"\b(?:{also})\b")

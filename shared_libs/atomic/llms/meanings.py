@@ -318,7 +318,7 @@ _THIS_MODEL = Meaning(
         r"(max_tokens|max_completion_tokens|temperature|top_p|top_k|n_predict|reasoning_effort|budget_tokens)\b",
         r"signature|thought|thinking|reasoning",
         r"roles?\b.{0,60}(alternat|after|must|expected|order)|must have role",
-        r"alternat|unexpected role|after role|last role|must be followed by|equal to (the )?number of",
+        r"alternat|unexpected role|after role|last role|equal to (the )?number of",
         r"system (message|role|prompt|instruction)",
         r"property (keys?|names?)\b.{0,20}(match|pattern)",
         r"(tools?|function)\b.{0,40}description\b.{0,60}(too long|at most|maximum|exceed|less than)",

@@ -226,7 +226,7 @@ class OpenAIAnswer:
         if chunk.choices is None and chunk.usage is None and (error := refused(payload, self._secrets)) is not None:
             raise error
         for choice in chunk.choices or ():
-            if self._is_another(choice):
+            if self._is_another(choice, chunk.choices or ()):
                 continue
             if choice.usage is not None:
                 self._count(choice.usage)
@@ -242,17 +242,17 @@ class OpenAIAnswer:
                 new.append(LLMChunk("text", self._text.add(choice.text)))
             reason = told(choice.finish_reason) if choice.finish_reason else ""
             if reason:
-                self._reason, self.complete = reason, True
+                self.complete = True
+                self._reason = self._reason if reason == "stop" and self._reason else reason  # it says less than any
             if new or reason:
                 self._completeness.see(words=bool(new), reason=bool(reason))
                 new = new or [LLMChunk("text")]
         return new
 
-    def _is_another(self, choice: _Choice) -> bool:
+    def _is_another(self, choice: _Choice, among: Sequence[_Choice]) -> bool:
         """Whether it is a second answer; its calls are kept, for GitHub Copilot puts those of the first one there."""
-        index = choice.index or 0
-        self._index = index if self._index is None else self._index
-        if index == self._index:
+        self._index = min([one.index or 0 for one in among]) if self._index is None else self._index
+        if (choice.index or 0) == self._index:
             return False
         said = choice.delta or choice.message
         for piece in said.calls if said is not None else ():

@@ -47,6 +47,7 @@ _INSIDE = frozenset(
         *("error", "errors", "detail", "details", "metadata", "raw", "innererror", "inner_error", "response", "cause"),
         *("fault", "body", "choices", "data", "base_resp", "violations", "provider_error", "upstream_error", "headers"),
         "rate_limit",
+        "issues",  # zod
         *("error_msg", "errormsg"),
     }
 )

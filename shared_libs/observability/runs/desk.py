@@ -206,6 +206,9 @@ class Desk:
 
     def _forget(self, which: str, bounds: Params) -> int:
         found = self.shelf.select(which, bounds | {"limit": PRUNED_AT_ONCE})
+        gone = {row[0] for row in found}
+        for key in [key for key, run in self._open.items() if run.id in gone]:
+            del self._open[key]  # what is told of it later is nobody's
         drops = (DROP_EVENTS, DROP_REQUESTS, DROP_RUN, *self.shelf.dialect.dropped)
         self.write([Change(statement, {"id": row[0]}) for row in found for statement in drops])
         return len(found)

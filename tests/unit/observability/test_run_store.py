@@ -312,6 +312,20 @@ def test_a_session_is_forgotten_with_the_runs_of_sub_agents_and_no_other_s(any_u
     in_store(any_url, use)
 
 
+def test_nothing_more_is_kept_of_a_run_that_was_forgotten_under_way(url, tmp_path):
+    async def use(store):
+        begun, ended = told("under way", session_id="a")
+        record(store, begun)
+        assert await store.async_forget("a", agent="scout") == 1
+        record(store, ended)
+        assert not names(await store.async_list())
+
+    in_store(url, use)
+    with closing(sqlite3.connect(tmp_path / "kept" / "runs.db")) as db:
+        for table in ("runs", "run_events", "run_words"):
+            assert db.execute(f"SELECT count(*) FROM factory_{table}").fetchone() == (0,)
+
+
 @pytest.mark.parametrize("url", ["runs.db", "sqlite://runs.db", "sqlite:///", "sqlite:///:memory:", "mysql://h/d", ""])
 def test_a_url_of_another_kind_is_refused_with_those_that_are_allowed(url):
     with pytest.raises(MisuseError, match="allowed are sqlite:///"):

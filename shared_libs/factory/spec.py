@@ -200,9 +200,9 @@ class ToolCommon(ToolsetCommon):
     """What every tool may have; all of it is optional."""
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
-    """What the model calls the tool: letters, digits, '_' and '-'; needed when one is used twice."""
+    """What the model calls the tool (letters, digits, '_', '-'): by default its own name; needed for a second."""
     description: Text
-    """What the model reads about the tool."""
+    """What the model reads about the tool; by default what the tool says itself."""
     isolation: Literal["loop", "thread", "process"]
     """Where calls run; process: a worker that is killed with all it has started when the time is over."""
     memory_limit_mb: Count | None

@@ -276,7 +276,7 @@ class BaseTool:
     def _given_by_the_run(self, dependencies: Iterable[Dependency]) -> dict[str, Any]:
         deps = current_scope().deps
         self.check_deps(deps)
-        return {} if deps is None else {dependency.parameter: deps for dependency in dependencies}
+        return {each.parameter: deps for each in dependencies if deps is not None or each.bare}
 
     def _plan(self) -> Plan:
         """How a worker makes this tool again."""

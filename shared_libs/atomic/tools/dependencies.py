@@ -34,11 +34,13 @@ To a type checker it is the type itself. With a default it may be missing.
 
 
 class Dependency(NamedTuple):
-    """A parameter that gets the run's `deps`; `kind` is its type, `required` whether it has no default."""
+    """A parameter that gets the run's `deps`; `kind` is its type, `required` whether there have to be any."""
 
     parameter: str
     kind: Any
     required: bool
+    bare: bool
+    """Whether it has no default, and so is given None where there are none and None is one of its types."""
 
     def check(self, tool: str, deps: Any) -> None:
         """
@@ -78,8 +80,8 @@ def dependencies_in(parameters: Iterable[inspect.Parameter]) -> tuple[Dependency
     for parameter in parameters:
         kind, optional = _kind_of(parameter.annotation)
         if kind is not None:
-            required = not optional and parameter.default is parameter.empty
-            found.append(Dependency(parameter.name, kind, required))
+            bare = parameter.default is parameter.empty
+            found.append(Dependency(parameter.name, kind, bare and not optional, bare))
     return tuple(found)
 
 

@@ -57,6 +57,8 @@ def doc_of(function: Any) -> str:
     read.
     """
     doc = getattr(function, "__doc__", None)
+    if doc == functools.partial.__doc__:  # a decorator with `functools.wraps` over a partial took on Python's own words
+        return doc_of(getattr(getattr(function, "__wrapped__", None), "func", None))
     owner = getattr(function, "__self__", None)
     kinds = () if owner is None else (owner if inspect.isclass(owner) else type(owner)).__mro__
     overridden = (getattr(vars(kind).get(getattr(function, "__name__", "")), "__doc__", None) for kind in kinds)
@@ -84,7 +86,7 @@ def parameters_of(name: str, function: Callable[..., Any]) -> list[inspect.Param
         and not where.endswith("<locals>")
         and first is not None
         and first.annotation is EMPTY
-        and (first.name == "self" or _stands_in_a_class(function, where))
+        and (first.name in ("self", "cls") or _stands_in_a_class(function, where))
     ):
         raise MisuseError(f"tool {name} is a method without its object; give the one of an object of {where}")
     bound = function.keywords if isinstance(function, functools.partial) else {}

@@ -79,9 +79,11 @@ def test_a_tool_gets_what_the_run_was_given():
 
 
 @pytest.mark.promise("deps")
-@pytest.mark.parametrize(("deps", "said"), [(Shop("ann", []), "Shop"), ("ann", "str"), (5, "deps is a int")])
+@pytest.mark.parametrize(
+    ("deps", "said"), [(Shop("ann", []), "Shop"), ("ann", "str"), (None, "NoneType"), (5, "is a int")]
+)
 def test_what_a_tool_takes_may_be_one_of_several_types(deps, said):
-    """A union was fitted by nothing."""
+    """A union was fitted by nothing, and None of one was not given."""
     try:
         told = observed([("either", {})], either, deps=deps)[0]
     except MisuseError as error:

@@ -1,4 +1,4 @@
-"""Calls and reasoning in the text of a model, told without a server; the rest is tests/wire_cases/read_written."""
+"""Calls and reasoning in the text of a model, told without a server; the rest is cases of the fault server."""
 
 from __future__ import annotations
 

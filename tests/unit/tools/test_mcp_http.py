@@ -167,6 +167,8 @@ async def forgetful(status: int, body: str, code: int | None = None, kind: str =
         if code is not None:
             error = {"code": code, "message": "quota exceeded", "data": {"allowed": ["Rome"]}}
             return web.json_response(reply | {"error": error})
+        if kind == "compressed":
+            return web.Response(body=body, headers={"content-encoding": "gzip"}, content_type="application/json")
         if request.headers.get("mcp-session-id") == "S1":
             return web.Response(status=status, text=body, content_type=kind)
         return web.json_response(reply | {"result": {"content": [{"type": "text", "text": "ok"}]}})
@@ -244,6 +246,17 @@ def test_what_a_call_is_answered_is_read_and_the_session_goes_on(status, body, k
     found, started = run(main())
     assert all(said in text for text in found)
     assert started == 1
+
+
+def test_an_answer_that_is_compressed_unasked_is_refused_unread():
+    async def main():
+        async with forgetful(200, "5 MB that would be 5 GB", kind="compressed") as (port, _):
+            source = source_at(port)
+            said = await (await listed(source))["a"].async_run({})
+            await source.aclose()
+            return said
+
+    assert "the answer is compressed, which was not asked for" in run(main()).content
 
 
 @pytest.mark.parametrize("code", [-32000, -32001, -32600, -32603, 7])

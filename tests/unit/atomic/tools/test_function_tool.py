@@ -88,8 +88,14 @@ def test_methods_and_callable_objects_are_tools():
     assert all(list(properties(one)) == ["item"] for one in made)
     assert [called(one, item="x") for one in made] == ["x EUR", "x EUR", "x EUR", "x", "bought x", "x EUR", "x EUR"]
     assert (made[4].description, made[5].timeout_s) == ("Buy.", 3)
-    with pytest.raises(MisuseError, match=r"method without its object; give the one of an object of .*Shop"):
-        _ = tool(Shop.price).spec
+    for unbound in (Shop.price, vars(Shop)["named"]):
+        with pytest.raises(MisuseError, match=r"method without its object; give the one of an object of .*Shop"):
+            _ = tool(unbound).spec
+
+
+def test_a_decorator_over_a_partial_is_told_in_the_words_of_its_function():
+    partial = functools.partial(report, units="K")
+    assert tool(functools.wraps(partial)(lambda city: city), name="r").description == tool(report).description
 
 
 def test_what_a_partial_has_bound_is_neither_offered_nor_shown_nor_taken():

@@ -15,6 +15,7 @@ from rich.style import Style
 from rich.syntax import ANSISyntaxTheme, Syntax
 from rich.table import Table
 from rich.text import Text
+from rich.theme import Theme
 
 from shared_libs.observability.printable import presentable, printable
 
@@ -35,6 +36,7 @@ _MARKDOWN = re.compile(
 
 
 _CODE = ANSISyntaxTheme({("Keyword",): Style(bold=True), ("Comment",): Style(italic=True)})
+_THEME = Theme({"markdown.code": "bold cyan"})  # on black at first, on a light terminal too
 
 
 def print_answer(answer: str, stream: TextIO) -> None:
@@ -44,7 +46,7 @@ def print_answer(answer: str, stream: TextIO) -> None:
     drawn: Markdown | Text = Text(text)
     if len(text) <= MAX_DRAWN and _MARKDOWN.search(text):
         drawn = _Lines(text, hyperlinks=False)
-    console = Console(file=stream, highlight=False)
+    console = Console(file=stream, highlight=False, theme=_THEME)
     console.print(drawn)
     stream.flush()
 

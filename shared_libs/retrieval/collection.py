@@ -389,9 +389,10 @@ class Collection:
     def _check_embedder(self, row: CollectionRow) -> None:
         """Refuse to compare vectors of two models."""
         made, here = row.embedder, self.embedder
-        made_by = None if made is None else (made.provider, made.model)
-        if made_by != (None if here is None else (here.provider, here.model)):
-            ours = "no embedder" if here is None else f"{here.provider}/{here.model}"
+        made_by = None if made is None else (made.provider, made.model, made.dimensions)
+        wanted = None if here is None else here.options.get("dimensions", made and made.dimensions)
+        if made_by != (None if here is None else (here.provider, here.model, wanted)):
+            ours = "no embedder" if here is None else f"{here.provider}/{here.model} ({wanted} dimensions)"
             raise MisuseError(
                 f"collection {self.name!r} was embedded by {made or 'no embedder'}, and this is {ours}: their vectors "
                 f"do not compare. Use that one, or embed it anew: factory index --collection {self.name} --rebuild"

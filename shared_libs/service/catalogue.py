@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import logging
-from collections.abc import Container, Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from time import time
 from typing import Any, Literal, NamedTuple
@@ -14,6 +14,7 @@ from shared_libs.agents import ReActAgent
 from shared_libs.atomic.errors import ConfigError, FactoryError
 from shared_libs.atomic.events import EventSink
 from shared_libs.atomic.llms.base import CALL_TIMEOUT_S, BaseLLMWrapper
+from shared_libs.atomic.resilience import Resilience
 from shared_libs.atomic.types import Price
 from shared_libs.factory import agent_from_dict, load_agent, load_collections, load_definition
 from shared_libs.factory.prices import FILE_NAME as PRICES
@@ -108,6 +109,13 @@ class Entry:
         return max(known, key=lambda price: (price.output, price.input), default=None)
 
     @property
+    def resting_s(self) -> float | None:
+        """Seconds until one of its models is asked again, where all have failed too often; None: one may be asked."""
+        now = asyncio.get_running_loop().time()
+        waits = [llm.health.breaker.left_s(policy.breaker, now) for llm, policy in models_of(self.llm)]
+        return min(wait for wait in waits if wait is not None) if None not in waits else None
+
+    @property
     def longest_s(self) -> float:
         """Seconds that asking it may take, by its definition."""
         return self._made.agent.limits.timeout_s if self.kind == "agent" else CALL_TIMEOUT_S
@@ -120,6 +128,14 @@ class Entry:
     def used(self) -> Made:
         """Return a context that keeps it open, whatever is reloaded meanwhile."""
         return self._made
+
+
+def models_of(llm: BaseLLMWrapper, inherited: Resilience | None = None) -> Iterator[tuple[BaseLLMWrapper, Resilience]]:
+    """Yield the models of a chain, each with the policy that it follows."""
+    policy = llm.resilience or inherited or Resilience()
+    yield llm, policy
+    for fallback in llm.fallbacks:
+        yield from models_of(fallback, policy)
 
 
 class Described(NamedTuple):

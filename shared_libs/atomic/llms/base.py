@@ -249,7 +249,7 @@ class BaseLLMWrapper:
         if not routes:
             raise MisuseError(f"{type(self).__name__} has no embeddings")
 
-        from shared_libs.atomic.llms.embedding import checked_embeddings, in_parts  # most wrappers never need it
+        from shared_libs.atomic.llms.embedding import checked_embeddings, in_parts, only  # most wrappers never need it
 
         if options:
             checked_options(options)
@@ -260,7 +260,7 @@ class BaseLLMWrapper:
         async def embed(part: Sequence[str]) -> np.ndarray:
             async def send(model: BaseLLMWrapper, _: Watch) -> np.ndarray:
                 await model._ready()
-                return checked_embeddings(await model._embed(list(part), **options), part)
+                return checked_embeddings(await model._embed(list(part), **only(model, options)), part)
 
             vectors, _ = await run_chain(routes, ModelCall(send, deadline, Listener(), operation="embeddings"))
             return vectors

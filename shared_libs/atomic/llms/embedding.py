@@ -18,6 +18,8 @@ from shared_libs.atomic.llms.payload import decode_strictly
 if TYPE_CHECKING:
     import numpy as np
 
+    from shared_libs.atomic.llms.base import BaseLLMWrapper
+
 AT_ONCE = 4
 """How many requests of one call are on their way at once."""
 
@@ -79,6 +81,11 @@ async def in_parts(
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def only(model: BaseLLMWrapper, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the options of a request: of a model's own only its `dimensions`, for the others are a chat's."""
+    return {name: value for name, value in model.options.items() if name == "dimensions"} | dict(options)
 
 
 def checked_embeddings(vectors: Any, texts: Sequence[str]) -> np.ndarray:

@@ -64,6 +64,8 @@ async def create(call: Call) -> None:
                 await asyncio.wait([kept.task])
             if not kept.task.cancelled():
                 kept.task.result()
+            if kept.problem is not None:
+                raise kept.problem
             await call.reply(kept.made.response)
     finally:
         kept.waiting -= 1
@@ -265,7 +267,8 @@ async def _make(call: Call, kept: KeptResponse, work: ChainWork | RunWork) -> No
     except Exception as error:
         if not made.events:
             raise
-        made.fail(problem_of(error))
+        kept.problem = problem_of(error)
+        made.fail(kept.problem)
     finally:
         if kept.left and isinstance(work, RunWork):
             work.live.leave()

@@ -36,7 +36,8 @@ class KeptResponse:
     `task` makes it; whoever follows it misses nothing, and is waited for by nobody. `waiting` is how many requests
     want its end, `streamed` whether they want its events, `begun` what they are told of
     one of the background. `elsewhere` is whether another process makes it. `run_id` is the durable run that makes it,
-    and `left` whether this process has left that to others.
+    and `left` whether this process has left that to others. `problem` is why it failed, if it did so here: who
+    waits for the whole, of which nothing is sent yet, is refused with it.
     """
 
     def __init__(self, made: ResponseEvents, items: list[Item], messages: list[Message]) -> None:
@@ -48,6 +49,7 @@ class KeptResponse:
         self.begun: dict[str, Any] | None = None
         self.elsewhere = self.left = False
         self.run_id: str | None = None
+        self.problem: Problem | None = None
         self.task: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._changed = asyncio.get_running_loop().create_future()
 

@@ -46,14 +46,14 @@ async def _mcp(call: Call) -> None:
     await call.service.mcp.answer(call)
 
 
-def _mcp_doc(method: str) -> dict[str, Any]:
-    told = _doc("mcp", "The Model Context Protocol", docs.RPC if method == "POST" else None, streams=True)
+def _mcp_doc() -> dict[str, Any]:
+    told = _doc("mcp", "The Model Context Protocol", docs.RPC, streams=True)
     refused = {kind: {"schema": {"type": "object"}} for kind in ("application/json", PROBLEM_JSON)}
     told["responses"] |= {
         "202": {"description": "A notification was taken."},
         "4XX": {"description": "Refused, by the protocol or by us.", "content": refused},
     }
-    return told | {"operationId": f"{method.lower()}_mcp"}
+    return told | {"operationId": "post_mcp"}
 
 
 HOT = [
@@ -86,9 +86,7 @@ HOT = [
         _doc("anthropic", "About how many tokens a request has", docs.COUNT),
         ANTHROPIC,
     ),
-    *(
-        Route("/mcp", Endpoint(_mcp, needs="agents:run|collections:read", doc=_mcp_doc(method)), methods=[method])
-        for method in ("POST", "GET")
-    ),
+    # no GET: without a session nothing is ever told in its stream, which stays open as long as its client does
+    Route("/mcp", Endpoint(_mcp, needs="agents:run|collections:read", doc=_mcp_doc()), methods=["POST"]),
 ]
 """Plain ASGI, as all that is asked often."""

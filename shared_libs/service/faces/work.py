@@ -15,7 +15,7 @@ import msgspec
 from shared_libs.agents.variant import Extras, extended
 from shared_libs.atomic.types import LLMResponse, estimate_tokens
 from shared_libs.durable import Job
-from shared_libs.service.admission import Demand, stopping
+from shared_libs.service.admission import FULL, Demand, stopping
 from shared_libs.service.catalogue import Entry
 from shared_libs.service.durable import DurableRun, durable_run, wants_durable
 from shared_libs.service.endpoint import Call
@@ -113,6 +113,8 @@ class ChainWork:
             finally:
                 exchange.waited_s += loop.time() - began_at + grant.queued_s
             grant.settle(response.usage, response.cost_usd)
+            if any(attempt.status_code in FULL for attempt in response.attempts):  # another of its models stood in
+                grant.upstream_was_full()
         return response
 
 
@@ -201,14 +203,14 @@ class RunWork:
         """
         result = await self.live.result()
         self._call.exchange.waited_s += self.live.queued_s + outside_s(result)
-        with self._told_if_stopped():
+        with self._told_as_it_is():
             return self._reader.outcome(result)
 
     async def pieces(self) -> AsyncGenerator[list[Piece], None]:
         """Yield the answer's pieces, as many at once as there are, none when it has begun; raises as `whole` does."""
         ended = False
         async for events in self.live.follow():
-            with self._told_if_stopped():
+            with self._told_as_it_is():
                 batch = [piece for event in events for piece in self._reader.take(event)]
             ended = ended or any(isinstance(piece, Outcome) for piece in batch)
             yield batch
@@ -216,13 +218,16 @@ class RunWork:
             yield pieces_of(self._reader.outcome(await self.live.result()))
 
     @contextmanager
-    def _told_if_stopped(self) -> Iterator[None]:
-        """Say of a run that was cut because the server stops that it was that, and no fault of its models."""
+    def _told_as_it_is(self) -> Iterator[None]:
+        """Say of a failed run what its result does not tell: that the server stops, that no model may be asked now."""
         try:
             yield
-        except Problem:
+        except Problem as problem:
             if self.live.leaving:
                 raise stopping() from None
+            if problem.code == "run_failed" and (wait_s := self.live.entry.resting_s) is not None:
+                told = Problem("upstream_unavailable", problem.detail, retry_after_s=wait_s, facts=problem.facts)
+                raise told from None
             raise
 
     async def close(self, *, stays: bool) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
 from typing import Annotated, Any
 from urllib.parse import urlsplit
 
@@ -13,6 +12,7 @@ from fastapi import APIRouter, Depends, Request
 from shared_libs.atomic.llms.base import BaseLLMWrapper
 from shared_libs.atomic.resilience.policy import Resilience
 from shared_libs.service.callers import ANYONE, Caller
+from shared_libs.service.catalogue import models_of
 from shared_libs.service.key_rows import now
 from shared_libs.service.key_store import KeyStoreError
 from shared_libs.service.keys import require_key
@@ -34,7 +34,7 @@ async def status(request: Request, caller: Annotated[Caller, Depends(require_key
     visible = service.catalogue.visible(caller)
     hidden = {entry.name for entry in service.catalogue.visible(ANYONE)} - {entry.name for entry in visible}
     for entry in visible:
-        for llm, policy in _chain(entry.llm, Resilience()):
+        for llm, policy in models_of(entry.llm):
             told = models.setdefault((llm.provider, llm.model, _place(llm)), _model(llm, policy))
             if entry.kind == "agent":
                 told["used_by"].append(entry.name)
@@ -66,13 +66,6 @@ async def keys(request: Request, caller: Annotated[Caller, Depends(require_key("
         del facts["hash"]
         told.append(facts | {"invalid": row.why_not(now()), "limits": await service.limits.standing(row.caller())})
     return Json({"keys": told, "more": len(seen) > MOST_KEYS})
-
-
-def _chain(llm: BaseLLMWrapper, inherited: Resilience) -> Iterator[tuple[BaseLLMWrapper, Resilience]]:
-    policy = llm.resilience or inherited
-    yield llm, policy
-    for fallback in llm.fallbacks:
-        yield from _chain(fallback, policy)
 
 
 def _model(llm: BaseLLMWrapper, policy: Resilience) -> dict[str, Any]:

@@ -71,7 +71,7 @@ def test_code_in_an_answer_has_the_colours_of_the_terminal(monkeypatch):
     """It was black on white, on a dark terminal too."""
     monkeypatch.setenv("FORCE_COLOR", "1")
     monkeypatch.setenv("TERM", "xterm-256color")
-    print_answer("So:\n\n```sql\nSELECT name -- all\n```\n", shown := io.StringIO())
+    print_answer("So, with `name`:\n\n```sql\nSELECT name -- all\n```\n", shown := io.StringIO())
     assert "\x1b[1mSELECT" in shown.getvalue()
     assert not re.search(r"\x1b\[(?:\d+;)*(?:4[0-8]|10[0-7])[;m]", shown.getvalue())
 

@@ -32,8 +32,8 @@ class CountingEmbedder(BaseLLMWrapper):
 
     provider = "counting"
 
-    def __init__(self, model="letters", dimensions=64, refused="<none>"):
-        super().__init__(model)
+    def __init__(self, model="letters", dimensions=64, refused="<none>", **more):
+        super().__init__(model, **more)
         self.dimensions = dimensions
         self.refused = refused
         self.texts = []
@@ -42,7 +42,7 @@ class CountingEmbedder(BaseLLMWrapper):
         self.texts += texts
         if any(self.refused in text for text in texts):
             raise self.refusal()
-        return rehearsed_vectors(texts, self.dimensions)
+        return rehearsed_vectors(texts, options.get("dimensions", self.dimensions))
 
     def refusal(self):
         from shared_libs.atomic.errors import BadRequest

@@ -113,6 +113,12 @@ def test_a_model_whose_vectors_have_become_longer_costs_no_document_its_passages
     async def main():
         collection = Collection("c", tenant="t", stores=file_url, embedder=embedder)
         await indexed(collection, [document("a", "The pelican is blue.")])
+        asked = CountingEmbedder(options={"dimensions": 32, "temperature": 0.0})
+        with pytest.raises(MisuseError, match=r"\(64 dimensions\), and this is counting/letters \(32 dimensions\)"):
+            await Collection("c", tenant="t", stores=file_url, embedder=asked).async_search("pelican")
+        short = Collection("short", tenant="t", stores=file_url, embedder=asked)
+        await indexed(short, [document("a", "The pelican is blue.")])
+        assert (await short.async_describe()).embedder.dimensions == 32
         embedder.dimensions = 128
         with pytest.raises(MisuseError, match=r"vectors of 128 numbers.*those of 64.*--rebuild"):
             await indexed(collection, [document("a", "The pelican is grey."), document("b", "The ibis is red.")])

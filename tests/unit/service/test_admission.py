@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections import Counter
+from itertools import cycle
 
 import pytest
 
@@ -175,12 +176,14 @@ def test_a_provider_that_is_full_has_fewer_slots_until_it_takes_more():
         admission = Admission(most=10)
         enter = fair(admission, need_s=0.0)
 
+        statuses = cycle((429, 503, 529))
+
         async def one(*, full):
             try:
                 async with enter("a", Deadline.after(60)):
                     await asyncio.sleep(1)
                     if full:
-                        raise ProviderUnavailable("full", status_code=529)
+                        raise ProviderUnavailable("full", status_code=next(statuses))
             except ProviderUnavailable:
                 pass
 
@@ -277,6 +280,19 @@ def test_turns_follow_the_weights_and_the_cost():
         pass
     assert len(queue) == 0
     assert not queue._flows
+
+
+@pytest.mark.promise("admit-overload")
+def test_the_oldest_comes_first_until_a_key_has_too_much_and_the_newest_then():
+    queue, waits = FairQueue(), [Waiter("a", weight=1.0, cost=1.0, since=float(at), until=1e9) for at in range(12)]
+    for waiter in waits[:10]:
+        queue.add(waiter)
+    # the oldest has waited too long at the second look, and not yet for INTERVAL_S
+    assert [queue.pop(at, 2.0).since for at in (1.0, 5.0)] == [0.0, 1.0]
+    for waiter in waits[10:]:
+        queue.add(waiter)
+    assert [queue.pop(1.0 + INTERVAL_S + at, 2.0).since for at in (5.0, 5.1)] == [11.0, 10.0]
+    assert [each.since for each in queue.late("a", 12.0, 6.0)] == [2.0, 3.0, 4.0, 5.0]
 
 
 def test_those_who_have_gone_leave_nothing_behind():

@@ -11,7 +11,7 @@ from shared_libs.atomic.types import ToolCall
 from shared_libs.service.faces.hold import Hold
 from shared_libs.service.faces.wanted import Said, Voided
 from shared_libs.service.faces.work import MOST_BEHIND
-from shared_libs.testing import Cut, Healthy, HugeChunk, RateLimited, Refused, Unauthorized
+from shared_libs.testing import Cut, Healthy, HugeChunk, RateLimited, Refused, ServerError, Unauthorized
 from tests.growth import assert_linear
 from tests.support import run
 from tests.unit.service.faces.ground import ground
@@ -257,8 +257,18 @@ def test_a_refusal_keeps_its_wait_and_its_status(tmp_path):
     path = "/v1/chat/completions"
 
     async def main():
-        scripts = {"m": [RateLimited(7)] * 4 + [Refused()] * 3, "keyless": Unauthorized()}
-        async with ground(tmp_path, scripts, bot={}, closed={"llm": ["keyless", "m"]}) as at:
+        scripts = {"m": [RateLimited(7)] * 6 + [Refused()] * 3, "keyless": Unauthorized(), "ill": ServerError()}
+        scripts |= {"full": RateLimited(), "well": Healthy("At last.")}
+        agents = {
+            "bot": {},
+            "closed": {"llm": ["keyless", "m"]},
+            "ill": {"llm": ["ill"]},
+            "two": {"llm": ["full", "well"]},
+        }
+        async with ground(tmp_path, scripts, **agents) as at:
+            for model in ("bot/chain", "bot"):
+                status, headers, told = await at.post("/v1/responses", {"model": model, "input": "hello there"})
+                assert (status, headers["retry-after"], told["error"]["code"]) == (429, "7", "rate_limit_exceeded")
             for stream, model in product((False, True), ("bot/chain", "bot")):
                 status, headers, told = await at.post(path, {"model": model, "messages": ASK, "stream": stream})
                 assert (status, headers["retry-after"], told["error"]["code"]) == (429, "7", "rate_limit_exceeded")
@@ -266,6 +276,13 @@ def test_a_refusal_keeps_its_wait_and_its_status(tmp_path):
                 status, headers, told = await at.post(path, {"model": model, "messages": ASK})
                 assert (status, headers["x-should-retry"]) == (429, "false")
                 assert told["error"]["code"] == "insufficient_quota"
+            for model in (*["ill/chain"] * 6, "ill"):  # of which no model may be asked now
+                status, headers, told = await at.post(path, {"model": model, "messages": ASK})
+                assert (status, told["error"]["code"]) == (503, "upstream_unavailable")
+            assert headers["retry-after-ms"]
+            for model in ("two", "two/chain"):  # a provider that is full is so whoever stands in for it
+                assert (await at.post(path, {"model": model, "messages": ASK}))[0] == 200
+                assert at.service.admission.told()[model]["slots"] == 70
             # where none of several models helps later, that is told too; where they stand is not
             status, headers, told = await at.post(path, {"model": "closed/chain", "messages": ASK})
             assert (status, headers["x-should-retry"], told["error"]["code"]) == (502, "false", "upstream_failed")

@@ -158,7 +158,8 @@ def test_a_response_of_the_background_outlives_its_server_and_ends_at_another(tm
                 begun = await client.responses.create(**given, tools=weather)
                 dropped = await client.responses.create(**given)
             async with serving(tmp_path) as beside:  # the first lives, and makes them too
-                told = [(await beside.get(f"/v1/responses/{begun.id}"))[2]["status"]]
+                path = f"/v1/responses/{begun.id}"
+                told = [(await until(beside.get, path, wanted=lambda found: found[0] == 200))[2]["status"]]
                 async with beside.http.post(f"/v1/responses/{dropped.id}/cancel") as answer:
                     told.append((await answer.json())["status"])
                 await until(store.find, wanted=lambda jobs: any(job.ended for job in jobs))

@@ -77,16 +77,18 @@ def test_what_an_agent_answers_in_a_shape_is_told_and_given_as_a_value(tmp_path)
 
 
 @pytest.mark.promise("face-mcp")
-def test_a_rebound_name_is_not_answered(tmp_path):
+def test_a_rebound_name_is_not_answered_nor_is_a_stream_opened_in_which_nothing_can_come(tmp_path):
     ask = {"jsonrpc": "2.0", "id": 1, "method": "tools/list", "params": {}}
     accept = {"accept": "application/json, text/event-stream", "mcp-protocol-version": "2025-06-18"}
 
     async def main():
         async with ground(tmp_path, {"m": Healthy()}, bot={}) as at:
             tried = ({}, {"host": "evil.example"}, {"origin": "http://evil.example"})
-            return [await at.status("/mcp", ask, **accept, **extra) for extra in tried]
+            posted = [await at.status("/mcp", ask, **accept, **extra) for extra in tried]
+            async with at.http.get("/mcp", headers=accept) as answer:  # a stream of nothing would outlast a drain
+                return posted, answer.status, answer.headers["allow"]
 
-    assert run(main()) == [200, 403, 403]
+    assert run(main()) == ([200, 403, 403], 405, "POST")
 
 
 @pytest.mark.promise("face-mcp")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from contextlib import suppress
 
 import pytest
 from openai import BadRequestError, NotFoundError
@@ -18,6 +19,7 @@ from shared_libs.service.problems import Problem
 from shared_libs.testing import Healthy, Silence, SlowFirstToken
 from tests.service import serving
 from tests.support import run, run_virtual
+from tests.unit.durable.cast import until
 from tests.unit.service.faces.ground import Ground, ground
 from tests.unit.service.faces.test_responses import ECHO, TOOL, check_grammar, events_of
 
@@ -68,7 +70,12 @@ def test_another_server_sees_a_response_of_the_background_and_its_end(tmp_path):
             Ground(served, at.upstream).openai() as there,
         ):
             made = await here.responses.create(model="bot", input="hello", background=True)
-            assert (await there.responses.retrieve(made.id)).status == "in_progress"
+
+            async def look():
+                with suppress(NotFoundError):  # who answers waits a quarter of a second for the shelf, and no longer
+                    return (await there.responses.retrieve(made.id)).status
+
+            assert await until(look) == "in_progress"
             for refused in (
                 there.responses.cancel(made.id),
                 there.responses.delete(made.id),
@@ -78,7 +85,7 @@ def test_another_server_sees_a_response_of_the_background_and_its_end(tmp_path):
                 with pytest.raises(BadRequestError):
                     await refused
             await here.responses.cancel(made.id)
-            assert (await there.responses.retrieve(made.id)).status == "cancelled"
+            await until(look, wanted=lambda status: status == "cancelled")
 
     run(main())
 

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, ExitStack
 from contextvars import ContextVar
 
 from shared_libs.atomic.context_value import holds
@@ -18,21 +19,36 @@ from shared_libs.atomic.context_value import holds
 Carrier = Callable[[dict[str, str], str], object]
 """Writes the headers of the current trace into a mapping; is told which model server they go to. It must not block."""
 
-_carriers: list[Carrier] = []
+Within = Callable[[Mapping[str, str]], AbstractContextManager[None]]
+"""Lets what runs inside belong to the trace that such headers name."""
+
+_carriers: list[tuple[Carrier, Within]] = []
 
 
-def carry_traces_by(carrier: Carrier) -> None:
-    """Let every request of our adapters and tools carry what this writes; saying it twice changes nothing."""
-    if carrier not in _carriers:
-        _carriers.append(carrier)
+def carry_traces_by(carrier: Carrier, within: Within) -> None:
+    """
+    Let every request of our adapters and tools carry what `carrier` writes, and what goes on elsewhere read it.
+
+    Saying it twice changes nothing.
+    """
+    if (carrier, within) not in _carriers:
+        _carriers.append((carrier, within))
 
 
 def trace_headers(server: str = "") -> dict[str, str]:
     """The headers that a request made here and now carries, to a model at the URL `server`; none without a trace."""
     headers: dict[str, str] = {}
-    for carrier in _carriers:
+    for carrier, _ in _carriers:
         carrier(headers, server)
     return headers
+
+
+def within_trace(headers: Mapping[str, str]) -> AbstractContextManager[object]:
+    """Let what runs inside belong to the trace that headers name, which another process has written."""
+    inside = ExitStack()
+    for _, within in _carriers if headers else ():
+        inside.enter_context(within(headers))
+    return inside
 
 
 PATIENCE = "X-Request-Timeout"

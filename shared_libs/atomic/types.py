@@ -217,8 +217,9 @@ class Usage(msgspec.Struct, PlainData, frozen=True, gc=False):
     Tokens, as the provider counted them.
 
     `input_tokens` includes those read from the provider's cache (`cached_input_tokens`) and those written to it at a
-    price of their own (`cache_creation_input_tokens`; of those, for an hour: `hour_cache_input_tokens`). `total_tokens`
-    is both together where nobody tells it.
+    price of their own (`cache_creation_input_tokens`; of those, for an hour: `hour_cache_input_tokens`),
+    `output_tokens` those of thinking, where the provider tells them (`reasoning_tokens`). `total_tokens` is both
+    together where nobody tells it.
     """
 
     input_tokens: int = 0
@@ -227,6 +228,7 @@ class Usage(msgspec.Struct, PlainData, frozen=True, gc=False):
     total_tokens: int = 0
     cache_creation_input_tokens: int = 0
     hour_cache_input_tokens: int = 0
+    reasoning_tokens: int = 0
 
     def __post_init__(self) -> None:
         if not self.total_tokens:
@@ -240,6 +242,7 @@ class Usage(msgspec.Struct, PlainData, frozen=True, gc=False):
             self.total_tokens + other.total_tokens,
             self.cache_creation_input_tokens + other.cache_creation_input_tokens,
             self.hour_cache_input_tokens + other.hour_cache_input_tokens,
+            self.reasoning_tokens + other.reasoning_tokens,
         )
 
 

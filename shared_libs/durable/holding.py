@@ -185,6 +185,7 @@ class Holder:
             followed=bool(row["followed"]),
             deaths=deaths,
             extras=read_json(row["extras"]) or {},
+            trace=read_json(row["trace"]) or {},
             lost=None if texts else "its definition is not kept any more",
         )
 

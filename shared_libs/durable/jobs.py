@@ -73,7 +73,8 @@ class Claim(msgspec.Struct, frozen=True, kw_only=True):
 
     `elapsed_s` is the time since this part of the run began first, by the database's clock. `state` is what an earlier
     part left to go on from, and `decisions` what has been decided of its calls. `followed` is whether somebody does.
-    `asked` are notes of questions to a model (`ASKED`). `lost` says why nobody can do it any more.
+    `asked` are notes of questions to a model (`ASKED`). `trace` are the headers of the trace that it was submitted
+    in. `lost` says why nobody can do it any more.
     """
 
     run_id: str
@@ -98,6 +99,7 @@ class Claim(msgspec.Struct, frozen=True, kw_only=True):
     followed: bool
     deaths: int
     extras: dict[str, Any] = {}
+    trace: dict[str, str] = {}
     lost: str | None = None
 
 

@@ -10,6 +10,7 @@ import msgspec
 
 from shared_libs.atomic.amounts import is_amount
 from shared_libs.atomic.errors import MisuseError
+from shared_libs.atomic.propagation import trace_headers
 from shared_libs.atomic.results import Decision
 from shared_libs.atomic.whole import whole_data
 from shared_libs.durable.database import Database, Dialect, Script, ask, open_database
@@ -96,10 +97,11 @@ class JobStore:
             MisuseError: there is another run of this id, or it holds what no database can keep.
 
         """
-        return await self.database.run(lambda: self.submitting(submission, definition_hash))
+        trace = trace_headers()
+        return await self.database.run(lambda: self.submitting(submission, definition_hash, trace))
 
-    def submitting(self, job: Submission, definition_hash: str) -> Script[bool]:
-        """`submit`, as a part of a transaction."""
+    def submitting(self, job: Submission, definition_hash: str, trace: Mapping[str, str] | None = None) -> Script[bool]:
+        """`submit`, as a part of a transaction; `trace` are the headers of the trace that the run is to belong to."""
         _check(job)
         try:
             question, extras = to_json(job.question), to_json(job.extras) if job.extras else None
@@ -115,13 +117,14 @@ class JobStore:
         )
         made = yield ask(
             """INSERT INTO factory_jobs (run_id, status, agent, definition, question, session_id, team, timeout_s,
-                   priority, agent_limit, team_limit, asked_by, key_limit, extras,
+                   priority, agent_limit, team_limit, asked_by, key_limit, extras, trace,
                    submitted_at, due_at, followed_until)
-               VALUES ($1, 'queued', $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13,
-                   CLOCK, CLOCK + $14, CLOCK + $15)
+               VALUES ($1, 'queued', $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14,
+                   CLOCK, CLOCK + $15, CLOCK + $16)
                ON CONFLICT DO NOTHING RETURNING run_id""",
             *(job.run_id, job.agent, definition_hash, question, job.session_id, job.team, job.timeout_s),
-            *(job.priority, job.agent_limit, job.team_limit, job.asked_by, job.key_limit, extras, float(job.delay_s)),
+            *(job.priority, job.agent_limit, job.team_limit, job.asked_by, job.key_limit, extras),
+            *(to_json(trace) if trace else None, float(job.delay_s)),
             FOLLOWED_S if job.followed else 0.0,
         )
         if made:

@@ -61,6 +61,7 @@ _FORMS: tuple[tuple[str, ...], ...] = (
     ),
     ("ALTER TABLE factory_jobs ADD COLUMN extras TEXT",),
     ("CREATE INDEX factory_jobs_waiting ON factory_jobs (run_id) WHERE status = 'waiting'",),
+    ("ALTER TABLE factory_jobs ADD COLUMN trace TEXT",),
 )
 """
 Each form of the tables as the statements that make it from the one before; what has been released stays as it is.

@@ -15,6 +15,7 @@ import msgspec
 
 from shared_libs.atomic.errors import ConfigError, FactoryError, RunInterrupted, in_words
 from shared_libs.atomic.events import AgentEvent, ModelAsked, RunFinished, WithRequests
+from shared_libs.atomic.propagation import within_trace
 from shared_libs.atomic.results import AgentResult
 from shared_libs.atomic.scope import Scope, use_scope
 from shared_libs.atomic.whole import column_value
@@ -353,7 +354,7 @@ class Worker:
         journal.draining = self._draining
         try:
             try:
-                with use_scope(Scope(journal=journal, may_begin=journal.may_begin)):
+                with within_trace(claim.trace), use_scope(Scope(journal=journal, may_begin=journal.may_begin)):
                     result = await _answer(agent, claim)
             except (RunInterrupted, asyncio.CancelledError):
                 if journal.result is None or not journal.cancelled or journal.lost:

@@ -10,7 +10,8 @@ if TYPE_CHECKING:
     from shared_libs.observability.html import timeline_page
     from shared_libs.observability.log import configure_logging, log_events
     from shared_libs.observability.otel import OpenTelemetry
-    from shared_libs.observability.otel_export import continued_from, telemetry_from_environment
+    from shared_libs.observability.otel_context import continued_from
+    from shared_libs.observability.otel_export import telemetry_from_environment
     from shared_libs.observability.printable import presentable
     from shared_libs.observability.prometheus import PrometheusMetrics
     from shared_libs.observability.record import RunRecorder, read_record
@@ -33,7 +34,7 @@ _HOMES = {
     "Timeline": "timeline",
     "attribute": "attribution",
     "configure_logging": "log",
-    "continued_from": "otel_export",
+    "continued_from": "otel_context",
     "draw_timeline": "terminal",
     "log_events": "log",
     "observed": "calls",

@@ -25,6 +25,7 @@ from shared_libs.atomic.events import AgentEvent
 from shared_libs.atomic.loading import importing
 from shared_libs.atomic.propagation import carry_traces_by
 from shared_libs.atomic.types import Attempt
+from shared_libs.observability.otel_context import continued_from
 from shared_libs.observability.otel_requests import Requests
 from shared_libs.observability.otel_words import (
     FINISH,
@@ -127,7 +128,7 @@ class OpenTelemetry:
             from opentelemetry import context, metrics, trace
 
             from shared_libs.observability.otel_spans import Points, Spans, carry
-        carry_traces_by(carry)
+        carry_traces_by(carry, continued_from)
         self._trace, self._context = trace, context
         self._inside, self._outside = trace.SpanKind.INTERNAL, trace.SpanKind.CLIENT
         self._meters = metrics.get_meter_provider if meter_provider is None else lambda: meter_provider

@@ -7,8 +7,7 @@ import contextlib
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 
 from shared_libs.atomic.loading import importing
 from shared_libs.observability.otel import OpenTelemetry
@@ -16,19 +15,6 @@ from shared_libs.observability.otel_words import SCOPE
 
 TO_SEND_S = 2.0
 """Seconds at the end of a program to send what is left."""
-
-
-@contextmanager
-def continued_from(headers: Mapping[str, str]) -> Iterator[None]:
-    """Let what runs inside belong to the trace that a request's headers name (`traceparent`, by lower-case names)."""
-    from opentelemetry import context, propagate
-
-    before = context.get_current()
-    context.attach(propagate.extract(headers))
-    try:
-        yield
-    finally:
-        context.attach(before)
 
 
 def telemetry_from_environment() -> OpenTelemetry | None:

@@ -69,6 +69,8 @@ def usage_told(usage: Usage, of: str = "gen_ai") -> dict[str, Any]:
         told[f"{of}.usage.cache_read.input_tokens"] = usage.cached_input_tokens
     if usage.cache_creation_input_tokens:
         told[f"{of}.usage.cache_creation.input_tokens"] = usage.cache_creation_input_tokens
+    if usage.reasoning_tokens:
+        told[f"{of}.usage.reasoning.output_tokens"] = usage.reasoning_tokens
     return told
 
 

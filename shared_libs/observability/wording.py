@@ -27,7 +27,8 @@ def counted(count: int, what: str) -> str:
 def usage_words(usage: Usage) -> str:
     """Say how many tokens were used."""
     cached = f" ({usage.cached_input_tokens:,} cached)" if usage.cached_input_tokens else ""
-    return f"{usage.input_tokens:,} in{cached}, {usage.output_tokens:,} out"
+    thought = f" ({usage.reasoning_tokens:,} thinking)" if usage.reasoning_tokens else ""
+    return f"{usage.input_tokens:,} in{cached}, {usage.output_tokens:,} out{thought}"
 
 
 def cost_words(cost_usd: float | None) -> str:

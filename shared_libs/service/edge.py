@@ -11,7 +11,7 @@ from contextlib import AbstractContextManager, nullcontext
 from time import perf_counter
 from typing import Any
 
-from shared_libs.observability.otel_export import continued_from
+from shared_libs.observability.otel_context import continued_from
 from shared_libs.service.problems import Problem
 
 _chance = random.Random()  # noqa: S311 - names things, and opens nothing

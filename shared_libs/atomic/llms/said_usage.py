@@ -28,6 +28,10 @@ class _InputDetails(msgspec.Struct):
     cache_creation_token_details: CacheCreation | None = None  # LiteLLM, of Anthropic's models
 
 
+class _OutputDetails(msgspec.Struct):
+    reasoning_tokens: int | None = None
+
+
 class SaidUsage(msgspec.Struct):
     """Tokens as they are told; a further name stands here and in its list."""
 
@@ -35,9 +39,11 @@ class SaidUsage(msgspec.Struct):
     completion_tokens: int | None = None
     total_tokens: int | None = None
     prompt_tokens_details: _InputDetails | None = None
+    completion_tokens_details: _OutputDetails | None = None
     input_tokens: int | None = None
     output_tokens: int | None = None
     input_tokens_details: _InputDetails | None = None
+    output_tokens_details: _OutputDetails | None = None
     cached_tokens: int | None = None  # Moonshot
     prompt_cache_hit_tokens: int | None = None  # DeepSeek
     cache_read_input_tokens: int | None = None  # of Anthropic's models, as the next
@@ -56,8 +62,9 @@ class SaidUsage(msgspec.Struct):
     totalTokens: int | None = None  # noqa: N815
     prompt_token_count: int | None = None
     candidates_token_count: int | None = None
-    promptTokenCount: int | None = None  # noqa: N815 - Gemini, as the next three
+    promptTokenCount: int | None = None  # noqa: N815 - Gemini, as the next four
     candidatesTokenCount: int | None = None  # noqa: N815
+    thoughtsTokenCount: int | None = None  # noqa: N815
     cachedContentTokenCount: int | None = None  # noqa: N815
     totalTokenCount: int | None = None  # noqa: N815
     prompt_eval_count: int | None = None  # Ollama
@@ -75,7 +82,9 @@ class SaidUsage(msgspec.Struct):
         apart = bool(self.precached_prompt_tokens) or (not self.prompt_tokens and details is None and any(_APART(self)))
         kept = details and details.cache_creation_token_details
         hour = kept.ephemeral_1h_input_tokens if kept else 0
-        return counted(given, made, cached, written, _first(_TOTAL(self)), apart=apart, hour=hour)
+        of_output = self.completion_tokens_details or self.output_tokens_details
+        thought = (of_output and of_output.reasoning_tokens) or self.thoughtsTokenCount
+        return counted(given, made, cached, written, _first(_TOTAL(self)), apart=apart, hour=hour, thought=thought)
 
 
 def counted(
@@ -87,6 +96,7 @@ def counted(
     *,
     apart: bool = False,
     hour: int | None = 0,
+    thought: int | None = 0,
 ) -> Usage:
     """
     Counts whose parts fit each other.
@@ -102,6 +112,7 @@ def counted(
         total: both together, where that is told.
         apart: whether the provider tells `given` without what a cache had to do with.
         hour: of what was written to a cache, what is kept for an hour.
+        thought: tokens of thinking, among what was made.
 
     """
     given, made, cached, written, total = map(_count, (given, made, cached, written, total))
@@ -113,7 +124,8 @@ def counted(
             given += beyond
         else:
             made += beyond
-    return Usage(given, made, cached, max(total, given + made), written, min(_count(hour), written))
+    hour, thought = min(_count(hour), written), min(_count(thought), made)
+    return Usage(given, made, cached, max(total, given + made), written, hour, thought)
 
 
 def newest(known: Usage, told: Usage) -> Usage:

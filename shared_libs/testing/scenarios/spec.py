@@ -43,6 +43,8 @@ class UsageSpec(Section):
     """Tokens of the request that were written to the cache."""
     hour_cache_input_tokens: _Whole = 0
     """Of those, the ones that are kept for an hour."""
+    reasoning_tokens: _Whole = 0
+    """Tokens of the answer that were thinking."""
 
 
 class TurnSpec(Section):

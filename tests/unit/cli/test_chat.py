@@ -8,6 +8,7 @@ import pty
 import select
 import signal
 import sys
+import threading
 
 from tests.unit.cli.conftest import PATIENCE_S
 
@@ -32,12 +33,16 @@ def test_what_an_answer_took_is_shown_before_the_next_question_is_asked_for(fact
 
 
 class Slow(io.StringIO):
-    """Lets others go first with whatever it is to show."""
+    """Shows what an answer took only after the next question is asked for, where that does not wait for it."""
+
+    def __init__(self):
+        super().__init__()
+        self.asked = threading.Event()
 
     def write(self, text):
         if "answered" in text:
-            for _ in range(200):
-                os.sched_yield()
+            self.asked.clear()
+            self.asked.wait(0.05)
         return super().write(text)
 
 
@@ -53,6 +58,7 @@ class Asking:
 
     def readline(self, *_):
         self.seen.append(self._shown.getvalue().count("s  answered"))
+        self._shown.asked.set()
         return next(self._lines, "")
 
 

@@ -26,10 +26,13 @@ def turn(*calls):
     return Turn(calls=[ToolCall(call_id, name, arguments) for call_id, name, arguments in calls])
 
 
-def agent(model, tools=(), **more):
+def agent(model, tools=(), observers=(), **more):
     def build(claim, sinks):
         return ReActAgent(
-            llm=model() if callable(model) else model, tools=tools, observers=sinks, **{"limits": Limits()} | more
+            llm=model() if callable(model) else model,
+            tools=tools,
+            observers=[*sinks, *observers],
+            **{"limits": Limits()} | more,
         )
 
     return build

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 from opentelemetry import baggage, context, trace
 from opentelemetry.sdk.metrics import MeterProvider
@@ -20,6 +22,7 @@ from shared_libs.observability import OpenTelemetry
 from shared_libs.observability.otel_run_span import RunSpan
 from shared_libs.observability.otel_spans import MOST_POINTS
 from tests.support import run_virtual
+from tests.unit.durable.cast import agent, by_length, ended, opened, submit, until, working
 
 SCRIPT = [Turn(calls=[("look", {"place": "a"})]), "Done."]
 BELOW = ["chat m", "execute_tool look", "step 1", "chat m", "step 2"]
@@ -147,3 +150,27 @@ def test_a_point_leads_to_its_span_and_none_is_lost_however_many_wait():
     assert tools.count == 3 * times
     spans = {span.context.span_id: span.name for span in exporter.get_finished_spans()}
     assert {spans[exemplar.span_id] for exemplar in tools.exemplars} == {"execute_tool look"}
+
+
+@pytest.mark.promise("otel")
+def test_a_durable_run_belongs_to_the_trace_it_was_submitted_in(tmp_path):
+    exporter, tracers = InMemorySpanExporter(), TracerProvider()
+    tracers.add_span_processor(SimpleSpanProcessor(exporter))
+    observer = OpenTelemetry(tracers, MeterProvider())
+    url = f"sqlite:///{tmp_path}/runs.db"
+
+    async def main():
+        async with opened(url) as store:
+            with tracers.get_tracer("mine").start_as_current_span("order"):
+                await submit(store, "traced")
+            await submit(store, "alone")
+            async with working(url, agent(lambda: by_length("done"), observers=[observer])):
+                for run_id in ("traced", "alone"):
+                    await until(store.get, run_id, wanted=ended)
+
+    asyncio.run(main())
+    runs = {span.attributes.get("factory.run_id"): span for span in exporter.get_finished_spans()}
+    [order] = [span for span in exporter.get_finished_spans() if span.name == "order"]
+    assert runs["traced"].parent.span_id == order.context.span_id
+    assert runs["traced"].context.trace_id == order.context.trace_id
+    assert runs["alone"].parent is None

@@ -58,6 +58,7 @@ def test_the_figures_of_what_is_asked_outside_runs(tmp_path):
 
 PROGRAM = """
 import asyncio, json, pathlib, sys
+from mcp import Client
 from opentelemetry import trace
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
@@ -71,14 +72,18 @@ trace.set_tracer_provider(provider)
 
 async def main():
     async with serving(write(pathlib.Path(sys.argv[1]), hello=HELLO)) as served:
-        for number in (1, 2):
-            parent = f"00-0af7651916cd43dd8448eb211c8031{number}c-b7ad6b7169203331-01"
-            await served.run(traceparent=parent)
+        await served.run(traceparent="00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01")
         await served.run()
+        with trace.get_tracer("mine").start_as_current_span("asks by MCP"):
+            async with Client(f"{served.url}/mcp") as client:
+                await client.call_tool("hello", {"question": "What is 17 * 23?"})
 
 asyncio.run(main())
-runs = [span for span in exporter.get_finished_spans() if span.name == "invoke_agent hello"]
-print(json.dumps([[f"{r.context.trace_id:032x}", f"{r.parent.span_id:016x}" if r.parent else None] for r in runs]))
+spans = exporter.get_finished_spans()
+runs = [span for span in spans if span.name == "invoke_agent hello"]
+asked = [f"{span.context.trace_id:032x}" for span in spans if span.name == "asks by MCP"]
+told = [[f"{r.context.trace_id:032x}", f"{r.parent.span_id:016x}" if r.parent else None] for r in runs]
+print(json.dumps([*told, asked]))
 """
 
 
@@ -89,7 +94,7 @@ def test_a_run_goes_on_with_the_trace_of_its_client(tmp_path):
         [sys.executable, "-c", PROGRAM, str(tmp_path)], env=env, capture_output=True, text=True, timeout=60, check=False
     )
     assert done.returncode == 0, done.stderr
-    first, second, alone = json.loads(done.stdout.splitlines()[-1])
-    assert first == ["0af7651916cd43dd8448eb211c80311c", "b7ad6b7169203331"]
-    assert second == ["0af7651916cd43dd8448eb211c80312c", "b7ad6b7169203331"]
+    first, alone, by_mcp, asked = json.loads(done.stdout.splitlines()[-1])
+    assert first == ["0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"]
     assert alone[1] is None
+    assert [by_mcp[0]] == asked

@@ -11,6 +11,10 @@ from shared_libs.agents import ReActAgent
 from shared_libs.atomic import Price, Resilience, Usage, tool
 from shared_libs.atomic.errors import LLMError
 from shared_libs.atomic.llms import AnthropicLLM, OpenAILLM, ScriptedLLM, Turn
+from shared_libs.atomic.llms.said_usage import SaidUsage
+from shared_libs.observability.otel_words import usage_told
+from shared_libs.service.faces.openai_answer import usage_of as as_chat
+from shared_libs.service.faces.responses_events import usage_of as as_response
 from tests.support import run
 from tests.wire_server import WireServer, reply, sse, stream
 
@@ -136,3 +140,33 @@ def test_an_answer_that_had_to_be_repaired_costs_both():
     turns = [Turn(text="what?", usage=usage), Turn(text='{"n": 1}', usage=usage)]
     response = run(ScriptedLLM(turns, price=MINI).async_chat("x", output_schema=schema))
     assert (response.parsed, response.usage, response.cost_usd) == ({"n": 1}, usage, 1.5)
+
+
+@pytest.mark.parametrize(
+    ("said", "made", "thought"),
+    [
+        ({"prompt_tokens": 5, "completion_tokens": 9, "completion_tokens_details": {"reasoning_tokens": 7}}, 9, 7),
+        ({"input_tokens": 5, "output_tokens": 9, "output_tokens_details": {"reasoning_tokens": 7}}, 9, 7),
+        ({"promptTokenCount": 5, "candidatesTokenCount": 2, "thoughtsTokenCount": 7, "totalTokenCount": 14}, 9, 7),
+        # xAI tells what was thought beside what was made; the total has both
+        (
+            {
+                "prompt_tokens": 5,
+                "completion_tokens": 2,
+                "total_tokens": 14,
+                "completion_tokens_details": {"reasoning_tokens": 7},
+            },
+            9,
+            7,
+        ),
+        ({"prompt_tokens": 5, "completion_tokens": 9, "completion_tokens_details": {"reasoning_tokens": 99}}, 9, 9),
+        ({"prompt_tokens": 5, "completion_tokens": 9, "completion_tokens_details": None}, 9, 0),
+    ],
+)
+def test_what_was_thought_is_told_as_a_part_of_what_was_made(said, made, thought):
+    usage = msgspec.convert(said, SaidUsage).neutral()
+    assert (usage.output_tokens, usage.reasoning_tokens) == (made, thought)
+    assert (usage + usage).reasoning_tokens == 2 * thought
+    assert as_chat(usage)["completion_tokens_details"] == {"reasoning_tokens": thought}
+    assert as_response(usage)["output_tokens_details"] == {"reasoning_tokens": thought}
+    assert usage_told(usage).get("gen_ai.usage.reasoning.output_tokens", 0) == thought

@@ -162,7 +162,7 @@ class _Hand:
             policy["hedge_after_s"] = dice.choice([0.0, 0.5, 2.0])
         if self._likely(0.5):
             policy |= {"first_token_timeout_s": dice.choice([3.0, 6.0]), "idle_timeout_s": dice.choice([2.0, 5.0])}
-            policy["attempt_timeout_s"] = dice.choice([2.5, 8.0, 20.0])
+            policy["attempt_timeout_s"] = dice.choice([5.0, 8.0, 20.0])  # longer than an answer that is drawn
         return policy
 
     def _beside(self, *, kept: bool) -> list[Json]:

@@ -28,7 +28,7 @@ COMMON = [
     *("sequential", "timeout_s", "use"),
 ]
 WEATHER = ", ".join(sorted([*COMMON, "days", "password", "place", "units"]))
-TOOL_NAME = "what the model calls the tool: letters, digits, '_' and '-'; needed when one is used twice"
+TOOL_NAME = "what the model calls the tool (letters, digits, '_', '-'): by default its own name; needed for a second"
 TOP = "collections, description, durable, instructions, limits, llm, memory, name, output_schema, protocol, tools"
 OWN_TOOL = (
     "code is not named in a definition: pass the tool in Python, load_agent(path, tools=[…]), "

@@ -37,6 +37,7 @@ _LOADED = (
     *("_pytest.config", "_pytest.terminal", "_pytest.python", "_pytest.fixtures", "pytest"),
 )
 _IS_READ = re.compile("PYTHON|LC_|LANG").match
+_ASKING = threading.Lock()
 _NUMBER = struct.Struct("!q")
 
 
@@ -72,7 +73,7 @@ class Program:
         self._line, other = socket.socketpair()
         wanted = {"arguments": [os.fsdecode(each) for each in arguments], "cwd": str(cwd), "env": env}
         told = json.dumps(wanted).encode()
-        with other:
+        with other, _ASKING:  # threads may start programs at once, and what one of them says is two sendings
             nursery = _nursery(start)
             socket.send_fds(nursery, [_NUMBER.pack(len(told))], [other.fileno(), *theirs.values()])
             nursery.sendall(told)

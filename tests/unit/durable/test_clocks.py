@@ -49,7 +49,7 @@ def test_a_database_whose_clock_is_set_back_misses_the_dead_all_the_same(url):
             await store.database.run(lambda: (yield ask(ahead)))
             await alive.count_from_now()
             assert await alive.reap() == 0  # from here on it has a lease
-            await store.database.run(lambda: (yield ask("UPDATE factory_workers SET beat_at = beat_at - 2")))
+            await store.database.run(lambda: (yield ask("UPDATE factory_workers SET beat_at = beat_at - 3")))
             assert await alive.reap() == 1
             return sorted(claim.run_id for claim in await alive.claim(5))
 

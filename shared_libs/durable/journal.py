@@ -276,10 +276,11 @@ class FactJournal:
         """Take an event of this run; it is written with the next fact, or soon. False where it is nobody's business."""
         self.heard = max(self.heard, event.seq)
         if isinstance(event, TextDelta | ThinkingDelta):
-            at = self._spoken[-1].end if self._spoken else 0
-            self._spoken.append(Piece(event, self.claim.epoch, self._turn, at, self._last_event))
-            if self.followed and self._outlet is not None:
-                self._outlet.put(self._spoken[-1])
+            if self._outlet is not None:
+                at = self._spoken[-1].end if self._spoken else 0
+                self._spoken.append(Piece(event, self.claim.epoch, self._turn, at, self._last_event))
+                if self.followed:
+                    self._outlet.put(self._spoken[-1])
             return True
         if isinstance(event, RunFinished):
             if event.result.stop_reason == "handed_over" or (event.result.status == "cancelled" and not self.cancelled):

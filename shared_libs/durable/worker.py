@@ -123,7 +123,8 @@ class Worker:
         """
         await self.store.aopen()
         self._loop = asyncio.get_running_loop()
-        self._outlet = Outlet(self.store)
+        # where the database cannot call nobody hears pieces, and none are kept to be told again
+        self._outlet = Outlet(self.store) if self.store.database.dialect == "postgresql" else None
         async with AsyncExitStack() as stack:
             stack.push_async_callback(self.store.aclose)
             stack.push_async_callback(self._agents.aclose)

@@ -221,7 +221,7 @@ class Place(msgspec.Struct, frozen=True, kw_only=True):
     end: int
 
 
-class Hit(msgspec.Struct, frozen=True, kw_only=True):
+class Hit(Place, frozen=True, kw_only=True):
     """
     A passage that was found.
 
@@ -230,12 +230,6 @@ class Hit(msgspec.Struct, frozen=True, kw_only=True):
     the same words were found under the same heading, best first: copies are one hit.
     """
 
-    id: str
-    document: str
-    source: str
-    title: str
-    start: int
-    end: int
     text: str
     heading: str = ""
     score: float = 0.0

@@ -161,7 +161,7 @@ _CDATA = late(r"\A\s*<!\[CDATA\[(.*)\]\]>\s*\Z", re.DOTALL)
 _CHILD = late(r"\s*<(?P<key>[\w.\-]{1,64})>(?P<value>.*?)</(?P=key)>\s*", re.DOTALL)
 
 _NAMED = late(rf"[\[{{\s]*\"(?:{'|'.join(NAME_KEYS)})\"\s*[:=]\s*\"{_NAME}\"")
-_AS_CODE = late(r"(?:print\()?[a-z_][\w.]*\(", re.IGNORECASE)
+_GEMINI_CODE = late(r"(?:print\()?default_api\.\w")
 _FIRST_WORD = late(rf"(?:name|tool|function)?\s*:?\s*{_NAME}(?=[\s(\[{{:<])", re.IGNORECASE)
 _CLOSED = late(r"</(?!think)|<[|\uff5c]/|[\w\u2581]end[|\uff5c]>|<\|(?:call|eo[tm]_id|im_end)\|>|\[/TOOL")
 """What stands behind a call that was written to its end."""
@@ -295,11 +295,8 @@ def _at(text: str, start: int, tools: Sequence[ToolSpec], *, marked: bool) -> tu
             return (calls, end) if calls and calls[0].arguments else ([], start)
         closing = re.compile(rf"\s*</{re.escape(found['name'])}>").match(text, end)
         return (calls, closing.end()) if closing else ([], start)
-    if marked or _AS_CODE.match(text, start):
-        calls, end = _code_at(text, start, tools)
-        named = {tool.name: tool for tool in tools}
-        if calls and (marked or all(fits_tool(call.arguments, named[call.name]) for call in calls)):
-            return calls, end
+    if (marked or _GEMINI_CODE.match(text, start)) and (code := _code_at(text, start, tools))[0]:
+        return code
     found = _BARE.match(text, start)
     tool = tool_named(found["name"], tools) if found else None
     if found is None or tool is None:

@@ -127,7 +127,7 @@ class Keeper:
             batch, self._waiting = self._waiting[:MOST], self._waiting[MOST:]
             self._moved_at = loop.time()
             await self._write(batch)
-        # here, and not by a callback of the task: until that came, what is to be kept would wait for a lane that has ended
+        # not by a callback of the task: until that comes, what is to be kept would wait for a lane that has ended
         self._lanes.discard(asyncio.current_task(loop))
 
     async def _write(self, batch: Sequence[_Waiting]) -> None:

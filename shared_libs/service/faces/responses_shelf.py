@@ -161,7 +161,7 @@ class ShelfWriter:
         self._answers = True
 
     async def put(self, team: str, id: str, body: bytes, wait_s: float) -> None:
-        """Put a response there; returns when that is tried, or after `wait_s`, or at once while the shelf does not answer."""
+        """Put a response there; returns when that is tried, or after `wait_s`, or at once while the shelf is silent."""
         self._waiting.pop((team, id), None)
         self._waiting[team, id] = body
         if len(self._waiting) > MOST_WAITING:

@@ -97,7 +97,8 @@ CALLING = {
 @pytest.mark.promise("serve-reload")
 def test_what_is_built_again_is_what_has_changed_and_who_calls_it(tmp_path):
     def saved(name, told=""):
-        return f"name: {name}\ndescription: D{told}.\nllm: {{provider: rehearsal, script: hello}}\ntools: [{CALLING[name]}]\n"
+        llm = "{provider: rehearsal, script: hello}"
+        return f"name: {name}\ndescription: D{told}.\nllm: {llm}\ntools: [{CALLING[name]}]\n"
 
     async def main():
         for name in CALLING:

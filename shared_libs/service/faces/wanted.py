@@ -246,10 +246,10 @@ class Body:
 
     def check(self, bounds: Mapping[str, Bound]) -> None:
         """Refuse a field that is no number, or no whole one, within its bounds; null and nothing are none."""
-        for name, (least, most, whole) in bounds.items():
-            value = self.data.get(name)
-            if value is None:
+        for name, value in self.data.items():
+            if value is None or name not in bounds:
                 continue
+            least, most, whole = bounds[name]
             if isinstance(value, bool) or not isinstance(value, int | float) or not least <= value <= most:
                 raise self.wrong(name, f"a number from {least:g} to {most:g}")
             if whole and value != int(value):

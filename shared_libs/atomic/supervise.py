@@ -32,6 +32,9 @@ MAX_LEFT_RUNNING = 16
 GRACE_S = 0.02
 """How long a cancelled task may take to clean up, in seconds; a part of the 50 ms a run may overrun."""
 
+_LAST_LOOKS = 3
+"""How often it is looked at once more when that is over, each time after a turn or two of the loop."""
+
 NO_FAILURES = (asyncio.CancelledError, KeyboardInterrupt, GeneratorExit, RunInterrupted)
 """What ends the caller, not only the call: whoever makes a failure of whatever foreign code raises lets these pass."""
 
@@ -175,17 +178,21 @@ def said_by(error: BaseException) -> str:
 
 async def settle(tasks: Collection[asyncio.Task[Any]], grace_s: float = GRACE_S) -> asyncio.CancelledError | None:
     """
-    Give cancelled tasks their time to clean up, `grace_s` seconds in all.
+    Give cancelled tasks their time to clean up, `grace_s` seconds in all and never less than a few turns of the loop.
 
-    Returns the last cancellation of the caller that came meanwhile: it has to wait as well. Some cancel once
-    (asyncio.timeout), others on every turn of the loop (the scopes of anyio, and so Starlette, FastAPI and MCP); who
-    leaves at the second leaves behind what was about to obey.
+    Turns, because the process may be held up for longer than the grace (a busy machine, a thread that has the
+    interpreter, hundreds of calls given up at once): then no task has had its chance to obey, and none is to be called
+    abandoned for it. Returns the last cancellation of the caller that came meanwhile: it has to wait as well. Some
+    cancel once (asyncio.timeout), others on every turn of the loop (the scopes of anyio, and so Starlette, FastAPI and
+    MCP); who leaves at the second leaves behind what was about to obey.
     """
     clock = asyncio.get_running_loop().time
     until = clock() + grace_s
-    cancelled = None
+    cancelled, last_looks = None, _LAST_LOOKS
     waiting = {task for task in tasks if not task.done()}
-    while waiting and (left_s := until - clock()) > 0:
+    while waiting and last_looks:
+        left_s = max(until - clock(), 0)
+        last_looks -= not left_s
         try:
             _, waiting = await asyncio.wait(waiting, timeout=left_s)
         except asyncio.CancelledError as error:

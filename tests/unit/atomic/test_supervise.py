@@ -14,7 +14,7 @@ import pytest
 from shared_libs.atomic.alarm import Expiry
 from shared_libs.atomic.errors import DeadlineExceeded, LLMError
 from shared_libs.atomic.events import Abandoned
-from shared_libs.atomic.supervise import GRACE_S, BodyCancelled, BodyExited
+from shared_libs.atomic.supervise import GRACE_S, BodyCancelled, BodyExited, settle
 from tests.support import run_virtual
 from tests.unit.atomic.supervising import Ledger, absorb, now, sleep
 
@@ -303,6 +303,22 @@ def test_what_absorbs_is_left_after_the_grace_though_it_is_cancelled_on_every_tu
         return took < 0.4, [row[:2] for row in ledger.rows]
 
     assert asyncio.run(main()) == (True, [("t", "c")])
+
+
+async def nested(depth):
+    await (asyncio.create_task(nested(depth - 1)) if depth else asyncio.sleep(60))
+
+
+def test_what_obeys_has_its_turns_though_the_process_was_held_up_for_longer_than_the_grace():
+    async def main():
+        tasks = [asyncio.create_task(body) for body in (nested(0), nested(3), absorb(60))]
+        await asyncio.sleep(1)
+        for task in tasks:
+            task.cancel()
+        await settle(tasks, 0)  # it is over before anybody could look
+        return [task.done() for task in tasks], now()
+
+    assert run_virtual(main()) == ([True, True, False], 1)
 
 
 def test_a_body_that_exits_does_not_end_the_process():

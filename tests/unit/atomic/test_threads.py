@@ -12,6 +12,7 @@ from contextvars import ContextVar
 import pytest
 
 from shared_libs.atomic.errors import ToolError
+from shared_libs.atomic.supervise import MAX_LEFT_RUNNING
 from shared_libs.atomic.threads import MAX_THREADS, Threads
 from tests.support import no_thread, run
 
@@ -254,8 +255,10 @@ def stuck() -> str:
 
 async def main():
     results = await asyncio.gather(*(stuck.async_run({}) for _ in range(500)))
-    print(sum(result.is_error for result in results), sum(result.still_running for result in results))
-    print(sum(thread.name == "factory-stuck" for thread in threading.enumerate()), stuck.still_running)
+    print(sum(result.is_error for result in results))
+    print(sum(result.still_running for result in results))
+    print(sum(thread.name == "factory-stuck" for thread in threading.enumerate()))
+    print(stuck.still_running)
     print((await stuck.async_run({})).content)
 
 asyncio.run(main())
@@ -266,9 +269,10 @@ asyncio.run(main())
 def test_a_process_with_stuck_threads_ends():
     # the tool sleeps ten minutes: the process ends because it does not wait, or the test fails
     done = subprocess.run([sys.executable, "-c", STUCK], capture_output=True, text=True, timeout=30, check=True)
-    assert done.stdout.splitlines() == [
-        "500 32",
-        "32 32",
-        "stuck was not started: 32 earlier calls were given up and still run; try again when some have ended",
-    ]
+    failed, left, threads, booked, refused = done.stdout.splitlines()
+    assert (failed, left) == ("500", booked)  # as many as were begun before the time was over: on a slow machine fewer
+    assert MAX_LEFT_RUNNING <= int(left) <= int(threads) <= MAX_THREADS
+    assert refused == (
+        f"stuck was not started: {left} earlier calls were given up and still run; try again when some have ended"
+    )
     assert set(done.stderr.splitlines()) == {"tool stuck ignored its cancellation and was left running"}

@@ -316,7 +316,7 @@ class OpenAIAnswer:
         for position, piece in enumerate(pieces):
             name, id = piece.tool, "" if piece.id is None else str(piece.id)  # noqa: A001 - its word
             call = self._calls.add(piece.index, id, name, piece.said, position=position, whole=whole)
-            if name or id:
+            if name or id or piece.said is None:  # Gemini gives a call's signature in a piece of its own
                 raw = _raw_calls(payload, self._index) if raw is None else raw
                 if position < len(raw):
                     call.given |= beside(raw[position], CALL_FIELDS)

@@ -152,6 +152,7 @@ class Others:
 """Takes away, in a process of its own, what belongs to no extra but one."""
 
 ALONE = """
+import aiohttp, pydantic, sqlalchemy.ext.asyncio
 from shared_libs.agents import ReActAgent
 from shared_libs.atomic.errors import MemoryUnavailable, ToolError
 from shared_libs.atomic.llms import ScriptedLLM

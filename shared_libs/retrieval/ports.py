@@ -15,7 +15,8 @@ import inspect
 import math
 import os
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, final
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, cast, final
 
 from shared_libs.atomic.alarm import Expiry
 from shared_libs.atomic.errors import DeadlineExceeded, MisuseError, RetrievalError, RetrievalUnavailable
@@ -104,8 +105,8 @@ class Port:
         expiry = Expiry(limit.at, f"{self.name} did not {verb} within {allowed:.3g} s")
         job = None
         try:
-            if inspect.iscoroutinefunction(method):
-                body: Coroutine[Any, Any, T] = method(*arguments)
+            if _waits(getattr(method, "__func__", method)):
+                body = cast("Coroutine[Any, Any, T]", method(*arguments))
             else:
                 job = POOL.submit(lambda: method(*arguments), {})
                 body = job.result()
@@ -476,6 +477,12 @@ class GraphStore(Port):
 
     def _drop(self, space: Space) -> Given[None]:
         raise NotImplementedError
+
+
+@lru_cache(maxsize=512)
+def _waits(function: Callable[..., Any]) -> bool:
+    """Whether a method is one that waits; asked at every call, and to look takes longer than to remember."""
+    return inspect.iscoroutinefunction(function)
 
 
 def _checked(name: str, found: Any, k: int) -> list[Found]:

@@ -8,13 +8,14 @@ Finding passages: the search by meaning, beside it the one by words, which seeds
               └ words ─┬───────────────────────────────────────┤
                        └ link the question and the first hits → expand ┘
 
-A branch that fails, or is late, leaves the others' answer with a note. Nothing waits for what it does not need.
+A branch that fails, or is late, leaves the others' answer with a note. Nothing waits for what it does not need. Where
+copies, or what may not be seen, have taken the places of what was asked for, the branches are asked further.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, NamedTuple, TypeVar
 
 import msgspec
@@ -28,11 +29,21 @@ from shared_libs.atomic.types import Stage
 from shared_libs.retrieval.filters import Where
 from shared_libs.retrieval.fusion import behind_the_head, stretched, weights_for
 from shared_libs.retrieval.planning import Plan, Usual, plan
+from shared_libs.retrieval.ports import DocumentStore
 from shared_libs.retrieval.stores import Stores
-from shared_libs.retrieval.types import Found, Hit, Place, Retrieved, Space, StoredChunk
+from shared_libs.retrieval.types import Expanded, Found, Hit, Place, Retrieved, Space, StoredChunk
 
 BRANCH = 50
 """Hits of each branch that are put together."""
+
+FURTHER = (200, 800, 3_200)
+"""Hits that a branch is asked for next, as long as all it has found are fewer passages than are wanted."""
+
+PAGE = 500
+"""Chunks that are read at once, and put together without a pause."""
+
+MOST_PLACES = 50
+"""Other places of a passage that are named: an answer is no inventory."""
 
 RERANKED = 30
 """The best so many are reranked."""
@@ -53,6 +64,19 @@ class _Branches(NamedTuple):
     lexical: list[Found]
     graph: list[Found]
     via: dict[str, tuple[str, ...]]
+    vector: Any
+    """The question's; None where it is not searched by meaning."""
+
+    def merged(self, weights: Mapping[str, float]) -> list[Found]:
+        """Return one order of all."""
+        order = stretched({"dense": self.dense, "lexical": self.lexical}, weights)
+        if self.graph:
+            order = behind_the_head(order, stretched({"graph": self.graph}, weights, order))
+        return order
+
+    def more_than(self, asked: int) -> bool:
+        """Whether a branch that was asked for so many may have further ones."""
+        return max(len(self.dense), len(self.lexical)) >= asked
 
 
 class Retriever:
@@ -98,69 +122,90 @@ class Retriever:
             run.skip(step, reason)
             self._usual.left_out(step)
         done = wanted - plan_.skipped.keys()
-        found = await self._branches(run, space, question, where, plan_, done)
-        branches = {"dense": found.dense, "lexical": found.lexical}
+        until = Deadline.after(plan_.branches_s) if plan_.branches_s > 0 else Deadline(0.0)
+        found = await self._branches(run, space, question, where, until, done)
         weights = weights_for(question, english_first=self._embedder is not None and self._embedder.english_first)
-        order = stretched(branches, weights)
-        if found.graph:
-            order = behind_the_head(order, stretched(branches | {"graph": found.graph}, weights))
-        hits = _once(await self._hits(space, order[: max(k, RERANKED) + BRANCH], found, where))
+        passages = _Passages(self._stores.documents, space, where)
+        await passages.read(found, weights, k)
+        if len(passages.hits) < k and found.more_than(BRANCH):
+            further = self._further
+            await run.stage("further", until, lambda: further(space, question, where, found, weights, passages, k))
+        hits = passages.hits
         if "rerank" in done and hits:
             hits = await self._reranked(run, question, hits, plan_)
         return Retrieved(hits=tuple(hits[:k]), stages=tuple(run.stages))
 
     async def _branches(
-        self, run: _Run, space: Space, question: str, where: Where, plan_: Plan, steps: set[str]
+        self, run: _Run, space: Space, question: str, where: Where, until: Deadline, steps: set[str]
     ) -> _Branches:
-        via: dict[str, tuple[str, ...]] = {}
-        until = Deadline.after(plan_.branches_s) if plan_.branches_s > 0 else Deadline(0.0)
+        dense: list[Found] = []
+        lexical: list[Found] = []
+        expanded: list[Expanded] = []
+        vectors: Any = None
 
-        async def by_meaning() -> list[Found]:
+        async def by_meaning() -> None:
+            nonlocal dense, vectors
             embedder = self._embedder
             if "dense" not in steps or embedder is None:
-                return []
+                return
             began = run.clock()
             vectors = await run.stage("embed", until, lambda: embedder.async_embed([question]))
-            found = None
             if vectors is not None:
                 search = self._stores.vectors.async_search
-                found = await run.stage("dense", until, lambda: search(space, vectors[0], BRANCH, where))
+                dense = await run.stage("dense", until, lambda: search(space, vectors[0], BRANCH, where)) or []
             self._usual.saw("dense", run.clock() - began)
-            return found or []
 
-        async def by_words() -> tuple[list[Found], list[Found]]:
+        async def by_words() -> None:
+            nonlocal lexical, expanded
             search = self._stores.words.async_search
-            found = await run.stage("lexical", until, lambda: search(space, question, BRANCH, where)) or []
+            lexical = await run.stage("lexical", until, lambda: search(space, question, BRANCH, where)) or []
             graph = self._stores.graph
             if "graph" not in steps or graph is None:
-                return found, []
+                return
             began = run.clock()
-            seeds = [row.id for row in found[:SEEDS]]
-            expanded = await run.stage("graph", until, lambda: graph.async_expand(space, question, seeds))
+            seeds = [row.id for row in lexical[:SEEDS]]
+            expanded = await run.stage("graph", until, lambda: graph.async_expand(space, question, seeds)) or []
             self._usual.saw("graph", run.clock() - began)
-            for row in expanded or ():
-                via[row.id] = row.via
-            return found, [Found(row.id, row.score) for row in expanded or ()]
 
-        dense, lexical, graph = await _both(by_meaning(), by_words())
+        await together([by_meaning(), by_words()])
         if not dense and not lexical and not any(stage.state == "ok" for stage in run.stages):
             raise RetrievalUnavailable(f"nothing could be searched: {run.told()}")
-        return _Branches(dense, lexical, graph, via)
+        graph = [Found(row.id, row.score) for row in expanded]
+        vector = None if vectors is None else vectors[0]
+        return _Branches(dense, lexical, graph, {row.id: row.via for row in expanded}, vector)
 
-    async def _hits(self, space: Space, order: Sequence[Found], found: _Branches, where: Where) -> list[Hit]:
-        """Bring what was found to passages: what the documents do not show is not there."""
-        chunks = await self._stores.documents.async_chunks(space, [row.id for row in order])
-        by_branch = {
-            name: {row.id: row.score for row in getattr(found, name)} for name in ("dense", "lexical", "graph")
-        }
-        hits = []
-        for row in order:
-            stored = chunks.get(row.id)
-            if stored is None or not all(condition.holds(stored.metadata, row.id) for condition in where):
-                continue
-            scores = {name: rows[row.id] for name, rows in by_branch.items() if row.id in rows}
-            hits.append(_hit(stored, row.score, scores, found.via.get(row.id, ())))
-        return hits
+    async def _further(
+        self,
+        space: Space,
+        question: str,
+        where: Where,
+        found: _Branches,
+        weights: Mapping[str, float],
+        passages: _Passages,
+        k: int,
+    ) -> None:
+        """
+        Ask the branches for more and more, until there are `k` passages or no more.
+
+        Raises:
+            RetrievalUnavailable: there may be more, but that is far enough.
+
+        """
+        asked = BRANCH
+        for wide in FURTHER:
+            searches = []
+            if len(found.dense) >= asked:
+                searches.append(self._stores.vectors.async_search(space, found.vector, wide, where))
+            if len(found.lexical) >= asked:
+                searches.append(self._stores.words.async_search(space, question, wide, where))
+            rows = await together(searches)
+            lexical = rows.pop() if len(found.lexical) >= asked else found.lexical
+            found = found._replace(lexical=lexical, dense=rows.pop() if rows else found.dense)
+            await passages.read(found, weights, k)
+            if len(passages.hits) >= k or not found.more_than(wide):
+                return
+            asked = wide
+        raise RetrievalUnavailable(f"the first {asked:,} that were found are only {len(passages.hits)} passages")
 
     async def _reranked(self, run: _Run, question: str, hits: list[Hit], plan_: Plan) -> list[Hit]:
         """Order the best anew; where that fails they stay as they are."""
@@ -179,20 +224,6 @@ class Retriever:
             for score, at in ordered
         ]
         return again + rest
-
-
-async def _both(
-    meaning: Coroutine[Any, Any, list[Found]], words: Coroutine[Any, Any, tuple[list[Found], list[Found]]]
-) -> tuple[list[Found], list[Found], list[Found]]:
-    """Run the two branches at once."""
-    dense: list[Found] = []
-
-    async def first() -> tuple[list[Found], list[Found]]:
-        dense.extend(await meaning)
-        return [], []
-
-    _, (lexical, graph) = await together([first(), words])
-    return dense, lexical, graph
 
 
 class _Run:
@@ -229,34 +260,79 @@ class _Run:
         return "; ".join(stage.told for stage in self.stages)
 
 
-def _once(hits: list[Hit]) -> list[Hit]:
-    """Let the best of equal passages stand for all of them, and name the others' places."""
-    equal: dict[tuple[str, ...], list[Hit]] = {}
-    for hit in hits:
-        equal.setdefault((hit.heading, *hit.text.split()), []).append(hit)
-    return [
-        msgspec.structs.replace(best, also=tuple(map(_place, others))) if others else best
-        for best, *others in equal.values()
-    ]
+class _Passages:
+    """
+    What was found, brought to passages: what the documents do not show is not there, and copies are one.
+
+    Args:
+        documents: who knows what may be seen.
+        space: whose.
+        where: what the documents have to be.
+
+    """
+
+    def __init__(self, documents: DocumentStore, space: Space, where: Where) -> None:
+        self.hits: list[Hit] = []
+        self._documents, self._space, self._where = documents, space, where
+        self._read: dict[str, tuple[StoredChunk, tuple[str, ...]] | None] = {}
+
+    async def read(self, found: _Branches, weights: Mapping[str, float], k: int) -> None:
+        """Make `hits` of what was found, best first: at least `k` where there are, each once."""
+        scores: dict[str, dict[str, float]] = {}
+        for name, rows in (("dense", found.dense), ("lexical", found.lexical), ("graph", found.graph)):
+            for row in rows:
+                scores.setdefault(row.id, {})[name] = row.score
+        order = found.merged(weights)
+        equal: dict[tuple[str, ...], list[tuple[StoredChunk, Found]]] = {}
+        start, end = 0, max(k, RERANKED) + BRANCH
+        while start < len(order) and len(equal) < k:
+            await self._read_those([row.id for row in order[start:end]])
+            for row in order[start:end]:
+                if (known := self._read[row.id]) is not None:
+                    equal.setdefault(known[1], []).append((known[0], row))
+            start, end = end, end + PAGE
+        self.hits = [
+            _hit(stored, row.score, scores[row.id], found.via.get(row.id, ()), [other for other, _ in others])
+            for (stored, row), *others in equal.values()
+        ]
+
+    async def _read_those(self, ids: list[str]) -> None:
+        new = [id_ for id_ in ids if id_ not in self._read]
+        chunks = await self._documents.async_chunks(self._space, new)
+        for id_ in new:
+            stored = chunks.get(id_)
+            if stored is None or not all(condition.holds(stored.metadata, id_) for condition in self._where):
+                self._read[id_] = None
+            else:
+                self._read[id_] = stored, (stored.chunk.heading, *stored.chunk.text.split())
 
 
-def _place(hit: Hit) -> Place:
-    return Place(id=hit.id, document=hit.document, source=hit.source, title=hit.title, start=hit.start, end=hit.end)
-
-
-def _hit(stored: StoredChunk, score: float, scores: dict[str, float], via: tuple[str, ...]) -> Hit:
+def _place(stored: StoredChunk) -> dict[str, Any]:
     chunk = stored.chunk
+    return {
+        "id": chunk.id,
+        "document": chunk.document,
+        "source": stored.source,
+        "title": stored.title,
+        "start": chunk.start,
+        "end": chunk.end,
+    }
+
+
+def _hit(
+    stored: StoredChunk,
+    score: float,
+    scores: dict[str, float],
+    via: tuple[str, ...],
+    others: list[StoredChunk],
+) -> Hit:
     return Hit(
-        id=chunk.id,
-        document=chunk.document,
-        source=stored.source,
-        title=stored.title,
-        start=chunk.start,
-        end=chunk.end,
-        text=chunk.text,
-        heading=chunk.heading,
+        **_place(stored),
+        text=stored.chunk.text,
+        heading=stored.chunk.heading,
         score=score,
         scores=scores,
         via=via,
         metadata=stored.metadata,
+        also=tuple(Place(**_place(other)) for other in others[:MOST_PLACES]),
     )

@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 import logging
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from time import time
 from typing import Any, Literal, NamedTuple
@@ -101,7 +102,7 @@ class Entry:
         """The chain of models."""
         return self._made.agent.llm
 
-    @property
+    @cached_property
     def price(self) -> Price | None:
         """What a model of the chain costs, the dearest; None where nobody knows."""
         llm = self.llm
@@ -120,7 +121,7 @@ class Entry:
         """Seconds that asking it may take, by its definition."""
         return self._made.agent.limits.timeout_s if self.kind == "agent" else CALL_TIMEOUT_S
 
-    @property
+    @cached_property
     def needs(self) -> str:
         """The scope that asking it needs."""
         return f"agents:run:{self.name}" if self.kind == "agent" else f"models:{self.name}"

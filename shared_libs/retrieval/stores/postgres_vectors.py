@@ -80,7 +80,7 @@ class PostgresVectors(VectorStore):
         self._few = few
         self._indexed_from = indexed_from
         self._widths: set[int] = set()
-        self._many: dict[tuple[int, int, Where], bool] = {}
+        self._many: dict[tuple[int, int, Where, int], bool] = {}
 
     async def aclose(self) -> None:
         """Close the connections of this loop."""
@@ -120,7 +120,7 @@ class PostgresVectors(VectorStore):
                 )
             most = max(k, LEAST_ASKED)
             values: list[Any] = [_written(vector), key, space.generation, most]
-            known = (key, space.generation, where)
+            known = (key, space.generation, where, most)
             if (many := self._many.get(known)) is None:
                 counted = not where or any(map(has_index, where))  # else to count them is to look at every row
                 many = not counted and await self._finds_enough(connection, width, where, key, space.generation)
@@ -172,7 +172,7 @@ class PostgresVectors(VectorStore):
         rows: list[Any] = await connection.fetch(query, *values)
         return rows
 
-    def _remember(self, known: tuple[int, int, Where], *, many: bool) -> None:
+    def _remember(self, known: tuple[int, int, Where, int], *, many: bool) -> None:
         if len(self._many) >= MOST_KNOWN:
             del self._many[next(iter(self._many))]
         self._many[known] = many

@@ -67,7 +67,12 @@ _OF_OTHERS = {
 
 _ROLES = {"developer": "system", "system": "system", "user": "user", "assistant": "assistant", "tool": "tool"}
 
-_BOUNDS = {"temperature": (0, 2), "top_p": (0, 1), "frequency_penalty": (-2, 2), "presence_penalty": (-2, 2)}
+_BOUNDS = {
+    **dict.fromkeys(("presence_penalty", "frequency_penalty"), (-2, 2)),
+    "temperature": (0, 2),
+    "top_p": (0, 1),
+    **dict.fromkeys(("max_tokens", "max_completion_tokens"), (1, 2**31)),
+}
 
 
 def read_chat(data: Any) -> Wanted:
@@ -81,10 +86,9 @@ def read_chat(data: Any) -> Wanted:
     body = Body(data)
     model = body.text("model")
     _refuse_unsupported(body)
-    for name, (least, most) in _BOUNDS.items():
-        body.number_or_none(name, least, most)
-    for name in ("max_tokens", "max_completion_tokens"):
-        body.number_or_none(name, 1, 2**31, whole=True)
+    for name in body.data:
+        if name in _BOUNDS:
+            body.number_or_none(name, *_BOUNDS[name], whole=name.startswith("max_"))
     fields = {name: value for name, value in body.data.items() if name not in _OURS and value is not None}
     tools, ignored = tools_of(body, "function", _function)
     messages = read_messages(body)

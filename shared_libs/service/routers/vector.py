@@ -20,7 +20,7 @@ from shared_libs.service.endpoint import Call, Endpoint, Handler
 from shared_libs.service.faces.wanted import Body
 from shared_libs.service.library import no_collection
 from shared_libs.service.problems import Problem, problem_details, problem_of
-from shared_libs.service.repeats import answered_once, reply_once
+from shared_libs.service.repeats import Asked, answered_once, reply_once
 from shared_libs.service.routers.answers import check_fields, streams
 from shared_libs.service.routers.collections import (
     NEEDS,
@@ -72,9 +72,8 @@ async def index(call: Call) -> None:
 
     work = partial(_indexed, call, collection, documents, deadline, tell)
     try:
-        last = await answered_once(
-            call.service.outcomes, call, raw, work, IndexProgress, is_kept=lambda told: told.finished
-        )
+        asked, outcomes = Asked(call, raw), call.service.outcomes
+        last = await answered_once(outcomes, call, asked, work, IndexProgress, is_kept=lambda told: told.finished)
     except Exception as error:
         if stream is None or not stream.started:
             raise

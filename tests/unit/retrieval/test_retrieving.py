@@ -87,6 +87,10 @@ def made(dense=None, lexical=None, reranker=None, embedder=None):
     return Collection("c", tenant="t", stores=stores, embedder=embedder or CountingEmbedder(), reranker=reranker)
 
 
+def made_of(stores):
+    return Collection("c", tenant="t", stores=stores, embedder=CountingEmbedder(refused="x"))  # only words answer
+
+
 def states(answer):
     return {stage.name: stage.state for stage in answer.stages}
 
@@ -203,6 +207,74 @@ def test_copies_of_a_passage_are_one_hit_that_names_its_other_places(file_url, e
         await collection.aclose()
 
     run(main())
+
+
+class Many(LexicalIndex):
+    """Finds as many as are asked for, of so many; asked for many, it may take long or fail."""
+
+    def __init__(self, count, further=None):
+        self.count, self.further = count, further or Branch()
+
+    async def _search(self, space, text, k, where):
+        if k > 50:
+            await self.further.answer()
+        return [Found(f"{at:05}", 1 / (at + 1)) for at in range(min(k, self.count))]
+
+
+class Alike(Documents):
+    """The first so many are copies, or are not to be seen; the others differ."""
+
+    def __init__(self, alike, *, seen):
+        self.alike, self.seen = alike, seen
+
+    async def _chunks(self, space, ids):
+        found = await super()._chunks(space, [id_ for id_ in ids if self.seen or int(id_) >= self.alike])
+        return {
+            id_: msgspec.structs.replace(row, chunk=msgspec.structs.replace(row.chunk, text="copy"))
+            if int(id_) < self.alike
+            else row
+            for id_, row in found.items()
+        }
+
+
+@pytest.mark.promise("retrieval-stages")
+@pytest.mark.parametrize(
+    ("alike", "all_", "k"),
+    [(49, 60, 3), (51, 60, 3), (200, 203, 4), (200, 203, 9), (2_000, 2_020, 20), (0, 90, 100), (0, 120, 100)],
+)
+@pytest.mark.parametrize("seen", [True, False], ids=["copies", "unseen"])
+def test_what_is_no_hit_of_its_own_takes_no_place_of_another(alike, all_, k, seen):
+    async def main():
+        answer = await made_of(Stores(Alike(alike, seen=seen), Vectors(Branch()), Many(all_))).async_search("x", k=k)
+        assert len(answer.hits) == len({hit.text for hit in answer.hits})
+        assert len(answer.hits) == min(k, all_ - alike + (seen and alike > 0))
+        assert all(len(hit.also) <= 50 for hit in answer.hits)
+        assert states(answer)["further"] == "ok"
+
+    run_virtual(main())
+
+
+@pytest.mark.promise("retrieval-stages")
+def test_how_far_it_is_asked_has_an_end_that_is_told():
+    async def main():
+        answer = await made_of(Stores(Alike(9_000, seen=True), Vectors(Branch()), Many(9_020))).async_search("x")
+        assert [(hit.text, len(hit.also)) for hit in answer.hits] == [("copy", 50)]
+        assert any("the first 3,200 that were found are only 1 passages" in note for note in answer.notes)
+
+    run_virtual(main())
+
+
+@pytest.mark.promise("retrieval-stages")
+@pytest.mark.parametrize(("further", "state"), [(BROKEN, "failed"), (HANGS, "late")], ids=["fails", "hangs"])
+def test_where_it_cannot_be_asked_further_what_was_found_stays(further, state):
+    stores = Stores(Alike(60, seen=True), Vectors(Branch()), Many(90, further))
+
+    async def main():
+        answer = await made_of(stores).async_search("x", k=5)
+        assert [hit.text for hit in answer.hits] == ["copy"]
+        assert states(answer)["further"] == state
+
+    run_virtual(main())
 
 
 @pytest.mark.promise("retrieval-deadline")

@@ -24,13 +24,13 @@ pydantic.create_model("Warm", field=(int, ...))  # the first model looks for plu
 
 def run(main: Coroutine[Any, Any, T]) -> T:
     """Run on the real clock; a blocking call of ours on the event loop fails the test."""
-    with _blocking_is_an_error():
+    with blocking_is_an_error():
         return asyncio.run(main)
 
 
 def run_virtual(main: Coroutine[Any, Any, T]) -> T:
     """Run on a clock that jumps to the next timer when nothing else is to do: minutes cost no time."""
-    with _blocking_is_an_error(), asyncio.Runner(loop_factory=VirtualLoop) as runner:
+    with blocking_is_an_error(), asyncio.Runner(loop_factory=VirtualLoop) as runner:
         return runner.run(main)
 
 
@@ -76,7 +76,8 @@ def _watch() -> BlockBuster:
 
 
 @contextmanager
-def _blocking_is_an_error() -> Iterator[None]:
+def blocking_is_an_error() -> Iterator[None]:
+    """Have a blocking call of ours on an event loop raise."""
     watch = _watch()
     if watch.functions["time.sleep"].activated:  # by a loop of another thread, or by one around this
         yield

@@ -250,6 +250,7 @@ NOT_ASKED = {
     "shared_libs/atomic/postgres.py": "reached with a store that has asked",
     "shared_libs/atomic/llms/local_worker.py": "a process that LocalLLM starts, which asks",
     "shared_libs/cli/worker_health.py": "reached with a PrometheusMetrics only",
+    "shared_libs/observability/tallies.py": "reached with a PrometheusMetrics only",
     "shared_libs/service/figures.py": "reached with a PrometheusMetrics only",
 }
 

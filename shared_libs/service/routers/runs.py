@@ -99,7 +99,7 @@ class WantedRuns(BaseModel):
     """Those that began before."""
     parent: str | None = None
     """Those of its sub-agents; they are in no other list."""
-    text: Annotated[str, Field(min_length=1, max_length=1000)] | None = None
+    text: Annotated[str, Field(min_length=1, max_length=1000, json_schema_extra={"pattern": r"[^\W_]"})] | None = None
     """Words of question, answer or error; all of them."""
     order: Literal["newest", "slowest"] = "newest"
     """Which come first."""

@@ -8,7 +8,9 @@ from shared_libs.atomic.llms.chat_fields import schema_of
 from shared_libs.atomic.types import Extra, ImagePart, Message, TextPart, ToolCall, ToolSpec
 from shared_libs.service.faces.wanted import (
     CHAT_FIELDS_OF_AGENTS,
+    LENGTH,
     Body,
+    Bound,
     Content,
     Turns,
     Wanted,
@@ -67,12 +69,15 @@ _OF_OTHERS = {
 
 _ROLES = {"developer": "system", "system": "system", "user": "user", "assistant": "assistant", "tool": "tool"}
 
-_BOUNDS = {
-    **dict.fromkeys(("presence_penalty", "frequency_penalty"), (-2, 2)),
-    "temperature": (0, 2),
-    "top_p": (0, 1),
-    **dict.fromkeys(("max_tokens", "max_completion_tokens"), (1, 2**31)),
+BOUNDS = {
+    "temperature": Bound(0, 2),
+    "top_p": Bound(0, 1),
+    "frequency_penalty": Bound(-2, 2),
+    "presence_penalty": Bound(-2, 2),
+    "max_tokens": LENGTH,
+    "max_completion_tokens": LENGTH,
 }
+"""The numbers of a request."""
 
 
 def read_chat(data: Any) -> Wanted:
@@ -86,9 +91,7 @@ def read_chat(data: Any) -> Wanted:
     body = Body(data)
     model = body.text("model")
     _refuse_unsupported(body)
-    for name in body.data:
-        if name in _BOUNDS:
-            body.number_or_none(name, *_BOUNDS[name], whole=name.startswith("max_"))
+    body.check(BOUNDS)
     fields = {name: value for name, value in body.data.items() if name not in _OURS and value is not None}
     tools, ignored = tools_of(body, "function", _function)
     messages = read_messages(body)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from shared_libs.agents.pause import PausedRun
-from shared_libs.atomic.amounts import is_amount
+from shared_libs.atomic.amounts import AMOUNT, is_amount
 from shared_libs.atomic.errors import MisuseError
 from shared_libs.atomic.events import RunFinished
 from shared_libs.atomic.results import AgentResult, Decision
@@ -253,7 +253,7 @@ DECIDE_DOC: Mapping[str, Any] = {
                                 ]
                             },
                         },
-                        "timeout": {"type": ["number", "null"], "exclusiveMinimum": 0},
+                        "timeout": AMOUNT,
                     },
                 }
             }

@@ -35,8 +35,8 @@ Rows = Sequence[Any]
 CLOCK = "CLOCK"
 """In a statement: the time by the database's own clock, in seconds since 1970."""
 
-APART = """CASE WHEN to_regclass('factory_jobs') = to_regclass('public.factory_jobs') THEN ''
-    ELSE ' ' || 'factory_jobs'::regclass::oid END"""
+APART = """COALESCE(CASE WHEN to_regclass('factory_jobs') = to_regclass('public.factory_jobs') THEN ''
+    ELSE ' ' || to_regclass('factory_jobs')::oid END, '')"""
 """What ends a channel's name: a channel is the whole database's, and two schemas of it are strangers to each other."""
 
 BUSY_S = 5.0

@@ -248,7 +248,7 @@ def test_who_listens_as_the_server_ends_the_line_is_told_so_and_goes_on(new_post
     """The driver has heard the end, and the line is not closed yet: it takes what it is asked then ill."""
 
     cut = """SELECT pg_terminate_backend(pid) FROM pg_stat_activity
-        WHERE datname = current_database() AND query ILIKE 'LISTEN%'"""
+        WHERE datname = current_database() AND pid <> pg_backend_pid()"""
 
     async def main():
         database, other = open_database(new_postgres), open_database(new_postgres, connections=1)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -84,6 +85,7 @@ Client = Callable[[Case, str, str | None], Awaitable[Heard]]
 """Asks what the case says at a base URL, with another one behind it where there is a fallback."""
 
 
+@cache
 def cases(*names: str) -> list[Case]:
     """The cases of the named files, or of all."""
     files = sorted(file for folder in FOLDERS for file in folder.glob("*.yaml") if not names or file.stem in names)

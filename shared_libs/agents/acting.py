@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 
 from shared_libs.agents import prompts
@@ -45,15 +45,22 @@ async def act(run: Run, step: int, turn: OpenTurn) -> tuple[Action, ...]:
     if len(ready) == 1:
         await _observe(run, step, ready[0], turn, tools, allowed=granted > 0)
     elif ready:
-        line = asyncio.Lock()
-
-        async def one(index: int, call: ToolCall) -> None:
-            tool = tools.get(call.name)
-            async with line if tool is not None and tool.sequential else nullcontext():
-                await _observe(run, step, call, turn, tools, allowed=index < granted)
-
-        await together([one(index, call) for index, call in enumerate(ready)])
+        await _observe_all(run, step, ready, turn, tools, granted)
     return tuple(pending)
+
+
+async def _observe_all(
+    run: Run, step: int, ready: Sequence[ToolCall], turn: OpenTurn, tools: Mapping[str, BaseTool], granted: int
+) -> None:
+    """Several calls at once. Apart from `act`: what they share would cost a single one its cells."""
+    line = asyncio.Lock()
+
+    async def one(index: int, call: ToolCall) -> None:
+        tool = tools.get(call.name)
+        async with line if tool is not None and tool.sequential else nullcontext():
+            await _observe(run, step, call, turn, tools, allowed=index < granted)
+
+    await together([one(index, call) for index, call in enumerate(ready)])
 
 
 def _needs_decision(call: ToolCall, tools: Mapping[str, BaseTool]) -> bool:

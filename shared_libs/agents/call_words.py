@@ -31,10 +31,14 @@ WRAPPERS = (
 )
 _BESIDE_BOTH = (
     *("id", "type", "thought", "thoughts", "reasoning", "reason", "rationale", "explanation", "plan", "index"),
-    *("tool_call_id", "call_id", "tool_use_id", "jsonrpc", "method"),  # the last two are MCP's, as some have seen it
+    *("tool_call_id", "call_id", "tool_use_id", "status", "thought_signature", "extra_content"),
+    *("jsonrpc", "method"),  # MCP's, as some have seen it
 )
 OF_A_MESSAGE = ("role", "content", "refusal", "reasoning_content", "tool_plan")
 """What stands beside the calls of a whole message of a model, written out."""
+
+TOGETHER = ("multi_tool_use.parallel", "multi_tool_use_parallel", "parallel", "tool_uses")
+"""What OpenAI's models call a tool of theirs that nobody offers: several calls as one."""
 
 _PREFIXES = late(r"^(?:functions?|tools?|default_api|assistant|namespace)[.:/]", re.IGNORECASE)
 _SUFFIXES = late(r"(?:<\|.*|:\d+)$", re.DOTALL)

@@ -8,7 +8,7 @@ from shared_libs.atomic.results import Decision
 from shared_libs.atomic.types import Thinking, ToolCall, ToolResult
 
 
-class OpenTurn(msgspec.Struct):
+class OpenTurn(msgspec.Struct, gc=False):
     """
     A turn whose calls are not all done yet: `results` and `decisions` by call id.
 

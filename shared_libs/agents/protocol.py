@@ -35,7 +35,7 @@ _LABELS = ("thought:", "action:", "final answer:")
 """How a turn begins of a model that was told of its tools in words."""
 
 
-class Turn(msgspec.Struct, frozen=True, kw_only=True):
+class Turn(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """What the model did: it called tools, or it answered, or neither (`problem` tells it so; "": it only paused)."""
 
     thought: str = ""

@@ -16,7 +16,7 @@ Question = str | Message | Mapping[str, Any] | Sequence[Message | Mapping[str, A
 IMAGE = "[image]"
 
 
-class Asked(msgspec.Struct, frozen=True):
+class Asked(msgspec.Struct, frozen=True, gc=False):
     """
     A question as a run takes it.
 

@@ -322,7 +322,7 @@ class ReActAgent(parts.Parts, Generic[T]):
         hears = run.hears(stream=stream)
         with run.budget.reserved():
             ask = partial(self.llm.async_chat, messages, tools, on_chunk=hears, stream=stream, **options)
-            response = await run.asked_once(name, ask)
+            response = await (ask() if run.journal is None else run.asked_once(name, ask))
         run.budget.charge(response.usage, response.cost_usd)
         turn = self.protocol.read(response, run.specs)
         if run.shape is not None:

@@ -104,6 +104,8 @@ MAX_LONE = 512 * 1024
 """Characters of a turn within which reasoning may end that has no beginning: as much as any model thinks."""
 _LONE_ENDS = frozenset(end.lower() for _, end in MARKS if end[0] in "<[\u25c1" and end[1] != "|")
 _SUFFIXED_END = "</think:"
+_LONE_FIRST = frozenset(end[0] for end in (_SUFFIXED_END, *_LONE_ENDS))
+"""What each of them begins with: hardly a text has any, and one look for these is a tenth of one for each end."""
 _LONE_END = re.compile("|".join((rf"{_SUFFIXED_END}[\w-]{{1,32}}>", *map(re.escape, _LONE_ENDS))))
 _BLANKS = 80
 """Blanks beside the end of reasoning that are looked past."""
@@ -113,6 +115,8 @@ _WITHOUT_TOKENS = re.compile(r"analysis(?P<thinking>.*?)assistant(?:final|(?=com
 
 def part(text: str) -> tuple[str, str]:
     """What of a turn is reasoning, and what it says."""
+    if not text:  # a turn of calls alone, as most are
+        return "", ""
     stripped = _WITHOUT_TOKENS.fullmatch(text.strip())
     if stripped:
         return stripped["thinking"].strip(), stripped["answer"].strip()
@@ -133,6 +137,8 @@ def _lowered(text: str) -> str:
 
 def _lone_end(said: str) -> re.Match[str] | None:
     """Where reasoning ends that has no beginning; looked for by its marks, for a pattern takes seconds of megabytes."""
+    if not any(map(said.__contains__, _LONE_FIRST)):
+        return None
     looked = _lowered(said[:MAX_LONE])
     found = [_first_alone(looked, end) for end in (_SUFFIXED_END, *_LONE_ENDS)]
     return min(filter(None, found), key=lambda one: one.start(), default=None)

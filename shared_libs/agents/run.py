@@ -130,7 +130,8 @@ class Run:
         self._sinks = tuple(sinks)
         self.listener: EventSink | None = None
         """Which of them is ours: the stream of the run itself, which is no foreign code."""
-        self.asking = Asking(self._tell_asked) if any(map(wants_requests, sinks)) else None
+        wants = [wish for wish in map(wants_requests, sinks) if wish]
+        self.asking = Asking(self._tell_asked, whole=wants.count("options") < len(wants)) if wants else None
         self._seq = 0 if self.journal is None else self.journal.events
         self._resumed = self._seq > 0
         self._waited_s = self.caller.waited_s

@@ -32,7 +32,7 @@ Mark = tuple[list[tuple[str, Any]], list[str]]
 """What a step did and saw, without its ids and times: equal marks are equal steps."""
 
 
-class RunState(msgspec.Struct):
+class RunState(msgspec.Struct, gc=False):
     """
     A run between two steps: the conversation so far, and what it consists of.
 

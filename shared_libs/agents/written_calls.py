@@ -16,7 +16,16 @@ from collections.abc import Sequence
 from html import unescape
 from typing import Any
 
-from shared_libs.agents.call_words import FIRST_KEY, NAME_KEYS, call_in, calls_in, fits_tool, properties_of, tool_named
+from shared_libs.agents.call_words import (
+    FIRST_KEY,
+    NAME_KEYS,
+    TOGETHER,
+    call_in,
+    calls_in,
+    fits_tool,
+    properties_of,
+    tool_named,
+)
 from shared_libs.atomic.nearly_json import balanced, object_in, plain
 from shared_libs.atomic.patterns import late
 from shared_libs.atomic.types import ToolCall, ToolSpec
@@ -39,23 +48,28 @@ _SUFFIX = r"(?::\w{1,12})?"
 
 _TAG = (
     rf">?</?{_PREFIX}?(?:tools?|functions?|calls?|actions?|invoke|multiplefunctions?|execute_tool)"
-    rf"(?:[_-]?(?:calls?|uses?|code|requests?))?(?:_(?:begin|start|end))?{_SUFFIX}"
+    rf"(?:[_-]?(?:calls?|uses?|code|requests?|records?|invocations?))?(?:_(?:begin|start|end))?{_SUFFIX}"
 )
 _MARKS = (
     _TAG + r"(?:\s+id=[^<>]{0,40})?\s*>",  # of any family: <tool_call>, </function>, <TOOLCALL>, <tool_use id="1">
     rf"<tool_sep{_SUFFIX}>",  # Hunyuan
     r"<\|(?:open|close)\|>\s*\w{1,20}\s*<\|sep\|>",  # Kimi K3
     r"<\|(?:start|from)\|>\s*assistant",  # harmony, Functionary
+    r"to=multi_tool_use\.parallel(?: json)?(?=[<\s{])",  # OpenAI, around several
     r"to=[\w.\-]{1,64}<\|message\|>(?=\s*<)",  # Muse, around its elements
     r"function(?=<[|\uff5c]tool)",  # DeepSeek
     r"function call(?=<\|role_sep\|>|\s*\{\s*\"name\")",  # GigaChat
     r"functools(?=\s*\[\s*\{)",  # Phi
+    r"\b(?:call|count|court)\s+(?=<(?:antml:)?invoke\s)",  # Claude Opus 4.8, for the mark around its elements
+    r"<ctrl\d{1,3}>(?:call\b)?|(?:\w{1,20}:)?default_api:(?=[\w.\-]{1,64}\{)",  # Gemini, for its own marks
+    r"\[(?:tool call|calling tool|using tool): ?(?=[\w.\-]{1,64}[\](\s])",  # Qwen 3, after what it was shown
     # tokens of any family: <|tool_call_begin|>, <|/tool_call|>, <tool_call|>, DeepSeek's with its own bars
     r"<[|\uff5c]/?[\w\u2581:]{1,40}[|\uff5c]?>|<[\w\u2581:]{1,40}[|\uff5c]>|</?\w*\u2581[\w\u2581]{1,40}>",
     r"</?start_function_(?:call|response)>|<end_function_call>",  # FunctionGemma
     r"\[/?(?:END_)?TOOL[_ ](?:CALLS?|REQUEST)\]|\[ARGS\]|\[CALL_ID\]\w{1,40}",  # Mistral, LM Studio
     r"```(?:tool|function|action|call)(?:_\w{1,10})?(?!\w)|tool_code\s*\n",  # Gemma, and who imitates it
     r"\u273f(?:FUNCTION|ARGS)\u273f:?",  # Qwen-Agent
+    r"\[\|\w{1,20}\|\]",  # EXAONE
 )
 """What is written around calls alone. Sources: the chat templates of the models named; a further one is a line."""
 _UNSEEN = "\u200b\u2060\ufeff \t\r\n"
@@ -75,8 +89,8 @@ _MAX_MARK, _MAX_HEAD = 80, 4_000
 _AT_THE_END = late(rf"(?:{'|'.join(_MARKS)})[\s*.]*\Z", re.IGNORECASE)
 _END_OF_CODE = late("|".join((*_MARKS, _FENCE)), re.IGNORECASE)
 _BETWEEN = late(
-    rf"(?:\s|\\n|{'|'.join(_MARKS)}|{_FENCE}|[,;](?=\s*(?:\{{|\Z))|[\]}}](?=\s*<|\Z)|Action:(?=\s*```json\s*\[)"
-    r"|</?(?:tool_)?(?:name|arguments|args|input|parameters)>"
+    rf"(?:\s|\\n|{'|'.join(_MARKS)}|{_FENCE}|[,;](?=\s*(?:\{{|\Z))|[\]}}](?=\s*<|\Z)|\](?=\s{{0,9}}\{{)|Action:(?=\s*```json\s*\[)"
+    r"|</?(?:tool_)?(?:name|arguments|args|input|parameters?)>"
     r"|<response>\s{0,9}</response>|<server_name>[^<>]{0,100}</server_name>)*",  # ERNIE's, Cline's
     re.IGNORECASE,
 )
@@ -89,7 +103,7 @@ Some models write line breaks as a backslash and a letter, and close one bracket
 _HEADS = (
     # <function=NAME>, <invoke name="NAME">, <tool_call name="NAME">, and as small models get it wrong
     late(
-        rf"<{_PREFIX}?(?:function|invoke|tool|call|action)(?:_calls?|_use)?(?:\s+(?:name|tool|function)\s*)?[=(]\s*"
+        rf"<{_PREFIX}?(?:function|invoke|tool|call|action)(?:[_-](?:calls?|use|record))?(?:\s+(?:name|tool|function)\s*)?[=(]\s*"
         rf"[\"']?{_NAME}[\"']?\)?(?P<beside>\s[^<>]{{0,80}})?\s*>?",
         re.IGNORECASE,
     ),
@@ -147,23 +161,24 @@ _CDATA = late(r"\A\s*<!\[CDATA\[(.*)\]\]>\s*\Z", re.DOTALL)
 _CHILD = late(r"\s*<(?P<key>[\w.\-]{1,64})>(?P<value>.*?)</(?P=key)>\s*", re.DOTALL)
 
 _NAMED = late(rf"[\[{{\s]*\"(?:{'|'.join(NAME_KEYS)})\"\s*[:=]\s*\"{_NAME}\"")
-_FIRST_WORD = late(rf"(?:name|tool|function)?\s*:?\s*{_NAME}(?=[\s(\[{{:])", re.IGNORECASE)
+_GEMINI_CODE = late(r"(?:print\()?default_api\.\w")
+_FIRST_WORD = late(rf"(?:name|tool|function)?\s*:?\s*{_NAME}(?=[\s(\[{{:<])", re.IGNORECASE)
 _CLOSED = late(r"</(?!think)|<[|\uff5c]/|[\w\u2581]end[|\uff5c]>|<\|(?:call|eo[tm]_id|im_end)\|>|\[/TOOL")
 """What stands behind a call that was written to its end."""
 
 MAY_BE_CALLS = late(
-    rf"{'|'.join(_MARKS)}|<{_PREFIX}?(?:tool|function|invoke|call|action)[\s=(_]|\[\s*[a-z_][\w.]*\("
-    r"|```xml\s*<|>>>\s*[a-z_]|functions\.\w|call:[a-z_][\w.]*\{|call[ \t]+[\w.\-]+[ \t]*\{"
+    rf"{'|'.join(_MARKS)}|<{_PREFIX}?(?:tool|function|invoke|call|action)[\s=(_-]|\[\s*[a-z_][\w.]*\("
+    r"|```xml\s*<|>>>\s*[a-z_]|functions\.\w|(?:print\()?default_api\.\w|call:[a-z_][\w.]*\{|call[ \t]+[\w.\-]+[ \t]*\{"
     r"|Action:\s*```json\s*\[|(?:assistant)?(?:commentary|analysis)?\s*\bto="
-    r"|(?:```(?:json)?\s*+)?\[?\s*+\{\s*+\"(?:" + FIRST_KEY + r")\"",
+    r"|(?:```(?:json)?\s*+)?\[?\s*+\{\s*+[\"']?(?:" + FIRST_KEY + r")[\"']?\s*:",
     re.IGNORECASE,
 )
 """What a turn begins with that may be nothing but calls."""
 
 _UNDECIDED = late(r"[<\[\]{\u273f]|```?`?|>{1,3}|&l?t?\Z|\*\*?(?:<|\Z)")
 _WORDS = (
-    *("action:", "analysis", "assistant", "call", "commentary", "function call", "function<", "functions."),
-    *("functools", "to=", "tool_code"),
+    *("action:", "analysis", "assistant", "call", "commentary", "count", "court", "declaration:", "default_api"),
+    *("function call", "function<", "functions.", "functools", "print(default_api", "to=", "tool_code"),
 )
 _UNDECIDED_CHARS = 48
 _LETTERS = frozenset(word[:2] for word in _WORDS)
@@ -184,8 +199,13 @@ def may_be_calls(start: str) -> bool | None:
 
 
 def named_right(calls: Sequence[ToolCall], tools: Sequence[ToolSpec]) -> tuple[ToolCall, ...]:
-    """The calls under the names that the tools have."""
-    return tuple([_renamed(call, tool_named(call.name, tools)) for call in calls])
+    """The calls under the names that the tools have; those that OpenAI's models put into one, each by itself."""
+    right: list[ToolCall] = []
+    for call in calls:
+        tool = tool_named(call.name, tools)
+        inner = calls_in(call.arguments, tools, strictly=True) if tool is None and call.name in TOGETHER else ()
+        right += [ToolCall(call.id, one.name, one.arguments) for one in inner] or [_renamed(call, tool)]
+    return tuple(right)
 
 
 def written_calls(text: str, tools: Sequence[ToolSpec]) -> tuple[ToolCall, ...]:
@@ -197,7 +217,7 @@ def written_calls(text: str, tools: Sequence[ToolSpec]) -> tuple[ToolCall, ...]:
         return ()
     found: list[ToolCall] = []
     start, end = 0, _end_of(_BETWEEN, text, 0)
-    marked = _MARK.search(text, 0, end) is not None
+    marked = _is_marked(text, end)
     while end < len(text):
         calls, start = _at(text, end, tools, marked=marked)
         if not calls or len(found) > MAX_CALLS:
@@ -226,13 +246,19 @@ def broken_call(text: str, tools: Sequence[ToolSpec]) -> bool:
     text = _bare(text).rstrip()
     if _is_prose(text) or (end := _end_of(_BETWEEN, text[:_MAX_HEAD], 0)) > _MAX_HEAD - _MAX_MARK:
         return False
-    if not _MARK.search(text, 0, end):
+    if not _is_marked(text, end):
         return False
     if _CLOSED.search(text, end) and (_AT_THE_END.search(text[-_MAX_MARK:]) is None or '"description"' in text):
         return False
     named = _NAMED.match(text, end) or next((found for head in _HEADS if (found := head.match(text, end))), None)
     named = named or _FIRST_WORD.match(text, end)
     return named is not None and tool_named(named["name"], tools) is not None
+
+
+def _is_marked(text: str, end: int) -> bool:
+    """Whether one of the marks stands before a place, where what they stand around begins: some look at that, too."""
+    found = _MARK.search(text, 0, end + _MAX_MARK)
+    return found is not None and found.start() < end
 
 
 def _bare(text: str) -> str:
@@ -269,7 +295,7 @@ def _at(text: str, start: int, tools: Sequence[ToolSpec], *, marked: bool) -> tu
             return (calls, end) if calls and calls[0].arguments else ([], start)
         closing = re.compile(rf"\s*</{re.escape(found['name'])}>").match(text, end)
         return (calls, closing.end()) if closing else ([], start)
-    if marked and (code := _code_at(text, start, tools))[0]:
+    if (marked or _GEMINI_CODE.match(text, start)) and (code := _code_at(text, start, tools))[0]:
         return code
     found = _BARE.match(text, start)
     tool = tool_named(found["name"], tools) if found else None
@@ -333,8 +359,8 @@ def _value_at(text: str, start: int, *, marked: bool) -> tuple[Any, int]:
     whole, missing = balanced(text[start:]) if text[start] == "{" else ("", "")
     if whole and not missing and (value := object_in(whole)) is not None:
         return value, start + len(whole)
-    if not marked:
-        return None, start
+    if not marked:  # a call that says all may lack its last bracket; what breaks off sooner is not read
+        return (object_in(text[start:] + "}"), len(text)) if missing == "}" else (None, start)
     found = _END_OF_CODE.search(text, start)
     end = found.start() if found else len(text)
     body = text[start:end].strip()
@@ -406,8 +432,9 @@ def _code_at(text: str, start: int, tools: Sequence[ToolSpec]) -> tuple[list[Too
     """Calls as Python writes them, one a line or in a list."""
     found = _END_OF_CODE.search(text, start)
     end = found.start() if found else len(text)
+    body = text[start:end].strip()
     try:
-        lines = ast.parse(text[start:end].strip()).body
+        lines = ast.parse(body if body.startswith("[") else body.removesuffix("]")).body
     except (ValueError, SyntaxError, MemoryError, RecursionError):
         return [], start
     said = [_Constants().visit(line.value) if isinstance(line, ast.Expr) else None for line in lines]

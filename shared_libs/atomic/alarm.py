@@ -3,6 +3,11 @@ Moments that are waited for while something else goes on: one timer for all of a
 
 Nearly every call ends long before its time is over. A timer of the loop's for each would be put into a heap, and be
 sorted out of it again, for nothing: of a thousand calls at once that was a tenth of the work.
+
+A loop that stood still (a tool that blocked it, a busy machine) finds the times of many calls over at once, and what
+they waited for in its sockets, unread: who rang at once would throw answers away that are there, and hold it against
+those who gave them in time. So what came meanwhile is read first, and the time in which nobody could be heard is given
+back where it is a limit of somebody else's silence (`Expiry.stood_still`).
 """
 
 from __future__ import annotations
@@ -10,6 +15,12 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Callable
+
+LATE_S = 0.05
+"""Seconds by which a look comes late where the loop has stood still, and has not merely been busy."""
+
+_TURNS = 3
+"""Turns of a loop in which it reads what came while it stood still, and those who waited for it take it."""
 
 
 class Expiry:
@@ -32,6 +43,9 @@ class Expiry:
         sooner, self.at = at < self.at, at
         if sooner and self.waiter is not None:
             self.waiter.look_by(at)
+
+    def stood_still(self, seconds: float) -> None:
+        """Hear that the loop stood still for so long; a limit by the clock on the wall stays where it is."""
 
 
 class Alarm:
@@ -66,6 +80,13 @@ class Alarm:
         self._clock.forget(self)
 
 
+def stood_still(loop: asyncio.AbstractEventLoop, seconds: float) -> None:
+    """Tell whatever is waited for on a loop that the loop stood still for so long."""
+    if (clock := _clocks.get(loop)) is not None:
+        for alarm in clock.alarms:
+            alarm.expiry.stood_still(seconds)
+
+
 class _Clock:
     """The alarms of one loop, in the order they were set; it is there as long as there is one."""
 
@@ -96,7 +117,25 @@ class _Clock:
                 del _clocks[self._loop]
 
     def _look(self) -> None:
+        late_s = self._loop.time() - self.looks_at
         self._handle, self.looks_at = None, math.inf
+        if late_s > LATE_S:
+            self._loop.call_soon(self._look_after, _TURNS, late_s)
+        else:
+            self._ring()
+
+    def _look_after(self, turns: int, late_s: float) -> None:
+        """Look at the time when a loop that stood still has had its turns."""
+        if turns:
+            self._loop.call_soon(self._look_after, turns - 1, late_s)
+            return
+        now = self._loop.time()
+        for alarm in self.alarms:
+            if (over_s := now - alarm.expiry.at) >= 0:
+                alarm.expiry.stood_still(over_s + late_s)
+        self._ring()
+
+    def _ring(self) -> None:
         now = self._loop.time()
         due = [alarm for alarm in self.alarms if alarm.expiry.at <= now]
         for alarm in due:

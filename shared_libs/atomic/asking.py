@@ -28,19 +28,24 @@ class Asking:
 
     Args:
         tell: gets it.
+        whole: with its messages and tools; else what it asks for besides them.
 
     """
 
-    __slots__ = ("_known", "_tell")
+    __slots__ = ("_known", "_tell", "_whole")
 
-    def __init__(self, tell: Callable[[ModelAsked], None]) -> None:
-        self._tell = tell
+    def __init__(self, tell: Callable[[ModelAsked], None], *, whole: bool) -> None:
+        self._tell, self._whole = tell, whole
         self._known: deque[_Told] = deque(maxlen=CONVERSATIONS)
 
     def ask(
         self, began: AttemptStarted, messages: Sequence[Message], tools: Sequence[ToolSpec], options: Mapping[str, Any]
     ) -> None:
         """Take a request as it goes to an adapter; `messages` are not changed any more."""
+        if not self._whole:
+            asks = ModelAsked(seq=began.seq, provider=began.provider, model=began.model, options=dict(options))
+            self._tell(asks)
+            return
         base, kept = self._base_of(messages)
         self._tell(
             ModelAsked(

@@ -9,12 +9,13 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from typing import NamedTuple
+
+import msgspec
 
 from shared_libs.atomic.errors import MisuseError
 
 
-class Deadline(NamedTuple):
+class Deadline(msgspec.Struct, frozen=True, order=True, gc=False):
     """
     A moment on the running loop's clock (`loop.time()`, seconds); `math.inf` for none.
 

@@ -9,7 +9,7 @@ record are all made from these.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import msgspec
 
@@ -365,9 +365,14 @@ EventSink = Callable[[AgentEvent], None]
 """Takes an event, at once and without blocking."""
 
 
-def wants_requests(sink: EventSink) -> bool:
-    """Whether a listener is told what models are asked (`ModelAsked`), too: it says so in an attribute of this name."""
-    return bool(getattr(sink, "wants_requests", False))
+def wants_requests(sink: EventSink) -> bool | Literal["options"]:
+    """
+    Whether a listener is told what models are asked (`ModelAsked`), too: it says so in an attribute of this name.
+
+    One to whom the options of requests are enough says "options": where nobody wants more, messages are not compared.
+    """
+    wants: bool | Literal["options"] = getattr(sink, "wants_requests", False)
+    return wants
 
 
 def listens(sink: EventSink) -> bool:

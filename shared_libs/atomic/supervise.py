@@ -73,9 +73,10 @@ class LeftRunning:
     @property
     def full(self) -> bool:
         """Whether a further call is to be refused."""
-        if len(self) >= MAX_LEFT_RUNNING:
-            self._running -= {each for each in self._running if not each.is_running()}
-        return len(self) >= MAX_LEFT_RUNNING
+        if len(self._running) < MAX_LEFT_RUNNING:
+            return False
+        self._running -= {each for each in self._running if not each.is_running()}
+        return len(self._running) >= MAX_LEFT_RUNNING
 
     def book(self, straggler: _Straggler) -> None:
         """Count one until it ends."""

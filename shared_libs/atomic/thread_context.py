@@ -13,6 +13,7 @@ import logging
 import sys
 import threading
 from _thread import _local
+from collections.abc import Callable
 from contextvars import Context
 from functools import cache
 from typing import Any
@@ -83,10 +84,16 @@ def _life_of_this_thread() -> _Life:
     return known
 
 
+@cache
+def _asker(name: str, answer: Any) -> Callable[[], int]:
+    """A function of the interpreter's own; made once, for each is a class of its own, which only a collection frees."""
+    asker: Callable[[], int] = ctypes.PYFUNCTYPE(answer)((name, ctypes.pythonapi))
+    return asker
+
+
 def _state() -> int:
     """Where the state of this thread is."""
-    place: int = ctypes.PYFUNCTYPE(ctypes.c_size_t)(("PyThreadState_Get", ctypes.pythonapi))()
-    return place
+    return _asker("PyThreadState_Get", ctypes.c_size_t)()
 
 
 @cache
@@ -101,8 +108,7 @@ def _place() -> int | None:
 
 def thread_id() -> int:
     """The number of this thread as the interpreter knows it, whoever has put something else into `threading`."""
-    number: int = ctypes.PYFUNCTYPE(ctypes.c_ulong)(("PyThread_get_thread_ident", ctypes.pythonapi))()
-    return number
+    return _asker("PyThread_get_thread_ident", ctypes.c_ulong)()
 
 
 @cache

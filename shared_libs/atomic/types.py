@@ -34,6 +34,7 @@ MAX_PLACE = 200
 """Characters of an image's URL that say where it is; a longer one is the image itself."""
 
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:\S")
+_object = msgspec.json.Decoder(dict[str, Any])
 
 
 class ToolCall(msgspec.Struct, PlainData, frozen=True, gc=False, omit_defaults=True):
@@ -54,7 +55,7 @@ class ToolCall(msgspec.Struct, PlainData, frozen=True, gc=False, omit_defaults=T
         """Build a call from the JSON text a provider sent; no text means no arguments, and so does `null`."""
         text = raw.decode("utf-8", "replace") if isinstance(raw, bytes) else raw
         try:
-            return cls(id, name, msgspec.json.decode(text, type=dict[str, Any]))
+            return cls(id, name, _object.decode(text))
         except (msgspec.DecodeError, UnicodeEncodeError, RecursionError):
             meant = object_in(text)
         return cls(id, name, malformed=whole_text(text)) if meant is None else cls(id, name, meant)

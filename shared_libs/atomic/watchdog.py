@@ -25,6 +25,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, Protocol
 
+from shared_libs.atomic.alarm import LATE_S, stood_still
 from shared_libs.atomic.deadline import Deadline
 from shared_libs.atomic.events import AgentEvent, LoopBlocked
 from shared_libs.atomic.forks import outside_the_loop
@@ -198,6 +199,7 @@ class _Watched:
         self._context = ThreadContext()
         self._runs = what_runs(sys._getframe())  # noqa: SLF001 - what the loop is run by, in this very stack
         self._asked = 0
+        self._asked_at = 0.0
         self._answered = 0
         self._suspect: object = None
         self._since = 0.0
@@ -245,6 +247,7 @@ class _Watched:
 
     def _ask(self, now: float) -> None:
         self._asked += 1
+        self._asked_at = now
         self._suspect, self._since = asyncio.current_task(self.loop), now
         self._found, self._interrupts, self._interrupted_at = False, 0, -math.inf
         self._stood_at = None
@@ -253,6 +256,8 @@ class _Watched:
     def _answer(self, question: int) -> None:
         """Answer, on the loop, that it goes on."""
         self._answered = question
+        if (late_s := time.monotonic() - self._asked_at) > LATE_S:
+            stood_still(self.loop, late_s)
         self.tell()
         if self.idle:
             self._forget(self)

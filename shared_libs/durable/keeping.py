@@ -88,7 +88,7 @@ class Keeper:
     def __init__(self, database: Database, executor: str) -> None:
         self._database, self._executor = database, executor
         self._waiting: list[_Waiting] = []
-        self._lanes: set[asyncio.Task[None]] = set()
+        self._lanes: set[asyncio.Task[None] | None] = set()
         self._moved_at = 0.0
         self._looks = False
 
@@ -108,9 +108,7 @@ class Keeper:
 
     def _open_lane(self) -> None:
         loop = asyncio.get_running_loop()
-        lane = loop.create_task(self._write_on(loop))
-        self._lanes.add(lane)
-        lane.add_done_callback(self._lanes.discard)
+        self._lanes.add(loop.create_task(self._write_on(loop)))
         if not self._looks:
             self._looks = True
             loop.call_later(SLOW_S, self._look, loop)
@@ -129,6 +127,8 @@ class Keeper:
             batch, self._waiting = self._waiting[:MOST], self._waiting[MOST:]
             self._moved_at = loop.time()
             await self._write(batch)
+        # not by a callback of the task: until that comes, what is to be kept would wait for a lane that has ended
+        self._lanes.discard(asyncio.current_task(loop))
 
     async def _write(self, batch: Sequence[_Waiting]) -> None:
         try:

@@ -11,6 +11,7 @@ import msgspec
 
 from shared_libs.atomic.errors import FactoryError, MisuseError
 from shared_libs.atomic.loading import importing
+from shared_libs.atomic.names import is_name
 from shared_libs.durable.database import Script, ask
 from shared_libs.durable.jobs import Schedule, Submission
 from shared_libs.durable.store import JobStore, to_json
@@ -50,7 +51,7 @@ async def put_schedule(
         NotInstalled: the extra `durable` is missing.
 
     """
-    if not 0 < len(name) <= 100 or not name.isprintable() or "/" in name:
+    if not is_name(name, 100) or "/" in name:
         raise MisuseError(f"a schedule's name is up to 100 printable characters without '/', not {name[:40]!r}")
     template = to_json(_Template(submission, definition_hash))
 

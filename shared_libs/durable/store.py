@@ -10,6 +10,7 @@ import msgspec
 
 from shared_libs.atomic.amounts import is_amount
 from shared_libs.atomic.errors import MisuseError
+from shared_libs.atomic.names import is_name
 from shared_libs.atomic.propagation import trace_headers
 from shared_libs.atomic.results import Decision
 from shared_libs.atomic.whole import whole_data
@@ -429,7 +430,7 @@ def check_run_id(run_id: str) -> None:
         MisuseError: it is none.
 
     """
-    if not run_id or len(run_id) > 200 or not run_id.isprintable() or "/" in run_id:
+    if not is_name(run_id, 200) or "/" in run_id:
         raise MisuseError(f"a run's id is up to 200 printable characters without '/', not {run_id[:40]!r}")
 
 
@@ -437,8 +438,8 @@ def _check(job: Submission) -> None:
     """Refuse what no database can keep, or what no clock comes to."""
     check_run_id(job.run_id)
     for name in ("agent", "session_id", "team", "asked_by", "file"):
-        if not (getattr(job, name) or "").isprintable():
-            raise MisuseError(f"{name} is printable text, not {getattr(job, name)[:40]!r}")
+        if (given := getattr(job, name)) and not is_name(given, len(given)):
+            raise MisuseError(f"{name} is printable text, not {given[:40]!r}")
     for name in ("priority", "agent_limit", "team_limit", "key_limit"):
         if type(value := getattr(job, name)) not in (int, type(None)):
             raise MisuseError(f"{name} is a whole number, not {value!r:.40}")

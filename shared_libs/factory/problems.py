@@ -150,10 +150,15 @@ def printable(text: str, limit: int = 60) -> str:
     return plain if len(plain) <= limit else f"{plain[:limit]}…"
 
 
+MOST_NAMES = 60
+"""Names that are listed; a folder may define thousands."""
+
+
 def choices(wrong: Any, allowed: Iterable[str], hint: str = "") -> str:
     """Say what is allowed, and what was meant: the hint where there is one, else the nearest name to the wrong one."""
     names = sorted(allowed)
-    text = f"allowed: {', '.join(names)}" if names else "nothing is allowed here"
+    more = f" and {len(names) - MOST_NAMES:,} more" if len(names) > MOST_NAMES else ""
+    text = f"allowed: {', '.join(names[:MOST_NAMES])}{more}" if names else "nothing is allowed here"
     if hint:
         return f"{text}; {hint}"
     near = nearest(wrong, names)

@@ -18,7 +18,8 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import TYPE_CHECKING, Any, Literal
 
 from shared_libs.atomic import events
 from shared_libs.atomic.events import AgentEvent
@@ -26,14 +27,20 @@ from shared_libs.atomic.loading import importing
 from shared_libs.atomic.propagation import carry_traces_by
 from shared_libs.atomic.types import Attempt
 from shared_libs.observability.otel_context import continued_from
+from shared_libs.observability.otel_facts import (
+    Fact,
+    a_retrieval,
+    a_tool,
+    an_answer,
+    an_attempt,
+    an_end,
+    put_together,
+)
 from shared_libs.observability.otel_requests import Requests
 from shared_libs.observability.otel_words import (
-    FINISH,
     LONGEST_NAME,
     NOTED,
     SCOPE,
-    SECONDS,
-    TOKENS,
     as_json,
     as_messages,
     named,
@@ -65,12 +72,12 @@ class _Open:
     span: Span
     before: Context
     inside: Context
+    facts: list[Fact]
+    """What is told of it: by a span of ours when somebody reads it, of any other at its end, all at once."""
     operation: str = ""
     seq: int = 0
     attempt: Attempt | None = None
     """What became of a request whose answer has not been told yet."""
-    told: dict[str, Any] = field(default_factory=dict)
-    """What is to be told of it at its end, all at once."""
 
 
 @dataclass(slots=True)
@@ -87,11 +94,6 @@ class _Run:
     tools: dict[str, _Open] = field(default_factory=dict)
     retrievals: dict[int, _Open] = field(default_factory=dict)
     requests: Requests = field(default_factory=Requests)
-
-    @property
-    def told(self) -> dict[str, Any]:
-        """What each of its spans says of it."""
-        return {} if self.agent is None else {"gen_ai.agent.name": self.agent}
 
     def at(self, seconds: float) -> int:
         return self.began_ns + int(seconds * 1e9)
@@ -114,9 +116,6 @@ class OpenTelemetry:
 
     """
 
-    wants_requests = True
-    """What models are asked is told by the spans of the requests."""
-
     def __init__(
         self,
         tracer_provider: TracerProvider | None = None,
@@ -127,31 +126,18 @@ class OpenTelemetry:
         with importing("opentelemetry", "OpenTelemetry"):
             from opentelemetry import context, metrics, trace
 
-            from shared_libs.observability.otel_spans import Points, Spans, carry
+            from shared_libs.observability.otel_points import Points
+            from shared_libs.observability.otel_spans import Spans, carry
         carry_traces_by(carry, continued_from)
         self._trace, self._context = trace, context
         self._inside, self._outside = trace.SpanKind.INTERNAL, trace.SpanKind.CLIENT
         self._meters = metrics.get_meter_provider if meter_provider is None else lambda: meter_provider
         self._spans = Spans(tracer_provider)
-        meter = metrics.get_meter(SCOPE, meter_provider=meter_provider)
-        self._points = Points(meter)
-        self._duration = meter.create_histogram(
-            "gen_ai.client.operation.duration",
-            "s",
-            "GenAI operation duration.",
-            explicit_bucket_boundaries_advisory=SECONDS,
-        )
-        self._first = meter.create_histogram(
-            "gen_ai.client.operation.time_to_first_chunk",
-            "s",
-            "Time to the first piece of an answer.",
-            explicit_bucket_boundaries_advisory=SECONDS,
-        )
-        self._usage = meter.create_histogram(
-            "gen_ai.client.token.usage", "{token}", "Tokens used.", explicit_bucket_boundaries_advisory=TOKENS
-        )
+        self._points = Points(metrics.get_meter(SCOPE, meter_provider=meter_provider))
         said = os.environ.get(CONTENTS, "").lower()
         self._contents = said not in {"", "false", "0", "no_content"} if contents is None else contents
+        self.wants_requests: bool | Literal["options"] = self._contents or "options"
+        """What models are asked is told by the spans of the requests."""
         self._runs: dict[str, _Run] = {}
         self._tells: dict[type[AgentEvent], Callable[[_Run, Any], None]] = dict.fromkeys(NOTED, self._note) | {
             events.StepStarted: self._step_started,
@@ -182,7 +168,7 @@ class OpenTelemetry:
             return
         self._spans.look()
         before = self._context.get_current()
-        around = _Open(self._trace.get_current_span(), before, before)
+        around = _Open(self._trace.get_current_span(), before, before, [])
         run = self._runs[call_id] = _Run(time.time_ns(), None, around, before, SCOPE)
         try:
             yield
@@ -225,7 +211,7 @@ class OpenTelemetry:
         if not span.get_span_context().is_valid and not _records(self._meters()):
             return  # nobody listens: the run costs a look-up an event
         within = self._context.set_value(_RUN, event.run_id, self._trace.set_span_in_context(span, before))
-        run = _Run(began_ns, agent, _Open(span, before, within), within)
+        run = _Run(began_ns, agent, _Open(span, before, within, []), within)
         if self._contents and span.is_recording():
             span.set_attribute("gen_ai.input.messages", as_messages("user", event.question))
         if len(self._runs) >= MAX_RUNS:
@@ -234,27 +220,27 @@ class OpenTelemetry:
         self._context.attach(within)
 
     def _open(
-        self, run: _Run, name: str, at_s: float, attributes: dict[str, Any], *, below: Context | None = None
+        self, run: _Run, name: str, at_s: float, fact: Fact, operation: str = "", *, below: Context | None = None
     ) -> _Open:
         """Start a span below a context, by default the current one, and make it the current span."""
-        operation: str = attributes.get("gen_ai.operation.name", "")
         kind = self._outside if operation in _CLIENTS else self._inside
         before = self._context.get_current() if below is None else below
         step = run.step
         parent = step.span if step is not None and before is step.inside else self._trace.get_current_span(before)
-        span = self._spans.start(name, before, parent, kind, attributes, run.at(at_s))
+        span = self._spans.start(name, before, parent, kind, fact, run.at(at_s))
         inside = self._trace.set_span_in_context(span, before)
         self._context.attach(inside)
-        return _Open(span, before, inside, operation, told=getattr(span, "told", None) or {})
+        facts = getattr(span, "facts", None)
+        return _Open(span, before, inside, [] if facts is None else facts, operation)
 
     def _end(self, opened: _Open, at_ns: int, error: str = "", why: str = "") -> None:
         if error == "cancelled":  # a hedge that lost, a run that ended: nobody's fault
-            opened.told["factory.outcome"] = error
+            opened.facts.append({"factory.outcome": error})
         elif error:
-            opened.told["error.type"] = error
+            opened.facts.append({"error.type": error})
             opened.span.set_status(self._trace.StatusCode.ERROR, shown(why) or None)
-        if opened.told and opened.told is not getattr(opened.span, "told", None):
-            opened.span.set_attributes(opened.told)
+        if opened.facts and opened.facts is not getattr(opened.span, "facts", None):
+            opened.span.set_attributes(put_together(opened.facts))
         opened.span.end(at_ns)
         self._leave(opened)
 
@@ -268,32 +254,25 @@ class OpenTelemetry:
         self._settle(run)
         if run.step is not None:
             self._end(run.step, run.at(event.at_s))
-        attributes = {"factory.step": event.step} | ({"factory.final": True} if event.final else {})
-        run.step = self._open(run, f"step {event.step}", event.at_s, attributes, below=run.within)
+        fact = {"factory.step": event.step} | ({"factory.final": True} if event.final else {})
+        run.step = self._open(run, f"step {event.step}", event.at_s, fact, below=run.within)
 
     def _attempt_started(self, run: _Run, event: events.AttemptStarted) -> None:
-        operation, provider, model = named(event.operation), named(event.provider), named(event.model)
-        attributes = run.told | {
-            "gen_ai.operation.name": operation,
-            "gen_ai.provider.name": provider,
-            "gen_ai.request.model": model,
-            "factory.attempt": event.number,
-        }
-        if event.stream:
-            attributes["gen_ai.request.stream"] = True
+        operation = named(event.operation)
         if not run.provider:
-            run.provider = provider
-            run.run.span.set_attribute("gen_ai.provider.name", provider)
-        opened = self._open(run, f"{operation} {model}", event.at_s, attributes)
+            run.provider = named(event.provider)
+            run.run.span.set_attribute("gen_ai.provider.name", run.provider)
+        fact = partial(an_attempt, run.agent, event)
+        opened = self._open(run, f"{operation} {named(event.model)}", event.at_s, fact, operation)
         opened.seq = event.seq
         run.attempts.setdefault((event.provider, event.model, event.number), []).append(opened)
 
     def _model_asked(self, run: _Run, event: events.ModelAsked) -> None:
-        told = run.requests.told(event, contents=self._contents)
+        fact = run.requests.told(event, contents=self._contents)
         for waiting in run.attempts.values():
             for opened in waiting:
                 if opened.seq == event.seq:
-                    opened.told |= told
+                    opened.facts.append(fact)
 
     def _attempt_finished(self, run: _Run, event: events.AttemptFinished) -> None:
         attempt = event.attempt
@@ -306,24 +285,8 @@ class OpenTelemetry:
             opened = next((one for one in waiting if one.span is current), opened)
         waiting.remove(opened)
         failed = "" if attempt.outcome == "ok" else named(attempt.outcome)
-        about = {
-            "gen_ai.operation.name": opened.operation,
-            "gen_ai.provider.name": named(attempt.provider),
-            "gen_ai.request.model": named(attempt.model),
-        }
-        if failed:
-            about["error.type"] = failed
-        self._points.record(self._duration, attempt.ended_s - attempt.started_s, about, opened.inside)
-        told = opened.told
-        if attempt.first_token_s is not None:
-            told["gen_ai.response.time_to_first_chunk"] = first = attempt.first_token_s - attempt.started_s
-            self._points.record(self._first, first, about, opened.inside)
-        if attempt.status_code is not None:
-            told["http.response.status_code"] = attempt.status_code
-        if attempt.waited_s:
-            told["factory.waited_s"] = attempt.waited_s
-        if attempt.usage is not None:
-            told |= usage_told(attempt.usage)
+        self._points.later(self._points.attempt, opened.operation, attempt, failed, opened.inside)
+        opened.facts.append(partial(an_end, attempt))
         if failed or opened.operation != "chat":
             self._end(opened, run.at(attempt.ended_s), failed, attempt.why)
             return
@@ -341,35 +304,21 @@ class OpenTelemetry:
         response = event.response
         if run.answered is None:
             return  # what a journal knew was asked by another process
-        span, told, attempt = run.answered.span, run.answered.told, run.answered.attempt
-        told |= usage_told(response.usage)
-        told["gen_ai.response.finish_reasons"] = (named(FINISH.get(response.finish_reason, response.finish_reason)),)
-        if response.model:
-            told["gen_ai.response.model"] = named(response.model)
-        if response.cost_usd is not None:
-            told["factory.cost_usd"] = response.cost_usd
-        if self._contents and span.is_recording():
-            told["gen_ai.output.messages"] = turn(response)
-        about = {
-            "gen_ai.operation.name": "chat",
-            "gen_ai.provider.name": named(response.provider or (attempt.provider if attempt else SCOPE)),
-            "gen_ai.request.model": named(response.requested_model),
-        } | ({"gen_ai.response.model": named(response.model)} if response.model else {})
-        for kind, count in (("input", response.usage.input_tokens), ("output", response.usage.output_tokens)):
-            if count:
-                self._points.record(self._usage, count, about | {"gen_ai.token.type": kind}, run.answered.inside)
+        answered, attempt = run.answered, run.answered.attempt
+        # not the response itself: what was said is not kept until somebody exports it
+        said = response.usage, response.finish_reason, response.model, response.cost_usd
+        answered.facts.append(partial(an_answer, *said))
+        if self._contents and answered.span.is_recording():
+            answered.facts.append({"gen_ai.output.messages": turn(response)})
+        provider = response.provider or (attempt.provider if attempt else SCOPE)
+        asked = provider, response.requested_model, response.model, response.usage
+        self._points.later(self._points.tokens, *asked, answered.inside)
         self._settle(run)
 
     def _tool_started(self, run: _Run, event: events.ToolStarted) -> None:
         name = named(event.tool, LONGEST_NAME)
-        attributes = {
-            "gen_ai.operation.name": "execute_tool",
-            "gen_ai.tool.name": name,
-            "gen_ai.tool.call.id": named(event.call_id),
-            "gen_ai.tool.type": "function",
-            **run.told,
-        }
-        opened = self._open(run, f"execute_tool {name}", event.at_s, attributes)
+        fact = partial(a_tool, run.agent, name, event.call_id)
+        opened = self._open(run, f"execute_tool {name}", event.at_s, fact)
         self._tell_contents(opened, "gen_ai.tool.call.arguments", event.input)
         run.tools[event.call_id] = opened
 
@@ -379,21 +328,12 @@ class OpenTelemetry:
             return
         self._tell_contents(opened, "gen_ai.tool.call.result", event.content)
         self._end(opened, run.at(event.at_s), "tool_error" if event.is_error else "")
-        about = {"gen_ai.operation.name": "execute_tool", "gen_ai.provider.name": run.provider or SCOPE}
-        if event.is_error:
-            about["error.type"] = "tool_error"
-        self._points.record(self._duration, event.elapsed_s, about, opened.inside)
+        self._points.later(self._points.tool, run.provider, event.elapsed_s, event.is_error, opened.inside)
 
     def _retrieval_started(self, run: _Run, event: events.RetrievalStarted) -> None:
         collection = named(event.collection)
-        attributes = {
-            "gen_ai.operation.name": "retrieval",
-            "gen_ai.data_source.id": collection,
-            "gen_ai.retrieval.top_k": event.k,
-            **run.told,
-            "factory.retrieval.operation": named(event.operation),
-        }
-        opened = self._open(run, f"retrieval {collection}", event.at_s, attributes)
+        fact = partial(a_retrieval, run.agent, event.collection, event.k, event.operation)
+        opened = self._open(run, f"retrieval {collection}", event.at_s, fact, "retrieval")
         self._tell_contents(opened, "gen_ai.retrieval.query.text", event.query)
         run.retrievals[event.seq] = opened
 
@@ -411,18 +351,17 @@ class OpenTelemetry:
                 if stage.state != "ok":
                     step.set_status(self._trace.StatusCode.ERROR, shown(stage.reason) or None)
                 step.end(run.at(from_s + stage.elapsed_s))
-        opened.told |= {"factory.retrieval.found": event.found}
+        opened.facts.append({"factory.retrieval.found": event.found})
         if amiss := tuple(shown(stage.told) for stage in event.stages if stage.state != "ok"):
-            opened.told["factory.retrieval.incomplete"] = amiss
+            opened.facts.append({"factory.retrieval.incomplete": amiss})
         if event.scores:
             documents = [{"id": name, "score": score} for name, score in event.scores.items()]
             self._tell_contents(opened, "gen_ai.retrieval.documents", documents)
         failed = "cancelled" if event.error == "cancelled" else "retrieval_error" if event.error else ""
         self._end(opened, run.at(event.at_s), failed, event.error)
         about = {"gen_ai.operation.name": "retrieval", "gen_ai.provider.name": SCOPE}
-        if failed:
-            about["error.type"] = failed
-        self._points.record(self._duration, event.elapsed_s, about, opened.inside)
+        about |= {"error.type": failed} if failed else {}
+        self._points.later(self._points.lasted, event.elapsed_s, about, opened.inside)
 
     def _memory(self, run: _Run, event: events.MemoryLoaded | events.MemoryStored | events.MemoryCompacted) -> None:
         name = _MEMORY[type(event)]
@@ -448,12 +387,9 @@ class OpenTelemetry:
             span.set_attribute("gen_ai.output.messages", as_messages("assistant", result.answer))
         self._close(run, event)
         failed: dict[str, str] = {"error.type": result.stop_reason} if result.status == "failed" else {}
-        about = {
-            "gen_ai.operation.name": "invoke_agent",
-            "gen_ai.provider.name": run.provider or SCOPE,
-            **run.told,
-        }
-        self._points.record(self._duration, result.elapsed_s, about | failed, run.within)
+        about = {"gen_ai.operation.name": "invoke_agent", "gen_ai.provider.name": run.provider or SCOPE}
+        about["gen_ai.agent.name"] = run.agent or ""
+        self._points.later(self._points.lasted, result.elapsed_s, about | failed, run.within)
         # whichever span of this run was the current one, what was before it is again
         if self._context.get_value(_RUN) == event.run_id:
             self._context.attach(run.run.before)
@@ -461,7 +397,7 @@ class OpenTelemetry:
     def _tell_contents(self, opened: _Open, name: str, value: Any) -> None:
         """Have a span say what was asked or answered, where that is wanted."""
         if self._contents and opened.span.is_recording():
-            opened.told[name] = as_json(value)
+            opened.facts.append({name: as_json(value)})
 
     def _end_parts(self, run: _Run, now_ns: int) -> None:
         """End what is still open of a run."""

@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 from shared_libs.atomic.asking import CONVERSATIONS
 from shared_libs.atomic.events import ModelAsked
 from shared_libs.atomic.types import ToolSpec
 from shared_libs.observability.encoding import json_bytes
+from shared_libs.observability.otel_facts import Fact
 from shared_libs.observability.otel_words import LONGEST_CONTENT, message, named
 from shared_libs.observability.runs.contents import masked_tool
 
@@ -33,9 +35,13 @@ _TOOLS = "gen_ai.tool.definitions"
 
 
 class _Asked(NamedTuple):
-    fields: dict[str, Any]
+    options: Mapping[str, Any]
+    tools: dict[str, Any]
     length: int
     messages: list[str]
+
+
+_NOTHING = _Asked({}, {}, 0, [])
 
 
 class Requests:
@@ -46,23 +52,25 @@ class Requests:
     def __init__(self) -> None:
         self._known: dict[int, _Asked] = {}
 
-    def told(self, asked: ModelAsked, *, contents: bool) -> dict[str, Any]:
+    def told(self, asked: ModelAsked, *, contents: bool) -> Fact:
         """Return what a request's span is told; with its messages and tools where `contents` are wanted."""
         base = None if asked.base is None else self._known.get(asked.base)
         if asked.base is not None and base is not None and base.length == asked.kept:  # nobody else goes on from it
             del self._known[asked.base]
-        fields = {} if base is None else base.fields
-        if asked.options is not None:
-            fields = {name: value for name, value in fields.items() if name == _TOOLS} | _fields(asked.options)
-        messages: list[str] = []
-        if contents:
-            messages = [*(() if base is None else base.messages[: asked.kept]), *map(message, asked.messages)]
-            if asked.tools is not None:
-                fields = fields | {_TOOLS: _tools(asked.tools)}
-        self._known[asked.seq] = _Asked(fields, asked.kept + len(asked.messages), messages)
+        before = _NOTHING if base is None else base
+        options = before.options if asked.options is None else asked.options
+        tools, messages = (
+            before.tools,
+            [*before.messages[: asked.kept], *map(message, asked.messages if contents else ())],
+        )
+        if contents and asked.tools is not None:
+            tools = {_TOOLS: _tools(asked.tools)}
+        self._known[asked.seq] = _Asked(options, tools, asked.kept + len(asked.messages), messages)
         if len(self._known) > CONVERSATIONS:
             del self._known[next(iter(self._known))]
-        return fields | {"gen_ai.input.messages": _shortened(messages)} if messages else fields
+        if not contents:
+            return partial(_fields, options)
+        return _fields(options) | tools | ({"gen_ai.input.messages": _shortened(messages)} if messages else {})
 
 
 def _fields(options: Mapping[str, Any]) -> dict[str, Any]:

@@ -7,11 +7,12 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from shared_libs.atomic.loading import importing
+from shared_libs.observability.otel_facts import Fact, put_together
 
 with importing("opentelemetry", "OpenTelemetry"):
     from opentelemetry import trace
     from opentelemetry.attributes import BoundedAttributes
-    from opentelemetry.sdk.trace import Event, ReadableSpan, SpanProcessor
+    from opentelemetry.sdk.trace import Event, ReadableSpan
     from opentelemetry.trace import SpanContext, SpanKind, Status, StatusCode
 
 if TYPE_CHECKING:
@@ -26,48 +27,44 @@ class RunSpan(ReadableSpan, trace.Span):
     """
     A span below a run's.
 
-    What others ask of it while it is the current one, it does as the SDK's does; `told` are its attributes, to be added
-    to by who knows that they are what attributes may be.
+    What others ask of it while it is the current one, it does as the SDK's does. `facts` are its attributes: to be
+    added to by who knows that they are what attributes may be, and made when somebody reads them.
     """
 
-    told: dict[str, Any]
-    _to: SpanProcessor
-    _own: SpanContext
+    _context: SpanContext
+    _events: tuple[Event, ...] = ()
+    _links: tuple[trace.Link, ...] = ()
+    _status = Status(StatusCode.UNSET)
+    _instrumentation_info = None
+    _end_time: int | None = None
     _ended = False
 
-    @classmethod
-    def start(
-        cls,
+    def __init__(
+        self,
         tracer: Tracer,
         name: str,
         before: Context,
         parent: trace.Span,
         kind: SpanKind,
-        attributes: dict[str, Any],
+        facts: list[Fact],
         start_ns: int,
-    ) -> RunSpan:
-        """Start one in the trace of its parent."""
+    ) -> None:
+        """Start one in the trace of its parent; not by `ReadableSpan`'s own, which would set what is set above."""
         above = parent.get_span_context()
-        own = SpanContext(
-            above.trace_id,
-            tracer.id_generator.generate_span_id(),
-            is_remote=False,
-            trace_flags=above.trace_flags,
-            trace_state=above.trace_state,
-        )
-        span = cls(
-            name,
-            own,
-            above,
-            tracer.resource,
-            attributes,
-            kind=kind,
-            start_time=start_ns,
-            instrumentation_scope=parent.instrumentation_scope if isinstance(parent, ReadableSpan) else None,
-        )
-        span.told, span._own, span._to = attributes, own, tracer.span_processor
-        span._to.on_start(span, parent_context=before)  # type: ignore[arg-type]  # all that the SDK's can do, it can
-        return span
+        flags, state = above.trace_flags, above.trace_state
+        self._context = SpanContext(above.trace_id, tracer.id_generator.generate_span_id(), False, flags, state)  # noqa: FBT003
+        self._parent, self._name, self._kind, self._start_time, self.facts = above, name, kind, start_ns, facts
+        self._resource = tracer.resource
+        self._instrumentation_scope = parent.instrumentation_scope if isinstance(parent, ReadableSpan) else None
+        self._to = tracer.span_processor
+        self._to.on_start(self, parent_context=before)  # type: ignore[arg-type]  # all that the SDK's can do, it can
+
+    @property
+    def _attributes(self) -> dict[str, Any]:  # type: ignore[override]  # where `ReadableSpan` has them
+        told = put_together(self.facts)
+        if self._ended:  # nothing is added any more; two who read at once find the same
+            self.facts = [told]
+        return told
 
     def is_recording(self) -> bool:
         """Whether it has not ended."""
@@ -75,7 +72,7 @@ class RunSpan(ReadableSpan, trace.Span):
 
     def get_span_context(self) -> SpanContext:
         """What names it."""
-        return self._own
+        return self._context
 
     def end(self, end_time: int | None = None) -> None:
         """End it, once, and hand it to the processors."""
@@ -87,8 +84,8 @@ class RunSpan(ReadableSpan, trace.Span):
     def set_attributes(self, attributes: Mapping[str, Any]) -> None:
         """Add attributes of anybody's."""
         if not self._ended:
-            room = max(0, MOST - len(self.told))
-            self.told.update(BoundedAttributes(room, dict(attributes), immutable=False))
+            room = max(0, MOST - len(self._attributes))
+            self.facts.append(dict(BoundedAttributes(room, dict(attributes), immutable=False)))
 
     def set_attribute(self, key: str, value: Any) -> None:
         """Add an attribute of anybody's."""

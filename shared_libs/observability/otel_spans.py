@@ -1,23 +1,19 @@
 """
-The spans and points of OpenTelemetry at the price of a run's hot path.
+The spans of OpenTelemetry at the price of a run's hot path.
 
-The SDK's own span costs some 25 µs, a point of a histogram 9. The span of a run is the SDK's, so that it decides
-whether the trace is sampled; those below are `RunSpan`, which its processors get as they get its own. Points wait until
-somebody collects them, or until there are many.
+The SDK's own span costs some 25 µs. The span of a run is the SDK's, so that it decides whether the trace is sampled;
+those below are `RunSpan`, which its processors get as they get its own.
 """
 
 from __future__ import annotations
 
-import _thread
-import threading
-import time
-from collections import deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from shared_libs.atomic.loading import importing
+from shared_libs.observability.otel_facts import Fact, put_together
 from shared_libs.observability.otel_words import SCOPE
 
 with importing("opentelemetry", "OpenTelemetry"):
@@ -25,18 +21,10 @@ with importing("opentelemetry", "OpenTelemetry"):
 
 if TYPE_CHECKING:
     from opentelemetry.context import Context
-    from opentelemetry.metrics import CallbackOptions, Histogram, Meter, Observation
     from opentelemetry.trace import SpanKind, TracerProvider
 
 MOST_ATTRIBUTES = 64
 """More than any span of ours has; who allows fewer, or cuts their values, gets the SDK's spans."""
-
-MOST_POINTS = 1_000
-"""So many points wait at most; more are recorded by a thread."""
-
-AT_A_TIME = 16
-"""So many points a thread records before it lets the event loop go on."""
-
 
 _PORTS = {"http": 80, "https": 443}
 
@@ -84,18 +72,12 @@ class Spans:
         return self._tracer.start_span(name, before, attributes=attributes, start_time=start_ns)
 
     def start(
-        self,
-        name: str,
-        before: Context,
-        parent: trace.Span,
-        kind: SpanKind,
-        attributes: dict[str, Any],
-        start_ns: int,
+        self, name: str, before: Context, parent: trace.Span, kind: SpanKind, fact: Fact, start_ns: int
     ) -> trace.Span:
         """Start a span below `parent`, the one that is current in `before`."""
         if self._quick is not None and parent.is_recording():
-            return self._quick(name, before, parent, kind, attributes, start_ns)
-        return self._tracer.start_span(name, before, kind, attributes, start_time=start_ns)
+            return self._quick(name, before, parent, kind, [fact], start_ns)
+        return self._tracer.start_span(name, before, kind, put_together([fact]), start_time=start_ns)
 
 
 def _quick(tracer: trace.Tracer) -> Callable[..., trace.Span] | None:
@@ -118,40 +100,4 @@ def _quick(tracer: trace.Tracer) -> Callable[..., trace.Span] | None:
         return None
     by_trace = type(sampler) in (sampling.StaticSampler, sampling.TraceIdRatioBased)
     narrow = limits.max_span_attribute_length is not None or (limits.max_span_attributes or 0) < MOST_ATTRIBUTES
-    return None if narrow or not by_trace else partial(RunSpan.start, tracer)
-
-
-class Points:
-    """Points of histograms that nobody has collected yet."""
-
-    def __init__(self, meter: Meter) -> None:
-        self._waiting: deque[tuple[Histogram, float, dict[str, Any], Context]] = deque()
-        self._recording = threading.Lock()
-        meter.create_observable_gauge(
-            "factory.telemetry.waiting", [self._collected], description="Nothing: asked for, it records what waits."
-        )
-
-    def record(self, histogram: Histogram, value: float, attributes: dict[str, Any], context: Context) -> None:
-        """Take a point, and the context whose span is its exemplar."""
-        self._waiting.append((histogram, value, attributes, context))
-        if len(self._waiting) == MOST_POINTS:
-            try:  # `Thread.start` waits until it runs, which is milliseconds where the machine is busy
-                _thread.start_new_thread(self.settle, ())
-            except RuntimeError:  # a program that ends makes no threads
-                self.settle()
-
-    def settle(self) -> None:
-        """Record what waits."""
-        with self._recording:
-            done = 0
-            while self._waiting:
-                histogram, value, attributes, current = self._waiting.popleft()
-                histogram.record(value, attributes, current)
-                done += 1
-                if done % AT_A_TIME == 0:
-                    time.sleep(0)
-
-    def _collected(self, _: CallbackOptions) -> Iterable[Observation]:
-        """Called by whoever collects, before it reads the histograms."""
-        self.settle()
-        return ()
+    return None if narrow or not by_trace else partial(RunSpan, tracer)

@@ -20,10 +20,10 @@ from shared_libs.atomic.events import AgentEvent
 from shared_libs.atomic.loading import importing
 from shared_libs.atomic.types import Attempt
 from shared_libs.atomic.whole import whole_text
+from shared_libs.observability.tallies import Tallies, Tally
 
 if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
-    from prometheus_client.metrics import Counter, Gauge, Histogram
 
 SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 30, 60, 120, 300, 600)
 """Buckets for anything that a model, a tool or a run takes."""
@@ -41,9 +41,6 @@ LAG_EVERY_S = 0.1
 
 MAX_RUNS = 10_000
 """How many runs under way are known at once; the oldest is forgotten, and counts on as an agent "other"."""
-
-LONGEST_ID = 64
-"""How many characters of a run's id an exemplar has: of all that it says OpenMetrics allows 128."""
 
 _BREAKER = {"closed": 0, "half_open": 1, "open": 2}
 
@@ -82,26 +79,26 @@ class PrometheusMetrics:
             events.LoopBlocked: self._loop_blocked,
             events.Abandoned: self._was_abandoned,
             events.RetrievalFinished: self._retrieval_finished,
-            events.MemoryLoaded: lambda event: self._memory.labels("load").observe(event.elapsed_s),
-            events.MemoryStored: lambda event: self._memory.labels("store").observe(event.elapsed_s),
-            events.MemoryCompacted: lambda event: self._memory.labels("compact").observe(event.elapsed_s),
+            events.MemoryLoaded: lambda event: self._memory.observe(("load",), event.elapsed_s),
+            events.MemoryStored: lambda event: self._memory.observe(("store",), event.elapsed_s),
+            events.MemoryCompacted: lambda event: self._memory.observe(("compact",), event.elapsed_s),
         }
+        figures = Tallies()
+        self._make(figures)
         try:
-            self._make()
+            self.registry.register(figures)
         except ValueError as error:
             raise MisuseError(f"one PrometheusMetrics to a registry; share it between agents ({error})") from None
 
-    def _make(self) -> None:
-        import prometheus_client as client
+    def _make(self, figures: Tallies) -> None:
+        def counter(name: str, text: str, *labels: str) -> Tally:
+            return figures.make("counter", f"factory_{name}", text, labels)
 
-        def counter(name: str, text: str, *labels: str) -> Counter:
-            return client.Counter(f"factory_{name}", text, labels, registry=self.registry)
+        def gauge(name: str, text: str, *labels: str) -> Tally:
+            return figures.make("gauge", f"factory_{name}", text, labels)
 
-        def gauge(name: str, text: str, *labels: str) -> Gauge:
-            return client.Gauge(f"factory_{name}", text, labels, registry=self.registry)
-
-        def seconds(name: str, text: str, *labels: str, buckets: Sequence[float] = SECONDS) -> Histogram:
-            return client.Histogram(f"factory_{name}_seconds", text, labels, registry=self.registry, buckets=buckets)
+        def seconds(name: str, text: str, *labels: str, buckets: Sequence[float] = SECONDS) -> Tally:
+            return figures.make("histogram", f"factory_{name}_seconds", text, labels, buckets)
 
         model = ("provider", "model")
         self._ended = counter("runs", "Runs that ended", "agent", "status", "stop_reason")
@@ -157,7 +154,7 @@ class PrometheusMetrics:
         """Say which runs are under way here, their sub-agents' with them; any other goes on in another process."""
         for run_id in [one for one in self._runs if one.partition("/")[0] not in run_ids]:
             agent, _ = self._runs.pop(run_id)
-            self._in_progress.labels(agent).dec()
+            self._in_progress.add((agent,), -1)
 
     @asynccontextmanager
     async def watching_the_loop(self, tell: Callable[[float], object] | None = None) -> AsyncIterator[None]:
@@ -169,7 +166,7 @@ class PrometheusMetrics:
         def look() -> None:
             nonlocal due, handle
             late_s = max(0.0, loop.time() - due)
-            self._lag.observe(late_s)
+            self._lag.observe((), late_s)
             if tell is not None:
                 tell(late_s)
             due = loop.time() + LAG_EVERY_S
@@ -190,33 +187,33 @@ class PrometheusMetrics:
     def _run_started(self, event: events.RunStarted) -> None:
         agent = self._names("agent", event.agent)
         if event.run_id not in self._runs:
-            self._in_progress.labels(agent).inc()
+            self._in_progress.add((agent,))
         self._runs[event.run_id] = (agent, event.at_s + event.timeout_s)
         if len(self._runs) > MAX_RUNS:
             lost, _ = self._runs.pop(next(iter(self._runs)))
-            self._in_progress.labels(lost).dec()
+            self._in_progress.add((lost,), -1)
 
     def _run_finished(self, event: events.RunFinished) -> None:
-        result, exemplar = event.result, _led_to(event)
-        known = self._runs.pop(event.run_id, None)
+        result, run_id = event.result, event.run_id
+        known = self._runs.pop(run_id, None)
         agent, deadline_s = known or ("other", 0.0)
-        self._ended.labels(agent, result.status, result.stop_reason).inc(1, exemplar)
-        self._run_seconds.labels(agent, result.status).observe(result.elapsed_s, exemplar)
+        self._ended.add((agent, result.status, result.stop_reason), 1, run_id)
+        self._run_seconds.observe((agent, result.status), result.elapsed_s, run_id)
         if known is not None:
-            self._in_progress.labels(agent).dec()
-            self._slack.labels(agent).observe(max(0.0, deadline_s - event.at_s), exemplar)
+            self._in_progress.add((agent,), -1)
+            self._slack.observe((agent,), max(0.0, deadline_s - event.at_s), run_id)
             if event.at_s - deadline_s > LATE_S:
-                self._missed.labels(agent).inc(1, exemplar)
+                self._missed.add((agent,), 1, run_id)
 
     def _attempt_finished(self, event: events.AttemptFinished) -> None:
         attempt: Attempt = event.attempt
-        model, exemplar = self._model(attempt.provider, attempt.model), _led_to(event)
-        self._attempts.labels(*model, self._names("outcome", attempt.outcome)).inc(1, exemplar)
-        self._attempt_seconds.labels(*model).observe(attempt.ended_s - attempt.started_s, exemplar)
+        model, run_id = self._model(attempt.provider, attempt.model), event.run_id
+        self._attempts.add((*model, self._names("outcome", attempt.outcome)), 1, run_id)
+        self._attempt_seconds.observe(model, attempt.ended_s - attempt.started_s, run_id)
         if attempt.first_token_s is not None:
-            self._first_token.labels(*model).observe(attempt.first_token_s - attempt.started_s, exemplar)
+            self._first_token.observe(model, attempt.first_token_s - attempt.started_s, run_id)
         if attempt.waited_s > 0:
-            self._waited.labels(*model).inc(attempt.waited_s)
+            self._waited.add(model, attempt.waited_s)
 
     def _model_finished(self, event: events.ModelFinished) -> None:
         response = event.response
@@ -228,53 +225,46 @@ class PrometheusMetrics:
             ("output", usage.output_tokens),
         ):
             if tokens:
-                self._tokens.labels(*model, kind).inc(tokens)
+                self._tokens.add((*model, kind), tokens)
         if response.cost_usd:
-            self._cost.labels(self._agent(event.run_id), *model).inc(response.cost_usd)
+            self._cost.add((self._agent(event.run_id), *model), response.cost_usd)
 
     def _tool_finished(self, event: events.ToolFinished) -> None:
         # a call that never ran may bear any name a model invented: it makes no series of its own
         tool = self._names("tool", event.tool, known_only=event.elapsed_s == 0)
-        self._tools.labels(tool, "error" if event.is_error else "ok").inc(1, _led_to(event))
-        self._tool_seconds.labels(tool).observe(event.elapsed_s, _led_to(event))
+        self._tools.add((tool, "error" if event.is_error else "ok"), 1, event.run_id)
+        self._tool_seconds.observe((tool,), event.elapsed_s, event.run_id)
 
     def _retrieval_finished(self, event: events.RetrievalFinished) -> None:
         outcome = "cancelled" if event.error == "cancelled" else "error" if event.error else "ok"
-        self._retrieval.labels(self._names("operation", event.operation), outcome).observe(
-            event.elapsed_s, _led_to(event)
-        )
+        self._retrieval.observe((self._names("operation", event.operation), outcome), event.elapsed_s, event.run_id)
         for stage in event.stages:
             name = self._names("stage", stage.name)
-            self._stages.labels(name, stage.state).inc()
+            self._stages.add((name, stage.state))
             if stage.state != "skipped":
-                self._stage_seconds.labels(name).observe(stage.elapsed_s)
+                self._stage_seconds.observe((name,), stage.elapsed_s)
 
     def _loop_blocked(self, event: events.LoopBlocked) -> None:
         tool = self._names("tool", event.tool, known_only=not event.call_id)
-        self._blocked.labels(tool).inc()
-        self._blocked_seconds.inc(event.blocked_s)
+        self._blocked.add((tool,))
+        self._blocked_seconds.add((), event.blocked_s)
         if event.interrupted:
-            self._rescues.labels(tool).inc()
+            self._rescues.add((tool,))
 
     def _fell_back(self, event: events.FellBack) -> None:
-        self._fallbacks.labels(*self._model(event.provider, event.model)).inc()
+        self._fallbacks.add(self._model(event.provider, event.model))
 
     def _breaker_changed(self, event: events.BreakerChanged) -> None:
-        self._breaker.labels(*self._model(event.provider, event.model)).set(_BREAKER.get(event.state, 2))
+        self._breaker.set(self._model(event.provider, event.model), _BREAKER.get(event.state, 2))
 
     def _limit_reached(self, event: events.LimitReached) -> None:
-        self._limits.labels(self._agent(event.run_id), event.stop_reason).inc()
+        self._limits.add((self._agent(event.run_id), event.stop_reason))
 
     def _stream_restarted(self, event: events.StreamRestarted) -> None:
-        self._restarts.labels(self._agent(event.run_id)).inc()
+        self._restarts.add((self._agent(event.run_id),))
 
     def _was_abandoned(self, event: events.Abandoned) -> None:
-        self._abandoned.labels(self._names("what", event.what)).inc()
-
-
-def _led_to(event: AgentEvent) -> dict[str, str]:
-    """The exemplar that leads from a figure to its run."""
-    return {"run_id": whole_text(event.run_id[:LONGEST_ID])}
+        self._abandoned.add((self._names("what", event.what),))
 
 
 class _Names:
@@ -285,7 +275,7 @@ class _Names:
         self._known: dict[str, set[str]] = {}
 
     def __call__(self, label: str, value: str, *, known_only: bool = False) -> str:
-        known = self._known.setdefault(label, set())
+        known = self._known.get(label) or self._known.setdefault(label, set())
         if value in known:
             return value
         value = whole_text(value)  # a series with half a character would end every scrape

@@ -9,6 +9,7 @@ from typing import Any, Literal, NamedTuple
 import msgspec
 
 from shared_libs.atomic.errors import MisuseError
+from shared_libs.atomic.names import is_name
 from shared_libs.atomic.types import Stage
 
 MAX_NAME = 200
@@ -38,7 +39,7 @@ class Space(msgspec.Struct, frozen=True, kw_only=True):
 
     def __post_init__(self) -> None:
         for what, name in (("tenant", self.tenant), ("collection", self.collection)):
-            if not 0 < len(name) <= MAX_NAME or not name.isprintable():
+            if not is_name(name, MAX_NAME):
                 raise MisuseError(f"a {what} is a name of 1 to {MAX_NAME} printable characters, not {name!r:.60}")
 
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import logging
+import re
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from time import time
 from typing import Any, Literal, NamedTuple
@@ -37,6 +39,11 @@ LIBRARY = "collections.yaml"
 
 OPEN_S = 10.0
 """Seconds an agent may take to get ready before it is offered all the same; its first run does the rest."""
+
+
+_PATH = re.compile(rb"""path["']?:[ \t]*["']?([^\r\n"',}#]*)""")
+_NOT_PLAIN = re.compile(rb"^\s*$|[$*&|>!{]")
+"""A value of `path` in a definition, and what may stand there for one that is not known before it is read."""
 
 
 class Made:
@@ -101,7 +108,7 @@ class Entry:
         """The chain of models."""
         return self._made.agent.llm
 
-    @property
+    @cached_property
     def price(self) -> Price | None:
         """What a model of the chain costs, the dearest; None where nobody knows."""
         llm = self.llm
@@ -120,7 +127,7 @@ class Entry:
         """Seconds that asking it may take, by its definition."""
         return self._made.agent.limits.timeout_s if self.kind == "agent" else CALL_TIMEOUT_S
 
-    @property
+    @cached_property
     def needs(self) -> str:
         """The scope that asking it needs."""
         return f"agents:run:{self.name}" if self.kind == "agent" else f"models:{self.name}"
@@ -278,15 +285,13 @@ class Catalogue:
     ) -> tuple[dict[str, _File], dict[str, _Refused], dict[str, list[str]]]:
         found = {name: text for name, text in contents.items() if name not in self._apart}
         beside = _stamp([found.get(PRICES, b"")])
-        every = _stamp(found.values())
         files: dict[str, _File] = {}
         refused: dict[str, _Refused] = {}
         notes = {name: list(told) for name, told in self.notes.items() if name in found}
-        for name, text in found.items():
+        for name in found:
             if name == PRICES:
                 continue
-            # one that calls others is made of all of them
-            stamp = _stamp([text]) + (every if b"path:" in text else beside)
+            stamp = _stamp(found[each] for each in sorted(_made_of(name, found))) + beside
             before, again = self._files.get(name), self._refused.get(name)
             if before is not None:
                 files[name] = before
@@ -345,6 +350,20 @@ def _described(path: Path, notes: list[str]) -> dict[str, Described]:
 def _definitions(folder: Path) -> list[Path]:
     every = (path for path in sorted(folder.iterdir()) if path.suffix in (".yaml", ".yml") and path.is_file())
     return [path for path in every if ".scenario." not in path.name and path.name[0] != "."]
+
+
+def _made_of(name: str, found: Mapping[str, bytes]) -> set[str]:
+    """Return the files that one is made of: itself, and those that it and they call; all, where that is not plain."""
+    made_of, left = {name}, [name]
+    while left:
+        for written in _PATH.findall(found[left.pop()]):
+            if _NOT_PLAIN.search(written):
+                return set(found)
+            called = written.decode("utf-8", "replace").replace("\\", "/").rpartition("/")[2].strip()
+            if called in found and called not in made_of:
+                made_of.add(called)
+                left.append(called)
+    return made_of
 
 
 def _read_bytes(path: Path) -> bytes:

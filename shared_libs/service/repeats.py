@@ -43,7 +43,6 @@ class Asked:
     __slots__ = ("again", "body", "name")
 
     def __init__(self, call: Call, body: bytes) -> None:
-        whose = f"{call.caller.team}\n{call.caller.key_id}\n{call.scope['path']}\n"
         key = call.headers.get("idempotency-key")
         if key is not None and not (0 < len(key) <= _LONGEST_KEY and key.isprintable()):
             told = f"Idempotency-Key is a text of 1 to {_LONGEST_KEY} printable characters"
@@ -52,7 +51,10 @@ class Asked:
         named = key is not None or retry is not None  # else nobody asks, and a large body takes its time
         self.body = hashlib.blake2b(body, digest_size=16).hexdigest() if named else ""
         self.again = key is not None or (retry is not None and retry != "0")
-        self.name = "" if not named else whose + (f"key\n{key}" if key else f"body\n{self.body}")
+        self.name = ""
+        if named:
+            whose = f"{call.caller.team}\n{call.caller.key_id}\n{call.scope['path']}\n"
+            self.name = whose + (f"key\n{key}" if key else f"body\n{self.body}")
 
     @property
     def run_id(self) -> str:
@@ -212,7 +214,7 @@ async def _awaited(work: Callable[[], Awaitable[T]]) -> T:
 async def answered_once(
     repeats: Repeats[Shared[Any]],
     call: Call,
-    body: bytes,
+    asked: Asked,
     work: Callable[[], Awaitable[T]],
     kind: type[T] | None,
     *,
@@ -227,14 +229,13 @@ async def answered_once(
     Args:
         repeats: of the face.
         call: the request.
-        body: its body as it came.
+        asked: what names it.
         work: what is to be done; gives what is to be answered.
         kind: what that is; None where another server may do it as well, and joins.
         is_kept: whether what came of it is kept for who asks later, and not only for those who wait.
         lasts_s: how long it takes at the most, in seconds, if that is less than what the service gives anything.
 
     """
-    asked = Asked(call, body)
     if not asked.name:
         return await work()
     shared: Shared[T] | None = repeats.find(asked)
@@ -292,7 +293,7 @@ async def reply_once(call: Call, body: bytes, work: Callable[[], Awaitable[Any]]
         return encode(await work())
 
     outcomes = call.service.outcomes
-    await call.reply_bytes(await answered_once(outcomes, call, body, fresh, bytes, is_kept=_is_short))
+    await call.reply_bytes(await answered_once(outcomes, call, Asked(call, body), fresh, bytes, is_kept=_is_short))
 
 
 def _is_short(answer: bytes) -> bool:

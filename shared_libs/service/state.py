@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterator
-from contextlib import AsyncExitStack, contextmanager
+from collections.abc import Callable
+from contextlib import AsyncExitStack
 
 from shared_libs.atomic.deadline import Deadline
 from shared_libs.atomic.errors import ConfigError, RunStoreError
 from shared_libs.atomic.events import EventSink, WithRequests
-from shared_libs.atomic.scope import use_deadline
 from shared_libs.observability.calls import observed
 from shared_libs.observability.otel_export import telemetry_from_environment
 from shared_libs.observability.prometheus import PrometheusMetrics
@@ -98,11 +97,9 @@ class Service:
         self._on_note = on_note
         self._stack = AsyncExitStack()
 
-    @contextmanager
-    def calling(self, deadline: Deadline) -> Iterator[None]:
+    def calling(self, deadline: Deadline) -> observed:
         """Ask models and collections inside, for no run, within a deadline: figures and spans are made of it."""
-        with observed(*self._measuring), use_deadline(deadline):
-            yield
+        return observed(*self._measuring, deadline=deadline)
 
     async def aopen(self) -> None:
         """

@@ -25,6 +25,18 @@ _HEADERS = [
     (b"x-accel-buffering", b"no"),
 ]
 
+_LINE = {"type": "string"}
+STREAM_DOC: dict[str, Any] = {
+    "text/event-stream": {
+        "itemSchema": {
+            "type": "object",
+            "required": ["data"],
+            "properties": {"data": _LINE, "event": _LINE, "id": _LINE},
+        }
+    }
+}
+"""What the OpenAPI document says of a stream; each event is an item, as FastAPI has it, too."""
+
 encode = msgspec.json.Encoder(enc_hook=repr).encode
 
 

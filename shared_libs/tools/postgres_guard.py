@@ -91,6 +91,8 @@ async def answer(url: str, query: str, rows: Rows, limit: Deadline) -> dict[str,
                 raise ToolError("the statement returns no rows; write one SELECT")
             sized = _sized(query, [_READ_AS_IT_IS.fullmatch(column.type.name) for column in found])
             statement = await driver.prepare(sized)
+            # the server counts from where a statement begins, and the way to it has taken of the time
+            await driver.execute(f"SET LOCAL statement_timeout = {_milliseconds(limit)}")
             left = rows.most
             async for size, *values in statement.cursor(prefetch=1):
                 if size > MAX_ROW_BYTES:
@@ -130,8 +132,7 @@ async def more_than_reading(url: str, limit: Deadline) -> list[str]:
 @asynccontextmanager
 async def _connected(url: str, limit: Deadline) -> AsyncIterator[AsyncConnection]:
     address = database_url(url, "the sql tool")
-    milliseconds = max(1, int(1000 * min(limit.remaining(), 86_400)))
-    settings = {"default_transaction_read_only": "on", "statement_timeout": str(milliseconds)}
+    settings = {"default_transaction_read_only": "on", "statement_timeout": str(_milliseconds(limit))}
     engine = create_async_engine(
         address.url, poolclass=NullPool, connect_args=engine_arguments(address, server_settings=settings)
     )
@@ -140,6 +141,10 @@ async def _connected(url: str, limit: Deadline) -> AsyncIterator[AsyncConnection
             yield connection
     finally:
         await engine.dispose()
+
+
+def _milliseconds(limit: Deadline) -> int:
+    return max(1, int(1000 * min(limit.remaining(), 86_400)))
 
 
 def _sized(query: str, as_they_are: Sequence[re.Match[str] | None]) -> str:

@@ -21,7 +21,11 @@ from shared_libs.atomic.llms.chat_fields import as_anthropic
 from shared_libs.atomic.llms.http_llm import VendorLLM
 from shared_libs.atomic.llms.lessons import learn, worth_again
 from shared_libs.atomic.llms.payload import encode
+from shared_libs.atomic.patterns import late
 from shared_libs.atomic.types import LLMChunk, LLMResponse, Message, ToolSpec
+
+_UNREADABLE = late(r"signature|thinking`? blocks\b.{0,60}cannot be modified")
+"""That thinking is not taken back as it was given."""
 
 VERSION = "2023-06-01"
 """The version of the API that is spoken."""
@@ -118,7 +122,7 @@ class AnthropicLLM(VendorLLM):
     ) -> None:
         """Ask otherwise from now on, where the server says what it does not take or cannot read."""
         sent = [name for name in signatures(messages, self._made_by) if name not in self._stale]
-        if sent and isinstance(error, BadRequest) and "signature" in str(error):
+        if sent and isinstance(error, BadRequest) and _UNREADABLE.search(str(error)):
             self._stale.extend(sent)
             worth_again(error, "the thinking it cannot read is left out from now on")
             return

@@ -21,7 +21,9 @@ TOTAL_WAIT_S = 5.0
 
 
 AT_ONCE = 250
-"""Events that are taken before the loop has its turn: what a server has sent already is read without a wait."""
+BYTES_AT_ONCE = 32_768
+"""Events, and their bytes, that are taken before the loop has its turn: what a server has sent already is read without
+a wait, and of many such servers each holds the loop for as long."""
 
 
 class EventStream:
@@ -70,17 +72,20 @@ class EventStream:
         if self._over:
             raise StopAsyncIteration
         if data := await self._next_bytes():
-            payloads = self._framing.feed(data)
-            if len(payloads) <= AT_ONCE:
-                return payloads
-            self._left = payloads
+            self._left = self._framing.feed(data)
             return self._some()
         self._over = True
         return self._framing.end()
 
     def _some(self) -> list[bytes]:
         """The first of what came at once, as many as the loop can wait for."""
-        some, self._left = self._left[:AT_ONCE], self._left[AT_ONCE:]
+        count = size = 0
+        for payload in self._left[:AT_ONCE]:
+            size += len(payload)
+            if count and size > BYTES_AT_ONCE:
+                break
+            count += 1
+        some, self._left = self._left[:count], self._left[count:]
         return some
 
     async def _next_bytes(self) -> bytes:

@@ -16,6 +16,7 @@ from shared_libs.atomic.llms.payload import page_title
 MAX_EVENT_BYTES = 16 * 1024 * 1024
 """The longest event of a stream that is still waited for."""
 
+_object = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _BOM = b"\xef\xbb\xbf"
 _SPACE = b" \t\r\n"
 _DONE = b"[DONE]"
@@ -341,7 +342,7 @@ def _is_whole(payload: bytes) -> bool:
     if not payload.startswith(b"{") or not payload.rstrip().endswith(b"}"):
         return payload.strip() == _DONE
     try:
-        msgspec.json.decode(payload, type=dict[str, msgspec.Raw])
+        _object.decode(payload)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return False
     return True

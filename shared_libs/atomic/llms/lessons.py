@@ -36,7 +36,7 @@ _UNKNOWN = late(
     r"(field|param|argument|propert|key|name)"
     r"|does not (support|have)|extra (inputs|fields?)|additional propert|only the default|deprecated|forbidden|disabled"
     r"|input should be ['\"]|only \S+ (is|are) (support|allow|accept)|use \S+ instead|cannot be used|incompatible"
-    r"|(invalid|bad) (field|param|argument|type|think value)|invalid for|remove|should not exist"
+    r"|(invalid|bad) (field|param|argument|type|(think|reasoning) value)|invalid for|remove|should not exist"
     r"|cannot (find|both|specify)|can only be|is fixed|instead of|rather than"
     r"|(must be|only be set to) ['\"`]?(true|false|auto|unset|omitted|null|1)\b(?! ?(or|to|and|,|-))"
     r"|不支持|不允许|无法识别|未知",

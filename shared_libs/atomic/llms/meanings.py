@@ -237,7 +237,7 @@ _CALL_NOT_MADE = Meaning(
     _codes("tool_use_failed json_validate_failed json_generation_error output_parse_failed malformed_function_call"),
     _words(
         r"failed to (call a function|generate json|parse (the )?(tool call|input at pos))",
-        r"error parsing tool call|as part of tooluse",
+        r"error parsing tool call|as part of tooluse|output that does not match the expected",
         r"model.{0,20}\b(output|generated|produced|returned)\b.{0,20}(not valid json|invalid (json|tool|sequence))",
     ),
     _REQUEST | {None, 500},
@@ -334,10 +334,10 @@ _THIS_MODEL = Meaning(
         r"streaming is (required|mandatory)|too many tools|array_above_max|'tools'.{0,20}too long",
     ),
     _REQUEST,
-    frozenset({451}),
+    frozenset(range(401, 500)) - {422},
     here_only=True,
 )
-"""A server's own rules: another one has others."""
+"""A server's own rules: another one has others; and what it says of its address, its certificate or our headers."""
 _REFUSED_AS_SUCH = Meaning(
     BadRequest,
     _codes(

@@ -38,12 +38,12 @@ _NO_TEXT = _THINKING_PARTS | CALL_TYPES
 _FUNCTION_FIELDS = CALL_FIELDS | {"description"}
 
 
-class _ToolCall(SaidCall):
+class _ToolCall(SaidCall, gc=False):
     index: int | None = None
     id: str | int | None = None
 
 
-class _GoesBack(msgspec.Struct):
+class _GoesBack(msgspec.Struct, gc=False):
     """
     The fields of a message that only the server that made them can read, and wants to see again.
 
@@ -62,7 +62,7 @@ class _GoesBack(msgspec.Struct):
 _GOES_BACK = _GoesBack.__struct_fields__
 
 
-class _Message(_GoesBack):
+class _Message(_GoesBack, gc=False):
     """A message, or a piece of one."""
 
     content: Any = None
@@ -106,7 +106,7 @@ def _as_call(part: dict[str, Any]) -> _ToolCall:
     return cast("_ToolCall", fitted(part, _ToolCall))
 
 
-class _Choice(msgspec.Struct):
+class _Choice(msgspec.Struct, gc=False):
     index: int | None = 0
     message: _Message | None = None
     delta: _Message | None = None
@@ -125,7 +125,7 @@ class _Status(msgspec.Struct):
     status_code: int = 0
 
 
-class _Completion(msgspec.Struct):
+class _Completion(msgspec.Struct, gc=False):
     """A whole answer, or one chunk of a streamed one; `error` is what a server says after its status was 200."""
 
     model: str | None = None
@@ -226,7 +226,7 @@ class OpenAIAnswer:
         if chunk.choices is None and chunk.usage is None and (error := refused(payload, self._secrets)) is not None:
             raise error
         for choice in chunk.choices or ():
-            if self._is_another(choice, chunk.choices or ()):
+            if choice.index != self._index and self._is_another(choice, chunk.choices or ()):
                 continue
             if choice.usage is not None:
                 self._count(choice.usage)
@@ -316,7 +316,7 @@ class OpenAIAnswer:
         for position, piece in enumerate(pieces):
             name, id = piece.tool, "" if piece.id is None else str(piece.id)  # noqa: A001 - its word
             call = self._calls.add(piece.index, id, name, piece.said, position=position, whole=whole)
-            if name or id:
+            if name or id or piece.said is None:  # Gemini gives a call's signature in a piece of its own
                 raw = _raw_calls(payload, self._index) if raw is None else raw
                 if position < len(raw):
                     call.given |= beside(raw[position], CALL_FIELDS)

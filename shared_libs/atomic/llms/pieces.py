@@ -21,7 +21,7 @@ _MAX_LOOKS = 100
 """How often the arguments of a call are read before its end; one piece in a call that names it again is the rule."""
 
 
-class SaidCall(msgspec.Struct):
+class SaidCall(msgspec.Struct, gc=False):
     """
     A call, or a piece of one, under the names of every server: with an object around its name and arguments or without.
 

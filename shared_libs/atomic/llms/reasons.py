@@ -24,7 +24,7 @@ _MAX_BODY_CHARS = 16 * MAX_REASON_CHARS
 
 _WORDS = (
     *("message", "msg", "detail", "error_msg", "errormessage", "error_message", "status_msg", "error_description"),
-    *("faultstring", "description", "errors", "error", "title"),
+    *("faultstring", "description", "errors", "error", "title", "errmsg", "statusmessage", "exception", "reason"),
 )
 """The keys under which words stand, best first; a text is words, anything else holds words of its own."""
 _CODES = frozenset(
@@ -48,7 +48,7 @@ _INSIDE = frozenset(
         *("fault", "body", "choices", "data", "base_resp", "violations", "provider_error", "upstream_error", "headers"),
         "rate_limit",
         "issues",  # zod
-        *("error_msg", "errormsg"),
+        *("error_msg", "errormsg", "err", "failure", "result"),
     }
 )
 """The keys under which a further error, or more about this one, may stand."""
@@ -169,6 +169,7 @@ class _Found:
         for key, value in by_name.items():
             if key in _INSIDE and isinstance(value, dict | list):
                 self.take(value, depth + 1)
+                self.take(_by_field(value) if key == "errors" else None, depth + 1)
             elif key == "raw" and isinstance(value, str):
                 self._take_text(value, depth + 1)
 
@@ -199,6 +200,11 @@ class _Found:
         self._codes |= {code, code.partition(".")[0]}  # of those that say more behind a dot, what they are of, too
         if code.isdecimal() and 400 <= int(code) < 600:
             self._statuses.append(int(code))
+
+
+def _by_field(errors: Any) -> list[Any]:
+    """The errors that stand under the field that each is of, as Rails and ASP.NET have them."""
+    return [told for told in errors.values() if isinstance(told, list)] if isinstance(errors, dict) else []
 
 
 def _json_at(text: str, start: int) -> Any:

@@ -32,7 +32,7 @@ class _OutputDetails(msgspec.Struct):
     reasoning_tokens: int | None = None
 
 
-class SaidUsage(msgspec.Struct):
+class SaidUsage(msgspec.Struct, gc=False):
     """Tokens as they are told; a further name stands here and in its list."""
 
     prompt_tokens: int | None = None
@@ -76,6 +76,8 @@ class SaidUsage(msgspec.Struct):
         given, made = self.prompt_tokens, self.completion_tokens
         if not (given and made):
             given, made = (_first(told(self)) for told in (_GIVEN, _MADE))
+        elif _BESIDES(self) == _NOTHING_BESIDES:
+            return counted(given, made, total=self.total_tokens)
         details = self.prompt_tokens_details or self.input_tokens_details
         cached = (details and _first(_CACHED_DETAIL(details))) or _first(_CACHED(self))
         written = (details and _first(_WRITTEN_DETAIL(details))) or _first(_WRITTEN(self))
@@ -143,6 +145,9 @@ def _count(told: int | None) -> int:
     return told if told is not None and 0 < told <= _MOST else 0
 
 
+_PLAIN = frozenset({"prompt_tokens", "completion_tokens", "total_tokens"})
+_BESIDES = attrgetter(*(name for name in SaidUsage.__struct_fields__ if name not in _PLAIN))
+_NOTHING_BESIDES = _BESIDES(SaidUsage())
 _GIVEN = attrgetter(
     *("prompt_tokens", "input_tokens", "promptTokens", "inputTokens", "prompt_token_count", "promptTokenCount"),
     *("prompt_eval_count", "prompt_n"),

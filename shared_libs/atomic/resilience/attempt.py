@@ -134,11 +134,14 @@ class Watch(Expiry):
     still says ends it. `asks` takes what the adapter is given, where somebody keeps that.
     """
 
-    __slots__ = ("_idle_s", "_is_over", "_listener", "_loop", "_total_at", "asks", "began_at", "first_token_at")
+    __slots__ = (
+        *("_deadline", "_idle_s", "_is_over", "_listener", "_loop", "_total_at", "asks", "began_at", "first_token_at"),
+    )
 
     def __init__(self, policy: Resilience, call: ModelCall[Any], now: float, total_at: float, first_at: float) -> None:
         super().__init__(min(first_at, total_at) if call.stream else total_at, "")
         self.began_at = now
+        self._deadline = call.deadline
         self._idle_s = policy.idle_timeout_s
         self._is_over = False
         self._listener = call.listener
@@ -154,6 +157,11 @@ class Watch(Expiry):
             return f"no token for {self._idle_s:g} s" if self.at < self._total_at else "the answer took too long"
         missing = "first token" if self.at < self._total_at else "answer"
         return f"no {missing} within {max(0.0, self.at - self.began_at):.3g} s"
+
+    def stood_still(self, seconds: float) -> None:
+        """Give the model the time in which it could not be heard, up to the deadline: that silence was not its own."""
+        self._total_at = min(self._total_at + seconds, self._deadline.at)
+        self.at = min(self.at + seconds, self._total_at)
 
     def close(self) -> None:
         """Hear nothing of this attempt any more."""

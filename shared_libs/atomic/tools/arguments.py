@@ -84,7 +84,7 @@ class Arguments:
             InvalidArguments: they do not fit; the text names each problem.
 
         """
-        if not isinstance(arguments, Mapping):
+        if type(arguments) is not dict and not isinstance(arguments, Mapping):
             raise InvalidArguments(f"expected a JSON object, got {type(arguments).__name__}")
         if self._names:
             arguments = {self._names.get(name, name): value for name, value in arguments.items()}

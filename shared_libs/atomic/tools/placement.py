@@ -219,9 +219,9 @@ async def _told(tool: Placed, begin: Callable[[], Any], scope: Scope) -> str:
 @door
 async def _outcome(tool: Placed, outcome: Any) -> Any:
     """Wait for what a tool returned, for what comes of that, and for all it yields."""
-    if type(outcome) in AT_HAND:
-        return outcome
     for _ in range(MAX_WAITS):
+        if type(outcome) in AT_HAND:
+            return outcome
         if isinstance(outcome, Future):
             outcome = asyncio.wrap_future(outcome)
         if not inspect.isawaitable(outcome):

@@ -8,7 +8,7 @@ import msgspec
 
 from shared_libs.atomic.types import Extra, ImagePart, Message, TextPart, Thinking, ToolCall, ToolSpec
 from shared_libs.service.faces.openai_chat import image
-from shared_libs.service.faces.wanted import Body, Wanted, joined, shown, together, tool_spec, tools_of
+from shared_libs.service.faces.wanted import LENGTH, Body, Bound, Wanted, joined, shown, together, tool_spec, tools_of
 
 PROVIDER = "anthropic"
 
@@ -35,6 +35,9 @@ _BLOCK = frozenset(
 )
 _CARRIED = dict.fromkeys(("cache_control", "eager_input_streaming", "input_examples", "strict"), (PROVIDER,))
 """What stands beside, and goes on to the vendor's models."""
+
+BOUNDS = {"max_tokens": LENGTH, "temperature": Bound(0, 1), "top_p": Bound(0, 1)}
+"""The numbers of a request."""
 
 _CHOICES = {"auto": "auto", "any": "required", "none": "none"}
 
@@ -63,9 +66,7 @@ def read_request(data: Any, *, counting: bool = False) -> Wanted:
     model = body.text("model")
     if not counting and body.data.get("max_tokens") is None:
         raise body.wrong("max_tokens", "a number, which must be there")
-    body.number_or_none("max_tokens", 1, 2**31, whole=True)
-    body.number_or_none("temperature", 0, 1)
-    body.number_or_none("top_p", 0, 1)
+    body.check(BOUNDS)
     tools, ignored = tools_of(body, "custom", _tool)
     own = {name: value for name, value in body.data.items() if name in _OWN and value is not None}
     body.rest(_OURS | (own.keys() - _TRANSLATED.keys()), _TRANSLATED)

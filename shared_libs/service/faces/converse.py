@@ -82,7 +82,7 @@ async def converse(call: Call, entry: Entry, wanted: Wanted, answer: Answer, bod
             await work.close(stays=stays)
 
     kind = None if durable else Outcome
-    told = await answered_once(call.service.outcomes, call, body, fresh, kind, lasts_s=entry.longest_s)
+    told = await answered_once(call.service.outcomes, call, asked, fresh, kind, lasts_s=entry.longest_s)
     await call.reply(answer.whole(told))
 
 

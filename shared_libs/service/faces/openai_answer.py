@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import time
+from functools import cached_property
 from typing import Any
-
-import msgspec
 
 from shared_libs.atomic.llms.openai_request import WIRE
 from shared_libs.atomic.types import ToolCall, Usage, with_extra
@@ -87,14 +86,9 @@ class ChatAnswer:
         self._model = model
         self._created = int(time.time())
         self._include_usage = include_usage
+        self._usage = b',"usage":null' if include_usage else b""
         self._progress = progress
         self._calls = 0
-        head = msgspec.json.encode({"id": self._id, "object": "chat.completion.chunk", "created": self._created})
-        head = head[:-1] + b',"model":' + msgspec.json.encode(model) + b',"system_fingerprint":null'
-        self._usage = b',"usage":null' if include_usage else b""
-        self._head = b"data: " + head
-        self._before_text = self._head + b',"choices":[{"index":0,"delta":{"content":'
-        self._behind_text = b'},"logprobs":null,"finish_reason":null}]' + self._usage + b"}\n\n"
 
     def whole(self, outcome: Outcome) -> dict[str, Any]:
         """The answer in one piece."""
@@ -125,7 +119,8 @@ class ChatAnswer:
         """What a piece is on this wire; nothing, where the wire has no word for it."""
         match piece:
             case Said(text):
-                return self._before_text + msgspec.json.encode(text) + self._behind_text
+                before, behind = self._around_text
+                return before + encode(text) + behind
             case Thought(text) if text and self._progress:
                 return self._chunk({"reasoning_content": text})
             case Called(call):
@@ -137,6 +132,18 @@ class ChatAnswer:
     def failed(self, problem: Problem) -> bytes:
         """The end of a stream that failed: the SDK raises, whatever came before."""
         return sse(openai_error(problem)) + DONE
+
+    @cached_property
+    def _head(self) -> bytes:
+        """What each chunk of a stream begins with."""
+        head = encode({"id": self._id, "object": "chat.completion.chunk", "created": self._created})
+        return b"data: " + head[:-1] + b',"model":' + encode(self._model) + b',"system_fingerprint":null'
+
+    @cached_property
+    def _around_text(self) -> tuple[bytes, bytes]:
+        """What a chunk of text alone has before it and behind it."""
+        before = self._head + b',"choices":[{"index":0,"delta":{"content":'
+        return before, b'},"logprobs":null,"finish_reason":null}]' + self._usage + b"}\n\n"
 
     def _called(self, call: ToolCall) -> bytes:
         index = self._calls

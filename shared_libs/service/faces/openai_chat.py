@@ -8,7 +8,9 @@ from shared_libs.atomic.llms.chat_fields import schema_of
 from shared_libs.atomic.types import Extra, ImagePart, Message, TextPart, ToolCall, ToolSpec
 from shared_libs.service.faces.wanted import (
     CHAT_FIELDS_OF_AGENTS,
+    LENGTH,
     Body,
+    Bound,
     Content,
     Turns,
     Wanted,
@@ -67,7 +69,15 @@ _OF_OTHERS = {
 
 _ROLES = {"developer": "system", "system": "system", "user": "user", "assistant": "assistant", "tool": "tool"}
 
-_BOUNDS = {"temperature": (0, 2), "top_p": (0, 1), "frequency_penalty": (-2, 2), "presence_penalty": (-2, 2)}
+BOUNDS = {
+    "temperature": Bound(0, 2),
+    "top_p": Bound(0, 1),
+    "frequency_penalty": Bound(-2, 2),
+    "presence_penalty": Bound(-2, 2),
+    "max_tokens": LENGTH,
+    "max_completion_tokens": LENGTH,
+}
+"""The numbers of a request."""
 
 
 def read_chat(data: Any) -> Wanted:
@@ -81,10 +91,7 @@ def read_chat(data: Any) -> Wanted:
     body = Body(data)
     model = body.text("model")
     _refuse_unsupported(body)
-    for name, (least, most) in _BOUNDS.items():
-        body.number_or_none(name, least, most)
-    for name in ("max_tokens", "max_completion_tokens"):
-        body.number_or_none(name, 1, 2**31, whole=True)
+    body.check(BOUNDS)
     fields = {name: value for name, value in body.data.items() if name not in _OURS and value is not None}
     tools, ignored = tools_of(body, "function", _function)
     messages = read_messages(body)

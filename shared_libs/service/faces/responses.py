@@ -33,6 +33,17 @@ RETOLD_S = 5.0
 
 _PAGE = 20
 _MOST_OF_PAGE = 100
+PAGE_DOC: dict[str, dict[str, Any]] = {
+    "after": {"type": "string"},
+    "limit": {"type": "integer", "minimum": 1, "maximum": _MOST_OF_PAGE, "default": _PAGE},
+    "order": {"enum": ["asc", "desc"], "default": "desc"},
+}
+"""What a page of items may be asked with."""
+EVENTS_DOC: dict[str, dict[str, Any]] = {
+    "stream": {"type": "boolean", "default": False},
+    "starting_after": {"type": "integer", "default": -1},
+}
+"""What a response may be asked with that is looked at again."""
 
 
 async def create(call: Call) -> None:

@@ -24,7 +24,10 @@ MOST = 1000
 """How many are kept here; the oldest give way. On the shelf there is no such bound."""
 
 WRITE_S = 0.25
-"""How long a response waits at its end until it is on the shelf: what an outage of the shelf costs, and only once."""
+"""How long a response waits at its end until it is on the shelf: what a shelf that hangs costs, and only once."""
+
+BEGUN_S = 2.0
+"""How long one waits for that that goes on behind its answer: its id is to be known to the other servers at once."""
 
 _ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
@@ -150,7 +153,7 @@ class KeptResponses:
             )
         )
         if len(body) <= MOST_BYTES:
-            await self._writer.put(team, kept.made.id, body, WRITE_S)
+            await self._writer.put(team, kept.made.id, body, WRITE_S if kept.made.ended else BEGUN_S)
 
     async def find(self, team: str, id: str) -> KeptResponse | None:
         """

@@ -10,7 +10,19 @@ from shared_libs.atomic.llms.chat_fields import as_responses, schema_of
 from shared_libs.atomic.types import ImagePart, Message, TextPart, ToolCall, ToolSpec
 from shared_libs.service.faces.openai_chat import image
 from shared_libs.service.faces.responses_events import item_id
-from shared_libs.service.faces.wanted import Body, Turns, Wanted, chosen, joined, shown, together, tool_spec, tools_of
+from shared_libs.service.faces.wanted import (
+    LENGTH,
+    Body,
+    Bound,
+    Turns,
+    Wanted,
+    chosen,
+    joined,
+    shown,
+    together,
+    tool_spec,
+    tools_of,
+)
 from shared_libs.service.problems import Problem
 
 _SAME = (
@@ -31,6 +43,9 @@ _MEANS_NOTHING: dict[str, tuple[str, ...]] = dict.fromkeys(
     ("client_metadata", "context_management", "top_logprobs"), ()
 )
 """What nobody could read in an answer."""
+
+BOUNDS = {"temperature": Bound(0, 2), "top_p": Bound(0, 1), "max_output_tokens": LENGTH}
+"""The numbers of a request."""
 
 _TRANSLATED = frozenset({*_SAME, "max_output_tokens"})
 """What of that chat completions have a word for."""
@@ -94,9 +109,7 @@ def read_response(data: Any, id: str) -> ResponseWanted:
     for name, why in _REFUSED.items():
         if body.data.get(name) is not None:
             raise Problem("unsupported_parameter", f"{name} is not supported: {why}", param=name)
-    body.number_or_none("temperature", 0, 2)
-    body.number_or_none("top_p", 0, 1)
-    body.number_or_none("max_output_tokens", 1, 2**31, whole=True)
+    body.check(BOUNDS)
     tools, ignored = tools_of(body, "function", _function, named=True)
     store, background = body.data.get("store") is not False, body.flag("background")
     if background and not store:

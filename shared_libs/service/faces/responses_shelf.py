@@ -161,7 +161,7 @@ class ShelfWriter:
         self._answers = True
 
     async def put(self, team: str, id: str, body: bytes, wait_s: float) -> None:
-        """Put a response there; returns when it is, or after `wait_s`, or at once while the shelf does not answer."""
+        """Put a response there; returns when that is tried, or after `wait_s`, or at once while the shelf is silent."""
         self._waiting.pop((team, id), None)
         self._waiting[team, id] = body
         if len(self._waiting) > MOST_WAITING:
@@ -204,11 +204,12 @@ class ShelfWriter:
                     _log.warning("responses are had again in this process only, until it answers: %s", error)
                 self._answers = False
                 self._waiting = batch | self._waiting
-                await asyncio.sleep(AGAIN_S)
             else:
                 self._answers = True
-                if written is not None:
-                    written.set_result(None)
+            if written is not None:
+                written.set_result(None)
+            if not self._answers:
+                await asyncio.sleep(AGAIN_S)
 
 
 def _one(team: Any, id: Any) -> ColumnElement[bool]:

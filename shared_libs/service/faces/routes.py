@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import Any
 
 from starlette.routing import Route
@@ -14,15 +15,24 @@ from shared_libs.service.faces.anthropic_answer import anthropic_error, anthropi
 from shared_libs.service.faces.openai_answer import openai_error, openai_status
 from shared_libs.service.problems import PROBLEM_JSON, Dialect
 from shared_libs.service.rates import anthropic_rates
+from shared_libs.service.streams import STREAM_DOC
 
 
-def _doc(tag: str, summary: str, body: dict[str, Any] | None = None, *, streams: bool = False) -> dict[str, Any]:
+def _doc(
+    tag: str,
+    summary: str,
+    body: dict[str, Any] | None = None,
+    *,
+    streams: bool = False,
+    query: Mapping[str, dict[str, Any]] | None = None,
+) -> dict[str, Any]:
     """What the OpenAPI document says of a route whose format is another vendor's, and described there."""
     answer: dict[str, Any] = {"application/json": {"schema": {"type": ["object", "array"]}}}
-    answer |= {"text/event-stream": {"schema": {"type": "string"}}} if streams else {}
+    answer |= STREAM_DOC if streams else {}
     told = {
         "tags": [tag],
         "summary": summary,
+        "parameters": [{"name": name, "in": "query", "schema": schema} for name, schema in (query or {}).items()],
         "responses": {"200": {"description": summary, "content": answer}},
     }
     if body is not None:
@@ -67,10 +77,20 @@ HOT = [
         responses.count_tokens,
         _doc("openai", "About how many tokens it has", docs.RESPONSE),
     ),
-    _route("GET", "/v1/responses/{id}", responses.retrieve, _doc("openai", "A response", streams=True)),
+    _route(
+        "GET",
+        "/v1/responses/{id}",
+        responses.retrieve,
+        _doc("openai", "A response", streams=True, query=responses.EVENTS_DOC),
+    ),
     _route("DELETE", "/v1/responses/{id}", responses.delete, _doc("openai", "Forget a response")),
     _route("POST", "/v1/responses/{id}/cancel", responses.cancel, _doc("openai", "End a response")),
-    _route("GET", "/v1/responses/{id}/input_items", responses.input_items, _doc("openai", "What it was asked")),
+    _route(
+        "GET",
+        "/v1/responses/{id}/input_items",
+        responses.input_items,
+        _doc("openai", "What it was asked", query=responses.PAGE_DOC),
+    ),
     _route("POST", "/v1/embeddings", vectors.embeddings, _doc("openai", "Embeddings of texts", docs.EMBEDDING)),
     *(  # as Jina and others have it, as Cohere's SDK asks, as text-embeddings-inference does
         _route("POST", path, vectors.rerank, _doc("rerank", "How well texts answer a query", docs.RERANK))

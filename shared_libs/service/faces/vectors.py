@@ -14,7 +14,7 @@ from shared_libs.service.admission import Demand
 from shared_libs.service.catalogue import Entry
 from shared_libs.service.edge import fresh_id
 from shared_libs.service.endpoint import Call
-from shared_libs.service.faces.wanted import Body
+from shared_libs.service.faces.wanted import LENGTH, Body, Bound
 from shared_libs.service.problems import Problem
 from shared_libs.service.repeats import reply_once
 
@@ -24,6 +24,13 @@ if TYPE_CHECKING:
 MAX_TEXTS = 2048
 """How many texts a request may have, as at OpenAI."""
 
+SIZES = {"dimensions": Bound(1, 65536, whole=True)}
+MOST_WANTED = {"top_n": LENGTH, "top_k": LENGTH}
+"""The numbers of a request for embeddings, and of one for an order of texts."""
+
+FORMS = ("float", "base64")
+"""How embeddings are told."""
+
 
 async def embeddings(call: Call) -> None:
     """Answer a request for embeddings: float32, little-endian, in base64 where that is asked for."""
@@ -31,9 +38,9 @@ async def embeddings(call: Call) -> None:
     body = Body(await call.decoded(raw))
     entry = _entry(call, body)
     form = body.text_or("encoding_format", "float")
-    if form not in ("float", "base64"):
+    if form not in FORMS:
         raise body.wrong("encoding_format", "'float' or 'base64'")
-    body.number_or_none("dimensions", 1, 65536, whole=True)
+    body.check(SIZES)
     texts = _inputs(body, entry.llm)
     if not entry.llm.embeds:
         raise Problem("unsupported_parameter", f"{entry.name} has no embeddings", param="model")
@@ -66,8 +73,7 @@ async def rerank(call: Call) -> None:
     if field == "texts" and "documents" in body.data:
         raise Problem("invalid_request", "send `documents` or `texts`, not both", param="texts")
     query, texts = body.text("query"), _documents(body, field)
-    for name in ("top_n", "top_k"):
-        body.number_or_none(name, 1, 2**31, whole=True)
+    body.check(MOST_WANTED)
     if not entry.llm.reranks:
         raise Problem("unsupported_parameter", f"{entry.name} is no reranker", param="model")
     tokens = _tokens([query, *texts])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import msgspec
 
@@ -132,6 +132,17 @@ MOST_TOOLS = 2_000
 """Tools of a request; the vendors' own servers take some hundred."""
 
 
+class Bound(NamedTuple):
+    """From where to where a number goes, and whether it is a whole one."""
+
+    least: float
+    most: float
+    whole: bool = False
+
+
+LENGTH = Bound(1, 2**31, whole=True)
+"""How many tokens an answer may have, or how many of something are wanted."""
+
 _INDEX = re.compile(r"\[\d+\]")
 
 
@@ -233,15 +244,16 @@ class Body:
             raise self.wrong(name, "an object")
         return value
 
-    def number_or_none(self, name: str, least: float, most: float, *, whole: bool = False) -> None:
-        """Refuse a field that is no number, or no whole one, within bounds; null and nothing are none."""
-        value = self.data.get(name)
-        if value is None:
-            return
-        if isinstance(value, bool) or not isinstance(value, int | float) or not least <= value <= most:
-            raise self.wrong(name, f"a number from {least:g} to {most:g}")
-        if whole and value != int(value):
-            raise self.wrong(name, "a whole number")
+    def check(self, bounds: Mapping[str, Bound]) -> None:
+        """Refuse a field that is no number, or no whole one, within its bounds; null and nothing are none."""
+        for name, value in self.data.items():
+            if value is None or name not in bounds:
+                continue
+            least, most, whole = bounds[name]
+            if isinstance(value, bool) or not isinstance(value, int | float) or not least <= value <= most:
+                raise self.wrong(name, f"a number from {least:g} to {most:g}")
+            if whole and value != int(value):
+                raise self.wrong(name, "a whole number")
 
 
 NO_PARAMETERS: dict[str, Any] = {"type": "object", "properties": {}}

@@ -10,12 +10,13 @@ import msgspec
 from starlette.responses import JSONResponse
 
 from shared_libs.atomic.events import AgentEvent, RunFinished
+from shared_libs.atomic.names import is_name
 from shared_libs.observability.runs.reader import brief_result
 from shared_libs.service.callers import Caller
 from shared_libs.service.endpoint import Call
 from shared_libs.service.live import LiveRun, outside_s
 from shared_libs.service.problems import Problem, problem_details, problem_of
-from shared_libs.service.streams import encode, sse
+from shared_libs.service.streams import STREAM_DOC, encode, sse
 
 MAX_SESSION_ID = 200
 """Characters of a session's name."""
@@ -23,10 +24,7 @@ MAX_SESSION_ID = 200
 ANSWERS_DOC = {
     "200": {
         "description": "How the run ended, or its events.",
-        "content": {
-            "application/json": {"schema": {"type": "object"}},
-            "text/event-stream": {"schema": {"type": "string"}},
-        },
+        "content": {"application/json": {"schema": {"type": "object"}}, **STREAM_DOC},
     },
     "202": {
         "description": "The run goes on in the background.",
@@ -170,7 +168,7 @@ def session_of(caller: Caller, session_id: Any) -> str | None:
     """
     if session_id is None:
         return None
-    if not isinstance(session_id, str) or not 0 < len(session_id) <= MAX_SESSION_ID or not session_id.isprintable():
+    if not isinstance(session_id, str) or not is_name(session_id, MAX_SESSION_ID):
         told = f"session_id is a text of 1 to {MAX_SESSION_ID} printable characters"
         raise Problem("invalid_request", told, param="session_id")
     return f"{caller.team}/{session_id}" if caller.team or "/" in session_id else session_id

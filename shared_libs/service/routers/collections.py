@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
 from shared_libs.atomic.deadline import Deadline
 from shared_libs.atomic.errors import MisuseError
+from shared_libs.atomic.names import name_schema
 from shared_libs.atomic.types import BYTES_PER_TOKEN, Price, Usage
 from shared_libs.retrieval import Collection
+from shared_libs.retrieval.types import MAX_NAME
 from shared_libs.service.admission import Demand, Grant
 from shared_libs.service.endpoint import Call
 from shared_libs.service.library import Right, no_collection
 from shared_libs.service.problems import Problem
+from shared_libs.service.streams import STREAM_DOC
 
 NEEDS = "collections:read|collections:write"
 """What a key needs at the least; for which collection, the library decides."""
@@ -101,14 +104,16 @@ def whole_number(given: dict[str, Any], names: tuple[str, ...], default: int) ->
     for name in names:
         value = given.get(name)
         if value is not None:
-            if isinstance(value, bool) or not isinstance(value, int):
+            if isinstance(value, bool) or not isinstance(value, int | float) or value % 1:
                 raise Problem("invalid_request", f"{name} is a whole number", param=name)
-            return value
+            return int(value)
     return default
 
 
 TEXT: dict[str, Any] = {"type": "string", "minLength": 1}
 SOME: dict[str, Any] = {"type": "object"}
+NAME = name_schema(MAX_NAME)
+"""What a collection may be called."""
 
 
 def shaped(*required: str, **properties: dict[str, Any]) -> dict[str, Any]:
@@ -121,16 +126,28 @@ def listed(item: dict[str, Any], most: int | None = None) -> dict[str, Any]:
     return {"type": "array", "minItems": 1, "items": item} | ({} if most is None else {"maxItems": most})
 
 
+def asked_for(name: str, schema: dict[str, Any], where: str = "query") -> dict[str, Any]:
+    """Say what a parameter of a route's query, or of its path, may be."""
+    return {"name": name, "in": where, "schema": schema} | ({"required": True} if where == "path" else {})
+
+
 def doc(
-    name: str, tag: str, summary: str, body: dict[str, Any] | None = None, *, streams: bool = False
+    name: str,
+    tag: str,
+    summary: str,
+    body: dict[str, Any] | None = None,
+    *,
+    streams: bool = False,
+    parameters: Sequence[dict[str, Any]] = (),
 ) -> dict[str, Any]:
     """Say of a route what the OpenAPI document shows."""
     answer: dict[str, Any] = {"application/json": {"schema": SOME}}
-    answer |= {"text/event-stream": {"schema": {"type": "string"}}} if streams else {}
+    answer |= STREAM_DOC if streams else {}
     told = {
         "operationId": name,
         "tags": [tag],
         "summary": summary,
+        "parameters": [*parameters],
         "responses": {"200": {"description": summary, "content": answer}},
     }
     if body is None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from shared_libs.agents.pause import PausedRun
-from shared_libs.atomic.amounts import is_amount
+from shared_libs.atomic.amounts import AMOUNT, is_amount
 from shared_libs.atomic.errors import MisuseError
 from shared_libs.atomic.events import RunFinished
 from shared_libs.atomic.results import AgentResult, Decision
@@ -48,7 +48,7 @@ async def decide(call: Call) -> None:
     stays = (background and job is None) or call.stays_when_gone("continue")
     if job is not None and background:
         work = partial(_queued, call, job, decisions)
-        told = await answered_once(service.outcomes, call, raw, work, dict[str, str])
+        told = await answered_once(service.outcomes, call, Repeated(call, raw), work, dict[str, str])
         call.exchange.tell("x-factory-run-id", job.run_id)
         call.exchange.tell("location", f"/v1/runs/{job.run_id}")
         await call.reply(told, status=202)
@@ -253,7 +253,7 @@ DECIDE_DOC: Mapping[str, Any] = {
                                 ]
                             },
                         },
-                        "timeout": {"type": ["number", "null"], "exclusiveMinimum": 0},
+                        "timeout": AMOUNT,
                     },
                 }
             }

@@ -20,6 +20,7 @@ from shared_libs.service.problems import Problem
 from shared_libs.service.repeats import reply_once
 from shared_libs.service.routers.answers import check_fields
 from shared_libs.service.routers.collections import (
+    NAME,
     NEEDS,
     SOME,
     TEXT,
@@ -176,7 +177,7 @@ def _route(path: str, handler: Handler, summary: str, body: dict[str, Any], need
 
 
 _MODELS = "collections:write|models|agents:run"
-_WHO = {"models": listed(TEXT, MAX_MODELS), "collection": TEXT}
+_WHO = {"models": listed(TEXT, MAX_MODELS), "collection": NAME}
 _SOMEBODY = {"anyOf": [{"required": ["models"]}, {"required": ["collection"]}]}
 _ENTITY = shaped("name", name=TEXT, type={"type": "string"})
 _RELATION = shaped(*("source", "kind", "target"), source=TEXT, kind=TEXT, target=TEXT)
@@ -203,12 +204,12 @@ HOT = [
         "/v1/graph/upsert",
         upsert,
         "Store what chunks tell",
-        shaped("collection", "facts", collection=TEXT, facts={"type": "array", "items": _FACTS}),
+        shaped("collection", "facts", collection=NAME, facts={"type": "array", "items": _FACTS}),
     ),
     _route(
         "/v1/graph/query",
         query,
         "A Cypher query that only reads",
-        shaped(*("collection", "cypher"), collection=TEXT, cypher=TEXT, parameters=SOME, rows=_ROWS),
+        shaped(*("collection", "cypher"), collection=NAME, cypher=TEXT, parameters=SOME, rows=_ROWS),
     ),
 ]

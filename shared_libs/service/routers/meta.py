@@ -51,6 +51,6 @@ async def metrics(request: Request, _: Annotated[Caller, Depends(require_key("me
 
 
 @router.get("/openapi.json", include_in_schema=False)
-async def openapi(request: Request) -> JSONResponse:
-    """Return the OpenAPI document."""
+def openapi(request: Request) -> JSONResponse:
+    """Return the OpenAPI document; the first time takes a while, and so it is made in a thread."""
     return JSONResponse(document(request.app))

@@ -16,8 +16,9 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSche
 from starlette.routing import Route
 
 from shared_libs.agents.question import read_question
-from shared_libs.atomic.amounts import is_amount
+from shared_libs.atomic.amounts import AMOUNT, is_amount
 from shared_libs.atomic.errors import MisuseError
+from shared_libs.atomic.names import name_schema
 from shared_libs.durable import Submission
 from shared_libs.observability.runs.reader import brief_result
 from shared_libs.observability.runs.rows import RunRow
@@ -46,7 +47,7 @@ from shared_libs.service.routers.answers import (
     streams,
 )
 from shared_libs.service.routers.decisions import DECIDE_DOC, cancel_paused, decide
-from shared_libs.service.streams import encode
+from shared_libs.service.streams import STREAM_DOC, encode
 
 if TYPE_CHECKING:
     from shared_libs.service.state import Service
@@ -90,7 +91,7 @@ class WantedRuns(BaseModel):
     """How they stand."""
     agent: str | None = None
     """Whose runs."""
-    session_id: Annotated[str, Field(min_length=1, max_length=MAX_SESSION_ID)] | None = None
+    session_id: Annotated[str, WithJsonSchema(name_schema(MAX_SESSION_ID))] | None = None
     """Of which conversation."""
     since: Moment | None = None
     """Those that began then or later."""
@@ -390,11 +391,15 @@ _BEGIN_DOC: Mapping[str, Any] = {
                     "additionalProperties": False,
                     "properties": {
                         "question": {
-                            "description": "A text, content parts, a message or messages.",
-                            "oneOf": [{"type": "string"}, {"type": "array"}, {"type": "object"}],
+                            "description": "A text, content parts, a message, or messages of which the last one asks.",
+                            "oneOf": [
+                                {"type": "string", "pattern": r"[^\s\x1c-\x1f\x85]"},
+                                {"type": "array", "minItems": 1},
+                                {"type": "object", "required": ["role", "content"]},
+                            ],
                         },
-                        "session_id": {"type": ["string", "null"], "maxLength": MAX_SESSION_ID},
-                        "timeout": {"type": ["number", "null"], "exclusiveMinimum": 0},
+                        "session_id": name_schema(MAX_SESSION_ID) | {"type": ["string", "null"]},
+                        "timeout": AMOUNT,
                         "output_schema": {"type": ["object", "null"]},
                     },
                 }
@@ -415,7 +420,7 @@ _EVENTS_DOC: Mapping[str, Any] = {
         {"name": "brief", "in": "query", "schema": {"type": "boolean", "default": False}},
     ],
     "responses": {
-        "200": {"description": "The events.", "content": {"text/event-stream": {"schema": {"type": "string"}}}},
+        "200": {"description": "The events.", "content": STREAM_DOC},
     },
 }
 

@@ -20,13 +20,15 @@ from shared_libs.service.endpoint import Call, Endpoint, Handler
 from shared_libs.service.faces.wanted import Body
 from shared_libs.service.library import no_collection
 from shared_libs.service.problems import Problem, problem_details, problem_of
-from shared_libs.service.repeats import answered_once, reply_once
+from shared_libs.service.repeats import Asked, answered_once, reply_once
 from shared_libs.service.routers.answers import check_fields, streams
 from shared_libs.service.routers.collections import (
+    NAME,
     NEEDS,
     SOME,
     TEXT,
     about_tokens,
+    asked_for,
     asking,
     doc,
     listed,
@@ -72,9 +74,8 @@ async def index(call: Call) -> None:
 
     work = partial(_indexed, call, collection, documents, deadline, tell)
     try:
-        last = await answered_once(
-            call.service.outcomes, call, raw, work, IndexProgress, is_kept=lambda told: told.finished
-        )
+        asked, outcomes = Asked(call, raw), call.service.outcomes
+        last = await answered_once(outcomes, call, asked, work, IndexProgress, is_kept=lambda told: told.finished)
     except Exception as error:
         if stream is None or not stream.started:
             raise
@@ -232,9 +233,11 @@ def _price(collection: Collection) -> Any:
 
 
 def _route(
-    method: str, path: str, handler: Handler, summary: str, body: dict[str, Any] | None = None, *, streams: bool = False
+    method: str, path: str, handler: Handler, summary: str, body: dict[str, Any] | None = None, **more: Any
 ) -> Route:
-    told = doc(f"{handler.__name__}_collection", "collections", summary, body, streams=streams)
+    told = doc(f"{handler.__name__}_collection", "collections", summary, body, **more)
+    if path.startswith(_ONE):
+        told["parameters"].append(asked_for("name", NAME, "path"))
     return Route(path, Endpoint(handler, needs=NEEDS, doc=told), methods=[method])
 
 
@@ -266,7 +269,16 @@ HOT = [
     _route("GET", "/v1/collections", collections, "The collections there are for the key"),
     _route("GET", _ONE, collection, "What a collection holds"),
     _route("DELETE", _ONE, drop, "Remove a collection"),
-    _route("GET", _DOCUMENTS, documents, "The documents of a collection"),
+    _route(
+        "GET",
+        _DOCUMENTS,
+        documents,
+        "The documents of a collection",
+        parameters=[
+            asked_for("after", {"type": "string"}),
+            asked_for("limit", {"type": "integer", "minimum": 1, "maximum": MAX_DOCUMENTS, "default": 100}),
+        ],
+    ),
     _route("GET", f"{_DOCUMENTS}/{{document:path}}", document, "A document, by its id or its source"),
     _route("DELETE", f"{_DOCUMENTS}/{{document:path}}", remove, "Remove a document"),
 ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import sys
 import threading
 from contextvars import Context, ContextVar
@@ -108,6 +109,18 @@ def test_the_context_of_another_thread_is_that_of_what_its_loop_calls(new_loop):
         return mark.get()
 
     assert (on(new_loop, main()), seen) == ("a task", ["a callback"] * 2)
+
+
+def test_to_ask_for_a_context_leaves_nothing_that_only_a_collection_frees():
+    ThreadContext()  # what is kept for all of them
+    gc.collect()
+    gc.disable()
+    try:
+        for _ in range(5):
+            ThreadContext().get()
+        assert gc.collect() == 0
+    finally:
+        gc.enable()
 
 
 def test_threads_that_move_on_and_end_while_they_are_looked_at_are_seen_in_a_context_or_in_none():

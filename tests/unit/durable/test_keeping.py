@@ -11,7 +11,7 @@ from shared_libs.durable import StoreUnavailable
 from shared_libs.durable.database import ask, open_database
 from shared_libs.durable.holding import Holder
 from shared_libs.durable.keeping import LANES, Entry, Fact, Keeper
-from tests.support import no_thread
+from tests.support import no_thread, run_virtual
 from tests.unit.durable.cast import opened, submit
 
 
@@ -81,6 +81,18 @@ def test_what_comes_during_a_write_is_written_together_and_nothing_of_a_run_that
     assert asked == 2
     assert written == [("a", "model.1"), ("a", "tool.1"), ("b", "model.1"), ("c", "model.1")]
     assert events == 4
+
+
+@pytest.mark.promise("durable-once")
+def test_what_comes_in_the_moment_in_which_a_write_ends_is_written_at_once(tmp_path):
+    """A run that is alone has nobody else whose write takes its own along: it would wait for ever."""
+
+    async def main():
+        async with held(f"sqlite:///{tmp_path}/durable.db", "a") as (_, keeper, _):
+            async with asyncio.timeout(60):  # no time at all on this clock, once nothing moves any more
+                return [await keeper.keep(entry("a", f"model.{number}", seq=number)) for number in (1, 2, 3)]
+
+    assert run_virtual(main()) == [True] * 3
 
 
 @pytest.mark.promise("durable-away")

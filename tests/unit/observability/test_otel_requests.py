@@ -13,7 +13,7 @@ from opentelemetry.semconv._incubating.attributes import gen_ai_attributes
 
 from shared_libs.agents import ReActAgent
 from shared_libs.atomic import tool
-from shared_libs.atomic.events import ModelAsked
+from shared_libs.atomic.events import ModelAsked, WithRequests
 from shared_libs.atomic.llms import ScriptedLLM
 from shared_libs.atomic.llms.scripted_llm import Turn
 from shared_libs.atomic.types import ImagePart, Message, TextPart, ToolSpec
@@ -51,15 +51,19 @@ def test_the_fields_of_a_request_are_told_by_the_names_of_the_conventions():
         ({"response_format": {"type": "json_object"}}, {"output.type": "json"}),
         ({"temperature": "warm", "max_tokens": True, "top_p": float("nan"), "stop": 5, "response_format": "json"}, {}),
     ]:
-        exporter, tracers = InMemorySpanExporter(), TracerProvider()
+        exporter, tracers, heard = InMemorySpanExporter(), TracerProvider(), []
         tracers.add_span_processor(SimpleSpanProcessor(exporter))
-        observer = OpenTelemetry(tracers, NoOpMeterProvider())
-        llm = ScriptedLLM([Turn(calls=[("look", {"place": "a"})]), "Done."], model="m")
-        llm.options = options
-        run_virtual(ReActAgent(llm=llm, tools=[look], observers=[observer]).async_run("q"))
+        observer = OpenTelemetry(tracers, NoOpMeterProvider(), contents=False)
+        for others in ([], [WithRequests(heard.append)]):
+            llm = ScriptedLLM([Turn(calls=[("look", {"place": "a"})]), "Done."], model="m")
+            llm.options = options
+            run_virtual(ReActAgent(llm=llm, tools=[look], observers=[observer, *others]).async_run("q"))
         wanted = {f"gen_ai.{name}": value for name, value in told.items()}
         asked = [span.attributes for span in exporter.get_finished_spans() if span.name == "chat m"]
-        assert len(asked) == 2  # of the second it is told that they are those of the first
+        assert len(asked) == 4  # beside who wants whole requests too, where the second says only that they are the same
+        requests = [event for event in heard if isinstance(event, ModelAsked)]
+        assert [len(request.messages) > 0 for request in requests] == [True, True]
+        assert requests[1].options is None
         for attributes in asked:
             found = {name for name in attributes if name.startswith(("gen_ai.request.", "gen_ai.output."))}
             assert {name: attributes[name] for name in found - {"gen_ai.request.model"}} == wanted
@@ -94,4 +98,4 @@ def test_images_are_named_and_tools_told_as_far_as_there_is_room():
     assert [part["type"] for part in message["parts"]] == ["uri", "text"]
     assert "sha256" in message["parts"][0]["uri"]
     assert 2 < len(json.loads(told["gen_ai.tool.definitions"])) < 20
-    assert "gen_ai.input.messages" not in Requests().told(asked(1, [Message("user", "secret")]), contents=False)
+    assert "gen_ai.input.messages" not in Requests().told(asked(1, [Message("user", "secret")]), contents=False)()

@@ -439,6 +439,8 @@ def test_the_document_says_what_each_route_needs_and_how_it_refuses(folder):
             assert named == set(re.findall(r"\{(\w+)\}", path))
             (kind,) = operation["responses"]["default"]["content"]
             assert kind in ("application/json", "application/problem+json")
+    chat = document["paths"]["/v1/chat/completions"]["post"]["requestBody"]["content"]["application/json"]["schema"]
+    assert chat["properties"]["temperature"] == {"type": ["number", "null"], "minimum": 0, "maximum": 2}
     assert statuses == [200, 400, 400, 400, 400, 200]
     assert allow == "DELETE, GET"
 

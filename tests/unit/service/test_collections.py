@@ -61,7 +61,7 @@ def test_documents_go_in_and_passages_come_out_with_their_places(folder):
             assert (again["unchanged"], again["embedded"]) == (2, 0)
             for way in ("search", "retrieve"):
                 status, headers, found = await post(
-                    served, f"{at}/{way}", {"question": "How many days of leave?", "k": 1}
+                    served, f"{at}/{way}", {"question": "How many days of leave?", "k": 1.0}
                 )
                 assert (status, headers["x-factory-deadline"]) == (200, "10.000")
                 hit = found["hits"][0]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from shared_libs.service.catalogue import Catalogue
 from tests.service import HELLO, serving, write
 from tests.support import run
 
@@ -82,3 +83,34 @@ def test_a_folder_where_nothing_holds_does_not_start(tmp_path):
 
     with pytest.raises((AssertionError, SystemExit)):
         run(main())
+
+
+CALLING = {
+    "a": "",
+    "b": "{use: agent, path: ./a.yaml}",
+    "c": '{"use": "agent", "path": "b.yaml", "name": "sub"}',
+    "d": "{use: agent, path: '${NOWHERE:-e.yaml}'}",
+    "e": "",
+}
+
+
+@pytest.mark.promise("serve-reload")
+def test_what_is_built_again_is_what_has_changed_and_who_calls_it(tmp_path):
+    def saved(name, told=""):
+        llm = "{provider: rehearsal, script: hello}"
+        return f"name: {name}\ndescription: D{told}.\nllm: {llm}\ntools: [{CALLING[name]}]\n"
+
+    async def main():
+        for name in CALLING:
+            (tmp_path / f"{name}.yaml").write_text(saved(name))
+        catalogue, rebuilt = Catalogue(tmp_path), []
+        await catalogue.load()
+        for changed in ("a", "b", "e"):
+            before = {name: catalogue.find(caller(), name) for name in CALLING}
+            (tmp_path / f"{changed}.yaml").write_text(saved(changed, " New"))
+            await catalogue.load()
+            rebuilt.append([name for name, entry in before.items() if catalogue.find(caller(), name) is not entry])
+        await catalogue.aclose()
+        return catalogue.problems, rebuilt
+
+    assert run(main()) == ({}, [["a", "b", "c", "d"], ["b", "c", "d"], ["d", "e"]])

@@ -57,9 +57,16 @@ def failure(toolset: MCPToolset) -> str:
 # --- servers that others wrote
 
 
+def others(program, **options):
+    """A server takes seconds of CPU until it has begun, of which a busy machine makes a minute."""
+    toolset = MCPToolset(command=[program], **options)
+    toolset.timeout_s = 100.0
+    return toolset
+
+
 def test_a_real_server_is_listed_and_called():
     async def main():
-        async with opened(MCPToolset(command=["mcp-server-time"])) as tools:
+        async with opened(others("mcp-server-time")) as tools:
             assert set(tools) == {"get_current_time", "convert_time"}
             assert tools["get_current_time"].idempotent
             now = await tools["get_current_time"].async_run({"timezone": "Europe/Rome"})
@@ -75,19 +82,10 @@ def test_a_real_server_is_listed_and_called():
 
 
 def test_an_agent_uses_two_real_servers_together(tmp_path):
-    model = ScriptedLLM(
-        [
-            Turn(
-                calls=[
-                    ("convert_time", {"source_timezone": "UTC", "time": "12:00", "target_timezone": "Asia/Tokyo"}),
-                    ("git_git_status", {"repo_path": str(tmp_path)}),
-                ]
-            ),
-            "done",
-        ]
-    )
+    tokyo = ("convert_time", {"source_timezone": "UTC", "time": "12:00", "target_timezone": "Asia/Tokyo"})
+    model = ScriptedLLM([Turn(calls=[tokyo, ("git_git_status", {"repo_path": str(tmp_path)})]), "done"])
     subprocess.run(["git", "init", "--quiet", str(tmp_path)], check=True)
-    sources = [MCPToolset(command=["mcp-server-time"]), MCPToolset(command=["mcp-server-git"], prefix="git")]
+    sources = [others("mcp-server-time"), others("mcp-server-git", prefix="git")]
 
     async def main():
         async with ReActAgent(llm=model, tools=sources) as agent:

@@ -39,107 +39,71 @@ async def listed(source: MCPToolset):
     return {tool.name: tool for tool in await source.async_list()}
 
 
+async def failure(source: MCPToolset) -> str:
+    with pytest.raises(ToolError) as caught:
+        await source.async_list()
+    await source.aclose()
+    return str(caught.value)
+
+
 @pytest.mark.promise("time-mcp")
+@pytest.mark.promise("loop-per-client")
 def test_a_server_is_listed_and_called_and_told_of_a_cancelled_call():
+    async def in_a_loop_of_its_own(source):
+        return json.loads((await (await listed(source))["add"].async_run({"a": 1, "b": 1})).content)
+
     async def main():
         async with serving() as port:
             source = source_at(port)
             tools = await listed(source)
             tools["silent"].timeout_s = 1.0
-            added = await tools["add"].async_run({"a": 2, "b": 3})
-            wrong = await tools["add"].async_run({"a": "x", "b": 3})
-            silent = await tools["silent"].async_run({})
-            heard = await tools["heard"].async_run({})
+            said = [await tools["add"].async_run({"a": a, "b": 3}) for a in (2, "x")]
+            said += [await tools[name].async_run({}) for name in ("silent", "heard")]
             await source.aclose()
-            return added, wrong, silent, heard
+            refused = await failure(source_at(port, "wrong-token"))
+            inner = lambda: asyncio.run(in_a_loop_of_its_own(source))  # noqa: E731
+            loops = [await asyncio.to_thread(inner) for _ in range(2)]
+        return *said, refused, await failure(source_at(port)), loops
 
-    added, wrong, silent, heard = run(main())
+    added, wrong, silent, heard, refused, gone, loops = run(main())
     assert added.content == "5"
     assert "a: 'x' is not of type 'integer'" in wrong.content
     assert silent.content == "silent did not finish within its 1 s"
     assert "silent" in heard.content
-
-
-def test_a_refused_connection_and_a_refused_key_are_told_without_the_key():
-    async def failure(source):
-        with pytest.raises(ToolError) as caught:
-            await source.async_list()
-        await source.aclose()
-        return str(caught.value)
-
-    async def main():
-        async with serving() as port:
-            refused = await failure(source_at(port, "wrong-token"))
-        return refused, await failure(source_at(port))
-
-    refused, gone = run(main())
     assert "HTTP 401 Unauthorized" in refused
     assert "wrong-token" not in refused
     assert "ConnectError" in gone
+    assert loops == [2, 2]
 
 
-@pytest.mark.parametrize("more", [(), ("json",)])
-def test_an_endless_answer_is_an_error_and_a_long_one_is_cut(more):
-    async def main():
-        async with serving(0, *more) as port:
-            source = source_at(port)
-            tools = await listed(source)
-            results = [await tools["huge"].async_run({"size": size}) for size in (100_000, 20_000_000, 10)]
-            await source.aclose()
-            return results
-
-    long, endless, short = run(main())
-    assert long.content.endswith("[cut: 68000 of 100000 characters are not shown]")
-    assert endless.is_error
-    assert short.content == "x" * 10
+async def of_any_size(source: MCPToolset):
+    tools = await listed(source)
+    return [await tools["huge"].async_run({"size": size}) for size in (100_000, 20_000_000, 10)]
 
 
-def test_a_server_that_dies_in_a_call_is_an_observation_and_its_successor_is_used():
+def test_a_server_that_dies_in_a_call_or_is_replaced_between_two_is_asked_again():
     async def main():
         async with serving() as port:
             source = source_at(port)
+            sizes = [await of_any_size(source)]
+            died = await (await listed(source))["die"].async_run({})
+        async with serving(port, "json"):
             tools = await listed(source)
-            died = await tools["die"].async_run({})
-        async with serving(port):
             back = await tools["add"].async_run({"a": 1, "b": 1})
-        await source.aclose()
-        return died, back
-
-    died, back = run(main())
-    assert died.is_error
-    assert "was lost during the call of die" in died.content
-    assert back.content == "2"
-
-
-def test_a_server_that_was_replaced_between_two_calls_is_asked_again():
-    async def main():
-        async with serving() as port:
-            source = source_at(port)
-            tools = await listed(source)
+            sizes.append(await of_any_size(source))
         async with serving(port):
             results = [await tools["add"].async_run({"a": 1, "b": n}) for n in range(2)]
         await source.aclose()
-        return [result.content for result in results]
+        return died, back, results[-1], sizes
 
-    assert run(main())[-1] == "2"
-
-
-@pytest.mark.promise("loop-per-client")
-def test_one_source_works_in_one_loop_after_another():
-    source: MCPToolset
-
-    async def use(port):
-        tools = await listed(source)
-        return json.loads((await tools["add"].async_run({"a": 1, "b": 1})).content)
-
-    async def main():
-        nonlocal source
-        async with serving() as port:
-            source = source_at(port)
-            inner = lambda: asyncio.run(use(port))  # noqa: E731
-            return await asyncio.to_thread(inner), await asyncio.to_thread(inner)
-
-    assert run(main()) == (2, 2)
+    died, back, replaced, sizes = run(main())
+    assert died.is_error
+    assert "was lost during the call of die" in died.content
+    assert [back.content, replaced.content] == ["2", "2"]
+    for long, endless, short in sizes:  # as an event, and as JSON
+        assert long.content.endswith("[cut: 68000 of 100000 characters are not shown]")
+        assert endless.is_error
+        assert short.content == "x" * 10
 
 
 @asynccontextmanager

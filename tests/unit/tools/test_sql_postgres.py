@@ -133,7 +133,7 @@ def test_nothing_but_reading_is_done_even_by_the_owner_of_all(url, statement):
 
 @pytest.mark.promise("sql-safe")
 def test_a_statement_without_end_is_stopped_by_the_server(url):
-    result = ask(url, "SELECT pg_sleep(60)", timeout_s=0.8)
+    result = ask(url, "SELECT pg_sleep(60)", timeout_s=2.0)
     assert result.content == "the statement took too long and was stopped; narrow it down"
 
 

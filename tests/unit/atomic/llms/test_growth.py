@@ -11,6 +11,8 @@ import pytest
 from shared_libs.atomic import Resilience
 from shared_libs.atomic.errors import LLMError
 from shared_libs.atomic.llms.anthropic_answer import AnthropicAnswer
+from shared_libs.atomic.llms.event_stream import EventStream
+from shared_libs.atomic.llms.framing import AnyFraming
 from shared_libs.atomic.llms.openai_format import OpenAIAnswer
 from shared_libs.atomic.llms.openai_llm import OpenAILLM
 from shared_libs.atomic.llms.openai_responses import ResponsesAnswer
@@ -100,3 +102,27 @@ def test_the_loop_has_its_turn_between_events_that_are_there_already(streamed):
 
     run(main())
     assert turns > 20  # one for each 250 events, and some for the connection
+
+
+@pytest.mark.promise("work-bounded")
+def test_of_many_servers_that_send_large_events_none_holds_the_loop_for_more_than_some():
+    large = b"data: " + b"x" * 10_000 + b"\n\n"
+
+    async def main():
+        came = [large * 25, b"data: " + b"y" * 200_000 + b"\n\n", b""]
+        loop, turns = asyncio.get_running_loop(), 0
+
+        def tick():
+            nonlocal turns
+            turns += 1
+            loop.call_soon(tick)
+
+        async def read():
+            return came.pop(0)
+
+        tick()
+        return [(sum(map(len, payloads)), turns) async for payloads in EventStream(read, AnyFraming())]
+
+    seen = run(main())
+    assert [size for size, _ in seen] == [30_000] * 8 + [10_000, 200_000, 0]  # one alone may be larger
+    assert len({turn for _, turn in seen[:9]}) == 9

@@ -24,8 +24,10 @@ from shared_libs.factory import load_agent
 from tests.support import run
 
 CONFIG = Path(__file__).parents[4] / "configs" / "local.yaml"
-ONCE = Resilience(retry={"attempts": 1})
-TWICE = Resilience(retry={"attempts": 2, "base_s": 0})
+SLOW = {"attempt_timeout_s": 100.0, "first_token_timeout_s": 100.0, "idle_timeout_s": 100.0}
+"""It computes for real, on a machine that may have much else to do."""
+ONCE = Resilience(retry={"attempts": 1}, **SLOW)
+TWICE = Resilience(retry={"attempts": 2, "base_s": 0}, **SLOW)
 UNICODE = "Grün 🌳, 日本語, e\u0301."
 LONG = " ".join(f"item{number}" for number in range(400))
 """A prompt that takes the engine many seconds to read."""

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import faulthandler
 import gc
+import math
 import os
 import signal
 import sys
+import time
 from collections.abc import Generator
 from typing import Any
 
@@ -52,7 +55,28 @@ def pytest_runtest_setup() -> None:
     forget()
 
 
+class _Hanging:
+    """
+    Tells where every thread is when no test has begun for so long that one must hang.
+
+    pytest's own `faulthandler_timeout` starts and ends a thread for each test: ten thousand times two switches.
+    """
+
+    def __init__(self) -> None:
+        self._told = os.dup(2)
+        self._since = -math.inf
+
+    def pytest_runtest_setup(self) -> None:
+        if time.monotonic() - self._since > 30:
+            faulthandler.dump_traceback_later(150, file=self._told)
+            self._since = time.monotonic()
+
+    def pytest_unconfigure(self) -> None:
+        faulthandler.cancel_dump_traceback_later()
+
+
 def pytest_configure(config: pytest.Config) -> None:
+    config.pluginmanager.register(_Hanging())
     # a shell that runs the suite in the background has SIGINT ignored, and every program we start would ignore it too
     signal.signal(signal.SIGINT, signal.default_int_handler)
     config.addinivalue_line("markers", "promise(id): the behaviour of tests/requirements.py that the test proves")

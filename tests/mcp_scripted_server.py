@@ -18,13 +18,12 @@ for line in sys.stdin:
     method = request["method"]
     if "id" not in request:
         continue
+    said = SAYS.get(method)
+    if isinstance(said, list):
+        said = said.pop(0) if len(said) > 1 else said[0]
     if method == "initialize":
-        said = SAYS.get(method) or INITIALIZED | {"protocolVersion": request["params"]["protocolVersion"]}
-    elif method in SAYS:
-        said = SAYS[method]
-        if isinstance(said, list):
-            said = said.pop(0) if len(said) > 1 else said[0]
-    else:
+        said = said or INITIALIZED | {"protocolVersion": request["params"]["protocolVersion"]}
+    elif method not in SAYS:
         said = {"raw": '{"jsonrpc":"2.0","id":$ID,"error":{"code":-32601,"message":"unknown"}}'}
     if said is None:
         continue

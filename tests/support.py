@@ -6,11 +6,12 @@ import asyncio
 import threading
 from collections.abc import Coroutine, Iterable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from typing import Any, TypeVar
 
 import pydantic
 import pytest
-from blockbuster import blockbuster_ctx
+from blockbuster import BlockBuster
 
 from shared_libs.atomic.types import Message
 from shared_libs.testing.clock import VirtualLoop
@@ -23,13 +24,13 @@ pydantic.create_model("Warm", field=(int, ...))  # the first model looks for plu
 
 def run(main: Coroutine[Any, Any, T]) -> T:
     """Run on the real clock; a blocking call of ours on the event loop fails the test."""
-    with _blocking_is_an_error():
+    with blocking_is_an_error():
         return asyncio.run(main)
 
 
 def run_virtual(main: Coroutine[Any, Any, T]) -> T:
     """Run on a clock that jumps to the next timer when nothing else is to do: minutes cost no time."""
-    with _blocking_is_an_error(), asyncio.Runner(loop_factory=VirtualLoop) as runner:
+    with blocking_is_an_error(), asyncio.Runner(loop_factory=VirtualLoop) as runner:
         return runner.run(main)
 
 
@@ -62,13 +63,29 @@ def no_thread(name: str) -> Iterator[None]:
         yield
 
 
+@cache
+def _watch() -> BlockBuster:
+    watch = BlockBuster(["shared_libs"])
+    for function in watch.functions.values():
+        # a library loaded on first use reads files once
+        function.can_block_in("<frozen importlib._bootstrap>", {"_find_and_load"})
+        # the driver of PostgreSQL looks for certificates and passwords on the disk when it connects
+        function.can_block_in("asyncpg/connect_utils.py", {"_parse_connect_arguments", "_dot_postgresql_path"})
+    del watch.functions["os.path.abspath"]  # asks for the working directory, and nothing of a disk
+    return watch
+
+
 @contextmanager
-def _blocking_is_an_error() -> Iterator[None]:
-    with blockbuster_ctx(scanned_modules=["shared_libs"]) as watch:
-        for function in watch.functions.values():
-            # a library loaded on first use reads files once
-            function.can_block_in("<frozen importlib._bootstrap>", {"_find_and_load"})
-            # the driver of PostgreSQL looks for certificates and passwords on the disk when it connects
-            function.can_block_in("asyncpg/connect_utils.py", {"_parse_connect_arguments", "_dot_postgresql_path"})
-        watch.functions["os.path.abspath"].deactivate()  # asks for the working directory, and nothing of a disk
+def blocking_is_an_error() -> Iterator[None]:
+    """Have a blocking call of ours on an event loop raise."""
+    watch = _watch()
+    if watch.functions["time.sleep"].activated:  # by a loop of another thread, or by one around this
         yield
+        return
+    for function in watch.functions.values():
+        function.original_func = getattr(function.module, function.func_name, None)  # a test may have another in place
+    watch.activate()
+    try:
+        yield
+    finally:
+        watch.deactivate()

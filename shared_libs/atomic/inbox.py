@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections import deque
-from typing import Generic, Self, TypeVar
+from typing import Generic, TypeVar
 
 T = TypeVar("T")
 
 
 class Inbox(Generic[T]):
     """
-    A queue without a bound for one reader, who iterates it; it ends when it is closed and empty.
+    A queue without a bound for one reader, who takes all that has come at once.
 
     `asyncio.Queue` asks for each piece whether there is room, who waits for it, and whether all are done: of a streamed
     run that was a twentieth of the work.
@@ -21,7 +20,7 @@ class Inbox(Generic[T]):
 
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
-        self._pieces: deque[T] = deque()
+        self._pieces: list[T] = []
         self._news: asyncio.Future[None] | None = None
         self._is_closed = False
 
@@ -37,16 +36,13 @@ class Inbox(Generic[T]):
         if self._news is not None:
             self._tell()
 
-    def __aiter__(self) -> Self:
-        return self
-
-    async def __anext__(self) -> T:
-        while not self._pieces:
-            if self._is_closed:
-                raise StopAsyncIteration
+    async def some(self) -> list[T]:
+        """Wait for what comes, and take all of it; nothing is left to come where it is empty."""
+        while not self._pieces and not self._is_closed:
             self._news = self._loop.create_future()
             await self._news
-        return self._pieces.popleft()
+        some, self._pieces = self._pieces, []
+        return some
 
     def _tell(self) -> None:
         news, self._news = self._news, None

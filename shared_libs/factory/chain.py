@@ -11,6 +11,7 @@ from pydantic import ValidationError
 
 from shared_libs.atomic.errors import MisuseError
 from shared_libs.atomic.llms.base import BaseLLMWrapper
+from shared_libs.atomic.llms.names import named_by
 from shared_libs.atomic.resilience.policy import LimitStore, Resilience
 from shared_libs.atomic.types import Price
 from shared_libs.factory.draft import Draft
@@ -100,7 +101,7 @@ def only(llm: Any, name: str) -> tuple[dict[str, Any], dict[Path, Path]]:
     if provider not in LLMS:
         known = [*names, *(f"{one}/MODEL" for one in LLMS.names())]
         raise MisuseError(f"the model {name!r} is not known; {choices(name, known)}")
-    return section | {"chain": [{"provider": provider, **({"model": model} if model else {})}]}, {}
+    return section | {"chain": [{"provider": provider, **({named_by(provider)[0]: model} if model else {})}]}, {}
 
 
 def read_links(draft: Draft, llm: Any, moved: Mapping[Path, Path]) -> list[Link]:

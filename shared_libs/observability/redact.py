@@ -15,7 +15,6 @@ import contextlib
 import re
 import string
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from functools import lru_cache
 from typing import Any
 
 import msgspec
@@ -64,6 +63,9 @@ _IN_WORDS = string.ascii_letters + string.digits + "_"
 _LONGEST_KNOWN, _REMEMBERED = 8_000, 1 << 20
 """Characters of texts, of one event and of all, of which it is remembered that nothing in them is masked."""
 
+_NAMES_KNOWN = 4_096
+"""Of how many keys; the same few come again and again."""
+
 _TABLE = '{"columns":['
 _NAMERS = ("name", "key", "header", "param", "field", "id", "label", "type")
 """Keys of data, in any case, under which a name stands, beside the `value` that it names."""
@@ -83,7 +85,7 @@ def is_harmless(value: Any) -> bool:
     names: list[Any] = []
     texts: list[str] = []
     plain = _is_plain((value,), names, texts, MAX_DEPTH + 1)
-    return plain and all(map(_is_plain_name, names)) and _known.harmless(texts)
+    return plain and _known.plain(names) and _known.harmless(texts)
 
 
 def redact_schema(schema: Any, *, secret: bool = False) -> Any:
@@ -151,11 +153,22 @@ def _is_plain(value: Any, names: list[Any], texts: list[str], depth: int) -> boo
 
 
 class _Known:
-    """Remembers texts in which nothing is masked; names, questions and answers stand in many events of many runs."""
+    """Remembers what nothing is masked in; names, questions and answers stand in many events of many runs."""
 
     def __init__(self) -> None:
+        self._names: set[Any] = set()
         self._texts: set[str] = set()
         self._room = _REMEMBERED
+
+    def plain(self, names: Sequence[Any]) -> bool:
+        """Whether nothing has to be masked for the sake of these keys, nor in them."""
+        if self._names.issuperset(names):
+            return True
+        if not all(map(_is_plain_name, names)):
+            return False
+        if len(self._names) < _NAMES_KNOWN:
+            self._names.update(names)
+        return True
 
     def harmless(self, texts: Sequence[str]) -> bool:
         """Whether nothing of these texts is masked; looking at all new ones as one costs a tenth of looking at each."""
@@ -177,9 +190,7 @@ class _Known:
 _known = _Known()
 
 
-@lru_cache(maxsize=4096)
-def _is_plain_name(name: str) -> bool:
-    """Whether nothing has to be masked for a key's sake, nor in it; the same few come again and again."""
+def _is_plain_name(name: Any) -> bool:
     if type(name) is not str or len(name) >= _FEW:
         return False
     return name.lower() != "value" and not names_a_secret(name) and redact_text(name) == name

@@ -80,7 +80,8 @@ class Call:
             Problem: there are too many.
 
         """
-        text = str(self.scope["query_string"], "latin-1")
+        if not (text := str(self.scope["query_string"], "latin-1")):
+            return {}
         try:
             return dict(parse_qsl(text, keep_blank_values=True, max_num_fields=MAX_PARAMETERS))
         except ValueError:

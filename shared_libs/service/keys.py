@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import re
 from collections import OrderedDict, deque
 from collections.abc import Callable, Mapping
 from typing import NamedTuple, Protocol
@@ -85,7 +84,8 @@ def _need_own_name(scope: Scope) -> None:
 
 
 def _without_port(name: str) -> str:
-    return re.sub(r":\d*$", "", name).lower()
+    host, colon, port = name.rpartition(":")
+    return (host if colon and (not port or port.isdecimal()) else name).lower()
 
 
 def _nothing(*_: object, **__: object) -> None:

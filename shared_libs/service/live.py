@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import uuid
+import os
 from collections import OrderedDict
 from collections.abc import AsyncIterator
 from contextvars import ContextVar
@@ -75,7 +75,7 @@ class LiveRun:
     """Whether this process keeps it while it waits for a decision."""
 
     def __init__(self, entry: Entry, asked: Asked, demand: Demand, *, record: EventSink, run_id: str = "") -> None:
-        self.id = run_id or uuid.uuid4().hex
+        self.id = run_id or os.urandom(16).hex()
         self.entry = entry
         self.demand = demand
         self.events: list[AgentEvent] = []
@@ -85,7 +85,7 @@ class LiveRun:
         self._asked = asked
         self._record = record
         self._loop = asyncio.get_running_loop()
-        self._changed = self._loop.create_future()
+        self._changed: asyncio.Future[None] | None = None
         self._accepted = self._loop.create_future()
         self._over = self.leaving = False
         self._ended_by = ""
@@ -232,6 +232,7 @@ class LiveRun:
                 elif self._over:
                     return
                 else:
+                    self._changed = self._changed or self._loop.create_future()
                     await asyncio.shield(self._changed)
         finally:
             self.followers -= 1
@@ -268,9 +269,9 @@ class LiveRun:
             self._accepted.set_result(None)
 
     def _wake(self) -> None:
-        if not self._changed.done():
+        if self._changed is not None:  # somebody follows, and has seen all there was
             self._changed.set_result(None)
-            self._changed = self._loop.create_future()
+            self._changed = None
 
 
 def demand_of_run(entry: Entry, call: Call, deadline: Deadline) -> Demand:

@@ -52,8 +52,8 @@ class Recent:
             self.cost -= cost
 
     def quick_s(self, now: float) -> float:
-        """Return what the quickest tenth of them took; a few more, or a second, do not change it by much."""
-        if self._unseen > len(self._kept) // 16 or now - self._looked_at > 1.0:
+        """Return what the quickest tenth of them took; some more, or a second, do not change it by much."""
+        if self._unseen > len(self._kept) // 4 or now - self._looked_at > 1.0:
             took = sorted(seconds for at, seconds, _ in self._kept if now - at <= REMEMBERED_S)
             self._quick_s = took[len(took) // 10] if took else 0.0
             self._looked_at, self._unseen = now, 0

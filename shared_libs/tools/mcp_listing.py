@@ -25,8 +25,8 @@ _NOT_EMPTY = ("required", "enum", *_LISTS)
 _KINDS = {
     **{kind: kind for kind in TYPES},
     **dict.fromkeys(("str", "text", "char", "enum", "date", "datetime", "date-time", "uuid", "file"), "string"),
-    **dict.fromkeys(("int", "long"), "integer"),
-    **dict.fromkeys(("float", "double", "decimal"), "number"),
+    **dict.fromkeys(("int", "long", "short", "bigint", "int32", "int64", "uint", "uint32", "uint64"), "integer"),
+    **dict.fromkeys(("float", "double", "decimal", "real", "float32", "float64"), "number"),
     "bool": "boolean",
     **dict.fromkeys(("list", "tuple", "set"), "array"),
     **dict.fromkeys(("dict", "map", "json", "record", "struct", "hash"), "object"),

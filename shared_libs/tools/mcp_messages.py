@@ -41,10 +41,20 @@ MAX_TOOLS = 2_000
 DISCOVERY_S = 1.5
 """Seconds a server gets to answer `server/discover`, which older ones may pass over; then it is asked as they are."""
 
-_OF_A_RESULT = ("content", "structuredContent", "isError", "is_error", "_meta", "resultType", BARE)
+_OF_A_RESULT = (
+    "content",
+    "structuredContent",
+    "structured_content",
+    "isError",
+    "is_error",
+    "_meta",
+    "resultType",
+    BARE,
+)
 _OF_A_QUESTION = ("inputRequests", "requestState", "_meta")
 _QUESTIONS = ("elicitation/create", "sampling/createMessage", "roots/list")
 _BESIDE = ("type", "annotations", "_meta")
+_NO_TEXT = {"type": "text", "text": None}
 _SAYS = ("text", "json", "content", "value", "markdown", "html", "data", "message")
 """Where blocks of kinds that are not specified hold what they say."""
 
@@ -65,12 +75,15 @@ class Mended:
         self._asked: dict[str, str] = {}
         self._pages: dict[str, list[Any]] = {}
         self._version = ""
+        self._greeting: Any = None
         self._told_of_a_change = False
         self._into: Any = None
+        self._to_say: Any = None
         self._tasks: list[asyncio.Task[None]] = []
 
     async def __aenter__(self) -> Any:
         heard, to_say = await self._transport.__aenter__()
+        self._to_say = to_say
         self._into, out_of = anyio.create_memory_object_stream[Any](0)
         self._tasks = [asyncio.get_running_loop().create_task(self._pass_on(heard))]
         return out_of, _Saying(to_say, self)
@@ -112,7 +125,7 @@ class Mended:
             return
         self._asked[str(identity)] = method
         if method == "initialize":
-            self._version = str((message.params or {}).get("protocolVersion"))
+            self._version, self._greeting = str((message.params or {}).get("protocolVersion")), message
         if method == "server/discover" and not self._patient:
             self._tasks.append(asyncio.get_running_loop().create_task(self._give_up_discovery(identity)))
 
@@ -120,6 +133,10 @@ class Mended:
         async with self._into, heard:
             try:
                 async for item in heard:
+                    if self._is_too_new(item):
+                        params = {**self._greeting.params, "protocolVersion": self._version}
+                        await self._to_say.send(SessionMessage(self._greeting.model_copy(update={"params": params})))
+                        continue
                     changed = getattr(getattr(item, "message", None), "method", "") == LIST_CHANGED
                     if not (changed and self._told_of_a_change):  # once is enough, until something else is said
                         await self._into.send(self._mended(item))
@@ -128,6 +145,18 @@ class Mended:
                 pass  # nobody listens any more
             finally:
                 self._transport.ended.set()
+
+    def _is_too_new(self, item: Any) -> bool:
+        """Whether the greeting is refused for its version: an older one, that the server names or all know, may do."""
+        refusal = getattr(item, "message", None)
+        if not isinstance(refusal, JSONRPCError) or self._asked.get(str(refusal.id)) != "initialize":
+            return False
+        said = f"{refusal.error.message} {as_json(refusal.error.data)}"
+        named = [version for version in _DATE.findall(said) if OLDEST_SUPPORTED_VERSION <= version < self._version]
+        if not named and ("version" not in said.lower() or self._version <= OLDEST_SUPPORTED_VERSION):
+            return False
+        self._version = max(named, default=OLDEST_SUPPORTED_VERSION)
+        return True
 
     def _mended(self, item: Any) -> Any:
         if isinstance(item, Exception):
@@ -223,9 +252,10 @@ def as_text(result: Mapping[str, Any], *, asks_back: bool = False) -> dict[str, 
             "content": [{"type": "text", "text": unfinished[:MAX_ASKED]}],
             "isError": True,
         }
-    blocks, structured = result.get("content", result.get(BARE)), result.get("structuredContent")
+    blocks = result.get("content", result.get(BARE))
+    structured = result.get("structuredContent", result.get("structured_content"))
     is_error = _tells_an_error(result)
-    parts = [_part(block) for block in _flat(blocks) if block is not None]
+    parts = [_part(block) for block in _flat(blocks) if block is not None and block != _NO_TEXT]
     if structured is not None and (is_error or not any(parts)):  # an error's words seldom say its data once more
         said = as_json(structured)
         parts = [*filter(None, parts), *([said] if said not in parts else [])]

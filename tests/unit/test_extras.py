@@ -152,6 +152,7 @@ class Others:
 """Takes away, in a process of its own, what belongs to no extra but one."""
 
 ALONE = """
+import aiohttp, pydantic, sqlalchemy.ext.asyncio
 from shared_libs.agents import ReActAgent
 from shared_libs.atomic.errors import MemoryUnavailable, ToolError
 from shared_libs.atomic.llms import ScriptedLLM
@@ -249,6 +250,7 @@ NOT_ASKED = {
     "shared_libs/atomic/postgres.py": "reached with a store that has asked",
     "shared_libs/atomic/llms/local_worker.py": "a process that LocalLLM starts, which asks",
     "shared_libs/cli/worker_health.py": "reached with a PrometheusMetrics only",
+    "shared_libs/observability/tallies.py": "reached with a PrometheusMetrics only",
     "shared_libs/service/figures.py": "reached with a PrometheusMetrics only",
 }
 

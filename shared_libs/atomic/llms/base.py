@@ -217,8 +217,9 @@ class BaseLLMWrapper:
         answer = loop.create_task(self.async_chat(messages, tools, timeout=timeout, on_chunk=chunks.put, **options))
         answer.add_done_callback(chunks.close)
         try:
-            async for chunk in chunks:
-                yield chunk
+            while some := await chunks.some():
+                for chunk in some:
+                    yield chunk
             yield LLMChunk("finished", response=answer.result())
         finally:
             # nobody listens any more: an error is not "never retrieved"

@@ -24,6 +24,19 @@ LLMS = Registry(
 """Models by the name of their provider."""
 
 
+def named_by(provider: str) -> tuple[str, bool]:
+    """
+    Return the setting that stands behind the slash of a name (the first of the provider's), and whether it has to.
+
+    Raises:
+        MisuseError: the provider cannot be used here.
+
+    """
+    first = next(iter(inspect.signature(LLMS.load(provider)).parameters.values()))
+    needed = first.default is inspect.Parameter.empty and first.kind is not inspect.Parameter.VAR_KEYWORD
+    return (first.name if needed else "model"), needed
+
+
 def model_named(name: str) -> Any:
     """
     Make the model of a name such as "openai/gpt-5.4-mini", with its key from the environment.
@@ -41,6 +54,6 @@ def model_named(name: str) -> Any:
             f"did you mean {meant!r}?"
         )
     make = LLMS.load(provider)
-    if not model and next(iter(inspect.signature(make).parameters.values())).default is inspect.Parameter.empty:
+    if not model and named_by(provider)[1]:
         raise MisuseError(f'{name!r} names no model; write "{provider}/MODEL"')
     return make(model) if model else make()

@@ -14,7 +14,6 @@ from contextlib import AbstractAsyncContextManager
 from functools import cached_property
 from typing import Any, NamedTuple
 from urllib.parse import parse_qsl
-from urllib.request import getproxies, proxy_bypass
 from weakref import WeakKeyDictionary, ref
 
 import aiohttp
@@ -28,6 +27,7 @@ from shared_libs.atomic.errors import LLMConnectionError, LLMError, LLMTimeout, 
 from shared_libs.atomic.llms.event_stream import EventStream
 from shared_libs.atomic.llms.faults import redacted, refusal
 from shared_libs.atomic.llms.framing import AnyFraming, Framing
+from shared_libs.atomic.llms.proxy import proxy_for
 from shared_libs.atomic.propagation import PATIENCE, patience_s, trace_headers
 from shared_libs.atomic.threads import Threads
 
@@ -46,7 +46,9 @@ MAX_REDIRECTS = 3
 _SENT_AGAIN = (307, 308)
 """The redirects that keep the method and the body; behind another the request would be a GET."""
 
-_THIS_MACHINE = {"127.0.0.1", "::1", "localhost"}
+_PROXY_ASKS = 407
+_PASSING = {408, 429}
+"""What a proxy refuses now, and may allow later, as all from 500 on."""
 _OF_THE_BODY = {"content-length", "transfer-encoding"}
 _SECRET_HEADERS = {"authorization", "x-api-key", "api-key"}
 _PATIENCE = f"{PATIENCE}: %.3f\r\n".encode()
@@ -115,21 +117,26 @@ class Wire:
         """Send a request; return the answer, its body still to be read."""
         known = self._pools.get(asyncio.get_running_loop())
         pool = await self._open_pool() if known is None else known[0]
+        way = pool.way
         target = pool.targets.get(path) or pool.target(path)
         left = MAX_REDIRECTS
         while True:
             try:
                 answer = await pool.send(target, body)
             except TimeoutError:
-                raise LLMTimeout(f"no connection to {target.where} within {CONNECT_TIMEOUT_S:g} s") from None
+                raise LLMTimeout(f"no connection to {target.where}{way} within {CONNECT_TIMEOUT_S:g} s") from None
+            except aiohttp.ClientHttpProxyError as error:
+                raise _kept_out(error.status, target.where + way) from None  # its own text has the password
             except (aiohttp.ClientError, HttpProcessingError, OSError, ValueError) as error:
-                raise self._unreachable(error, target.where) from error
+                raise self._unreachable(error, target.where + way) from error
             if answer.status < 300:
                 return answer
             try:
                 said = await _read_refusal(answer)
             finally:
                 answer.connection.release()
+            if answer.status == _PROXY_ASKS:
+                raise _kept_out(answer.status, target.where + way)
             moved = pool.moved(target, answer) if left else None
             if moved is None:
                 raise refusal(answer.status, answer.headers, said, self.secrets, answer.where)
@@ -150,6 +157,13 @@ class Wire:
         retryable = not isinstance(error, aiohttp.ClientConnectorCertificateError)
         why = redacted(_why(error), self.secrets)
         return LLMConnectionError(f"no answer from {where}: {why}", retryable=retryable)
+
+
+def _kept_out(status: int, where: str) -> LLMError:
+    """The error for what a proxy has said of itself; only the refusals of an hour are asked again."""
+    asks = "; it wants a user and a password, as in http://user:password@host:port" if status == _PROXY_ASKS else ""
+    passing = status in _PASSING or status >= 500
+    return LLMConnectionError(f"no answer from {where}: the proxy refused with HTTP {status}{asks}", retryable=passing)
 
 
 class _Answer(NamedTuple):
@@ -209,7 +223,8 @@ class _Pool:
     def __init__(self, base: URL, headers: Mapping[str, str]) -> None:
         self._base = base
         self._headers = headers
-        self._proxy = _proxy_for(base)
+        self._proxy = proxy_for(base)
+        self.way = "" if self._proxy is None else f" through {self._proxy}"
         self._connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=KEEPALIVE_S, resolver=_Resolver())
         self._timeout = aiohttp.ClientTimeout(total=None, connect=CONNECT_TIMEOUT_S)
         self.targets: dict[str, _Target] = {}
@@ -231,7 +246,7 @@ class _Pool:
             return None
 
     def _at(self, url: URL) -> _Target:
-        loop, proxy = asyncio.get_running_loop(), None if self._proxy is None else URL(self._proxy)
+        loop, proxy = asyncio.get_running_loop(), None if self._proxy is None else self._proxy.url
         request = _Request(
             "POST", url, headers=self._headers, skip_auto_headers=("Accept", "User-Agent"), loop=loop, proxy=proxy
         )
@@ -300,17 +315,6 @@ async def _keep_open(pool: _Pool, pools: ref[Pools]) -> AsyncGenerator[None, Non
         if (known := pools()) is not None:
             known.pop(asyncio.get_running_loop(), None)
         await pool.aclose()
-
-
-def _proxy_for(url: URL) -> str | None:
-    """
-    The proxy the environment names (`HTTPS_PROXY`, `NO_PROXY`, ...), looked up once; none leads to this machine itself.
-
-    aiohttp's own `trust_env` looks it up, and reads `~/.netrc`, in a thread each, for every single request.
-    """
-    direct = url.host in _THIS_MACHINE or proxy_bypass(url.host or "")
-    found = None if direct else getproxies().get(url.scheme)
-    return f"http://{found}" if found and "://" not in found else found
 
 
 class _Resolver(AbstractResolver):
@@ -385,7 +389,8 @@ def _why(error: Any) -> str:
     if isinstance(error, aiohttp.ClientSSLError):
         return f"TLS failed ({error.os_error.strerror})"
     if isinstance(error, aiohttp.ClientConnectorError):
-        return f"cannot connect ({os.strerror(error.os_error.errno) if error.os_error.errno else error.os_error})"
+        number, said = error.os_error.errno, str(error.os_error) or type(error.os_error).__name__
+        return f"cannot connect ({os.strerror(number) if number else said})"
     if isinstance(error, aiohttp.ServerDisconnectedError):
         return "the server closed the connection"
     if isinstance(error, aiohttp.ClientPayloadError):

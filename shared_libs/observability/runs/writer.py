@@ -88,8 +88,9 @@ class Writer:
             self._bytes += size
             gathering = not (begins or self._soon)
             self._soon = self._soon or gathering
-            with suppress(RuntimeError):  # the system gives no thread: the next that is told tries again
-                self._wake(gathering=gathering)
+            if gathering or len(self._waiting) == 1 or self._thread is None:  # else it has been told already
+                with suppress(RuntimeError):  # the system gives no thread: the next that is told tries again
+                    self._wake(gathering=gathering)
 
     def call(self, do: Callable[[], T]) -> Future[T]:
         """Have something done in the writer's thread, between two batches."""

@@ -86,12 +86,13 @@ def test_a_model_beside_the_chain_is_asked_under_its_policy_and_the_chain_needs_
         "name: a\nllm: {chain: [{provider: openai, model: m, api_key: '${NO_SUCH_KEY}'}], retry: {attempts: 1}}\n"
     )
     assert factory("run", "agent.yaml", "Hi.", "-m", "played/echo")[:2] == (0, "1 so far, last: Hi.\n")
-    (factory.folder / "bare.yaml").write_text("name: a\n")
+    (factory.folder / "bare.yaml").write_text("name: a\ntools: [calculator]\n")
     assert factory("run", "bare.yaml", "Hi.", "--model", "played/echo")[0] == 0
     code, _, err = factory("run", "bare.yaml", "Hi.", "-m", "playd/echo")
     assert code == 2
     assert "the model 'playd/echo' is not known" in err
     assert "played/MODEL" in err
+    assert "17 * 23 = 391" in factory("run", "bare.yaml", "What is 17 * 23?", "-m", "rehearsal/hello")[1]
 
 
 def test_the_words_to_the_model_may_be_others(factory):

@@ -195,23 +195,22 @@ BROKEN = {
 
 @pytest.mark.promise("config-told")
 @pytest.mark.usefixtures("plugin")
-@pytest.mark.parametrize("case", BROKEN)
-def test_a_broken_definition_is_told_line_by_line(case, write):
-    text, expected = BROKEN[case]
-    lines = [f"agent.yaml:{line}" for line in expected]
+def test_a_broken_definition_is_told_line_by_line(write):
     known = {
         "{llms}": LLMS.names(),
         "{tools}": TOOLS.names(),
         "{memories}": sorted(f"{name}:" for name in MEMORIES.names()),
+        "{memory_keys}": sorted(MemorySpec.model_fields),
     }
-    known["{memory_keys}"] = sorted(MemorySpec.model_fields)
-    for mark, names in known.items():
-        lines = [line.replace(mark, ", ".join(names)) for line in lines]
-    path = write(text)
-    assert check_file(path) == lines
-    with pytest.raises(ConfigError) as caught:
-        load_agent(path)
-    assert caught.value.problems == tuple(lines)
+    for case, (text, expected) in BROKEN.items():
+        lines = [f"agent.yaml:{line}" for line in expected]
+        for mark, names in known.items():
+            lines = [line.replace(mark, ", ".join(names)) for line in lines]
+        path = write(text)
+        assert check_file(path) == lines, case
+        with pytest.raises(ConfigError) as caught:
+            load_agent(path)
+        assert caught.value.problems == tuple(lines), case
 
 
 @pytest.mark.promise("config-told")

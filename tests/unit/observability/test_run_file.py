@@ -13,11 +13,11 @@ from shared_libs.atomic.events import ModelAsked, Warned
 from shared_libs.atomic.types import Message
 from shared_libs.observability import run_page
 from shared_libs.observability.run_file import BLOCK, MOST_STATIC
-from tests.browser import PHONE, looking, violations
+from tests.browser import PHONE, browser, violations
 from tests.console_states import everything, failed, sub_agent
-from tests.support import run
 
-pytestmark = pytest.mark.promise("run-file")
+__all__ = ["browser"]
+pytestmark = [pytest.mark.promise("run-file"), pytest.mark.xdist_group("browser")]
 
 HOSTILE = "</script><script>alert(1)</script><!--<img src=x onerror=alert(1)>]]></noscript>"
 
@@ -74,13 +74,13 @@ def test_a_long_run_comes_in_blocks_and_is_not_drawn_twice():
     assert "scripts do not run here" in page
 
 
-def test_it_opens_without_a_server_and_shows_what_models_were_asked(tmp_path):
+def test_it_opens_without_a_server_and_shows_what_models_were_asked(tmp_path, browser):
     one, many = tmp_path / "one.html", tmp_path / "many.html"
     one.write_text(run_page(with_requests()))
     many.write_text(run_page([*everything(), *failed()]))
 
     async def main():
-        async with looking("file://", viewport=PHONE) as page:
+        async with browser.looking("file://", viewport=PHONE) as page:
             await page.goto(one.as_uri())
             grid = page.get_by_role("treegrid")
             await grid.focus()
@@ -100,13 +100,13 @@ def test_it_opens_without_a_server_and_shows_what_models_were_asked(tmp_path):
             await page.get_by_text("All runs").wait_for()
             alone = await page.locator("h1").inner_text()
             told = page.told
-        async with looking("file://", java_script_enabled=False) as page:
+        async with browser.looking("file://", java_script_enabled=False) as page:
             await page.goto(one.as_uri())
             await page.locator("summary").nth(2).click()
             bare = await page.locator("main").first.text_content()
             return said, inner, wrong, wide, alone, told, bare
 
-    said, inner, wrong, wide, alone, told, bare = run(main())
+    said, inner, wrong, wide, alone, told, bare = browser.run(main())
     assert [text.split("\n", 1)[0] for text in said] == ["user"] * 3
     assert HOSTILE in said[1]
     assert (inner > 0, wrong, wide, told) == (True, [], 0, [])

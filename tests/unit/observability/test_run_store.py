@@ -22,7 +22,8 @@ from shared_libs.atomic.llms import ScriptedLLM
 from shared_libs.atomic.llms.scripted_llm import Turn
 from shared_libs.observability import RunStore
 from shared_libs.observability.runs.reader import RunReader
-from shared_libs.observability.runs.statements import SQLITE, Wanted, select_page
+from shared_libs.observability.runs.sqlite import SQLiteShelf
+from shared_libs.observability.runs.statements import RUNS_OF_SESSION, SQLITE, Wanted, select_page
 from tests.support import no_thread, run
 from tests.unit.observability.kept import NOW, in_store, names, record, told
 
@@ -102,8 +103,12 @@ def test_pages_hold_what_is_wanted_and_go_on_where_they_ended(any_url):
 
 
 @pytest.mark.promise("runs-found")
-def test_no_list_sorts_the_runs_that_it_does_not_show(url, tmp_path):
-    RunStore(url).open()
+def test_no_list_sorts_the_runs_that_it_does_not_show(tmp_path):
+    for form in range(1, len(SQLITE.steps) + 1):  # one that is brought from form to form has the same indexes
+        shelf = SQLiteShelf(tmp_path / "kept" / "runs.db")
+        shelf.dialect = msgspec.structs.replace(SQLITE, steps=SQLITE.steps[:form])
+        shelf.open()
+        shelf.close()
     between = {"since": NOW - timedelta(days=1), "until": NOW}
     kinds = [{}, {"status": "answered"}, {"status": "running"}, {"agent": "a"}, {"agent": "a", "status": "failed"}]
     with closing(sqlite3.connect(f"{tmp_path}/kept/runs.db")) as db:
@@ -113,6 +118,16 @@ def test_no_list_sorts_the_runs_that_it_does_not_show(url, tmp_path):
                     statement, values = select_page(Wanted(team=team, **wanted), order, None, 50, SQLITE)
                     plan = [row[-1] for row in db.execute(f"EXPLAIN QUERY PLAN {statement}", values)]
                     assert not [step for step in plan if "TEMP B-TREE" in step], (team, wanted, order)
+        for column in ("session_id", "parent"):  # whose index has only the runs that have one
+            statement, values = select_page(Wanted(**{column: "one"}), "newest", None, 50, SQLITE)
+            (step,) = [row[-1] for row in db.execute(f"EXPLAIN QUERY PLAN {statement}", values)]
+            assert step.startswith(f"SEARCH factory_runs USING INDEX factory_runs_by_{column.partition('_')[0]} ")
+        whose = {"team": "", "agent": "a", "session_id": "s", "limit": 1}
+        gone = [row[-1] for row in db.execute(f"EXPLAIN QUERY PLAN {RUNS_OF_SESSION}", whose)]
+        assert {step for step in gone if "factory_runs_by" in step} == {
+            "SEARCH factory_runs USING INDEX factory_runs_by_session (session_id=?)",
+            "SEARCH below USING INDEX factory_runs_by_parent (parent_run_id=?)",
+        }
 
 
 @pytest.mark.promise("runs-found")

@@ -13,12 +13,14 @@ from shared_libs.atomic import events as e
 from shared_libs.atomic.results import Action, AgentResult, Step, StillRunning
 from shared_libs.atomic.types import Attempt, LLMResponse, Stage, Thinking
 from shared_libs.testing import load_scenarios, play
-from tests.browser import PHONE, looking, violations, visit
+from tests.browser import PHONE, browser, violations, visit
 from tests.console_states import cited, everything, sub_agent
 from tests.service import HELLO, serving, write
-from tests.support import run
 
 QUESTION = "What is 17 * 23?"
+
+__all__ = ["browser"]
+pytestmark = pytest.mark.xdist_group("browser")
 
 
 @pytest.fixture
@@ -27,9 +29,9 @@ def folder(tmp_path):
 
 
 @pytest.mark.promise("console-shows")
-def test_a_question_is_asked_in_the_chat_and_its_run_is_found_and_looked_into_by_keyboard(folder):
+def test_a_question_is_asked_in_the_chat_and_its_run_is_found_and_looked_into_by_keyboard(folder, browser):
     async def main():
-        async with serving(folder) as served, looking(served.url) as page:
+        async with serving(folder) as served, browser.looking(served.url) as page:
             await visit(page, "chat/hello")
             wrong = await violations(page)
             await page.get_by_label("Question").fill(QUESTION)
@@ -51,7 +53,7 @@ def test_a_question_is_asked_in_the_chat_and_its_run_is_found_and_looked_into_by
             wrong += await violations(page)
             return wrong, page.told, await detail.inner_text(), await grid.get_attribute("aria-rowcount")
 
-    wrong, told, detail, rows = run(main())
+    wrong, told, detail, rows = browser.run(main())
     assert wrong == []
     assert told == []
     assert "17 * 23" in detail
@@ -60,10 +62,10 @@ def test_a_question_is_asked_in_the_chat_and_its_run_is_found_and_looked_into_by
 
 
 @pytest.mark.promise("console-shows")
-def test_every_place_is_sound_on_a_phone_light_and_dark(folder):
+def test_every_place_is_sound_on_a_phone_light_and_dark(folder, browser):
     async def main():
         found = {}
-        async with serving(folder) as served, looking(served.url, viewport=PHONE) as page:
+        async with serving(folder) as served, browser.looking(served.url, viewport=PHONE) as page:
             _, headers, _ = await served.run()
             for place in ("runs", f"runs/{headers['x-factory-run-id']}", "chat", "agents", "service", "nowhere"):
                 await visit(page, place)
@@ -75,7 +77,7 @@ def test_every_place_is_sound_on_a_phone_light_and_dark(folder):
                     found[place] += await violations(page)
             return found, page.told
 
-    found, told = run(main())
+    found, told = browser.run(main())
     assert {place: wrong for place, wrong in found.items() if wrong} == {}
     assert told == []
 
@@ -158,9 +160,9 @@ def hostile_run(words: str, number: int) -> list:
 
 
 @pytest.mark.promise("console-shows")
-def test_a_run_with_everything_in_it_is_seen_by_keyboard_and_saved_as_a_scenario_that_holds(folder):
+def test_a_run_with_everything_in_it_is_seen_by_keyboard_and_saved_as_a_scenario_that_holds(folder, browser):
     async def main():
-        async with serving(folder) as served, looking(served.url) as page:
+        async with serving(folder) as served, browser.looking(served.url) as page:
             for event in [*everything(), *sub_agent()]:
                 served.service.store.record(event)
             await served.service.store.flush()
@@ -182,7 +184,7 @@ def test_a_run_with_everything_in_it_is_seen_by_keyboard_and_saved_as_a_scenario
             await (await saved.value).save_as(file)
             return folded, left, marks, await violations(page), page.told, file
 
-    folded, left, marks, wrong, told, file = run(main())
+    folded, left, marks, wrong, told, file = browser.run(main())
     assert (folded, wrong) == ("true", [])
     assert "left running" in left
     assert marks[0] >= 2 <= marks[1]
@@ -197,9 +199,9 @@ def write_flights(folder):
 
 
 @pytest.mark.promise("console-shows", "runs-saved", "runs-sent")
-def test_what_was_saved_plays_the_run_again_and_what_was_asked_is_shown(folder):
+def test_what_was_saved_plays_the_run_again_and_what_was_asked_is_shown(folder, browser):
     async def main():
-        async with serving(folder) as served, looking(served.url) as page:
+        async with serving(folder) as served, browser.looking(served.url) as page:
             _, headers, told = await served.run()
             await visit(page, f"runs/{headers['x-factory-run-id']}")
             await page.locator(".row.model").last.click()
@@ -219,7 +221,7 @@ def test_what_was_saved_plays_the_run_again_and_what_was_asked_is_shown(folder):
             rerun = await served.get(f"/v1/runs/{page.url.rpartition('/')[2]}")
             return told["answer"], asked, rerun[2], await violations(page), page.told
 
-    answer, asked, rerun, wrong, told = run(main())
+    answer, asked, rerun, wrong, told = browser.run(main())
     assert "2 of them new" in asked
     assert (wrong, told, round(rerun["timeout_s"])) == ([], [], 5)
     for file in (next(folder.glob("script/*.yaml")), next(folder.glob("tape/*.scenario.yaml"))):
@@ -231,11 +233,11 @@ def test_what_was_saved_plays_the_run_again_and_what_was_asked_is_shown(folder):
 
 @pytest.mark.promise("console-shows")
 @pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
-def test_what_is_copied_as_curl_begins_the_run_again(folder):
+def test_what_is_copied_as_curl_begins_the_run_again(folder, browser):
     allowed = ["clipboard-read", "clipboard-write"]
 
     async def main():
-        async with serving(folder) as served, looking(served.url, permissions=allowed) as page:
+        async with serving(folder) as served, browser.looking(served.url, permissions=allowed) as page:
             _, headers, told = await served.run(body={"question": 'What is 17 * 23? It\'s "6".'})
             await visit(page, f"runs/{headers['x-factory-run-id']}")
             await page.get_by_role("button", name="Copy as curl").click()
@@ -245,18 +247,18 @@ def test_what_is_copied_as_curl_begins_the_run_again(folder):
             said, _ = await asking.communicate()
             return said.decode(), told["answer"]
 
-    said, answer = run(main())
+    said, answer = browser.run(main())
     assert json.loads(said.rpartition("data: ")[2].partition("\n")[0])["result"]["answer"] == answer
 
 
 @pytest.mark.promise("console-shows")
-def test_what_an_answer_cites_is_shown_and_passages_are_found_where_they_stand(folder):
+def test_what_an_answer_cites_is_shown_and_passages_are_found_where_they_stand(folder, browser):
     shelf = f'collections:\n  manual: {{url: "sqlite:///{folder}/manual.db", embedder: null}}\n'
     write(folder, collections=shelf)
     text = "\U0001f334 Holidays.\n\nEveryone has 25 days of leave a year."  # the palm is two units of a browser's text
 
     async def main():
-        async with serving(folder) as served, looking(served.url) as page:
+        async with serving(folder) as served, browser.looking(served.url) as page:
             for event in cited():
                 served.service.store.record(event)
             await served.service.store.flush()
@@ -273,7 +275,7 @@ def test_what_an_answer_cites_is_shown_and_passages_are_found_where_they_stand(f
             marked = await page.locator("mark").inner_text()
             return shown, marked, wrong + await violations(page), page.told
 
-    shown, marked, wrong, told = run(main())
+    shown, marked, wrong, told = browser.run(main())
     assert "leave.md, characters 0 to 37" in shown
     assert "Cited, but never seen: [deadbeef]" in shown
     assert marked in text
@@ -282,9 +284,9 @@ def test_what_an_answer_cites_is_shown_and_passages_are_found_where_they_stand(f
 
 
 @pytest.mark.promise("console-hostile")
-def test_nothing_that_was_said_runs_on_the_page_or_reaches_for_another_address(folder):
+def test_nothing_that_was_said_runs_on_the_page_or_reaches_for_another_address(folder, browser):
     async def main():
-        async with serving(folder) as served, looking(served.url) as page:
+        async with serving(folder) as served, browser.looking(served.url) as page:
             for number, words in enumerate(HOSTILE):
                 for event in hostile_run(words, number):
                     served.service.store.record(event)
@@ -308,13 +310,13 @@ def test_nothing_that_was_said_runs_on_the_page_or_reaches_for_another_address(f
                 assert await page.evaluate(links)
             return shown, page.told
 
-    shown, told = run(main())
+    shown, told = browser.run(main())
     assert all(shown)
     assert told == []
 
 
 @pytest.mark.promise("console-hostile")
-def test_a_long_answer_and_many_steps_are_shown_as_far_as_they_are_in_sight(folder):
+def test_a_long_answer_and_many_steps_are_shown_as_far_as_they_are_in_sight(folder, browser):
     start = e.RunStarted(
         agent="hello", question="q", started_at="2026-11-27T08:00:00+00:00", timeout_s=60, model="m", protocol="native"
     )
@@ -333,7 +335,7 @@ def test_a_long_answer_and_many_steps_are_shown_as_far_as_they_are_in_sight(fold
         event.run_id, event.seq, event.at_s = "many", seq, seq / 100
 
     async def main():
-        async with serving(folder) as served, looking(served.url) as page:
+        async with serving(folder) as served, browser.looking(served.url) as page:
             for event in many:
                 served.service.store.record(event)
             await served.service.store.flush()
@@ -346,7 +348,7 @@ def test_a_long_answer_and_many_steps_are_shown_as_far_as_they_are_in_sight(fold
             await page.get_by_role("region", name="Detail of look").get_by_text("1000").first.wait_for()
             return await rows.count(), len(await page.locator("main").inner_text()), page.told
 
-    rows, shown, told = run(main())
+    rows, shown, told = browser.run(main())
     assert rows < 100
     assert shown < 20_000
     assert told == []

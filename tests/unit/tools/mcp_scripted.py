@@ -29,13 +29,20 @@ def listed(*items):
     return run(main())
 
 
-def said_by_a_call(result, *more: str):
+def said_by_calls(results: list, *more: str):
+    """What is made of one call after another, each answered with the next result."""
+
     async def main():
-        source = scripted({"tools/list": {"tools": [{"name": "a"}]}, "tools/call": result}, *more)
+        source = scripted({"tools/list": {"tools": [{"name": "a"}]}, "tools/call": results}, *more)
         try:
             (tool,) = await source.async_list()
-            return await tool.async_run({})
+            return [await tool.async_run({}) for _ in results]
         finally:
             await source.aclose()
 
     return run(main())
+
+
+def said_by_a_call(result, *more: str):
+    (said,) = said_by_calls([result], *more)
+    return said

@@ -10,7 +10,7 @@ from shared_libs.tools.mcp_messages import as_text, greeting
 from shared_libs.tools.mcp_wire import BARE, NoMessage, is_of_a_session, messages
 from tests.growth import assert_linear
 from tests.support import run
-from tests.unit.tools.mcp_scripted import said_by_a_call, scripted
+from tests.unit.tools.mcp_scripted import said_by_a_call, said_by_calls, scripted
 
 
 @pytest.mark.promise("mcp-items")
@@ -28,6 +28,8 @@ from tests.unit.tools.mcp_scripted import said_by_a_call, scripted
         ({"content": {"type": "text", "text": "alone"}}, "alone"),
         ({"content": None, "structuredContent": {"a": 1}}, '{"a": 1}'),
         ({"structuredContent": [1, 2]}, "[1, 2]"),
+        ({"content": [{"type": "text", "text": None}], "structuredContent": {"a": 1}}, '{"a": 1}'),
+        ({"content": [], "structured_content": {"a": 1}}, '{"a": 1}'),
         ({"content": [], "structuredContent": {"f": float("nan")}}, '{"f": null}'),
         ({"content": [{"type": "image", "data": "AAAA"}]}, "[image, unknown, 3 bytes; it is not shown]"),
         ({"content": [{"type": "resource", "resource": {}}]}, "[resource None, binary, not shown]"),
@@ -98,36 +100,39 @@ def test_a_question_that_can_be_answered_is_handed_on_and_a_result_is_whole():
     assert as_text(failed)["content"][0]["text"] == 'bad\n{"code": 7}'
 
 
+ANSWERS = [
+    ({"content": [{"type": "text", "text": "hi"}, {"type": "video"}], "_meta": 3}, "hi\n[video, not shown]", False),
+    ({"content": [{"type": "text", "text": "hi"}], "isError": "no", "structuredContent": "x"}, "hi", False),
+    ({"content": [{"type": "text", "text": "gone"}], "isError": True}, "gone", True),
+    ({"raw": '{"id":$ID,"result":{"content":[{"type":"text","text":"hi"}]}}'}, "hi", False),
+    ({"raw": '[{"jsonrpc":"2.0","id":$ID,"result":{"content":"batched"}}]'}, "batched", False),
+    (
+        {"raw": '{\n  "jsonrpc": "2.0",\n  "id": $ID,\n  "result": {\n    "content": "laid out"\n  }\n}'},
+        "laid out",
+        False,
+    ),
+    ({"raw": '{"jsonrpc":"2.0","id":$ID,"result":{"content":"a\\ud83d"}}'}, "a?", False),
+    (
+        {"raw": '{"jsonrpc":"2.0","id":$ID,"result":{"content":"caf\\u00e9","structuredContent":{"f":NaN}}}'},
+        "café",
+        False,
+    ),
+    ({"raw": '{"jsonrpc":"2.0","id":$ID,"error":"no such city"}'}, "no such city", True),
+    ({"raw": '{"jsonrpc":"2.0","id":$ID,"error":{"code":"E7","message":{"why":"x"}}}'}, '{"why": "x"}', True),
+    ({"raw": '{"jsonrpc":"2.0","id":$ID,"result":{"content":"cut of'}, "its answer cannot be read", True),
+    ({"raw": '{"jsonrpc":"2.0","id":$ID,"result":[1]}'}, "1", False),
+]
+
+
 @pytest.mark.promise("mcp-items")
-@pytest.mark.parametrize(
-    ("result", "said", "is_error"),
-    [
-        ({"content": [{"type": "text", "text": "hi"}, {"type": "video"}], "_meta": 3}, "hi\n[video, not shown]", False),
-        ({"content": [{"type": "text", "text": "hi"}], "isError": "no", "structuredContent": "x"}, "hi", False),
-        ({"content": [{"type": "text", "text": "gone"}], "isError": True}, "gone", True),
-        ({"raw": '{"id":$ID,"result":{"content":[{"type":"text","text":"hi"}]}}'}, "hi", False),
-        ({"raw": '[{"jsonrpc":"2.0","id":$ID,"result":{"content":"batched"}}]'}, "batched", False),
-        (
-            {"raw": '{\n  "jsonrpc": "2.0",\n  "id": $ID,\n  "result": {\n    "content": "laid out"\n  }\n}'},
-            "laid out",
-            False,
-        ),
-        ({"raw": '{"jsonrpc":"2.0","id":$ID,"result":{"content":"a\\ud83d"}}'}, "a?", False),
-        (
-            {"raw": '{"jsonrpc":"2.0","id":$ID,"result":{"content":"caf\\u00e9","structuredContent":{"f":NaN}}}'},
-            "café",
-            False,
-        ),
-        ({"raw": '{"jsonrpc":"2.0","id":$ID,"error":"no such city"}'}, "no such city", True),
-        ({"raw": '{"jsonrpc":"2.0","id":$ID,"error":{"code":"E7","message":{"why":"x"}}}'}, '{"why": "x"}', True),
-        ({"raw": '{"jsonrpc":"2.0","id":$ID,"result":{"content":"cut of'}, "its answer cannot be read", True),
-        ({"raw": '{"jsonrpc":"2.0","id":$ID,"result":[1]}'}, "1", False),
-    ],
-)
-def test_an_answer_that_is_nearly_right_is_read_and_one_that_is_not_is_told_at_once(result, said, is_error):
-    found = said_by_a_call(result)
-    assert said in found.content
-    assert found.is_error == is_error
+def test_an_answer_that_is_nearly_right_is_read_and_one_that_is_not_is_told_at_once():
+    heard = said_by_calls([result for result, _, _ in ANSWERS])
+    wrong = [
+        (result, found.content)
+        for (result, said, is_error), found in zip(ANSWERS, heard, strict=True)
+        if said not in found.content or found.is_error != is_error
+    ]
+    assert wrong == []
 
 
 @pytest.mark.promise("mcp-items")
@@ -177,6 +182,21 @@ def test_a_server_that_says_little_of_itself_is_used(given):
 
     async def main():
         source = scripted({"initialize": given, "tools/list": {"tools": [{"name": "a"}]}})
+        try:
+            return [tool.name for tool in await source.async_list()]
+        finally:
+            await source.aclose()
+
+    assert run(main()) == ["a"]
+
+
+def test_a_server_that_refuses_the_newest_version_is_greeted_with_one_that_it_names():
+    error = '{"jsonrpc":"2.0","id":$ID,"error":{"code":-32602,"message":"Unsupported protocol version"%s}}'
+    refusals = [error % ',"data":{"supported":["2025-03-26","2024-11-05"]}', error % ""]
+
+    async def main():
+        greeted = [*({"raw": refusal} for refusal in refusals), {}]
+        source = scripted({"initialize": greeted, "tools/list": {"tools": [{"name": "a"}]}})
         try:
             return [tool.name for tool in await source.async_list()]
         finally:

@@ -79,6 +79,7 @@ def test_a_nested_schema_that_says_nothing_is_mended():
         ({"type": "OBJECT"}, {"type": "object"}),
         ({"type": "str"}, {"type": "string"}),
         ({"type": "float"}, {"type": "number"}),
+        ({"type": "int64"}, {"type": "integer"}),
         ({"type": ["String", "null"]}, {"type": ["string", "null"]}),
         ({"type": "string|null"}, {"type": ["string", "null"]}),
         ({"type": "any"}, {}),

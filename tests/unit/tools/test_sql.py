@@ -202,7 +202,7 @@ def test_no_statement_eats_the_memory_or_outlives_its_time(shop, statement):
 
     async def main():
         await tool.aopen()
-        result = await within(tool, 1.2, statement)
+        result = await within(tool, 0.6, statement)
         again = await within(tool, 5, "SELECT 1 AS a")
         return result, again, tool.still_running
 

@@ -218,6 +218,7 @@ function Grid({ rows, story, scale, now, chosen, choose, open, unfold }: GridPro
   }, []);
   const first = Math.max(0, Math.floor(top / ROW) - SPARE);
   const until = Math.min(rows.length, Math.ceil((top + height) / ROW) + SPARE);
+  const room = Math.ceil(height / ROW) + 2 * SPARE + 1;
   const inSight = Array.from({ length: Math.max(0, until - first) }, (_, offset) => first + offset);
   const place = useRef(-1); // where the chosen one was when it was seen last
   const at = indexOf(rows, chosen, place.current);
@@ -279,7 +280,7 @@ function Grid({ rows, story, scale, now, chosen, choose, open, unfold }: GridPro
         <Marks story={story} scale={scale} now={now} />
         {inSight.map((index) => (
           <Row
-            key={index}
+            key={index % room} // a row that goes out of sight is the one that comes into it
             index={index}
             place={rows.at(index)!}
             scale={scale}

@@ -103,31 +103,6 @@ def test_a_loop_that_was_closed_is_not_kept():
     assert len(loops) == 0
 
 
-def test_the_proxy_of_the_environment_is_used(monkeypatch):
-    async def main():
-        async with WireServer([reply(HELLO)]) as proxy:
-            monkeypatch.setenv("http_proxy", proxy.url.removesuffix("/v1"))
-            monkeypatch.delenv("no_proxy", raising=False)
-            async with OpenAILLM("m", base_url="http://far-away.test/v1", resilience=ONCE) as llm:
-                await llm.async_generate("Hi")
-            return proxy.requests[0].path
-
-    assert run(main()) == "http://far-away.test/v1/chat/completions"
-
-
-def test_a_proxy_gets_the_password_of_its_address_and_the_server_its_own_key(monkeypatch):
-    async def main():
-        async with WireServer([reply(HELLO), reply(HELLO)]) as proxy:
-            monkeypatch.setenv("http_proxy", f"http://ann:secret@127.0.0.1:{proxy.port}")
-            monkeypatch.delenv("no_proxy", raising=False)
-            async with OpenAILLM("m", base_url="http://far-away.test/v1", api_key="k", resilience=ONCE) as llm:
-                for _ in range(2):
-                    await llm.async_generate("Hi")
-            return [(seen.headers["proxy-authorization"], seen.headers["authorization"]) for seen in proxy.requests]
-
-    assert run(main()) == [("Basic YW5uOnNlY3JldA==", "Bearer k")] * 2
-
-
 @pytest.mark.parametrize("streamed", [False, True])
 def test_a_connection_whose_answer_was_read_is_used_again(streamed):
     words = {"choices": [{"delta": {"content": "Hi."}, "finish_reason": "stop"}]}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from itertools import pairwise
+from itertools import pairwise, product
 from pathlib import Path
 
 import pytest
@@ -12,6 +12,7 @@ from bench.fault_matrix import CASES, FALLBACK_FORMAT, FORMATS, run_flapping, ru
 from bench.fault_matrix import QUESTION as FLAPPING_QUESTION
 from bench.faults import markdown
 from shared_libs.atomic import Resilience
+from shared_libs.atomic.llms.dialect import forget
 from shared_libs.atomic.types import Price
 from shared_libs.testing import Cut, FaultServer, Healthy, PrefillRejected
 from tests.support import run, run_virtual
@@ -22,21 +23,22 @@ QUESTION = "Say this again, word by word."
 
 
 @pytest.mark.promise("fault-matrix")
-@pytest.mark.parametrize("alone", [False, True], ids=["with-fallback", "alone"])
-@streamed_or_not
 @in_every_format
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.slug)
-def test_what_comes_of_a_fault(case, spoken, stream, alone):
-    row = (run if case.real_clock else run_virtual)(run_row(case, spoken, stream=stream, alone=alone))
-    want = case.want(spoken, stream=stream, alone=alone)
-    assert (row.result, row.asked, row.rule) == (want.result, (want.primary, want.fallback), want.rule)
-    assert row.wire == row.asked
-    if want.result == "answer":
-        assert row.outcome.text == case.text
-        assert row.heard == (case.text if stream else "")
-    else:
-        assert all(cause.provider for cause in row.outcome.causes)
-        assert len(row.outcome.causes) == want.primary + want.fallback
+def test_what_comes_of_a_fault(case, spoken):
+    for stream, alone in product((True, False), repeat=2):
+        forget()
+        row = (run if case.real_clock else run_virtual)(run_row(case, spoken, stream=stream, alone=alone))
+        want = case.want(spoken, stream=stream, alone=alone)
+        told = (row.result, row.asked, row.rule)
+        assert told == (want.result, (want.primary, want.fallback), want.rule), (stream, alone)
+        assert row.wire == row.asked, (stream, alone)
+        if want.result == "answer":
+            assert row.outcome.text == case.text, (stream, alone)
+            assert row.heard == (case.text if stream else ""), alone
+        else:
+            assert all(cause.provider for cause in row.outcome.causes), (stream, alone)
+            assert len(row.outcome.causes) == want.primary + want.fallback, (stream, alone)
 
 
 def test_the_page_has_the_table_that_is_tested():

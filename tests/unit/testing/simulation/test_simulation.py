@@ -19,7 +19,7 @@ CONFIGS = Path(__file__).parents[4] / "configs"
 @pytest.mark.promise("no-cross")
 @pytest.mark.parametrize("name", ["hello", "flights", "clock", "planner"])
 def test_an_agent_keeps_its_promises_whatever_goes_wrong(name):
-    violations = [found for found in Simulation(CONFIGS / f"{name}.yaml", seed=7).violations(range(60)) if found]
+    violations = [found for found in Simulation(CONFIGS / f"{name}.yaml", seed=7).violations(range(40)) if found]
 
     assert violations == []
 

@@ -39,7 +39,7 @@ class Space(msgspec.Struct, frozen=True, kw_only=True):
 
     def __post_init__(self) -> None:
         for what, name in (("tenant", self.tenant), ("collection", self.collection)):
-            if not isinstance(name, str) or not is_name(name, MAX_NAME):
+            if not is_name(name, MAX_NAME):
                 raise MisuseError(f"a {what} is a name of 1 to {MAX_NAME} printable characters, not {name!r:.60}")
 
 

@@ -66,15 +66,21 @@ def _no_engine_is_left():
     assert engines(os.getpid()) == []
 
 
-def test_it_answers_whole_and_streamed_and_says_what_it_used():
-    async def main(llm):
-        chunks = []
-        whole = await llm.async_generate("What is the capital of France?", seed=1)
-        streamed = await llm.async_generate("Tell me of the sea.", on_chunk=chunks.append, max_tokens=7)
-        stopped = await llm.async_generate("Repeat.", stop=["three"], **only("one two three four"))
-        return whole, streamed, stopped, [chunk.text for chunk in chunks]
+class City(pydantic.BaseModel):
+    name: str = pydantic.Field(max_length=20)
+    size: Literal["small", "large"]
+    people: int = pydantic.Field(ge=1, lt=1000)
+    founded: dt.date | None
+    share: float = pydantic.Field(ge=0, le=1)
+    rivers: list[Annotated[str, pydantic.Field(max_length=12)]] = pydantic.Field(max_length=2)
 
-    whole, streamed, stopped, heard = with_llm(main)
+
+async def whole_and_streamed(llm):
+    chunks = []
+    whole = await llm.async_generate("What is the capital of France?", seed=1)
+    streamed = await llm.async_generate("Tell me of the sea.", on_chunk=chunks.append, max_tokens=7)
+    stopped = await llm.async_generate("Repeat.", stop=["three"], **only("one two three four"))
+    heard = [chunk.text for chunk in chunks]
     assert "Paris" in whole.text
     assert (whole.finish_reason, whole.provider, whole.cost_usd) == ("stop", "local", 0)
     assert whole.model == whole.requested_model == "SmolLM2-135M-Instruct.Q4_1"
@@ -86,60 +92,61 @@ def test_it_answers_whole_and_streamed_and_says_what_it_used():
     assert (stopped.text, stopped.finish_reason) == ("one two ", "stop")
 
 
-class City(pydantic.BaseModel):
-    name: str = pydantic.Field(max_length=20)
-    size: Literal["small", "large"]
-    people: int = pydantic.Field(ge=1, lt=1000)
-    founded: dt.date | None
-    share: float = pydantic.Field(ge=0, le=1)
-    rivers: list[Annotated[str, pydantic.Field(max_length=12)]] = pydantic.Field(max_length=2)
-
-
-@pytest.mark.promise("output-fits")
-def test_a_schema_constrains_what_it_can_say():
-    async def main(llm):
-        return [
-            await llm.async_generate("Describe a city.", output_schema=City, on_chunk=sink)
-            for sink in (None, [].append)
-        ]
-
-    for response in with_llm(main):
+async def in_the_shape_of_a_schema(llm):
+    for sink in (None, [].append):
+        response = await llm.async_generate("Describe a city.", output_schema=City, on_chunk=sink)
         assert isinstance(response.parsed, City), response.text
         assert len(response.attempts) == 1
 
 
-def test_characters_of_several_tokens_come_whole():
-    async def main(llm):
-        chunks = []
-        response = await llm.async_generate("Say it.", on_chunk=chunks.append, **only(UNICODE))
-        return response.text, [chunk.text for chunk in chunks]
-
-    text, heard = with_llm(main)
-    assert text == "".join(heard) == UNICODE
-    assert len(heard) > 5
+async def in_characters_of_several_tokens(llm):
+    chunks = []
+    response = await llm.async_generate("Say it.", on_chunk=chunks.append, **only(UNICODE))
+    assert response.text == "".join(chunk.text for chunk in chunks) == UNICODE
+    assert len(chunks) > 5
 
 
-def test_more_calls_than_it_takes_at_a_time_are_all_answered_with_their_own():
+async def more_at_once_than_it_takes(llm):
     words = [f"answer number {number}" for number in range(5)]
-
-    async def main(llm):
-        calls = [llm.async_generate("Say it.", **only(word)) for word in words]
-        return [response.text for response in await asyncio.gather(*calls)]
-
-    assert with_llm(main) == words
+    answers = await asyncio.gather(*(llm.async_generate("Say it.", **only(word)) for word in words))
+    assert [response.text for response in answers] == words
 
 
-def test_calls_streamed_and_not_follow_each_other_without_a_failed_attempt(monkeypatch):
+async def one_after_another_without_a_failed_attempt(llm):
+    for turn in range(10):
+        sink = [].append if turn % 2 else None
+        assert len((await llm.async_generate("Say it.", on_chunk=sink, **only("Well."))).attempts) == 1
+
+
+async def behind_one_that_was_cancelled(llm):
+    spoke = asyncio.Event()
+    call = asyncio.create_task(
+        llm.async_generate("Tell a story.", on_chunk=lambda _: spoke.set(), ignore_eos=True, max_tokens=4000)
+    )
+    await spoke.wait()
+    before = engines(os.getpid())
+    call.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await call
+    assert (await llm.async_generate("Say it.", **only("Well."))).text == "Well."
+    assert before == engines(os.getpid())
+
+
+@pytest.mark.promise("output-fits")
+@pytest.mark.promise("cancel-wins")
+def test_one_engine_answers_in_every_way(monkeypatch):
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")  # which does not stand between us and the engine
     monkeypatch.delenv("no_proxy", raising=False)
 
     async def main(llm):
-        return [
-            await llm.async_generate("Say it.", on_chunk=[].append if turn % 2 else None, **only("Well."))
-            for turn in range(10)
-        ]
+        await whole_and_streamed(llm)
+        await in_the_shape_of_a_schema(llm)
+        await in_characters_of_several_tokens(llm)
+        await more_at_once_than_it_takes(llm)
+        await one_after_another_without_a_failed_attempt(llm)
+        await behind_one_that_was_cancelled(llm)
 
-    assert [len(response.attempts) for response in with_llm(main, resilience=TWICE)] == [1] * 10
+    with_llm(main, resilience=TWICE)
 
 
 def test_a_conversation_that_does_not_fit_goes_to_another_model():
@@ -150,24 +157,6 @@ def test_a_conversation_that_does_not_fit_goes_to_another_model():
     assert response.text == "A longer memory."
     assert [attempt.outcome for attempt in response.attempts] == [ContextOverflow.kind, "ok"]
     assert "256" in response.attempts[0].why
-
-
-@pytest.mark.promise("cancel-wins")
-def test_a_cancelled_answer_leaves_the_engine_to_the_next_call():
-    async def main(llm):
-        spoke = asyncio.Event()
-        call = asyncio.create_task(
-            llm.async_generate("Tell a story.", on_chunk=lambda _: spoke.set(), ignore_eos=True, max_tokens=4000)
-        )
-        await spoke.wait()
-        before = engines(os.getpid())
-        call.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await call
-        answer = await llm.async_generate("Say it.", **only("Well."))
-        return answer.text, before == engines(os.getpid())
-
-    assert with_llm(main) == ("Well.", True)
 
 
 def test_an_engine_that_does_not_stop_is_replaced():

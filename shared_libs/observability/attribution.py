@@ -40,7 +40,7 @@ WORDS: Mapping[PartKind, str] = {
     "away": "waiting for a process to go on with it",
     "decision": "waiting for a decision on {name}",
     "rate_limit": "waiting for room in our own rate limit of {name}",
-    "backoff": "backing off before {name} was asked again",
+    "backoff": "backing off before asking {name} again",
     "retry_after": "waiting as long as {name} had asked for (Retry-After)",
     "first_token": "waiting for the first token of {name}",
     "generation": "{name} writing its answer",
@@ -272,7 +272,7 @@ class Attributor:
                 self._take_attempt(attempt)
             case e.RetryScheduled(provider=provider, model=model, wait_s=wait_s, why=why, told=told):
                 number = self._tries.get((provider, model), 0) + 1
-                said = f"try {number} of {model} waited {seconds(wait_s)} because {_brief(why)}"
+                said = f"try {number} of {model} had to wait {seconds(wait_s)} because {_brief(why)}"
                 kind: PartKind = "retry_after" if told else "backoff"
                 self._waits.append(self._add(kind, model, self._now, self._now + wait_s, said))
             case e.LimitWaited(model=model, waited_s=waited_s, limit=limit):

@@ -83,7 +83,18 @@ def test_the_sentence_says_how_much_on_what_and_why():
     assert attribute(events).why == (
         "5.00 s of 9.40 s went on waiting as long as m had asked for (Retry-After), "
         "2.10 s on waiting for the first token of m; "
-        "try 2 of m waited 5.00 s because HTTP 429: slow down. It was ended early: the time is up."
+        "try 2 of m had to wait 5.00 s because HTTP 429: slow down. It was ended early: the time is up."
+    )
+
+
+def test_of_a_wait_that_the_run_did_not_live_to_see_the_end_of_nothing_is_said_that_was_not():
+    events = told(
+        *attempt("m", 0.0, None, 0.0, "unavailable", why="busy"),
+        e.RetryScheduled(provider="p", model="m", wait_s=8.0, why="busy", at_s=0.0),
+        elapsed_s=5.0,
+    )
+    assert attribute(events).why == (
+        "5.00 s of 5.00 s went on backing off before asking m again; try 2 of m had to wait 8.00 s because busy."
     )
 
 

@@ -75,32 +75,54 @@ for stream in (False, True):
 source = {"type": "base64", "media_type": "image/png", "data": PIXEL}
 seen = [{"role": "user", "content": [{"type": "image", "source": source}, {"type": "text", "text": "What is it?"}]}]
 told.append(("image", client.messages.create(model="world", max_tokens=99, messages=seen).content[0].text))
+import pydantic
+class Number(pydantic.BaseModel):
+    number: int
+typed = client.messages.parse(model="world", max_tokens=99, messages=asked, output_format=Number)
+told.append(("parse()", str(typed.parsed_output)))
 count = client.messages.count_tokens(model="world", messages=seen).input_tokens
 told.append(("count_tokens", "391" if count > 9 else ""))
 """,
     "mcp": """
 import asyncio
 from mcp import Client
+seen = []
+async def heard(done, total, message):
+    seen.append(message)
 async def main():
     async with Client(URL + "/mcp") as client:
-        return (await client.call_tool("hello", {"question": ASK})).content[0].text
-told = [("a tool that is an agent", asyncio.run(main()))]
+        said = (await client.call_tool("hello", {"question": ASK}, progress_callback=heard)).content[0].text
+        typed = await client.call_tool("typed", {"question": "Which?"})
+        return said, str(typed.structured_content)
+said, typed = asyncio.run(main())
+told = [("a tool that is an agent", said), ("typed", typed), ("progress", "391" if seen else "none was told")]
 """,
     "llm": """
 import os, pathlib, subprocess, sys, tempfile, llm
 folder = tempfile.mkdtemp()
-model = f"- model_id: hello\\n  model_name: hello\\n  api_base: {URL}/v1\\n"
-pathlib.Path(folder, "extra-openai-models.yaml").write_text(model)
+import base64
+can = "  vision: true\\n  supports_tools: true\\n  supports_schema: true\\n"
+models = [f"- model_id: {name}\\n  model_name: {name}\\n  api_base: {URL}/v1\\n{can}" for name in ("hello", "world")]
+pathlib.Path(folder, "extra-openai-models.yaml").write_text("".join(models))
+pathlib.Path(folder, "pixel.png").write_bytes(base64.b64decode(PIXEL))
+tool = "def get_weather(city: str) -> str:\\n    return '391'"
 env = os.environ | {"LLM_USER_PATH": folder, "OPENAI_API_KEY": "none"}
-command = [sys.executable, "-m", "llm", "-m", "hello"]
-told = [
-    (name, subprocess.run([*command, *more, ASK], env=env, capture_output=True, text=True).stdout)
-    for name, more in (("streamed", []), ("whole", ["--no-stream"]))
-]
+asks = {
+    "streamed": ["hello", ASK],
+    "whole": ["hello", ASK, "--no-stream"],
+    "tools, streamed": ["world", "How is it?", "--functions", tool],
+    "tools": ["world", "How is it?", "--functions", tool, "--no-stream"],
+    "schema": ["world", "Which?", "--schema", "number int", "--no-stream"],
+    "image": ["world", "What is it?", "-a", folder + "/pixel.png"],
+}
+told = []
+for name, more in asks.items():
+    done = subprocess.run([sys.executable, "-m", "llm", "-m", *more], env=env, capture_output=True, text=True)
+    told.append((name, done.stdout + done.stderr[-200:]))
 """,
     "pydantic_ai": """
-import asyncio, pydantic
-from pydantic_ai import Agent
+import asyncio, base64, pydantic
+from pydantic_ai import Agent, BinaryContent
 from pydantic_ai.models.openai import OpenAIChatModel, OpenAIResponsesModel
 from pydantic_ai.providers.openai import OpenAIProvider
 class Number(pydantic.BaseModel):
@@ -120,6 +142,8 @@ async def main():
         told.append((name + ", tools", (await tooled.run("How is it?")).output))
         async with tooled.run_stream("How is it?") as stream:
             told.append((name + ", tools, streamed", await stream.get_output()))
+        shown = ["What is it?", BinaryContent(base64.b64decode(PIXEL), media_type="image/png")]
+        told.append((name + ", image", (await Agent(kind("world", provider=provider)).run(shown)).output))
         typed = Agent(kind("world", provider=provider), output_type=Number)
         told.append((name + ", typed", str((await typed.run("Which?")).output)))
 asyncio.run(main())
@@ -143,10 +167,19 @@ for responses in (False, True):
     assert len(said[-1].tool_calls) == 2
     said += [ToolMessage("391", tool_call_id=call["id"]) for call in said[-1].tool_calls]
     told.append((name + ", tools", str(tooled.invoke(said).content)))
+    chunks = list(tooled.stream("How is it?"))
+    whole = sum(chunks[1:], chunks[0])
+    told.append((name + ", tools, streamed", "391" if len(whole.tool_calls) == 2 else str(whole)))
+    pixel = {"type": "image_url", "image_url": {"url": "data:image/png;base64," + PIXEL}}
+    shown = HumanMessage([{"type": "text", "text": "What is it?"}, pixel])
+    told.append((name + ", image", str(world.invoke([shown]).content)))
     told.append((name + ", typed", str(world.with_structured_output(Number).invoke("Which?"))))
 """,
     "litellm": """
-import litellm
+import litellm, pydantic
+class Number(pydantic.BaseModel):
+    number: int
+pixel = {"type": "image_url", "image_url": {"url": "data:image/png;base64," + PIXEL}}
 said = {"messages": [{"role": "user", "content": ASK}], "api_key": "none"}
 chunks = litellm.completion(model="openai/hello", api_base=URL + "/v1", stream=True, **said)
 whole = litellm.completion(model="openai/hello", api_base=URL + "/v1", **said)
@@ -166,6 +199,14 @@ for model, base in (("openai/world", URL + "/v1"), ("anthropic/world", URL)):
     results = [{"role": "tool", "tool_call_id": call.id, "content": "391"} for call in message.tool_calls]
     done = litellm.completion(messages=asked + [message.model_dump()] + results, **given)
     told.append((model + ", tools", done.choices[0].message.content))
+    built = litellm.stream_chunk_builder(list(litellm.completion(messages=asked, stream=True, **given)))
+    told.append((model + ", tools, streamed", "391" if len(built.choices[0].message.tool_calls) == 2 else str(built)))
+    plain = {name: value for name, value in given.items() if name != "tools"}
+    shown = [{"type": "text", "text": "What is it?"}, pixel]
+    seen = litellm.completion(messages=[{"role": "user", "content": shown}], **plain)
+    told.append((model + ", image", seen.choices[0].message.content))
+    typed = litellm.completion(messages=asked, response_format=Number, **plain)
+    told.append((model + ", typed", typed.choices[0].message.content))
 """,
     "agents": """
 import asyncio, pydantic

@@ -17,6 +17,7 @@ What their tests ask for by an id is put into the service's database first.
 from __future__ import annotations
 
 import argparse
+import base64
 import collections
 import json
 import os
@@ -37,6 +38,11 @@ ASK = "What is 17 * 23?"
 WANT = "391"
 MODELS = ("gpt-6-astra", "model", "text-embedding-3-small", "claude-opus-5-5", "claude-1.3", "model_id")
 HELLO = {"name": "hello", "tools": ["calculator"], "llm": {"provider": "rehearsal", "script": "hello"}}
+
+TYPED = {
+    "name": "typed",
+    "output_schema": {"type": "object", "properties": {"number": {"type": "integer"}}, "required": ["number"]},
+}
 
 PIXEL = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
 WEATHER = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
@@ -79,30 +85,41 @@ REASONS = (
 
 
 class World(Fault, frozen=True):
-    """A model that calls what tools it is offered, and answers what it sees with 391."""
+    """A model that calls what tools it is offered (unless told otherwise), and answers what it sees with 391."""
+
+    calls: bool = True
 
     def play(self, exchange):
         """Answer, or call."""
         body = exchange.body
         offered = [tool["function"] for tool in body.get("tools") or () if tool["function"]["name"] != "calculator"]
-        if body["messages"][-1]["role"] == "tool":
+        last = body["messages"][-1]
+        if "What is it?" in json.dumps(last) and "image_url" not in json.dumps(last):
+            return exchange.answered(Healthy("I see no image."))
+        if last["role"] == "tool":
             seen = [message["content"] for message in body["messages"] if message["role"] == "tool"]
             return exchange.answered(Healthy("I see " + ", ".join(seen)))
-        if offered:
+        if offered and self.calls:
             cities = ("Rome", "Oslo") if offered[0]["name"] == "get_weather" else ("",)
             given = [{"city": city} if city else {"number": 391} for city in cities]
             calls = [ToolCall(f"up_{at}", offered[0]["name"], one) for at, one in enumerate(given)]
             return exchange.answered(Healthy("", tuple(calls)))
-        return exchange.answered(Healthy('{"number": 391}' if body.get("response_format") else "It is 391."))
+        if body.get("response_format"):
+            return exchange.answered(Healthy('{"number": 391}'))
+        return exchange.answered(Healthy("No schema came." if "Which?" in json.dumps(last) else "It is 391."))
 
 
 @contextmanager
 def service():
     """Serve the rehearsal, the world, and the names that the SDKs' tests use, in a process of its own."""
-    scripts = {"world": World(), "slow": SlowFirstToken(3.0)}
+    scripts = {"world": World(), "seen": World(calls=False), "slow": SlowFirstToken(3.0)}
     with tempfile.TemporaryDirectory() as folder, BackgroundFaultServer(scripts) as upstream:
         there = {"provider": "openai", "base_url": upstream.url("openai"), "api_key": "k"}
-        agents = [HELLO, *({"name": name, "tools": ["calculator"], "llm": there | {"model": name}} for name in scripts)]
+        agents = [
+            HELLO,
+            {**TYPED, "llm": there | {"model": "world"}},
+            *({"name": name, "tools": ["calculator"], "llm": there | {"model": name}} for name in scripts),
+        ]
         for agent in agents:
             Path(folder, f"{agent['name']}.yaml").write_text(json.dumps(agent))
         chains = {name: {"chain": [{"provider": "rehearsal", "script": "hello"}]} for name in MODELS}
@@ -173,7 +190,7 @@ def _reason(block: str) -> str:
 
 
 def codex(url: str, command: str) -> None:
-    """Let codex ask the agent over the Responses API."""
+    """Let codex ask over the Responses API: an agent; with an image, and for an answer of a schema."""
     with tempfile.TemporaryDirectory() as home:
         config = Path(home, ".codex", "config.toml")
         config.parent.mkdir()
@@ -181,14 +198,21 @@ def codex(url: str, command: str) -> None:
             f'model = "hello"\nmodel_provider = "f"\n[model_providers.f]\nname = "f"\nbase_url = "{url}/v1"\n'
             'wire_api = "responses"\nenv_key = "KEY"\n'
         )
+        Path(home, "pixel.png").write_bytes(base64.b64decode(PIXEL))
+        Path(home, "schema.json").write_text(json.dumps(TYPED["output_schema"] | {"additionalProperties": False}))
         env = {"PATH": os.environ["PATH"], "HOME": home, "KEY": "none"}
-        asked = [command, "exec", "--skip-git-repo-check", "--sandbox", "read-only", ASK]
-        done = subprocess.run(
-            asked, cwd=home, env=env, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
-        )
-        print(
-            f"{'codex':18} {'right' if WANT in done.stdout else 'FAILED: ' + done.stdout[-300:] + done.stderr[-300:]}"
-        )
+        asked = [command, "exec", "--skip-git-repo-check", "--sandbox", "read-only"]
+        for name, model, question, more in (
+            ("the answer of an agent", "hello", ASK, []),
+            ("image", "seen", "What is it?", ["-i", "pixel.png"]),
+            ("typed", "seen", "Which?", ["--output-schema", "schema.json"]),
+        ):
+            every = [*asked, "-m", model, question, *more]
+            done = subprocess.run(
+                every, cwd=home, env=env, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
+            )
+            right = WANT in done.stdout
+            print(f"{'codex':18} {name}: {'right' if right else 'FAILED: ' + done.stdout[-300:] + done.stderr[-300:]}")
 
 
 def conformance(url: str, command: str) -> None:

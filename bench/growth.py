@@ -158,6 +158,11 @@ PLACES: dict[str, tuple[Callable[[Any], Any], Callable[[int], Any], int]] = {
     "reasoning that has no beginning": (part, lambda n: "a</think" * n, 1_000),
     "a long answer, looked at for reasoning": (part, lambda n: "a word " * n, 20_000),
     "a call with a page's escapes": (lambda t: written_calls(t, SEARCH), lambda n: "&lt;tool_call&gt;{" * n, 500),
+    "a stray word before a call": (
+        lambda t: written_calls(t, SEARCH),
+        lambda n: 'court\n<invoke name="search">' * n,
+        500,
+    ),
     "a call in bold letters": (lambda t: written_calls(t, SEARCH), lambda n: "**<tool_call>**{" * n, 500),
     "keywords of a call": (keywords_in, lambda n: "a='x', " * n, 200),
     "an output as far as it goes": (OUTPUT.fitting_part, lambda n: '{"a": [' + '{"b": "c"},' * n, 500),

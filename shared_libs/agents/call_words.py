@@ -112,6 +112,10 @@ def call_in(value: Any, tools: Sequence[ToolSpec], *, strictly: bool = False) ->
 
 def calls_in(value: Any, tools: Sequence[ToolSpec], *, strictly: bool) -> Iterator[ToolCall]:
     """The calls of an object, or of a list of them; none where one is no call."""
+    together = isinstance(value, dict) and value.get("name") in TOGETHER and "arguments" in value
+    if together and tool_named(value["name"], tools) is None:
+        given = value["arguments"]
+        value = object_in(given) if isinstance(given, str) else given
     if isinstance(value, dict):
         said = _folded(value)
         around = said.keys() - _BESIDE

@@ -13,6 +13,9 @@ from shared_libs.service.problems import Problem
 MAX_VALUES = 500_000
 """Commas and opening brackets of a body: a bound on how many objects its JSON becomes, and so on the time it takes."""
 
+BOM = b"\xef\xbb\xbf"
+"""What some systems begin their files with, that are sent as they are; RFC 8259 lets a reader pass over it."""
+
 MAX_DEPTH = 200
 """Lists and objects inside each other: what is told and recorded of a request is gone through level by level."""
 
@@ -58,7 +61,7 @@ def _decode(body: bytes) -> Any:
     if len(body) > MAX_VALUES and sum(map(body.count, (b",", b"[", b"{"))) > MAX_VALUES:
         raise Problem("body_too_large", f"the JSON has more than {MAX_VALUES:,} values")
     try:
-        data = msgspec.json.decode(body)
+        data = msgspec.json.decode(body.removeprefix(BOM))
         deep = body.count(b"[") + body.count(b"{") > MAX_DEPTH and _is_deeper(data, MAX_DEPTH)
     except RecursionError:
         deep = True

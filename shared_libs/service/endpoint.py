@@ -48,7 +48,8 @@ class Call:
     """
     One request on the hot path.
 
-    `caller` is who asks; `exchange` its id and the headers of the answer; `gone` whether the client has left.
+    `caller` is who asks; `exchange` its id and the headers of the answer; `gone` whether the client has left, and
+    `stays` whether the work goes on then.
     """
 
     def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -64,7 +65,7 @@ class Call:
         self._raw_send = send
         self._task = asyncio.current_task()
         self._watcher: asyncio.Task[None] | None = None
-        self._stays = False
+        self.stays = False
 
     @cached_property
     def headers(self) -> Mapping[str, str]:
@@ -219,8 +220,8 @@ class Call:
         told = self.headers.get("x-on-disconnect", default).lower()
         if told not in ("cancel", "continue"):
             raise Problem("invalid_request", "X-On-Disconnect is `cancel` or `continue`", param="x-on-disconnect")
-        self._stays = told == "continue"
-        return self._stays
+        self.stays = told == "continue"
+        return self.stays
 
     def note(self, action: str, about: str, **more: Any) -> None:
         """Note in the audit log what the caller did; `more` are further fields of an `Entry`."""

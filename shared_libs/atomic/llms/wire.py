@@ -37,6 +37,14 @@ CONNECT_TIMEOUT_S = 5.0
 KEEPALIVE_S = 60.0
 """How long an idle connection is kept: longer than the tools between two calls of a model usually take."""
 
+STALE_S = 1.0
+"""
+Seconds within which a kept connection that breaks was closed before it heard of the request.
+
+Servers keep idle ones for a few seconds (uvicorn and so vLLM: 5, Node: 5), load balancers for a minute, and close them
+without asking: what is sent in that moment reaches nobody, which says nothing of the model.
+"""
+
 MAX_HEADER_BYTES = 64 * 1024
 """The longest header of an answer: policies that proxies add are longer than aiohttp's 8 kB."""
 MAX_REPLY_BYTES = 256 * 1024 * 1024
@@ -253,8 +261,18 @@ class _Pool:
         return _Target(request, str(url.with_query(None)))
 
     async def send(self, target: _Target, body: bytes) -> _Answer:
-        """Send a request, and wait for the head of its answer."""
-        connection = await self._connector.connect(target.request, [], self._timeout)
+        """Send a request, and wait for the head of its answer; anew where a connection that was kept is gone."""
+        clock = asyncio.get_running_loop().time
+        while True:
+            connection = await self._connector.connect(target.request, [], self._timeout)
+            kept, sent_at = connection.protocol is not None and connection.protocol._parser is not None, clock()  # noqa: SLF001
+            try:
+                return await self._sent(connection, target, body)
+            except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError):
+                if not kept or clock() - sent_at > STALE_S:
+                    raise
+
+    async def _sent(self, connection: Connection, target: _Target, body: bytes) -> _Answer:
         try:
             if not target.head:
                 target.head = _head(target.request)

@@ -77,7 +77,10 @@ class ChainWork:
             LLMError: nobody answered.
 
         """
-        return outcome_of(await self._ask(None))
+        if not self._call.stays:
+            return outcome_of(await self._ask(None))
+        self._asking = asyncio.get_running_loop().create_task(self._ask(None))
+        return outcome_of(await asyncio.shield(self._asking))
 
     async def pieces(self) -> AsyncGenerator[list[Piece], None]:
         """Ask, and yield the answer's pieces, as many at once as there are; raises as `whole` does."""

@@ -84,6 +84,7 @@ BODIES = [
     (b"[" + b"1," * 600_000 + b"1]", "body_too_large", "500,000 values"),
     (b'{"question": "x", "pad": "' + b"x" * 2**21 + b'"}', "body_too_large", "2,097,152 bytes"),
     (b"{}", "invalid_request", "`question` is missing"),
+    (b"\xef\xbb\xbf{}", "invalid_request", "`question` is missing"),
     (b'{"question": ""}', "invalid_request", "empty"),
     (b'{"question": 3}', "invalid_request", "a text, content parts or messages"),
     (b'{"question": "x", "questio": 1}', "invalid_request", "did you mean 'question'?"),

@@ -59,12 +59,14 @@ def test_who_leaves_the_queue_or_a_stream_leaves_nothing_and_a_detached_run_keep
                 run_of_it = asyncio.create_task(
                     served.http.post("/v1/agents/remote/runs", json={"question": "hello"}, headers=headers)
                 )
-                await until(lambda: standing("remote") == (1, 0))
+                chain_of_it = asyncio.create_task(served.http.post("/v1/chat/completions", json=ask, headers=headers))
+                await until(lambda: standing("remote") == standing() == (1, 0))
                 run_of_it.cancel()
+                chain_of_it.cancel()
                 await asyncio.sleep(0.1)
-                return standing("remote"), len(served.service.runs)
+                return standing("remote"), standing(), len(served.service.runs)
 
-    assert run(main()) == ((1, 0), 1)
+    assert run(main()) == ((1, 0), (1, 0), 1)
 
 
 @pytest.mark.promise("serve-bounded")

@@ -6,7 +6,7 @@ import asyncio
 import gc
 import socket
 import weakref
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 
 import pytest
 
@@ -16,6 +16,7 @@ from shared_libs.atomic.errors import LLMConnectionError, LLMTimeout, ProviderUn
 from shared_libs.atomic.llms.event_stream import EventStream
 from shared_libs.atomic.llms.framing import AnyFraming
 from shared_libs.atomic.llms.openai_llm import OpenAILLM
+from shared_libs.atomic.llms.wire import STALE_S
 from shared_libs.atomic.scope import use_deadline
 from tests.support import run, run_virtual
 from tests.wire_server import Play, WireServer, reply, sse, stream
@@ -129,6 +130,34 @@ def test_a_connection_that_was_given_up_is_not_used_again():
             return response.text, server.connections
 
     assert run(main()) == ("Hello.", 2)
+
+
+@pytest.mark.parametrize("then", ["close", "reset"])
+def test_a_connection_that_its_server_closed_in_the_moment_of_the_request_is_replaced_at_once(then):
+    async def main():
+        gone = Play([], then)
+        async with WireServer([reply(HELLO), reply(HELLO), gone, gone, reply(HELLO), gone, reply(HELLO)]) as server:
+            async with OpenAILLM("m", base_url=server.url, resilience=ONCE) as llm:
+                both = [llm.async_chat("Hi") for _ in range(2)]
+                await asyncio.gather(*both)
+                answer = await llm.async_chat("Hi")
+                again = await llm.async_chat("Hi")
+            return [len(each.attempts) for each in (answer, again)], server.connections, len(server.requests)
+
+    assert run(main()) == ([1, 1], 4, 7)
+
+
+def test_a_new_connection_that_breaks_and_one_that_breaks_late_are_the_servers_fault():
+    async def main():
+        late = Play([STALE_S + 1], "close")
+        async with WireServer([Play([], "close"), reply(HELLO), late]) as server:
+            async with OpenAILLM("m", base_url=server.url, resilience=ONCE) as llm:
+                for broken in (True, False, True):
+                    with pytest.raises(LLMConnectionError) if broken else nullcontext():
+                        await llm.async_chat("Hi")
+            return len(server.requests)
+
+    assert run_virtual(main()) == 3
 
 
 def test_what_only_says_that_it_goes_on_is_no_answer():

@@ -11,9 +11,9 @@ _UNSEEN = r"\x00-\x1f\x7f-\x9f\xad\u061c\u180e\u200b-\u200f\u2028-\u202e\u2060-\
 _NAME = re.compile(rf"[^{_UNSEEN}\ud800-\udfff]+")  # no JSON has a half of a pair, and no pattern of its may name one
 
 
-def is_name(text: str, most: int) -> bool:
+def is_name(text: object, most: int) -> bool:
     """Whether it is a name of 1 to `most` characters, whichever Unicode this Python knows."""
-    return len(text) <= most and _NAME.fullmatch(text) is not None
+    return isinstance(text, str) and len(text) <= most and _NAME.fullmatch(text) is not None
 
 
 def name_schema(most: int) -> dict[str, Any]:

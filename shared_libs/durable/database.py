@@ -35,6 +35,10 @@ Rows = Sequence[Any]
 CLOCK = "CLOCK"
 """In a statement: the time by the database's own clock, in seconds since 1970."""
 
+APART = """COALESCE(CASE WHEN to_regclass('factory_jobs') = to_regclass('public.factory_jobs') THEN ''
+    ELSE ' ' || to_regclass('factory_jobs')::oid END, '')"""
+"""What ends a channel's name: a channel is the whole database's, and two schemas of it are strangers to each other."""
+
 BUSY_S = 5.0
 """Seconds a statement waits for another writer of an SQLite file."""
 
@@ -204,7 +208,8 @@ class _Postgres:
             if self._listener is None or self._listener.is_closed():
                 self._listener = await postgres.connect(self._at, **self._options)
             listener = self._listener
-            await listener.add_listener(channel, lambda *told: heard(told[3]))
+            apart = await listener.fetchval(f"SELECT {APART}")
+            await listener.add_listener(channel + apart, lambda *told: heard(told[3]))
         except (
             *(OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError),
             asyncpg.InternalClientError,  # as where the server has just ended the line, which is not closed yet

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from shared_libs.durable.database import Database, Script, Statement, StoreUnavailable, ask
+from shared_libs.durable.database import APART, Database, Script, Statement, StoreUnavailable, ask
 from shared_libs.durable.store import RUN_CHANNEL
 
 Events = Sequence[tuple[int, str]]
@@ -55,7 +55,7 @@ _KEEP = f"""
         SELECT e.run_id, e.seq, e.event
         FROM unnest($9::text[], $10::int[], $11::int[], $12::text[]) AS e (run_id, epoch, seq, event)
         JOIN mine USING (run_id, epoch) ON CONFLICT DO NOTHING)
-    SELECT run_id, epoch, CASE WHEN followed THEN pg_notify('{RUN_CHANNEL}', run_id) IS NULL END FROM mine"""
+    SELECT run_id, epoch, CASE WHEN followed THEN pg_notify('{RUN_CHANNEL}' || {APART}, run_id) IS NULL END FROM mine"""
 
 
 class Fact(msgspec.Struct, frozen=True):

@@ -14,7 +14,7 @@ from shared_libs.atomic.names import is_name
 from shared_libs.atomic.propagation import trace_headers
 from shared_libs.atomic.results import Decision
 from shared_libs.atomic.whole import whole_data
-from shared_libs.durable.database import Database, Dialect, Script, ask, open_database
+from shared_libs.durable.database import APART, Database, Dialect, Script, ask, open_database
 from shared_libs.durable.ends import never_begun
 from shared_libs.durable.folding import holes, kept_name, unfolded
 from shared_libs.durable.forgetting import drop
@@ -26,6 +26,8 @@ RUN_CHANNEL = "factory_run"
 
 WORKER_CHANNEL = "factory_worker"
 """Where workers are called: `queued`, `cancel:ID`, `follow:ID`, `tell:ID`."""
+
+_CALL = f"SELECT pg_notify($1 || {APART}, $2)"
 
 FOLLOWED_S = 15.0
 """Seconds a follower counts as one, from when it was last heard of."""
@@ -380,7 +382,7 @@ class JobStore:
     async def call(self, channel: str, text: str) -> None:
         """Call whoever listens, where the database can."""
         if self.database.dialect == "postgresql":
-            await self.database.one(ask("SELECT pg_notify($1, $2)", channel, text))
+            await self.database.one(ask(_CALL, channel, text))
 
     async def listen(self, channel: str, heard: Callable[[str], None]) -> Callable[[], bool]:
         """Hear what is called out; see `Database.listen`."""
@@ -394,7 +396,7 @@ class JobStore:
 def called(dialect: Dialect, channel: str, text: str) -> Script[None]:
     """Call whoever listens once this is committed, where the database can."""
     if dialect == "postgresql":
-        yield ask("SELECT pg_notify($1, $2)", channel, text)
+        yield ask(_CALL, channel, text)
 
 
 def read_json(text: str | None) -> Any:

@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from shared_libs.atomic.errors import MisuseError
+from shared_libs.atomic.errors import MisuseError, RetrievalError
 from shared_libs.atomic.llms.base import BaseLLMWrapper
 from shared_libs.atomic.loading import load
 from shared_libs.atomic.opening import closed
@@ -237,6 +237,7 @@ class Collection:
         Raises:
             MisuseError: there is no such collection.
             LLMError: the embedder does not work; the old vectors stay the ones that are searched.
+            RetrievalError: another rebuild was begun later, and has ended first.
 
         """
         row = await self._there()
@@ -246,8 +247,12 @@ class Collection:
             async with aclosing(self._embedded_anew(generation, identity)) as progress:
                 async for so_far in progress:
                     yield so_far
-            await self.stores.documents.async_switch(self._space, generation)
-            await self.stores.vectors.async_drop(msgspec.structs.replace(self._space, generation=row.generation))
+            switched = await self.stores.documents.async_switch(self._space, generation)
+            # where it was: its own; else those before it, and what rebuilds that never ended have left
+            for gone in range(row.generation, generation) if switched else (generation,):
+                await self.stores.vectors.async_drop(msgspec.structs.replace(self._space, generation=gone))
+            if not switched:
+                raise RetrievalError(f"a rebuild of {self.name!r} that was begun later has ended first; that one stays")
         yield IndexProgress(finished=True)
 
     async def async_extract(self, *, at_once: int = 4) -> AsyncGenerator[IndexProgress, None]:

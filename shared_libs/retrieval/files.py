@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import os
 import re
-import threading
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from shared_libs.atomic.errors import MisuseError, in_words
-from shared_libs.atomic.loading import optional
-from shared_libs.retrieval.packed_texts import PACKED, without_hidden
+from shared_libs.retrieval.apart import OFFICE, Readers
+from shared_libs.retrieval.packed_texts import PACKED
 from shared_libs.retrieval.plain_texts import text_of
 from shared_libs.retrieval.types import Document
 
@@ -25,27 +24,13 @@ _TEXT = {
     **dict.fromkeys((".html", ".htm", ".xhtml"), "text/html"),
 }
 _PDF = {".pdf": "application/pdf"}
-_OFFICE = {
-    ".docx": "application/vnd.openxmlformats-officedocument.wordprocessingml.document",
-    ".pptx": "application/vnd.openxmlformats-officedocument.presentationml.presentation",
-    ".xlsx": "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet",
-    ".odt": "application/vnd.oasis.opendocument.text",
-    ".ods": "application/vnd.oasis.opendocument.spreadsheet",
-    ".rtf": "application/rtf",
-    ".doc": "application/msword",
-    ".xls": "application/vnd.ms-excel",
-    ".ppt": "application/vnd.ms-powerpoint",
-    ".msg": "application/vnd.ms-outlook",
-}
 _PACKED = {".eml": "message/rfc822", ".ipynb": "application/x-ipynb+json", ".epub": "application/epub+zip"}
-_ZIPPED = (".docx", ".pptx", ".xlsx", ".odt", ".ods")
-KINDS = _TEXT | _PDF | _PACKED | _OFFICE
+KINDS = {**_TEXT, **_PDF, **_PACKED, **OFFICE}
 """The media type of each kind of file that is read, by its ending."""
 
 MAX_BYTES = 200_000_000
 """Bytes a file may have."""
 
-_ZIP, _OLD_OFFICE = b"PK", b"\xd0\xcf\x11\xe0"
 _LOCK = "~$"
 """How the file begins that an office program leaves beside one that is open."""
 
@@ -107,10 +92,8 @@ class File:
                 return PACKED[kind](self.path.read_bytes())
             except Exception as error:
                 raise MisuseError(f"the {kind} file cannot be read: {in_words(error)}") from error
-        if kind in _PDF:
-            return "", _pdf(self.path)
-        if kind in _OFFICE:
-            return "", _office(self.path)
+        if kind in _PDF or kind in OFFICE:
+            return "", _readers.read(self.path)
         body = self.path.read_bytes()
         if body.startswith(b"%PDF-"):
             raise MisuseError("it is a PDF by another name; let its name end in .pdf")
@@ -189,32 +172,4 @@ def _title(text: str, kind: str | None) -> str:
     return heading[1] if heading else ""
 
 
-_one_pdf = threading.Lock()  # PDFium knows no threads, and two collections may be indexed at once
-
-
-def _pdf(path: Path) -> str:
-    pypdfium2 = optional("pypdfium2", "a PDF")
-    with _one_pdf:
-        try:
-            with pypdfium2.PdfDocument(path) as document:
-                return "\n\n".join(page.get_textpage().get_text_bounded() for page in document)
-        except pypdfium2.PdfiumError as error:
-            locked = "password" in str(error).lower()
-            said = "it is protected by a password" if locked else f"the PDF cannot be read: {error}"
-            raise MisuseError(said) from error
-
-
-def _office(path: Path) -> str:
-    body, kind = path.read_bytes(), path.suffix.lower()
-    if kind in _ZIPPED and body.startswith(_OLD_OFFICE):
-        raise MisuseError("it is protected by a password, or of an older kind under a new name")
-    if kind in _ZIPPED and not body.startswith(_ZIP):
-        raise MisuseError(f"it is no {kind} file, whatever its name says")
-    kreuzberg = optional("kreuzberg", f"a {kind} file")
-    try:
-        body = without_hidden(body) if kind == ".docx" else body
-        # nor a copy of every text in its folder of caches, where nobody removes it
-        config = kreuzberg.ExtractionConfig(use_cache=False)
-        return str(kreuzberg.extract_bytes_sync(body, KINDS[kind], config=config).content)
-    except Exception as error:
-        raise MisuseError(f"the file cannot be read: {error}") from error
+_readers = Readers()

@@ -167,9 +167,13 @@ class DocumentStore(Port):
         return await self._ask("begin a generation", self._begin_generation, space, embedder)
 
     @final
-    async def async_switch(self, space: Space, generation: int) -> None:
-        """Make a generation the one that is searched, at once."""
-        await self._keep("switch generations", self._switch, space, generation)
+    async def async_switch(self, space: Space, generation: int) -> bool:
+        """
+        Make a generation the one that is searched, at once, and forget those before it.
+
+        False, and nothing done, where it was forgotten itself, for one that was begun later and is searched already.
+        """
+        return await self._keep("switch generations", self._switch, space, generation)
 
     @final
     async def async_drop(self, space: Space) -> bool:
@@ -261,7 +265,7 @@ class DocumentStore(Port):
     def _begin_generation(self, space: Space, embedder: EmbedderIdentity | None) -> Given[int]:
         raise NotImplementedError
 
-    def _switch(self, space: Space, generation: int) -> Given[None]:
+    def _switch(self, space: Space, generation: int) -> Given[bool]:
         raise NotImplementedError
 
     def _drop(self, space: Space) -> Given[bool]:

@@ -79,12 +79,16 @@ class PostgresDocuments(DocumentStore):
             await _add_generation(connection, key, generation, embedder)
             return generation
 
-    async def _switch(self, space: Space, generation: int) -> None:
+    async def _switch(self, space: Space, generation: int) -> bool:
         async with self._database.connection() as connection:
             key = await _writing(connection, space)
-            await connection.execute("UPDATE factory_collections SET generation = $1 WHERE key = $2", generation, key)
-            others = "DELETE FROM factory_generations WHERE collection = $1 AND generation <> $2"
-            await connection.execute(others, key, generation)
+            switch = "UPDATE factory_collections SET generation = $1 WHERE key = $2 AND generation < $1 RETURNING key"
+            if await connection.fetchval(switch, generation, key) is None:
+                return False
+            # not the later ones: they are being built, and no number is ever given twice
+            earlier = "DELETE FROM factory_generations WHERE collection = $1 AND generation < $2"
+            await connection.execute(earlier, key, generation)
+            return True
 
     async def _drop(self, space: Space) -> bool:
         async with self._database.connection() as connection:

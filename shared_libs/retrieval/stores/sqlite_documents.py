@@ -69,11 +69,15 @@ class SqliteDocuments(DocumentStore):
             _add_generation(connection, key, generation, embedder)
             return generation
 
-    def _switch(self, space: Space, generation: int) -> None:
+    def _switch(self, space: Space, generation: int) -> bool:
         with self._database.writing() as connection:
             key = _known(connection, space)
-            connection.execute("UPDATE collections SET generation = ? WHERE key = ?", (generation, key))
-            connection.execute("DELETE FROM generations WHERE collection = ? AND generation <> ?", (key, generation))
+            switch = "UPDATE collections SET generation = ? WHERE key = ? AND generation < ?"
+            if not connection.execute(switch, (generation, key, generation)).rowcount:
+                return False
+            # not the later ones: they are being built, and no number is ever given twice
+            connection.execute("DELETE FROM generations WHERE collection = ? AND generation < ?", (key, generation))
+            return True
 
     def _drop(self, space: Space) -> bool:
         with self._database.writing() as connection:

@@ -134,7 +134,7 @@ def test_a_piece_that_is_heard_before_the_event_it_comes_behind_is_stored_waits_
 
 
 async def listens(store):
-    row = "SELECT 1 FROM pg_stat_activity WHERE datname = current_database() AND query ILIKE $1"
+    row = "SELECT 1 FROM pg_stat_activity WHERE datname = current_database() AND state = 'idle' AND query ILIKE $1"
     return bool(await store.database.one(ask(row, f"LISTEN%{LIVE_CHANNEL}%")))
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from contextlib import asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 
 import pytest
 from sqlalchemy.ext.asyncio import create_async_engine
@@ -13,7 +13,9 @@ from shared_libs.atomic import postgres, tool
 from shared_libs.atomic.database_url import database_url
 from shared_libs.durable import StoreUnavailable
 from shared_libs.durable.database import ask, open_database, persistently
+from shared_libs.durable.store import WORKER_CHANNEL
 from shared_libs.retrieval.stores.postgres_database import PostgresDatabase
+from tests.postgres import own_name
 from tests.unit.durable.cast import agent, by_length, ended, opened, submit, turn, until, working
 
 
@@ -69,6 +71,29 @@ class Wire:
             for end in self._ends:
                 end.transport.abort()
             await asyncio.gather(*self._lines.values(), return_exceptions=True)
+
+
+@pytest.mark.promise("durable-fence")
+def test_stores_in_two_schemas_of_a_database_hear_nothing_of_each_other(new_postgres):
+    """Runs may be called the same in both, as those of a schedule are: who cancels one does not cancel the other."""
+    roles = [own_name("staging"), own_name("production")]
+
+    async def main():
+        async with opened(new_postgres) as third, AsyncExitStack() as stack:
+            for role in roles:
+                await third.database.one(ask(f"CREATE ROLE {role} LOGIN"))
+                await third.database.one(ask(f"CREATE SCHEMA {role} AUTHORIZATION {role}"))
+                await third.database.one(ask(f"ALTER ROLE {role} SET search_path TO {role}"))
+            urls = [new_postgres.replace("owner@", f"{role}@") for role in roles]
+            stores = [third, *[await stack.enter_async_context(opened(url)) for url in urls]]
+            heard = [asyncio.Queue() for _ in stores]
+            for store, queue in zip(stores, heard, strict=True):
+                await store.listen(WORKER_CHANNEL, queue.put_nowait)
+            for number, store in enumerate(stores):  # a PostgreSQL tells everybody all in this order
+                await store.call(WORKER_CHANNEL, f"cancel:{number}")
+            return [await queue.get() for queue in heard], [queue.qsize() for queue in heard[:-1]]
+
+    assert asyncio.run(main()) == ([f"cancel:{number}" for number in range(3)], [0, 0])
 
 
 @pytest.mark.promise("durable-away")
@@ -223,7 +248,7 @@ def test_who_listens_as_the_server_ends_the_line_is_told_so_and_goes_on(new_post
     """The driver has heard the end, and the line is not closed yet: it takes what it is asked then ill."""
 
     cut = """SELECT pg_terminate_backend(pid) FROM pg_stat_activity
-        WHERE datname = current_database() AND query ILIKE 'LISTEN%'"""
+        WHERE datname = current_database() AND pid <> pg_backend_pid()"""
 
     async def main():
         database, other = open_database(new_postgres), open_database(new_postgres, connections=1)

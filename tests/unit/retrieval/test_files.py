@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import io
 import json
 import os
-import sys
-import types
 import zipfile
 from pathlib import Path
 
@@ -301,32 +298,6 @@ def test_a_book_is_read_in_the_order_of_its_chapters(tmp_path):
     assert (book.load().title, book.load().text) == ("Buch", "Eins & mehr\n\n# Zwei\n\ncafé")
 
 
-def test_what_a_word_file_hides_is_not_read(tmp_path):
-    pytest.importorskip("kreuzberg")
-    main = "http://schemas.openxmlformats.org/wordprocessingml/2006/main"
-    runs = [
-        *("<w:r><w:t>seen</w:t></w:r>", "<w:r><w:rPr><w:b/><w:vanish/></w:rPr><w:t>HIDDEN</w:t></w:r>"),
-        *("<w:r><w:rPr><w:vanish w:val='0'/></w:rPr><w:t> too</w:t></w:r>", "<w:r><w:t>.</w:t></w:r>"),
-    ]
-    kinds = "http://schemas.openxmlformats.org/package/2006/content-types"
-    with zipfile.ZipFile(tmp_path / "a.docx", "w") as archive:
-        archive.writestr("[Content_Types].xml", f'<Types xmlns="{kinds}"/>')
-        body = f"<w:body><w:p>{''.join(runs)}</w:p></w:body>"
-        archive.writestr("word/document.xml", f'<w:document xmlns:w="{main}">{body}</w:document>')
-    assert next(find_files([tmp_path])).load().text.strip() == "seen too."
-
-
-def test_no_copy_of_an_office_file_is_left_behind(tmp_path, monkeypatch):
-    """Its library keeps what it has read in the user's folder of caches, if nobody tells it not to."""
-    kreuzberg, given = types.ModuleType("kreuzberg"), {}
-    kreuzberg.ExtractionConfig = dict
-    kreuzberg.extract_bytes_sync = lambda body, kind, config: given.update(config) or types.SimpleNamespace(content="x")
-    monkeypatch.setitem(sys.modules, "kreuzberg", kreuzberg)
-    written(tmp_path, a_dot_xlsx=b"PK\3\4")
-    assert next(find_files([tmp_path])).load().text == "x"
-    assert given == {"use_cache": False}
-
-
 def test_what_is_left_out_of_a_folder_is_told(tmp_path):
     written(tmp_path, a_dot_txt="x", b_dot_exe="x", README="x", _dot_hidden="x", **{"~$c_dot_docx": "x"})
     os.mkfifo(tmp_path / "d.txt")
@@ -364,39 +335,6 @@ def test_a_byte_that_was_lost_makes_a_text_no_other(tmp_path):
     assert read.load().text == f"{text}\ufffd{text}"
     with pytest.raises(MisuseError, match=r"end in \.pdf"):
         pdf.load()
-
-
-def test_a_pdf_is_read(tmp_path):
-    pytest.importorskip("pypdfium2")
-    stream = b"BT /F1 24 Tf 72 700 Td (Annual leave is 25 days) Tj ET"
-    parts = [
-        b"<< /Type /Catalog /Pages 2 0 R >>",
-        b"<< /Type /Pages /Kids [3 0 R] /Count 1 >>",
-        (
-            b"<< /Type /Page /Parent 2 0 R /MediaBox [0 0 612 792] /Contents 4 0 R "
-            b"/Resources << /Font << /F1 << /Type /Font /Subtype /Type1 /BaseFont /Helvetica >> >> >> >>"
-        ),
-        b"<< /Length %d >>\nstream\n%s\nendstream" % (len(stream), stream),
-    ]
-    body = io.BytesIO(b"%PDF-1.4\n")
-    body.seek(0, 2)
-    for number, part in enumerate(parts, 1):
-        body.write(b"%d 0 obj\n%s\nendobj\n" % (number, part))
-    body.write(b"trailer << /Root 1 0 R /Size 5 >>\n%%EOF")
-    written(tmp_path, a_dot_pdf=body.getvalue(), b_dot_pdf=b"no pdf at all")
-    good, bad = find_files([tmp_path])
-    assert "Annual leave is 25 days" in good.load().text
-    with pytest.raises(MisuseError, match="cannot be read"):
-        bad.load()
-
-
-def test_an_office_file_without_its_reader_is_told(tmp_path, monkeypatch):
-    buffer = io.BytesIO()
-    zipfile.ZipFile(buffer, "w").close()
-    written(tmp_path, a_dot_docx=buffer.getvalue())
-    monkeypatch.setitem(sys.modules, "kreuzberg", None)  # what Python takes for missing
-    with pytest.raises(MisuseError, match=r"genai-factory\[office\]"):
-        next(find_files([tmp_path])).load()
 
 
 def test_a_model_of_embeddings_answers_nothing(minilm):

@@ -9,6 +9,7 @@ import pytest
 from shared_libs.atomic import MisuseError
 from shared_libs.atomic.errors import AuthenticationFailed, RetrievalError
 from shared_libs.retrieval import Collection, Document
+from shared_libs.retrieval.types import Space
 from tests.support import run
 from tests.unit.retrieval.conftest import WRONG, BadEmbedder, CountingEmbedder, document, filler, indexed
 
@@ -236,6 +237,36 @@ def test_another_model_is_refused_until_a_rebuild(url, embedder):
         with pytest.raises(MisuseError):
             await old.async_search("river")
         assert len(new.embedder.texts) == 1 + 1 + 1 + (await new.async_describe()).chunks  # three times its dimensions
+
+    run(main())
+
+
+@pytest.mark.parametrize("first", ["earlier", "later"])
+def test_of_two_rebuilds_at_once_the_one_begun_later_stays_and_is_whole(url, embedder, first):
+    async def main():
+        old = Collection("c", tenant="t", stores=url, embedder=embedder)
+        await indexed(old, [document(f"d{at}", *filler(3, at)) for at in range(3)])
+        every = {"earlier": CountingEmbedder("earlier"), "later": CountingEmbedder("later")}
+        made = {name: Collection("c", tenant="t", stores=old.stores, embedder=one) for name, one in every.items()}
+        rebuilds = {name: one.async_rebuild() for name, one in made.items()}
+        for rebuild in rebuilds.values():
+            await anext(rebuild)
+        assert [progress async for progress in rebuilds.pop(first)][-1].finished
+        (other,) = rebuilds.values()
+        if first == "later":
+            with pytest.raises(RetrievalError, match="begun later"):
+                [progress async for progress in other]
+        else:
+            assert [progress async for progress in other][-1].finished
+        found = await made["later"].async_search("river stone", k=3)
+        assert len(found.hits) == 3
+        assert all("dense" in hit.scores for hit in found.hits)
+        assert not found.notes
+        chunks = (await old.async_describe()).chunks
+        counts = [
+            await old.stores.vectors.async_count(Space(tenant="t", collection="c", generation=at)) for at in (1, 2, 3)
+        ]
+        assert counts == [0, 0, chunks]
 
     run(main())
 

@@ -343,6 +343,13 @@ def test_two_tenants_with_the_same_texts_never_meet(url, embedder):
     run(main())
 
 
+@pytest.mark.promise("retrieval-tenants")
+@pytest.mark.parametrize("tenant", [None, "", 5, " \n", ["t"], b"t", "x" * 201])
+def test_a_tenant_is_a_name(tenant):
+    with pytest.raises(MisuseError, match="a tenant is a name"):
+        Collection("c", tenant=tenant, stores=Stores(Documents(), Vectors(Branch()), Lexical(Branch())))
+
+
 @pytest.mark.promise("retrieval-filter")
 def test_in_a_document_everything_is_found_that_others_would_displace(url, embedder):
     collection = Collection("c", tenant="t", stores=url, embedder=embedder)

@@ -37,7 +37,7 @@ llm:
     - {{provider: openai, model: first, base_url: "{openai}", api_key: x}}
     - {{provider: anthropic, model: second, base_url: "{anthropic}", api_key: x}}
   retry: {{attempts: 2, base_s: 0.01, max_s: 0.02}}
-  first_token_timeout_s: 0.3
+  first_token_timeout_s: 1.5
 tools: [calculator]
 memory: {{url: "memory:"}}
 limits: {{timeout_s: 20}}

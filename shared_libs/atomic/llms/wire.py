@@ -39,7 +39,7 @@ KEEPALIVE_S = 60.0
 
 STALE_S = 1.0
 """
-Seconds within which a kept connection that breaks was closed before it heard of the request.
+Seconds within which a kept connection that breaks was closed before it heard of the request; it is asked again at once.
 
 Servers keep idle ones for a few seconds (uvicorn and so vLLM: 5, Node: 5), load balancers for a minute, and close them
 without asking: what is sent in that moment reaches nobody, which says nothing of the model.
@@ -261,16 +261,18 @@ class _Pool:
         return _Target(request, str(url.with_query(None)))
 
     async def send(self, target: _Target, body: bytes) -> _Answer:
-        """Send a request, and wait for the head of its answer; anew where a connection that was kept is gone."""
+        """Send a request, and wait for the head of its answer."""
+        connection = await self._connector.connect(target.request, [], self._timeout)
+        kept = connection.protocol is not None and connection.protocol._parser is not None  # noqa: SLF001
         clock = asyncio.get_running_loop().time
-        while True:
-            connection = await self._connector.connect(target.request, [], self._timeout)
-            kept, sent_at = connection.protocol is not None and connection.protocol._parser is not None, clock()  # noqa: SLF001
-            try:
-                return await self._sent(connection, target, body)
-            except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError):
-                if not kept or clock() - sent_at > STALE_S:
-                    raise
+        sent_at = clock()
+        try:
+            return await self._sent(connection, target, body)
+        except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError) as error:
+            if not kept or clock() - sent_at > STALE_S:
+                raise
+            said = f"no answer from {target.where}: its server had just closed this connection, which was kept open"
+            raise LLMConnectionError(said, retry_after_s=0.0) from error
 
     async def _sent(self, connection: Connection, target: _Target, body: bytes) -> _Answer:
         try:

@@ -96,7 +96,7 @@ def _summary(failures: Sequence[LLMError], call: ModelCall[Any]) -> LLMError:
         after = f" after {tries} attempts" if tries > 1 else ""
         parts.append(f"{failure.provider}/{failure.model}{after}: {failure}")
     # what one of them would answer later is worth sending again, as soon as the first says
-    waits = [failure.retry_after_s for failure in failures if failure.retryable and failure.retry_after_s is not None]
+    waits = [failure.retry_after_s for failure in failures if failure.retryable and failure.retry_after_s]
     summary = kind(
         "no model answered: " + "; ".join(parts),
         provider=last.provider,

@@ -15,6 +15,7 @@ from shared_libs.atomic.alarm import Expiry
 from shared_libs.atomic.errors import (
     CircuitOpen,
     DeadlineExceeded,
+    LLMConnectionError,
     LLMError,
     LLMTimeout,
     ProviderUnavailable,
@@ -101,7 +102,7 @@ async def _retried(
         nonlocal waited
         waited = state.upcoming_sleep
         error = _error_of(state).with_traceback(None)
-        told = error.retry_after_s is not None and not isinstance(error, CircuitOpen)  # which is our own word
+        told = bool(error.retry_after_s) and not isinstance(error, CircuitOpen)  # which is our own word
         current_scope().emit(
             RetryScheduled(provider=model.provider, model=model.model, wait_s=waited, why=str(error), told=told)
         )
@@ -226,7 +227,9 @@ def _given_up(model: Model) -> LLMError:
 
 
 def _told_to_wait(error: LLMError) -> bool:
-    """Whether the model is well, and has told when it may be asked again."""
+    """Whether the model is well: it has told when it may be asked again, or was not reached and may be at once."""
+    if isinstance(error, LLMConnectionError):
+        return error.retry_after_s == 0
     return isinstance(error, RateLimited) and error.retry_after_s is not None
 
 

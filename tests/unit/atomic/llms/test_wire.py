@@ -133,18 +133,18 @@ def test_a_connection_that_was_given_up_is_not_used_again():
 
 
 @pytest.mark.parametrize("then", ["close", "reset"])
-def test_a_connection_that_its_server_closed_in_the_moment_of_the_request_is_replaced_at_once(then):
-    async def main():
-        gone = Play([], then)
-        async with WireServer([reply(HELLO), reply(HELLO), gone, gone, reply(HELLO), gone, reply(HELLO)]) as server:
-            async with OpenAILLM("m", base_url=server.url, resilience=ONCE) as llm:
-                both = [llm.async_chat("Hi") for _ in range(2)]
-                await asyncio.gather(*both)
-                answer = await llm.async_chat("Hi")
-                again = await llm.async_chat("Hi")
-            return [len(each.attempts) for each in (answer, again)], server.connections, len(server.requests)
+def test_a_connection_that_its_server_closed_in_the_moment_of_the_request_costs_no_wait_and_no_health(then):
+    policy = Resilience(breaker={"failures": 1})
 
-    assert run(main()) == ([1, 1], 4, 7)
+    async def main():
+        loop, gone = asyncio.get_running_loop(), Play([], then)
+        async with WireServer([reply(HELLO), reply(HELLO), gone, gone, reply(HELLO)]) as server:
+            async with OpenAILLM("m", base_url=server.url, resilience=policy) as llm:
+                await asyncio.gather(*(llm.async_chat("Hi") for _ in range(2)))
+                answer = await llm.async_chat("Hi")
+            return [row.outcome for row in answer.attempts], server.connections, len(server.requests), loop.time()
+
+    assert run_virtual(main()) == (["connection", "connection", "ok"], 3, 5, 0)
 
 
 def test_a_new_connection_that_breaks_and_one_that_breaks_late_are_the_servers_fault():

@@ -231,7 +231,10 @@ if sys.version_info >= (3, 12):
 
     def _begun(body: Coroutine[Any, Any, T], loop: asyncio.AbstractEventLoop) -> asyncio.Task[T]:
         """A task that has begun: what never waits is done already."""
-        return asyncio.Task(body, loop=loop, eager_start=True)
+        task = asyncio.Task(body, loop=loop, eager_start=True)
+        if task.done():  # and the loop had no turn in which to tell what it did to it
+            WATCHDOG.tell(loop)
+        return task
 
 else:
 

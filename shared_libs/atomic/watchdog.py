@@ -126,6 +126,11 @@ class Watchdog:
         watched = self._loops.get(loop) or self._watched(loop)
         return set() if watched is None else watched.calls
 
+    def tell(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Tell now what has held the running loop: the call that did it is about to be over, and would not hear it."""
+        if (watched := self._loops.get(loop)) is not None:
+            watched.tell()
+
     def _watched(self, loop: asyncio.AbstractEventLoop) -> _Watched | None:
         watched = self._loops.get(loop)
         if watched is None and self.watches and abs(loop.time() - time.monotonic()) < 1 and has_threads():
@@ -264,6 +269,8 @@ class _Watched:
 
     def tell(self) -> None:
         """Tell, on the loop's own thread, to whom it matters that something has held it."""
+        if not self._told and not self._interrupts:
+            return
         told, self._told = self._told, []
         held_s = time.monotonic() - self._since
         for emit, event in told:

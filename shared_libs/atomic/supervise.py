@@ -147,6 +147,7 @@ async def supervise(
             task.cancel()
             cancelled = await settle([task]) or cancelled
     calls.discard(bell)
+    WATCHDOG.tell(loop)  # a body that never waited has left the loop no turn in which to tell what held it
     if _goes_on(task, elsewhere):
         _Straggler(task, elsewhere, Abandoned(what=what, name=name, call_id=call_id)).book(began_at, left_running)
         if cancelled is None:
@@ -231,10 +232,7 @@ if sys.version_info >= (3, 12):
 
     def _begun(body: Coroutine[Any, Any, T], loop: asyncio.AbstractEventLoop) -> asyncio.Task[T]:
         """A task that has begun: what never waits is done already."""
-        task = asyncio.Task(body, loop=loop, eager_start=True)
-        if task.done():  # and the loop had no turn in which to tell what it did to it
-            WATCHDOG.tell(loop)
-        return task
+        return asyncio.Task(body, loop=loop, eager_start=True)
 
 else:
 

@@ -21,7 +21,8 @@ R = TypeVar("R")
 _MANAGERS = ("contextmanager.<locals>", "asynccontextmanager.<locals>")
 """How the code is called that contextlib puts around a generator."""
 
-_DISPATCHING = "singledispatchmethod.__get__.<locals>._method"
+_DISPATCHING = ("singledispatchmethod.__get__.<locals>._method", "_singledispatchmethod_get")
+"""What a method of `functools.singledispatchmethod` is: a function with this code, from Python 3.14 on of this kind."""
 
 _log = logging.getLogger(__name__)
 
@@ -133,7 +134,7 @@ def _checked_function(function: Any) -> Callable[..., Any]:
     made_by = function.__code__.co_qualname if type(function) is types.FunctionType else ""
     if made_by.startswith(_MANAGERS):
         raise MisuseError(f"{function.__name__} gives a context manager, which nobody enters: enter it in a function")
-    if made_by == _DISPATCHING:  # it is bound already, which it does not say
+    if made_by in _DISPATCHING or type(function).__name__ in _DISPATCHING:  # it is bound already, which it does not say
         signature = inspect.signature(function)
         function.__signature__ = signature.replace(parameters=[*signature.parameters.values()][1:])
     made_of: Callable[..., Any] = function
@@ -156,7 +157,8 @@ def _by_name(function: Callable[..., Any]) -> Callable[..., Any]:
         inspect.Parameter.POSITIONAL_OR_KEYWORD if how == inspect.CO_VARARGS else inspect.Parameter.POSITIONAL_ONLY
     )
     ahead = [parameter for parameter in parameters if parameter.kind <= by_place]
-    if hasattr(outermost, "register") and how is not None:  # it dispatches, and looks at the first one alone
+    dispatches = how is not None or type(outermost).__name__ in _DISPATCHING
+    if hasattr(outermost, "register") and dispatches:  # it dispatches, and looks at the first one alone
         ahead = [*parameters][:1]
     rest = next((parameter for parameter in parameters if parameter.kind is parameter.VAR_POSITIONAL), None)
     if rest is not None:

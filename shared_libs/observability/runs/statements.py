@@ -190,10 +190,12 @@ RUNS_OF_SESSION = """
 WITH RECURSIVE gone(id, run_id) AS (
   SELECT id, run_id FROM factory_runs WHERE team = :team AND agent = :agent AND session_id = :session_id
   UNION SELECT below.id, below.run_id FROM factory_runs below JOIN gone ON below.parent_run_id = gone.run_id
-    WHERE below.team = :team)
+    WHERE below.team || '' = :team)
 SELECT id FROM gone ORDER BY id DESC LIMIT :limit
 """
-"""Those of the agents that its runs called among them; the last first, so that none is left without its caller."""
+"""Those of the agents that its runs called among them; the last first, so that none is left without its caller.
+
+They are found by their callers: the team behind them is a text that is made, so that no database looks by that."""
 EVENTS = "SELECT seq, event FROM factory_run_events WHERE run = :id AND seq > :after ORDER BY seq LIMIT :limit"
 REQUESTS = "SELECT seq, request FROM factory_run_requests WHERE run = :id AND seq > :after ORDER BY seq LIMIT :limit"
 LIKE_IT = """

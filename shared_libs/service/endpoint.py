@@ -8,7 +8,7 @@ of the face. The handler gets a `Call`: the request read, the answer to write, a
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 from urllib.parse import parse_qsl
@@ -20,7 +20,7 @@ from shared_libs.service.edge import ASGIApp, Exchange, Message, Receive, Scope,
 from shared_libs.service.fair_queue import RANKS
 from shared_libs.service.problems import PROBLEM_DETAILS, Dialect, Problem, problem_of
 from shared_libs.service.rates import Rates
-from shared_libs.service.streams import EventStream, encode
+from shared_libs.service.streams import STREAM_DOC, EventStream, encode
 
 if TYPE_CHECKING:
     from shared_libs.service.state import Service
@@ -336,3 +336,30 @@ class Endpoint:
         dialect = self.dialect
         body = dialect.body(problem, call.exchange.request_id)
         await call.reply(body, status=dialect.status(problem), kind=dialect.media_type)
+
+
+def asked_for(name: str, schema: dict[str, Any], where: str = "query") -> dict[str, Any]:
+    """Say what a parameter of a route's query, or of its path, may be."""
+    return {"name": name, "in": where, "schema": schema} | ({"required": True} if where == "path" else {})
+
+
+def told_of(
+    tag: str,
+    summary: str,
+    answer: dict[str, Any],
+    body: dict[str, Any] | None = None,
+    *,
+    streams: bool = False,
+    parameters: Sequence[dict[str, Any]] = (),
+) -> dict[str, Any]:
+    """Say of a route what the OpenAPI document shows: `answer` and `body` are the schemas of what goes out and in."""
+    content = {"application/json": {"schema": answer}} | (STREAM_DOC if streams else {})
+    told = {
+        "tags": [tag],
+        "summary": summary,
+        "parameters": [*parameters],
+        "responses": {"200": {"description": summary, "content": content}},
+    }
+    if body is None:
+        return told
+    return told | {"requestBody": {"required": True, "content": {"application/json": {"schema": body}}}}

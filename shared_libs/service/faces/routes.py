@@ -8,14 +8,13 @@ from typing import Any
 
 from starlette.routing import Route
 
-from shared_libs.service.endpoint import Call, Endpoint, Handler
+from shared_libs.service.endpoint import Call, Endpoint, Handler, asked_for, told_of
 from shared_libs.service.faces import chat, messages, responses, vectors
 from shared_libs.service.faces import request_docs as docs
 from shared_libs.service.faces.anthropic_answer import anthropic_error, anthropic_status
 from shared_libs.service.faces.openai_answer import openai_error, openai_status
 from shared_libs.service.problems import PROBLEM_JSON, Dialect
 from shared_libs.service.rates import anthropic_rates
-from shared_libs.service.streams import STREAM_DOC
 
 
 def _doc(
@@ -27,17 +26,8 @@ def _doc(
     query: Mapping[str, dict[str, Any]] | None = None,
 ) -> dict[str, Any]:
     """What the OpenAPI document says of a route whose format is another vendor's, and described there."""
-    answer: dict[str, Any] = {"application/json": {"schema": {"type": ["object", "array"]}}}
-    answer |= STREAM_DOC if streams else {}
-    told = {
-        "tags": [tag],
-        "summary": summary,
-        "parameters": [{"name": name, "in": "query", "schema": schema} for name, schema in (query or {}).items()],
-        "responses": {"200": {"description": summary, "content": answer}},
-    }
-    if body is not None:
-        told["requestBody"] = {"required": True, "content": {"application/json": {"schema": body}}}
-    return told
+    parameters = [asked_for(name, schema) for name, schema in (query or {}).items()]
+    return told_of(tag, summary, {"type": ["object", "array"]}, body, streams=streams, parameters=parameters)
 
 
 OPENAI = Dialect(openai_error, openai_status)

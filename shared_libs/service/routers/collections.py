@@ -14,10 +14,9 @@ from shared_libs.atomic.types import BYTES_PER_TOKEN, Price, Usage
 from shared_libs.retrieval import Collection
 from shared_libs.retrieval.types import MAX_NAME
 from shared_libs.service.admission import Demand, Grant
-from shared_libs.service.endpoint import Call
+from shared_libs.service.endpoint import Call, told_of
 from shared_libs.service.library import Right, no_collection
 from shared_libs.service.problems import Problem
-from shared_libs.service.streams import STREAM_DOC
 
 NEEDS = "collections:read|collections:write"
 """What a key needs at the least; for which collection, the library decides."""
@@ -126,11 +125,6 @@ def listed(item: dict[str, Any], most: int | None = None) -> dict[str, Any]:
     return {"type": "array", "minItems": 1, "items": item} | ({} if most is None else {"maxItems": most})
 
 
-def asked_for(name: str, schema: dict[str, Any], where: str = "query") -> dict[str, Any]:
-    """Say what a parameter of a route's query, or of its path, may be."""
-    return {"name": name, "in": where, "schema": schema} | ({"required": True} if where == "path" else {})
-
-
 def doc(
     name: str,
     tag: str,
@@ -141,15 +135,4 @@ def doc(
     parameters: Sequence[dict[str, Any]] = (),
 ) -> dict[str, Any]:
     """Say of a route what the OpenAPI document shows."""
-    answer: dict[str, Any] = {"application/json": {"schema": SOME}}
-    answer |= STREAM_DOC if streams else {}
-    told = {
-        "operationId": name,
-        "tags": [tag],
-        "summary": summary,
-        "parameters": [*parameters],
-        "responses": {"200": {"description": summary, "content": answer}},
-    }
-    if body is None:
-        return told
-    return told | {"requestBody": {"required": True, "content": {"application/json": {"schema": body}}}}
+    return {"operationId": name} | told_of(tag, summary, SOME, body, streams=streams, parameters=parameters)

@@ -16,7 +16,7 @@ from shared_libs.atomic.page_text import readable
 from shared_libs.atomic.types import Usage
 from shared_libs.retrieval import Collection, Document, IndexProgress
 from shared_libs.retrieval.collection import MOST_HITS
-from shared_libs.service.endpoint import Call, Endpoint, Handler
+from shared_libs.service.endpoint import Call, Endpoint, Handler, asked_for
 from shared_libs.service.faces.wanted import Body
 from shared_libs.service.library import no_collection
 from shared_libs.service.problems import Problem, problem_details, problem_of
@@ -28,7 +28,6 @@ from shared_libs.service.routers.collections import (
     SOME,
     TEXT,
     about_tokens,
-    asked_for,
     asking,
     doc,
     listed,
